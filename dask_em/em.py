@@ -1,0 +1,158 @@
+"""The EM loop: a generator of states, one for each pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+
+from .mixture import Mixture, MixtureStatistics
+
+# The log-likelihood may fall by this share of itself from rounding alone.
+ROUNDING = 1e-9
+
+
+class Status(Enum):
+    """Why a fit ended, with one sentence of what happened and what to try."""
+
+    RUNNING = "the fit is still running"
+    CONVERGED = "the log-likelihood per row gained less than tol"
+    OUT_OF_ITERATIONS = (
+        "max_iter passes were made and the log-likelihood was still rising: "
+        "raise max_iter, raise tol, or start from this result with warm_start=True"
+    )
+    LIKELIHOOD_FELL = (
+        "the log-likelihood fell and the best parameters so far were kept: reg_covar "
+        "is large beside the variances of a component, so lower it or rescale the columns"
+    )
+    COLLAPSED = (
+        "a component lost all its rows or shrank to a point and kept its last parameters: "
+        "lower n_components, raise reg_covar, or try another random_state"
+    )
+    NON_FINITE = (
+        "the log-likelihood is not a finite number and the last finite parameters were kept: "
+        "look for huge values or changing data in X"
+    )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit reached its limit."""
+        return self is Status.CONVERGED
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """When to stop.
+
+    Attributes
+    ----------
+    tol : float
+        Gain of the mean log-likelihood per row, in nats, below which the fit has converged.
+    max_iter : int
+        Passes, and M-steps, at most.
+    """
+
+    tol: float = 1e-3
+    max_iter: int = 100
+
+
+@dataclass(frozen=True)
+class EMState:
+    """Parameters paired with their own statistics.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        The parameters at which the pass was made.
+    statistics : MixtureStatistics
+        What the pass summed, the log-likelihood at `mixture` included.
+    n_iter : int
+        Passes so far, counted from one.
+    collapsed : tuple of int
+        Components that an M-step had to keep as they were.
+    status : Status
+        `RUNNING`, or why this state is the last.
+    result : Mixture
+        What the fit would return if it ended here: the M-step of `statistics`.
+    """
+
+    mixture: Mixture
+    statistics: MixtureStatistics
+    n_iter: int
+    collapsed: tuple[int, ...]
+    status: Status
+    result: Mixture
+
+    @property
+    def log_likelihood(self) -> float:
+        """Mean log-likelihood per row at `mixture`, in nats."""
+        return self.statistics.mean_log_likelihood
+
+
+def em(
+    accumulate: Callable[[Mixture], MixtureStatistics],
+    start: Mixture | EMState,
+    convergence: Convergence,
+) -> Iterator[EMState]:
+    """Expectation-Maximization (Dempster, Laird and Rubin 1977), one state a pass.
+
+    Parameters
+    ----------
+    accumulate : callable
+        The pass: sums the statistics of all data at the given parameters.
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+
+    Yields
+    ------
+    EMState
+        The last has a status other than `RUNNING`. Where the log-likelihood
+        fell or stopped being finite, the last state is the best one before, renamed.
+    """
+    previous = start if isinstance(start, EMState) else None
+    mixture = start.result if isinstance(start, EMState) else start
+    while previous is None or previous.n_iter < convergence.max_iter:
+        statistics = accumulate(mixture)
+        n_iter = 1 if previous is None else previous.n_iter + 1
+        failure = _failure(previous, statistics, convergence.tol)
+        if failure and previous is not None:
+            yield replace(previous, n_iter=n_iter, status=failure, result=previous.mixture)
+            return
+        if failure:
+            yield EMState(mixture, statistics, n_iter, (), failure, mixture)
+            return
+        result, collapsed = mixture.m_step(statistics)
+        state = EMState(mixture, statistics, n_iter, collapsed, Status.RUNNING, result)
+        gain = np.inf if previous is None else state.log_likelihood - previous.log_likelihood
+        ended = _end(gain, n_iter, collapsed, convergence)
+        yield replace(state, status=ended) if ended else state
+        if ended:
+            return
+        previous, mixture = state, result
+
+
+def _failure(previous: EMState | None, statistics: MixtureStatistics, tol: float) -> Status | None:
+    value = statistics.mean_log_likelihood
+    if not np.isfinite(value) or not np.isfinite(statistics.resp_sum).all():
+        return Status.NON_FINITE
+    if previous is None:
+        return None
+    rounding = ROUNDING * (1 + abs(previous.log_likelihood))
+    fell = previous.log_likelihood - value > max(tol, rounding)
+    return Status.LIKELIHOOD_FELL if fell else None
+
+
+def _end(
+    gain: float, n_iter: int, collapsed: tuple[int, ...], convergence: Convergence
+) -> Status | None:
+    converged = abs(gain) < convergence.tol
+    if collapsed and (converged or n_iter >= convergence.max_iter):
+        return Status.COLLAPSED
+    if converged:
+        return Status.CONVERGED
+    if n_iter >= convergence.max_iter:
+        return Status.OUT_OF_ITERATIONS
+    return None

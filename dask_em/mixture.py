@@ -1,0 +1,178 @@
+"""A mixture of K components: its E-step and its M-step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from .families.base import Family, blocks
+from .statistics import Additive, Array
+
+# A responsibility below e^-60 adds less than one rounding error to any sum over
+# fewer than 1e10 rows. It is set to exactly zero, so that its rows can be skipped.
+NEGLIGIBLE = -60.0
+
+
+@dataclass(frozen=True)
+class MixtureStatistics(Additive):
+    """Everything that one pass over the data at fixed parameters tells.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows seen, those of weight zero included.
+    weight : float
+        Sum of the sample weights; `n_rows` where there are none.
+    log_likelihood : float
+        sum_n w_n log p(x_n), in nats.
+    resp_sum : (k,) array
+        sum_n w_n r_nk.
+    components : Additive
+        The family's sufficient statistics.
+    """
+
+    n_rows: int
+    weight: float
+    log_likelihood: float
+    resp_sum: Array
+    components: Any
+
+    @property
+    def mean_log_likelihood(self) -> float:
+        """Log-likelihood per unit of weight."""
+        return self.log_likelihood / self.weight
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The density p(x) = sum_k w_k p(x | component k).
+
+    Attributes
+    ----------
+    log_weights : (k,) array
+    components : Family
+    """
+
+    log_weights: Array
+    components: Any
+
+    @property
+    def weights(self) -> Array:
+        """Mixing weights (k,), which sum to one."""
+        return np.exp(self.log_weights)
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: the family's, and the weights but one."""
+        return int(self.components.n_parameters) + len(self.log_weights) - 1
+
+    def fold(self) -> EStep:
+        """The E-step of one range of chunks, before its first chunk."""
+        return EStep(self)
+
+    def log_joint(self, X: Array) -> Array:
+        """log w_k + log p(x_n | k), (n, k)."""
+        return np.asarray(self.components.log_prob(X) + self.log_weights)
+
+    def m_step(self, statistics: MixtureStatistics) -> tuple[Self, tuple[int, ...]]:
+        """The mixture that maximizes the expected log-likelihood, and the collapsed components."""
+        components, collapsed = self.components.maximize(
+            statistics.resp_sum, statistics.components
+        )
+        floor = np.finfo(np.float64).tiny
+        weights = np.maximum(statistics.resp_sum / statistics.resp_sum.sum(), floor)
+        return type(self)(np.log(weights), components), tuple(collapsed)
+
+
+def responsibilities(log_joint: Array) -> tuple[Array, Array]:
+    """Turn log_joint (k, b) into responsibilities in place; return them and log p(x) (b,).
+
+    The largest term is taken out before the exponential, so nothing overflows
+    and at least one responsibility is not zero.
+    """
+    largest = log_joint.max(axis=0)
+    log_joint -= largest
+    np.maximum(log_joint, NEGLIGIBLE, out=log_joint)
+    np.exp(log_joint, out=log_joint)
+    log_joint -= np.exp(NEGLIGIBLE)
+    total = log_joint.sum(axis=0)
+    log_joint *= 1 / total
+    return log_joint, largest + np.log(total)
+
+
+class EStep:
+    """Sums a mixture's sufficient statistics over chunks of rows."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+        self.kernel = mixture.components.kernel()
+        k = len(mixture.log_weights)
+        self._log_weights = mixture.log_weights[:, None]
+        self._buffer = np.empty(k * self.kernel.block_rows)
+        self._n_rows = 0
+        self._weight = 0.0
+        self._log_likelihood = 0.0
+        self._resp_sum = np.zeros(k)
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add the rows X (n, d) with weights (n,)."""
+        k = len(self._log_weights)
+        for rows in blocks(len(X), self.kernel.block_rows):
+            block = X[rows]
+            b = len(block)
+            self.kernel.load(block)
+            log_joint = self.kernel.log_prob(self._buffer[: k * b].reshape(k, b))
+            log_joint += self._log_weights
+            resp, log_prob = responsibilities(log_joint)
+            if sample_weight is None:
+                self._weight += b
+            else:
+                weight = sample_weight[rows]
+                resp *= weight
+                log_prob *= weight
+                self._weight += float(weight.sum())
+            self.kernel.accumulate(resp)
+            self._resp_sum += resp.sum(axis=1)
+            self._log_likelihood += float(log_prob.sum())
+            self._n_rows += b
+
+    def result(self) -> MixtureStatistics:
+        """Sums over all chunks given so far."""
+        return MixtureStatistics(
+            self._n_rows,
+            self._weight,
+            self._log_likelihood,
+            self._resp_sum,
+            self.kernel.statistics(),
+        )
+
+
+def predict_block(mixture: Mixture, X: Array, what: str) -> Array:
+    """One answer for each row of X (n, d).
+
+    Parameters
+    ----------
+    what : {"labels", "proba", "log_density"}
+        The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
+    """
+    log_joint = mixture.log_joint(X)
+    if what == "labels":
+        return np.asarray(log_joint.argmax(axis=1))
+    largest = log_joint.max(axis=1, keepdims=True)
+    np.exp(np.subtract(log_joint, largest, out=log_joint), out=log_joint)
+    total = log_joint.sum(axis=1, keepdims=True)
+    if what == "proba":
+        return np.asarray(log_joint / total)
+    return np.asarray((largest + np.log(total))[:, 0])
+
+
+__all__ = [
+    "EStep",
+    "Family",
+    "Mixture",
+    "MixtureStatistics",
+    "predict_block",
+    "responsibilities",
+]
