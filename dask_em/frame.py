@@ -59,18 +59,7 @@ class Frame:
             correlation = (correlation + correlation.T) / 2
             eigenvalues = np.linalg.eigvalsh(correlation)
             if eigenvalues[0] * COLLINEAR < eigenvalues[-1]:
-                ridge = RIDGE
-                while ridge < 1:
-                    try:
-                        factor = np.linalg.cholesky(correlation + ridge * np.eye(len(width)))
-                    except np.linalg.LinAlgError:
-                        ridge *= 10
-                    else:
-                        return cls(mean, width[:, None] * factor)
-                raise DataError(
-                    "the covariance matrix of X could not be factorised: "
-                    "are there columns of wildly different size (beyond 1e150)?"
-                )
+                return cls(mean, width[:, None] * ridged_factor(correlation, RIDGE))
         return cls(mean, width)
 
     @cached_property
@@ -106,6 +95,16 @@ class Frame:
     def points_from_frame(self, points: Array) -> Array:
         """Points (k, d) of the frame as points (k, d) of the data."""
         return np.asarray(self.shift + apply_scale(self.scale, points.T).T)
+
+
+def ridged_factor(covariance: Array, ridge: float) -> Array:
+    """Lower Cholesky factor of a covariance (d, d), after the least ridge that makes it definite."""
+    while np.isfinite(ridge):
+        try:
+            return np.asarray(np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))))
+        except np.linalg.LinAlgError:
+            ridge *= 10
+    raise DataError("the covariance of X is not a finite matrix: are there values beyond 1e150?")
 
 
 def apply_scale(scale: Array, columns: Array) -> Array:

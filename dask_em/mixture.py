@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from scipy.special import entr
 
 from .families.base import Family, blocks
 from .statistics import Additive, Array
@@ -94,9 +96,9 @@ def responsibilities(log_joint: Array) -> tuple[Array, Array]:
     """
     largest = log_joint.max(axis=0)
     log_joint -= largest
-    np.maximum(log_joint, NEGLIGIBLE, out=log_joint)
-    np.exp(log_joint, out=log_joint)
-    log_joint -= np.exp(NEGLIGIBLE)
+    negligible = log_joint <= NEGLIGIBLE
+    np.exp(log_joint, out=log_joint, where=~negligible)
+    log_joint[negligible] = 0.0
     total = log_joint.sum(axis=0)
     log_joint *= 1 / total
     return log_joint, largest + np.log(total)
@@ -149,30 +151,113 @@ class EStep:
         )
 
 
-def predict_block(mixture: Mixture, X: Array, what: str) -> Array:
-    """One answer for each row of X (n, d).
+def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array]]:
+    """Blocks of rows of X and their log w_k + log p(x_n | k), (k, b), in a buffer that is reused."""
+    k = len(mixture.log_weights)
+    kernel = mixture.components.kernel()
+    buffer = np.empty(k * kernel.block_rows)
+    for rows in blocks(len(X), kernel.block_rows):
+        block = X[rows]
+        kernel.load(block)
+        log_joint = kernel.log_prob(buffer[: k * len(block)].reshape(k, len(block)))
+        log_joint += mixture.log_weights[:, None]
+        yield rows, log_joint
 
-    Parameters
+
+Answer = Literal["labels", "proba", "log_density"]
+
+
+@dataclass(frozen=True)
+class Predict:
+    """One answer for each row: the function that predictions map over chunks.
+
+    Attributes
     ----------
-    what : {"labels", "proba", "log_density"}
+    mixture : Mixture
+    answer : {"labels", "proba", "log_density"}
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
     """
-    log_joint = mixture.log_joint(X)
-    if what == "labels":
-        return np.asarray(log_joint.argmax(axis=1))
-    largest = log_joint.max(axis=1, keepdims=True)
-    np.exp(np.subtract(log_joint, largest, out=log_joint), out=log_joint)
-    total = log_joint.sum(axis=1, keepdims=True)
-    if what == "proba":
-        return np.asarray(log_joint / total)
-    return np.asarray((largest + np.log(total))[:, 0])
+
+    mixture: Mixture
+    answer: Answer
+
+    def __call__(self, X: Array) -> Array:
+        """Answers for the rows X (n, d), in the rows' order."""
+        out = self.empty(len(X), len(self.mixture.log_weights))
+        for rows, log_joint in joint_blocks(self.mixture, X):
+            if self.answer == "labels":
+                out[rows] = log_joint.argmax(axis=0)
+            else:
+                resp, log_prob = responsibilities(log_joint)
+                out[rows] = resp.T if self.answer == "proba" else log_prob
+        return out
+
+    def empty(self, n: int, k: int) -> Array:
+        """Room for the answers of n rows."""
+        shape = (n, k) if self.answer == "proba" else (n,)
+        return np.empty(shape, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of an answer."""
+        return np.dtype(np.int64 if self.answer == "labels" else np.float64)
+
+
+@dataclass(frozen=True)
+class Scores(Additive):
+    """How well a mixture describes rows.
+
+    Attributes
+    ----------
+    n_rows : int
+    log_likelihood : float
+        sum_n log p(x_n), in nats.
+    entropy : float
+        -sum_nk r_nk log r_nk: zero where every row clearly belongs to one component.
+    """
+
+    n_rows: int
+    log_likelihood: float
+    entropy: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """The description of a scoring pass."""
+
+    mixture: Mixture
+
+    def fold(self) -> ScoreFold:
+        """The scores of one range, before its first chunk."""
+        return ScoreFold(self.mixture)
+
+
+class ScoreFold:
+    """Scores chunks of rows."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+        self._scores = Scores(0, 0.0, 0.0)
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add the rows X (n, d)."""
+        for _, log_joint in joint_blocks(self.mixture, X):
+            resp, log_prob = responsibilities(log_joint)
+            self._scores += Scores(len(log_prob), float(log_prob.sum()), float(entr(resp).sum()))
+
+    def result(self) -> Scores:
+        """Sums over the chunks given so far."""
+        return self._scores
 
 
 __all__ = [
+    "Answer",
     "EStep",
     "Family",
     "Mixture",
     "MixtureStatistics",
-    "predict_block",
+    "Predict",
+    "Score",
+    "Scores",
     "responsibilities",
 ]

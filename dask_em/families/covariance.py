@@ -21,6 +21,11 @@ from ..frame import Frame, FrameKind, apply_scale
 from ..statistics import Array
 
 
+# Rows of each triangle that are multiplied at a time: less cuts off more of the
+# zeros above the diagonal, more makes a quicker product.
+STRIP = 8
+
+
 def inverse_factor(factor: Array) -> Array:
     """Inverse of one lower triangular factor."""
     return np.asarray(solve_triangular(factor, np.eye(len(factor)), lower=True))
@@ -60,16 +65,14 @@ def symmetric_pairs(d: int) -> tuple[Array, Array]:
 def symmetric_products(Z: Array, twice: Array, out: Array) -> None:
     """All products z_i z_j, i <= j, of the columns of Z (d, b), into `out` (d(d+1)/2, b).
 
-    `twice` is a work array of at least 2d rows; it is left holding Z stacked on itself.
+    `twice` is a work array of at least 3d/2 rows; it is left holding Z and its first half.
     """
     d, b = Z.shape
-    twice[:d], twice[d : 2 * d] = Z, Z
+    twice[:d], twice[d : d + d // 2] = Z, Z[: d // 2]
     row, item = twice.strides
     whole = (d - 1) // 2 + 1
     shifted = np.lib.stride_tricks.as_strided(twice, (whole, d, b), (row, row, item))
-    out_row = out.strides[0]
-    diagonals = np.lib.stride_tricks.as_strided(out, (whole, d, b), (d * out_row, out_row, item))
-    np.multiply(Z, shifted, out=diagonals)
+    np.multiply(Z, shifted, out=out[: whole * d].reshape(whole, d, b))
     if d % 2 == 0:
         np.multiply(Z[: d // 2], Z[d // 2 :], out=out[whole * d :])
 
@@ -143,7 +146,7 @@ class Covariance(ABC):
     @staticmethod
     @abstractmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        """Add sum_n r_n d_n d_n^T of component k to `scatter`; D and `work` (d, b), resp (b,)."""
+        """Add sum_n r_n d_n d_n^T of component k to `scatter`; D and `work` (n, d), resp (n,)."""
 
     @staticmethod
     @abstractmethod
@@ -185,6 +188,11 @@ class Covariance(ABC):
 
     @classmethod
     @abstractmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        """From scikit-learn's `precisions_cholesky_`, the inverse of `precisions_cholesky`."""
+
+    @classmethod
+    @abstractmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         """K times the covariance (d, d) of all data, as far as the structure can hold it."""
 
@@ -197,6 +205,11 @@ class Covariance(ABC):
     @abstractmethod
     def precisions_cholesky(self) -> Array:
         """scikit-learn's `precisions_cholesky_`."""
+
+    @property
+    @abstractmethod
+    def precisions(self) -> Array:
+        """scikit-learn's `precisions_`."""
 
     @abstractmethod
     def full(self, k: int, d: int) -> Array:
@@ -246,15 +259,16 @@ class Full(Covariance):
         symmetric_products(Z, work, out[len(Z) :])
 
     def whitener(self, means: Array) -> tuple[Array, ...]:
-        # Rows C_k^{-1} (z - mu_k) of all components, stacked: the upper half of each
-        # triangle first, because it needs only the first half of z.
+        # Rows C_k^{-1} (z - mu_k) of all components, stacked, in strips of a few rows
+        # of each triangle, because the upper strips need only the first columns of z.
         k, d = means.shape
         offset = -np.einsum("kij,kj->ki", self.inverse, means)
         rows = np.concatenate([offset[:, :, None], self.inverse], axis=2)
-        half = d // 2
-        upper = rows[:, :half, : 1 + half].reshape(k * half, 1 + half)
-        lower = rows[:, half:].reshape(k * (d - half), 1 + d)
-        return upper, lower
+        ends = [min(start + STRIP, d) for start in range(0, d, STRIP)]
+        return tuple(
+            rows[:, start:end, : 1 + end].reshape(-1, 1 + end)
+            for start, end in zip([0, *ends], ends, strict=False)
+        )
 
     @staticmethod
     def distances(whitener: tuple[Array, ...], phi: Array, out: Array, work: Array) -> None:
@@ -262,13 +276,12 @@ class Full(Covariance):
         out[:] = 0.0
         for rows in whitener:
             n, m = rows.shape
-            if n:
-                white = np.matmul(rows, phi[:m], out=work[:n]).reshape(k, n // k, b)
-                out += np.einsum("kib,kib->kb", white, white)
+            white = np.matmul(rows, phi[:m], out=work[:n]).reshape(k, n // k, b)
+            out += np.einsum("kib,kib->kb", white, white)
 
     @staticmethod
     def work_rows(k: int, d: int) -> int:
-        return max(k * (d - d // 2), 2 * d)
+        return max(k * min(STRIP, d), 2 * d)
 
     def log_det(self, d: int) -> Array:
         return np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1)
@@ -279,8 +292,7 @@ class Full(Covariance):
 
     @staticmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        weighted = np.multiply(D, np.sqrt(resp), out=work)
-        scatter[k] += weighted @ weighted.T
+        scatter[k] += np.multiply(D, resp[:, None], out=work).T @ D
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
@@ -316,6 +328,10 @@ class Full(Covariance):
         return cls(np.stack([factor_of_precision(p) for p in precisions]))
 
     @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(np.stack([inverse_factor(u.T) for u in precisions_cholesky]))
+
+    @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         return cls(np.stack([np.linalg.cholesky(covariance)] * k))
 
@@ -326,6 +342,10 @@ class Full(Covariance):
     @property
     def precisions_cholesky(self) -> Array:
         return np.ascontiguousarray(self.inverse.transpose(0, 2, 1))
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.inverse.transpose(0, 2, 1) @ self.inverse)
 
     def full(self, k: int, d: int) -> Array:
         return self.covariances
@@ -395,8 +415,7 @@ class Tied(Covariance):
 
     @staticmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        weighted = np.multiply(D, np.sqrt(resp), out=work)
-        scatter += weighted @ weighted.T
+        scatter += np.multiply(D, resp[:, None], out=work).T @ D
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
@@ -420,6 +439,10 @@ class Tied(Covariance):
         return cls(factor_of_precision(precisions))
 
     @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(inverse_factor(precisions_cholesky.T))
+
+    @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         return cls(np.linalg.cholesky(covariance))
 
@@ -430,6 +453,10 @@ class Tied(Covariance):
     @property
     def precisions_cholesky(self) -> Array:
         return np.ascontiguousarray(self.inverse.T)
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.inverse.T @ self.inverse)
 
     def full(self, k: int, d: int) -> Array:
         return np.broadcast_to(self.covariances, (k, d, d))
@@ -487,7 +514,7 @@ class Diagonal(Covariance):
 
     @staticmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        scatter[k] += np.multiply(D, D, out=work) @ resp
+        scatter[k] += resp @ np.multiply(D, D, out=work)
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
@@ -509,6 +536,10 @@ class Diagonal(Covariance):
         return cls(precisions**-0.5)
 
     @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(1 / precisions_cholesky)
+
+    @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         return cls(np.tile(np.sqrt(np.diagonal(covariance)), (k, 1)))
 
@@ -519,6 +550,10 @@ class Diagonal(Covariance):
     @property
     def precisions_cholesky(self) -> Array:
         return np.asarray(1 / self.factor)
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.factor**-2.0)
 
     def full(self, k: int, d: int) -> Array:
         return np.asarray(self.covariances[:, :, None] * np.eye(d))
@@ -569,7 +604,7 @@ class Spherical(Covariance):
 
     @staticmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        scatter[k] += np.einsum("ib,ib->b", D, D) @ resp
+        scatter[k] += (resp @ np.multiply(D, D, out=work)).sum()
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
@@ -594,6 +629,10 @@ class Spherical(Covariance):
         return cls(precisions**-0.5)
 
     @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(1 / precisions_cholesky)
+
+    @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         return cls(np.full(k, np.sqrt(np.diagonal(covariance).mean())))
 
@@ -604,6 +643,10 @@ class Spherical(Covariance):
     @property
     def precisions_cholesky(self) -> Array:
         return np.asarray(1 / self.factor)
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.factor**-2.0)
 
     def full(self, k: int, d: int) -> Array:
         return np.asarray(self.covariances[:, None, None] * np.eye(d))

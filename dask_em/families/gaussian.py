@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..frame import Frame
 from ..statistics import Additive, Array
@@ -23,6 +24,8 @@ CACHED = 2**18
 LEAST_ROWS, MOST_ROWS = 64, 2048
 # Rows whose sums are put off until there are enough of each component.
 DEFERRED_ROWS = 4096
+# Doubles of the deferred rows that are gathered at a time.
+GATHERED = 2**15
 # Costs beside one multiply-add of a dense product, for the choice between the
 # dense and the sparse sum: to gather one number, and to call on one component.
 GATHER, CALL = 30, 250_000
@@ -202,18 +205,21 @@ class GaussianKernel:
         self._phi[0] = 1.0
         self._work = np.empty((work_rows, b))
         self._whitener = structure.whitener(gaussian.means)
-        self._constant = -0.5 * d * np.log(2 * np.pi) - structure.log_det(d)
+        frame_log_det = gaussian.frame.log_det
+        self._constant = -0.5 * d * np.log(2 * np.pi) - structure.log_det(d) - frame_log_det
 
         self._deferred = 0
         deferred_rows = max(b, DEFERRED_ROWS)
-        self._deferred_Z = np.empty((d, deferred_rows))
+        self._deferred_Z = np.empty((deferred_rows, d))
         self._deferred_resp = np.empty((k, deferred_rows))
-        self._gathered = np.empty((2, d * deferred_rows))
+        self._not_zero = np.empty(k * deferred_rows, dtype=bool)
+        self._gathered = np.empty((2, max(GATHERED // d, 1), d))
         self._first = np.zeros((k, d))
         self._scatter = structure.zeros(k, d)
 
         if features_allowed:
             self._theta = structure.natural(gaussian.means)
+            self._theta[:, 0] -= frame_log_det
             self._sums = np.zeros((k, 1 + n_features))
             self._product = np.empty_like(self._sums)
             self._shared = np.zeros((d, d))
@@ -232,12 +238,11 @@ class GaussianKernel:
         b = self._rows
         if self.by_features:
             np.matmul(self._theta, self._phi[:, :b], out=out)
-            out -= self.gaussian.frame.log_det
         else:
             phi = self._phi[: 1 + self.gaussian.n_features, :b]
             self.structure.distances(self._whitener, phi, out, self._work[:, :b])
             out *= -0.5
-            out += (self._constant - self.gaussian.frame.log_det)[:, None]
+            out += self._constant[:, None]
         return out
 
     def accumulate(self, resp: Array) -> None:
@@ -248,10 +253,10 @@ class GaussianKernel:
             return
         self.by_features = dense
         d, b = self.gaussian.n_features, self._rows
-        if self._deferred + b > self._deferred_resp.shape[1]:
+        if self._deferred + b > len(self._deferred_Z):
             self._add_deferred()
         rows = slice(self._deferred, self._deferred + b)
-        self._deferred_Z[:, rows] = self._phi[1 : 1 + d, :b]
+        self._deferred_Z[rows] = self._phi[1 : 1 + d, :b].T
         self._deferred_resp[:, rows] = resp
         self._deferred += b
 
@@ -259,8 +264,14 @@ class GaussianKernel:
         """Whether summing over the non-zero responsibilities costs less than over all."""
         k, b = resp.shape
         d, n_features = self.gaussian.n_features, self._phi.shape[0]
-        calls = CALL * k * b / self._deferred_resp.shape[1]
-        return bool(np.count_nonzero(resp) * d * (d + GATHER) + calls < k * b * n_features)
+        calls = CALL * k * b / len(self._deferred_Z)
+        # Counting booleans is many times quicker than counting floats.
+        responsible = np.count_nonzero(self._responsible(resp))
+        return bool(responsible * d * (d + GATHER) + calls < k * b * n_features)
+
+    def _responsible(self, resp: Array) -> NDArray[np.bool_]:
+        """Where `resp` is not zero."""
+        return np.not_equal(resp, 0, out=self._not_zero[: resp.size].reshape(resp.shape))
 
     def _add_features(self, resp: Array) -> None:
         d, b = self.gaussian.n_features, self._rows
@@ -272,19 +283,21 @@ class GaussianKernel:
             self._shared += weighted @ weighted.T
 
     def _add_deferred(self) -> None:
-        d = self.gaussian.n_features
-        responsible = self._deferred_resp[:, : self._deferred] != 0
-        for k, mean in enumerate(self.gaussian.means):
-            rows = np.flatnonzero(responsible[k])
-            n = len(rows)
-            if n:
-                D, work = self._gathered[:, : d * n].reshape(2, d, n)
-                np.take(self._deferred_Z, rows, axis=1, out=D, mode="clip")
-                D -= mean[:, None]
-                weights = self._deferred_resp[k, rows]
-                self._first[k] += D @ weights
-                self.structure.add_scatter(self._scatter, k, D, weights, work)
+        resp = self._deferred_resp[:, : self._deferred]
+        for k, responsible in enumerate(self._responsible(resp)):
+            every = np.flatnonzero(responsible)
+            for piece in blocks(len(every), self._gathered.shape[1]):
+                self._add_rows(k, every[piece])
         self._deferred = 0
+
+    def _add_rows(self, k: int, rows: NDArray[np.intp]) -> None:
+        """Add the sums of component k over some of the deferred rows."""
+        D, work = self._gathered[:, : len(rows)]
+        np.take(self._deferred_Z, rows, axis=0, out=D, mode="clip")
+        D -= self.gaussian.means[k]
+        weights = self._deferred_resp[k, rows]
+        self._first[k] += weights @ D
+        self.structure.add_scatter(self._scatter, k, D, weights, work)
 
     def statistics(self) -> GaussianStatistics:
         """Sums over all blocks so far, about the current means."""

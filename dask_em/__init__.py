@@ -1,0 +1,27 @@
+"""Expectation-Maximization for mixtures on data that do not fit in memory, on Dask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["GaussianMixture", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from .estimators import GaussianMixture, load
+
+_HOMES = {"GaussianMixture": "estimators", "load": "estimators"}
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn and dask.array take seconds to import; workers and `dask-em --help`
+    # need neither.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,37 @@
+"""One BLAS thread for each thread that computes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import scipy.linalg  # noqa: F401  loads SciPy's BLAS, so that the controller below sees it
+from threadpoolctl import ThreadpoolController
+
+_lock = threading.Lock()
+_users = 0
+_limiter: Any = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread in this process while any caller is inside.
+
+    The setting belongs to the process, so callers in several threads share one
+    limit: the first to enter sets it and the last to leave restores it.
+    """
+    global _users, _limiter
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _limiter = ThreadpoolController().limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limiter.restore_original_limits()
+                _limiter = None

@@ -1,0 +1,168 @@
+"""Consumers of a fit's states: progress on a terminal, lines in a log, the history."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TextIO, runtime_checkable
+
+from .em import EMState
+
+logger = logging.getLogger("dask_em")
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """One pass over the data.
+
+    Attributes
+    ----------
+    phase : {"survey", "em", "score", "predict"}
+    number : int
+        Counted from one within the phase.
+    seconds : float
+    rows : int
+    bytes : int
+        Decoded bytes read, 0 where the source does not know.
+    log_likelihood : float or None
+        Mean log-likelihood per row at the parameters of this pass, in nats.
+    """
+
+    phase: str
+    number: int
+    seconds: float
+    rows: int
+    bytes: int
+    log_likelihood: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record for `history_` and JSON."""
+        return asdict(self)
+
+
+@runtime_checkable
+class PassObserver(Protocol):
+    """A callback that also wants to see passes while they run."""
+
+    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
+        """A pass starts; `n_rows` is None where unknown."""
+
+    def advance(self, n_rows: int) -> None:
+        """So many more rows are done. May be called from another thread."""
+
+    def end_pass(self, record: PassRecord) -> None:
+        """The pass is over."""
+
+
+class Pass:
+    """Times one pass and tells whoever observes it.
+
+    Used as a context: `with Pass(observers, "em", 3, source) as running: ...`.
+    """
+
+    def __init__(self, callbacks: Any, phase: str, number: int, source: Any) -> None:
+        self.observers = [c for c in callbacks if isinstance(c, PassObserver)]
+        self.phase, self.number = phase, number
+        self.n_rows, self.nbytes = source.n_rows, source.nbytes
+        self.log_likelihood: float | None = None
+        self.record: PassRecord | None = None
+
+    def __enter__(self) -> Pass:
+        self._start = time.perf_counter()
+        for observer in self.observers:
+            observer.begin_pass(self.phase, self.number, self.n_rows)
+        return self
+
+    def advance(self, n_rows: int) -> None:
+        """So many more rows are done."""
+        for observer in self.observers:
+            observer.advance(n_rows)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.record = PassRecord(
+            self.phase,
+            self.number,
+            time.perf_counter() - self._start,
+            self.n_rows or 0,
+            self.nbytes,
+            self.log_likelihood,
+        )
+        if kind is None:
+            for observer in self.observers:
+                observer.end_pass(self.record)
+
+
+class LogLines:
+    """One log line a pass, for jobs that nobody watches."""
+
+    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
+        self._n_rows = n_rows
+
+    def advance(self, n_rows: int) -> None:
+        pass
+
+    def end_pass(self, record: PassRecord) -> None:
+        rate = record.rows / record.seconds if record.seconds else 0.0
+        value = "" if record.log_likelihood is None else f", {record.log_likelihood:.6f} nats/row"
+        logger.info(
+            "%s pass %d: %d rows in %.2f s (%.3g rows/s)%s",
+            record.phase,
+            record.number,
+            record.rows,
+            record.seconds,
+            rate,
+            value,
+        )
+
+    def __call__(self, state: EMState) -> None:
+        pass
+
+
+class ProgressBar:
+    """A bar for each pass with rows per second and the time left, on a terminal."""
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.file = file or sys.stderr
+        self._bar: Any = None
+        self._last = ""
+
+    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
+        import click
+
+        self._done, self._start = 0, time.perf_counter()
+        self._bar = click.progressbar(
+            length=n_rows or 0,
+            label=f"{phase} {number}",
+            file=self.file,
+            show_eta=True,
+            item_show_func=lambda _: self._rate(),
+            width=24,
+        )
+        self._bar.__enter__()
+
+    def _rate(self) -> str:
+        seconds = time.perf_counter() - self._start
+        return f"{self._done / seconds:,.0f} rows/s{self._last}" if self._done else ""
+
+    def advance(self, n_rows: int) -> None:
+        self._done += n_rows
+        self._bar.update(n_rows)
+
+    def end_pass(self, record: PassRecord) -> None:
+        self._last = ""
+        if record.log_likelihood is not None:
+            self._last = f"  {record.log_likelihood:.6f} nats/row"
+        self._bar.update(0)
+        self._bar.render_progress()
+        self._bar.__exit__(None, None, None)
+
+    def __call__(self, state: EMState) -> None:
+        pass
+
+
+def reporter(file: TextIO | None = None) -> ProgressBar | LogLines:
+    """A progress bar on a terminal, log lines otherwise."""
+    file = file or sys.stderr
+    return ProgressBar(file) if file.isatty() else LogLines()

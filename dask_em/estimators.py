@@ -1,0 +1,729 @@
+"""scikit-learn's skin: where source, backend, family and callbacks meet."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import __version__
+from .backends.blas import one_blas_thread
+from .backends.dask import DaskBackend
+from .callbacks import Pass, PassRecord, reporter
+from .checkpoint import read_arrays, read_state, state_arrays, state_header, write_arrays
+from .em import Convergence, EMState, Status, em
+from .errors import DataError, ModelFileError
+from .families.covariance import STRUCTURES, Covariance
+from .families.gaussian import Gaussian
+from .frame import Frame
+from .initialization import (
+    SAMPLE_ITERATIONS,
+    Sampled,
+    Start,
+    Survey,
+    Surveyed,
+    best_start,
+    default_sample_size,
+    from_responsibilities,
+    hard,
+)
+from .mixture import Answer, Mixture, MixtureStatistics, Predict, Score, Scores
+from .sources import ArraySource, DaskSource, ZarrSource, as_source
+from .statistics import Array
+
+AnySource = ArraySource | ZarrSource | DaskSource
+# reg_covar that adds more than this share to a column's variance is worth a word.
+LARGE_RIDGE = 0.1
+
+
+def _nearest(rows: Array, centers: Array) -> Array:
+    squares = (centers**2).sum(axis=1)
+    return np.asarray((squares - 2 * rows @ centers.T).argmin(axis=1))
+
+
+def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
+    return hard(fitted.labels_, k)
+
+
+def _by_kmeans_plusplus(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    centers, _ = kmeans_plusplus(rows, k, sample_weight=weights, random_state=seed)
+    return hard(_nearest(rows, centers), k)
+
+
+def _by_random_rows(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    chosen = np.random.default_rng(seed).choice(len(rows), k, replace=False)
+    return hard(_nearest(rows, rows[chosen]), k)
+
+
+def _by_random(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    resp = np.random.default_rng(seed).random((len(rows), k))
+    return np.asarray(resp / resp.sum(axis=1, keepdims=True))
+
+
+LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
+    "auto": _by_kmeans,
+    "kmeans": _by_kmeans,
+    "k-means++": _by_kmeans_plusplus,
+    "random": _by_random,
+    "random_from_data": _by_random_rows,
+}
+
+
+def _in_memory(X: Any) -> bool:
+    """Whether X is something that scikit-learn would take."""
+    if isinstance(X, str | os.PathLike):
+        return False
+    return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
+
+
+class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """Gaussian mixture fitted by Expectation-Maximization to data of any size.
+
+    Each pass reads every chunk once, computes the responsibilities
+    r_nk = w_k N(x_n; mu_k, Sigma_k) / sum_j w_j N(x_n; mu_j, Sigma_j) and sums them
+    into sum_n r, sum_n r x and sum_n r x x^T, from which the M-step takes the new
+    parameters (Bishop, Pattern Recognition and Machine Learning, 2006, section 9.2).
+
+    Parameters
+    ----------
+    n_components : int, default=1
+    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    tol : float, default=1e-3
+        The fit has converged when a pass gains less than this, in nats per row.
+    reg_covar : float, default=1e-6
+        Added to every variance, in squared units of the data. Pass 0 where columns
+        are small: a warning says so.
+    max_iter : int, default=100
+        Passes over the full data, the survey not counted.
+    n_init : int, default=1
+        Starts tried on the sample; the best goes on to the full data.
+    init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
+        How responsibilities of the sample are made. "auto", the default, is k-means in
+        scaled space followed by EM on the sample; the others are scikit-learn's, on
+        scaled rows of the sample, and enter the full data without it.
+    weights_init, means_init, precisions_init : array, optional
+        The user's own start, of scikit-learn's shapes. With all three given the
+        sample is not used.
+    algorithm : {"em"}, default="em"
+        Plain EM, iteration for iteration.
+    sample_size : int, optional
+        Rows of the uniform sample that the start is made from; by default 20 000 to
+        100 000 by the number of free parameters, at most 64 MiB.
+    random_state : int, RandomState or None
+    warm_start : bool, default=False
+        Start from the last result.
+    callbacks : sequence of callable, optional
+        Each is called with the `EMState` after every pass.
+    verbose : int, default=0
+        Above zero, a progress bar for each pass (log lines where there is no terminal).
+
+    Attributes
+    ----------
+    weights_ : (k,) array
+    means_ : (k, d) array
+    covariances_, precisions_, precisions_cholesky_ : array
+        (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+    converged_ : bool
+    status_ : Status
+        Why the fit ended; `status_.value` says what to try.
+    n_iter_ : int
+        M-steps.
+    lower_bound_ : float
+        Mean log-likelihood per row at the last pass, in nats; `lower_bounds_` of every pass.
+    n_passes_ : float
+        Full passes over the data: the survey, the EM passes, and the sample's share.
+    history_ : list of dict
+        One record a pass: phase, number, seconds, rows, bytes, log_likelihood.
+    n_features_in_ : int
+    feature_names_in_ : array of str
+        Only where X has names.
+    state_ : EMState
+        Parameters of the last pass paired with their statistics.
+    provenance_ : dict
+        What was fitted: source, shape, dtype, and a fingerprint of the survey's sums.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "auto",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        algorithm: str = "em",
+        sample_size: int | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        callbacks: Sequence[Callable[[EMState], None]] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.algorithm = algorithm
+        self.sample_size = sample_size
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    # -- fitting -----------------------------------------------------------------
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+        """Estimate the parameters with one survey pass and one pass an iteration.
+
+        Parameters
+        ----------
+        X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
+            (n, d). Never loaded whole, never persisted.
+        y : ignored
+        sample_weight : the same kinds, (n,), optional
+            A row of weight w counts as w rows.
+
+        Raises
+        ------
+        DataError
+            The data cannot be clustered: shape, dtype, NaN or infinity, too few rows.
+        """
+        self._check_options()
+        source = self._source(X, sample_weight, reset=True)
+        callbacks = self._callbacks()
+        records: list[PassRecord] = []
+        with one_blas_thread():
+            surveyed = self._survey(source, callbacks, records)
+            start = self._start(surveyed)
+            state = self._iterate(source, start.mixture, callbacks, records)
+        self._keep(source, surveyed, start, state, records)
+        return self
+
+    def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
+        """Fit, then label every row; equal to `fit(X).predict(X)`."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def _source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> AnySource:
+        if _in_memory(X):
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                # The survey names the row and column of what is not finite.
+                ensure_all_finite=not reset,
+                ensure_min_samples=2 if reset else 1,
+            )
+            return as_source(X, sample_weight)
+        source = as_source(X, sample_weight)
+        if reset:
+            self.n_features_in_ = source.n_features
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        elif source.n_features != self.n_features_in_:
+            raise DataError(
+                f"X has {source.n_features} columns, but this {type(self).__name__} was fitted "
+                f"to {self.n_features_in_}"
+            )
+        return source
+
+    def _callbacks(self) -> list[Any]:
+        callbacks = list(self.callbacks or ())
+        return [*callbacks, reporter()] if self.verbose > 0 else callbacks
+
+    def _survey(
+        self, source: AnySource, callbacks: list[Any], records: list[PassRecord]
+    ) -> Surveyed:
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._seed = seed
+        d = source.n_features
+        size = self.sample_size or default_sample_size(self._n_parameters(d), d)
+        survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
+        with Pass(callbacks, "survey", 1, source) as running:
+            surveyed = DaskBackend().map_reduce(source, survey, running.advance)
+            running.n_rows = surveyed.n_rows
+        assert running.record is not None
+        records.append(running.record)
+        self._check_survey(source, surveyed)
+        return surveyed
+
+    def _n_parameters(self, d: int) -> int:
+        k = self.n_components
+        return k - 1 + k * d + STRUCTURES[self.covariance_type].n_parameters(k, d)
+
+    def _column(self, j: int) -> str:
+        names = getattr(self, "feature_names_in_", None)
+        return f"column {j}" if names is None else f"column {j} ({names[j]})"
+
+    def _check_survey(self, source: AnySource, surveyed: Surveyed) -> None:
+        if surveyed.bad_weights:
+            raise DataError(
+                f"sample_weight has {surveyed.bad_weights} entries that are negative, NaN or "
+                "infinite; weights must be zero or positive numbers"
+            )
+        first = surveyed.non_finite.first
+        if first is not None:
+            chunk, row, column, value = first
+            if not isinstance(source, DaskSource):
+                where = f"row {int(source.bounds[chunk]) + row}"
+            else:
+                where = f"row {row} of block {chunk}"
+            what = "NaN" if np.isnan(value) else "infinity"
+            raise DataError(
+                f"X contains {what} at {where}, {self._column(column)}; "
+                f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first"
+            )
+        n = surveyed.n_weighted
+        if n == 0:
+            raise DataError("sample_weight is zero for every row: there is nothing to fit")
+        if n < self.n_components:
+            raise DataError(
+                f"X has {n} rows (of positive weight) and n_components={self.n_components}: "
+                "n_samples must be at least n_components"
+            )
+        variances = np.diagonal(surveyed.covariance)
+        constant = surveyed.constant_columns
+        if constant:
+            named = ", ".join(self._column(j) for j in constant[:10])
+            warnings.warn(
+                f"X does not vary in {named}: such a column tells components nothing apart and its "
+                "variance is reg_covar alone; leave it out",
+                stacklevel=4,
+            )
+        small = [
+            j
+            for j in np.flatnonzero(self.reg_covar > LARGE_RIDGE * variances).tolist()
+            if j not in constant
+        ]
+        if small:
+            named = ", ".join(self._column(j) for j in small[:10])
+            warnings.warn(
+                f"reg_covar={self.reg_covar:g} is not small beside the variance of {named} "
+                f"({variances[small].min():.3g}) and is added to it: pass reg_covar=0 or scale X",
+                stacklevel=4,
+            )
+
+    # -- the start ---------------------------------------------------------------
+
+    def _start(self, surveyed: Surveyed) -> Start:
+        structure = STRUCTURES[self.covariance_type]
+        if self.warm_start and hasattr(self, "means_"):
+            if self.means_.shape == (self.n_components, self.n_features_in_):
+                frame = surveyed.frame(structure.frame_kind)
+                return Start(self._mixture(frame), 0.0, 0.0)
+            raise ValueError(
+                f"warm_start=True, but the last fit had means_ of shape {self.means_.shape}, "
+                f"expected {(self.n_components, self.n_features_in_)}: set warm_start=False"
+            )
+        given = self._given_inits(surveyed, structure)
+        if all(part is not None for part in given):
+            return Start(self._with_inits(None, surveyed, structure), 0.0, 0.0)
+        scaled = surveyed.frame("diagonal")
+        labeller = LABELLERS[self.init_params]
+
+        def make(sample: Sampled, seed: int) -> Mixture:
+            rows = scaled.points_to_frame(sample.rows)
+            resp = labeller(rows, sample.weights, self.n_components, seed)
+            mixture = from_responsibilities(sample, resp, structure, surveyed, self.reg_covar)
+            return self._with_inits(mixture, surveyed, structure)
+
+        refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
+        convergence = refine if self.init_params == "auto" else None
+        return best_start(surveyed, make, self.n_init, self._seed, convergence)
+
+    def _given_inits(
+        self, surveyed: Surveyed, structure: type[Covariance]
+    ) -> tuple[Array | None, Array | None, Covariance | None]:
+        """The user's weights, means and covariances, checked; each may be None."""
+        k, d = self.n_components, len(surveyed.moments.mean)
+        shapes: dict[str, tuple[int, ...]] = {
+            "full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)
+        }  # fmt: skip
+        weights = _init("weights_init", self.weights_init, (k,))
+        means = _init("means_init", self.means_init, (k, d))
+        precisions = _init("precisions_init", self.precisions_init, shapes[structure.kind])
+        if weights is not None and (
+            (weights < 0).any() or (weights > 1).any() or not np.isclose(weights.sum(), 1)
+        ):
+            raise ValueError(
+                "weights_init must lie between 0 and 1 and sum to 1, got numbers from "
+                f"{weights.min():.5g} to {weights.max():.5g} that sum to {weights.sum():.5g}"
+            )
+        covariance = None
+        if precisions is not None:
+            matrices = structure.kind in ("full", "tied")
+            if matrices and not np.allclose(precisions, np.swapaxes(precisions, -1, -2)):
+                raise ValueError("precisions_init must be symmetric matrices")
+            try:
+                covariance = structure.from_precisions(precisions)
+            except np.linalg.LinAlgError:
+                covariance = None
+            if covariance is None or not np.isfinite(covariance.factor).all():
+                raise ValueError("precisions_init must be positive (positive definite matrices)")
+        return weights, means, covariance
+
+    def _with_inits(
+        self, mixture: Mixture | None, surveyed: Surveyed, structure: type[Covariance]
+    ) -> Mixture:
+        """`mixture` with the parts that the user gave put in."""
+        weights, means, covariance = self._given_inits(surveyed, structure)
+        frame = surveyed.frame(structure.frame_kind)
+        if mixture is None:
+            assert weights is not None
+            assert means is not None
+            assert covariance is not None
+            log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
+            components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
+            return Mixture(log_weights, components)
+        log_weights, old = mixture.log_weights, mixture.components
+        if weights is not None:
+            log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
+        in_frame = old.means if means is None else frame.points_to_frame(means)
+        if covariance is not None:
+            covariance = covariance.scaled(frame.inverse_scale)
+        else:
+            covariance = old.covariance
+        return Mixture(log_weights, Gaussian(in_frame, covariance, frame, self.reg_covar))
+
+    # -- the loop ----------------------------------------------------------------
+
+    def _iterate(
+        self,
+        source: AnySource,
+        start: Mixture,
+        callbacks: list[Any],
+        records: list[PassRecord],
+    ) -> EMState:
+        backend = DaskBackend()
+
+        def accumulate(mixture: Mixture) -> MixtureStatistics:
+            number = sum(r.phase == "em" for r in records) + 1
+            with Pass(callbacks, "em", number, source) as running:
+                statistics = backend.map_reduce(source, mixture, running.advance)
+                running.log_likelihood = statistics.mean_log_likelihood
+                running.n_rows = statistics.n_rows
+            assert running.record is not None
+            records.append(running.record)
+            return statistics
+
+        for state in em(accumulate, start, Convergence(self.tol, self.max_iter)):
+            for callback in callbacks:
+                callback(state)
+        if state.status is not Status.CONVERGED:
+            collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
+            warnings.warn(
+                f"{state.status.name.lower().replace('_', ' ')}{collapsed}: {state.status.value}",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return state
+
+    def _keep(
+        self,
+        source: AnySource,
+        surveyed: Surveyed,
+        start: Start,
+        state: EMState,
+        records: list[PassRecord],
+    ) -> None:
+        self.history_ = [record.as_dict() for record in records]
+        self.lower_bounds_ = [r.log_likelihood for r in records if r.phase == "em"]
+        self.n_passes_ = len(records) + start.n_passes
+        self.provenance_ = {
+            "source": source.description,
+            "n_rows": surveyed.n_rows,
+            "n_features": source.n_features,
+            "dtype": str(source.dtype),
+            "fingerprint": _fingerprint(surveyed),
+            "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "dask_em": __version__,
+        }
+        self._set_state(state)
+
+    def _set_state(self, state: EMState) -> None:
+        self.state_ = state
+        self.status_ = state.status
+        self.converged_ = state.status.converged
+        self.n_iter_ = state.n_iter
+        self.lower_bound_ = state.log_likelihood
+        self.weights_ = state.result.weights / state.result.weights.sum()
+        self.means_, covariance = state.result.components.data_coordinates()
+        self.covariances_ = covariance.covariances
+        self.precisions_cholesky_ = covariance.precisions_cholesky
+        self.precisions_ = covariance.precisions
+
+    # -- predictions -------------------------------------------------------------
+
+    def _mixture(self, frame: Frame | None = None) -> Mixture:
+        """The fitted attributes as a mixture, in a frame made of its own moments."""
+        structure = STRUCTURES[self.covariance_type]
+        means = np.asarray(self.means_)
+        covariance = structure.from_precisions_cholesky(np.asarray(self.precisions_cholesky_))
+        if frame is None:
+            k, d = means.shape
+            center = self.weights_ @ means
+            spread = np.einsum("k,kij->ij", self.weights_, covariance.full(k, d))
+            spread = spread + ((means - center).T * self.weights_) @ (means - center)
+            frame = Frame.of_moments(center, spread, structure.frame_kind)
+        components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
+        return Mixture(np.log(self.weights_), components)
+
+    def _answer(self, X: Any, answer: Answer) -> Any:
+        check_is_fitted(self)
+        source = self._source(X)
+        predict = Predict(self._mixture(), answer)
+        if isinstance(source, ArraySource):
+            return _predict_here(source, predict)
+        return _predict_lazily(source, predict, self.n_components)
+
+    def predict(self, X: Any) -> Any:
+        """Most likely component of each row, (n,); lazy unless X is in memory."""
+        return self._answer(X, "labels")
+
+    def predict_proba(self, X: Any) -> Any:
+        """Responsibilities r_nk of each row, (n, k); lazy unless X is in memory."""
+        return self._answer(X, "proba")
+
+    def score_samples(self, X: Any) -> Any:
+        """log p(x_n) of each row in nats, (n,); lazy unless X is in memory."""
+        return self._answer(X, "log_density")
+
+    def _scores(self, X: Any) -> Scores:
+        check_is_fitted(self)
+        source = self._source(X)
+        with Pass(self._callbacks(), "score", 1, source) as running, one_blas_thread():
+            return DaskBackend().map_reduce(source, Score(self._mixture()), running.advance)
+
+    def score(self, X: Any, y: None = None) -> float:
+        """Mean log-likelihood per row, in nats: one pass."""
+        scores = self._scores(X)
+        return scores.log_likelihood / scores.n_rows
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion, -2 log L + 2 p: lower is better."""
+        return -2 * self._scores(X).log_likelihood + 2 * self._n_parameters(self.n_features_in_)
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion, -2 log L + p log n: lower is better."""
+        return self._bic(self._scores(X))
+
+    def icl(self, X: Any) -> float:
+        """Integrated completed likelihood, BIC + 2 x entropy (Biernacki et al. 2000)."""
+        scores = self._scores(X)
+        return self._bic(scores) + 2 * scores.entropy
+
+    def _bic(self, scores: Scores) -> float:
+        parameters = self._n_parameters(self.n_features_in_)
+        return float(-2 * scores.log_likelihood + parameters * np.log(scores.n_rows))
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
+        """Draw rows (n, d) and their components (n,) from the fitted mixture."""
+        drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
+        return drawn
+
+    # -- in and out ----------------------------------------------------------------
+
+    def to_sklearn(self) -> SklearnGaussianMixture:
+        """The same mixture as a fitted `sklearn.mixture.GaussianMixture`."""
+        check_is_fitted(self)
+        shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
+        options = {name: getattr(self, name) for name in shared}
+        if options["init_params"] == "auto":
+            options["init_params"] = "kmeans"
+        model = SklearnGaussianMixture(**options)
+        for name in SKLEARN_ATTRIBUTES:
+            if hasattr(self, name):
+                setattr(model, name, getattr(self, name))
+        return model
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Write the fitted model to one checksummed `.npz` file, whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            The file is there and `overwrite` is False.
+        """
+        check_is_fitted(self)
+        header, arrays = _to_file(self)
+        write_arrays(path, header, arrays, overwrite)
+
+    def _check_options(self) -> None:
+        _check_number("n_components", self.n_components, int, 1)
+        _check_number("max_iter", self.max_iter, int, 1)
+        _check_number("n_init", self.n_init, int, 1)
+        _check_number("tol", self.tol, float, 0)
+        _check_number("reg_covar", self.reg_covar, float, 0)
+        if self.sample_size is not None:
+            _check_number("sample_size", self.sample_size, int, 1)
+        _check_choice("covariance_type", self.covariance_type, STRUCTURES)
+        _check_choice("init_params", self.init_params, LABELLERS)
+        _check_choice("algorithm", self.algorithm, ("em",))
+
+
+SKLEARN_ATTRIBUTES = (
+    "weights_",
+    "means_",
+    "covariances_",
+    "precisions_",
+    "precisions_cholesky_",
+    "converged_",
+    "n_iter_",
+    "lower_bound_",
+    "lower_bounds_",
+    "n_features_in_",
+    "feature_names_in_",
+)
+
+
+def _check_number(name: str, value: Any, kind: type, least: float) -> None:
+    allowed = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    right = isinstance(value, allowed) and not isinstance(value, bool) and value >= least
+    if not right or not np.isfinite(value):
+        noun = "an integer" if kind is int else "a number"
+        raise ValueError(f"{name}={value!r}: expected {noun} of at least {least}")
+
+
+def _check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}")
+
+
+def _init(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+    if value is None:
+        return None
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return array
+
+
+def _fingerprint(surveyed: Surveyed) -> str:
+    """sha256 of what the survey summed: other data, another fingerprint."""
+    digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
+    for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _predict_here(source: ArraySource, predict: Predict) -> Array:
+    chunks = range(source.n_chunks)
+    with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(lambda chunk: predict(source.read(chunk)[0]), chunks))
+    return np.concatenate(parts)
+
+
+def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict, k: int) -> Any:
+    import dask.array as da
+    from dask.delayed import delayed
+
+    if isinstance(source, ZarrSource):
+        X = da.from_zarr(source.array, chunks=(source.chunk_rows, source.n_features))
+    else:
+        X = source.X
+    proba = predict.answer == "proba"
+    return da.map_blocks(
+        _predict_block,
+        X,
+        predict=delayed(predict, traverse=False),
+        chunks=(X.chunks[0], (k,)) if proba else (X.chunks[0],),
+        drop_axis=() if proba else (1,),
+        dtype=predict.dtype,
+        meta=predict.empty(0, k),
+        name=None,
+    )
+
+
+def _predict_block(X: Array, predict: Predict) -> Array:
+    with one_blas_thread():
+        return predict(X)
+
+
+# -- model files -----------------------------------------------------------------
+
+PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
+
+
+def _to_file(model: GaussianMixture) -> tuple[dict[str, Any], dict[str, Array]]:
+    state = model.state_
+    options: dict[str, Any] = {
+        name: value
+        for name, value in model.get_params().items()
+        if name not in (*INIT_ARRAYS, "callbacks")
+    }
+    if not isinstance(options["random_state"], int | None):
+        options["random_state"] = None
+    header = {
+        "model": type(model).__name__,
+        "options": {name: _plain(value) for name, value in options.items()},
+        "n_passes": model.n_passes_,
+        "history": model.history_,
+        "provenance": model.provenance_,
+        "state": state_header(state),
+    }
+    arrays = {name: np.asarray(getattr(model, name)) for name in PUBLIC_ARRAYS}
+    for name in INIT_ARRAYS:
+        if getattr(model, name) is not None:
+            arrays[name] = np.asarray(getattr(model, name), dtype=np.float64)
+    if hasattr(model, "feature_names_in_"):
+        arrays["feature_names_in_"] = np.asarray(model.feature_names_in_, dtype=str)
+    arrays |= state_arrays(state)
+    return header, arrays
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def load(path: str | os.PathLike[str]) -> GaussianMixture:
+    """Read a fitted model that `save` wrote. Nothing in the file is executed.
+
+    Raises
+    ------
+    ModelFileError
+        No such file, not one of ours, or damaged.
+    """
+    header, arrays = read_arrays(path)
+    try:
+        options = dict(header["options"])
+        options |= {name: arrays[name] for name in INIT_ARRAYS if name in arrays}
+        model = GaussianMixture(**options)
+        model._set_state(read_state(header["state"], arrays))
+        for name in PUBLIC_ARRAYS:
+            setattr(model, name, arrays[name])
+        if "feature_names_in_" in arrays:
+            model.feature_names_in_ = arrays["feature_names_in_"].astype(object)
+        model.n_features_in_ = model.means_.shape[1]
+        model.history_ = header["history"]
+        model.lower_bounds_ = [r["log_likelihood"] for r in model.history_ if r["phase"] == "em"]
+        model.n_passes_ = header["n_passes"]
+        model.provenance_ = header["provenance"]
+    except (KeyError, TypeError, ValueError) as e:
+        raise ModelFileError(f"{path}: a part of the model is missing or wrong ({e!r})") from e
+    return model
