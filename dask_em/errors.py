@@ -21,3 +21,9 @@ class OutputExistsError(DaskEMError, FileExistsError):
     """The output is there already, and nobody asked to replace it."""
 
     exit_code = 73
+
+
+class UsageError(DaskEMError, ValueError):
+    """What was asked for cannot be done as it was asked."""
+
+    exit_code = 2

@@ -39,7 +39,14 @@ from .initialization import (
     from_responsibilities,
     hard,
 )
-from .mixture import Answer, Mixture, MixtureStatistics, Predict, Score, Scores
+from .mixture import (
+    Answer,
+    Mixture,
+    MixtureStatistics,
+    Predict,
+    Score,
+    answer_dtype,
+)
 from .sources import ArraySource, DaskSource, ZarrSource, as_source
 from .statistics import Array
 
@@ -494,10 +501,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _answer(self, X: Any, answer: Answer) -> Any:
         check_is_fitted(self)
         source = self._source(X)
-        predict = Predict(self._mixture(), answer)
+        predict = Predict(self._mixture(), (answer,))
         if isinstance(source, ArraySource):
             return _predict_here(source, predict)
         return _predict_lazily(source, predict, self.n_components)
+
+    def predictor(self, answers: Sequence[Answer]) -> Predict:
+        """A picklable function from rows (n, d) to a dict of answers, for workers to call."""
+        check_is_fitted(self)
+        return Predict(self._mixture(), tuple(answers))
 
     def predict(self, X: Any) -> Any:
         """Most likely component of each row, (n,); lazy unless X is in memory."""
@@ -511,33 +523,38 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """log p(x_n) of each row in nats, (n,); lazy unless X is in memory."""
         return self._answer(X, "log_density")
 
-    def _scores(self, X: Any) -> Scores:
-        check_is_fitted(self)
-        source = self._source(X)
-        with Pass(self._callbacks(), "score", 1, source) as running, one_blas_thread():
-            return DaskBackend().map_reduce(source, Score(self._mixture()), running.advance)
-
     def score(self, X: Any, y: None = None) -> float:
         """Mean log-likelihood per row, in nats: one pass."""
-        scores = self._scores(X)
-        return scores.log_likelihood / scores.n_rows
+        return self.criteria(X)["log_likelihood"]
 
     def aic(self, X: Any) -> float:
         """Akaike information criterion, -2 log L + 2 p: lower is better."""
-        return -2 * self._scores(X).log_likelihood + 2 * self._n_parameters(self.n_features_in_)
+        return self.criteria(X)["aic"]
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion, -2 log L + p log n: lower is better."""
-        return self._bic(self._scores(X))
+        return self.criteria(X)["bic"]
 
     def icl(self, X: Any) -> float:
         """Integrated completed likelihood, BIC + 2 x entropy (Biernacki et al. 2000)."""
-        scores = self._scores(X)
-        return self._bic(scores) + 2 * scores.entropy
+        return self.criteria(X)["icl"]
 
-    def _bic(self, scores: Scores) -> float:
+    def criteria(self, X: Any) -> dict[str, float]:
+        """Mean log-likelihood per row, AIC, BIC and ICL, all from one pass."""
+        check_is_fitted(self)
+        source = self._source(X)
+        with Pass(self._callbacks(), "score", 1, source) as running, one_blas_thread():
+            scores = DaskBackend().map_reduce(source, Score(self._mixture()), running.advance)
         parameters = self._n_parameters(self.n_features_in_)
-        return float(-2 * scores.log_likelihood + parameters * np.log(scores.n_rows))
+        deviance = -2 * scores.log_likelihood
+        bic = float(deviance + parameters * np.log(scores.n_rows))
+        return {
+            "n_rows": scores.n_rows,
+            "log_likelihood": scores.log_likelihood / scores.n_rows,
+            "aic": deviance + 2 * parameters,
+            "bic": bic,
+            "icl": bic + 2 * scores.entropy,
+        }
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
         """Draw rows (n, d) and their components (n,) from the fitted mixture."""
@@ -632,10 +649,11 @@ def _fingerprint(surveyed: Surveyed) -> str:
 
 
 def _predict_here(source: ArraySource, predict: Predict) -> Array:
-    chunks = range(source.n_chunks)
-    with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(lambda chunk: predict(source.read(chunk)[0]), chunks))
-    return np.concatenate(parts)
+    def one(chunk: int) -> Array:
+        return _predict_block(source.read(chunk)[0], predict)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.concatenate(list(pool.map(one, range(source.n_chunks))))
 
 
 def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict, k: int) -> Any:
@@ -646,22 +664,24 @@ def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict, k: int) -
         X = da.from_zarr(source.array, chunks=(source.chunk_rows, source.n_features))
     else:
         X = source.X
-    proba = predict.answer == "proba"
+    (answer,) = predict.answers
+    proba = answer == "proba"
+    dtype = answer_dtype(answer)
     return da.map_blocks(
         _predict_block,
         X,
         predict=delayed(predict, traverse=False),
         chunks=(X.chunks[0], (k,)) if proba else (X.chunks[0],),
         drop_axis=() if proba else (1,),
-        dtype=predict.dtype,
-        meta=predict.empty(0, k),
-        name=None,
+        dtype=dtype,
+        meta=np.empty((0, k) if proba else (0,), dtype=dtype),
     )
 
 
 def _predict_block(X: Array, predict: Predict) -> Array:
+    (answer,) = predict.answers
     with one_blas_thread():
-        return predict(X)
+        return predict(X)[answer]
 
 
 # -- model files -----------------------------------------------------------------

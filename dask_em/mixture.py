@@ -167,40 +167,41 @@ def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array]]:
 Answer = Literal["labels", "proba", "log_density"]
 
 
+def answer_dtype(answer: Answer) -> np.dtype[Any]:
+    """Type of an answer."""
+    return np.dtype(np.int64 if answer == "labels" else np.float64)
+
+
 @dataclass(frozen=True)
 class Predict:
-    """One answer for each row: the function that predictions map over chunks.
+    """Answers for each row: the function that predictions map over chunks.
 
     Attributes
     ----------
     mixture : Mixture
-    answer : {"labels", "proba", "log_density"}
+    answers : tuple of {"labels", "proba", "log_density"}
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
     """
 
     mixture: Mixture
-    answer: Answer
+    answers: tuple[Answer, ...]
 
-    def __call__(self, X: Array) -> Array:
+    def __call__(self, X: Array) -> dict[str, Array]:
         """Answers for the rows X (n, d), in the rows' order."""
-        out = self.empty(len(X), len(self.mixture.log_weights))
+        shapes = {"proba": (len(X), len(self.mixture.log_weights))}
+        out: dict[str, Array] = {
+            a: np.empty(shapes.get(a, (len(X),)), dtype=answer_dtype(a)) for a in self.answers
+        }
         for rows, log_joint in joint_blocks(self.mixture, X):
-            if self.answer == "labels":
-                out[rows] = log_joint.argmax(axis=0)
-            else:
+            if "labels" in out:
+                out["labels"][rows] = log_joint.argmax(axis=0)
+            if len(out) > 1 or "labels" not in out:
                 resp, log_prob = responsibilities(log_joint)
-                out[rows] = resp.T if self.answer == "proba" else log_prob
+                if "proba" in out:
+                    out["proba"][rows] = resp.T
+                if "log_density" in out:
+                    out["log_density"][rows] = log_prob
         return out
-
-    def empty(self, n: int, k: int) -> Array:
-        """Room for the answers of n rows."""
-        shape = (n, k) if self.answer == "proba" else (n,)
-        return np.empty(shape, dtype=self.dtype)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of an answer."""
-        return np.dtype(np.int64 if self.answer == "labels" else np.float64)
 
 
 @dataclass(frozen=True)
@@ -259,5 +260,6 @@ __all__ = [
     "Predict",
     "Score",
     "Scores",
+    "answer_dtype",
     "responsibilities",
 ]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -278,12 +279,13 @@ class DaskSource:
 
 def describe_url(url: str) -> str:
     """A path or URL without user, password and query, where credentials hide."""
+    if url.startswith("file://"):
+        return str(Path(url.removeprefix("file://")).absolute())
     if "://" not in url:
         return url
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    bare = urlunsplit((parts.scheme, host, parts.path, "", ""))
-    return parts.path if parts.scheme == "file" else bare
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
@@ -377,6 +379,13 @@ def as_source(X: Any, sample_weight: Any = None) -> ArraySource | ZarrSource | D
     if sample_weight is not None:
         sample_weight = _memory_weight(sample_weight, len(X))
     return ArraySource(X, sample_weight)
+
+
+def stored_source(path: str | os.PathLike[str], weights: str | None = None) -> ZarrSource:
+    """The source of the Zarr array at a path or URL, with weights from another one."""
+    array = open_zarr(path)
+    _check_array("X", array, 2)
+    return _zarr_source(array, None if weights is None else open_zarr(weights))
 
 
 def _zarr_source(X: zarr.Array[Any], sample_weight: Any) -> ZarrSource:

@@ -1,0 +1,327 @@
+"""The program `dask-em`, also `dask em`: a skin over `job`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import __version__
+from .errors import DaskEMError
+
+DISK_FAILED, FAULT, STOPPED = 74, 70, 75
+
+
+class Program(click.Group):
+    """A command group that turns errors into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see the exit codes in the help of the program."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except DaskEMError as e:
+            _fail(ctx, str(e), e.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            _fail(ctx, "interrupted; nothing was written: run the command again", STOPPED)
+        except OSError as e:
+            _fail(ctx, f"{type(e).__name__}: {e}", DISK_FAILED)
+        except Exception as e:
+            if type(e).__module__.partition(".")[0] == "distributed":
+                _fail(ctx, f"the cluster was lost: {type(e).__name__}: {e}", STOPPED)
+            traceback.print_exc()
+            _fail(ctx, f"this is a fault of dask-em {__version__}: {e!r}", FAULT)
+
+
+def _fail(ctx: click.Context, message: str, code: int) -> None:
+    click.echo(f"Error: {message}", err=True)
+    ctx.exit(code)
+
+
+@click.group(name="em", cls=Program)
+@click.version_option(__version__, prog_name="dask-em")
+def main() -> None:
+    """Cluster data larger than memory: Gaussian mixtures by EM over Zarr, on Dask.
+
+    Begin with `dask-em demo`.
+
+    Exit codes: 0 done; 2 wrong usage; 65 the data are bad; 70 a fault of ours;
+    73 the output is taken; 74 the disk failed; 75 stopped before the end.
+    """
+    logger = logging.getLogger("dask_em")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if category.__module__.partition(".")[0] in ("builtins", "sklearn", "dask_em"):
+        click.echo(f"Warning: {message}", err=True)
+
+
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say where to run."""
+    options = [
+        click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler."),
+        click.option("--scheduler-file", metavar="FILE", help="Its scheduler file."),
+        click.option(
+            "--workers", type=click.IntRange(1), help="Local processes [default: one a core]."
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1), default=1, show_default=True,
+            help="Threads in each local process.",
+        ),
+        click.option(
+            "--memory-limit", default="auto", show_default=True, metavar="SIZE",
+            help="Of each local process, as 2GiB.",
+        ),
+        click.option("--tls-ca-file", metavar="FILE", help="CA of a scheduler that speaks TLS."),
+        click.option("--tls-cert", metavar="FILE", help="This client's certificate."),
+        click.option("--tls-key", metavar="FILE", help="This client's key."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _where(options: dict[str, Any]) -> Any:
+    from .job import Where
+
+    names = Where.__dataclass_fields__
+    return Where(**{name: options.pop(name) for name in list(options) if name in names})
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+covariance_option = click.option(
+    "--covariance",
+    type=click.Choice(["full", "tied", "diag", "spherical"]),
+    default="full",
+    show_default=True,
+)
+
+
+def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+
+
+@main.command()
+@click.argument("data")
+@click.option("-k", "k", type=click.IntRange(1), required=True, help="Number of components.")
+@covariance_option
+@where_options
+@json_option
+def plan(data: str, k: int, covariance: str, as_json: bool, **options: Any) -> None:
+    """Say what a pass over DATA costs, and refuse what cannot fit.
+
+    Example: dask-em plan points.zarr -k 8 --memory-limit 512MiB
+    """
+    from . import job
+
+    planned = job.plan(data, k, covariance, _where(options))
+    size = job.mebibytes
+    lines = [
+        f"data               {planned.source}: {planned.n_rows:,} x {planned.n_features} "
+        f"{planned.dtype}",
+        f"chunks read        {planned.n_chunks:,} of {size(planned.chunk_bytes)}",
+        f"tasks a pass       {planned.n_ranges}",
+        f"bytes a pass       {size(planned.bytes_per_pass)}",
+        f"statistics         {size(planned.statistics_bytes)} a task",
+        f"memory of a task   {size(planned.task_bytes)}",
+        f"memory of a worker {size(planned.worker_bytes)}"
+        + (f" of {size(planned.worker_limit)}" if planned.worker_limit else ""),
+    ]
+    _show(planned.as_dict(), as_json, lines)
+    planned.check()
+
+
+@main.command()
+@click.argument("data")
+@click.option("-k", "n_components", type=click.IntRange(1), required=True, help="Components.")
+@click.option("-o", "--output", required=True, metavar="MODEL", help="The model file to write.")
+@covariance_option
+@click.option("--weights", metavar="PATH", help="A Zarr array with one weight a row.")
+@click.option("--n-init", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--init-params", default="auto", show_default=True)
+@click.option("--tol", type=click.FloatRange(0), default=1e-3, show_default=True)
+@click.option("--max-iter", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--reg-covar", type=click.FloatRange(0), default=1e-6, show_default=True)
+@click.option("--sample-size", type=click.IntRange(1), help="Rows the start is made from.")
+@click.option("--seed", "random_state", type=int, default=0, show_default=True)
+@overwrite_option
+@where_options
+@json_option
+def fit(
+    data: str,
+    output: str,
+    covariance: str,
+    weights: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fit a mixture of K Gaussians to the Zarr array DATA.
+
+    Example: dask-em fit points.zarr -k 8 -o model.npz
+    """
+    from . import job
+
+    where = _where(options)
+    model = job.fit(
+        data, output, where, {**options, "covariance_type": covariance}, weights, overwrite
+    )
+    result = {
+        "model": output,
+        "status": model.status_.name,
+        "n_iter": model.n_iter_,
+        "n_passes": model.n_passes_,
+        "log_likelihood": model.lower_bound_,
+        "weights": model.weights_.tolist(),
+    }
+    lines = [
+        f"{output}: {model.status_.name.lower().replace('_', ' ')} after {model.n_passes_:.2f} "
+        f"passes, {model.lower_bound_:.6f} nats/row",
+        "weights: " + " ".join(f"{w:.4f}" for w in model.weights_),
+    ]
+    _show(result, as_json, lines)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data")
+@click.argument("dest")
+@click.option("--proba", is_flag=True, help="Write the responsibilities too, DEST/proba.")
+@click.option("--log-density", is_flag=True, help="Write log p(x) too, DEST/log_density.")
+@overwrite_option
+@where_options
+@json_option
+def predict(
+    model: str,
+    data: str,
+    dest: str,
+    proba: bool,
+    log_density: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Label every row of DATA: a Zarr group DEST with the array `labels`.
+
+    Example: dask-em predict model.npz points.zarr answers.zarr --proba
+    """
+    from . import job
+
+    answers = ["labels", *(["proba"] if proba else []), *(["log_density"] if log_density else [])]
+    result = job.predict(model, data, dest, _where(options), answers, overwrite)  # type: ignore[arg-type]
+    written = ", ".join(f"{dest}/{name}" for name in answers)
+    _show(result, as_json, [f"{written}: {result['n_rows']:,} rows"])
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data")
+@where_options
+@json_option
+def score(model: str, data: str, as_json: bool, **options: Any) -> None:
+    """Mean log-likelihood, AIC, BIC and ICL of MODEL on DATA.
+
+    Example: dask-em score model.npz points.zarr
+    """
+    from . import job
+
+    result = job.score(model, data, _where(options))
+    lines = [f"{name:<15} {value:,.6f}" for name, value in result.items() if name != "n_rows"]
+    _show(result, as_json, [f"{'rows':<15} {result['n_rows']:,}", *lines])
+
+
+@main.command()
+@click.argument("model")
+@json_option
+def inspect(model: str, as_json: bool) -> None:
+    """Say what is in MODEL and where it came from.
+
+    Example: dask-em inspect model.npz
+    """
+    from . import job
+
+    found = job.inspect(model)
+    source = found["provenance"]
+    options = found["options"]
+    lines = [
+        f"{options['n_components']} components, {options['covariance_type']} covariance",
+        f"data     {source['source']}: {source['n_rows']:,} x {source['n_features']} "
+        f"{source['dtype']}",
+        f"print    {source['fingerprint'][:16]}",
+        f"fitted   {source['fitted']} by dask_em {source['dask_em']}",
+        f"status   {found['status'].lower().replace('_', ' ')}: {found['what']}",
+        f"passes   {found['n_passes']:.2f}, {found['n_iter']} iterations",
+        f"log p    {found['log_likelihood']:.6f} nats/row",
+        "",
+        "weight   mean",
+    ]
+    for weight, mean in zip(found["weights"], found["means"], strict=True):
+        shown = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
+        lines.append(f"{weight:.4f} {shown}")
+    _show(found, as_json, lines)
+
+
+@main.command()
+@click.argument("folder", default="dask-em-demo")
+@click.option("--rows", type=click.IntRange(1000), default=1_000_000, show_default=True)
+@overwrite_option
+@where_options
+def demo(folder: str, rows: int, overwrite: bool, **options: Any) -> None:
+    """Make data in FOLDER, fit them, score, label and draw them: the whole tour.
+
+    Example: dask-em demo
+    """
+    from pathlib import Path
+
+    from . import job
+    from .sinks import new_folder
+
+    where = _where(options)
+    data, model = os.path.join(folder, "points.zarr"), os.path.join(folder, "model.npz")
+    with new_folder(Path(folder), overwrite):
+        click.echo(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
+        job.make_demo_data(Path(data), rows)
+        click.echo("2. a mixture of five Gaussians, on one process a core")
+        fitted = job.fit(data, model, where, {"n_components": 5, "random_state": 0})
+        click.echo(
+            f"   {fitted.status_.name.lower()} after {fitted.n_passes_:.2f} passes; weights "
+            + " ".join(f"{w:.3f}" for w in sorted(fitted.weights_, reverse=True))
+            + " (made with 0.3 0.25 0.2 0.15 0.1)"
+        )
+        scores = job.score(model, data, where)
+        click.echo(f"3. score: {scores['log_likelihood']:.6f} nats/row, BIC {scores['bic']:,.0f}")
+        answers = os.path.join(folder, "answers.zarr")
+        job.predict(model, data, answers, where)
+        click.echo(f"4. a label for every row -> {answers}/labels")
+        picture = os.path.join(folder, "picture.png")
+        if job.draw(model, data, picture):
+            click.echo(f"5. a picture -> {picture}")
+        else:
+            click.echo("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
+    click.echo(
+        "\nNow try:\n"
+        f"  dask-em inspect {model}\n"
+        f"  dask-em plan {data} -k 5\n"
+        f"  dask-em fit {data} -k 6 -o six.npz\n"
+        f"  dask-em score six.npz {data}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

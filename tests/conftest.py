@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dask
+import pytest
+from distributed import Client
+from helpers import KINDS, SMALL_READ, SmallReads, start_cluster
+from hypothesis import settings
+
+from dask_em import sources
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def many_chunks() -> Iterator[None]:
+    """Cut a test's few rows into many chunks, as large data are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "READ_BYTES", SMALL_READ)
+        yield
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every covariance structure in turn: the table that the laws run over."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[Client]:
+    with start_cluster(2) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(SmallReads())
+        yield client
+
+
+@pytest.fixture
+def client(two_workers: Client, many_chunks: None) -> Iterator[Client]:
+    """Two worker processes as the Dask scheduler in force."""
+    with two_workers.as_current():
+        yield two_workers
+
+
+@pytest.fixture
+def synchronous() -> Iterator[None]:
+    """This thread as the Dask scheduler in force."""
+    with dask.config.set(scheduler="synchronous"):
+        yield

@@ -1,0 +1,175 @@
+"""The table of structures that every law runs over, and data to run it on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import zarr
+from distributed import LocalCluster, WorkerPlugin
+
+from dask_em import sources
+from dask_em.backends.serial import SerialBackend
+from dask_em.em import Convergence, EMState, em
+from dask_em.families.covariance import STRUCTURES
+from dask_em.families.gaussian import Gaussian
+from dask_em.frame import Frame
+from dask_em.mixture import Mixture, MixtureStatistics
+
+KINDS = list(STRUCTURES)
+# Small enough that a test's few thousand rows are many chunks.
+SMALL_READ = 16 * 2**10
+PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+
+
+class SmallReads(WorkerPlugin):
+    """Makes a worker cut small arrays into as many chunks as this process does."""
+
+    name = "small-reads"
+
+    def setup(self, worker: Any) -> None:
+        sources.READ_BYTES = SMALL_READ
+
+
+def start_cluster(n_workers: int) -> LocalCluster:
+    return LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+
+
+def blobs(
+    n: int, d: int, k: int, seed: int = 0, apart: float = 3.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of k unit normals, their labels, and the true means."""
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(k, d)) * apart
+    labels = rng.integers(0, k, n)
+    return rng.normal(size=(n, d)) + means[labels], labels, means
+
+
+def write_zarr(path: Any, X: np.ndarray, chunk_rows: int, **options: Any) -> zarr.Array:
+    """X on disk in chunks of rows, of all columns unless `chunks` says otherwise."""
+    options = {"chunks": (chunk_rows, *X.shape[1:]), **options}
+    array = zarr.create_array(str(path), shape=X.shape, dtype=X.dtype, **options)
+    array[:] = X
+    return array
+
+
+def random_precisions(kind: str, k: int, d: int, rng: np.random.Generator) -> np.ndarray:
+    """Precisions of scikit-learn's shape, eigenvalues between about 1/2 and 2."""
+    A = rng.normal(size=(k, d, d)) / np.sqrt(4 * d)
+    full = A @ A.transpose(0, 2, 1) + 0.5 * np.eye(d)
+    return {
+        "full": full,
+        "tied": full[0],
+        "diag": np.diagonal(full, axis1=1, axis2=2).copy(),
+        "spherical": full[:, 0, 0].copy(),
+    }[kind]
+
+
+def precisions_like(kind: str, value: float, k: int, d: int) -> np.ndarray:
+    """`value` times the identity, in scikit-learn's shape."""
+    shape = {"full": (k, 1, 1), "tied": (1, 1), "diag": (k, 1), "spherical": (k,)}[kind]
+    unit = {"full": np.eye(d), "tied": np.eye(d), "diag": np.ones(d), "spherical": 1.0}[kind]
+    return value * np.ones(shape) * unit
+
+
+def start(kind: str, means: np.ndarray, precision: float = 1.0) -> dict[str, Any]:
+    """The three inits, with equal weights."""
+    k, d = means.shape
+    return {
+        "weights_init": np.full(k, 1 / k),
+        "means_init": means,
+        "precisions_init": precisions_like(kind, precision, k, d),
+    }
+
+
+def random_mixture(kind: str, k: int, d: int, rng: np.random.Generator) -> Mixture:
+    """A mixture of unit width or so, in the frame of the data's own coordinates."""
+    frame = Frame(np.zeros(d), np.ones(d))
+    covariance = STRUCTURES[kind].from_precisions(random_precisions(kind, k, d, rng))
+    return Mixture(
+        np.log(rng.dirichlet(np.full(k, 5.0))), Gaussian(rng.normal(size=(k, d)), covariance, frame)
+    )
+
+
+def mixture_of(
+    kind: str, means: np.ndarray, precisions: np.ndarray, X: np.ndarray, ridge: float = 0.0
+) -> Mixture:
+    """A mixture given in the data's coordinates, equal weights, in the frame of X."""
+    d = X.shape[1]
+    structure = STRUCTURES[kind]
+    covariance = np.cov(X.T, bias=True).reshape(d, d)
+    frame = Frame.of_moments(X.mean(axis=0), covariance, structure.frame_kind)
+    given = structure.from_precisions(precisions)
+    components = Gaussian.from_data_coordinates(means, given, frame, ridge)
+    return Mixture(np.full(len(means), -np.log(len(means))), components)
+
+
+def add_up(
+    mixture: Mixture, X: np.ndarray, sample_weight: np.ndarray | None = None
+) -> MixtureStatistics:
+    """The E-step over all rows as one chunk."""
+    fold = mixture.fold()
+    fold.update(0, X, sample_weight)
+    return fold.result()
+
+
+def states(
+    X: np.ndarray, mixture: Mixture | EMState, max_iter: int = 100, tol: float = 1e-3
+) -> list[EMState]:
+    """Every state of EM over rows in memory."""
+    return list(em(lambda m: add_up(m, X), mixture, Convergence(tol, max_iter)))
+
+
+def serial_states(source: Any, mixture: Mixture, max_iter: int) -> list[EMState]:
+    """Every state of EM over a source, read in this thread."""
+    backend = SerialBackend()
+    return list(em(lambda m: backend.map_reduce(source, m), mixture, Convergence(0.0, max_iter)))
+
+
+def leaves(value: Any) -> list[np.ndarray]:
+    """The numbers in a record of sums, in the order of its fields."""
+    if hasattr(value, "__dataclass_fields__"):
+        return [leaf for name in value.__dataclass_fields__ for leaf in leaves(getattr(value, name))]
+    return [np.asarray(value)]
+
+
+def assert_sums_close(actual: Any, expected: Any, rtol: float) -> None:
+    """Equal to `rtol` of the largest number in each field."""
+    for a, b in zip(leaves(actual), leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(np.abs(b).max(), 1e-300))
+
+
+def assert_fits_close(actual: Any, expected: Any, rtol: float, **offsets: Any) -> None:
+    """The same parameters, to `rtol` of the largest number in each."""
+    for name in PARAMETERS:
+        a, b = getattr(actual, name), getattr(expected, name)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max(), err_msg=name)
+    np.testing.assert_allclose(actual.lower_bound_, expected.lower_bound_, rtol=rtol)
+
+
+def digest(model: Any) -> str:
+    """sha256 of every fitted parameter."""
+    parts = [np.ascontiguousarray(getattr(model, name)).tobytes() for name in PARAMETERS]
+    return hashlib.sha256(b"".join([*parts, np.float64(model.lower_bound_).tobytes()])).hexdigest()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll until `condition` holds, and fail if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+def kill(cluster: LocalCluster) -> int:
+    """SIGKILL one worker process of a cluster that the caller started."""
+    pid = next(iter(cluster.workers.values())).pid
+    os.kill(pid, signal.SIGKILL)
+    return pid

@@ -1,0 +1,315 @@
+"""The program as its users meet it: real processes, real clusters, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from click.testing import CliRunner
+from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+
+from dask_em import GaussianMixture, load
+from dask_em.cli import main
+
+SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, as a user starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", "dask_em.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def refused(*arguments: object) -> tuple[int, str]:
+    """Exit code and standard error of a command that is refused before a cluster starts."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert "Traceback" not in result.stderr
+    return result.exit_code, result.stderr
+
+
+def store(path: Path, values: np.ndarray, **options: object) -> Path:
+    options = {"chunks": (max(1, len(values) // 7), *values.shape[1:]), **options}
+    array = zarr.create_array(path, shape=values.shape, dtype=values.dtype, **options)
+    array[...] = values
+    return path
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(5000, 3)) + 8 * rng.integers(0, 3, (5000, 1))
+    return store(tmp_path_factory.mktemp("data") / "points.zarr", rows)
+
+
+@pytest.fixture(scope="module")
+def model(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.npz"
+    GaussianMixture(3, random_state=0).fit(str(points)).save(path)
+    return path
+
+
+def test_fit_score_predict_inspect_is_one_story(points: Path, tmp_path: Path) -> None:
+    saved, answers = tmp_path / "m.npz", tmp_path / "a.zarr"
+
+    fitted = run("fit", points, "-k", 3, "-o", saved, "--seed", 0, "--json", *SMALL)
+    assert fitted.returncode == 0, fitted.stderr
+    summary = json.loads(fitted.stdout)
+    assert summary["status"] == "CONVERGED"
+    assert "em pass 1: 5000 rows" in fitted.stderr
+
+    # The command line and the library give the same bits.
+    library = GaussianMixture(3, random_state=0).fit(str(points))
+    np.testing.assert_array_equal(load(saved).means_, library.means_)
+
+    written = run("predict", saved, points, answers, "--proba", "--log-density", *SMALL)
+    assert written.returncode == 0, written.stderr
+    rows = zarr.open_array(points)[:]
+    group = zarr.open_group(answers, mode="r")
+    reference: SklearnGaussianMixture = library.to_sklearn()
+    np.testing.assert_array_equal(group["labels"][:], reference.predict(rows))
+    np.testing.assert_allclose(group["proba"][:], reference.predict_proba(rows), atol=1e-9)
+    np.testing.assert_allclose(group["log_density"][:], reference.score_samples(rows), rtol=1e-9)
+
+    scored = json.loads(run("score", saved, points, "--json", *SMALL).stdout)
+    assert scored["bic"] == pytest.approx(reference.bic(rows))
+    assert scored["aic"] == pytest.approx(reference.aic(rows))
+
+    inspected = json.loads(run("inspect", saved, "--json").stdout)
+    assert inspected["provenance"]["source"] == str(points)
+    assert inspected["provenance"]["n_rows"] == 5000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "m.npz"]
+
+
+def test_a_running_scheduler_is_used_and_left_running(points: Path, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        result = run("fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", address)
+        assert result.returncode == 0, result.stderr
+        with Client(address) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_no_scheduler_at_that_address(points: Path, tmp_path: Path) -> None:
+    arguments = ["fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", "127.0.0.1:9"]
+    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    result = subprocess.run(
+        [sys.executable, "-m", "dask_em.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert result.returncode == 2
+    assert "no Dask scheduler answers at 127.0.0.1:9" in result.stderr
+
+
+def test_weights_from_zarr_equal_repeated_rows(points: Path, tmp_path: Path) -> None:
+    weight = np.random.default_rng(1).integers(0, 3, 5000).astype(float)
+    weights = store(tmp_path / "w.zarr", weight)
+    result = run("fit", points, "-k", 1, "-o", tmp_path / "m.npz", "--weights", weights, *SMALL)
+    assert result.returncode == 0, result.stderr
+    repeated = np.repeat(zarr.open_array(points)[:], weight.astype(int), axis=0)
+    np.testing.assert_allclose(load(tmp_path / "m.npz").means_[0], repeated.mean(0), rtol=1e-12)
+
+
+def test_plan_says_what_a_pass_costs(points: Path) -> None:
+    result = CliRunner().invoke(main, ["plan", str(points), "-k", "8", "--json"])
+    planned = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert planned["bytes_per_pass"] == 5000 * 3 * 8
+    assert planned["fits"]
+
+
+def test_plan_and_fit_refuse_what_cannot_fit(tmp_path: Path) -> None:
+    path = tmp_path / "big.zarr"
+    zarr.create_array(path, shape=(10**8, 10), chunks=(10**7, 10), dtype="f8")
+    code, message = refused("plan", path, "-k", 8, "--memory-limit", "1GiB")
+    assert code == 2
+    assert "raise --memory-limit, lower --threads, or store the data in chunks" in message
+    code, _ = refused("fit", path, "-k", 8, "-o", tmp_path / "m", "--memory-limit", "1GiB")
+    assert code == 2
+    assert not (tmp_path / "m").exists()
+
+
+BAD_DATA = {
+    "no such path": (None, "no such path"),
+    "one dimension": (np.zeros(10), "must be 2-D, (rows, columns), got 1-D of shape (10,)"),
+    "three dimensions": (np.zeros((2, 2, 2)), "must be 2-D"),
+    "no rows": (np.zeros((0, 3)), "there is nothing to cluster"),
+    "no columns": (np.zeros((3, 0)), "there is nothing to cluster"),
+    "text": (np.array([["a", "b"]], dtype="<U1"), "dtype <U1, which is not a real number"),
+    "complex": (np.zeros((5, 2), dtype=complex), "dtype complex128, which is not a real number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+@pytest.mark.parametrize("command", ["fit", "predict", "score", "plan"])
+@pytest.mark.filterwarnings("ignore:The data type:zarr.errors.UnstableSpecificationWarning")
+def test_bad_data_are_named_before_anything_starts(
+    case: str, command: str, model: Path, tmp_path: Path
+) -> None:
+    values, message = BAD_DATA[case]
+    path = tmp_path / "bad.zarr"
+    if values is not None:
+        zarr.create_array(
+            path,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=tuple(max(1, n) for n in values.shape),
+        )
+    out = tmp_path / "out"
+    arguments = {
+        "fit": ["fit", path, "-k", 2, "-o", out],
+        "predict": ["predict", model, path, out],
+        "score": ["score", model, path],
+        "plan": ["plan", path, "-k", 2],
+    }
+    code, error = refused(*arguments[command])
+    assert code == 65
+    assert message in error
+    assert set(tmp_path.iterdir()) <= {path}
+
+
+def test_bad_rows_are_named_and_nothing_is_left(points: Path, tmp_path: Path) -> None:
+    values = zarr.open_array(points)[:]
+    values[4321, 2] = np.nan
+    values[4400, 0] = np.inf
+    bad = store(tmp_path / "bad.zarr", values)
+    result = run("fit", bad, "-k", 3, "-o", tmp_path / "m.npz", *SMALL)
+    assert result.returncode == 65
+    assert "NaN at row 4321, column 2; 2 rows hold NaN or infinity" in result.stderr
+    few = store(tmp_path / "few.zarr", values[:2], chunks=(2, 3))
+    result = run("fit", few, "-k", 3, "-o", tmp_path / "m.npz", *SMALL)
+    assert result.returncode == 65
+    assert "X has 2 rows" in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.zarr", "few.zarr"]
+
+
+def test_constant_column_warns_and_fits(points: Path, tmp_path: Path) -> None:
+    values = zarr.open_array(points)[:]
+    values[:, 1] = 7.0
+    flat = store(tmp_path / "flat.zarr", values)
+    result = run("fit", flat, "-k", 3, "-o", tmp_path / "m.npz", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert "Warning: X does not vary in column 1" in result.stderr
+
+
+def test_taken_outputs_are_refused_and_replaced_on_demand(
+    points: Path, model: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("precious")
+    for arguments in (["fit", points, "-k", 3, "-o", taken], ["predict", model, points, taken]):
+        code, error = refused(*arguments)
+        assert code == 73
+        assert "--overwrite" in error
+        assert taken.read_text() == "precious"
+    assert run("predict", model, points, taken, "--overwrite", *SMALL).returncode == 0
+    assert len(zarr.open_group(taken, mode="r")["labels"][:]) == 5000
+    assert run("fit", points, "-k", 3, "-o", tmp_path / "m", *SMALL).returncode == 0
+    assert run("fit", points, "-k", 3, "-o", tmp_path / "m", "--overwrite", *SMALL).returncode == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "taken"]
+
+
+def test_output_in_a_folder_that_is_not_there(points: Path, tmp_path: Path) -> None:
+    code, error = refused("fit", points, "-k", 3, "-o", tmp_path / "no" / "m.npz")
+    assert code == 2
+    assert "there is no folder" in error
+
+
+def test_model_files_that_are_not(points: Path, model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(model.read_bytes()[:500])
+    for path in (broken, points / "zarr.json", tmp_path / "missing"):
+        for arguments in (["score", path, points], ["inspect", path]):
+            code, error = refused(*arguments)
+            assert code == 65
+            assert "model file" in error
+
+
+def test_model_of_other_columns(model: Path, tmp_path: Path) -> None:
+    wide = store(tmp_path / "wide.zarr", np.zeros((10, 4)), chunks=(5, 4))
+    code, error = refused("predict", model, wide, tmp_path / "out")
+    assert code == 65
+    assert "has 4 columns" in error
+    code, error = refused("score", model, wide)
+    assert code == 65
+    assert "4 columns" in error
+    assert [p.name for p in tmp_path.iterdir()] == ["wide.zarr"]
+
+
+def test_wrong_usage() -> None:
+    for arguments in (["fit"], ["fit", "x", "-k", "0", "-o", "y"], ["nonsense"]):
+        assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for name, command in main.commands.items():
+        assert f"Example: dask-em {name}" in (command.help or "")
+
+
+def test_help_answers_without_the_heavy_imports() -> None:
+    code = (
+        "import sys; from dask_em.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'sklearn', 'dask.array', 'distributed', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_dask_em_is_the_same_program() -> None:
+    command = [sys.executable, "-m", "dask", "em", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert "Begin with `dask-em demo`" in result.stdout
+
+
+def test_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = store(tmp_path / "points.zarr", rng.normal(size=(200_000, 4)))
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "dask_em.cli", "fit", str(data), "-k", "6",
+            "-o", str(tmp_path / "m.npz"), "--tol", "0", "--max-iter", "100000", *SMALL,
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "em pass 3" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 30
+    rest = process.stderr.read()
+    assert process.wait(timeout=max(0, deadline - time.monotonic())) == 75, rest
+    assert "interrupted" in rest
+    assert [p.name for p in tmp_path.iterdir()] == ["points.zarr"]
+
+
+def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    result = run("demo", folder, "--rows", 20_000, *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert {p.name for p in folder.iterdir()} == {
+        "points.zarr", "model.npz", "answers.zarr", "picture.png"
+    }  # fmt: skip
+    assert "Now try:" in result.stdout
+    fitted = load(folder / "model.npz")
+    np.testing.assert_allclose(sorted(fitted.weights_), [0.1, 0.15, 0.2, 0.25, 0.3], atol=0.02)
+    assert run("demo", folder, *SMALL).returncode == 73
