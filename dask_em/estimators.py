@@ -660,22 +660,30 @@ def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict, k: int) -
     import dask.array as da
     from dask.delayed import delayed
 
-    if isinstance(source, ZarrSource):
-        X = da.from_zarr(source.array, chunks=(source.chunk_rows, source.n_features))
-    else:
-        X = source.X
     (answer,) = predict.answers
     proba = answer == "proba"
     dtype = answer_dtype(answer)
+    if isinstance(source, ZarrSource):
+        # Each task reads its own chunk, so that no rows pass through Dask's memory.
+        arrays, rows = [], tuple(np.diff(source.bounds).tolist())
+        work: dict[str, Any] = {"source": delayed(source, traverse=False)}
+    else:
+        arrays, rows = [source.X], source.X.chunks[0]
+        work = {"drop_axis": () if proba else (1,)}
     return da.map_blocks(
-        _predict_block,
-        X,
+        _predict_block if arrays else _predict_chunk,
+        *arrays,
         predict=delayed(predict, traverse=False),
-        chunks=(X.chunks[0], (k,)) if proba else (X.chunks[0],),
-        drop_axis=() if proba else (1,),
+        chunks=(rows, (k,)) if proba else (rows,),
         dtype=dtype,
         meta=np.empty((0, k) if proba else (0,), dtype=dtype),
+        **work,
     )
+
+
+def _predict_chunk(source: ZarrSource, predict: Predict, block_id: tuple[int, ...]) -> Array:
+    X, _ = source.reader()(block_id[0])
+    return _predict_block(X, predict)
 
 
 def _predict_block(X: Array, predict: Predict) -> Array:

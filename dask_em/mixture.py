@@ -88,7 +88,9 @@ class Mixture:
         return type(self)(np.log(weights), components), tuple(collapsed)
 
 
-def responsibilities(log_joint: Array) -> tuple[Array, Array]:
+def responsibilities(
+    log_joint: Array, matters: NDArray[np.bool_] | None = None
+) -> tuple[Array, Array]:
     """Turn log_joint (k, b) into responsibilities in place; return them and log p(x) (b,).
 
     The largest term is taken out before the exponential, so nothing overflows
@@ -96,9 +98,9 @@ def responsibilities(log_joint: Array) -> tuple[Array, Array]:
     """
     largest = log_joint.max(axis=0)
     log_joint -= largest
-    negligible = log_joint <= NEGLIGIBLE
-    np.exp(log_joint, out=log_joint, where=~negligible)
-    log_joint[negligible] = 0.0
+    np.exp(log_joint, out=log_joint, where=np.greater(log_joint, NEGLIGIBLE, out=matters))
+    # What was left out is still a negative logarithm.
+    np.maximum(log_joint, 0.0, out=log_joint)
     total = log_joint.sum(axis=0)
     log_joint *= 1 / total
     return log_joint, largest + np.log(total)
@@ -113,6 +115,7 @@ class EStep:
         k = len(mixture.log_weights)
         self._log_weights = mixture.log_weights[:, None]
         self._buffer = np.empty(k * self.kernel.block_rows)
+        self._matters = np.empty(k * self.kernel.block_rows, dtype=bool)
         self._n_rows = 0
         self._weight = 0.0
         self._log_likelihood = 0.0
@@ -127,7 +130,7 @@ class EStep:
             self.kernel.load(block)
             log_joint = self.kernel.log_prob(self._buffer[: k * b].reshape(k, b))
             log_joint += self._log_weights
-            resp, log_prob = responsibilities(log_joint)
+            resp, log_prob = responsibilities(log_joint, self._matters[: k * b].reshape(k, b))
             if sample_weight is None:
                 self._weight += b
             else:

@@ -7,6 +7,7 @@ data alone. Whoever sums over ranges in that order gets the same bits anywhere.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from .errors import DataError
+from .rawchunks import RawChunks
 from .statistics import Array, Fold, S
 
 if TYPE_CHECKING:
@@ -70,8 +72,12 @@ class RangeSource(Source, Protocol):
     def bounds(self) -> Array:
         """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
 
-    def read(self, chunk: int) -> tuple[Array, Array | None]:
-        """Rows (n, d) and weights (n,) of one chunk."""
+    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
+        """A function from a chunk's number to its rows (n, d) and weights (n,).
+
+        What it returns stays as it is until the function was called twice more: it
+        may read into two buffers in turn.
+        """
 
     def shipped_weights(self, chunks: range) -> Array | None:
         """Weights of these chunks that the reader cannot read and must be given."""
@@ -91,16 +97,17 @@ def ranges(source: RangeSource) -> list[range]:
 def fold_range(source: RangeSource, fold: Fold[S], chunks: range, weights: Array | None) -> S:
     """Feed a range's chunks to `fold`, reading the next one while this one is summed.
 
-    At most one whole chunk is held beside the one being read. `weights` are the
+    One chunk is held beside the one being read, never more. `weights` are the
     range's `shipped_weights`.
     """
     origin = source.bounds[chunks.start]
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-        pending = reader.submit(source.read, chunks.start)
+    read = source.reader()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
+        pending = ahead.submit(read, chunks.start)
         for chunk in chunks:
             X, weight = pending.result()
             if chunk + 1 in chunks:
-                pending = reader.submit(source.read, chunk + 1)
+                pending = ahead.submit(read, chunk + 1)
             if weights is not None:
                 weight = weights[source.bounds[chunk] - origin : source.bounds[chunk + 1] - origin]
             fold.update(chunk, X, weight)
@@ -152,9 +159,13 @@ class ArraySource:
         return even_bounds(self.n_rows, max(1, READ_BYTES // 2 // row_bytes))
 
     def read(self, chunk: int) -> tuple[Array, Array | None]:
+        """Rows (n, d) and weights (n,) of one chunk, as views."""
         rows = slice(self.bounds[chunk], self.bounds[chunk + 1])
         weight = self.sample_weight
         return self.X[rows], None if weight is None else weight[rows]
+
+    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
+        return self.read
 
     def shipped_weights(self, chunks: range) -> Array | None:
         return None
@@ -229,17 +240,47 @@ class ZarrSource:
     def bounds(self) -> Array:
         return even_bounds(self.n_rows, self.chunk_rows)
 
-    def read(self, chunk: int) -> tuple[Array, Array | None]:
-        rows = slice(int(self.bounds[chunk]), int(self.bounds[chunk + 1]))
-        X = np.asarray(self.array[rows])
-        if self.stored_weight is not None:
-            return X, np.asarray(self.stored_weight[rows], dtype=np.float64)
-        return X, None if self.memory_weight is None else self.memory_weight[rows]
+    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
+        raw = RawChunks.of(self.array)
+        rows_of = self._read_rows if raw is None else RawReader(raw, self.chunk_rows, self.array)
+
+        def read(chunk: int) -> tuple[Array, Array | None]:
+            rows = slice(int(self.bounds[chunk]), int(self.bounds[chunk + 1]))
+            X = rows_of(rows)
+            if self.stored_weight is not None:
+                return X, np.asarray(self.stored_weight[rows], dtype=np.float64)
+            return X, None if self.memory_weight is None else self.memory_weight[rows]
+
+        return read
+
+    def _read_rows(self, rows: slice) -> Array:
+        return np.asarray(self.array[rows])
 
     def shipped_weights(self, chunks: range) -> Array | None:
         if self.memory_weight is None:
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
+
+
+class RawReader:
+    """Reads rows of raw chunk files into two buffers in turn."""
+
+    def __init__(self, raw: RawChunks, chunk_rows: int, array: zarr.Array[Any]) -> None:
+        stored_rows, columns = raw.chunk_shape
+        self.raw = raw
+        self.n_features = int(array.shape[1])
+        shape = (2, min(chunk_rows, -(-array.shape[0] // stored_rows) * stored_rows), columns)
+        self._buffers = np.empty(shape, dtype=raw.dtype)
+        self._turn = 0
+
+    def __call__(self, rows: slice) -> Array:
+        stored_rows = self.raw.chunk_shape[0]
+        n = rows.stop - rows.start
+        whole = -(-n // stored_rows) * stored_rows
+        self._turn = 1 - self._turn
+        buffer: Array = self._buffers[self._turn]
+        self.raw.read_into(buffer[:whole], rows.start // stored_rows)
+        return buffer[:n, : self.n_features]
 
 
 @dataclass(frozen=True)

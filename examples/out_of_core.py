@@ -98,6 +98,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
         with Watch({**names, "driver": os.getpid()}) as watch:
             gm = GaussianMixture(n_components=CLUSTERS, random_state=0)
             gm.fit(str(store))
+            fitting = dict(watch.peak)
             first = int((gm.predict(str(store)) == 0).sum().compute())
         spilled = sum(client.run(lambda dask_worker: len(dask_worker.data.slow)).values())
         restarted = set(client.run(os.getpid).values()) != set(workers.values())
@@ -107,7 +108,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
         rate = record["rows"] / record["seconds"]
         print(f"  {record['phase']:7s} {record['seconds']:7.2f} s  {rate:13,.0f} rows/s")
     for name, peak in watch.peak.items():
-        print(f"peak resident memory of {name}: {peak:.0f} MiB")
+        print(f"peak resident memory of {name}: {fitting[name]:.0f} MiB fitting, {peak:.0f} in all")
     print(f"keys spilled to disk: {spilled}; worker restarted: {restarted}")
     print(f"rows labelled 0: {first / n_rows:.4f} of all; weight of component 0: {gm.weights_[0]:.4f}")
 

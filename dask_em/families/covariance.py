@@ -277,11 +277,11 @@ class Full(Covariance):
         for rows in whitener:
             n, m = rows.shape
             white = np.matmul(rows, phi[:m], out=work[:n]).reshape(k, n // k, b)
-            out += np.einsum("kib,kib->kb", white, white)
+            out += np.einsum("kib,kib->kb", white, white, out=work[n : n + k])
 
     @staticmethod
     def work_rows(k: int, d: int) -> int:
-        return max(k * min(STRIP, d), 2 * d)
+        return max(k * (min(STRIP, d) + 1), 2 * d)
 
     def log_det(self, d: int) -> Array:
         return np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1)
@@ -292,7 +292,8 @@ class Full(Covariance):
 
     @staticmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        scatter[k] += np.multiply(D, resp[:, None], out=work).T @ D
+        weighted = np.multiply(D, np.sqrt(resp)[:, None], out=work)
+        scatter[k] += weighted.T @ weighted
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
@@ -415,7 +416,8 @@ class Tied(Covariance):
 
     @staticmethod
     def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
-        scatter += np.multiply(D, resp[:, None], out=work).T @ D
+        weighted = np.multiply(D, np.sqrt(resp)[:, None], out=work)
+        scatter += weighted.T @ weighted
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
