@@ -173,8 +173,7 @@ def plan(data: str, k: int, covariance: str, where: Where) -> Plan:
     buffers = sum(a.nbytes for a in vars(kernel).values() if isinstance(a, np.ndarray))
     chunk = int(source.chunk_rows) * d * source.dtype.itemsize
     statistics = kernel.statistics().nbytes + 8 * k
-    # One chunk in hand, and one being read: encoded, decoded, and as an array.
-    task = (4 if source.array.compressors else 3) * chunk + buffers + 2 * statistics
+    task = source.chunks_held * chunk + buffers + 2 * statistics
     return Plan(
         source.description,
         source.n_rows,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import entr
 
 from .families.base import Family, blocks
@@ -94,7 +95,7 @@ def responsibilities(
     """Turn log_joint (k, b) into responsibilities in place; return them and log p(x) (b,).
 
     The largest term is taken out before the exponential, so nothing overflows
-    and at least one responsibility is not zero.
+    and at least one responsibility is not zero. `matters` is a work array (k, b).
     """
     largest = log_joint.max(axis=0)
     log_joint -= largest

@@ -253,6 +253,13 @@ class ZarrSource:
 
         return read
 
+    @property
+    def chunks_held(self) -> int:
+        """Chunks that a task holds: the one in hand, and the one being read with its decoding."""
+        if RawChunks.of(self.array) is not None:
+            return 2
+        return 4 if self.array.compressors else 3
+
     def _read_rows(self, rows: slice) -> Array:
         return np.asarray(self.array[rows])
 
