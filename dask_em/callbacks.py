@@ -19,7 +19,7 @@ class PassRecord:
 
     Attributes
     ----------
-    phase : {"survey", "em", "score", "predict"}
+    phase : {"survey", "start", "em", "score", "predict"}
     number : int
         Counted from one within the phase.
     seconds : float
@@ -55,17 +55,22 @@ class PassObserver(Protocol):
     def end_pass(self, record: PassRecord) -> None:
         """The pass is over."""
 
+    def fail_pass(self) -> None:
+        """The pass was ended by an exception."""
+
 
 class Pass:
     """Times one pass and tells whoever observes it.
 
-    Used as a context: `with Pass(observers, "em", 3, source) as running: ...`.
+    Used as a context: `with Pass(callbacks, "em", 3, n_rows, nbytes) as running: ...`.
     """
 
-    def __init__(self, callbacks: Any, phase: str, number: int, source: Any) -> None:
+    def __init__(
+        self, callbacks: Any, phase: str, number: int, n_rows: int | None, nbytes: int
+    ) -> None:
         self.observers = [c for c in callbacks if isinstance(c, PassObserver)]
         self.phase, self.number = phase, number
-        self.n_rows, self.nbytes = source.n_rows, source.nbytes
+        self.n_rows, self.nbytes = n_rows, nbytes
         self.log_likelihood: float | None = None
         self.record: PassRecord | None = None
 
@@ -89,9 +94,11 @@ class Pass:
             self.nbytes,
             self.log_likelihood,
         )
-        if kind is None:
-            for observer in self.observers:
+        for observer in self.observers:
+            if kind is None:
                 observer.end_pass(self.record)
+            else:
+                observer.fail_pass()
 
 
 class LogLines:
@@ -115,6 +122,9 @@ class LogLines:
             rate,
             value,
         )
+
+    def fail_pass(self) -> None:
+        pass
 
     def __call__(self, state: EMState) -> None:
         pass
@@ -156,6 +166,10 @@ class ProgressBar:
             self._last = f"  {record.log_likelihood:.6f} nats/row"
         self._bar.update(0)
         self._bar.render_progress()
+        self.fail_pass()
+
+    def fail_pass(self) -> None:
+        # Ends the line and shows the cursor again.
         self._bar.__exit__(None, None, None)
 
     def __call__(self, state: EMState) -> None:

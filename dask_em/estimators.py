@@ -224,7 +224,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         records: list[PassRecord] = []
         with one_blas_thread():
             surveyed = self._survey(source, callbacks, records)
-            start = self._start(surveyed)
+            start = self._start(surveyed, callbacks)
             state = self._iterate(source, start.mixture, callbacks, records)
         self._keep(source, surveyed, start, state, records)
         return self
@@ -269,7 +269,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         d = source.n_features
         size = self.sample_size or default_sample_size(self._n_parameters(d), d)
         survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
-        with Pass(callbacks, "survey", 1, source) as running:
+        with Pass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
             surveyed = DaskBackend().map_reduce(source, survey, running.advance)
             running.n_rows = surveyed.n_rows
         assert running.record is not None
@@ -335,7 +335,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     # -- the start ---------------------------------------------------------------
 
-    def _start(self, surveyed: Surveyed) -> Start:
+    def _start(self, surveyed: Surveyed, callbacks: list[Any]) -> Start:
         structure = STRUCTURES[self.covariance_type]
         if self.warm_start and hasattr(self, "means_"):
             if self.means_.shape == (self.n_components, self.n_features_in_):
@@ -359,7 +359,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
-        return best_start(surveyed, make, self.n_init, self._seed, convergence)
+        n_rows = self.n_init * len(surveyed.sample.rows)
+        with Pass(callbacks, "start", 1, n_rows, n_rows * surveyed.sample.rows[0].nbytes) as running:
+            start = best_start(
+                surveyed, make, self.n_init, self._seed, convergence, running.advance
+            )
+            running.log_likelihood = start.log_likelihood or None
+        return start
 
     def _given_inits(
         self, surveyed: Surveyed, structure: type[Covariance]
@@ -428,7 +434,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         def accumulate(mixture: Mixture) -> MixtureStatistics:
             number = sum(r.phase == "em" for r in records) + 1
-            with Pass(callbacks, "em", number, source) as running:
+            with Pass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
                 statistics = backend.map_reduce(source, mixture, running.advance)
                 running.log_likelihood = statistics.mean_log_likelihood
                 running.n_rows = statistics.n_rows
@@ -543,7 +549,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Mean log-likelihood per row, AIC, BIC and ICL, all from one pass."""
         check_is_fitted(self)
         source = self._source(X)
-        with Pass(self._callbacks(), "score", 1, source) as running, one_blas_thread():
+        reading = Pass(self._callbacks(), "score", 1, source.n_rows, source.nbytes)
+        with reading as running, one_blas_thread():
             scores = DaskBackend().map_reduce(source, Score(self._mixture()), running.advance)
         parameters = self._n_parameters(self.n_features_in_)
         deviance = -2 * scores.log_likelihood

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from .em import Convergence, EMState, em
+from .em import Convergence, em
 from .families.base import blocks
 from .families.covariance import Covariance
 from .families.gaussian import Gaussian
@@ -350,7 +349,7 @@ def best_start(
     n_init: int,
     seed: int,
     convergence: Convergence | None,
-    report: Callable[[int, EMState], None] | None = None,
+    advance: Callable[[int], None],
 ) -> Start:
     """The best of `n_init` starts on the sample.
 
@@ -364,15 +363,15 @@ def best_start(
     seed : int
     convergence : Convergence or None
         How far each start is fitted to the sample; None takes it as it is.
-    report : callable, optional
-        Called with the number of the start and each of its states.
+    advance : callable
+        Called with the rows of the sample whenever another start is done.
     """
     sample = Sampled.of(surveyed)
     share = len(sample.rows) / max(1, surveyed.n_weighted)
     seeds = np.random.SeedSequence(seed).generate_state(n_init)
     candidates: list[tuple[float, Mixture]] = []
     n_passes = 0.0
-    for number, one in enumerate(seeds):
+    for one in seeds:
         mixture = make(sample, int(one))
         if convergence is None:
             # A single start needs no score.
@@ -381,24 +380,15 @@ def best_start(
                 score = sample.accumulate(mixture).mean_log_likelihood
                 n_passes += share
         else:
-            state = _last(em(sample.accumulate, mixture, convergence), number, report)
+            *_, state = em(sample.accumulate, mixture, convergence)
             mixture, score = state.result, state.log_likelihood
             n_passes += share * state.n_iter
             if state.collapsed:
                 score -= 1e300
         candidates.append((score if np.isfinite(score) else -np.inf, mixture))
+        advance(len(sample.rows))
     score, mixture = max(candidates, key=lambda c: c[0])
     return Start(mixture, n_passes, score)
-
-
-def _last(
-    states: Any, number: int, report: Callable[[int, EMState], None] | None
-) -> EMState:
-    for state in states:
-        if report:
-            report(number, state)
-    last: EMState = state
-    return last
 
 
 def hard(labels: Sequence[int] | Array, k: int) -> Array:

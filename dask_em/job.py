@@ -242,7 +242,7 @@ def predict(
     with whole_or_nothing(Path(destination), overwrite) as wip, connected(where):
         outputs = create_outputs(wip, source.n_rows, source.chunk_rows, kinds)
         work = WriteAnswers(model.predictor(answers), source.bounds, outputs)
-        with Pass([reporter()], "predict", 1, source) as running:
+        with Pass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running:
             written = DaskBackend().map_reduce(source, work, running.advance)
     return {"destination": destination, "arrays": list(kinds), "n_rows": written.n_rows}
 

@@ -86,7 +86,7 @@ class RawChunks:
 
     def _read_one(self, out: Array, number: int) -> None:
         path = os.path.join(self.folder, self.metadata.encode_chunk_key((number, 0)))
-        wanted = memoryview(out.reshape(-1).view(np.uint8)).cast("B")
+        wanted = out.reshape(-1).view(np.uint8).data
         tail = bytearray(CHECKSUM_BYTES if self.checksum else 0)
         expected = len(wanted) + len(tail)
         try:

@@ -23,7 +23,7 @@ from dask_em.mixture import Mixture, MixtureStatistics
 
 KINDS = list(STRUCTURES)
 # Small enough that a test's few thousand rows are many chunks.
-SMALL_READ = 16 * 2**10
+SMALL_READ = 4 * 2**10
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
 
 
