@@ -360,7 +360,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
-        with Pass(callbacks, "start", 1, n_rows, n_rows * surveyed.sample.rows[0].nbytes) as running:
+        nbytes = n_rows * surveyed.sample.rows[0].nbytes
+        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
             start = best_start(
                 surveyed, make, self.n_init, self._seed, convergence, running.advance
             )

@@ -98,7 +98,7 @@ class Frame:
 
 
 def ridged_factor(covariance: Array, ridge: float) -> Array:
-    """Lower Cholesky factor of a covariance (d, d), after the least ridge that makes it definite."""
+    """Lower Cholesky factor of a covariance (d, d) after the least ridge that allows one."""
     while np.isfinite(ridge):
         try:
             return np.asarray(np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))))

@@ -195,9 +195,7 @@ class SurveyFold:
         self._moments = Moments(0.0, np.zeros(d), np.zeros((d, d)))
         self._extent = Extent(np.full(d, np.inf), np.full(d, -np.inf))
         self._non_finite = NonFinite()
-        self._sample = Sample(
-            survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0)
-        )
+        self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
         self._buffer = np.empty((SURVEY_ROWS, d))
         self._weighted = np.empty((SURVEY_ROWS, d))
 
@@ -349,7 +347,7 @@ def best_start(
     n_init: int,
     seed: int,
     convergence: Convergence | None,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] | None = None,
 ) -> Start:
     """The best of `n_init` starts on the sample.
 
@@ -363,7 +361,7 @@ def best_start(
     seed : int
     convergence : Convergence or None
         How far each start is fitted to the sample; None takes it as it is.
-    advance : callable
+    advance : callable, optional
         Called with the rows of the sample whenever another start is done.
     """
     sample = Sampled.of(surveyed)
@@ -386,7 +384,8 @@ def best_start(
             if state.collapsed:
                 score -= 1e300
         candidates.append((score if np.isfinite(score) else -np.inf, mixture))
-        advance(len(sample.rows))
+        if advance:
+            advance(len(sample.rows))
     score, mixture = max(candidates, key=lambda c: c[0])
     return Start(mixture, n_passes, score)
 

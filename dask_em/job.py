@@ -66,8 +66,8 @@ class Where:
     @property
     def worker_limit(self) -> int:
         """Bytes that a worker of the LocalCluster may hold, 0 for no limit."""
-        from dask.utils import parse_bytes
         from dask.system import CPU_COUNT
+        from dask.utils import parse_bytes
         from distributed.system import MEMORY_LIMIT
 
         if self.memory_limit == "auto":
@@ -94,9 +94,7 @@ def connected(where: Where) -> Iterator[Any]:
                 require_encryption=True,
             )
         try:
-            client = Client(
-                where.scheduler, scheduler_file=where.scheduler_file, security=security
-            )
+            client = Client(where.scheduler, scheduler_file=where.scheduler_file, security=security)
         except (OSError, TimeoutError, ValueError) as e:
             raise UsageError(
                 f"no Dask scheduler answers at {where.scheduler or where.scheduler_file}: {e}"
@@ -236,8 +234,7 @@ def predict(
             f"{model.n_features_in_}"
         )
     kinds: dict[str, tuple[int | None, Any]] = {
-        a: (model.n_components if a == "proba" else None, answer_dtype(a))
-        for a in answers
+        a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
     }
     with whole_or_nothing(Path(destination), overwrite) as wip, connected(where):
         outputs = create_outputs(wip, source.n_rows, source.chunk_rows, kinds)

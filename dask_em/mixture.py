@@ -81,9 +81,7 @@ class Mixture:
 
     def m_step(self, statistics: MixtureStatistics) -> tuple[Self, tuple[int, ...]]:
         """The mixture that maximizes the expected log-likelihood, and the collapsed components."""
-        components, collapsed = self.components.maximize(
-            statistics.resp_sum, statistics.components
-        )
+        components, collapsed = self.components.maximize(statistics.resp_sum, statistics.components)
         floor = np.finfo(np.float64).tiny
         weights = np.maximum(statistics.resp_sum / statistics.resp_sum.sum(), floor)
         return type(self)(np.log(weights), components), tuple(collapsed)
@@ -156,7 +154,7 @@ class EStep:
 
 
 def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array]]:
-    """Blocks of rows of X and their log w_k + log p(x_n | k), (k, b), in a buffer that is reused."""
+    """Blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer."""
     k = len(mixture.log_weights)
     kernel = mixture.components.kernel()
     buffer = np.empty(k * kernel.block_rows)

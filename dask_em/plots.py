@@ -9,9 +9,7 @@ import numpy as np
 from .statistics import Array
 
 
-def plot_components(
-    model: Any, X: Array, columns: tuple[int, int] = (0, 1), ax: Any = None
-) -> Any:
+def plot_components(model: Any, X: Array, columns: tuple[int, int] = (0, 1), ax: Any = None) -> Any:
     """Scatter of some rows, coloured by component, with ellipses at 1 and 2 standard deviations.
 
     Parameters

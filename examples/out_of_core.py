@@ -79,9 +79,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
     chunk_rows = max(1, min(n_rows, int(chunk_megabytes * 1e6 / (8 * COLUMNS))))
     start = time.perf_counter()
     write(store, n_rows, chunk_rows)
-    print(
-        f"wrote {n_rows:,} rows in chunks of {chunk_rows:,}: {time.perf_counter() - start:.0f} s"
-    )
+    print(f"wrote {n_rows:,} rows in chunks of {chunk_rows:,}: {time.perf_counter() - start:.0f} s")
 
     with (
         LocalCluster(
@@ -110,7 +108,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
     for name, peak in watch.peak.items():
         print(f"peak resident memory of {name}: {fitting[name]:.0f} MiB fitting, {peak:.0f} in all")
     print(f"keys spilled to disk: {spilled}; worker restarted: {restarted}")
-    print(f"rows labelled 0: {first / n_rows:.4f} of all; weight of component 0: {gm.weights_[0]:.4f}")
+    print(f"labelled 0: {first / n_rows:.4f} of all rows; its weight: {gm.weights_[0]:.4f}")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,9 @@ class DaskBackend:
             leaves, rows = _range_leaves(graph, source, params, name)
         root = _add_tree_tasks(graph, leaves, name)
         done = {} if advance is None else dict(zip(leaves, rows, strict=True))
-        total: S = _run(graph, root, done, advance, source.in_process)
-        return total
+        total = _run(graph, root, done, advance, source.in_process)
+        sums: S = total[0, 0] if isinstance(source, DaskSource) else total
+        return sums
 
 
 def _identity(work: Any) -> Any:
@@ -73,9 +74,7 @@ def _range_leaves(
     return leaves, rows
 
 
-def _sum_range(
-    source: RangeSource, work: Foldable[S], chunks: range, weights: Array | None
-) -> S:
+def _sum_range(source: RangeSource, work: Foldable[S], chunks: range, weights: Array | None) -> S:
     with one_blas_thread():
         return fold_range(source, work.fold(), chunks, weights)
 
@@ -98,11 +97,8 @@ def _block_leaves(
     )
     (optimized,) = dask.base.optimize(sums)
     graph.update(optimized.__dask_graph__())
-    leaves: list[Hashable] = []
-    for j, (key,) in enumerate(optimized.__dask_keys__()):
-        leaf = (f"em-range-{name}", j)
-        graph[leaf] = (_only_entry, key)
-        leaves.append(leaf)
+    # Object arrays of one entry add like their entries.
+    leaves: list[Hashable] = [key for (key,) in optimized.__dask_keys__()]
     lengths = source.X.chunks[0]
     return leaves, [0 if np.isnan(n) else int(n) for n in lengths]
 
@@ -118,13 +114,7 @@ def _sum_block(
         return total
 
 
-def _only_entry(block: Array) -> Any:
-    return block[0, 0]
-
-
-def _add_tree_tasks(
-    graph: dict[Hashable, Any], leaves: list[Hashable], name: str
-) -> Hashable:
+def _add_tree_tasks(graph: dict[Hashable, Any], leaves: list[Hashable], name: str) -> Hashable:
     level_keys = leaves
     for depth, level in enumerate(tree_levels(len(leaves))):
         keys: list[Hashable] = []

@@ -17,9 +17,8 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from ..frame import Frame, FrameKind, apply_scale
+from ..frame import FrameKind, apply_scale
 from ..statistics import Array
-
 
 # Rows of each triangle that are multiplied at a time: less cuts off more of the
 # zeros above the diagonal, more makes a quicker product.

@@ -20,8 +20,8 @@ from .covariance import Covariance
 ALLOWED_LOSS = 1e-10
 # Doubles in a block's features: what stays in a level-2 cache while they are
 # made, multiplied by theta, and multiplied by the responsibilities.
-CACHED = 2**19
-LEAST_ROWS, MOST_ROWS = 128, 2048
+CACHED = 3 * 2**17
+LEAST_ROWS, MOST_ROWS = 128, 4096
 # Rows whose sums are put off until there are enough of each component.
 DEFERRED_ROWS = 4096
 # Doubles of the deferred rows that are gathered at a time.

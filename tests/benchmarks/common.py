@@ -5,12 +5,8 @@ Import this before NumPy: it pins BLAS and OpenMP to one thread.
 
 from __future__ import annotations
 
-import os
-
-for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_variable] = "1"
-
 import datetime
+import os
 import platform
 import re
 import statistics
@@ -18,6 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
