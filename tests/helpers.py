@@ -23,7 +23,7 @@ from dask_em.mixture import Mixture, MixtureStatistics
 
 KINDS = list(STRUCTURES)
 # Small enough that a test's few thousand rows are many chunks.
-SMALL_READ = 4 * 2**10
+SMALL_READ = 8 * 2**10
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
 
 
@@ -37,8 +37,9 @@ class SmallReads(WorkerPlugin):
 
 
 def start_cluster(n_workers: int) -> LocalCluster:
+    """Worker processes of one thread; without a dashboard port that others may hold."""
     return LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
 
 
@@ -136,7 +137,9 @@ def serial_states(source: Any, mixture: Mixture, max_iter: int) -> list[EMState]
 def leaves(value: Any) -> list[np.ndarray]:
     """The numbers in a record of sums, in the order of its fields."""
     if hasattr(value, "__dataclass_fields__"):
-        return [leaf for name in value.__dataclass_fields__ for leaf in leaves(getattr(value, name))]
+        return [
+            leaf for name in value.__dataclass_fields__ for leaf in leaves(getattr(value, name))
+        ]
     return [np.asarray(value)]
 
 

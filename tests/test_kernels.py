@@ -70,7 +70,9 @@ def test_log_prob_equals_scipy(kind: str, d: int, features: bool) -> None:
     resp = np.ones((len(X), k))
     actual, _ = evaluate(GaussianKernel(gaussian, features_allowed=features), X, resp)
     covariances = STRUCTURES[kind].from_precisions(precisions).full(k, d)
-    expected = [multivariate_normal(m, c).logpdf(X) for m, c in zip(means, covariances, strict=True)]
+    expected = [
+        multivariate_normal(m, c).logpdf(X) for m, c in zip(means, covariances, strict=True)
+    ]
     np.testing.assert_allclose(actual, np.transpose(expected), rtol=1e-10)
     np.testing.assert_allclose(gaussian.log_prob(X), np.transpose(expected), rtol=1e-10)
 
@@ -188,7 +190,9 @@ def test_features_hold_each_pair_of_columns_once(d: int) -> None:
 
 
 def test_responsibilities_sum_to_one_and_drop_what_is_negligible() -> None:
-    log_joint = np.array([[0.0, -800.0, -1e5], [NEGLIGIBLE - 1, -800.0, -2e5], [-1.0, -801.0, -1e5]])
+    log_joint = np.array(
+        [[0.0, -800.0, -1e5], [NEGLIGIBLE - 1, -800.0, -2e5], [-1.0, -801.0, -1e5]]
+    )
     expected = np.logaddexp.reduce(log_joint, axis=0)
     resp, log_prob = responsibilities(log_joint.copy())
     np.testing.assert_allclose(resp.sum(axis=0), 1, rtol=1e-15)

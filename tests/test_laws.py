@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -52,8 +54,7 @@ def test_pieces_add_up_to_the_whole(kind: str, edges: list[int], weighted: bool,
     mixture = random_mixture(kind, K, D, rng)
     weight = rng.random(N) if weighted else None
     parts = [
-        add_up(mixture, X[a:b], None if weight is None else weight[a:b])
-        for a, b in zip(edges, edges[1:], strict=False)
+        add_up(mixture, X[a:b], None if weight is None else weight[a:b]) for a, b in pairwise(edges)
     ]
     whole = add_up(mixture, X, weight)
     assert_sums_close(add_tree(parts), whole, rtol=1e-12)
@@ -89,7 +90,7 @@ def test_chunks_fed_to_one_fold_are_one_chunk(kind: str) -> None:
 
 @given(kind=st.sampled_from(KINDS), edges=cuts(N))
 def test_any_blocks_of_a_dask_array_give_the_fit_of_one_chunk(kind: str, edges: list[int]) -> None:
-    lengths = tuple(b - a for a, b in zip(edges, edges[1:], strict=False) if b > a)
+    lengths = tuple(b - a for a, b in pairwise(edges) if b > a)
     chunked = da.from_array(X, chunks=(lengths, (1, D - 1)))
     assert_fits_close(fit(chunked, kind), fit(X, kind), rtol=1e-10)
 

@@ -75,11 +75,11 @@ def test_reg_covar_is_in_units_of_the_data_where_the_frame_is_a_matrix(kind: str
     assert_fits_close(actual, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("holder", ["numpy", "zarr", "dask"])
-@pytest.mark.parametrize("place", ["numpy", "zarr", "dask"])
-def test_integer_weights_equal_repeated_rows(
-    kind: str, place: str, holder: str, tmp_path
-) -> None:
+@pytest.mark.parametrize(
+    ("place", "holder"),
+    [("zarr", "numpy"), ("zarr", "zarr"), ("zarr", "dask"), ("dask", "dask"), ("numpy", "numpy")],
+)
+def test_integer_weights_equal_repeated_rows(kind: str, place: str, holder: str, tmp_path) -> None:
     weights = np.random.default_rng(3).integers(0, 4, N)
     stored = {
         "numpy": lambda: weights,
@@ -91,8 +91,8 @@ def test_integer_weights_equal_repeated_rows(
         "zarr": lambda: write_zarr(tmp_path / "x.zarr", X, 97),
         "dask": lambda: da.from_array(X, chunks=(400, D)) + 0,
     }[place]()
-    actual = ours(rows, kind, sample_weight=stored, max_iter=5)
-    repeated = ours(np.repeat(X, weights, axis=0), kind, max_iter=5)
+    actual = ours(rows, kind, sample_weight=stored, max_iter=3)
+    repeated = ours(np.repeat(X, weights, axis=0), kind, max_iter=3)
     assert_fits_close(actual, repeated, rtol=1e-12)
 
 
@@ -112,15 +112,12 @@ def test_weights_have_a_path_too(stored: zarr.Array, tmp_path) -> None:
     assert_fits_close(actual, ours(X, "full", sample_weight=weights, max_iter=3), rtol=1e-12)
 
 
-@pytest.mark.parametrize("place", ["numpy", "zarr"])
 @pytest.mark.parametrize("value", [0.0, 1e3, np.nan, np.inf])
-def test_a_row_of_weight_zero_is_left_out(kind: str, place: str, value: float, tmp_path) -> None:
+def test_a_row_of_weight_zero_is_left_out(kind: str, value: float, tmp_path) -> None:
     left_out = np.random.default_rng(5).random(N) < 0.3
-    rows = np.where(left_out[:, None], value, X)
-    if place == "zarr":
-        rows = write_zarr(tmp_path / "x.zarr", rows, 97)
-    actual = ours(rows, kind, sample_weight=1.0 - left_out, max_iter=5)
-    assert_fits_close(actual, ours(X[~left_out], kind, max_iter=5), rtol=1e-12)
+    rows = write_zarr(tmp_path / "x.zarr", np.where(left_out[:, None], value, X), 97)
+    actual = ours(rows, kind, sample_weight=1.0 - left_out, max_iter=3)
+    assert_fits_close(actual, ours(X[~left_out], kind, max_iter=3), rtol=1e-12)
 
 
 @pytest.fixture(scope="module")

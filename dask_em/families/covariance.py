@@ -150,7 +150,7 @@ class Covariance(ABC):
     @staticmethod
     @abstractmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
-        """Scatter about `means` from the sums of the quadratic features, which are about the origin.
+        """Scatter about `means` from the sums of the quadratic features about the origin.
 
         `sums` is (k, F - d); with a shared scatter it is the total of w z z^T, (d, d).
         """
@@ -260,7 +260,7 @@ class Full(Covariance):
     def whitener(self, means: Array) -> tuple[Array, ...]:
         # Rows C_k^{-1} (z - mu_k) of all components, stacked, in strips of a few rows
         # of each triangle, because the upper strips need only the first columns of z.
-        k, d = means.shape
+        d = means.shape[1]
         offset = -np.einsum("kij,kj->ki", self.inverse, means)
         rows = np.concatenate([offset[:, :, None], self.inverse], axis=2)
         ends = [min(start + STRIP, d) for start in range(0, d, STRIP)]
@@ -283,7 +283,7 @@ class Full(Covariance):
         return max(k * (min(STRIP, d) + 1), 2 * d)
 
     def log_det(self, d: int) -> Array:
-        return np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1)
+        return np.asarray(np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1))
 
     @staticmethod
     def zeros(k: int, d: int) -> Array:
@@ -407,7 +407,7 @@ class Tied(Covariance):
             np.einsum("ib,ib->b", deviation, deviation, out=out[k])
 
     def log_det(self, d: int) -> Array:
-        return np.log(np.diagonal(self.factor)).sum(keepdims=True)
+        return np.asarray(np.log(np.diagonal(self.factor)).sum(keepdims=True))
 
     @staticmethod
     def zeros(k: int, d: int) -> Array:
@@ -594,7 +594,7 @@ class Spherical(Covariance):
     def whitener(self, means: Array) -> tuple[Array, ...]:
         return means, np.broadcast_to(1 / self.factor[:, None], means.shape)
 
-    distances = Diagonal.distances
+    distances = staticmethod(Diagonal.distances)
 
     def log_det(self, d: int) -> Array:
         return np.asarray(d * np.log(self.factor))
@@ -609,9 +609,7 @@ class Spherical(Covariance):
 
     @staticmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
-        return np.asarray(
-            sums[:, 0] - 2 * (first * means).sum(1) + resp_sum * (means**2).sum(1)
-        )
+        return np.asarray(sums[:, 0] - 2 * (first * means).sum(1) + resp_sum * (means**2).sum(1))
 
     def maximize(
         self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array
@@ -665,4 +663,3 @@ class Spherical(Covariance):
 
 STRUCTURES: dict[str, type[Covariance]] = {c.kind: c for c in (Full, Tied, Diagonal, Spherical)}
 """The registry: a new structure is a class above and its name here."""
-

@@ -18,17 +18,19 @@ from .covariance import Covariance
 # (measured: tests/test_kernels.py). Above this share of a covariance the centred
 # kernel takes over.
 ALLOWED_LOSS = 1e-10
-# Doubles in a block's features: what stays in a level-2 cache while they are
-# made, multiplied by theta, and multiplied by the responsibilities.
+# Doubles in a block's features, which are made, multiplied by theta, and multiplied
+# by the responsibilities: within the level-3 cache. Smaller blocks, which would fit
+# level 2, lose more to the calls (100 us a block) than they gain.
 CACHED = 3 * 2**17
 LEAST_ROWS, MOST_ROWS = 128, 4096
 # Rows whose sums are put off until there are enough of each component.
 DEFERRED_ROWS = 4096
 # Doubles of the deferred rows that are gathered at a time.
 GATHERED = 2**15
-# Costs beside one multiply-add of a dense product, for the choice between the
-# dense and the sparse sum: to gather one number, and to call on one component.
-GATHER, CALL = 100, 250_000
+# Nanoseconds (Zen 3), for the choice between the dense and the sparse way: one
+# multiply-add of a product, to make one feature and copy it into both products, to
+# gather one number, and to call on one component.
+MULTIPLY, FEATURE, GATHER, CALL = 0.045, 1.0, 8.0, 40_000.0
 # A component with less than this much data has no rows.
 EMPTY = 1e-12
 
@@ -79,7 +81,7 @@ class Gaussian:
     @property
     def n_parameters(self) -> int:
         k, d = self.means.shape
-        return k * d + self.covariance.n_parameters(k, d)
+        return int(k * d + self.covariance.n_parameters(k, d))
 
     def log_prob(self, X: Array) -> Array:
         """log N(x_n; mu_k, Sigma_k), (n, k), in units of the data."""
@@ -261,13 +263,15 @@ class GaussianKernel:
         self._deferred += b
 
     def _sparse(self, resp: Array) -> bool:
-        """Whether summing over the non-zero responsibilities costs less than over all."""
+        """Whether the centred ways, over non-zero responsibilities, cost less than features."""
         k, b = resp.shape
-        d, n_features = self.gaussian.n_features, self._phi.shape[0]
-        calls = CALL * k * b / len(self._deferred_Z)
+        d = self.gaussian.n_features
         # Counting booleans is many times quicker than counting floats.
         responsible = np.count_nonzero(self._responsible(resp))
-        return bool(responsible * d * (d + GATHER) + calls < k * b * n_features)
+        dense = len(self._phi) * (FEATURE + 2 * MULTIPLY * k)
+        distances = MULTIPLY * k * d * (d / 2 + 12)
+        scatter = GATHER * d * responsible / b + CALL * k / len(self._deferred_Z)
+        return bool(distances + scatter < dense)
 
     def _responsible(self, resp: Array) -> NDArray[np.bool_]:
         """Where `resp` is not zero."""

@@ -1,0 +1,262 @@
+"""Model files: whole or refused, never executed, never half written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import PARAMETERS, blobs
+
+from dask_em import GaussianMixture, checkpoint, load
+from dask_em.checkpoint import HEADER, read_arrays, write_arrays
+from dask_em.errors import ModelFileError, OutputExistsError
+
+X = blobs(400, 2, 2)[0]
+
+
+@pytest.fixture(scope="module")
+def model() -> GaussianMixture:
+    return GaussianMixture(2, random_state=0).fit(X)
+
+
+@pytest.fixture(scope="module")
+def whole(model: GaussianMixture, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("model") / "m.npz"
+    model.save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "m.npz"
+
+
+def test_a_truncated_file_is_refused(whole: bytes, path: Path) -> None:
+    for length in range(0, len(whole), 53):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelFileError, match=r"m\.npz"):
+            load(path)
+
+
+def refused_or_right(path: Path, model: GaussianMixture) -> bool:
+    """Whether a file is refused; a file that loads must hold what was saved."""
+    try:
+        loaded = load(path)
+    except ModelFileError:
+        return True
+    for name in PARAMETERS:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name))
+    return False
+
+
+def places(whole: bytes, step: int) -> list[int]:
+    """Every `step`-th byte, and all bytes of the archive's own records."""
+    records = []
+    for mark, length in ((b"PK\x03\x04", 30), (b"PK\x01\x02", 46), (b"PK\x05\x06", 22)):
+        found = whole.find(mark)
+        records += range(found, found + length)
+    return sorted({*range(0, len(whole), step), *records})
+
+
+def test_a_flipped_bit_never_changes_a_model(
+    whole: bytes, path: Path, model: GaussianMixture
+) -> None:
+    refused = 0
+    flipped = [(place, 1 << (place % 8)) for place in places(whole, 29)]
+    flipped += [(place, 1 << bit) for place in places(whole, 10**9) for bit in range(8)]
+    for place, bit in flipped:
+        damaged = bytearray(whole)
+        damaged[place] ^= bit
+        path.write_bytes(damaged)
+        refused += refused_or_right(path, model)
+    # What remains are bits that mean nothing, such as the dates of the archive's entries.
+    assert refused > len(flipped) / 2
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [b"", b"\0" * 5000, b"PK\x03\x04", b"a,b\n1,2\n", b"\x80\x04K\x01.", b"\x93NUMPY\x01\x00"],
+    ids=["empty", "zeros", "zip", "csv", "pickle", "npy"],
+)
+def test_a_file_of_something_else_is_refused(contents: bytes, path: Path) -> None:
+    path.write_bytes(contents)
+    with pytest.raises(ModelFileError, match=r"m\.npz: not a whole dask_em model file"):
+        load(path)
+
+
+def test_a_file_of_arrays_that_is_not_ours_is_refused(path: Path) -> None:
+    np.savez(path, weights=np.ones(3))
+    with pytest.raises(ModelFileError, match="not a whole dask_em model file"):
+        load(path)
+    np.save(path.with_suffix(".npy"), np.ones(3))
+    with pytest.raises(ModelFileError):
+        load(path.with_suffix(".npy"))
+
+
+def test_no_file_is_refused_by_name(tmp_path: Path) -> None:
+    for missing in (tmp_path / "none.npz", tmp_path):
+        with pytest.raises(ModelFileError, match="no such model file"):
+            load(missing)
+
+
+class Trap:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.mark),))
+
+
+def test_a_pickle_in_disguise_is_refused_and_not_executed(whole: bytes, tmp_path: Path) -> None:
+    mark, path = tmp_path / "executed", tmp_path / "m.npz"
+    bait = np.array([Trap(mark)], dtype=object)
+    with np.load(io.BytesIO(whole)) as file:
+        contents = dict(file)
+    for name in ("means_", HEADER):
+        np.savez(path, **{**contents, name: bait})
+        with pytest.raises(ModelFileError):
+            load(path)
+    path.write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(ModelFileError):
+        load(path)
+    assert not mark.exists()
+
+
+def rewritten(whole: bytes, path: Path, **changes: object) -> None:
+    """The file with another header and a right checksum."""
+    with np.load(io.BytesIO(whole)) as file:
+        contents = dict(file)
+    header = json.loads(contents.pop(HEADER).tobytes())
+    del header["sha256"]
+    header |= changes
+    header["sha256"] = checkpoint._checksum(header, contents)
+    text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    np.savez(path, **{HEADER: text}, **contents)
+
+
+def test_a_newer_format_is_named(whole: bytes, path: Path) -> None:
+    rewritten(whole, path, format_version=checkpoint.FORMAT_VERSION + 1)
+    with pytest.raises(ModelFileError, match="format version 2, and this dask_em reads version 1"):
+        load(path)
+
+
+def test_another_kind_of_file_is_named(whole: bytes, path: Path) -> None:
+    rewritten(whole, path, kind="dask_em job")
+    with pytest.raises(ModelFileError, match="kind 'dask_em job', expected 'dask_em model'"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": {"n_component": 3}},
+        {"options": None},
+        {"state": {}},
+        {"state": {"status": "FINE"}},
+        {"history": None},
+        {"kind": None},
+        {"format_version": "1"},
+    ],
+    ids=str,
+)
+def test_a_header_of_wrong_parts_is_refused(whole: bytes, path: Path, changes: dict) -> None:
+    rewritten(whole, path, **changes)
+    with pytest.raises(ModelFileError):
+        load(path)
+
+
+def test_a_changed_array_fails_its_checksum(whole: bytes, path: Path) -> None:
+    with np.load(io.BytesIO(whole)) as file:
+        contents = dict(file)
+    contents["means_"] = contents["means_"] + 1e-12
+    np.savez(path, **contents)
+    with pytest.raises(ModelFileError, match="checksum does not match"):
+        load(path)
+
+
+def test_a_missing_array_is_refused(whole: bytes, path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            if name != "means_.npy":
+                new.writestr(name, old.read(name))
+    with pytest.raises(ModelFileError):
+        load(path)
+
+
+# -- writing -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["savez", "fsync", "replace"])
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
+    step: str, whole: bytes, path: Path, model: GaussianMixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(whole)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    if step == "savez":
+        monkeypatch.setattr(np, "savez", fail)
+    elif step == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        model.save(path)
+    assert path.read_bytes() == whole
+    assert [p.name for p in path.parent.iterdir()] == ["m.npz"]
+
+
+def test_an_interrupted_save_leaves_nothing(
+    path: Path, model: GaussianMixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.save(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_save_that_must_not_overwrite_says_so(model: GaussianMixture, path: Path) -> None:
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputExistsError, match=r"m\.npz exists"):
+        model.save(path, overwrite=False)
+    assert path.read_bytes() == b"precious"
+    model.save(path)
+    assert load(path).n_components == 2
+
+
+def test_a_file_has_the_rights_of_other_files(model: GaussianMixture, path: Path) -> None:
+    model.save(path)
+    (path.parent / "other").touch()
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_moved_file_is_the_same_model(model: GaussianMixture, path: Path) -> None:
+    model.save(path)
+    moved = shutil.move(path, path.with_name("renamed"))
+    np.testing.assert_array_equal(load(moved).means_, model.means_)
+
+
+def test_any_header_and_arrays_come_back(path: Path) -> None:
+    header = {"text": "höhe", "number": 0.1, "nothing": None, "list": [1, 2]}
+    arrays = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.array(3), "c": np.empty((0, 2))}
+    write_arrays(path, header, arrays)
+    found_header, found = read_arrays(path)
+    assert found_header.items() >= header.items()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].shape == array.shape
