@@ -109,7 +109,7 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         raise ModelFileError(f"{path}: no such model file") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em model file ({e})") from e
-    except (zipfile.BadZipFile, NotImplementedError, MemoryError, zipfile.LargeZipFile) as e:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, MemoryError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em model file ({e})") from e
     if kind != KIND:
         raise ModelFileError(f"{path}: a file of kind {kind!r}, expected {KIND!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -287,33 +286,9 @@ def demo(folder: str, rows: int, overwrite: bool, **options: Any) -> None:
 
     Example: dask-em demo
     """
-    from pathlib import Path
-
     from . import job
-    from .sinks import new_folder
 
-    where = _where(options)
-    data, model = os.path.join(folder, "points.zarr"), os.path.join(folder, "model.npz")
-    with new_folder(Path(folder), overwrite):
-        click.echo(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
-        job.make_demo_data(Path(data), rows)
-        click.echo("2. a mixture of five Gaussians, on one process a core")
-        fitted = job.fit(data, model, where, {"n_components": 5, "random_state": 0})
-        click.echo(
-            f"   {fitted.status_.name.lower()} after {fitted.n_passes_:.2f} passes; weights "
-            + " ".join(f"{w:.3f}" for w in sorted(fitted.weights_, reverse=True))
-            + " (made with 0.3 0.25 0.2 0.15 0.1)"
-        )
-        scores = job.score(model, data, where)
-        click.echo(f"3. score: {scores['log_likelihood']:.6f} nats/row, BIC {scores['bic']:,.0f}")
-        answers = os.path.join(folder, "answers.zarr")
-        job.predict(model, data, answers, where)
-        click.echo(f"4. a label for every row -> {answers}/labels")
-        picture = os.path.join(folder, "picture.png")
-        if job.draw(model, data, picture):
-            click.echo(f"5. a picture -> {picture}")
-        else:
-            click.echo("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
+    data, model = job.demo(folder, rows, _where(options), overwrite, click.echo)
     click.echo(
         "\nNow try:\n"
         f"  dask-em inspect {model}\n"

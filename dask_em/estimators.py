@@ -312,6 +312,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 "n_samples must be at least n_components"
             )
         variances = np.diagonal(surveyed.covariance)
+        if not np.isfinite(surveyed.covariance).all():
+            largest = np.maximum(np.abs(surveyed.extent.low), np.abs(surveyed.extent.high))
+            raise DataError(
+                f"{self._column(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
+                "beyond what can be squared: divide X by a constant"
+            )
         constant = surveyed.constant_columns
         if constant:
             named = ", ".join(self._column(j) for j in constant[:10])

@@ -164,7 +164,8 @@ class Survey:
     sample_size : int
     n_features : int
     n_rows : int or None
-        Where known, rows that cannot be in the sample are dropped at once.
+        Where known, and rows have no weights, rows that cannot be in the sample are
+        dropped at once.
     """
 
     seed: int
@@ -201,34 +202,49 @@ class SurveyFold:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d)."""
+        self._n_rows += len(X)
+        if sample_weight is None:
+            usable = np.ones(len(X), dtype=bool)
+        else:
+            bad = ~(sample_weight >= 0) | np.isinf(sample_weight)
+            self._bad_weights += int(bad.sum())
+            usable = (sample_weight > 0) & ~bad
+        self._n_weighted += int(usable.sum())
+        for rows in blocks(len(X), SURVEY_ROWS):
+            numbers = rows.start + np.flatnonzero(usable[rows])
+            if len(numbers) == rows.stop - rows.start:
+                block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
+            else:
+                assert sample_weight is not None
+                block, weight = X[numbers], sample_weight[numbers]
+            # What overflows is found, and named, when the survey is checked.
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._add_block(index, numbers, block, weight)
+        self._draw(index, X, usable, sample_weight)
+
+    def _draw(self, index: int, X: Array, usable: Array, sample_weight: Array | None) -> None:
         seeds = np.random.SeedSequence(self.survey.seed, spawn_key=(index,))
         keys = np.random.default_rng(seeds).random(len(X))
-        picked = []
-        for rows in blocks(len(X), SURVEY_ROWS):
-            block = X[rows]
-            weight = None if sample_weight is None else sample_weight[rows]
-            chosen = keys[rows] < self.survey.threshold
-            if weight is not None:
-                self._bad_weights += int((~(weight >= 0) | np.isinf(weight)).sum())
-                chosen &= weight > 0
-                block, weight = block[weight > 0], weight[weight > 0]
-            self._n_weighted += len(block)
-            self._add_block(index, rows.start, block, weight)
-            picked.append(chosen)
-        self._n_rows += len(X)
-        chosen = np.concatenate(picked)
-        weights = np.ones(int(chosen.sum())) if sample_weight is None else sample_weight[chosen]
+        # Nobody knows how many rows have a weight before all are read.
+        threshold = self.survey.threshold if sample_weight is None else 1.0
+        chosen = np.flatnonzero(usable & (keys < threshold))
+        if len(chosen) > self.survey.sample_size:
+            order = np.argpartition(keys[chosen], self.survey.sample_size)
+            chosen = chosen[order[: self.survey.sample_size]]
+        if len(chosen) == 0:
+            return
+        weights = np.ones(len(chosen)) if sample_weight is None else sample_weight[chosen]
         drawn = np.asarray(X[chosen], dtype=np.float64)
         self._sample += Sample(self.survey.sample_size, keys[chosen], drawn, weights)
 
-    def _add_block(self, index: int, start: int, block: Array, weight: Array | None) -> None:
+    def _add_block(self, index: int, numbers: Array, block: Array, weight: Array | None) -> None:
         b = len(block)
         if b == 0:
             return
         D, weighted = self._buffer[:b], self._weighted[:b]
         D[:] = block
         if not np.isfinite(D.sum()) and not np.isfinite(D).all():
-            self._non_finite += _first_non_finite(index, start, D)
+            self._non_finite += _first_non_finite(index, numbers, D)
             return
         self._extent += Extent(D.min(axis=0), D.max(axis=0))
         origin = D[0].copy()
@@ -254,12 +270,12 @@ class SurveyFold:
         )
 
 
-def _first_non_finite(index: int, start: int, block: Array) -> NonFinite:
+def _first_non_finite(index: int, numbers: Array, block: Array) -> NonFinite:
     bad = ~np.isfinite(block)
     row = int(bad.any(axis=1).argmax())
     column = int(bad[row].argmax())
     n_rows = int(bad.any(axis=1).sum())
-    return NonFinite(n_rows, (index, start + row, column, float(block[row, column])))
+    return NonFinite(n_rows, (index, int(numbers[row]), column, float(block[row, column])))
 
 
 def default_sample_size(n_parameters: int, n_features: int) -> int:

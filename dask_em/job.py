@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian
 from .frame import Frame
 from .mixture import Answer, answer_dtype
-from .sinks import WriteAnswers, check_free, create_outputs, whole_or_nothing
+from .sinks import WriteAnswers, check_free, create_outputs, new_folder, whole_or_nothing
 from .sources import open_zarr, ranges, stored_source
 
 # What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
@@ -299,6 +299,35 @@ def make_demo_data(path: Path, n_rows: int, seed: int = 0) -> None:
         compressors=[Crc32cCodec()],
     )
     array[:] = points
+
+
+def demo(
+    folder: str, rows: int, where: Where, overwrite: bool, say: Callable[[str], None]
+) -> tuple[str, str]:
+    """Make data, fit, score, label and draw them in a new folder; return data and model."""
+    data, model, answers, picture = (
+        os.path.join(folder, name)
+        for name in ("points.zarr", "model.npz", "answers.zarr", "picture.png")
+    )
+    with new_folder(Path(folder), overwrite):
+        say(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
+        make_demo_data(Path(data), rows)
+        say("2. a mixture of five Gaussians, on one process a core")
+        fitted = fit(data, model, where, {"n_components": 5, "random_state": 0})
+        say(
+            f"   {fitted.status_.name.lower()} after {fitted.n_passes_:.2f} passes; weights "
+            + " ".join(f"{w:.3f}" for w in sorted(fitted.weights_, reverse=True))
+            + " (made with 0.3 0.25 0.2 0.15 0.1)"
+        )
+        scores = score(model, data, where)
+        say(f"3. score: {scores['log_likelihood']:.6f} nats/row, BIC {scores['bic']:,.0f}")
+        predict(model, data, answers, where)
+        say(f"4. a label for every row -> {answers}/labels")
+        if draw(model, data, picture):
+            say(f"5. a picture -> {picture}")
+        else:
+            say("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
+    return data, model
 
 
 def draw(model_path: str, data: str, picture: str, n_rows: int = 5000) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
+from .errors import DataError
 from .families.base import Family, blocks
 from .statistics import Additive, Array
 
@@ -124,23 +125,27 @@ class EStep:
         """Add the rows X (n, d) with weights (n,)."""
         k = len(self._log_weights)
         for rows in blocks(len(X), self.kernel.block_rows):
-            block = X[rows]
+            block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
+            self._n_rows += len(block)
+            if weight is not None and not weight.all():
+                # A row of weight zero is a row left out, whatever it holds.
+                block, weight = block[weight > 0], weight[weight > 0]
             b = len(block)
+            if b == 0:
+                continue
             self.kernel.load(block)
             log_joint = self.kernel.log_prob(self._buffer[: k * b].reshape(k, b))
             log_joint += self._log_weights
             resp, log_prob = responsibilities(log_joint, self._matters[: k * b].reshape(k, b))
-            if sample_weight is None:
+            if weight is None:
                 self._weight += b
             else:
-                weight = sample_weight[rows]
                 resp *= weight
                 log_prob *= weight
                 self._weight += float(weight.sum())
             self.kernel.accumulate(resp)
             self._resp_sum += resp.sum(axis=1)
             self._log_likelihood += float(log_prob.sum())
-            self._n_rows += b
 
     def result(self) -> MixtureStatistics:
         """Sums over all chunks given so far."""
@@ -154,16 +159,37 @@ class EStep:
 
 
 def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array]]:
-    """Blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer."""
+    """Blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
+
+    Raises
+    ------
+    DataError
+        A row holds NaN or infinity, for which there is no answer.
+    """
     k = len(mixture.log_weights)
     kernel = mixture.components.kernel()
     buffer = np.empty(k * kernel.block_rows)
     for rows in blocks(len(X), kernel.block_rows):
         block = X[rows]
+        _check_finite(block, rows.start)
         kernel.load(block)
         log_joint = kernel.log_prob(buffer[: k * len(block)].reshape(k, len(block)))
         log_joint += mixture.log_weights[:, None]
         yield rows, log_joint
+
+
+def _check_finite(block: Array, start: int) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.sum(dtype=np.float64)):
+            return
+    bad = ~np.isfinite(block)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        what = "NaN" if np.isnan(block[row, column]) else "infinity"
+        raise DataError(
+            f"X contains {what} at row {start + row} of its chunk, column {column}: "
+            "drop or fill such rows first"
+        )
 
 
 Answer = Literal["labels", "proba", "log_density"]

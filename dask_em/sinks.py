@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import OutputExistsError
+from .errors import DataError, OutputExistsError
 from .statistics import Additive, Array
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ class AnswerWriter:
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Write the answers of chunk number `index`."""
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
-        for name, values in self.work.answer(X).items():
+        try:
+            answers = self.work.answer(X)
+        except DataError as e:
+            raise DataError(f"chunk {index} (from row {rows.start}): {e}") from e
+        for name, values in answers.items():
             self.work.outputs[name][rows] = values
         self._n_rows += len(X)
 

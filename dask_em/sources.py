@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -182,14 +182,18 @@ class ZarrSource:
         One weight a row, read beside the rows.
     memory_weight : array or None
         The same from memory; it stays with the caller and travels by range.
+    read_bytes : int
+        Small chunks are read together up to this size.
     """
 
     array: zarr.Array[Any]
     stored_weight: zarr.Array[Any] | None = None
     memory_weight: Array | None = None
+    read_bytes: int = field(default_factory=lambda: READ_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.array, self.stored_weight))
+        # Whoever receives the source must cut it in the same places.
+        return (type(self), (self.array, self.stored_weight, None, self.read_bytes))
 
     @property
     def n_rows(self) -> int:
@@ -228,13 +232,13 @@ class ZarrSource:
         row_bytes = max(1, self.n_features * self.dtype.itemsize)
         inner = int(self.array.chunks[0])
         unit = int(self.array.shards[0]) if self.array.shards else inner
-        if unit * row_bytes > READ_BYTES:
+        if unit * row_bytes > self.read_bytes:
             # A large shard is read in parts: the most inner chunks that divide it.
             per_unit = unit // inner
             fitting = [m for m in range(1, per_unit + 1) if per_unit % m == 0]
-            fitting = [m for m in fitting if m * inner * row_bytes <= READ_BYTES] or [1]
+            fitting = [m for m in fitting if m * inner * row_bytes <= self.read_bytes] or [1]
             return inner * fitting[-1]
-        return int(unit * max(1, READ_BYTES // (unit * row_bytes)))
+        return int(unit * max(1, self.read_bytes // (unit * row_bytes)))
 
     @cached_property
     def bounds(self) -> Array:
@@ -377,8 +381,13 @@ def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
     array = getattr(array, "value", array)
     if not isinstance(array, zarr.Array) or not X.name.startswith("from-zarr-"):
         return None
-    same = array.shape == X.shape and array.dtype == X.dtype
-    return array if same else None
+    if array.shape != X.shape or array.dtype != X.dtype:
+        return None
+    # `da.from_zarr(path)` opens local files through fsspec, which reads them slowly.
+    files = getattr(array.store, "fs", None)
+    local = "file" in getattr(files, "protocol", ()) if files is not None else False
+    path = Path(getattr(array.store, "path", ""), array.path)
+    return zarr.open_array(path, mode="r") if local and path.is_dir() else array
 
 
 def _is_dask(X: object) -> bool:

@@ -86,7 +86,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
             n_workers=2,
             threads_per_worker=1,
             memory_limit="512MiB",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             env={"ZARR_THREADING__MAX_WORKERS": "2"},
         ) as cluster,
         Client(cluster) as client,

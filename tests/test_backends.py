@@ -52,12 +52,12 @@ def stored(tmp_path) -> zarr.Array:
 
 def with_graph(stored: zarr.Array) -> da.Array:
     """The same rows under a graph of their own, in uneven blocks."""
-    return (da.from_zarr(stored) + 0).rechunk({0: (1500, 3, 2000, 1500), 1: D})
+    return da.from_zarr(stored, chunks=((1500, 3, 2000, 1500), (D,))) + 0
 
 
 def fit(rows: Any, **options: Any) -> GaussianMixture:
-    """Five passes, from a sample of the rows."""
-    options = {"random_state": 0, "sample_size": 300, "tol": 0, "max_iter": 5, **options}
+    """Four passes, from a sample of the rows."""
+    options = {"random_state": 0, "sample_size": 300, "tol": 0, "max_iter": 4, **options}
     with pytest.warns(ConvergenceWarning, match="max_iter"):
         return GaussianMixture(K, **options).fit(rows)
 
@@ -113,7 +113,7 @@ def test_the_bits_survive_the_death_of_a_worker(stored: zarr.Array) -> None:
             assert killed
             wait_until(lambda client=client: len(client.scheduler_info()["workers"]) == 2)
             assert killed[0] not in client.run(os.getpid).values()
-        assert survived.n_iter_ == expected.n_iter_ == 5
+        assert survived.n_iter_ == expected.n_iter_ == 4
         assert digest(survived) == digest(expected)
 
 
@@ -130,7 +130,7 @@ def test_nothing_is_counted_twice_when_a_worker_dies_in_a_pass(stored: zarr.Arra
                 killed.append(kill(cluster))
 
         actual = DaskBackend().map_reduce(source, mixture, advance)
-    assert killed
+        wait_until(lambda: bool(killed))
     assert actual.n_rows == N
     for a, b in zip(leaves(actual), leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -95,7 +95,7 @@ def test_fit_score_predict_inspect_is_one_story(points: Path, tmp_path: Path) ->
 def test_a_running_scheduler_is_used_and_left_running(points: Path, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
         result = run("fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", address)
         assert result.returncode == 0, result.stderr

@@ -57,10 +57,11 @@ def test_nothing_is_answered_before_fit() -> None:
             method()
 
 
-def test_the_same_seed_gives_the_same_bits_and_other_seeds_other_ways(kind: str) -> None:
+def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
     for seed in (0, np.random.RandomState(3)):
         other = np.random.RandomState(3) if seed else 0
-        one, two = fit(kind, random_state=seed), fit(kind, random_state=other)
+        one = fit(kind, random_state=seed, sample_size=200)
+        two = fit(kind, random_state=other, sample_size=200)
         np.testing.assert_array_equal(one.means_, two.means_)
 
 

@@ -60,7 +60,10 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
     assert planned.fits
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, memory_limit="512MiB", dashboard_address=None
+            n_workers=1,
+            threads_per_worker=1,
+            memory_limit="512MiB",
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as client,
     ):
