@@ -31,11 +31,12 @@ class Program(click.Group):
             _fail(ctx, str(e), e.exit_code)
         except (KeyboardInterrupt, click.Abort):
             _fail(ctx, "interrupted; nothing was written: run the command again", STOPPED)
-        except OSError as e:
-            _fail(ctx, f"{type(e).__name__}: {e}", DISK_FAILED)
         except Exception as e:
+            # Some errors of a lost cluster are OSErrors too.
             if type(e).__module__.partition(".")[0] == "distributed":
                 _fail(ctx, f"the cluster was lost: {type(e).__name__}: {e}", STOPPED)
+            if isinstance(e, OSError):
+                _fail(ctx, f"{type(e).__name__}: {e}", DISK_FAILED)
             traceback.print_exc()
             _fail(ctx, f"this is a fault of dask-em {__version__}: {e!r}", FAULT)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from distributed.comm import CommClosedError
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 
 from dask_em import GaussianMixture, load
@@ -223,6 +224,25 @@ def test_taken_outputs_are_refused_and_replaced_on_demand(
     assert run("fit", points, "-k", 3, "-o", tmp_path / "m", *SMALL).returncode == 0
     assert run("fit", points, "-k", 3, "-o", tmp_path / "m", "--overwrite", *SMALL).returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "taken"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(28, "No space left on device"), 74),
+        (CommClosedError("the scheduler is gone"), 75),
+        (KeyboardInterrupt(), 75),
+        (ZeroDivisionError(), 70),
+    ],
+)
+def test_each_kind_of_failure_has_its_exit_code(
+    error: BaseException, code: int, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("dask_em.job.inspect", fail)
+    assert CliRunner().invoke(main, ["inspect", str(model)]).exit_code == code
 
 
 def test_output_in_a_folder_that_is_not_there(points: Path, tmp_path: Path) -> None:

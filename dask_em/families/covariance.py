@@ -475,7 +475,32 @@ class Tied(Covariance):
 
 
 @dataclass(frozen=True)
-class Diagonal(Covariance):
+class Uncorrelated(Covariance):
+    """Covariances without off-diagonal entries: `factor` is standard deviations."""
+
+    @classmethod
+    def from_precisions(cls, precisions: Array) -> Self:
+        return cls(precisions**-0.5)
+
+    @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(1 / precisions_cholesky)
+
+    @property
+    def covariances(self) -> Array:
+        return np.asarray(self.factor**2)
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        return np.asarray(1 / self.factor)
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.factor**-2.0)
+
+
+@dataclass(frozen=True)
+class Diagonal(Uncorrelated):
     """Columns are independent within a component; `factor` is the (k, d) standard deviations."""
 
     kind = "diag"
@@ -533,28 +558,8 @@ class Diagonal(Covariance):
         return type(self)(self.factor * scale)
 
     @classmethod
-    def from_precisions(cls, precisions: Array) -> Self:
-        return cls(precisions**-0.5)
-
-    @classmethod
-    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
-        return cls(1 / precisions_cholesky)
-
-    @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         return cls(np.tile(np.sqrt(np.diagonal(covariance)), (k, 1)))
-
-    @property
-    def covariances(self) -> Array:
-        return np.asarray(self.factor**2)
-
-    @property
-    def precisions_cholesky(self) -> Array:
-        return np.asarray(1 / self.factor)
-
-    @property
-    def precisions(self) -> Array:
-        return np.asarray(self.factor**-2.0)
 
     def full(self, k: int, d: int) -> Array:
         return np.asarray(self.covariances[:, :, None] * np.eye(d))
@@ -571,7 +576,7 @@ class Diagonal(Covariance):
 
 
 @dataclass(frozen=True)
-class Spherical(Covariance):
+class Spherical(Uncorrelated):
     """One variance for all columns of a component; `factor` is the (k,) standard deviations."""
 
     kind = "spherical"
@@ -624,28 +629,8 @@ class Spherical(Covariance):
         return type(self)(self.factor * scale.flat[0])
 
     @classmethod
-    def from_precisions(cls, precisions: Array) -> Self:
-        return cls(precisions**-0.5)
-
-    @classmethod
-    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
-        return cls(1 / precisions_cholesky)
-
-    @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         return cls(np.full(k, np.sqrt(np.diagonal(covariance).mean())))
-
-    @property
-    def covariances(self) -> Array:
-        return np.asarray(self.factor**2)
-
-    @property
-    def precisions_cholesky(self) -> Array:
-        return np.asarray(1 / self.factor)
-
-    @property
-    def precisions(self) -> Array:
-        return np.asarray(self.factor**-2.0)
 
     def full(self, k: int, d: int) -> Array:
         return np.asarray(self.covariances[:, None, None] * np.eye(d))
