@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from helpers import assert_sums_close, blobs, start, write_zarr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from sklearn.exceptions import ConvergenceWarning
@@ -111,16 +111,17 @@ def test_the_survey_is_the_same_on_every_backend(client, tmp_path) -> None:
 
 
 def assert_moments(found: Surveyed, rows: np.ndarray) -> None:
-    """Equal to NumPy's in long double, up to what rounding a mean to float64 costs."""
+    """Equal to NumPy's in long double, up to what a float64 sum over the rows rounds away."""
     wide = rows.astype(np.longdouble)
     mean = wide.mean(axis=0)
     covariance = (wide - mean).T @ (wide - mean) / len(wide)
-    # Each of the at most nine chunks rounds its mean once, and so does each merge.
-    rounding = 16 * np.finfo(float).eps * np.abs(rows).max()
-    np.testing.assert_allclose(found.moments.mean, mean.astype(float), rtol=0, atol=rounding)
+    rounding = np.finfo(float).eps * np.abs(rows).max()
+    np.testing.assert_allclose(found.moments.mean, mean.astype(float), rtol=0, atol=8 * rounding)
     np.testing.assert_allclose(found.covariance, covariance.astype(float), atol=rounding + 1e-13)
 
 
+# Hypothesis tries constants of whatever modules are loaded, so this one is asked for by name.
+@example(inner=[1, 2048], offset=0.0)
 @given(inner=st.lists(st.integers(0, N), max_size=8), offset=st.sampled_from([0.0, 1e4, 1e8]))
 def test_moments_are_numpy_s_for_any_chunks(inner: list[int], offset: float) -> None:
     rows = X[:, 1:] + offset

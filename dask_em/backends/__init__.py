@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..sources import Source
 from ..statistics import Foldable, S
 
 Advance = Callable[[int], None]
@@ -19,4 +18,4 @@ class Backend(Protocol):
         """Sum of `work` over all chunks of `source`, in a tree fixed by the source alone."""
 
 
-__all__ = ["Advance", "Backend", "Source"]
+__all__ = ["Advance", "Backend"]
