@@ -15,6 +15,7 @@ import numpy as np
 
 from .em import EMState, Status
 from .errors import ModelFileError, OutputExistsError
+from .families.base import Engine
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian, GaussianStatistics
 from .frame import Frame
@@ -131,6 +132,7 @@ def state_header(state: EMState) -> dict[str, Any]:
         "collapsed": list(state.collapsed),
         "covariance_type": state.mixture.components.covariance.kind,
         "ridge": state.mixture.components.ridge,
+        "engine": {"name": state.mixture.engine.name, "single": state.mixture.engine.single},
         "n_rows": state.statistics.n_rows,
         "weight": state.statistics.weight,
         "log_likelihood": state.statistics.log_likelihood,
@@ -158,11 +160,12 @@ def read_state(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMStat
     """The state that `state_header` and `state_arrays` described."""
     structure = STRUCTURES[header["covariance_type"]]
     frame = Frame(arrays["frame.shift"], arrays["frame.scale"])
+    engine = Engine(**header["engine"])
     mixtures = []
     for role in ("state", "result"):
         means, factor = arrays[f"{role}.means"], arrays[f"{role}.factor"]
         components = Gaussian(means, structure(factor), frame, header["ridge"])
-        mixtures.append(Mixture(arrays[f"{role}.log_weights"], components))
+        mixtures.append(Mixture(arrays[f"{role}.log_weights"], components, engine))
     sums = GaussianStatistics(arrays["statistics.first"], arrays["statistics.scatter"])
     statistics = MixtureStatistics(
         header["n_rows"],

@@ -10,9 +10,6 @@ import numpy as np
 
 from .mixture import Mixture, MixtureStatistics
 
-# The log-likelihood may fall by this share of itself from rounding alone.
-ROUNDING = 1e-9
-
 
 class Status(Enum):
     """Why a fit ended, with one sentence of what happened and what to try."""
@@ -140,7 +137,7 @@ def _failure(previous: EMState | None, statistics: MixtureStatistics, tol: float
         return Status.NON_FINITE
     if previous is None:
         return None
-    rounding = ROUNDING * (1 + abs(previous.log_likelihood))
+    rounding = previous.mixture.rounding * (1 + abs(previous.log_likelihood))
     fell = previous.log_likelihood - value > max(tol, rounding)
     return Status.LIKELIHOOD_FELL if fell else None
 

@@ -8,8 +8,11 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Self
 
+import dask.config
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.cluster import KMeans, kmeans_plusplus
@@ -25,6 +28,8 @@ from .callbacks import Pass, PassRecord, reporter
 from .checkpoint import read_arrays, read_state, state_arrays, state_header, write_arrays
 from .em import Convergence, EMState, Status, em
 from .errors import DataError, ModelFileError
+from .families.arrays import resolve_device
+from .families.base import Engine
 from .families.covariance import STRUCTURES, Covariance
 from .families.gaussian import Gaussian
 from .frame import Frame
@@ -89,6 +94,17 @@ LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
 }
 
 
+def engine_for(dtype: Any) -> Engine:
+    """What computes on data of this type: the compiled loops where the extra `fast` is installed.
+
+    `dask.config.set({"dask_em.fast": False})` (or DASK_DASK_EM__FAST=false) goes without them;
+    `{"dask_em.float32": False}` multiplies float32 data in float64.
+    """
+    fast = dask.config.get("dask_em.fast", find_spec("numba") is not None)
+    single = np.dtype(dtype) == np.float32 and dask.config.get("dask_em.float32", True)
+    return Engine("numba" if fast else "numpy", bool(single))
+
+
 def _in_memory(X: Any) -> bool:
     """Whether X is something that scikit-learn would take."""
     if isinstance(X, str | os.PathLike):
@@ -134,6 +150,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Start from the last result.
     callbacks : sequence of callable, optional
         Each is called with the `EMState` after every pass.
+    device : {"cpu", "cuda", "auto"}, default="cpu"
+        Where full passes and predictions compute: "cuda" moves each block of a chunk to
+        the worker's GPU through CuPy (the extra `gpu`), "auto" does so if this process has
+        one. A namespace module of the array API standard works too.
     verbose : int, default=0
         Above zero, a progress bar for each pass (log lines where there is no terminal).
 
@@ -181,6 +201,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Any = None,
         warm_start: bool = False,
         callbacks: Sequence[Callable[[EMState], None]] | None = None,
+        device: Any = "cpu",
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
@@ -198,6 +219,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.warm_start = warm_start
         self.callbacks = callbacks
+        self.device = device
         self.verbose = verbose
 
     # -- fitting -----------------------------------------------------------------
@@ -224,8 +246,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         records: list[PassRecord] = []
         with one_blas_thread():
             surveyed = self._survey(source, callbacks, records)
-            start = self._start(surveyed, callbacks)
-            state = self._iterate(source, start.mixture, callbacks, records)
+            engine = self._engine(source.dtype)
+            # The sample is small and in this process, which may have no GPU.
+            start = self._start(surveyed, replace(engine, device="cpu"), callbacks)
+            state = self._iterate(source, replace(start.mixture, engine=engine), callbacks, records)
         self._keep(source, surveyed, start, state, records)
         return self
 
@@ -341,19 +365,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     # -- the start ---------------------------------------------------------------
 
-    def _start(self, surveyed: Surveyed, callbacks: list[Any]) -> Start:
+    def _engine(self, dtype: Any = np.float64) -> Engine:
+        """What computes, here and on every worker, for data of this type."""
+        return replace(engine_for(dtype), device=resolve_device(self.device))
+
+    def _start(self, surveyed: Surveyed, engine: Engine, callbacks: list[Any]) -> Start:
         structure = STRUCTURES[self.covariance_type]
         if self.warm_start and hasattr(self, "means_"):
             if self.means_.shape == (self.n_components, self.n_features_in_):
                 frame = surveyed.frame(structure.frame_kind)
-                return Start(self._mixture(frame), 0.0, 0.0)
+                return Start(self._mixture(engine, frame), 0.0, 0.0)
             raise ValueError(
                 f"warm_start=True, but the last fit had means_ of shape {self.means_.shape}, "
                 f"expected {(self.n_components, self.n_features_in_)}: set warm_start=False"
             )
         given = self._given_inits(surveyed, structure)
         if all(part is not None for part in given):
-            return Start(self._with_inits(None, surveyed, structure), 0.0, 0.0)
+            return Start(self._with_inits(None, surveyed, structure, engine), 0.0, 0.0)
         scaled = surveyed.frame("diagonal")
         labeller = LABELLERS[self.init_params]
 
@@ -361,7 +389,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             rows = scaled.points_to_frame(sample.rows)
             resp = labeller(rows, sample.weights, self.n_components, seed)
             mixture = from_responsibilities(sample, resp, structure, surveyed, self.reg_covar)
-            return self._with_inits(mixture, surveyed, structure)
+            return self._with_inits(mixture, surveyed, structure, engine)
 
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
@@ -406,7 +434,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return weights, means, covariance
 
     def _with_inits(
-        self, mixture: Mixture | None, surveyed: Surveyed, structure: type[Covariance]
+        self,
+        mixture: Mixture | None,
+        surveyed: Surveyed,
+        structure: type[Covariance],
+        engine: Engine,
     ) -> Mixture:
         """`mixture` with the parts that the user gave put in."""
         weights, means, covariance = self._given_inits(surveyed, structure)
@@ -417,7 +449,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             assert covariance is not None
             log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
             components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
-            return Mixture(log_weights, components)
+            return Mixture(log_weights, components, engine)
         log_weights, old = mixture.log_weights, mixture.components
         if weights is not None:
             log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
@@ -426,7 +458,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             covariance = covariance.scaled(frame.inverse_scale)
         else:
             covariance = old.covariance
-        return Mixture(log_weights, Gaussian(in_frame, covariance, frame, self.reg_covar))
+        components = Gaussian(in_frame, covariance, frame, self.reg_covar)
+        return Mixture(log_weights, components, engine)
 
     # -- the loop ----------------------------------------------------------------
 
@@ -497,7 +530,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     # -- predictions -------------------------------------------------------------
 
-    def _mixture(self, frame: Frame | None = None) -> Mixture:
+    def _mixture(self, engine: Engine, frame: Frame | None = None) -> Mixture:
         """The fitted attributes as a mixture, in a frame made of its own moments."""
         structure = STRUCTURES[self.covariance_type]
         means = np.asarray(self.means_)
@@ -509,12 +542,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             spread = spread + ((means - center).T * self.weights_) @ (means - center)
             frame = Frame.of_moments(center, spread, structure.frame_kind)
         components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
-        return Mixture(np.log(self.weights_), components)
+        return Mixture(np.log(self.weights_), components, engine)
 
     def _answer(self, X: Any, answer: Answer) -> Any:
         check_is_fitted(self)
         source = self._source(X)
-        predict = Predict(self._mixture(), (answer,))
+        predict = Predict(self._mixture(self._engine()), (answer,))
         if isinstance(source, ArraySource):
             return _predict_here(source, predict)
         return _predict_lazily(source, predict, self.n_components)
@@ -522,7 +555,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def predictor(self, answers: Sequence[Answer]) -> Predict:
         """A picklable function from rows (n, d) to a dict of answers, for workers to call."""
         check_is_fitted(self)
-        return Predict(self._mixture(), tuple(answers))
+        return Predict(self._mixture(self._engine()), tuple(answers))
 
     def predict(self, X: Any) -> Any:
         """Most likely component of each row, (n,); lazy unless X is in memory."""
@@ -558,7 +591,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         source = self._source(X)
         reading = Pass(self._callbacks(), "score", 1, source.n_rows, source.nbytes)
         with reading as running, one_blas_thread():
-            scores = DaskBackend().map_reduce(source, Score(self._mixture()), running.advance)
+            scores = DaskBackend().map_reduce(
+                source, Score(self._mixture(self._engine())), running.advance
+            )
         parameters = self._n_parameters(self.n_features_in_)
         deviance = -2 * scores.log_likelihood
         bic = float(deviance + parameters * np.log(scores.n_rows))

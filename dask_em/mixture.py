@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from .errors import DataError
-from .families.base import Family, blocks
-from .statistics import Additive, Array
-
-# A responsibility below e^-60 adds less than one rounding error to any sum over
-# fewer than 1e10 rows. It is set to exactly zero, so that its rows can be skipped.
-NEGLIGIBLE = -60.0
+from .families.arrays import ArrayEStep, ArrayKernel, namespace
+from .families.base import NEGLIGIBLE, NUMPY, Engine, Family, blocks, check_engine
+from .statistics import Additive, Array, Fold
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,13 @@ class Mixture:
     ----------
     log_weights : (k,) array
     components : Family
+    engine : Engine
+        What computes; it travels with the parameters.
     """
 
     log_weights: Array
     components: Any
+    engine: Engine = NUMPY
 
     @property
     def weights(self) -> Array:
@@ -72,9 +72,25 @@ class Mixture:
         """Free parameters: the family's, and the weights but one."""
         return int(self.components.n_parameters) + len(self.log_weights) - 1
 
-    def fold(self) -> EStep:
+    @property
+    def rounding(self) -> float:
+        """The share of itself by which the log-likelihood may fall from rounding alone."""
+        return 1e-6 if self.engine.single else 1e-9
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the sums of a pass."""
+        return int(self.components.statistics_bytes + self.log_weights.nbytes)
+
+    def fold(self) -> Fold[MixtureStatistics]:
         """The E-step of one range of chunks, before its first chunk."""
-        return EStep(self)
+        if self.engine.device == "cpu":
+            return EStep(self)
+        return ArrayEStep(self.components, self.log_weights, self.engine.device, MixtureStatistics)
+
+    def array_kernel(self) -> ArrayKernel:
+        """The kernel of a device other than the CPU."""
+        return ArrayKernel(self.components, self.log_weights, namespace(self.engine.device))
 
     def log_joint(self, X: Array) -> Array:
         """log w_k + log p(x_n | k), (n, k)."""
@@ -85,7 +101,7 @@ class Mixture:
         components, collapsed = self.components.maximize(statistics.resp_sum, statistics.components)
         floor = np.finfo(np.float64).tiny
         weights = np.maximum(statistics.resp_sum / statistics.resp_sum.sum(), floor)
-        return type(self)(np.log(weights), components), tuple(collapsed)
+        return replace(self, log_weights=np.log(weights), components=components), tuple(collapsed)
 
 
 def responsibilities(
@@ -106,16 +122,43 @@ def responsibilities(
     return log_joint, largest + np.log(total)
 
 
+Softmax = Callable[[Array], tuple[Array, Array]]
+
+
+def softmax_of(engine: Engine, k: int, rows: int) -> Softmax:
+    """`responsibilities` as `engine` computes them, for blocks of at most `rows` rows.
+
+    What it returns stays as it is until the next call.
+    """
+    if engine.name == "numpy":
+        matters = np.empty(k * rows, dtype=bool)
+
+        def by_numpy(log_joint: Array) -> tuple[Array, Array]:
+            return responsibilities(log_joint, matters[: log_joint.size].reshape(log_joint.shape))
+
+        return by_numpy
+    from .families.simd import softmax
+
+    buffers = {np.dtype(t): np.empty((2, rows), t) for t in (np.float64, np.float32)}
+
+    def by_numba(log_joint: Array) -> tuple[Array, Array]:
+        log_prob, work = buffers[log_joint.dtype][:, : log_joint.shape[1]]
+        softmax(log_joint, NEGLIGIBLE, log_prob, work)
+        return log_joint, log_prob
+
+    return by_numba
+
+
 class EStep:
     """Sums a mixture's sufficient statistics over chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
-        self.kernel = mixture.components.kernel()
+        check_engine(mixture.engine)
+        self.kernel = mixture.components.kernel(mixture.engine)
         k = len(mixture.log_weights)
         self._log_weights = mixture.log_weights[:, None]
-        self._buffer = np.empty(k * self.kernel.block_rows)
-        self._matters = np.empty(k * self.kernel.block_rows, dtype=bool)
+        self._softmax = softmax_of(mixture.engine, k, self.kernel.block_rows)
         self._n_rows = 0
         self._weight = 0.0
         self._log_likelihood = 0.0
@@ -123,7 +166,6 @@ class EStep:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
-        k = len(self._log_weights)
         for rows in blocks(len(X), self.kernel.block_rows):
             block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
             self._n_rows += len(block)
@@ -134,9 +176,9 @@ class EStep:
             if b == 0:
                 continue
             self.kernel.load(block)
-            log_joint = self.kernel.log_prob(self._buffer[: k * b].reshape(k, b))
+            log_joint = self.kernel.log_prob()
             log_joint += self._log_weights
-            resp, log_prob = responsibilities(log_joint, self._matters[: k * b].reshape(k, b))
+            resp, log_prob = self._softmax(log_joint)
             if weight is None:
                 self._weight += b
             else:
@@ -144,8 +186,8 @@ class EStep:
                 log_prob *= weight
                 self._weight += float(weight.sum())
             self.kernel.accumulate(resp)
-            self._resp_sum += resp.sum(axis=1)
-            self._log_likelihood += float(log_prob.sum())
+            self._resp_sum += resp.sum(axis=1, dtype=np.float64)
+            self._log_likelihood += float(log_prob.sum(dtype=np.float64))
 
     def result(self) -> MixtureStatistics:
         """Sums over all chunks given so far."""
@@ -158,24 +200,26 @@ class EStep:
         )
 
 
-def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array]]:
+def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Softmax]]:
     """Blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
+
+    With each comes the function that turns it into responsibilities.
 
     Raises
     ------
     DataError
         A row holds NaN or infinity, for which there is no answer.
     """
-    k = len(mixture.log_weights)
-    kernel = mixture.components.kernel()
-    buffer = np.empty(k * kernel.block_rows)
+    check_engine(mixture.engine)
+    kernel = mixture.components.kernel(mixture.engine)
+    softmax = softmax_of(mixture.engine, len(mixture.log_weights), kernel.block_rows)
     for rows in blocks(len(X), kernel.block_rows):
         block = X[rows]
         _check_finite(block, rows.start)
         kernel.load(block)
-        log_joint = kernel.log_prob(buffer[: k * len(block)].reshape(k, len(block)))
+        log_joint = kernel.log_prob()
         log_joint += mixture.log_weights[:, None]
-        yield rows, log_joint
+        yield rows, log_joint, softmax
 
 
 def _check_finite(block: Array, start: int) -> None:
@@ -216,15 +260,18 @@ class Predict:
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Answers for the rows X (n, d), in the rows' order."""
+        if self.mixture.engine.device != "cpu":
+            _check_finite(X, 0)
+            return self.mixture.array_kernel().answers(X, self.answers)
         shapes = {"proba": (len(X), len(self.mixture.log_weights))}
         out: dict[str, Array] = {
             a: np.empty(shapes.get(a, (len(X),)), dtype=answer_dtype(a)) for a in self.answers
         }
-        for rows, log_joint in joint_blocks(self.mixture, X):
+        for rows, log_joint, softmax in joint_blocks(self.mixture, X):
             if "labels" in out:
                 out["labels"][rows] = log_joint.argmax(axis=0)
             if len(out) > 1 or "labels" not in out:
-                resp, log_prob = responsibilities(log_joint)
+                resp, log_prob = softmax(log_joint)
                 if "proba" in out:
                     out["proba"][rows] = resp.T
                 if "log_density" in out:
@@ -270,8 +317,12 @@ class ScoreFold:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d)."""
-        for _, log_joint in joint_blocks(self.mixture, X):
-            resp, log_prob = responsibilities(log_joint)
+        if self.mixture.engine.device != "cpu":
+            _check_finite(X, 0)
+            self._scores += Scores(len(X), *self.mixture.array_kernel().scores(X))
+            return
+        for _, log_joint, softmax in joint_blocks(self.mixture, X):
+            resp, log_prob = softmax(log_joint)
             self._scores += Scores(len(log_prob), float(log_prob.sum()), float(entr(resp).sum()))
 
     def result(self) -> Scores:

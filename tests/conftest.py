@@ -28,6 +28,15 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(params=["numpy", "numba"], scope="module")
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each engine in turn as the one that fits take."""
+    if request.param == "numba":
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    with dask.config.set({"dask_em.fast": request.param == "numba"}):
+        yield request.param
+
+
 @pytest.fixture(scope="session")
 def two_workers() -> Iterator[Client]:
     with start_cluster(2) as cluster, Client(cluster, set_as_default=False) as client:

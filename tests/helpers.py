@@ -16,6 +16,7 @@ from distributed import LocalCluster, WorkerPlugin
 from dask_em import sources
 from dask_em.backends.serial import SerialBackend
 from dask_em.em import Convergence, EMState, em
+from dask_em.estimators import engine_for
 from dask_em.families.covariance import STRUCTURES
 from dask_em.families.gaussian import Gaussian
 from dask_em.frame import Frame
@@ -94,9 +95,9 @@ def random_mixture(kind: str, k: int, d: int, rng: np.random.Generator) -> Mixtu
     """A mixture of unit width or so, in the frame of the data's own coordinates."""
     frame = Frame(np.zeros(d), np.ones(d))
     covariance = STRUCTURES[kind].from_precisions(random_precisions(kind, k, d, rng))
-    return Mixture(
-        np.log(rng.dirichlet(np.full(k, 5.0))), Gaussian(rng.normal(size=(k, d)), covariance, frame)
-    )
+    log_weights = np.log(rng.dirichlet(np.full(k, 5.0)))
+    components = Gaussian(rng.normal(size=(k, d)), covariance, frame)
+    return Mixture(log_weights, components, engine_for(np.float64))
 
 
 def mixture_of(
@@ -109,7 +110,8 @@ def mixture_of(
     frame = Frame.of_moments(X.mean(axis=0), covariance, structure.frame_kind)
     given = structure.from_precisions(precisions)
     components = Gaussian.from_data_coordinates(means, given, frame, ridge)
-    return Mixture(np.full(len(means), -np.log(len(means))), components)
+    log_weights = np.full(len(means), -np.log(len(means)))
+    return Mixture(log_weights, components, engine_for(np.float64))
 
 
 def add_up(

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from dask_em.families import Gaussian
-from dask_em.families.base import blocks
+from dask_em.families.base import NEGLIGIBLE, blocks
 from dask_em.families.covariance import STRUCTURES, symmetric_pairs
 from dask_em.families.gaussian import ALLOWED_LOSS, GaussianKernel, GaussianStatistics
 from dask_em.frame import Frame
-from dask_em.mixture import NEGLIGIBLE, Predict, responsibilities
+from dask_em.mixture import Predict, responsibilities
 
 EPS = np.finfo(float).eps
 
@@ -31,8 +31,7 @@ def evaluate(kernel: GaussianKernel, X: np.ndarray, resp: np.ndarray):
     log_prob = np.empty((len(X), resp.shape[1]))
     for rows in blocks(len(X), kernel.block_rows):
         kernel.load(X[rows])
-        out = np.empty((resp.shape[1], len(X[rows])))
-        log_prob[rows] = kernel.log_prob(out).T
+        log_prob[rows] = kernel.log_prob().T
         kernel.accumulate(np.ascontiguousarray(resp[rows].T))
     return log_prob, kernel.statistics()
 

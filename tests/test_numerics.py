@@ -19,7 +19,7 @@ from dask_em import GaussianMixture
 from dask_em.families.covariance import STRUCTURES
 from dask_em.families.gaussian import GaussianKernel
 
-pytestmark = pytest.mark.usefixtures("many_chunks", "synchronous")
+pytestmark = pytest.mark.usefixtures("engine", "many_chunks", "synchronous")
 
 N, D, K = 6000, 3, 3
 # Standard error of a variance from the N / K rows of a component, four times.
@@ -158,7 +158,9 @@ def test_forcing_features_on_a_tight_component_would_be_wrong(
 
     right = loss()
     forced = type(mixture.components)
-    monkeypatch.setattr(forced, "kernel", lambda self: GaussianKernel(self, features_allowed=True))
+    monkeypatch.setattr(
+        forced, "kernel", lambda self, engine: GaussianKernel(self, features_allowed=True)
+    )
     monkeypatch.setattr(GaussianKernel, "_sparse", lambda self, resp: False)
     assert right < 1e-8
     assert not loss() < 1e4 * right

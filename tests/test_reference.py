@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from dask_em import GaussianMixture
 
-pytestmark = pytest.mark.usefixtures("many_chunks")
+pytestmark = pytest.mark.usefixtures("engine", "many_chunks")
 
 N, D, K = 1201, 4, 3
 X, LABELS, MEANS = blobs(N, D, K, seed=1, apart=1.5)

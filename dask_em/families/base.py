@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, Self
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, Self
 
 from ..statistics import Additive, Array
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes the E-step: chosen where the fit starts, the same on every worker.
+
+    Two engines agree to rounding, not in their bits, so a worker that lacks the one
+    that was chosen must fail rather than take another.
+
+    Attributes
+    ----------
+    name : {"numpy", "numba"}
+        NumPy and BLAS, or the loops that the extra `fast` compiles.
+    single : bool
+        Whether products may be made in float32 where the family's bound allows.
+    device : "cpu", "cuda" or namespace
+        As `families.arrays.resolve_device` returns it. Anything but "cpu" takes the
+        array kernel, whatever `name` says.
+    """
+
+    name: Literal["numpy", "numba"] = "numpy"
+    single: bool = False
+    device: Any = "cpu"
+
+
+NUMPY = Engine()
+
+# A responsibility below e^-60 adds less than one rounding error to any sum over
+# fewer than 1e10 rows. It is set to exactly zero, so that its rows can be skipped.
+NEGLIGIBLE = -60.0
 
 
 class Kernel(Protocol):
@@ -20,8 +52,8 @@ class Kernel(Protocol):
     def load(self, X: Array) -> None:
         """Take the rows X (b, d), b <= `block_rows`, as the current block."""
 
-    def log_prob(self, out: Array) -> Array:
-        """Write log p(x | component) of the current block into `out` (k, b)."""
+    def log_prob(self) -> Array:
+        """log p(x | component) of the current block (k, b), for the caller to overwrite."""
 
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sufficient statistics under `resp` (k, b)."""
@@ -50,7 +82,7 @@ class Family(Protocol):
             The components that were kept.
         """
 
-    def kernel(self) -> Kernel:
+    def kernel(self, engine: Engine = NUMPY) -> Kernel:
         """A kernel with sums of zero."""
 
     @property
@@ -61,8 +93,21 @@ class Family(Protocol):
     def n_parameters(self) -> int:
         """Free parameters, the mixing weights not counted."""
 
+    @property
+    def statistics_bytes(self) -> int:
+        """Bytes of the sufficient statistics of any number of rows."""
+
 
 def blocks(n: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` rows that cover `n` rows."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def check_engine(engine: Engine) -> None:
+    """Raise `ImportError` where this process lacks what `engine` needs."""
+    if engine.name == "numba" and find_spec("numba") is None:
+        raise ImportError(
+            "the fit was started with Numba, and this process has none: pip install "
+            "'dask-em[fast]' on every worker, or set dask_em.fast to false where the fit starts"
+        )

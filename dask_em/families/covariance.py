@@ -93,6 +93,10 @@ class Covariance(ABC):
     shared_scatter: ClassVar[bool] = False
     """Whether all components share one scatter, which then is no sum of features."""
 
+    def __getstate__(self) -> dict[str, Array]:
+        # What is cached can be made again, and may be as large as the factors.
+        return {"factor": self.factor}
+
     # -- what the E-step needs -------------------------------------------------
 
     @staticmethod
@@ -243,6 +247,10 @@ class Full(Covariance):
     @staticmethod
     def n_features(d: int) -> int:
         return d + d * (d + 1) // 2
+
+    @staticmethod
+    def pairs(d: int) -> tuple[Array, Array]:
+        return symmetric_pairs(d)
 
     def natural(self, means: Array) -> Array:
         d = means.shape[1]
@@ -553,6 +561,10 @@ class Diagonal(Uncorrelated):
         whole = (np.isfinite(variance) & (variance > 0)).all(1)
         factor = np.where(whole[:, None], np.sqrt(np.where(variance > 0, variance, 1)), self.factor)
         return type(self)(factor), np.flatnonzero(~whole).tolist()
+
+    @staticmethod
+    def pairs(d: int) -> tuple[Array, Array]:
+        return np.arange(d), np.arange(d)
 
     def scaled(self, scale: Array) -> Self:
         return type(self)(self.factor * scale)

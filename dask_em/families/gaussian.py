@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..frame import Frame
 from ..statistics import Additive, Array
-from .base import blocks
+from .base import NUMPY, Engine, Kernel, blocks
 from .covariance import Covariance
 
 # The features kernel loses about eps * amplification of a covariance's digits
@@ -31,6 +31,12 @@ GATHERED = 2**15
 # multiply-add of a product, to make one feature and copy it into both products, to
 # gather one number, and to call on one component.
 MULTIPLY, FEATURE, GATHER, CALL = 0.045, 1.0, 8.0, 40_000.0
+# The share of a component's width that float32 may lose of a deviation.
+SINGLE_LOSS = 1e-5
+# The compiled loops go by features up to this many columns, if there are components enough
+# to share what it takes to make the features (measured for d 1..24, k 1..64 where every
+# responsibility counts).
+FEW_COLUMNS = 16
 # A component with less than this much data has no rows.
 EMPTY = 1e-12
 
@@ -83,13 +89,20 @@ class Gaussian:
         k, d = self.means.shape
         return int(k * d + self.covariance.n_parameters(k, d))
 
+    @property
+    def statistics_bytes(self) -> int:
+        """Bytes of the sufficient statistics of any number of rows."""
+        k, d = self.means.shape
+        # Nobody writes these zeros, so they take no memory.
+        return GaussianStatistics(np.zeros((k, d)), self.covariance.zeros(k, d)).nbytes
+
     def log_prob(self, X: Array) -> Array:
         """log N(x_n; mu_k, Sigma_k), (n, k), in units of the data."""
         kernel = self.kernel()
         out = np.empty((len(X), self.n_components))
         for rows in blocks(len(X), kernel.block_rows):
             kernel.load(X[rows])
-            kernel.log_prob(out[rows].T)
+            out[rows] = kernel.log_prob().T
         return out
 
     def sufficient_statistics(self, X: Array, resp: Array) -> GaussianStatistics:
@@ -98,7 +111,9 @@ class Gaussian:
         for rows in blocks(len(X), kernel.block_rows):
             kernel.load(X[rows])
             kernel.accumulate(np.ascontiguousarray(resp[rows].T))
-        return kernel.statistics()
+        statistics = kernel.statistics()
+        assert isinstance(statistics, GaussianStatistics)
+        return statistics
 
     def maximize(
         self, resp_sum: Array, statistics: GaussianStatistics
@@ -147,10 +162,31 @@ class Gaussian:
         # `not (x > limit)` would call NaN safe.
         return bool(np.finfo(np.float64).eps * self.amplification <= ALLOWED_LOSS)
 
-    def kernel(self) -> GaussianKernel:
-        """A kernel of zero sums: by features where that is safe and fits in cache."""
+    @property
+    def single_is_safe(self) -> bool:
+        """Whether float32 keeps what deviations are made of below `SINGLE_LOSS` of a width."""
+        eps = np.finfo(np.float32).eps
+        return bool(eps * np.sqrt(self.amplification) <= SINGLE_LOSS)
+
+    def kernel(self, engine: Engine = NUMPY) -> Kernel:
+        """A kernel of zero sums: of the ways that are safe, the one that costs least."""
+        if engine.name == "numba" and self.covariance.kind in ("full", "diag"):
+            return self._compiled_kernel(engine)
         fits = LEAST_ROWS * self.covariance.n_features(self.n_features) <= CACHED
         return GaussianKernel(self, features_allowed=fits and self.features_are_safe)
+
+    def _compiled_kernel(self, engine: Engine) -> Kernel:
+        from .fused import CentredKernel, FeaturesKernel
+
+        if self.covariance.kind == "diag":
+            if self.features_are_safe:
+                return FeaturesKernel(self)
+            return GaussianKernel(self, features_allowed=False)
+        if engine.single and self.single_is_safe:
+            return CentredKernel(self, np.float32)
+        k, d = self.means.shape
+        cheaper = d <= FEW_COLUMNS and 2 * k > d + 2
+        return FeaturesKernel(self) if cheaper and self.features_are_safe else CentredKernel(self)
 
     # -- between the frame and the data ----------------------------------------------
 
@@ -203,6 +239,7 @@ class GaussianKernel:
         self.block_rows = b = block_rows(widest)
 
         self._rows = 0
+        self._out = np.empty(k * b)
         self._phi = np.empty((1 + (n_features if features_allowed else d), b))
         self._phi[0] = 1.0
         self._work = np.empty((work_rows, b))
@@ -235,9 +272,10 @@ class GaussianKernel:
         if self.by_features:
             self.structure.features(Z, self._phi[1:, :b], self._work[:, :b])
 
-    def log_prob(self, out: Array) -> Array:
-        """log N(x; mu_k, Sigma_k) in the units of the data, into `out` (k, b)."""
-        b = self._rows
+    def log_prob(self) -> Array:
+        """log N(x; mu_k, Sigma_k) of the current block in the units of the data, (k, b)."""
+        k, b = self.gaussian.n_components, self._rows
+        out = self._out[: k * b].reshape(k, b)
         if self.by_features:
             np.matmul(self._theta, self._phi[:, :b], out=out)
         else:

@@ -1,0 +1,663 @@
+"""Loops of the Gaussian E-step compiled by Numba, at the rate of a matrix product.
+
+Every flop here is in one loop, `_multiply_add`: a tile of 4 x 3 vector registers
+accumulates an outer product, 12 fused multiply-adds for 7 loads, which keeps both
+multiply-add units of a core busy (Goto and van de Geijn, Anatomy of High-Performance
+Matrix Multiplication, 2008). Numba's own vectorizer does not find such tiles, so they are
+emitted as LLVM vector instructions by intrinsics; the loops around them are plain Numba.
+
+All arrays are C-contiguous; offsets and strides count numbers, not bytes. The order of
+additions is fixed by the shapes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..statistics import Array
+
+# Rows and vectors of a tile: 12 accumulators of the 16 registers that AVX2 has.
+TILE_ROWS, TILE_VECTORS = 4, 3
+REGISTER_BYTES = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 32
+
+_I64 = ir.IntType(64)
+_JIT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+def lanes(dtype: Any) -> int:
+    """Numbers of a vector register."""
+    return int(REGISTER_BYTES // np.dtype(dtype).itemsize)
+
+
+def tile_columns(dtype: Any) -> int:
+    """Columns of a tile of `_multiply_add`."""
+    return TILE_VECTORS * lanes(dtype)
+
+
+# -- LLVM building blocks ------------------------------------------------------------
+
+
+def _vector_type(context: Any, array_type: Any) -> ir.VectorType:
+    scalar = context.get_data_type(array_type.dtype)
+    return ir.VectorType(scalar, REGISTER_BYTES * 8 // array_type.dtype.bitwidth)
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def _at(builder: Any, pointer: Any, index: Any) -> Any:
+    return builder.gep(pointer, [ir.Constant(_I64, index) if isinstance(index, int) else index])
+
+
+def _load(builder: Any, pointer: Any, vector: ir.VectorType) -> Any:
+    loaded = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    loaded.align = 4
+    return loaded
+
+
+def _store(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = 4
+
+
+def _splat(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(one, undefined, mask)
+
+
+def _zero(vector: ir.VectorType) -> Any:
+    return ir.Constant(vector, [0.0] * vector.count)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once."""
+    t = a.type
+    name = f"llvm.fma.v{t.count}{'f64' if t.element == ir.DoubleType() else 'f32'}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(t, [t] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def _tile(builder: Any, vector: ir.VectorType, n_vectors: int) -> list[list[Any]]:
+    """Accumulators, which LLVM keeps in registers."""
+    return [
+        [cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(TILE_ROWS)
+    ]
+
+
+def _multiply_add(
+    builder: Any, tile: list[list[Any]], A: Any, stride_a: Any, B: Any, stride_b: Any, n: Any
+) -> None:
+    """tile[i][v] += sum_t A[t, i] * B[t, v], t = 0..n-1; A one number, B a vector each."""
+    vector = tile[0][0].type.pointee
+    with cgutils.for_range(builder, n) as loop:
+        a = _at(builder, A, builder.mul(loop.index, stride_a))
+        b = _at(builder, B, builder.mul(loop.index, stride_b))
+        rows = [
+            _load(builder, _at(builder, b, v * vector.count), vector) for v in range(len(tile[0]))
+        ]
+        for i, accumulators in enumerate(tile):
+            factor = _splat(builder, builder.load(_at(builder, a, i)), vector)
+            for accumulator, row in zip(accumulators, rows, strict=True):
+                builder.store(_fma(builder, factor, row, builder.load(accumulator)), accumulator)
+
+
+def _add_double(builder: Any, pointer: Any, value: Any) -> None:
+    """Add a vector to the doubles at `pointer`."""
+    doubles = ir.VectorType(ir.DoubleType(), value.type.count)
+    if value.type.element != ir.DoubleType():
+        value = builder.fpext(value, doubles)
+    _store(builder, builder.fadd(_load(builder, pointer, doubles), value), pointer)
+
+
+# -- tiles ---------------------------------------------------------------------------
+
+
+@intrinsic
+def _subtract_squares(
+    typing: Any, W: Any, w: Any, Z: Any, z: Any, n: Any, m: Any, m0: Any, out: Any, o: Any
+) -> Any:
+    """out[r] -= sum_i (sum_j W[j, i] Z[j, r] - m[i])^2 for a tile of 4 i and 3 vectors of r."""
+    i = types.intp
+    signature = types.void(W, i, Z, i, i, m, i, out, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[0])
+        W_, Z_, m_, out_ = (
+            _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 5, 7)
+        )
+        tile = _tile(builder, vector, TILE_VECTORS)
+        for row, accumulators in enumerate(tile):
+            start = _splat(builder, builder.load(_at(builder, m_, row)), vector)
+            for accumulator in accumulators:
+                builder.store(start, accumulator)
+        columns = ir.Constant(_I64, TILE_VECTORS * vector.count)
+        _multiply_add(builder, tile, W_, ir.Constant(_I64, TILE_ROWS), Z_, columns, args[4])
+        for v in range(TILE_VECTORS):
+            pointer = _at(builder, out_, v * vector.count)
+            total = _load(builder, pointer, vector)
+            for accumulators in tile:
+                y = builder.load(accumulators[v])
+                total = _fma(builder, builder.fneg(y), y, total)
+            _store(builder, total, pointer)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _product(
+    typing: Any, A: Any, a: Any, B: Any, b: Any, stride: Any, n: Any, out: Any, o: Any, by: Any
+) -> Any:
+    """out[i, r] = sum_t A[t, i] B[t, r] for a tile of 4 i and 3 vectors of r."""
+    i = types.intp
+    signature = types.void(A, i, B, i, i, i, out, i, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[0])
+        A_, B_, out_ = (
+            _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 6)
+        )
+        tile = _tile(builder, vector, TILE_VECTORS)
+        for accumulators in tile:
+            for accumulator in accumulators:
+                builder.store(_zero(vector), accumulator)
+        _multiply_add(builder, tile, A_, ir.Constant(_I64, TILE_ROWS), B_, args[4], args[5])
+        for row, accumulators in enumerate(tile):
+            start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[8]))
+            for v, accumulator in enumerate(accumulators):
+                pointer = _at(builder, start, v * vector.count)
+                _store(builder, builder.load(accumulator), pointer)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _add_outer(n_vectors: int) -> Any:
+    @intrinsic
+    def add_outer(
+        typing: Any, D: Any, i0: Any, j0: Any, stride: Any, n: Any, S: Any, s: Any, by: Any
+    ) -> Any:
+        """S[i, j] += sum_t D[t, i0 + i] D[t, j0 + j] for a tile of 4 i and some vectors of j."""
+        i = types.intp
+        signature = types.void(D, i, i, i, i, S, i, i)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = _vector_type(context, sig.args[0])
+            A_, B_ = (_pointer(context, builder, sig.args[0], args[0], args[j]) for j in (1, 2))
+            S_ = _pointer(context, builder, sig.args[5], args[5], args[6])
+            tile = _tile(builder, vector, n_vectors)
+            for accumulators in tile:
+                for accumulator in accumulators:
+                    builder.store(_zero(vector), accumulator)
+            _multiply_add(builder, tile, A_, args[3], B_, args[3], args[4])
+            for row, accumulators in enumerate(tile):
+                start = _at(builder, S_, builder.mul(ir.Constant(_I64, row), args[7]))
+                for v, accumulator in enumerate(accumulators):
+                    pointer = _at(builder, start, v * vector.count)
+                    _add_double(builder, pointer, builder.load(accumulator))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return add_outer
+
+
+_add_outer_1, _add_outer_2, _add_outer_3 = (_add_outer(n) for n in (1, 2, 3))
+
+
+@intrinsic
+def _add_inner(
+    typing: Any, R: Any, r: Any, by_r: Any, P: Any, p: Any, by_p: Any, n: Any, S: Any, s: Any,
+    by_s: Any,
+) -> Any:  # fmt: skip
+    """S[i, f, lane] += sum_t R[i, t, lane] P[f, t, lane] for a tile of 4 i and 3 f."""
+    i = types.intp
+    signature = types.void(R, i, i, P, i, i, i, S, i, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[0])
+        R_ = _pointer(context, builder, sig.args[0], args[0], args[1])
+        P_ = _pointer(context, builder, sig.args[3], args[3], args[4])
+        S_ = _pointer(context, builder, sig.args[7], args[7], args[8])
+        tile = _tile(builder, vector, TILE_VECTORS)
+        for accumulators in tile:
+            for accumulator in accumulators:
+                builder.store(_zero(vector), accumulator)
+        with cgutils.for_range(builder, args[6]) as loop:
+            offset = builder.mul(loop.index, ir.Constant(_I64, vector.count))
+
+            def row(pointer: Any, number: int, by: Any) -> Any:
+                start = _at(builder, pointer, builder.mul(ir.Constant(_I64, number), by))
+                return _load(builder, _at(builder, start, offset), vector)
+
+            features = [row(P_, f, args[5]) for f in range(TILE_VECTORS)]
+            for number, accumulators in enumerate(tile):
+                factor = row(R_, number, args[2])
+                for accumulator, feature in zip(accumulators, features, strict=True):
+                    total = _fma(builder, factor, feature, builder.load(accumulator))
+                    builder.store(total, accumulator)
+        for number, accumulators in enumerate(tile):
+            start = _at(builder, S_, builder.mul(ir.Constant(_I64, number), args[9]))
+            for f, accumulator in enumerate(accumulators):
+                pointer = _at(builder, start, f * vector.count)
+                _add_double(builder, pointer, builder.load(accumulator))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _products_of_pairs(
+    typing: Any, Z: Any, z: Any, left: Any, right: Any, n: Any, d: Any, phi: Any, p: Any, by: Any
+) -> Any:
+    """phi[1 + j] = Z[j] and phi[1 + d + i] = Z[left[i]] Z[right[i]] for one tile of rows."""
+    i = types.intp
+    signature = types.void(Z, i, left, right, i, i, phi, i, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[0])
+        zero, width = ir.Constant(_I64, 0), ir.Constant(_I64, TILE_VECTORS * vector.count)
+        Z_ = _pointer(context, builder, sig.args[0], args[0], args[1])
+        left_, right_ = (_pointer(context, builder, sig.args[j], args[j], zero) for j in (2, 3))
+        phi_ = _at(builder, _pointer(context, builder, sig.args[6], args[6], args[7]), args[8])
+
+        def row(index: Any) -> list[Any]:
+            start = _at(builder, Z_, builder.mul(index, width))
+            return [
+                _load(builder, _at(builder, start, v * vector.count), vector)
+                for v in range(TILE_VECTORS)
+            ]
+
+        def put(values: list[Any], index: Any) -> None:
+            start = _at(builder, phi_, builder.mul(index, args[8]))
+            for v, value in enumerate(values):
+                _store(builder, value, _at(builder, start, v * vector.count))
+
+        with cgutils.for_range(builder, args[5]) as loop:
+            put(row(loop.index), loop.index)
+        with cgutils.for_range(builder, args[4]) as loop:
+            a = row(builder.load(_at(builder, left_, loop.index)))
+            b = row(builder.load(_at(builder, right_, loop.index)))
+            products = [builder.fmul(x, y) for x, y in zip(a, b, strict=True)]
+            put(products, builder.add(args[5], loop.index))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _deviations(
+    typing: Any, Z: Any, rows: Any, roots: Any, t0: Any, n: Any, mean: Any, m: Any, D: Any,
+    first: Any, width: Any,
+) -> Any:  # fmt: skip
+    """D[t] = roots[t] (Z[rows[t]] - mean) and first += roots[t] D[t]; rows holds offsets."""
+    i = types.intp
+    signature = types.void(Z, rows, roots, i, i, mean, i, D, first, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[0])
+        zero = ir.Constant(_I64, 0)
+        Z_, D_, first_ = (_pointer(context, builder, sig.args[j], args[j], zero) for j in (0, 7, 8))
+        rows_, roots_ = (_pointer(context, builder, sig.args[j], args[j], args[3]) for j in (1, 2))
+        mean_ = _pointer(context, builder, sig.args[5], args[5], args[6])
+        sums = [cgutils.alloca_once(builder, vector) for _ in range(2)]
+        size = ir.Constant(_I64, vector.count)
+
+        def together(first_unit: Any, n_units: int) -> None:
+            """One sweep over the rows for one or two vectors of columns."""
+            offsets = [
+                builder.mul(builder.add(first_unit, ir.Constant(_I64, u)), size)
+                for u in range(n_units)
+            ]
+            centres = [_load(builder, _at(builder, mean_, o), vector) for o in offsets]
+            for total, o in zip(sums, offsets, strict=False):
+                builder.store(_load(builder, _at(builder, first_, o), vector), total)
+            with cgutils.for_range(builder, args[4]) as loop:
+                start = _at(builder, Z_, builder.load(_at(builder, rows_, loop.index)))
+                root = _splat(builder, builder.load(_at(builder, roots_, loop.index)), vector)
+                row = _at(builder, D_, builder.mul(loop.index, args[9]))
+                for centre, total, o in zip(centres, sums, offsets, strict=False):
+                    z = _load(builder, _at(builder, start, o), vector)
+                    deviation = builder.fmul(root, builder.fsub(z, centre))
+                    _store(builder, deviation, _at(builder, row, o))
+                    builder.store(_fma(builder, root, deviation, builder.load(total)), total)
+            for total, o in zip(sums, offsets, strict=False):
+                _store(builder, builder.load(total), _at(builder, first_, o))
+
+        n_units = builder.udiv(args[9], size)
+        two, zero = ir.Constant(_I64, 2), ir.Constant(_I64, 0)
+        with cgutils.for_range(builder, builder.udiv(n_units, two)) as pair:
+            together(builder.mul(pair.index, two), 2)
+        odd = builder.icmp_unsigned("!=", builder.urem(n_units, two), zero)
+        with builder.if_then(odd):
+            together(builder.sub(n_units, ir.Constant(_I64, 1)), 1)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def _times_power_of_two(typing: Any, value: Any, shifted: Any) -> Any:
+    """Value times 2^n, where the last bits of the float `shifted` hold n."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = ir.IntType(sig.return_type.bitwidth)
+        mantissa = ir.Constant(bits, 52 if bits.width == 64 else 23)
+        exponent = builder.shl(builder.bitcast(args[1], bits), mantissa)
+        return builder.bitcast(builder.add(builder.bitcast(args[0], bits), exponent), args[0].type)
+
+    return value(value, shifted), codegen
+
+
+# -- the loops around them -----------------------------------------------------------
+
+
+@njit(**_JIT)
+def place(shifted: Array, inverse: Array, Z: Array, columns: Array) -> None:
+    """Scale rows and lay them out twice.
+
+    Parameters
+    ----------
+    shifted : (b, d) array
+    inverse : (d,) array
+    Z : (B, D) array
+        Rows, B >= b and D >= d; what is beyond them stays as it is.
+    columns : (n_tiles, d, tile_columns) array
+        The same by columns, in tiles of rows; all of it is written.
+    """
+    b, d = shifted.shape
+    n_tiles, _, width = columns.shape
+    for r in range(b):
+        for j in range(d):
+            Z[r, j] = shifted[r, j] * inverse[j]
+    for t in range(n_tiles):
+        for j in range(d):
+            for c in range(width):
+                r = t * width + c
+                columns[t, j, c] = Z[r, j] if r < b else 0
+
+
+@njit(**_JIT)
+def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out: Array) -> None:
+    """Constant minus squared distance: out[k, r] = constant[k] - |W_k z_r - m_k|^2.
+
+    Parameters
+    ----------
+    W : (k, size) array
+        Lower triangular matrices, four rows at a time, each transposed (`pack_lower`).
+    m : (k, D) array
+        Minus the images of the means, D a multiple of four.
+    columns : (n_tiles, d, tile_columns) array
+        The rows z, by columns.
+    constant : (k,) array
+    out : (k, n_tiles * tile_columns) array
+    """
+    n_tiles, d, width = columns.shape
+    n_components, padded = m.shape
+    for k in range(n_components):
+        out[k, :] = constant[k]
+        for t in range(n_tiles):
+            w = k * W.shape[1]
+            for i in range(0, padded, TILE_ROWS):
+                n = min(i + TILE_ROWS, d)
+                _subtract_squares(
+                    W, w, columns, t * d * width, n, m, k * padded + i, out,
+                    k * out.shape[1] + t * width,
+                )  # fmt: skip
+                w += n * TILE_ROWS
+
+
+@njit(**_JIT)
+def add_scatter(
+    Z: Array, means: Array, resp: Array, rows: Array, roots: Array, D: Array, sums: Array,
+    first: Array, scatter: Array,
+) -> None:  # fmt: skip
+    """Add the sums about each mean over the rows whose responsibility is not zero.
+
+    Parameters
+    ----------
+    Z : (B, D) array
+    means : (k, D) array
+    resp : (k, b) array
+    rows, roots, D, sums : (B,) int64, (B,), (n, D), (D,) arrays
+        Work; n rows are gathered at a time.
+    first : (k, D) float64 array
+        sum_n r_nk (z_n - mu_k) is added to it.
+    scatter : (k, D, D) float64 array
+        sum_n r_nk (z_n - mu_k)(z_n - mu_k)^T is added to it, in the lower triangle.
+    """
+    n_components, width = means.shape
+    vector = REGISTER_BYTES // Z.itemsize
+    for k in range(n_components):
+        n = 0
+        for r in range(resp.shape[1]):
+            rows[n] = r * width
+            roots[n] = resp[k, r]
+            n += resp[k, r] != 0
+        for t in range(n):
+            roots[t] = math.sqrt(roots[t])
+        sums[:] = 0
+        for start in range(0, n, D.shape[0]):
+            size = min(D.shape[0], n - start)
+            _deviations(Z, rows, roots, start, size, means, k * width, D, sums, width)
+            for i in range(0, width, TILE_ROWS):
+                left = (i + TILE_ROWS + vector - 1) // vector
+                s = (k * width + i) * width
+                j = 0
+                while left > 0:
+                    if left == 3 or left > 4:
+                        _add_outer_3(D, i, j, width, size, scatter, s + j, width)
+                        left -= 3
+                        j += 3 * vector
+                    elif left == 1:
+                        _add_outer_1(D, i, j, width, size, scatter, s + j, width)
+                        left -= 1
+                        j += vector
+                    else:
+                        _add_outer_2(D, i, j, width, size, scatter, s + j, width)
+                        left -= 2
+                        j += 2 * vector
+        for j in range(width):
+            first[k, j] += sums[j]
+
+
+@njit(**_JIT)
+def _make_features(
+    columns: Array, first: int, n: int, left: Array, right: Array, phi: Array
+) -> None:
+    """Rows of phi: one, the columns, and the products of the pairs, for n tiles of rows."""
+    d, width = columns.shape[1:]
+    phi[0, :] = 1
+    for i in range(n):
+        _products_of_pairs(
+            columns, (first + i) * d * width, left, right, len(left), d, phi, i * width,
+            phi.shape[1],
+        )  # fmt: skip
+
+
+@njit(**_JIT)
+def linear(theta: Array, columns: Array, left: Array, right: Array, phi: Array, out: Array) -> None:
+    """out[k, r] = theta_k . (1, z_r, products of pairs of z_r).
+
+    Parameters
+    ----------
+    theta : (k / 4, F, 4) array
+        Coefficients, k a multiple of four.
+    columns : (n_tiles, d, tile_columns) array
+    left, right : (pairs,) int64 arrays
+    phi : (>= F, size) array
+        Work, `size` a multiple of tile_columns.
+    out : (k, n_tiles * tile_columns) array
+    """
+    n_tiles, _, width = columns.shape
+    groups, n_features, _ = theta.shape
+    step = phi.shape[1] // width
+    for first in range(0, n_tiles, step):
+        n = min(step, n_tiles - first)
+        _make_features(columns, first, n, left, right, phi)
+        for i in range(n):
+            for g in range(groups):
+                _product(
+                    theta, g * n_features * TILE_ROWS, phi, i * width, phi.shape[1], n_features,
+                    out, g * TILE_ROWS * out.shape[1] + (first + i) * width, out.shape[1],
+                )  # fmt: skip
+
+
+@njit(**_JIT)
+def add_moments(
+    resp: Array, columns: Array, left: Array, right: Array, phi: Array, sums: Array
+) -> None:
+    """sums[k, f] += sum_r resp[k, r] phi_f(r), one partial sum for each lane of a vector.
+
+    Parameters
+    ----------
+    resp : (k, n_tiles * tile_columns) array
+        k a multiple of four; zero where there is no component or no row.
+    columns, left, right, phi
+        As in `linear`.
+    sums : (k, F, lanes) float64 array
+        F a multiple of three, the rows of phi.
+    """
+    n_tiles, _, width = columns.shape
+    n_components, n_features, vector = sums.shape
+    step = phi.shape[1] // width
+    for first in range(0, n_tiles, step):
+        n = min(step, n_tiles - first)
+        _make_features(columns, first, n, left, right, phi)
+        for k in range(0, n_components, TILE_ROWS):
+            for f in range(0, n_features, TILE_VECTORS):
+                _add_inner(
+                    resp, k * resp.shape[1] + first * width, resp.shape[1], phi,
+                    f * phi.shape[1], phi.shape[1], n * TILE_VECTORS, sums,
+                    (k * n_features + f) * vector, n_features * vector,
+                )  # fmt: skip
+
+
+@intrinsic
+def _mantissa_exponent(typing: Any, x: Any) -> Any:
+    """The m of [1, 2) and the whole n of x = m 2^n, both float64, for a normal x > 0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        double = ir.DoubleType()
+        bits = builder.bitcast(args[0], _I64)
+        fraction = builder.and_(bits, ir.Constant(_I64, 2**52 - 1))
+        mantissa = builder.or_(fraction, ir.Constant(_I64, 1023 << 52))
+        # The bits of an integer below 2^52 are those of 2^52 plus it.
+        exponent = builder.or_(
+            builder.lshr(bits, ir.Constant(_I64, 52)), ir.Constant(_I64, (1023 + 52) << 52)
+        )
+        n = builder.fsub(builder.bitcast(exponent, double), ir.Constant(double, 2.0**52 + 1023))
+        pair = [builder.bitcast(mantissa, double), n]
+        return context.make_tuple(builder, sig.return_type, pair)
+
+    return types.UniTuple(types.float64, 2)(types.float64), codegen
+
+
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_FUSED: dict[str, Any] = {"inline": "always", "error_model": "numpy", "fastmath": {"contract"}}
+
+
+@njit(**_FUSED)
+def _log(x: Any) -> Any:
+    """Logarithm of a normal x > 0: n log 2 + 2 artanh((m - 1) / (m + 1)), to 2 ulp."""
+    m, n = _mantissa_exponent(x)
+    large = m > math.sqrt(2)
+    m = 0.5 * m if large else m
+    n = n + 1.0 if large else n
+    s = (m - 1.0) / (m + 1.0)
+    z = s * s
+    z2 = z * z
+    z4 = z2 * z2
+    low = (1 / 3 + z * (1 / 5)) + (1 / 7 + z * (1 / 9)) * z2
+    middle = (1 / 11 + z * (1 / 13)) + (1 / 15 + z * (1 / 17)) * z2
+    high = (1 / 19 + z * (1 / 21)) + z2 * (1 / 23)
+    tail = low + middle * z4 + high * (z4 * z4)
+    return n * _LN2_HIGH + (2 * s + (2 * s * z * tail + n * _LN2_LOW))
+
+
+def _make_exp(dtype: Any, high: float, low: float) -> Any:
+    """exp for one dtype; log 2 = high + low, where n * high is exact."""
+    number = np.dtype(dtype).type
+    # Adding this leaves the nearest integer in the last bits.
+    to_integer = number(1.5 * 2.0 ** np.finfo(dtype).nmant)
+    per_log2 = number(1 / math.log(2))
+    ln2_high, ln2_low = number(high), number(low)
+    c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = (
+        number(1 / math.factorial(j)) for j in range(14)
+    )
+    # Taylor's polynomial within log(2)/2 of zero: degree 13 in float64, 7 in float32.
+    long = number is np.float64
+
+    @njit(**_FUSED)
+    def exp(x: Any) -> Any:
+        """e^x, x between -87 and 0: a polynomial times 2^n, to 2 ulp."""
+        shifted = x * per_log2 + to_integer
+        n = shifted - to_integer
+        r = (x - n * ln2_high) - n * ln2_low
+        r2 = r * r
+        r4 = r2 * r2
+        # Estrin's scheme: a chain of multiply-adds would wait for itself.
+        p = ((c0 + c1 * r) + (c2 + c3 * r) * r2) + ((c4 + c5 * r) + (c6 + c7 * r) * r2) * r4
+        if long:
+            tail = ((c8 + c9 * r) + (c10 + c11 * r) * r2) + (c12 + c13 * r) * r4
+            p = p + tail * (r4 * r4)
+        return _times_power_of_two(p, shifted)
+
+    return exp
+
+
+def _make_softmax(dtype: Any, exp: Any) -> Any:
+    """The loop of `softmax` for one dtype."""
+    number = np.dtype(dtype).type
+    zero, one = number(0), number(1)
+
+    @njit(fastmath={"contract", "nsz"}, **_JIT)
+    def softmax(log_joint: Array, negligible: Any, log_prob: Array, total: Array) -> None:
+        n_components, b = log_joint.shape
+        for r in range(b):
+            log_prob[r] = log_joint[0, r]
+            total[r] = zero
+        for k in range(1, n_components):
+            for r in range(b):
+                # NaN stays: it must be seen, not replaced.
+                below = log_joint[k, r] <= log_prob[r]
+                log_prob[r] = log_prob[r] if below else log_joint[k, r]
+        for k in range(n_components):
+            for r in range(b):
+                x = log_joint[k, r] - log_prob[r]
+                e = exp(max(x, negligible))
+                e = zero if x < negligible else e
+                log_joint[k, r] = e
+                total[r] += e
+        for r in range(b):
+            log_prob[r] += number(_log(np.float64(total[r])))
+            total[r] = one / total[r]
+        for k in range(n_components):
+            for r in range(b):
+                log_joint[k, r] *= total[r]
+
+    return softmax
+
+
+_softmax64 = _make_softmax(np.float64, _make_exp(np.float64, _LN2_HIGH, _LN2_LOW))
+_softmax32 = _make_softmax(np.float32, _make_exp(np.float32, 0.693359375, -2.12194440e-4))
+
+
+def softmax(log_joint: Array, negligible: float, log_prob: Array, work: Array) -> None:
+    """Turn log_joint (k, b) into responsibilities in place and write log p(x) (b,).
+
+    What is below the largest by more than `negligible` becomes exactly zero. `work` is (b,).
+    """
+    loop = _softmax64 if log_joint.dtype == np.float64 else _softmax32
+    loop(log_joint, log_joint.dtype.type(negligible), log_prob, work)

@@ -1,0 +1,199 @@
+"""The compiled kernels of the extra `fast`, against long double, SciPy and the NumPy kernel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import dask
+import numpy as np
+import pytest
+from helpers import add_up, assert_sums_close, blobs, mixture_of, precisions_like, random_mixture
+from hypothesis import given
+from hypothesis import strategies as st
+from test_kernels import draw_resp, evaluate, exact_statistics
+
+from dask_em import GaussianMixture
+from dask_em.families.base import NEGLIGIBLE, Engine
+from dask_em.families.gaussian import ALLOWED_LOSS, SINGLE_LOSS, GaussianKernel
+from dask_em.mixture import Mixture, Predict, Score, responsibilities, softmax_of
+
+pytest.importorskip("numba", reason="the extra `fast` is not installed")
+
+from dask_em.families import simd
+from dask_em.families.fused import CentredKernel, FeaturesKernel, pack_lower
+
+NUMBA = Engine("numba")
+
+
+@given(
+    d=st.integers(1, 45),
+    k=st.integers(1, 9),
+    n=st.integers(1, 1500),
+    dtype=st.sampled_from(["f8", "f4", "i4", "u1", "f2"]),
+    dense=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_centred_gives_the_exact_sums(
+    d: int, k: int, n: int, dtype: str, dense: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    gaussian = random_mixture("full", k, d, rng).components
+    X = np.abs(rng.normal(size=(n, d)) * 3).astype(dtype)
+    resp = draw_resp(n, k, rng, dense)
+    exact = exact_statistics(gaussian, X, resp)
+    numpy_log_prob, _ = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
+    log_prob, statistics = evaluate(CentredKernel(gaussian), X, resp)
+    assert_sums_close(statistics, exact, rtol=1e-13)
+    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=1e-12)
+    log_prob, statistics = evaluate(CentredKernel(gaussian, np.float32), X, resp)
+    assert_sums_close(statistics, exact, rtol=SINGLE_LOSS)
+    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=SINGLE_LOSS)
+
+
+@given(
+    kind=st.sampled_from(["full", "diag"]),
+    d=st.integers(1, 20),
+    k=st.integers(1, 9),
+    n=st.integers(1, 5000),
+    dense=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_features_give_the_exact_sums(
+    kind: str, d: int, k: int, n: int, dense: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    gaussian = random_mixture(kind, k, d, rng).components
+    X = rng.normal(size=(n, d)) * 3
+    resp = draw_resp(n, k, rng, dense)
+    log_prob, statistics = evaluate(FeaturesKernel(gaussian), X, resp)
+    assert gaussian.features_are_safe
+    assert_sums_close(statistics, exact_statistics(gaussian, X, resp), rtol=1e-11)
+    numpy_log_prob, _ = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
+    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=ALLOWED_LOSS)
+
+
+@pytest.mark.parametrize("d", [3, 30])
+def test_collinear_columns_are_rotated_before_they_are_multiplied(d: int) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(1000, d)) + 1e6
+    X[:, 2] = X[:, 0] + 1e-4 * X[:, 2]
+    means, precisions = X[:3], precisions_like("full", 1.0, 3, d)
+    gaussian = mixture_of("full", means, precisions, X).components
+    assert gaussian.frame.scale.ndim == 2
+    resp = draw_resp(len(X), 3, rng, dense=True)
+    expected = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
+    actual = evaluate(CentredKernel(gaussian), X, resp)
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-9)
+    assert_sums_close(actual[1], expected[1], rtol=1e-9)
+
+
+def choice(kind: str, d: int, width: float, engine: Engine) -> tuple[type, np.dtype]:
+    """Kernel and type of products for components of a width beside unit spread."""
+    rng = np.random.default_rng(2)
+    means = rng.normal(size=(4, d))
+    X = means[rng.integers(0, 4, 500)] + width * rng.normal(size=(500, d))
+    mixture = mixture_of(kind, means, precisions_like(kind, width**-2, 4, d), X)
+    kernel = mixture.components.kernel(engine)
+    return type(kernel), getattr(kernel, "dtype", np.dtype(float))
+
+
+def test_the_kernel_is_chosen_by_columns_width_and_type() -> None:
+    double, single = np.dtype("f8"), np.dtype("f4")
+    assert choice("full", 3, 1.0, NUMBA) == (FeaturesKernel, double)
+    assert choice("full", 3, 1e-5, NUMBA) == (CentredKernel, double)
+    assert choice("full", 30, 1.0, NUMBA) == (CentredKernel, double)
+    assert choice("full", 30, 1.0, Engine("numba", single=True)) == (CentredKernel, single)
+    assert choice("full", 30, 1e-4, Engine("numba", single=True)) == (CentredKernel, double)
+    assert choice("diag", 30, 1.0, NUMBA) == (FeaturesKernel, double)
+    assert choice("diag", 30, 1e-5, NUMBA) == (GaussianKernel, double)
+    assert choice("tied", 30, 1.0, NUMBA) == (GaussianKernel, double)
+
+
+@pytest.mark.parametrize("width", [1.0, 1e-1, 1e-2])
+def test_float32_loses_what_its_bound_states(width: float) -> None:
+    rng = np.random.default_rng(3)
+    d, k, n = 20, 4, 3000
+    labels, means = rng.integers(0, k, n), rng.normal(size=(k, d))
+    X = means[labels] + width * rng.normal(size=(n, d))
+    gaussian = mixture_of("full", means, precisions_like("full", width**-2, k, d), X).components
+    resp = np.eye(k)[labels]
+    _, actual = evaluate(CentredKernel(gaussian, np.float32), X, resp)
+    allowed = np.finfo(np.float32).eps * np.sqrt(gaussian.amplification)
+    assert_sums_close(actual.scatter, exact_statistics(gaussian, X, resp).scatter, rtol=allowed)
+
+
+@given(k=st.integers(1, 20), b=st.integers(1, 300), scale=st.sampled_from([0.1, 10.0, 1e4]))
+def test_softmax_is_numpy_s(k: int, b: int, scale: float) -> None:
+    log_joint = np.random.default_rng(k).normal(size=(k, b)) * scale
+    resp, log_prob = softmax_of(NUMBA, k, b)(log_joint.copy())
+    expected, expected_log_prob = responsibilities(log_joint.copy())
+    np.testing.assert_allclose(resp, expected, rtol=1e-14)
+    np.testing.assert_array_equal(resp == 0, expected == 0)
+    np.testing.assert_allclose(log_prob, expected_log_prob, rtol=1e-14, atol=1e-14)
+    single, log_prob32 = softmax_of(NUMBA, k, b)(log_joint.astype("f4"))
+    np.testing.assert_allclose(log_prob32, expected_log_prob, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(single.sum(axis=0), 1, rtol=1e-6)
+
+
+def test_softmax_drops_what_is_negligible_and_shows_what_is_no_number() -> None:
+    log_joint = np.array([[0.0, -800.0, 1.0], [NEGLIGIBLE - 1, -800.0, np.nan]])
+    resp, log_prob = softmax_of(NUMBA, 2, 3)(log_joint)
+    np.testing.assert_array_equal(resp[:, 0], [1, 0])
+    np.testing.assert_array_equal(resp[:, 1], [0.5, 0.5])
+    assert np.isnan(log_prob[2])
+    assert np.isfinite(log_prob[:2]).all()
+
+
+@pytest.mark.parametrize("d", [1, 3, 4, 5, 8, 9])
+def test_packed_triangles_hold_every_entry_where_a_tile_reads_it(d: int) -> None:
+    lower = np.tril(np.random.default_rng(4).normal(size=(2, d, d)))
+    packed = pack_lower(lower)
+    start = 0
+    for i in range(0, d, simd.TILE_ROWS):
+        reach = min(i + simd.TILE_ROWS, d)
+        strip = packed[:, start : start + reach * simd.TILE_ROWS].reshape(2, reach, -1)
+        rows = lower[:, i : i + simd.TILE_ROWS, :reach]
+        np.testing.assert_array_equal(strip[:, :, : rows.shape[1]], rows.transpose(0, 2, 1))
+        start += reach * simd.TILE_ROWS
+    assert start == packed.shape[1]
+
+
+def test_both_engines_sum_and_answer_alike(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    plain = random_mixture(kind, 3, 4, rng)
+    plain = Mixture(plain.log_weights, plain.components)
+    compiled = Mixture(plain.log_weights, plain.components, NUMBA)
+    X, weight = rng.normal(size=(3000, 4)), rng.integers(0, 3, 3000).astype(float)
+    assert_sums_close(add_up(compiled, X, weight), add_up(plain, X, weight), rtol=1e-11)
+    answers = ("labels", "proba", "log_density")
+    for name, values in Predict(compiled, answers)(X).items():
+        np.testing.assert_allclose(values, Predict(plain, answers)(X)[name], rtol=1e-9, atol=1e-13)
+    folds = [Score(m).fold() for m in (compiled, plain)]
+    for fold in folds:
+        fold.update(0, X, None)
+    assert_sums_close(folds[0].result(), folds[1].result(), rtol=1e-9)
+
+
+def test_the_engine_is_chosen_where_the_fit_starts_and_saved(tmp_path) -> None:
+    X, _, _ = blobs(300, 3, 2)
+    with dask.config.set({"dask_em.fast": False}):
+        model = GaussianMixture(2, random_state=0).fit(X)
+    assert model.state_.mixture.engine == Engine("numpy")
+    model = GaussianMixture(2, random_state=0).fit(X.astype("f4"))
+    assert model.state_.mixture.engine == Engine("numba", single=True)
+
+
+def test_a_process_without_numba_fails_rather_than_take_another_engine() -> None:
+    code = """
+import sys; sys.modules["numba"] = None; sys.path.insert(0, "tests")
+from helpers import random_mixture
+import dataclasses, numpy as np
+from dask_em.families.base import Engine
+mixture = random_mixture("full", 2, 3, np.random.default_rng(0))
+try:
+    dataclasses.replace(mixture, engine=Engine("numba")).fold()
+except ImportError as e:
+    print(e)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "pip install 'dask-em[fast]'" in done.stdout, done.stderr
