@@ -178,6 +178,13 @@ class Survey:
         return SurveyFold(self)
 
     @property
+    def result_bytes(self) -> int:
+        """Bytes of what the survey finds, at most."""
+        d = self.n_features
+        sample = self.sample_size if self.n_rows is None else min(self.sample_size, self.n_rows)
+        return 8 * (d * d + 3 * d + sample * (d + 2))
+
+    @property
     def threshold(self) -> float:
         """A key above this is not in the sample (but once in 1e9 surveys)."""
         if self.n_rows is None:

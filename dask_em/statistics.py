@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +32,34 @@ class Additive:
         values = (getattr(self, f.name) for f in fields(self))
         return sum(v.nbytes if isinstance(v, Additive) else np.asarray(v).nbytes for v in values)
 
+    def __sizeof__(self) -> int:
+        # Schedulers ask this before they move or store a result, and a record's own
+        # header of a few bytes would hide megabytes of sums from them.
+        return object.__sizeof__(self) + self.nbytes
+
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
-FAN_IN = 8
+# A node of the reduction adds as many sums as these bytes hold, within two limits.
+NODE_BYTES = 64 * 2**20
+LEAST_FAN_IN, FAN_IN = 2, 8
 
 
-def tree_levels(n: int) -> list[list[range]]:
+def fan_in(nbytes: int) -> int:
+    """How many sums of `nbytes` each one node of the reduction adds.
+
+    It depends on the sums' size alone, which the data and the options fix, so
+    every backend builds the same tree.
+    """
+    return min(max(NODE_BYTES // max(nbytes, 1), LEAST_FAN_IN), FAN_IN)
+
+
+def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
     """Which neighbours are added at each level of the reduction of `n` sums.
 
-    The tree depends on `n` alone, never on who finishes first, so the bits of
-    the total do not depend on the number of workers.
+    The tree depends on `n` and `fan_in` alone, never on who finishes first, so
+    the bits of the total do not depend on the number of workers.
 
     Returns
     -------
@@ -53,24 +69,88 @@ def tree_levels(n: int) -> list[list[range]]:
     """
     levels = []
     while n > 1:
-        levels.append([range(i, min(i + FAN_IN, n)) for i in range(0, n, FAN_IN)])
+        levels.append([range(i, min(i + fan_in, n)) for i in range(0, n, fan_in)])
         n = len(levels[-1])
     return levels
 
 
-def add_all(parts: Sequence[S]) -> S:
-    """Sum of `parts` from left to right."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part  # type: ignore[operator]
-    return total
+class Adder(Generic[S]):
+    """Adds parts from left to right, in one record that nobody else holds.
+
+    The parts are never changed, because whoever made them may use them again: the
+    first addition makes a new record, and the later ones are made in its arrays.
+    """
+
+    def __init__(self) -> None:
+        self.n_parts = 0
+        self._total: Any = None
+
+    def add(self, part: S) -> None:
+        """Add one more part."""
+        if self.n_parts == 0:
+            self._total = part
+        elif self.n_parts == 1:
+            self._total = self._total + part
+        else:
+            self._total = _add_into(self._total, part)
+        self.n_parts += 1
+
+    def take(self) -> S:
+        """Sum of the parts so far, at least one; the adder is empty again."""
+        assert self.n_parts, "the sum of no parts is not known"
+        total: S = self._total
+        self.n_parts, self._total = 0, None
+        return total
 
 
-def add_tree(parts: Sequence[S]) -> S:
-    """Sum of `parts` by the tree of `tree_levels`."""
-    for level in tree_levels(len(parts)):
-        parts = [add_all([parts[i] for i in group]) for group in level]
-    return parts[0]
+def _add_into(total: Any, part: Any) -> Any:
+    """`total` + `part`, in the arrays of `total` where they were made by an addition."""
+    if isinstance(total, Additive) and type(total).__add__ is Additive.__add__:
+        names = [f.name for f in fields(total)]
+        return type(total)(**{n: _add_into(getattr(total, n), getattr(part, n)) for n in names})
+    if _like(total, part):
+        return np.add(total, part, out=total)
+    # What adds in its own way may have handed on an array of one of its parts.
+    return total + part
+
+
+def _like(a: Any, b: Any) -> bool:
+    both = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return both and a.shape == b.shape and a.dtype == b.dtype
+
+
+def add_all(parts: Iterable[S]) -> S:
+    """Sum of `parts`, of which there is at least one, from left to right."""
+    adder: Adder[S] = Adder()
+    for part in parts:
+        adder.add(part)
+    return adder.take()
+
+
+def add_tree(parts: Iterable[S], fan_in: int = FAN_IN) -> S:
+    """Sum of `parts`, of which there is at least one, by the tree of `tree_levels`.
+
+    The parts are taken one by one, and beside the part in hand there is at most
+    one unfinished sum for each level of the tree.
+    """
+    levels: list[Adder[S]] = [Adder()]
+    for part in parts:
+        _climb(levels, part, fan_in)
+        # The next part is made while this loop waits.
+        del part
+    for depth, adder in enumerate(levels):
+        if adder.n_parts and depth + 1 < len(levels):
+            _climb(levels, adder.take(), fan_in, depth + 1)
+    return levels[-1].take()
+
+
+def _climb(levels: list[Adder[S]], part: S, fan_in: int, depth: int = 0) -> None:
+    """Give `part` to the node that is open at `depth`, and what that completes to the next."""
+    levels[depth].add(part)
+    if levels[depth].n_parts == fan_in:
+        if depth + 1 == len(levels):
+            levels.append(Adder())
+        _climb(levels, levels[depth].take(), fan_in, depth + 1)
 
 
 class Fold(Protocol[S_co]):
@@ -84,7 +164,20 @@ class Fold(Protocol[S_co]):
 
 
 class Foldable(Protocol[S_co]):
-    """The description of a pass: small, picklable, and the same for every range."""
+    """The description of a pass: picklable, and the same for every range.
+
+    One whose sums take megabytes says so in an attribute `result_bytes`, see
+    `result_bytes`.
+    """
 
     def fold(self) -> Fold[S_co]:
         """A fold of this pass that has seen no chunk yet."""
+
+
+def result_bytes(work: Foldable[Any]) -> int:
+    """Bytes of the sums of a pass over any number of chunks, at most, known before the pass.
+
+    The attribute of that name, zero where the description has none: what is not
+    said is taken to be small.
+    """
+    return int(getattr(work, "result_bytes", 0))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -12,9 +17,11 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from dask.sizeof import sizeof
 from distributed import Client
 from helpers import (
     SmallReads,
+    add_up,
     assert_sums_close,
     blobs,
     digest,
@@ -30,14 +37,16 @@ from helpers import (
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
-from dask_em import GaussianMixture
+from dask_em import GaussianMixture, sources, statistics
 from dask_em.backends import dask as dask_backend
 from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask import DaskBackend
 from dask_em.backends.serial import SerialBackend
 from dask_em.errors import DataError
+from dask_em.initialization import Survey
+from dask_em.mixture import Mixture
 from dask_em.sources import ArraySource, as_source, ranges
-from dask_em.statistics import add_tree
+from dask_em.statistics import Additive, add_all, add_tree, fan_in, result_bytes, tree_levels
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 
@@ -246,3 +255,248 @@ def test_blas_has_one_thread_while_anyone_computes() -> None:
             assert threads() == {1}
         assert threads() == {1}
     assert threads() == before
+
+
+# -- sums and parameters at size ---------------------------------------------------
+
+
+def some_mixture(kind: str = "full") -> Mixture:
+    return mixture_of(kind, MEANS, precisions_like(kind, 1.0, K, D), X)
+
+
+def assert_same_bits(a: Any, b: Any) -> None:
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums count as large, so that a node of the tree adds two."""
+    monkeypatch.setattr(statistics, "NODE_BYTES", 1)
+
+
+def test_a_node_adds_fewer_where_the_sums_are_large() -> None:
+    assert [fan_in(nbytes) for nbytes in (0, 1, 8 * 2**20, 10 * 2**20, 22 * 2**20)] == [
+        8,
+        8,
+        8,
+        6,
+        2,
+    ]
+    assert fan_in(2**40) == 2
+
+
+def test_a_pass_knows_the_size_of_its_sums(kind: str) -> None:
+    mixture = some_mixture(kind)
+    sums = add_up(mixture, X)
+    assert 0 <= sums.nbytes - result_bytes(mixture) < 100  # numbers beside the arrays
+    survey = Survey(seed=0, sample_size=50, n_features=D, n_rows=N)
+    fold = survey.fold()
+    fold.update(0, X, None)
+    assert abs(fold.result().nbytes - result_bytes(survey)) < 150
+    # Schedulers and workers see the sums, not the header of the record.
+    assert sizeof(sums) >= sums.nbytes
+
+
+def test_a_tree_of_pairs_gives_the_same_bits_on_every_scheduler(
+    pairs: None, stored: zarr.Array, client: Client
+) -> None:
+    mixture = some_mixture()
+    assert fan_in(result_bytes(mixture)) == 2
+    expected = SerialBackend().map_reduce(as_source(stored), mixture)
+    for rows in (stored, with_graph(stored)):
+        totals = [DaskBackend().map_reduce(as_source(rows), mixture)]
+        for scheduler in ("synchronous", "threads"):
+            with dask.config.set(scheduler=scheduler):
+                totals.append(DaskBackend().map_reduce(as_source(rows), mixture))
+        if rows is stored:
+            totals.append(expected)
+        assert totals[0].n_rows == N
+        for total in totals[1:]:
+            assert_same_bits(total, totals[0])
+
+
+def test_a_tree_of_pairs_does_not_depend_on_the_number_of_workers(
+    pairs: None, stored: zarr.Array
+) -> None:
+    source, mixture = as_source(stored), some_mixture()
+    with workers(1):
+        actual = DaskBackend().map_reduce(source, mixture)
+    assert_same_bits(actual, SerialBackend().map_reduce(source, mixture))
+
+
+@dataclass(frozen=True)
+class Term:
+    """A sum that remembers in which order it was added."""
+
+    text: str
+
+    def __add__(self, other: Term) -> Term:
+        return Term(f"({self.text}+{other.text})")
+
+
+@pytest.mark.parametrize("width", [2, 3, 8])
+def test_a_stream_of_sums_is_added_by_the_same_tree(width: int) -> None:
+    for n in range(1, 71):
+        parts = [Term(str(i)) for i in range(n)]
+        nodes = parts
+        for level in tree_levels(n, width):
+            nodes = [add_all([nodes[i] for i in group]) for group in level]
+        assert add_tree(iter(parts), width) == nodes[0]
+        assert nodes[0].text.count("+") == n - 1
+
+
+def surveyed(rows: np.ndarray, index: int, weight: np.ndarray | None = None) -> Any:
+    fold = Survey(seed=0, sample_size=50, n_features=D, n_rows=N).fold()
+    fold.update(index, rows, weight)
+    return fold.result()
+
+
+def test_parts_stay_as_they_are_when_they_are_added() -> None:
+    mixture = some_mixture()
+    pieces = np.array_split(X, 9)
+    # A part without weight hands on its neighbour's moments.
+    surveys = [surveyed(rows, i, np.full(len(rows), float(i > 1))) for i, rows in enumerate(pieces)]
+    for parts in ([add_up(mixture, rows) for rows in pieces], surveys):
+        before = copy.deepcopy(parts)
+        plain = parts[0]
+        for part in parts[1:]:
+            plain = plain + part
+        total = add_all(parts)
+        assert_same_bits(total, plain)
+        for width in (2, 3, 8):
+            add_tree(parts, width)
+        for part, old in zip(parts, before, strict=True):
+            assert_same_bits(part, old)
+            for a in leaves(total):
+                assert not any(np.shares_memory(a, b) for b in leaves(part))
+
+
+@dataclass(frozen=True)
+class Many(Additive):
+    """Numbers enough to be seen, and a record inside the record."""
+
+    numbers: np.ndarray
+    inner: Any = 0
+
+
+def test_adding_takes_one_record_of_memory_however_many_the_parts() -> None:
+    parts = [Many(np.full(2**16, 1.0), Many(np.full(2**16, 2.0), 0)) for _ in range(8)]
+    tracemalloc.start()
+    try:
+        total = add_all(parts)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total.inner.numbers[0] == 16.0
+    assert parts[0].nbytes <= peak < 1.2 * parts[0].nbytes
+
+
+class Counted:
+    """A pass whose large sums are counted while anybody holds them."""
+
+    result_bytes = 2**30
+
+    def __init__(self) -> None:
+        self.held: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.most = self.made = 0
+
+    def __reduce__(self) -> Any:
+        raise AssertionError("this pass stays in this process")
+
+    def fold(self) -> CountedFold:
+        return CountedFold(self)
+
+    def note(self, sums: CountedSum) -> CountedSum:
+        self.held.add(sums)
+        self.most = max(self.most, len(self.held))
+        return sums
+
+
+class CountedSum:
+    def __init__(self, work: Counted, n_rows: int) -> None:
+        self.work, self.n_rows = work, n_rows
+
+    def __add__(self, other: CountedSum) -> CountedSum:
+        return self.work.note(CountedSum(self.work, self.n_rows + other.n_rows))
+
+
+class CountedFold:
+    def __init__(self, work: Counted) -> None:
+        self.work, self.n_rows = work, 0
+
+    def update(self, index: int, rows: np.ndarray, sample_weight: np.ndarray | None) -> None:
+        self.n_rows += len(rows)
+
+    def result(self) -> CountedSum:
+        self.work.made += 1
+        return self.work.note(CountedSum(self.work, self.n_rows))
+
+
+@pytest.mark.parametrize("scheduler", ["serial", "synchronous", "threads"])
+def test_few_sums_are_held_at_a_time(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", 1)
+    monkeypatch.setattr(sources, "FEWEST_RANGES", 64)
+    source, work = as_source(write_zarr(tmp_path / "x.zarr", X, N // 63)), Counted()
+    with dask.config.set(
+        scheduler="threads" if scheduler == "serial" else scheduler, num_workers=2
+    ):
+        backend = SerialBackend() if scheduler == "serial" else DaskBackend()
+        assert backend.map_reduce(source, work).n_rows == N
+    assert work.made == 64
+    # One unfinished sum a level, the part in hand, and the sum that is being made;
+    # another thread has a part in hand, its neighbour, and a sum being made too.
+    assert work.most <= len(tree_levels(64, 2)) + 2 + 3 * (scheduler == "threads")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A pass with large parameters in which every worker waits for the other."""
+
+    folder: Path
+    parameters: np.ndarray = field(default_factory=lambda: np.ones(3 * 2**19))
+
+    def fold(self) -> MeetingFold:
+        return MeetingFold(self)
+
+
+class MeetingFold:
+    def __init__(self, work: Meeting) -> None:
+        self.work = work
+
+    def update(self, index: int, rows: np.ndarray, sample_weight: np.ndarray | None) -> None:
+        (self.work.folder / str(os.getpid())).touch()
+        wait_until(lambda: len(list(self.work.folder.iterdir())) == 2)
+
+    def result(self) -> Many:
+        return Many(self.work.parameters[:1])
+
+
+def fetched_keys(dask_worker: Any) -> list[str]:
+    return [str(key) for log in dask_worker.transfer_incoming_log for key in log["keys"]]
+
+
+def test_parameters_are_sent_once_to_each_worker(
+    stored: zarr.Array, client: Client, tmp_path: Path
+) -> None:
+    """And without a warning, which would be an error, though they are larger than graphs are."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    before = client.run(fetched_keys)
+    total = DaskBackend().map_reduce(as_source(stored), Meeting(folder))
+    assert total.numbers.tolist() == [16.0]
+    after = client.run(fetched_keys)
+    new = {w: [k for k in after[w] if k not in before[w] and "em-params" in k] for w in after}
+    # One worker holds them as its own task's result; the other has fetched them.
+    assert sorted(len(keys) for keys in new.values()) == [0, 1]
+
+
+def test_a_large_graph_of_the_users_own_is_still_warned_of(
+    stored: zarr.Array, client: Client
+) -> None:
+    with dask.config.set({dask_backend.LARGE_GRAPH: "1B"}):
+        with pytest.warns(UserWarning, match="large graph"):
+            DaskBackend().map_reduce(as_source(stored), some_mixture())
+        assert dask.config.get(dask_backend.LARGE_GRAPH) == "1B"

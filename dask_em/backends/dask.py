@@ -6,25 +6,32 @@ task that holds the parameters, on which all ranges depend.
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dask.array as da
 import dask.base
+import dask.config
 import dask.threaded
 import numpy as np
 from dask.callbacks import Callback
 from dask.delayed import delayed
+from dask.utils import parse_bytes
 
 from ..sources import DaskSource, RangeSource, fold_range, ranges
-from ..statistics import Array, Foldable, S, add_all, tree_levels
+from ..statistics import Array, Foldable, S, add_all, fan_in, result_bytes, tree_levels
 from . import Advance
 from .blas import one_blas_thread
 
 Key = tuple[str, int]
 # A task that failed for a passing reason (a store that hiccups) is tried again.
 RETRIES = 2
+# Above this size of a graph distributed warns that data may have got into it.
+LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
+_raising_threshold = threading.Lock()
 
 
 class DaskBackend:
@@ -48,10 +55,9 @@ class DaskBackend:
             leaves, rows = _block_leaves(graph, source, work, name)
         else:
             leaves, rows = _range_leaves(graph, source, params, name)
-        root = _add_tree_tasks(graph, leaves, name)
+        root = _add_tree_tasks(graph, leaves, name, fan_in(result_bytes(work)))
         done = {} if advance is None else dict(zip(leaves, rows, strict=True))
-        total = _run(graph, root, done, advance, source.in_process)
-        sums: S = total[0, 0] if isinstance(source, DaskSource) else total
+        sums: S = _entry(_run(graph, root, done, advance, source.in_process, work))
         return sums
 
 
@@ -97,7 +103,6 @@ def _block_leaves(
     )
     (optimized,) = dask.base.optimize(sums)
     graph.update(optimized.__dask_graph__())
-    # Object arrays of one entry add like their entries.
     leaves: list[Hashable] = [key for (key,) in optimized.__dask_keys__()]
     lengths = source.X.chunks[0]
     return leaves, [0 if np.isnan(n) else int(n) for n in lengths]
@@ -114,13 +119,24 @@ def _sum_block(
         return total
 
 
-def _add_tree_tasks(graph: dict[Hashable, Any], leaves: list[Hashable], name: str) -> Hashable:
+def _entry(sums: Any) -> Any:
+    """Sums as they are, or out of the block of one entry in which dask.array wants them."""
+    return sums[0, 0] if isinstance(sums, np.ndarray) else sums
+
+
+def _add_sums(parts: list[Any]) -> Any:
+    return add_all(_entry(part) for part in parts)
+
+
+def _add_tree_tasks(
+    graph: dict[Hashable, Any], leaves: list[Hashable], name: str, fan_in: int
+) -> Hashable:
     level_keys = leaves
-    for depth, level in enumerate(tree_levels(len(leaves))):
+    for depth, level in enumerate(tree_levels(len(leaves), fan_in)):
         keys: list[Hashable] = []
         for j, group in enumerate(level):
             key = (f"em-sum{depth}-{name}", j)
-            graph[key] = (add_all, [level_keys[i] for i in group])
+            graph[key] = (_add_sums, [level_keys[i] for i in group])
             keys.append(key)
         level_keys = keys
     return level_keys[0]
@@ -132,13 +148,14 @@ def _run(
     rows: dict[Hashable, int],
     advance: Advance | None,
     in_process: bool,
+    work: Foldable[Any],
 ) -> Any:
     get = dask.base.get_scheduler() or dask.threaded.get
     client = getattr(get, "__self__", None)
     if client is None or in_process:
         get = dask.threaded.get if client is not None else get
         return _run_locally(get, graph, root, rows, advance)
-    return _run_on_client(client, graph, root, rows, advance)
+    return _run_on_client(client, graph, root, rows, advance, work)
 
 
 def _run_locally(
@@ -162,9 +179,11 @@ def _run_on_client(
     root: Hashable,
     rows: dict[Hashable, int],
     advance: Advance | None,
+    work: Foldable[Any],
 ) -> Any:
     keys = [root, *(key for key in rows if key != root)]
-    futures = client.get(graph, keys, sync=False, retries=RETRIES)
+    with _large_parameters_allowed(work):
+        futures = client.get(graph, keys, sync=False, retries=RETRIES)
     try:
         for future in futures[1:]:
             # The tree holds what it needs; keeping the future would keep every
@@ -177,6 +196,25 @@ def _run_on_client(
     except BaseException:
         client.cancel(futures)
         raise
+
+
+@contextmanager
+def _large_parameters_allowed(work: Foldable[Any]) -> Iterator[None]:
+    """Keep distributed's warning of a large graph to what is in it beside the parameters.
+
+    They are in the graph once, as they must be for a lost worker's copy to be made
+    again; data that somebody put into a graph are still warned of.
+    """
+    from distributed.protocol.pickle import dumps
+
+    buffers: list[Any] = []
+    header = dumps(work, buffer_callback=buffers.append)
+    size = len(header) + sum(buffer.raw().nbytes for buffer in buffers)
+    # The setting belongs to the process: two passes must not restore each other's.
+    with _raising_threshold:
+        threshold = parse_bytes(dask.config.get(LARGE_GRAPH, "10MB"))
+        with dask.config.set({LARGE_GRAPH: threshold + size}):
+            yield
 
 
 def _advance_and_release(rows: int, advance: Advance | None) -> Callable[[Any], None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..sources import RangeSource, fold_range, ranges
-from ..statistics import Foldable, S, add_tree
+from ..statistics import Foldable, S, add_tree, fan_in, result_bytes
 from . import Advance
 from .blas import one_blas_thread
 
@@ -15,11 +17,13 @@ class SerialBackend:
         self, source: RangeSource, work: Foldable[S], advance: Advance | None = None
     ) -> S:
         """Sum of `work` over all chunks of `source`, in the tree that every backend uses."""
-        parts = []
         with one_blas_thread():
-            for chunks in ranges(source):
-                weights = source.shipped_weights(chunks)
-                parts.append(fold_range(source, work.fold(), chunks, weights))
-                if advance:
-                    advance(int(source.bounds[chunks.stop] - source.bounds[chunks.start]))
-            return add_tree(parts)
+            return add_tree(_sums(source, work, advance), fan_in(result_bytes(work)))
+
+
+def _sums(source: RangeSource, work: Foldable[S], advance: Advance | None) -> Iterator[S]:
+    """Each range's sums in turn; none is held while the next is made."""
+    for chunks in ranges(source):
+        yield fold_range(source, work.fold(), chunks, source.shipped_weights(chunks))
+        if advance:
+            advance(int(source.bounds[chunks.stop] - source.bounds[chunks.start]))
