@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 
 from .errors import DataError
-from .rawchunks import RawChunks
+from .rawchunks import RawChunks, aligned_empty
 from .statistics import Array, Fold, S
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 # Small chunks are read together up to this size; one larger is read whole.
 READ_BYTES = 8 * 2**20
-# A range is worth a task when it holds about this much.
-RANGE_BYTES = 32 * 2**20
-FEWEST_RANGES, MOST_RANGES = 16, 512
+# Chunks of a range, where there are enough for the fewest ranges: the first of them is
+# read while nothing is computed.
+RANGE_CHUNKS = 8
+FEWEST_RANGES, MOST_RANGES = 16, 1024
 
 
 class Source(Protocol):
@@ -84,12 +85,13 @@ class RangeSource(Source, Protocol):
 
 
 def ranges(source: RangeSource) -> list[range]:
-    """Groups of whole neighbouring chunks, tens to a few hundred, by the data alone.
+    """Groups of whole neighbouring chunks, tens to a thousand, by the data alone.
 
     Few enough that the scheduler's cost per pass does not grow with the number of
     chunks; enough that a slow worker does not hold up the rest.
     """
-    wanted = min(max(source.nbytes // RANGE_BYTES, FEWEST_RANGES), MOST_RANGES, source.n_chunks)
+    wanted = max(source.n_chunks // RANGE_CHUNKS, FEWEST_RANGES)
+    wanted = min(wanted, MOST_RANGES, source.n_chunks)
     edges = np.linspace(0, source.n_chunks, wanted + 1).round().astype(int)
     return [range(a, b) for a, b in pairwise(edges.tolist())]
 
@@ -280,8 +282,8 @@ class RawReader:
         stored_rows, columns = raw.chunk_shape
         self.raw = raw
         self.n_features = int(array.shape[1])
-        shape = (2, min(chunk_rows, -(-array.shape[0] // stored_rows) * stored_rows), columns)
-        self._buffers = np.empty(shape, dtype=raw.dtype)
+        shape = (min(chunk_rows, -(-array.shape[0] // stored_rows) * stored_rows), columns)
+        self._buffers = [aligned_empty(shape, raw.dtype) for _ in range(2)]
         self._turn = 0
 
     def __call__(self, rows: slice) -> Array:
