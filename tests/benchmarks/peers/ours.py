@@ -1,0 +1,56 @@
+"""dask_em: `python -m peers.ours float64|float32 numpy|fast`."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+if "numpy" in sys.argv:
+    # dask_em then has to do without numba, as where its extra is not installed.
+    sys.modules["numba"] = None  # type: ignore[assignment]
+
+# isort: split
+from dask_em.families import Gaussian
+from dask_em.families.covariance import STRUCTURES
+from dask_em.frame import Frame
+from dask_em.mixture import Mixture
+
+from .worker import Case, Data, Fit, Run, serve, unit_matrices
+
+# The kernels that can be asked for, and the module of the class that then does the work:
+# a mixture that takes another one by itself would be timed under the wrong name.
+KERNELS = {"numpy": "dask_em.families.gaussian", "fast": "dask_em.families.fused"}
+
+
+def ours(case: Case, rows: Data, dtype: str, kernel: str) -> Run:
+    """E-step with its statistics, then M-step, from the start each time."""
+    structure = STRUCTURES[case.kind]
+    frame = Frame.of_moments(rows.X.mean(0), np.cov(rows.X.T, bias=True), structure.frame_kind)
+    covariance = structure.from_precisions(unit_matrices(case.kind, case.k, case.d))
+    components = Gaussian.from_data_coordinates(rows.means, covariance, frame)
+    start = Mixture(np.log(rows.weights), components)
+    X = rows.X.astype(dtype, copy=False)
+
+    fold = start.fold()
+    fold.update(0, X[:1], None)
+    used = type(fold.kernel).__module__
+    if used != KERNELS[kernel]:
+        raise RuntimeError(f"kernel {kernel} is {KERNELS[kernel]}, but {used} was used")
+
+    def run(iterations: int) -> Fit:
+        mixture = start
+        for _ in range(iterations):
+            fold = mixture.fold()
+            fold.update(0, X, None)
+            mixture, _ = mixture.m_step(fold.result())
+        means, _ = mixture.components.data_coordinates()
+        return Fit(iterations, means)
+
+    return run
+
+
+if __name__ == "__main__":
+    precision, kernel_name = sys.argv[1:]
+    packages = ["dask-em", "numpy", *(["numba"] if kernel_name == "fast" else [])]
+    serve(lambda case, rows: ours(case, rows, precision, kernel_name), *packages)
