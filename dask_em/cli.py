@@ -28,17 +28,28 @@ class Program(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except DaskEMError as e:
-            _fail(ctx, str(e), e.exit_code)
-        except (KeyboardInterrupt, click.Abort):
-            _fail(ctx, "interrupted; nothing was written: run the command again", STOPPED)
+            _fail(ctx, _with_notes(str(e), e), e.exit_code)
+        except (KeyboardInterrupt, click.Abort) as e:
+            # Whoever keeps unfinished work says so in a note.
+            kept = "; ".join(_notes(e)) or "nothing was written: run the command again"
+            _fail(ctx, f"interrupted; {kept}", STOPPED)
         except Exception as e:
             # Some errors of a lost cluster are OSErrors too.
             if type(e).__module__.partition(".")[0] == "distributed":
-                _fail(ctx, f"the cluster was lost: {type(e).__name__}: {e}", STOPPED)
+                lost = f"the cluster was lost: {type(e).__name__}: {e}"
+                _fail(ctx, _with_notes(lost, e), STOPPED)
             if isinstance(e, OSError):
-                _fail(ctx, f"{type(e).__name__}: {e}", DISK_FAILED)
+                _fail(ctx, _with_notes(f"{type(e).__name__}: {e}", e), DISK_FAILED)
             traceback.print_exc()
             _fail(ctx, f"this is a fault of dask-em {__version__}: {e!r}", FAULT)
+
+
+def _notes(e: BaseException) -> list[str]:
+    return list(getattr(e, "__notes__", ()))
+
+
+def _with_notes(message: str, e: BaseException) -> str:
+    return "; ".join([message, *_notes(e)])
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> None:
@@ -121,17 +132,29 @@ def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
 @click.argument("data")
 @click.option("-k", "k", type=click.IntRange(1), required=True, help="Number of components.")
 @covariance_option
+@click.option(
+    "--probe/--no-probe",
+    default=True,
+    show_default=True,
+    help="Read two chunks and estimate the time of a pass, or read nothing.",
+)
 @where_options
 @json_option
-def plan(data: str, k: int, covariance: str, as_json: bool, **options: Any) -> None:
+def plan(data: str, k: int, covariance: str, probe: bool, as_json: bool, **options: Any) -> None:
     """Say what a pass over DATA costs, and refuse what cannot fit.
+
+    Two chunks are read to estimate the time, on a worker where there is a scheduler.
 
     Example: dask-em plan points.zarr -k 8 --memory-limit 512MiB
     """
     from . import job
 
-    planned = job.plan(data, k, covariance, _where(options))
+    planned = job.plan(data, k, covariance, _where(options), probe)
     size = job.mebibytes
+    if planned.n_workers:
+        workers = f"{planned.n_workers} with {planned.n_threads} threads in all"
+    else:
+        workers = "none yet: memory is not checked, time not estimated"
     lines = [
         f"data               {planned.source}: {planned.n_rows:,} x {planned.n_features} "
         f"{planned.dtype}",
@@ -139,12 +162,23 @@ def plan(data: str, k: int, covariance: str, as_json: bool, **options: Any) -> N
         f"tasks a pass       {planned.n_ranges}",
         f"bytes a pass       {size(planned.bytes_per_pass)}",
         f"statistics         {size(planned.statistics_bytes)} a task",
+        f"parameters         {size(planned.parameter_bytes)} a worker",
+        f"workers            {workers}",
         f"memory of a task   {size(planned.task_bytes)}",
         f"memory of a worker {size(planned.worker_bytes)}"
         + (f" of {size(planned.worker_limit)}" if planned.worker_limit else ""),
     ]
+    if planned.seconds_per_pass is not None:
+        lines.append(
+            f"time of a pass     about {planned.seconds_per_pass:.3g} s: {planned.limited_by} "
+            f"limits (reading {planned.read_seconds:.3g} s, "
+            f"computing {planned.compute_seconds:.3g} s, side by side)"
+        )
+    elif probe and planned.fits and planned.n_workers:
+        lines.append(f"time of a pass     unknown: two chunks hold too few finite rows for -k {k}")
     _show(planned.as_dict(), as_json, lines)
-    planned.check()
+    if planned.n_workers:
+        planned.check()
 
 
 @main.command()
@@ -204,6 +238,12 @@ def fit(
 @click.argument("dest")
 @click.option("--proba", is_flag=True, help="Write the responsibilities too, DEST/proba.")
 @click.option("--log-density", is_flag=True, help="Write log p(x) too, DEST/log_density.")
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Finish what an interrupted run left, or throw it away.",
+)
 @overwrite_option
 @where_options
 @json_option
@@ -213,20 +253,28 @@ def predict(
     dest: str,
     proba: bool,
     log_density: bool,
+    resume: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Label every row of DATA: a Zarr group DEST with the array `labels`.
 
+    Interrupted, it keeps the regions that are whole in .DEST.partial beside DEST; the
+    same command run again finishes the rest. Regions whose files in DATA changed in
+    between are computed again, where DATA is a local folder; elsewhere pass
+    --no-resume if DATA changed.
+
     Example: dask-em predict model.npz points.zarr answers.zarr --proba
     """
     from . import job
 
     answers = ["labels", *(["proba"] if proba else []), *(["log_density"] if log_density else [])]
-    result = job.predict(model, data, dest, _where(options), answers, overwrite)  # type: ignore[arg-type]
+    where = _where(options)
+    result = job.predict(model, data, dest, where, answers, overwrite, resume)  # type: ignore[arg-type]
     written = ", ".join(f"{dest}/{name}" for name in answers)
-    _show(result, as_json, [f"{written}: {result['n_rows']:,} rows"])
+    kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
+    _show(result, as_json, [f"{written}: {result['n_rows']:,} rows{kept}"])
 
 
 @main.command()

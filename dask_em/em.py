@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 
@@ -88,47 +89,84 @@ class EMState:
         return self.statistics.mean_log_likelihood
 
 
+class Climb(Protocol):
+    """One ascent of the likelihood that is told what each pass summed.
+
+    Whoever makes the passes asks for `proposal`, sums the statistics there, and tells
+    them; so one pass can serve many climbs.
+    """
+
+    @property
+    def proposal(self) -> Mixture:
+        """The parameters at which the next pass is wanted."""
+
+    def tell(self, statistics: MixtureStatistics) -> EMState:
+        """Take what a pass at `proposal` summed; the state has a status when all is over."""
+
+
+class PlainEM:
+    """Expectation-Maximization (Dempster, Laird and Rubin 1977): each pass at the last M-step.
+
+    Parameters
+    ----------
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+    """
+
+    def __init__(self, start: Mixture | EMState, convergence: Convergence) -> None:
+        self.convergence = convergence
+        self.previous = start if isinstance(start, EMState) else None
+        self.proposal = start.result if isinstance(start, EMState) else start
+
+    def tell(self, statistics: MixtureStatistics) -> EMState:
+        """The state at `proposal`.
+
+        The last has a status other than `RUNNING`. Where the log-likelihood
+        fell or stopped being finite, it is the best one before, renamed.
+        """
+        previous = self.previous
+        n_iter = 1 if previous is None else previous.n_iter + 1
+        failure = _failure(previous, statistics, self.convergence.tol)
+        if failure and previous is not None:
+            return replace(previous, n_iter=n_iter, status=failure, result=previous.mixture)
+        if failure:
+            return EMState(self.proposal, statistics, n_iter, (), failure, self.proposal)
+        result, collapsed = self.proposal.m_step(statistics)
+        state = EMState(self.proposal, statistics, n_iter, collapsed, Status.RUNNING, result)
+        gain = np.inf if previous is None else state.log_likelihood - previous.log_likelihood
+        ended = _end(gain, n_iter, collapsed, self.convergence)
+        self.previous, self.proposal = state, result
+        return replace(state, status=ended) if ended else state
+
+
+def climb(accumulate: Callable[[Mixture], MixtureStatistics], ascent: Climb) -> Iterator[EMState]:
+    """Every state of an ascent, one a pass; the last has a status other than `RUNNING`."""
+    status = Status.RUNNING
+    while status is Status.RUNNING:
+        state = ascent.tell(accumulate(ascent.proposal))
+        status = state.status
+        yield state
+
+
 def em(
     accumulate: Callable[[Mixture], MixtureStatistics],
     start: Mixture | EMState,
     convergence: Convergence,
 ) -> Iterator[EMState]:
-    """Expectation-Maximization (Dempster, Laird and Rubin 1977), one state a pass.
+    """Plain Expectation-Maximization, one state a pass.
 
     Parameters
     ----------
     accumulate : callable
         The pass: sums the statistics of all data at the given parameters.
     start : Mixture or EMState
-        Where to start, or a state to go on from.
+        Where to start, or a state to go on from; one of `max_iter` passes yields nothing.
     convergence : Convergence
-
-    Yields
-    ------
-    EMState
-        The last has a status other than `RUNNING`. Where the log-likelihood
-        fell or stopped being finite, the last state is the best one before, renamed.
     """
-    previous = start if isinstance(start, EMState) else None
-    mixture = start.result if isinstance(start, EMState) else start
-    while previous is None or previous.n_iter < convergence.max_iter:
-        statistics = accumulate(mixture)
-        n_iter = 1 if previous is None else previous.n_iter + 1
-        failure = _failure(previous, statistics, convergence.tol)
-        if failure and previous is not None:
-            yield replace(previous, n_iter=n_iter, status=failure, result=previous.mixture)
-            return
-        if failure:
-            yield EMState(mixture, statistics, n_iter, (), failure, mixture)
-            return
-        result, collapsed = mixture.m_step(statistics)
-        state = EMState(mixture, statistics, n_iter, collapsed, Status.RUNNING, result)
-        gain = np.inf if previous is None else state.log_likelihood - previous.log_likelihood
-        ended = _end(gain, n_iter, collapsed, convergence)
-        yield replace(state, status=ended) if ended else state
-        if ended:
-            return
-        previous, mixture = state, result
+    if isinstance(start, EMState) and start.n_iter >= convergence.max_iter:
+        return
+    yield from climb(accumulate, PlainEM(start, convergence))
 
 
 def _failure(previous: EMState | None, statistics: MixtureStatistics, tol: float) -> Status | None:

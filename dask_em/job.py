@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from . import __version__
+from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, reporter
 from .errors import DataError, UsageError
-from .estimators import GaussianMixture, load
+from .estimators import GaussianMixture, engine_for, load
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian
 from .frame import Frame
 from .mixture import Answer, answer_dtype
-from .sinks import WriteAnswers, check_free, create_outputs, new_folder, whole_or_nothing
-from .sources import open_zarr, ranges, stored_source
+from .sinks import (
+    WriteAnswers,
+    check_free,
+    create_outputs,
+    new_folder,
+    resumable,
+    source_stamp,
+)
+from .sources import ZarrSource, open_zarr, ranges, stored_source
+from .statistics import Array, fan_in
+
+logger = logging.getLogger("dask_em")
 
 # What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
-IDLE_BYTES = 150 * 2**20
+IDLE_BYTES = 165 * 2**20
+# What Numba adds to it, with LLVM and the compiled loops: 125 MiB measured.
+COMPILER_BYTES = 130 * 2**20
 # Dask pauses a worker at this share of its limit.
 PAUSE = 0.8
+# The probe of a plan computes about this many products of a responsibility and a feature:
+# about a second of one core.
+PROBE_PRODUCTS = 10**10
 
 
 @dataclass(frozen=True)
@@ -119,8 +141,71 @@ def connected(where: Where) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """What a worker has: threads, and bytes that it may hold (0 for no limit)."""
+
+    threads: int
+    limit: int
+
+
+def workers_here(where: Where) -> list[Worker]:
+    """The workers that the LocalCluster will have."""
+    return [Worker(where.threads, where.worker_limit)] * where.n_workers
+
+
+def workers_there(client: Any) -> list[Worker]:
+    """The workers of a running cluster at this moment; it may have none yet."""
+    try:
+        # Some versions tell of the first five only, unless told otherwise.
+        info = client.scheduler_info(n_workers=-1)
+    except TypeError:
+        info = client.scheduler_info()
+    return [
+        Worker(int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in info["workers"].values()
+    ]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How long one thread takes for a row.
+
+    Attributes
+    ----------
+    rows_read, rows_computed : int
+        What the times were taken of.
+    read_seconds, compute_seconds : float
+        For one row.
+    """
+
+    rows_read: int
+    rows_computed: int
+    read_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What one pass costs, known before it starts."""
+    """What one pass costs, known before it starts.
+
+    Attributes
+    ----------
+    source, n_rows, n_features, dtype
+        The data.
+    n_chunks, chunk_bytes : int
+        Chunks as they are read, and the size of one.
+    n_ranges : int
+        Tasks of a pass.
+    bytes_per_pass, statistics_bytes, parameter_bytes : int
+        Read by a pass; the sums of one task; what every task is given.
+    task_bytes, worker_bytes : int
+        Held by a task, and by a worker with all its threads busy.
+    worker_limit, worker_threads : int
+        Of the worker that comes closest to its limit (0 for no limit).
+    n_workers, n_threads : int
+        Of the whole cluster; 0 where it has no workers yet.
+    probe : Probe or None
+        Times taken of two chunks, None where nobody took any.
+    """
 
     source: str
     n_rows: int
@@ -131,24 +216,66 @@ class Plan:
     n_ranges: int
     bytes_per_pass: int
     statistics_bytes: int
+    parameter_bytes: int
     task_bytes: int
     worker_bytes: int
     worker_limit: int
+    worker_threads: int
+    n_workers: int
+    n_threads: int
+    probe: Probe | None = None
 
     @property
     def fits(self) -> bool:
         """Whether a worker stays below the share of its limit at which Dask pauses it."""
         return not self.worker_limit or self.worker_bytes <= PAUSE * self.worker_limit
 
+    @property
+    def read_seconds(self) -> float | None:
+        """Seconds that reading takes in one pass over all threads, about."""
+        return None if self.probe is None else self._per_pass(self.probe.read_seconds)
+
+    @property
+    def compute_seconds(self) -> float | None:
+        """Seconds that the E-step takes in one pass over all threads, about."""
+        return None if self.probe is None else self._per_pass(self.probe.compute_seconds)
+
+    def _per_pass(self, seconds: float) -> float | None:
+        # More threads than tasks have nothing to do.
+        busy = min(self.n_threads, self.n_ranges)
+        return seconds * self.n_rows / busy if busy else None
+
+    @property
+    def seconds_per_pass(self) -> float | None:
+        """The longer of both, about: a chunk is read while the one before is computed."""
+        read, compute = self.read_seconds, self.compute_seconds
+        return None if read is None or compute is None else max(read, compute)
+
+    @property
+    def limited_by(self) -> str | None:
+        """Which of the two takes longer: "reading" or "computing"."""
+        read, compute = self.read_seconds, self.compute_seconds
+        if read is None or compute is None:
+            return None
+        return "reading" if read > compute else "computing"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "fits": self.fits}
+        derived = ("fits", "read_seconds", "compute_seconds", "seconds_per_pass", "limited_by")
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
     def check(self) -> None:
         """Raise `UsageError` where a worker cannot hold a task."""
+        if not self.n_workers:
+            logger.warning(
+                "the cluster has no workers yet: the job waits for one, and nobody can say whether "
+                "it will have the %s that a worker needs",
+                mebibytes(self.worker_bytes),
+            )
         if not self.fits:
             raise UsageError(
-                f"a worker needs about {mebibytes(self.worker_bytes)}, and Dask pauses it at "
+                f"a worker of {self.worker_threads} threads needs about "
+                f"{mebibytes(self.worker_bytes)}, and Dask pauses it at "
                 f"{mebibytes(PAUSE * self.worker_limit)} of its {mebibytes(self.worker_limit)}: "
                 "raise --memory-limit, lower --threads, or store the data in chunks smaller than "
                 f"{mebibytes(self.chunk_bytes)}"
@@ -160,18 +287,50 @@ def mebibytes(n: float) -> str:
     return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
 
 
-def plan(data: str, k: int, covariance: str, where: Where) -> Plan:
-    """Count what a pass over `data` takes, without reading any of it."""
+def plan(data: str, k: int, covariance: str, where: Where, probe: bool = False) -> Plan:
+    """Count what a pass over `data` takes; with `probe`, read two chunks and take the time.
+
+    On a running cluster one of its workers reads them, else this process.
+    """
     source = stored_source(data)
+    if not where.remote:
+        planned = count(source, k, covariance, workers_here(where))
+        # Processes beyond the cores take turns.
+        planned = replace(planned, n_threads=min(planned.n_threads, os.cpu_count() or 1))
+        if probe and planned.fits:
+            planned = replace(planned, probe=probe_chunks(source, k, covariance))
+        return planned
+    with connected(where) as client:
+        planned = count(source, k, covariance, workers_there(client))
+        if probe and planned.fits and planned.n_workers:
+            measured = client.submit(probe_chunks, source, k, covariance, pure=False).result()
+            planned = replace(planned, probe=measured)
+    return planned
+
+
+def count(source: ZarrSource, k: int, covariance: str, workers: Sequence[Worker]) -> Plan:
+    """What a pass over `source` takes on these workers, without reading any of it."""
     d = source.n_features
     structure = STRUCTURES[covariance]
     frame = Frame(np.zeros(d), np.ones(d))
     components = Gaussian(np.zeros((k, d)), structure.of_data(np.eye(d), k), frame)
+    parameters = _array_bytes(components, components.covariance, frame) + 8 * k
+    # Making a kernel adds what it derives from the parameters to them.
     kernel = components.kernel()
-    buffers = sum(a.nbytes for a in vars(kernel).values() if isinstance(a, np.ndarray))
+    parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
     chunk = int(source.chunk_rows) * d * source.dtype.itemsize
     statistics = kernel.statistics().nbytes + 8 * k
-    task = source.chunks_held * chunk + buffers + 2 * statistics
+    task = source.chunks_held * chunk + _array_bytes(kernel) + 2 * statistics
+    # A worker keeps the parameters as they came and as they are used, and it adds the
+    # sums of some tasks while others run.
+    shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
+    if engine_for(source.dtype).name == "numba":
+        shared += COMPILER_BYTES
+    tightest = min(
+        workers,
+        key=lambda w: PAUSE * w.limit - w.threads * task if w.limit else np.inf,
+        default=Worker(1, 0),
+    )
     return Plan(
         source.description,
         source.n_rows,
@@ -182,10 +341,67 @@ def plan(data: str, k: int, covariance: str, where: Where) -> Plan:
         len(ranges(source)),
         source.nbytes,
         statistics,
+        parameters,
         task,
-        IDLE_BYTES + where.threads * task,
-        0 if where.remote else where.worker_limit,
+        shared + tightest.threads * task,
+        tightest.limit,
+        tightest.threads,
+        len(workers),
+        sum(w.threads for w in workers),
     )
+
+
+def _array_bytes(*objects: object) -> int:
+    values = (value for o in objects for value in vars(o).values())
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+
+def probe_chunks(source: ZarrSource, k: int, covariance: str) -> Probe | None:
+    """Time one thread on two chunks, from the front and the middle of the data.
+
+    The first chunk warms up and the second counts. The E-step is timed with a mixture
+    of `k` components made from these rows, so that its responsibilities are like real ones.
+
+    Returns
+    -------
+    Probe or None
+        None where the chunks hold too few finite rows for such a mixture.
+    """
+    read = source.reader()
+    front = read(0)[0]
+    begin = time.perf_counter()
+    middle = read(source.n_chunks // 2)[0]
+    reading = time.perf_counter() - begin
+    per_row = k * STRUCTURES[covariance].n_features(source.n_features)
+    most = max(1000, 2 * k, PROBE_PRODUCTS // per_row)
+    warm_up, timed = _finite_rows(front, most), _finite_rows(middle, most)
+    if min(len(warm_up), len(timed)) < max(k, 2):
+        return None
+    fold = _quick_start(np.concatenate([warm_up, timed]), k, covariance, most).fold()
+    with one_blas_thread():
+        fold.update(0, warm_up, None)
+        fold.result()
+        begin = time.perf_counter()
+        fold.update(1, timed, None)
+        fold.result()
+        computing = time.perf_counter() - begin
+    return Probe(len(middle), len(timed), reading / len(middle), computing / len(timed))
+
+
+def _finite_rows(X: Array, most: int) -> Array:
+    return np.asarray(X[np.isfinite(X).all(axis=1)][:most])
+
+
+def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Any:
+    """A mixture that two iterations on some rows make of k-means++."""
+    step = -(-len(rows) // max(most // 4, 4 * k))
+    model = GaussianMixture(
+        k, covariance_type=covariance, init_params="k-means++", max_iter=2, random_state=0
+    )
+    with warnings.catch_warnings():
+        # Whatever is odd about the data, the fit will say.
+        warnings.simplefilter("ignore")
+        return model.fit(rows[::step]).predictor(()).mixture
 
 
 def fit(
@@ -200,9 +416,13 @@ def fit(
     check_free(output, overwrite)
     _check_folder(output)
     model = GaussianMixture(**options, callbacks=[reporter()])
-    plan(data, model.n_components, model.covariance_type, where).check()
-    stored_source(data, weights)
-    with connected(where):
+    source = stored_source(data, weights)
+    needed = partial(count, source, model.n_components, model.covariance_type)
+    if not where.remote:
+        needed(workers_here(where)).check()
+    with connected(where) as client:
+        if where.remote:
+            needed(workers_there(client)).check()
         model.fit(data, sample_weight=weights)
     model.set_params(callbacks=None)
     model.save(output, overwrite=overwrite)
@@ -215,6 +435,31 @@ def _check_folder(output: str) -> None:
         raise UsageError(f"{output}: there is no folder {folder}; make it first")
 
 
+@dataclass(frozen=True)
+class UnansweredChunks(ZarrSource):
+    """A Zarr array of which the chunks that are answered already read as no rows.
+
+    Chunks keep their numbers and their ranges, so what is left is computed as if
+    nobody had stopped.
+    """
+
+    answered: Sequence[range] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.array, None, None, self.read_bytes, self.answered))
+
+    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
+        read = super().reader()
+        nothing = np.empty((0, self.n_features), dtype=self.dtype)
+
+        def read_unanswered(chunk: int) -> tuple[Array, Array | None]:
+            if any(chunk in chunks for chunks in self.answered):
+                return nothing, None
+            return read(chunk)
+
+        return read_unanswered
+
+
 def predict(
     model_path: str,
     data: str,
@@ -222,8 +467,14 @@ def predict(
     where: Where,
     answers: Sequence[Answer] = ("labels",),
     overwrite: bool = False,
+    resume: bool = True,
 ) -> dict[str, Any]:
-    """Write answers for every row of `data` to a new Zarr group, one pass for all of them."""
+    """Write answers for every row of `data` to a new Zarr group, one pass for all of them.
+
+    What an interrupted call left is finished by the next one of the same model, data
+    and answers, with the same bytes as if it had not been interrupted; `resume=False`
+    throws it away.
+    """
     check_free(destination, overwrite)
     _check_folder(destination)
     model = load(model_path)
@@ -236,12 +487,59 @@ def predict(
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
     }
-    with whole_or_nothing(Path(destination), overwrite) as wip, connected(where):
-        outputs = create_outputs(wip, source.n_rows, source.chunk_rows, kinds)
-        work = WriteAnswers(model.predictor(answers), source.bounds, outputs)
-        with Pass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running:
-            written = DaskBackend().map_reduce(source, work, running.advance)
-    return {"destination": destination, "arrays": list(kinds), "n_rows": written.n_rows}
+    create = partial(
+        create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
+    )
+    identity, stamps = _identity(model_path, source, answers), _stamps(source)
+    path = Path(destination).absolute()
+    n_rows = 0
+    with resumable(path, identity, stamps, create, overwrite, resume) as unfinished:
+        whole = unfinished.whole()
+        if whole:
+            logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
+        work = WriteAnswers(
+            model.predictor(answers), source.bounds, unfinished.outputs, unfinished.regions
+        )
+        if len(whole) < len(stamps):
+            left = UnansweredChunks(source.array, read_bytes=source.read_bytes, answered=whole)
+            n_rows = _write(left, work, where)
+    return {
+        "destination": destination,
+        "arrays": list(kinds),
+        "n_rows": source.n_rows,
+        "n_rows_kept": source.n_rows - n_rows,
+    }
+
+
+def _write(source: ZarrSource, work: WriteAnswers, where: Where) -> int:
+    """Answer what is left on the cluster; return how many rows that was."""
+    with (
+        connected(where),
+        Pass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
+    ):
+        return DaskBackend().map_reduce(source, work, running.advance).n_rows
+
+
+def _identity(model_path: str, source: ZarrSource, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Everything that the bytes of the answers depend on, but for the data's contents."""
+    return {
+        "dask_em": __version__,
+        "model_sha256": hashlib.sha256(Path(model_path).read_bytes()).hexdigest(),
+        "data": source.description,
+        "shape": [source.n_rows, source.n_features],
+        "dtype": str(source.dtype),
+        "chunk_rows": source.chunk_rows,
+        "answers": list(answers),
+    }
+
+
+def _stamps(source: ZarrSource) -> dict[range, str]:
+    """Each range of chunks and what its files look like."""
+    bounds = source.bounds
+    return {
+        chunks: source_stamp(source.array, int(bounds[chunks.start]), int(bounds[chunks.stop]))
+        for chunks in ranges(source)
+    }
 
 
 def score(model_path: str, data: str, where: Where) -> dict[str, float]:

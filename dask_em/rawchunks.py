@@ -133,7 +133,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> Array:
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     spare = np.empty(count + CACHE_LINE, dtype=np.uint8)
     start = -spare.ctypes.data % CACHE_LINE
-    return spare[start : start + count].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, spare, start)
 
 
 def _is_little(dtype: np.dtype[Any]) -> bool:

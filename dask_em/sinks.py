@@ -1,12 +1,29 @@
-"""Where answers go: Zarr arrays beside each other in a group, written chunk by chunk."""
+"""Where answers go: Zarr arrays beside each other in a group, written chunk by chunk.
+
+Until they are whole they lie in a hidden folder beside their destination:
+
+    .DEST.partial/lock            held by the job that writes
+                  header.json     what the answers are of, and the name ID
+                  answers-ID/     the Zarr group that becomes DEST
+                  regions-ID/     a marker for each region that is whole
+
+A region is a range of chunks. Its marker is written after its chunk files and their
+folders were synced to the disk, so what a marker stands for outlives a power failure,
+and a job that was interrupted goes on with the regions that have none. Syncing waits for
+the end of a region: by then the system has written most of it by itself.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +36,48 @@ from .statistics import Additive, Array
 if TYPE_CHECKING:
     import zarr
 
+FORMAT_VERSION = 1
+HEADER, LOCK = "header.json", "lock"
+
 
 @dataclass(frozen=True)
 class Written(Additive):
     """How many rows were written."""
 
     n_rows: int
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Ranges of chunks, each with a marker file once its answers are on the disk.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the markers.
+    stamps : mapping of range to str
+        Every region, with the `source_stamp` of its rows before the pass.
+    """
+
+    folder: Path
+    stamps: Mapping[range, str]
+
+    def mark(self, chunks: range) -> None:
+        """Say that the answers of `chunks` are on the disk."""
+        write_durably(self._marker(chunks), self.stamps[chunks])
+
+    def marked(self) -> list[range]:
+        """Regions that are on the disk and whose source has not been touched since."""
+        return [chunks for chunks in self.stamps if self._is_marked(chunks)]
+
+    def _is_marked(self, chunks: range) -> bool:
+        try:
+            return self._marker(chunks).read_text() == self.stamps[chunks]
+        except FileNotFoundError:
+            return False
+
+    def _marker(self, chunks: range) -> Path:
+        return self.folder / f"{chunks.start}-{chunks.stop}"
 
 
 @dataclass(frozen=True)
@@ -42,11 +95,14 @@ class WriteAnswers:
         First row of each chunk of the source.
     outputs : mapping of str to zarr.Array
         Where each entry of the dict goes.
+    regions : Regions
+        Where it is noted that a range is done.
     """
 
     answer: Callable[[Array], dict[str, Array]]
     bounds: Array
     outputs: Mapping[str, zarr.Array[Any]]
+    regions: Regions
 
     def fold(self) -> AnswerWriter:
         """The writer of one range, before its first chunk."""
@@ -54,14 +110,17 @@ class WriteAnswers:
 
 
 class AnswerWriter:
-    """Writes the answers of chunks as they come."""
+    """Writes the answers of chunks as they come, and marks their region at the end."""
 
     def __init__(self, work: WriteAnswers) -> None:
         self.work = work
+        self._written: list[int] = []
         self._n_rows = 0
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Write the answers of chunk number `index`."""
+        """Write the answers of chunk number `index`; without rows, it has them already."""
+        if len(X) == 0:
+            return
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
         try:
             answers = self.work.answer(X)
@@ -69,17 +128,90 @@ class AnswerWriter:
             raise DataError(f"chunk {index} (from row {rows.start}): {e}") from e
         for name, values in answers.items():
             self.work.outputs[name][rows] = values
+        self._written.append(index)
         self._n_rows += len(X)
 
     def result(self) -> Written:
-        """Rows written so far."""
+        """Rows written, all of them on the disk."""
+        if self._written:
+            for output in self.work.outputs.values():
+                _sync_chunks(output, self._written)
+            self.work.regions.mark(range(self._written[0], self._written[-1] + 1))
         return Written(self._n_rows)
+
+
+def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:
+    store: Any = array.store
+    return Path(store.root, array.path, array.metadata.encode_chunk_key(index))
+
+
+def _answer_file(output: zarr.Array[Any], chunk: int) -> Path:
+    return _chunk_file(output, chunk, *(0,) * (output.ndim - 1))
+
+
+def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
+    """Bring chunk files, and the folders that name them, to the disk."""
+    store: Any = output.store
+    top = Path(store.root, output.path)
+    folders: set[Path] = set()
+    for chunk in chunks:
+        path = _answer_file(output, chunk)
+        sync(path)
+        folders.update(parent for parent in path.parents if parent.is_relative_to(top))
+    for folder in folders:
+        sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file so that its name stands for all of it, even if the power fails."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
+    """sha256 of the sizes and times of the files that hold rows `start` to `stop`.
+
+    Other data in the same place have another stamp. Empty where the store is not a
+    local folder: there nobody can tell without reading.
+    """
+    from zarr.storage import LocalStore
+
+    if not isinstance(array.store, LocalStore):
+        return ""
+    rows, columns = (array.shards or array.chunks)[:2]
+    digest = hashlib.sha256()
+    for i in range(start // rows, -(-stop // rows)):
+        for j in range(-(-array.shape[1] // columns)):
+            try:
+                file = _chunk_file(array, i, j).stat()
+                digest.update(f"{i},{j}:{file.st_size}:{file.st_mtime_ns};".encode())
+            except FileNotFoundError:
+                digest.update(f"{i},{j}:missing;".encode())
+    return digest.hexdigest()
 
 
 def create_outputs(
     path: Path, n_rows: int, chunk_rows: int, kinds: Mapping[str, tuple[int | None, Any]]
-) -> dict[str, zarr.Array[Any]]:
-    """Empty checksummed Zarr arrays in a new group.
+) -> None:
+    """Make empty checksummed Zarr arrays in a new group.
 
     Parameters
     ----------
@@ -91,18 +223,228 @@ def create_outputs(
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     group = zarr.create_group(path)
-    outputs = {}
     for name, (columns, dtype) in kinds.items():
         tail = () if columns is None else (columns,)
-        outputs[name] = group.create_array(
+        group.create_array(
             name,
             shape=(n_rows, *tail),
             chunks=(min(chunk_rows, n_rows), *tail),
             dtype=np.dtype(dtype),
             compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            config={"write_empty_chunks": True},
         )
-    return outputs
+
+
+def open_outputs(path: Path) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a group, to be written: chunks of nothing but zeros too."""
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return dict(zarr.open_group(path, mode="r+").arrays())
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Answers on their way, in a hidden folder beside their destination.
+
+    Attributes
+    ----------
+    folder : Path
+        The hidden folder.
+    answers : Path
+        The Zarr group in it.
+    outputs : mapping of str to zarr.Array
+        Its arrays.
+    regions : Regions
+    """
+
+    folder: Path
+    answers: Path
+    outputs: Mapping[str, zarr.Array[Any]]
+    regions: Regions
+
+    def whole(self) -> list[range]:
+        """Regions that need not be computed again."""
+        return [
+            chunks
+            for chunks in self.regions.marked()
+            if all(
+                _answer_file(output, chunk).exists()
+                for output in self.outputs.values()
+                for chunk in chunks
+            )
+        ]
+
+    def publish(self, path: Path, overwrite: bool) -> None:
+        """Give the whole answers their name, and remove everything else."""
+        # A worker that was killed may have left a file that Zarr had not renamed yet.
+        for stray in self.answers.rglob("*.partial"):
+            stray.unlink(missing_ok=True)
+        if os.path.lexists(path):
+            check_free(path, overwrite)
+            replaced = self.folder / "replaced"
+            _remove(replaced)
+            path.rename(replaced)
+        self.answers.rename(path)
+        sync(path.parent)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def resumable(
+    path: Path,
+    identity: Mapping[str, Any],
+    stamps: Mapping[range, str],
+    create: Callable[[Path], None],
+    overwrite: bool = False,
+    resume: bool = True,
+) -> Iterator[Unfinished]:
+    """Answers for the block to write, which become `path` if it ends well.
+
+    If it ends badly and a region is whole, the work is kept for the next call, and the
+    exception gets a note that says so.
+
+    Parameters
+    ----------
+    path : Path
+        Where the answers go.
+    identity : mapping
+        What they are of, as JSON holds it; only work of the same identity is resumed.
+    stamps : mapping of range to str
+        Every region with its `source_stamp`.
+    create : callable
+        Makes the empty group at a path.
+    overwrite : bool
+        Whether `path` may be replaced.
+    resume : bool
+        False throws away unfinished work instead of going on with it.
+
+    Raises
+    ------
+    OutputExistsError
+        `path` is there and `overwrite` is False, another job writes it, or the
+        unfinished work is of something else.
+    """
+    check_free(path, overwrite)
+    folder = path.with_name(f".{path.name}.partial")
+    with _locked(folder, path):
+        name = _name_to_resume(folder, identity) if resume else None
+        if name is None:
+            with _removed_if_it_fails(folder):
+                name = _start(folder, identity, create)
+        answers = folder / f"answers-{name}"
+        regions = Regions(folder / f"regions-{name}", stamps)
+        unfinished = Unfinished(folder, answers, open_outputs(answers), regions)
+        try:
+            yield unfinished
+            unfinished.publish(path, overwrite)
+        except BaseException as e:
+            n_whole = len(unfinished.whole())
+            if n_whole:
+                e.add_note(
+                    f"{n_whole} of {len(stamps)} regions are whole and kept in {folder}: "
+                    "run the same command again to resume"
+                )
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _removed_if_it_fails(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _name_to_resume(folder: Path, identity: Mapping[str, Any]) -> str | None:
+    """The ID of unfinished work of the same identity, None where there is no work."""
+    try:
+        header = json.loads((folder / HEADER).read_text())
+        found, name = dict(header["identity"]), str(header["id"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as e:
+        raise OutputExistsError(
+            f"{folder / HEADER} is damaged or not of this program ({e!r}): remove {folder}, or "
+            "pass --no-resume"
+        ) from e
+    wanted = _versioned(identity)
+    differing = "; ".join(
+        f"{key.replace('_', ' ')}: {found.get(key)} there, {wanted[key]} asked for"
+        for key in wanted
+        if found.get(key) != wanted[key]
+    )
+    if differing:
+        raise OutputExistsError(
+            f"{folder} holds unfinished work of another kind ({differing}): run the command that "
+            "began it, or pass --no-resume to throw it away and start anew"
+        )
+    # The answers are gone where a job ended after it had given them their name.
+    return name if (folder / f"answers-{name}").is_dir() else None
+
+
+def _versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format_version": FORMAT_VERSION, **identity}
+
+
+def _start(folder: Path, identity: Mapping[str, Any], create: Callable[[Path], None]) -> str:
+    """Begin anew, under a name of its own: a worker of an older job may still be writing."""
+    for old in folder.iterdir():
+        if old.name != LOCK:
+            _remove(old)
+    name = uuid.uuid4().hex
+    answers, markers = folder / f"answers-{name}", folder / f"regions-{name}"
+    markers.mkdir()
+    create(answers)
+    for made in (*answers.rglob("*"), answers, folder, folder.parent):
+        sync(made)
+    # From here on there is something to resume.
+    header = {"id": name, "identity": _versioned(identity)}
+    write_durably(folder / HEADER, json.dumps(header, indent=1))
+    return name
+
+
+@contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    """Hold `folder`, made where it is not there, until the end of the block or process."""
+    descriptor = _lock(folder, path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path, path: Path) -> int:
+    while True:
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                os.close(descriptor)
+                raise OutputExistsError(
+                    f"another job is writing {path}: wait until it ends, or choose another name"
+                ) from e
+            except OSError as e:
+                # Some network file systems know no locks.
+                if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    os.close(descriptor)
+                    raise
+            # Who held the lock before may have removed it, with the folder.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
+                    return descriptor
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -125,10 +467,8 @@ def whole_or_nothing(path: Path, overwrite: bool) -> Iterator[Path]:
         wip.rename(path)
     finally:
         for leftover in (wip, old):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            with suppress(OSError):
+                _remove(leftover)
 
 
 @contextmanager
@@ -136,11 +476,8 @@ def new_folder(path: Path, overwrite: bool) -> Iterator[None]:
     """A new folder for the block to fill, removed again if the block fails."""
     with whole_or_nothing(path, overwrite) as empty:
         empty.mkdir()
-    try:
+    with _removed_if_it_fails(path):
         yield
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
 
 
 def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:

@@ -9,16 +9,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from distributed import LocalCluster
 from distributed.comm import CommClosedError
+from helpers import SMALL_READ
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, load
+from dask_em import GaussianMixture, job, load, sources
 from dask_em.cli import main
+from dask_em.sources import stored_source
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
 
@@ -94,7 +99,7 @@ def test_fit_score_predict_inspect_is_one_story(points: Path, tmp_path: Path) ->
 
 
 def test_a_running_scheduler_is_used_and_left_running(points: Path, tmp_path: Path) -> None:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     with LocalCluster(n_workers=1, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
@@ -127,12 +132,122 @@ def test_weights_from_zarr_equal_repeated_rows(points: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(load(tmp_path / "m.npz").means_[0], repeated.mean(0), rtol=1e-12)
 
 
+def planned(*arguments: object) -> dict[str, Any]:
+    """What `plan` says, for machines."""
+    result = CliRunner().invoke(main, ["plan", *map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
 def test_plan_says_what_a_pass_costs(points: Path) -> None:
-    result = CliRunner().invoke(main, ["plan", str(points), "-k", "8", "--json"])
-    planned = json.loads(result.stdout)
+    found = planned(points, "-k", 8, "--workers", 1)
+    assert found["bytes_per_pass"] == 5000 * 3 * 8
+    assert found["fits"]
+    assert found["n_threads"] == 1
+    # One thread reads and computes every row.
+    assert found["read_seconds"] == pytest.approx(5000 * found["probe"]["read_seconds"])
+    assert found["compute_seconds"] == pytest.approx(5000 * found["probe"]["compute_seconds"])
+    assert min(found["read_seconds"], found["compute_seconds"]) > 0
+    assert found["seconds_per_pass"] == max(found["read_seconds"], found["compute_seconds"])
+    text = CliRunner().invoke(main, ["plan", str(points), "-k", "8"]).stdout
+    assert "time of a pass     about " in text
+
+
+def test_plan_reads_two_chunks_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "READ_BYTES", SMALL_READ)
+    rows = np.random.default_rng(0).normal(size=(9 * 340, 3))
+    path = store(tmp_path / "points.zarr", rows, chunks=(340, 3), compressors=[Crc32cCodec()])
+    for chunk in {*range(9)} - {0, 4}:
+        (path / f"c/{chunk}/0").write_bytes(b"damaged")
+    found = planned(path, "-k", 8)
+    assert found["n_chunks"] == 9
+    assert found["probe"]["rows_read"] == 340
+
+    for chunk in (0, 4):
+        (path / f"c/{chunk}/0").write_bytes(b"damaged")
+    found = planned(path, "-k", 8, "--no-probe")
+    assert found["bytes_per_pass"] == rows.nbytes
+    assert found["probe"] is found["seconds_per_pass"] is found["limited_by"] is None
+    code, error = refused("plan", path, "-k", 8)
+    assert code == 65
+    assert "chunk 0" in error
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
+def test_plan_measures_rows_that_hold_numbers(covariance: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(700, 3))
+    rows[::2] = np.nan
+    path = store(tmp_path / "points.zarr", rows)
+    found = planned(path, "-k", 8, "--covariance", covariance)
+    assert found["probe"]["rows_read"] == 700
+    assert found["probe"]["rows_computed"] == 350
+    result = CliRunner().invoke(main, ["plan", str(path), "-k", "400"])
     assert result.exit_code == 0
-    assert planned["bytes_per_pass"] == 5000 * 3 * 8
-    assert planned["fits"]
+    assert "unknown: two chunks hold too few finite rows for -k 400" in result.stdout
+
+
+def test_plan_counts_parameters_and_sums_at_size(tmp_path: Path) -> None:
+    path = tmp_path / "wide.zarr"
+    zarr.create_array(path, shape=(10_000, 100), chunks=(1000, 100), dtype="f8")
+    k, d = 100, 100
+    matrices = 8 * k * d * d
+    found = planned(path, "-k", k, "--workers", 1, "--no-probe")
+    for name in ("statistics_bytes", "parameter_bytes"):
+        assert matrices < found[name] < 1.1 * matrices
+    # Beside its task a worker holds the parameters, as they came and as they are used,
+    # and the sums of tasks that it adds.
+    assert found["task_bytes"] > 2 * matrices
+    assert found["worker_bytes"] - found["task_bytes"] > (2 + 3) * matrices
+    two = planned(path, "-k", k, "--workers", 1, "--threads", 2, "--no-probe")
+    assert two["worker_bytes"] == found["worker_bytes"] + found["task_bytes"]
+
+
+def test_the_worker_closest_to_its_limit_counts(points: Path) -> None:
+    source = stored_source(points)
+    task = job.count(source, 8, "full", [job.Worker(1, 0)]).task_bytes
+    small, busy = job.Worker(1, 2**30), job.Worker(64, 2**30 + 32 * task)
+    found = job.count(source, 8, "full", [small, busy, job.Worker(1, 0)])
+    assert (found.worker_threads, found.worker_limit) == (64, busy.limit)
+    assert (found.n_workers, found.n_threads) == (3, 66)
+
+
+def test_a_cluster_without_workers_is_no_reason_to_refuse(
+    points: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = job.count(stored_source(points), 8, "full", [])
+    with caplog.at_level("WARNING"):
+        found.check()
+    assert "the cluster has no workers yet" in caplog.text
+    assert found.fits
+    assert found.seconds_per_pass is None
+
+
+def test_plan_and_fit_ask_a_running_cluster(points: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.zarr"
+    zarr.create_array(large, shape=(10**8, 10), chunks=(10**7, 10), dtype="f8")
+    output = tmp_path / "m.npz"
+    with LocalCluster(
+        n_workers=0, threads_per_worker=2, memory_limit="1GiB", dashboard_address=":0"
+    ) as cluster:
+        there = ["--scheduler", cluster.scheduler_address]
+        result = CliRunner().invoke(main, ["plan", str(points), "-k", "8", *there])
+        assert result.exit_code == 0, result.stderr
+        assert "workers            none yet" in result.stdout
+        cluster.scale(1)
+        cluster.wait_for_workers(1)
+
+        found = planned(points, "-k", 8, *there)
+        assert found["worker_limit"] == 2**30
+        assert (found["n_workers"], found["n_threads"]) == (1, 2)
+        assert found["probe"]["rows_read"] == 5000
+
+        for command in (["plan", large, "-k", 8], ["fit", large, "-k", 8, "-o", output]):
+            code, error = refused(*command, *there)
+            assert code == 2
+            assert "a worker of 2 threads needs about" in error
+            assert "of its 1,024 MiB" in error
+    assert not output.exists()
 
 
 def test_plan_and_fit_refuse_what_cannot_fit(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ additions is fixed by the shapes alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
@@ -20,7 +21,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from ..statistics import Array
 
@@ -586,8 +587,13 @@ def _log(x: Any) -> Any:
     return n * _LN2_HIGH + (2 * s + (2 * s * z * tail + n * _LN2_LOW))
 
 
-def _make_exp(dtype: Any, high: float, low: float) -> Any:
-    """exp for one dtype; log 2 = high + low, where n * high is exact."""
+def _exp(x: Any) -> Any:
+    """e^x for x between -87 and 0, to 2 ulp: a polynomial times a power of two."""
+    raise NotImplementedError("compiled code only")
+
+
+def _overload_exp(dtype: Any, high: float, low: float) -> Callable[[Any], Any]:
+    """`_exp` of one dtype; log 2 = high + low, where n * high is exact."""
     number = np.dtype(dtype).type
     # Adding this leaves the nearest integer in the last bits.
     to_integer = number(1.5 * 2.0 ** np.finfo(dtype).nmant)
@@ -599,9 +605,7 @@ def _make_exp(dtype: Any, high: float, low: float) -> Any:
     # Taylor's polynomial within log(2)/2 of zero: degree 13 in float64, 7 in float32.
     long = number is np.float64
 
-    @njit(**_FUSED)
     def exp(x: Any) -> Any:
-        """e^x, x between -87 and 0: a polynomial times 2^n, to 2 ulp."""
         shifted = x * per_log2 + to_integer
         n = shifted - to_integer
         r = (x - n * ln2_high) - n * ln2_low
@@ -617,41 +621,43 @@ def _make_exp(dtype: Any, high: float, low: float) -> Any:
     return exp
 
 
-def _make_softmax(dtype: Any, exp: Any) -> Any:
-    """The loop of `softmax` for one dtype."""
-    number = np.dtype(dtype).type
+_EXP = {
+    types.float64: _overload_exp(np.float64, _LN2_HIGH, _LN2_LOW),
+    types.float32: _overload_exp(np.float32, 0.693359375, -2.12194440e-4),
+}
+
+
+@overload(_exp, inline="always", jit_options={"error_model": "numpy", "fastmath": {"contract"}})
+def _exp_of(x: Any) -> Callable[[Any], Any]:
+    return _EXP[x]
+
+
+@njit(fastmath={"contract", "nsz"}, **_JIT)
+def _softmax(log_joint: Array, negligible: Any, log_prob: Array, total: Array) -> None:
+    n_components, b = log_joint.shape
+    number = log_joint.dtype.type
     zero, one = number(0), number(1)
-
-    @njit(fastmath={"contract", "nsz"}, **_JIT)
-    def softmax(log_joint: Array, negligible: Any, log_prob: Array, total: Array) -> None:
-        n_components, b = log_joint.shape
+    for r in range(b):
+        log_prob[r] = log_joint[0, r]
+        total[r] = zero
+    for k in range(1, n_components):
         for r in range(b):
-            log_prob[r] = log_joint[0, r]
-            total[r] = zero
-        for k in range(1, n_components):
-            for r in range(b):
-                # NaN stays: it must be seen, not replaced.
-                below = log_joint[k, r] <= log_prob[r]
-                log_prob[r] = log_prob[r] if below else log_joint[k, r]
-        for k in range(n_components):
-            for r in range(b):
-                x = log_joint[k, r] - log_prob[r]
-                e = exp(max(x, negligible))
-                e = zero if x < negligible else e
-                log_joint[k, r] = e
-                total[r] += e
+            # NaN stays: it must be seen, not replaced.
+            below = log_joint[k, r] <= log_prob[r]
+            log_prob[r] = log_prob[r] if below else log_joint[k, r]
+    for k in range(n_components):
         for r in range(b):
-            log_prob[r] += number(_log(np.float64(total[r])))
-            total[r] = one / total[r]
-        for k in range(n_components):
-            for r in range(b):
-                log_joint[k, r] *= total[r]
-
-    return softmax
-
-
-_softmax64 = _make_softmax(np.float64, _make_exp(np.float64, _LN2_HIGH, _LN2_LOW))
-_softmax32 = _make_softmax(np.float32, _make_exp(np.float32, 0.693359375, -2.12194440e-4))
+            x = log_joint[k, r] - log_prob[r]
+            e = _exp(max(x, negligible))
+            e = zero if x < negligible else e
+            log_joint[k, r] = e
+            total[r] += e
+    for r in range(b):
+        log_prob[r] += number(_log(np.float64(total[r])))
+        total[r] = one / total[r]
+    for k in range(n_components):
+        for r in range(b):
+            log_joint[k, r] *= total[r]
 
 
 def softmax(log_joint: Array, negligible: float, log_prob: Array, work: Array) -> None:
@@ -659,5 +665,4 @@ def softmax(log_joint: Array, negligible: float, log_prob: Array, work: Array) -
 
     What is below the largest by more than `negligible` becomes exactly zero. `work` is (b,).
     """
-    loop = _softmax64 if log_joint.dtype == np.float64 else _softmax32
-    loop(log_joint, log_joint.dtype.type(negligible), log_prob, work)
+    _softmax(log_joint, log_joint.dtype.type(negligible), log_prob, work)

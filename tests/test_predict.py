@@ -1,0 +1,443 @@
+"""Predictions that are interrupted go on where they stopped, and end with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import numpy as np
+import psutil
+import pytest
+import zarr
+from click.testing import CliRunner, Result
+from helpers import SMALL_READ, wait_until
+from zarr.codecs import Crc32cCodec
+
+from dask_em import GaussianMixture, job, sinks
+from dask_em.cli import main
+
+CHUNKS, CHUNK_ROWS = 40, 500
+REGIONS = 16
+# A chunk that a job waits for.
+GATE = 30
+# The program, cutting a test's few rows into many chunks as large data are.
+PROGRAM = (
+    f"from dask_em import sources; sources.READ_BYTES = {SMALL_READ}; "
+    "from dask_em.cli import main; main()"
+)
+
+
+def write_points(path: Path, seed: int = 0) -> np.ndarray:
+    """Two clusters in turn, a chunk each: every other chunk's labels are nothing but zeros."""
+    rng = np.random.default_rng(seed)
+    cluster = np.repeat(np.arange(CHUNKS) % 2, CHUNK_ROWS)
+    X = rng.normal(size=(CHUNKS * CHUNK_ROWS, 2)) + 30 * cluster[:, None]
+    array = zarr.create_array(
+        path, shape=X.shape, chunks=(CHUNK_ROWS, 2), dtype="f8", compressors=[Crc32cCodec()]
+    )
+    array[:] = X
+    return X
+
+
+def write_model(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(2000, 2)) + 30 * rng.integers(0, 2, (2000, 1))
+    GaussianMixture(2, random_state=seed).fit(X).save(path)
+
+
+def arguments(model: Path, points: Path, answers: Path, *more: str) -> list[str]:
+    return ["predict", str(model), str(points), str(answers), "--log-density", *more]
+
+
+def start(given: list[str]) -> subprocess.Popen[str]:
+    """The program in a process of its own, with a worker whose second thread goes on."""
+    command = [sys.executable, "-c", PROGRAM, *given, "--workers", "1", "--threads", "2"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(given: list[str]) -> tuple[int, str, str]:
+    process = start(given)
+    out, error = process.communicate(timeout=120)
+    return process.returncode, out, error
+
+
+@contextmanager
+def gated(points: Path) -> Iterator[None]:
+    """Whoever reads one of the chunks waits in the block: it is a pipe that nobody writes."""
+    path, aside = points / f"c/{GATE}/0", points / "aside"
+    path.rename(aside)
+    os.mkfifo(path)
+    try:
+        yield
+    finally:
+        aside.replace(path)
+
+
+def partial_of(answers: Path) -> Path:
+    return answers.with_name(f".{answers.name}.partial")
+
+
+def markers(answers: Path) -> list[range]:
+    """Regions that are marked as whole."""
+    found = partial_of(answers).glob("regions-*/*")
+    return [range(*map(int, p.name.split("-"))) for p in found if p.name.replace("-", "").isdigit()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def written(answers: Path) -> dict[str, int]:
+    """When each chunk of the answers was written."""
+    return {
+        str(p.relative_to(answers)): p.stat().st_mtime_ns
+        for p in answers.glob("*/c/*")
+        if p.suffix == ""
+    }
+
+
+def chunks_of(regions: list[range]) -> set[str]:
+    return {f"{name}/c/{i}" for r in regions for i in r for name in ("labels", "log_density")}
+
+
+@contextmanager
+def without_cluster() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "connected", lambda where: nullcontext())
+        yield
+
+
+def invoke(given: list[str]) -> Result:
+    """The program in this process."""
+    result = CliRunner().invoke(main, given)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A job that was killed, and what the same job gives undisturbed."""
+
+    points: Path
+    model: Path
+    partial: Path
+    undisturbed: dict[str, bytes]
+
+    def into(self, folder: Path) -> Path:
+        """A copy of the unfinished work; the destination that it belongs to."""
+        answers = folder / "answers.zarr"
+        shutil.copytree(self.partial, partial_of(answers))
+        return answers
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, many_chunks: None) -> Interrupted:
+    folder = tmp_path_factory.mktemp("interrupted")
+    points, model, answers = (folder / name for name in ("points.zarr", "m.npz", "answers.zarr"))
+    write_points(points)
+    write_model(model, 0)
+
+    # In this process: other workers, the same bytes.
+    with without_cluster():
+        result = invoke(arguments(model, points, folder / "undisturbed.zarr"))
+    assert result.exit_code == 0, result.stderr
+    assert not partial_of(folder / "undisturbed.zarr").exists()
+
+    with gated(points):
+        process = start(arguments(model, points, answers))
+        wait_until(lambda: len(markers(answers)) >= 5 or process.poll() is not None)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate(timeout=60)
+        # A killed job leaves no worker behind that goes on writing.
+        assert not psutil.wait_procs(family, timeout=60)[1]
+    assert not answers.exists()
+    assert 5 <= len(markers(answers)) < REGIONS
+    return Interrupted(points, model, partial_of(answers), contents(folder / "undisturbed.zarr"))
+
+
+@contextmanager
+def full_disk(room: int = 60) -> Iterator[None]:
+    """A disk that is full after some files were synced to it."""
+    sync, n_synced = os.fsync, 0
+
+    def fail_at_last(descriptor: int) -> None:
+        nonlocal n_synced
+        n_synced += 1
+        if n_synced > room:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fail_at_last)
+        yield
+
+
+@pytest.fixture
+def here(many_chunks: None) -> Iterator[None]:
+    """Jobs run in this thread, without a cluster."""
+    with without_cluster():
+        yield
+
+
+def test_a_killed_job_is_resumed_and_ends_with_the_same_bytes(
+    interrupted: Interrupted, tmp_path: Path
+) -> None:
+    answers = interrupted.into(tmp_path)
+    (answers_so_far,) = partial_of(answers).glob("answers-*")
+    whole = markers(answers)
+    # What a killed writer leaves beside a chunk must not become part of the answers.
+    (answers_so_far / "labels/c/39.0123456789abcdef.partial").write_bytes(b"half")
+    before = written(answers_so_far)
+
+    given = arguments(interrupted.model, interrupted.points, answers, "--json")
+    code, out, error = run(given)
+
+    assert code == 0, error
+    assert f"resuming: {len(whole)} of {REGIONS} regions are whole" in error
+    kept = chunks_of(whole)
+    after = written(answers)
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert all(after[name] != before.get(name) for name in after.keys() - kept)
+    assert json.loads(out)["n_rows_kept"] == sum(map(len, whole)) * CHUNK_ROWS
+    assert contents(answers) == interrupted.undisturbed
+    assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]
+
+
+def test_labels_are_right_and_every_chunk_is_there(interrupted: Interrupted) -> None:
+    names = {name for name in interrupted.undisturbed if "/c/" in name}
+    assert names == chunks_of([range(CHUNKS)])
+
+
+@pytest.mark.parametrize(
+    ("differing", "said"),
+    [
+        ("model", "model sha256: "),
+        ("data", "data: "),
+        ("answers", "answers: ['labels', 'log_density'] there, ['labels'] asked for"),
+        ("version", "dask em: 0.0.1 there, "),
+        ("format", "format version: 0 there, 1 asked for"),
+    ],
+)
+def test_unfinished_work_of_something_else_is_refused(
+    differing: str, said: str, interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = interrupted.into(tmp_path)
+    model, points = interrupted.model, interrupted.points
+    given = arguments(model, points, answers)
+    header = partial_of(answers) / "header.json"
+    if differing == "model":
+        write_model(tmp_path / "other.npz", 1)
+        given = arguments(tmp_path / "other.npz", points, answers)
+    elif differing == "data":
+        write_points(tmp_path / "other.zarr")
+        given = arguments(model, tmp_path / "other.zarr", answers)
+    elif differing == "answers":
+        given.remove("--log-density")
+    else:
+        key, value = {"version": ("dask_em", "0.0.1"), "format": ("format_version", 0)}[differing]
+        found = json.loads(header.read_text())
+        found["identity"][key] = value
+        header.write_text(json.dumps(found))
+    before = contents(partial_of(answers))
+
+    result = invoke(given)
+
+    assert result.exit_code == 73
+    assert said in result.stderr
+    assert result.stderr.count(" there, ") == 1
+    assert "--no-resume" in result.stderr
+    assert contents(partial_of(answers)) == before
+    assert not answers.exists()
+
+
+def test_a_damaged_header_is_refused(interrupted: Interrupted, tmp_path: Path, here: None) -> None:
+    answers = interrupted.into(tmp_path)
+    (partial_of(answers) / "header.json").write_text("{")
+    result = invoke(arguments(interrupted.model, interrupted.points, answers))
+    assert result.exit_code == 73
+    assert "is damaged or not of this program" in result.stderr
+
+
+def test_no_resume_starts_anew(interrupted: Interrupted, tmp_path: Path, here: None) -> None:
+    answers = interrupted.into(tmp_path)
+    write_model(tmp_path / "other.npz", 1)
+    given = arguments(tmp_path / "other.npz", interrupted.points, answers, "--json")
+
+    result = invoke([*given, "--no-resume"])
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["n_rows_kept"] == 0
+    fresh = tmp_path / "fresh.zarr"
+    assert invoke(arguments(tmp_path / "other.npz", interrupted.points, fresh)).exit_code == 0
+    assert contents(answers) == contents(fresh) != interrupted.undisturbed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["answers.zarr", "fresh.zarr", "other.npz"]
+
+
+def test_a_chunk_that_went_missing_is_computed_again(
+    interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = interrupted.into(tmp_path)
+    lost, *_ = markers(answers)
+    (chunk,) = partial_of(answers).glob(f"answers-*/labels/c/{lost.start}")
+    chunk.unlink()
+    result = invoke(arguments(interrupted.model, interrupted.points, answers))
+    assert result.exit_code == 0, result.stderr
+    assert contents(answers) == interrupted.undisturbed
+
+
+def test_bad_data_are_mended_and_only_what_changed_is_computed_again(
+    tmp_path: Path, here: None
+) -> None:
+    points, model, answers = (tmp_path / n for n in ("points.zarr", "m.npz", "answers.zarr"))
+    X = write_points(points)
+    write_model(model, 0)
+    array = zarr.open_array(points, mode="r+")
+    with full_disk():
+        assert invoke(arguments(model, points, answers)).exit_code == 74
+    bad = min(set(range(CHUNKS)) - {chunk for region in markers(answers) for chunk in region})
+    array[bad * CHUNK_ROWS] = np.nan
+
+    result = invoke(arguments(model, points, answers))
+    assert result.exit_code == 65
+    assert f"chunk {bad} (from row {bad * CHUNK_ROWS})" in result.stderr
+    whole = markers(answers)
+    assert 0 < len(whole) < REGIONS
+    kept_in = f"{len(whole)} of {REGIONS} regions are whole and kept in {partial_of(answers)}"
+    assert kept_in in result.stderr
+    assert not answers.exists()
+    (so_far,) = partial_of(answers).glob("answers-*")
+    before = written(so_far)
+
+    # One chunk is mended, and another one, whose answers were whole, is changed.
+    changed = next(r for r in whole)
+    array[bad * CHUNK_ROWS] = X[bad * CHUNK_ROWS]
+    array[changed.start * CHUNK_ROWS] = [15.0, 16.0]
+    result = invoke(arguments(model, points, answers))
+    assert result.exit_code == 0, result.stderr
+    after = written(answers)
+    untouched = chunks_of([r for r in whole if r != changed])
+    assert {n for n in after if after[n] == before.get(n)} == untouched
+
+    fresh = tmp_path / "fresh.zarr"
+    assert invoke(arguments(model, points, fresh)).exit_code == 0
+    assert contents(answers) == contents(fresh)
+
+
+def test_a_job_that_cannot_even_begin_leaves_nothing(
+    interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = tmp_path / "answers.zarr"
+    with full_disk(0):
+        result = invoke(arguments(interrupted.model, interrupted.points, answers))
+    assert result.exit_code == 74
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_job_that_wrote_nothing_whole_leaves_nothing(tmp_path: Path, here: None) -> None:
+    points, model = tmp_path / "points.zarr", tmp_path / "m.npz"
+    write_points(points)
+    write_model(model, 0)
+    zarr.open_array(points, mode="r+")[::CHUNK_ROWS] = np.nan
+    result = invoke(arguments(model, points, tmp_path / "answers.zarr"))
+    assert result.exit_code == 65
+    assert "kept" not in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.npz", "points.zarr"]
+
+
+def test_whole_answers_that_could_not_be_named_are_not_computed_again(
+    interrupted: Interrupted, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = interrupted.into(tmp_path)
+    answers.write_text("old")
+    given = arguments(interrupted.model, interrupted.points, answers, "--overwrite")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sinks.Unfinished, "publish", full)
+        result = invoke(given)
+    assert result.exit_code == 74
+    assert f"{REGIONS} of {REGIONS} regions are whole" in result.stderr
+    assert answers.read_text() == "old"
+
+    # Nothing is left to compute, so no cluster is started.
+    monkeypatch.setattr(job, "connected", full)
+    assert invoke(given).exit_code == 0
+    assert contents(answers) == interrupted.undisturbed
+    assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]
+
+
+def test_a_job_killed_while_it_cleaned_up_leaves_nothing_to_resume(
+    interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = interrupted.into(tmp_path)
+    (named,) = partial_of(answers).glob("answers-*")
+    named.rename(answers)
+    given = arguments(interrupted.model, interrupted.points, answers)
+    assert invoke(given).exit_code == 73
+    assert invoke([*given, "--overwrite"]).exit_code == 0
+    assert contents(answers) == interrupted.undisturbed
+    assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]
+
+
+def test_two_jobs_do_not_write_the_same_answers(
+    interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = interrupted.into(tmp_path)
+    before = contents(partial_of(answers))
+    with sinks._locked(partial_of(answers), answers):
+        result = invoke(arguments(interrupted.model, interrupted.points, answers, "--no-resume"))
+    assert result.exit_code == 73
+    assert f"another job is writing {answers}" in result.stderr
+    assert contents(partial_of(answers)) == before
+
+
+def test_ctrl_c_keeps_what_is_whole_and_says_how_to_resume(
+    interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = tmp_path / "answers.zarr"
+    with gated(interrupted.points):
+        process = start(arguments(interrupted.model, interrupted.points, answers))
+        wait_until(lambda: len(markers(answers)) >= 3 or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 75, error
+    whole = markers(answers)
+    assert f"interrupted; {len(whole)} of {REGIONS} regions are whole and kept in" in error
+    assert "run the same command again to resume" in error
+    assert not answers.exists()
+    result = invoke(arguments(interrupted.model, interrupted.points, answers))
+    assert result.exit_code == 0, result.stderr
+    assert contents(answers) == interrupted.undisturbed
+
+
+def test_a_full_disk_keeps_what_is_whole(
+    interrupted: Interrupted, tmp_path: Path, here: None
+) -> None:
+    answers = tmp_path / "answers.zarr"
+    given = arguments(interrupted.model, interrupted.points, answers, "--json")
+    with full_disk():
+        result = invoke(given)
+    assert result.exit_code == 74
+    whole = markers(answers)
+    assert 0 < len(whole) < REGIONS
+    assert "No space left on device" in result.stderr
+    assert f"{len(whole)} of {REGIONS} regions are whole and kept" in result.stderr
+    assert not answers.exists()
+
+    result = invoke(given)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["n_rows_kept"] == sum(map(len, whole)) * CHUNK_ROWS
+    assert contents(answers) == interrupted.undisturbed
