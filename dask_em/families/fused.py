@@ -25,7 +25,7 @@ LEAST_ROWS, MOST_ROWS = 480, 3840
 GATHERED_BYTES = 24 * 2**10
 LEAST_GATHERED = 64
 # Bytes of the features that are made at a time.
-FEATURE_BYTES = 2**17
+FEATURE_BYTES = 2**16
 
 
 def round_up(n: int, unit: int) -> int:
@@ -53,12 +53,16 @@ class FusedKernel:
         unit = 480
         numbers = BLOCK_BYTES // (self.dtype.itemsize * (2 * d + k))
         self.block_rows = b = min(max(numbers // unit * unit, LEAST_ROWS), MOST_ROWS)
-        self._rotate = frame.inverse_scale if frame.scale.ndim == 2 else None
-        self._inverse = np.ones(d) if frame.scale.ndim == 2 else frame.inverse_scale
+        rotated = frame.scale.ndim == 2
+        D = round_up(d, simd.lanes(dtype))
+        self._rotate = frame.inverse_scale if rotated else None
+        self._scale = np.zeros(D)
+        self._scale[:d] = 1.0 if rotated else frame.inverse_scale
         self._shift = np.tile(frame.shift, (b, 1))
-        self._shifted = np.empty((b, d))
-        self._rotated = np.empty((b if frame.scale.ndim == 2 else 0, d))
-        self._Z = np.zeros((b, round_up(d, simd.lanes(dtype))), dtype)
+        # Reading whole vectors goes beyond the last row.
+        self._shifted = np.zeros(b * d + D)
+        self._rotated = np.zeros_like(self._shifted if rotated else self._shifted[:0])
+        self._Z = np.zeros((b, D), dtype)
         self._columns = np.empty((b // width, d, width), dtype)
         self._padded_components = round_up(k, simd.TILE_ROWS)
         self._out = np.zeros(self._padded_components * b, dtype)
@@ -68,10 +72,17 @@ class FusedKernel:
     def load(self, X: Array) -> None:
         """Take the rows X (b, d) as the current block, in the frame's coordinates."""
         self._rows = b = len(X)
-        shifted = np.subtract(X, self._shift[:b], out=self._shifted[:b], dtype=np.float64)
+        d = X.shape[1]
+        laid = self._shifted
+        rows = laid[: b * d].reshape(b, d)
+        np.subtract(X, self._shift[:b], out=rows, dtype=np.float64)
         if self._rotate is not None:
-            shifted = np.matmul(shifted, self._rotate.T, out=self._rotated[:b])
-        simd.place(shifted, self._inverse, self._Z, self._tiles)
+            laid = self._rotated
+            np.matmul(rows, self._rotate.T, out=laid[: b * d].reshape(b, d))
+        tiles = self._tiles
+        # Rows that fill up the last tile must be numbers.
+        laid[b * d : len(tiles) * tiles.shape[2] * d] = 0
+        simd.place(laid, d, self._scale, self._Z, tiles)
 
     @property
     def _tiles(self) -> Array:

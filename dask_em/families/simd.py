@@ -348,6 +348,58 @@ def _deviations(
     return signature, codegen
 
 
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of a square of vectors, by exchanges of ever larger blocks."""
+    n = len(rows)
+    step = 1
+    while step < n:
+        for i in (i for i in range(n) if not i & step):
+            a, b = rows[i], rows[i + step]
+            low = [e if not e & step else n + e - step for e in range(n)]
+            high = [e + step if not e & step else n + e for e in range(n)]
+            for row, order in ((i, low), (i + step, high)):
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), n), order)
+                rows[row] = builder.shuffle_vector(a, b, mask)
+        step *= 2
+    return rows
+
+
+@intrinsic
+def _place_square(
+    typing: Any, X: Any, x: Any, d: Any, scale: Any, j: Any, Z: Any, z: Any, by: Any, columns: Any,
+    c: Any, width: Any,
+) -> Any:  # fmt: skip
+    """Scaled numbers of a vector of rows and a vector of columns into Z and, turned, `columns`."""
+    i = types.intp
+    signature = types.void(X, i, i, scale, i, Z, i, i, columns, i, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[5])
+        doubles = ir.VectorType(ir.DoubleType(), vector.count)
+        X_, Z_, columns_ = (
+            _pointer(context, builder, sig.args[k], args[k], args[k + 1]) for k in (0, 5, 8)
+        )
+        scale_ = _pointer(context, builder, sig.args[3], args[3], args[4])
+        factor = _load(builder, scale_, doubles)
+        rows = []
+        for r in range(vector.count):
+            number = ir.Constant(_I64, r)
+            row = _at(builder, X_, builder.mul(number, args[2]))
+            value = builder.fmul(_load(builder, row, doubles), factor)
+            if vector.element != ir.DoubleType():
+                value = builder.fptrunc(value, vector)
+            _store(builder, value, _at(builder, Z_, builder.mul(number, args[7])))
+            rows.append(value)
+        left = builder.sub(args[2], args[4])
+        for r, column in enumerate(_transposed(builder, rows)):
+            number = ir.Constant(_I64, r)
+            with builder.if_then(builder.icmp_signed("<", number, left)):
+                _store(builder, column, _at(builder, columns_, builder.mul(number, args[10])))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 @intrinsic
 def _times_power_of_two(typing: Any, value: Any, shifted: Any) -> Any:
     """Value times 2^n, where the last bits of the float `shifted` hold n."""
@@ -365,28 +417,32 @@ def _times_power_of_two(typing: Any, value: Any, shifted: Any) -> Any:
 
 
 @njit(**_JIT)
-def place(shifted: Array, inverse: Array, Z: Array, columns: Array) -> None:
+def place(shifted: Array, n_features: int, scale: Array, Z: Array, columns: Array) -> None:
     """Scale rows and lay them out twice.
 
     Parameters
     ----------
-    shifted : (b, d) array
-    inverse : (d,) array
-    Z : (B, D) array
-        Rows, B >= b and D >= d; what is beyond them stays as it is.
-    columns : (n_tiles, d, tile_columns) array
-        The same by columns, in tiles of rows; all of it is written.
+    shifted : (size,) float64 array
+        Rows of `n_features` numbers, as many as `columns` takes, and a vector more.
+    n_features : int
+    scale : (D,) float64 array
+        D a multiple of the lanes of Z's type.
+    Z : (rows, D) array
+        The rows; what stands in the columns beyond `n_features` means nothing.
+    columns : (n_tiles, n_features, tile_columns) array
+        The same by columns, in tiles of rows.
     """
-    b, d = shifted.shape
-    n_tiles, _, width = columns.shape
-    for r in range(b):
-        for j in range(d):
-            Z[r, j] = shifted[r, j] * inverse[j]
+    n_tiles, d, width = columns.shape
+    D = Z.shape[1]
+    vector = REGISTER_BYTES // Z.itemsize
     for t in range(n_tiles):
-        for j in range(d):
-            for c in range(width):
-                r = t * width + c
-                columns[t, j, c] = Z[r, j] if r < b else 0
+        for c in range(0, width, vector):
+            r = t * width + c
+            for j in range(0, D, vector):
+                _place_square(
+                    shifted, r * d + j, d, scale, j, Z, r * D + j, D, columns,
+                    (t * d + j) * width + c, width,
+                )  # fmt: skip
 
 
 @njit(**_JIT)
