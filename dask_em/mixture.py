@@ -122,18 +122,20 @@ def responsibilities(
     return log_joint, largest + np.log(total)
 
 
-Softmax = Callable[[Array], tuple[Array, Array]]
+# Log-densities (k, b), and log weights (k,) to add -> responsibilities and log p(x) (b,).
+Softmax = Callable[[Array, Array], tuple[Array, Array]]
 
 
 def softmax_of(engine: Engine, k: int, rows: int) -> Softmax:
-    """`responsibilities` as `engine` computes them, for blocks of at most `rows` rows.
+    """What adds log weights and makes `responsibilities`, for blocks of at most `rows` rows.
 
-    What it returns stays as it is until the next call.
+    What it returns lies in the given array and stays until the next call.
     """
     if engine.name == "numpy":
         matters = np.empty(k * rows, dtype=bool)
 
-        def by_numpy(log_joint: Array) -> tuple[Array, Array]:
+        def by_numpy(log_joint: Array, log_weights: Array) -> tuple[Array, Array]:
+            log_joint += log_weights[:, None]
             return responsibilities(log_joint, matters[: log_joint.size].reshape(log_joint.shape))
 
         return by_numpy
@@ -141,9 +143,9 @@ def softmax_of(engine: Engine, k: int, rows: int) -> Softmax:
 
     buffers = {np.dtype(t): np.empty((2, rows), t) for t in (np.float64, np.float32)}
 
-    def by_numba(log_joint: Array) -> tuple[Array, Array]:
+    def by_numba(log_joint: Array, log_weights: Array) -> tuple[Array, Array]:
         log_prob, work = buffers[log_joint.dtype][:, : log_joint.shape[1]]
-        softmax(log_joint, NEGLIGIBLE, log_prob, work)
+        softmax(log_joint, log_weights, NEGLIGIBLE, log_prob, work)
         return log_joint, log_prob
 
     return by_numba
@@ -157,7 +159,6 @@ class EStep:
         check_engine(mixture.engine)
         self.kernel = mixture.components.kernel(mixture.engine)
         k = len(mixture.log_weights)
-        self._log_weights = mixture.log_weights[:, None]
         self._softmax = softmax_of(mixture.engine, k, self.kernel.block_rows)
         self._n_rows = 0
         self._weight = 0.0
@@ -176,9 +177,7 @@ class EStep:
             if b == 0:
                 continue
             self.kernel.load(block)
-            log_joint = self.kernel.log_prob()
-            log_joint += self._log_weights
-            resp, log_prob = self._softmax(log_joint)
+            resp, log_prob = self._softmax(self.kernel.log_prob(), self.mixture.log_weights)
             if weight is None:
                 self._weight += b
             else:
@@ -200,7 +199,9 @@ class EStep:
         )
 
 
-def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Softmax]]:
+def joint_blocks(
+    mixture: Mixture, X: Array
+) -> Iterator[tuple[slice, Array, Callable[[Array], tuple[Array, Array]]]]:
     """Blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
 
     With each comes the function that turns it into responsibilities.
@@ -212,14 +213,20 @@ def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Sof
     """
     check_engine(mixture.engine)
     kernel = mixture.components.kernel(mixture.engine)
-    softmax = softmax_of(mixture.engine, len(mixture.log_weights), kernel.block_rows)
+    k = len(mixture.log_weights)
+    softmax = softmax_of(mixture.engine, k, kernel.block_rows)
+    nothing = np.zeros(k)
+
+    def normalize(log_joint: Array) -> tuple[Array, Array]:
+        return softmax(log_joint, nothing)
+
     for rows in blocks(len(X), kernel.block_rows):
         block = X[rows]
         _check_finite(block, rows.start)
         kernel.load(block)
         log_joint = kernel.log_prob()
         log_joint += mixture.log_weights[:, None]
-        yield rows, log_joint, softmax
+        yield rows, log_joint, normalize
 
 
 def _check_finite(block: Array, start: int) -> None:

@@ -174,7 +174,8 @@ class FeaturesKernel(FusedKernel):
         """Add the current block's sums under `resp` (k, b), in the buffer of `log_prob` or not."""
         buffer = self._log_prob_buffer()
         here = buffer[: len(resp), : self._rows]
-        if resp.ctypes.data != here.ctypes.data:
+        # What `log_prob` gave is where it must be.
+        if resp.base is not self._out:
             here[:] = resp
         buffer[len(resp) :] = 0
         buffer[:, self._rows :] = 0

@@ -163,10 +163,18 @@ class Gaussian:
         return bool(np.finfo(np.float64).eps * self.amplification <= ALLOWED_LOSS)
 
     @property
+    def single_loss(self) -> float:
+        """The share of the tightest width that float32 loses of a deviation, about.
+
+        Rounding moves a row by eps times its distance from the origin, in a random
+        direction: by 1/sqrt(d) of that along the tightest one.
+        """
+        return float(np.finfo(np.float32).eps * np.sqrt(self.amplification / self.n_features))
+
+    @property
     def single_is_safe(self) -> bool:
-        """Whether float32 keeps what deviations are made of below `SINGLE_LOSS` of a width."""
-        eps = np.finfo(np.float32).eps
-        return bool(eps * np.sqrt(self.amplification) <= SINGLE_LOSS)
+        """Whether float32 keeps what deviations lose below `SINGLE_LOSS` of a width."""
+        return self.single_loss <= SINGLE_LOSS
 
     def kernel(self, engine: Engine = NUMPY) -> Kernel:
         """A kernel of zero sums: of the ways that are safe, the one that costs least."""

@@ -689,18 +689,24 @@ def _exp_of(x: Any) -> Callable[[Any], Any]:
 
 
 @njit(fastmath={"contract", "nsz"}, **_JIT)
-def _softmax(log_joint: Array, negligible: Any, log_prob: Array, total: Array) -> None:
+def _softmax(
+    log_joint: Array, log_weights: Array, negligible: Any, log_prob: Array, total: Array
+) -> None:
     n_components, b = log_joint.shape
     number = log_joint.dtype.type
     zero, one = number(0), number(1)
-    for r in range(b):
-        log_prob[r] = log_joint[0, r]
-        total[r] = zero
-    for k in range(1, n_components):
-        for r in range(b):
+    for k in range(n_components):
+        log_weight = number(log_weights[k])
+        if k == 0:
+            for r in range(b):
+                log_joint[0, r] += log_weight
+                log_prob[r] = log_joint[0, r]
+                total[r] = zero
+        for r in range(b if k else 0):
+            x = log_joint[k, r] + log_weight
+            log_joint[k, r] = x
             # NaN stays: it must be seen, not replaced.
-            below = log_joint[k, r] <= log_prob[r]
-            log_prob[r] = log_prob[r] if below else log_joint[k, r]
+            log_prob[r] = log_prob[r] if x <= log_prob[r] else x
     for k in range(n_components):
         for r in range(b):
             x = log_joint[k, r] - log_prob[r]
@@ -716,9 +722,11 @@ def _softmax(log_joint: Array, negligible: Any, log_prob: Array, total: Array) -
             log_joint[k, r] *= total[r]
 
 
-def softmax(log_joint: Array, negligible: float, log_prob: Array, work: Array) -> None:
-    """Turn log_joint (k, b) into responsibilities in place and write log p(x) (b,).
+def softmax(
+    log_joint: Array, log_weights: Array, negligible: float, log_prob: Array, work: Array
+) -> None:
+    """Add log weights (k,), turn log_joint (k, b) into responsibilities in place, log p(x) (b,).
 
     What is below the largest by more than `negligible` becomes exactly zero. `work` is (b,).
     """
-    _softmax(log_joint, log_joint.dtype.type(negligible), log_prob, work)
+    _softmax(log_joint, log_weights, log_joint.dtype.type(negligible), log_prob, work)
