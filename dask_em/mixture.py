@@ -72,6 +72,10 @@ class Mixture:
         """Free parameters: the family's, and the weights but one."""
         return int(self.components.n_parameters) + len(self.log_weights) - 1
 
+    def __sizeof__(self) -> int:
+        # Schedulers ask this before they move the parameters of a pass.
+        return object.__sizeof__(self) + self.log_weights.nbytes + self.components.nbytes
+
     @property
     def rounding(self) -> float:
         """The share of itself by which the log-likelihood may fall from rounding alone."""

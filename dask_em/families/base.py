@@ -94,6 +94,10 @@ class Family(Protocol):
         """Free parameters, the mixing weights not counted."""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters."""
+
+    @property
     def statistics_bytes(self) -> int:
         """Bytes of the sufficient statistics of any number of rows."""
 

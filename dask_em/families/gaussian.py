@@ -90,6 +90,11 @@ class Gaussian:
         return int(k * d + self.covariance.n_parameters(k, d))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters."""
+        return int(self.means.nbytes + self.covariance.factor.nbytes)
+
+    @property
     def statistics_bytes(self) -> int:
         """Bytes of the sufficient statistics of any number of rows."""
         k, d = self.means.shape
