@@ -362,10 +362,10 @@ def _name_to_resume(folder: Path, identity: Mapping[str, Any]) -> str | None:
     """The ID of unfinished work of the same identity, None where there is no work."""
     try:
         header = json.loads((folder / HEADER).read_text())
-        found, name = dict(header["identity"]), str(header["id"])
+        found, name = dict(header["identity"]), uuid.UUID(hex=header["id"]).hex
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise OutputExistsError(
             f"{folder / HEADER} is damaged or not of this program ({e!r}): remove {folder}, or "
             "pass --no-resume"
