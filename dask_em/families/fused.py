@@ -67,6 +67,7 @@ class FusedKernel:
         self._padded_components = round_up(k, simd.TILE_ROWS)
         self._out = np.zeros(self._padded_components * b, dtype)
         self._rows = 0
+        self._tiles, self._buffer = self._columns[:0], self._out[:0, None]
         self._constant = -0.5 * d * np.log(2 * np.pi) - frame.log_det
 
     def load(self, X: Array) -> None:
@@ -79,19 +80,15 @@ class FusedKernel:
         if self._rotate is not None:
             laid = self._rotated
             np.matmul(rows, self._rotate.T, out=laid[: b * d].reshape(b, d))
-        tiles = self._tiles
+        width = self._columns.shape[2]
+        n_tiles = -(-b // width)
+        self._tiles = tiles = self._columns[:n_tiles]
+        # Room for the log-densities of the block, components and rows padded.
+        buffer = self._out[: self._padded_components * n_tiles * width]
+        self._buffer = buffer.reshape(-1, n_tiles * width)
         # Rows that fill up the last tile must be numbers.
-        laid[b * d : len(tiles) * tiles.shape[2] * d] = 0
+        laid[b * d : n_tiles * width * d] = 0
         simd.place(laid, d, self._scale, self._Z, tiles)
-
-    @property
-    def _tiles(self) -> Array:
-        return self._columns[: -(-self._rows // self._columns.shape[2])]
-
-    def _log_prob_buffer(self) -> Array:
-        """Room for the log-densities of the current block, components and rows padded."""
-        columns = len(self._tiles) * self._columns.shape[2]
-        return self._out[: self._padded_components * columns].reshape(-1, columns)
 
 
 class CentredKernel(FusedKernel):
@@ -121,7 +118,7 @@ class CentredKernel(FusedKernel):
 
     def log_prob(self) -> Array:
         """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
-        out = self._log_prob_buffer()[: len(self._means)]
+        out = self._buffer[: len(self._means)]
         simd.subtract_distances(self._whitener, self._images, self._tiles, self._constants, out)
         return out[:, : self._rows]
 
@@ -166,13 +163,13 @@ class FeaturesKernel(FusedKernel):
 
     def log_prob(self) -> Array:
         """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
-        out = self._log_prob_buffer()
+        out = self._buffer
         simd.linear(self._theta, self._tiles, *self._pairs, self._phi, out)
         return out[: self.gaussian.n_components, : self._rows]
 
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sums under `resp` (k, b), in the buffer of `log_prob` or not."""
-        buffer = self._log_prob_buffer()
+        buffer = self._buffer
         here = buffer[: len(resp), : self._rows]
         # What `log_prob` gave is where it must be.
         if resp.base is not self._out:
