@@ -129,6 +129,7 @@ def state_header(state: EMState) -> dict[str, Any]:
     return {
         "n_iter": state.n_iter,
         "status": state.status.name,
+        "accepted": state.accepted,
         "collapsed": list(state.collapsed),
         "covariance_type": state.mixture.components.covariance.kind,
         "ridge": state.mixture.components.ridge,
@@ -181,4 +182,5 @@ def read_state(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMStat
         tuple(header["collapsed"]),
         Status[header["status"]],
         mixtures[1],
+        header.get("accepted", True),
     )

@@ -116,12 +116,54 @@ def _where(options: dict[str, Any]) -> Any:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+
+
+class Several(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """One value or several, separated by commas; `one` turns a word into its values."""
+
+    def __init__(self, name: str, one: Callable[[str], list[Any]]) -> None:
+        self.name, self.one = name, one
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The values, each of them once."""
+        if not isinstance(value, str):
+            return value
+        try:
+            values = [v for word in value.split(",") for v in self.one(word.strip())]
+        except ValueError as e:
+            self.fail(f"{value!r}: {e}", param, ctx)
+        if len(set(values)) < len(values):
+            self.fail(f"{value!r} names a value twice", param, ctx)
+        return tuple(values)
+
+
+def _ks(word: str) -> list[int]:
+    first, colon, last = word.partition(":")
+    if not (first.isdecimal() and (last.isdecimal() or not colon)):
+        raise ValueError("expected 8, or 4,8,16, or 2:20 for every K from 2 to 20")
+    low, high = int(first), int(last) if colon else int(first)
+    if not 1 <= low <= high:
+        raise ValueError("K is at least 1, and a range goes up: 2:20")
+    return list(range(low, high + 1))
+
+
+def _kind(word: str) -> list[str]:
+    kinds = ("full", "tied", "diag", "spherical")
+    if word not in kinds:
+        raise ValueError(f"expected one or several of {', '.join(kinds)}")
+    return [word]
+
+
+KS = Several("K", _ks)
 covariance_option = click.option(
     "--covariance",
-    type=click.Choice(["full", "tied", "diag", "spherical"]),
+    "covariance",
+    type=Several("KIND", _kind),
     default="full",
     show_default=True,
+    help="full, tied, diag, spherical, or several: full,diag.",
 )
+k_help = "Number of components: 8, or 4,8,16, or 2:20 for every K from 2 to 20."
 
 
 def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
@@ -130,7 +172,7 @@ def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
 
 @main.command()
 @click.argument("data")
-@click.option("-k", "k", type=click.IntRange(1), required=True, help="Number of components.")
+@click.option("-k", "k", type=KS, required=True, help=k_help)
 @covariance_option
 @click.option(
     "--probe/--no-probe",
@@ -140,9 +182,17 @@ def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
 )
 @where_options
 @json_option
-def plan(data: str, k: int, covariance: str, probe: bool, as_json: bool, **options: Any) -> None:
+def plan(
+    data: str,
+    k: tuple[int, ...],
+    covariance: tuple[str, ...],
+    probe: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Say what a pass over DATA costs, and refuse what cannot fit.
 
+    Of several K or covariances, what the pass costs that serves all of them.
     Two chunks are read to estimate the time, on a worker where there is a scheduler.
 
     Example: dask-em plan points.zarr -k 8 --memory-limit 512MiB
@@ -175,7 +225,9 @@ def plan(data: str, k: int, covariance: str, probe: bool, as_json: bool, **optio
             f"computing {planned.compute_seconds:.3g} s, side by side)"
         )
     elif probe and planned.fits and planned.n_workers:
-        lines.append(f"time of a pass     unknown: two chunks hold too few finite rows for -k {k}")
+        lines.append(
+            f"time of a pass     unknown: two chunks hold too few finite rows for -k {max(k)}"
+        )
     _show(planned.as_dict(), as_json, lines)
     if planned.n_workers:
         planned.check()
@@ -183,40 +235,108 @@ def plan(data: str, k: int, covariance: str, probe: bool, as_json: bool, **optio
 
 @main.command()
 @click.argument("data")
-@click.option("-k", "n_components", type=click.IntRange(1), required=True, help="Components.")
+@click.option("-k", "ks", type=KS, required=True, help=k_help)
 @click.option("-o", "--output", required=True, metavar="MODEL", help="The model file to write.")
 @covariance_option
 @click.option("--weights", metavar="PATH", help="A Zarr array with one weight a row.")
-@click.option("--n-init", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--n-init",
+    type=click.IntRange(1),
+    help="Starts tried on the sample [default: 1; 5 where there are several models].",
+)
 @click.option("--init-params", default="auto", show_default=True)
 @click.option("--tol", type=click.FloatRange(0), default=1e-3, show_default=True)
 @click.option("--max-iter", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--reg-covar", type=click.FloatRange(0), default=1e-6, show_default=True)
+@click.option(
+    "--algorithm",
+    type=click.Choice(["auto", "em"]),
+    default="auto",
+    show_default=True,
+    help="auto accelerates; em is plain EM, iteration for iteration.",
+)
+@click.option("--max-passes", type=click.IntRange(2), help="Full passes, the survey's counted.")
+@click.option(
+    "--max-time",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="No pass begins after so many seconds.",
+)
 @click.option("--sample-size", type=click.IntRange(1), help="Rows the start is made from.")
+@click.option(
+    "--nonfinite",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Refuse rows that hold NaN or infinity, or leave them out and count them.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "fill"]),
+    default="error",
+    show_default=True,
+    help="Refuse missing chunks, or read them as the fill value; predict and score follow.",
+)
 @click.option("--seed", "random_state", type=int, default=0, show_default=True)
+@click.option(
+    "--criterion",
+    type=click.Choice(["bic", "aic", "icl", "holdout"]),
+    default="bic",
+    show_default=True,
+    help="What the best of several models is best by.",
+)
+@click.option(
+    "--holdout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of the rows that no fit sees, to score the models on.",
+)
+@click.option("--exhaustive", is_flag=True, help="Fit every model to its end.")
+@click.option("--keep-all", is_flag=True, help="Save the others too, as MODEL-k8-full.npz.")
 @overwrite_option
 @where_options
 @json_option
 def fit(
     data: str,
     output: str,
-    covariance: str,
+    ks: tuple[int, ...],
+    covariance: tuple[str, ...],
     weights: str | None,
+    criterion: str,
+    holdout: float,
+    exhaustive: bool,
+    keep_all: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Fit a mixture of K Gaussians to the Zarr array DATA.
 
+    Several K or covariances are fitted by the same passes over DATA; the best by
+    --criterion goes to MODEL, and a table says how the others did.
+
     Example: dask-em fit points.zarr -k 8 -o model.npz
     """
     from . import job
 
     where = _where(options)
-    model = job.fit(
-        data, output, where, {**options, "covariance_type": covariance}, weights, overwrite
-    )
-    result = {
+    if options["n_init"] is None:
+        del options["n_init"]
+    wanted = job.Sweep(ks, covariance, criterion, holdout, exhaustive, keep_all)
+    if not wanted.single:
+        found, files = job.sweep(data, output, where, wanted, options, weights, overwrite)
+        _show_sweep(found, files, as_json)
+        return
+    if criterion == "holdout":
+        raise click.UsageError("--criterion holdout needs rows to score: pass --holdout 0.1, say")
+    chosen = {"n_components": ks[0], "covariance_type": covariance[0]}
+    model = job.fit(data, output, where, {**options, **chosen}, weights, overwrite)
+    _show(_summary(output, model), as_json, _summary_lines(output, model))
+
+
+def _summary(output: str, model: Any) -> dict[str, Any]:
+    return {
         "model": output,
         "status": model.status_.name,
         "n_iter": model.n_iter_,
@@ -224,12 +344,50 @@ def fit(
         "log_likelihood": model.lower_bound_,
         "weights": model.weights_.tolist(),
     }
-    lines = [
+
+
+def _summary_lines(output: str, model: Any) -> list[str]:
+    return [
         f"{output}: {model.status_.name.lower().replace('_', ' ')} after {model.n_passes_:.2f} "
         f"passes, {model.lower_bound_:.6f} nats/row",
         "weights: " + " ".join(f"{w:.4f}" for w in model.weights_),
     ]
-    _show(result, as_json, lines)
+
+
+def _show_sweep(found: Any, files: list[str], as_json: bool) -> None:
+    best = (found.best.n_components, found.best.covariance_type)
+    result = {
+        **_summary(files[0], found.best),
+        "n_components": best[0],
+        "covariance_type": best[1],
+        "criterion": found.criterion,
+        "table": found.table,
+        "files": files,
+    }
+    columns = (("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"), ("aic", 16, ",.1f"),
+               ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("holdout", 12, ".6f"),
+               ("n_passes", 8, "d"))  # fmt: skip
+    held_out = any(row["holdout"] is not None for row in found.table)
+    shown = [column for column in columns if column[0] != "holdout" or held_out]
+    lines = ["     K covariance " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
+    for row in found.table:
+        mark = "*" if (row["n_components"], row["covariance_type"]) == best else " "
+        cells = (_cell(row[name], width, form) for name, width, form in shown)
+        lines.append(
+            f"{mark} {row['n_components']:>4} {row['covariance_type']:<10} "
+            + " ".join(cells)
+            + f" {row['status'].lower().replace('_', ' ')}"
+        )
+    lines += [
+        "",
+        f"* is best by {found.criterion}; after 0 passes, numbers are estimates of the sample",
+    ]
+    others = [f"saved: {path}" for path in files[1:]]
+    _show(result, as_json, [*lines, *_summary_lines(files[0], found.best), *others])
+
+
+def _cell(value: Any, width: int, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>{width}}"
 
 
 @main.command()
@@ -323,6 +481,43 @@ def inspect(model: str, as_json: bool) -> None:
         shown = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
         lines.append(f"{weight:.4f} {shown}")
     _show(found, as_json, lines)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("output", metavar="REPORT.html")
+@click.option("--data", metavar="DATA", help="Rows to draw [default: those it was fitted to].")
+@click.option(
+    "--sample-rows", type=click.IntRange(1), default=5000, show_default=True, help="Rows to draw."
+)
+@click.option(
+    "--drift/--no-drift",
+    default=True,
+    show_default=True,
+    help="Read all of the data once to find chunks that are unlike the model.",
+)
+@overwrite_option
+@where_options
+@json_option
+def report(
+    model: str,
+    output: str,
+    data: str | None,
+    sample_rows: int,
+    drift: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write one HTML page about MODEL, with pictures, that opens anywhere without a network.
+
+    Example: dask-em report model.npz report.html
+    """
+    from . import job
+
+    result = job.report(model, output, _where(options), data, sample_rows, drift, overwrite)
+    drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} chunks compared"
+    _show(result, as_json, [f"{output}: {drawn}", *result["missing"]])
 
 
 @main.command()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -16,10 +17,18 @@ class Status(Enum):
     """Why a fit ended, with one sentence of what happened and what to try."""
 
     RUNNING = "the fit is still running"
-    CONVERGED = "the log-likelihood per row gained less than tol"
+    CONVERGED = "the log-likelihood per row gained, or has still to gain, less than tol"
     OUT_OF_ITERATIONS = (
         "max_iter passes were made and the log-likelihood was still rising: "
         "raise max_iter, raise tol, or start from this result with warm_start=True"
+    )
+    OUT_OF_PASSES = (
+        "max_passes passes were made, the survey's among them, and the log-likelihood was still "
+        "rising: raise max_passes, raise tol, or start from this result with warm_start=True"
+    )
+    OUT_OF_TIME = (
+        "max_time seconds were over and the log-likelihood was still rising: "
+        "raise max_time, add workers, or start from this result with warm_start=True"
     )
     LIKELIHOOD_FELL = (
         "the log-likelihood fell and the best parameters so far were kept: reg_covar "
@@ -47,13 +56,33 @@ class Convergence:
     Attributes
     ----------
     tol : float
-        Gain of the mean log-likelihood per row, in nats, below which the fit has converged.
+        Nats per row below which the fit has converged: of the last pass's gain for plain EM,
+        of the gain still to come, as it is estimated, for accelerated EM.
     max_iter : int
-        Passes, and M-steps, at most.
+        Passes of EM, and M-steps, at most.
+    max_passes : int or None
+        Full passes at most, the survey's counted as one.
+    max_time : float or None
+        Seconds after `began` after which no pass begins.
+    began : float
+        `time.monotonic()` when the time began; by default when this object was made.
     """
 
     tol: float = 1e-3
     max_iter: int = 100
+    max_passes: int | None = None
+    max_time: float | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def spent(self, n_iter: int) -> Status | None:
+        """Why there is no pass after number `n_iter`, None if there may be one."""
+        if n_iter >= self.max_iter:
+            return Status.OUT_OF_ITERATIONS
+        if self.max_passes is not None and n_iter + 1 >= self.max_passes:
+            return Status.OUT_OF_PASSES
+        if self.max_time is not None and time.monotonic() - self.began >= self.max_time:
+            return Status.OUT_OF_TIME
+        return None
 
 
 @dataclass(frozen=True)
@@ -67,13 +96,16 @@ class EMState:
     statistics : MixtureStatistics
         What the pass summed, the log-likelihood at `mixture` included.
     n_iter : int
-        Passes so far, counted from one.
+        Passes so far, counted from one, those at rejected parameters among them.
     collapsed : tuple of int
         Components that an M-step had to keep as they were.
     status : Status
         `RUNNING`, or why this state is the last.
     result : Mixture
         What the fit would return if it ended here: the M-step of `statistics`.
+    accepted : bool
+        False where the pass just made was at parameters that were rejected: then
+        everything else here is of the best state before it, but for `n_iter` and `status`.
     """
 
     mixture: Mixture
@@ -82,6 +114,7 @@ class EMState:
     collapsed: tuple[int, ...]
     status: Status
     result: Mixture
+    accepted: bool = True
 
     @property
     def log_likelihood(self) -> float:
@@ -127,15 +160,17 @@ class PlainEM:
         """
         previous = self.previous
         n_iter = 1 if previous is None else previous.n_iter + 1
-        failure = _failure(previous, statistics, self.convergence.tol)
+        failure = failure_of(previous, statistics, self.convergence.tol)
         if failure and previous is not None:
-            return replace(previous, n_iter=n_iter, status=failure, result=previous.mixture)
+            return replace(
+                previous, n_iter=n_iter, status=failure, result=previous.mixture, accepted=False
+            )
         if failure:
             return EMState(self.proposal, statistics, n_iter, (), failure, self.proposal)
         result, collapsed = self.proposal.m_step(statistics)
         state = EMState(self.proposal, statistics, n_iter, collapsed, Status.RUNNING, result)
         gain = np.inf if previous is None else state.log_likelihood - previous.log_likelihood
-        ended = _end(gain, n_iter, collapsed, self.convergence)
+        ended = end_of(abs(gain), n_iter, collapsed, self.convergence)
         self.previous, self.proposal = state, result
         return replace(state, status=ended) if ended else state
 
@@ -169,25 +204,30 @@ def em(
     yield from climb(accumulate, PlainEM(start, convergence))
 
 
-def _failure(previous: EMState | None, statistics: MixtureStatistics, tol: float) -> Status | None:
+def failure_of(
+    previous: EMState | None, statistics: MixtureStatistics, tol: float
+) -> Status | None:
+    """What went wrong in a step of plain EM from `previous`, None if nothing did."""
     value = statistics.mean_log_likelihood
     if not np.isfinite(value) or not np.isfinite(statistics.resp_sum).all():
         return Status.NON_FINITE
     if previous is None:
         return None
-    rounding = previous.mixture.rounding * (1 + abs(previous.log_likelihood))
-    fell = previous.log_likelihood - value > max(tol, rounding)
+    fell = previous.log_likelihood - value > max(tol, rounding(previous))
     return Status.LIKELIHOOD_FELL if fell else None
 
 
-def _end(
+def rounding(state: EMState) -> float:
+    """Nats per row by which the log-likelihood may differ from that of `state` by rounding."""
+    return state.mixture.rounding * (1 + abs(state.log_likelihood))
+
+
+def end_of(
     gain: float, n_iter: int, collapsed: tuple[int, ...], convergence: Convergence
 ) -> Status | None:
-    converged = abs(gain) < convergence.tol
-    if collapsed and (converged or n_iter >= convergence.max_iter):
+    """Why the climb ends after pass `n_iter`, None if it goes on; `gain` is what `tol` bounds."""
+    converged = gain < convergence.tol
+    spent = convergence.spent(n_iter)
+    if collapsed and (converged or spent):
         return Status.COLLAPSED
-    if converged:
-        return Status.CONVERGED
-    if n_iter >= convergence.max_iter:
-        return Status.OUT_OF_ITERATIONS
-    return None
+    return Status.CONVERGED if converged else spent

@@ -22,19 +22,23 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import __version__
+from .acceleration import ascent
 from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord, reporter
 from .checkpoint import read_arrays, read_state, state_arrays, state_header, write_arrays
-from .em import Convergence, EMState, Status, em
+from .em import Climb, Convergence, EMState, Status, climb
 from .errors import DataError, ModelFileError
 from .families.arrays import resolve_device
 from .families.base import Engine
 from .families.covariance import STRUCTURES, Covariance
 from .families.gaussian import Gaussian
 from .frame import Frame
+from .html import summary_html
 from .initialization import (
+    FINER,
     SAMPLE_ITERATIONS,
+    Race,
     Sampled,
     Start,
     Survey,
@@ -52,8 +56,8 @@ from .mixture import (
     Score,
     answer_dtype,
 )
-from .sources import ArraySource, DaskSource, ZarrSource, as_source
-from .statistics import Array
+from .sources import ArraySource, DaskSource, Noting, ZarrSource, as_source
+from .statistics import Array, Foldable, S
 
 AnySource = ArraySource | ZarrSource | DaskSource
 # reg_covar that adds more than this share to a column's variance is worth a word.
@@ -125,14 +129,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     n_components : int, default=1
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
     tol : float, default=1e-3
-        The fit has converged when a pass gains less than this, in nats per row.
+        The fit has converged when less than this is estimated to be still gained, in nats
+        per row; with algorithm="em", when a pass gains less.
     reg_covar : float, default=1e-6
         Added to every variance, in squared units of the data. Pass 0 where columns
         are small: a warning says so.
     max_iter : int, default=100
         Passes over the full data, the survey not counted.
     n_init : int, default=1
-        Starts tried on the sample; the best goes on to the full data.
+        Starts tried on the sample; the best goes on to the full data. Where the algorithm
+        and `init_params` are "auto" there are 2 to 8, by what they cost, or `n_init` if that
+        is more.
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
         How responsibilities of the sample are made. "auto", the default, is k-means in
         scaled space followed by EM on the sample; the others are scikit-learn's, on
@@ -140,14 +147,27 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     weights_init, means_init, precisions_init : array, optional
         The user's own start, of scikit-learn's shapes. With all three given the
         sample is not used.
-    algorithm : {"em"}, default="em"
-        Plain EM, iteration for iteration.
+    algorithm : {"auto", "em"}, default="auto"
+        "auto" makes steps on the sample, corrected by every pass, or mixes earlier steps
+        (Anderson); what a pass shows to be worse is rejected. "em" is plain EM, iteration
+        for iteration.
     sample_size : int, optional
         Rows of the uniform sample that the start is made from; by default 20 000 to
         100 000 by the number of free parameters, at most 64 MiB.
+    nonfinite : {"error", "drop"}, default="error"
+        What becomes of rows that hold NaN or infinity: "drop" leaves them out of the fit,
+        with a warning that counts them.
+    missing : {"error", "fill"}, default="error"
+        What becomes of Zarr chunks that are not there: "fill" reads them as the array's fill
+        value, as Zarr does. Zarr does not write chunks of nothing but that value unless it
+        is told to, so nobody can tell such a chunk from a lost one.
     random_state : int, RandomState or None
     warm_start : bool, default=False
         Start from the last result.
+    max_passes : int, optional
+        Full passes at most, the survey counted: at least 2.
+    max_time : float, optional
+        Seconds after which no pass begins, counted from the call of `fit`.
     callbacks : sequence of callable, optional
         Each is called with the `EMState` after every pass.
     device : {"cpu", "cuda", "auto"}, default="cpu"
@@ -167,18 +187,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     status_ : Status
         Why the fit ended; `status_.value` says what to try.
     n_iter_ : int
-        M-steps.
+        Passes of EM, and M-steps; those that were rejected among them.
     lower_bound_ : float
-        Mean log-likelihood per row at the last pass, in nats; `lower_bounds_` of every pass.
+        Mean log-likelihood per row at the best pass, in nats; `lower_bounds_` after every
+        pass, which never falls by a rejected one.
     n_passes_ : float
         Full passes over the data: the survey, the EM passes, and the sample's share.
+    n_dropped_ : int
+        Rows that `nonfinite="drop"` left out.
     history_ : list of dict
-        One record a pass: phase, number, seconds, rows, bytes, log_likelihood.
+        One record a pass: phase, number, seconds, rows, bytes, log_likelihood, and of
+        passes of EM whether they were accepted.
     n_features_in_ : int
     feature_names_in_ : array of str
         Only where X has names.
     state_ : EMState
-        Parameters of the last pass paired with their statistics.
+        Parameters of the best pass paired with their statistics.
     provenance_ : dict
         What was fitted: source, shape, dtype, and a fingerprint of the survey's sums.
     """
@@ -196,8 +220,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
-        algorithm: str = "em",
+        algorithm: str = "auto",
         sample_size: int | None = None,
+        max_passes: int | None = None,
+        max_time: float | None = None,
+        nonfinite: str = "error",
+        missing: Any = "error",
         random_state: Any = None,
         warm_start: bool = False,
         callbacks: Sequence[Callable[[EMState], None]] | None = None,
@@ -216,6 +244,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.precisions_init = precisions_init
         self.algorithm = algorithm
         self.sample_size = sample_size
+        self.max_passes = max_passes
+        self.max_time = max_time
+        self.nonfinite = nonfinite
+        self.missing = missing
         self.random_state = random_state
         self.warm_start = warm_start
         self.callbacks = callbacks
@@ -238,19 +270,26 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            The data cannot be clustered: shape, dtype, NaN or infinity, too few rows.
+            The data cannot be clustered: shape, dtype, NaN or infinity, too few rows, or a
+            chunk that is missing, damaged, or changes between passes.
         """
         self._check_options()
+        convergence = Convergence(self.tol, self.max_iter, self.max_passes, self.max_time)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
         records: list[PassRecord] = []
         with one_blas_thread():
-            surveyed = self._survey(source, callbacks, records)
+            source, surveyed = self._survey(source, callbacks, records)
             engine = self._engine(source.dtype)
             # The sample is small and in this process, which may have no GPU.
             start = self._start(surveyed, replace(engine, device="cpu"), callbacks)
-            state = self._iterate(source, replace(start.mixture, engine=engine), callbacks, records)
-        self._keep(source, surveyed, start, state, records)
+            sample = Sampled.of(surveyed)
+            mixture = replace(start.mixture, engine=engine)
+            climbing = ascent(self.algorithm, mixture, convergence, sample)
+            state, rejected = self._iterate(source, climbing, callbacks, records)
+        share = getattr(climbing, "rows_read", 0) / max(1, surveyed.n_weighted)
+        start = replace(start, n_passes=start.n_passes + share)
+        self._keep(source, surveyed, start, state, records, rejected)
         return self
 
     def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
@@ -268,8 +307,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 ensure_all_finite=not reset,
                 ensure_min_samples=2 if reset else 1,
             )
-            return as_source(X, sample_weight)
-        source = as_source(X, sample_weight)
+            return as_source(X, sample_weight, self.missing)
+        source = as_source(X, sample_weight, self.missing)
+        if reset and isinstance(source, ZarrSource):
+            source.check()
         if reset:
             self.n_features_in_ = source.n_features
             if hasattr(self, "feature_names_in_"):
@@ -287,19 +328,28 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _survey(
         self, source: AnySource, callbacks: list[Any], records: list[PassRecord]
-    ) -> Surveyed:
+    ) -> tuple[AnySource, Surveyed]:
+        """What the survey found, and the source that later passes read."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._seed = seed
         d = source.n_features
         size = self.sample_size or default_sample_size(self._n_parameters(d), d)
         survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
         with Pass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
-            surveyed = DaskBackend().map_reduce(source, survey, running.advance)
+            source, surveyed = self._first_pass(source, survey, running)
             running.n_rows = surveyed.n_rows
         assert running.record is not None
         records.append(running.record)
         self._check_survey(source, surveyed)
-        return surveyed
+        return source, surveyed
+
+    def _first_pass(
+        self, source: AnySource, work: Foldable[S], running: Pass
+    ) -> tuple[AnySource, S]:
+        """What `work` sums, and the source that holds later passes to what this one read."""
+        noting = Noting(work, self.nonfinite == "drop")
+        found = DaskBackend().map_reduce(source, noting, running.advance)
+        return source.held_to(found.notes), found.sums
 
     def _n_parameters(self, d: int) -> int:
         k = self.n_components
@@ -325,8 +375,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             what = "NaN" if np.isnan(value) else "infinity"
             raise DataError(
                 f"X contains {what} at {where}, {self._column(column)}; "
-                f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first"
+                f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
+                'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
             )
+        _tell_dropped(source.n_dropped, surveyed.n_rows, 5)
         n = surveyed.n_weighted
         if n == 0:
             raise DataError("sample_weight is zero for every row: there is nothing to fit")
@@ -382,15 +434,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         given = self._given_inits(surveyed, structure)
         if all(part is not None for part in given):
             return Start(self._with_inits(None, surveyed, structure, engine), 0.0, 0.0)
-        scaled = surveyed.frame("diagonal")
-        labeller = LABELLERS[self.init_params]
-
-        def make(sample: Sampled, seed: int) -> Mixture:
-            rows = scaled.points_to_frame(sample.rows)
-            resp = labeller(rows, sample.weights, self.n_components, seed)
-            mixture = from_responsibilities(sample, resp, structure, surveyed, self.reg_covar)
-            return self._with_inits(mixture, surveyed, structure, engine)
-
+        make = self._maker(surveyed, engine)
+        if self.algorithm == "auto" and self.init_params == "auto":
+            return self._race(surveyed, make, callbacks)
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
@@ -401,6 +447,40 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             )
             running.log_likelihood = start.log_likelihood or None
         return start
+
+    def _race(
+        self,
+        surveyed: Surveyed,
+        make: Callable[[Sampled, int], Mixture],
+        callbacks: list[Any],
+    ) -> Start:
+        """The best of many starts on the sample, several at a time in this process."""
+        n_sampled = len(surveyed.sample.rows)
+        race = Race.of(self._n_parameters(self.n_features_in_), n_sampled, self.n_init)
+        limits = Convergence(FINER * self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
+        n_rows = race.n_rows(n_sampled)
+        nbytes = n_rows * surveyed.sample.rows[0].nbytes
+        with (
+            Pass(callbacks, "start", 1, n_rows, nbytes) as running,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            start = race.run(surveyed, make, self._seed, limits, pool.map, running.advance)
+            running.log_likelihood = start.log_likelihood
+        return start
+
+    def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
+        """A function from the sample and a seed to a mixture to start from."""
+        structure = STRUCTURES[self.covariance_type]
+        scaled = surveyed.frame("diagonal")
+        labeller = LABELLERS[self.init_params]
+
+        def make(sample: Sampled, seed: int) -> Mixture:
+            rows = scaled.points_to_frame(sample.rows)
+            resp = labeller(rows, sample.weights, self.n_components, seed)
+            mixture = from_responsibilities(sample, resp, structure, surveyed, self.reg_covar)
+            return self._with_inits(mixture, surveyed, structure, engine)
+
+        return make
 
     def _given_inits(
         self, surveyed: Surveyed, structure: type[Covariance]
@@ -466,11 +546,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def _iterate(
         self,
         source: AnySource,
-        start: Mixture,
+        climbing: Climb,
         callbacks: list[Any],
         records: list[PassRecord],
-    ) -> EMState:
+    ) -> tuple[EMState, list[int]]:
+        """The last state, and the numbers of the passes that were rejected."""
         backend = DaskBackend()
+        rejected = []
 
         def accumulate(mixture: Mixture) -> MixtureStatistics:
             number = sum(r.phase == "em" for r in records) + 1
@@ -482,17 +564,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             records.append(running.record)
             return statistics
 
-        for state in em(accumulate, start, Convergence(self.tol, self.max_iter)):
+        for state in climb(accumulate, climbing):
+            if not state.accepted:
+                rejected.append(state.n_iter)
             for callback in callbacks:
                 callback(state)
-        if state.status is not Status.CONVERGED:
-            collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
-            warnings.warn(
-                f"{state.status.name.lower().replace('_', ' ')}{collapsed}: {state.status.value}",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        return state
+        warn_unless_converged(state, 4)
+        return state, rejected
 
     def _keep(
         self,
@@ -501,13 +579,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         start: Start,
         state: EMState,
         records: list[PassRecord],
+        rejected: Sequence[int] | None = None,
     ) -> None:
-        self.history_ = [record.as_dict() for record in records]
-        self.lower_bounds_ = [r.log_likelihood for r in records if r.phase == "em"]
+        self.history_ = [_history(record, rejected) for record in records]
+        self.lower_bounds_ = _lower_bounds(self.history_)
         self.n_passes_ = len(records) + start.n_passes
+        self.n_dropped_ = source.n_dropped
         self.provenance_ = {
             "source": source.description,
-            "n_rows": surveyed.n_rows,
+            "n_rows": surveyed.n_rows + source.n_dropped,
+            "n_dropped": source.n_dropped,
             "n_features": source.n_features,
             "dtype": str(source.dtype),
             "fingerprint": _fingerprint(surveyed),
@@ -610,6 +691,24 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
         return drawn
 
+    # -- in notebooks --------------------------------------------------------------
+
+    @property
+    def _repr_html_(self) -> Callable[[], str]:
+        """What notebooks show: after `fit` a summary, and scikit-learn's diagram below it."""
+        diagram: Callable[[], str] = super()._repr_html_
+        return lambda: self._with_summary(diagram())
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        """The same for those notebooks that ask for every form at once."""
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._with_summary(bundle["text/html"])
+        return bundle
+
+    def _with_summary(self, diagram: str) -> str:
+        return summary_html(self) + diagram if hasattr(self, "state_") else diagram
+
     # -- in and out ----------------------------------------------------------------
 
     def to_sklearn(self) -> SklearnGaussianMixture:
@@ -645,9 +744,39 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         _check_number("reg_covar", self.reg_covar, float, 0)
         if self.sample_size is not None:
             _check_number("sample_size", self.sample_size, int, 1)
+        if self.max_passes is not None:
+            # One for the survey, and one for a log-likelihood.
+            _check_number("max_passes", self.max_passes, int, 2)
+        if self.max_time is not None:
+            _check_number("max_time", self.max_time, float, 0)
         _check_choice("covariance_type", self.covariance_type, STRUCTURES)
         _check_choice("init_params", self.init_params, LABELLERS)
-        _check_choice("algorithm", self.algorithm, ("em",))
+        _check_choice("nonfinite", self.nonfinite, ("error", "drop"))
+        _check_choice("missing", self.missing, ("error", "fill"))
+        _check_choice("algorithm", self.algorithm, ("auto", "em"))
+
+
+def _tell_dropped(n_dropped: int, n_left: int, stacklevel: int) -> None:
+    """Warn of rows that were left out, and refuse to go on without any."""
+    if n_left == 0:
+        raise DataError("X holds NaN or infinity in every row: there is nothing to fit")
+    if n_dropped:
+        warnings.warn(
+            f"{n_dropped} rows that hold NaN or infinity were left out of the fit, which goes on "
+            f"with {n_left} rows",
+            stacklevel=stacklevel,
+        )
+
+
+def warn_unless_converged(state: EMState, stacklevel: int) -> None:
+    """Warn of a fit that ended otherwise, and say what to try."""
+    if state.status is not Status.CONVERGED:
+        collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
+        warnings.warn(
+            f"{state.status.name.lower().replace('_', ' ')}{collapsed}: {state.status.value}",
+            ConvergenceWarning,
+            stacklevel=stacklevel,
+        )
 
 
 SKLEARN_ATTRIBUTES = (
@@ -687,6 +816,23 @@ def _init(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity")
     return array
+
+
+def _history(record: PassRecord, rejected: Sequence[int] | None) -> dict[str, Any]:
+    """A pass for `history_`; of a pass that served one model, whether it was accepted."""
+    if record.phase != "em" or rejected is None:
+        return record.as_dict()
+    return {**record.as_dict(), "accepted": record.number not in rejected}
+
+
+def _lower_bounds(history: Sequence[dict[str, Any]]) -> list[float]:
+    """The log-likelihood after each pass of EM: that of the best where one was rejected."""
+    bounds: list[float] = []
+    for record in history:
+        if record["phase"] == "em":
+            accepted = not bounds or record.get("accepted", True)
+            bounds.append(record["log_likelihood"] if accepted else bounds[-1])
+    return bounds
 
 
 def _fingerprint(surveyed: Surveyed) -> str:
@@ -798,9 +944,10 @@ def load(path: str | os.PathLike[str]) -> GaussianMixture:
             model.feature_names_in_ = arrays["feature_names_in_"].astype(object)
         model.n_features_in_ = model.means_.shape[1]
         model.history_ = header["history"]
-        model.lower_bounds_ = [r["log_likelihood"] for r in model.history_ if r["phase"] == "em"]
+        model.lower_bounds_ = _lower_bounds(model.history_)
         model.n_passes_ = header["n_passes"]
         model.provenance_ = header["provenance"]
+        model.n_dropped_ = int(header["provenance"].get("n_dropped", 0))
     except (KeyError, TypeError, ValueError) as e:
         raise ModelFileError(f"{path}: a part of the model is missing or wrong ({e!r})") from e
     return model

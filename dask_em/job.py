@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from .estimators import GaussianMixture, engine_for, load
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian
 from .frame import Frame
-from .mixture import Answer, answer_dtype
+from .mixture import Answer, Predict, answer_dtype
 from .sinks import (
     WriteAnswers,
     check_free,
@@ -36,6 +36,7 @@ from .sinks import (
 )
 from .sources import ZarrSource, open_zarr, ranges, stored_source
 from .statistics import Array, fan_in
+from .sweep import Selection, check_criterion, select
 
 logger = logging.getLogger("dask_em")
 
@@ -287,43 +288,63 @@ def mebibytes(n: float) -> str:
     return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
 
 
-def plan(data: str, k: int, covariance: str, where: Where, probe: bool = False) -> Plan:
+Fleet = Sequence[tuple[int, str]]
+"""K and covariance structure of each model that a pass serves."""
+
+
+def fleet_of(ks: int | Sequence[int], kinds: str | Sequence[str]) -> Fleet:
+    """Every K with every covariance structure."""
+    ks = [ks] if isinstance(ks, int) else ks
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return [(k, kind) for kind in kinds for k in ks]
+
+
+def plan(
+    data: str,
+    k: int | Sequence[int],
+    covariance: str | Sequence[str],
+    where: Where,
+    probe: bool = False,
+) -> Plan:
     """Count what a pass over `data` takes; with `probe`, read two chunks and take the time.
 
-    On a running cluster one of its workers reads them, else this process.
+    Of several K or structures, it is the pass that serves all of them. On a running
+    cluster one of its workers reads the chunks, else this process.
     """
-    source = stored_source(data)
+    source, fleet = stored_source(data), fleet_of(k, covariance)
     if not where.remote:
-        planned = count(source, k, covariance, workers_here(where))
+        planned = count(source, fleet, workers_here(where))
         # Processes beyond the cores take turns.
         planned = replace(planned, n_threads=min(planned.n_threads, os.cpu_count() or 1))
         if probe and planned.fits:
-            planned = replace(planned, probe=probe_chunks(source, k, covariance))
+            planned = replace(planned, probe=probe_chunks(source, fleet))
         return planned
     with connected(where) as client:
-        planned = count(source, k, covariance, workers_there(client))
+        planned = count(source, fleet, workers_there(client))
         if probe and planned.fits and planned.n_workers:
-            measured = client.submit(probe_chunks, source, k, covariance, pure=False).result()
+            measured = client.submit(probe_chunks, source, fleet, pure=False).result()
             planned = replace(planned, probe=measured)
     return planned
 
 
-def count(source: ZarrSource, k: int, covariance: str, workers: Sequence[Worker]) -> Plan:
+def count(
+    source: ZarrSource, fleet: Fleet, workers: Sequence[Worker], holdout: bool = False
+) -> Plan:
     """What a pass over `source` takes on these workers, without reading any of it."""
     d = source.n_features
-    structure = STRUCTURES[covariance]
-    frame = Frame(np.zeros(d), np.ones(d))
-    components = Gaussian(np.zeros((k, d)), structure.of_data(np.eye(d), k), frame)
-    parameters = _array_bytes(components, components.covariance, frame) + 8 * k
-    # Making a kernel adds what it derives from the parameters to them.
-    kernel = components.kernel()
-    parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
+    needs = [_model_bytes(k, kind, d) for k, kind in fleet]
+    parameters, parameters_used, kernels, statistics = (sum(n) for n in zip(*needs, strict=True))
     chunk = int(source.chunk_rows) * d * source.dtype.itemsize
-    statistics = kernel.statistics().nbytes + 8 * k
-    task = source.chunks_held * chunk + _array_bytes(kernel) + 2 * statistics
+    task = source.chunks_held * chunk + kernels + 2 * statistics
+    if holdout:
+        # Random numbers, weights and the mask of a chunk, and the rows that it holds out.
+        task += chunk + 3 * 8 * int(source.chunk_rows)
     # A worker keeps the parameters as they came and as they are used, and it adds the
     # sums of some tasks while others run.
     shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
+    if len(fleet) > 1:
+        # The sums of a fleet are not added in place.
+        shared += statistics
     if engine_for(source.dtype).name == "numba":
         shared += COMPILER_BYTES
     tightest = min(
@@ -351,28 +372,45 @@ def count(source: ZarrSource, k: int, covariance: str, workers: Sequence[Worker]
     )
 
 
+def _model_bytes(k: int, kind: str, d: int) -> tuple[int, int, int, int]:
+    """Bytes of one model's parameters as sent and as used, of its kernel, of its sums."""
+    frame = Frame(np.zeros(d), np.ones(d))
+    components = Gaussian(np.zeros((k, d)), STRUCTURES[kind].of_data(np.eye(d), k), frame)
+    parameters = _array_bytes(components, components.covariance, frame) + 8 * k
+    # Making a kernel adds what it derives from the parameters to them.
+    kernel = components.kernel()
+    parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
+    statistics = kernel.statistics().nbytes + 8 * k
+    return parameters, parameters_used, _array_bytes(kernel), statistics
+
+
 def _array_bytes(*objects: object) -> int:
     values = (value for o in objects for value in vars(o).values())
     return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
 
-def probe_chunks(source: ZarrSource, k: int, covariance: str) -> Probe | None:
+def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
     """Time one thread on two chunks, from the front and the middle of the data.
 
     The first chunk warms up and the second counts. The E-step is timed with a mixture
-    of `k` components made from these rows, so that its responsibilities are like real ones.
+    made from these rows, so that its responsibilities are like real ones: the one of the
+    fleet that costs most, and the others are taken to cost in proportion.
 
     Returns
     -------
     Probe or None
         None where the chunks hold too few finite rows for such a mixture.
     """
-    read = source.reader()
+    # Whether chunks are missing, the fit will say, and be told what to make of it.
+    read = replace(source, missing="fill").reader()
     front = read(0)[0]
     begin = time.perf_counter()
     middle = read(source.n_chunks // 2)[0]
     reading = time.perf_counter() - begin
-    per_row = k * STRUCTURES[covariance].n_features(source.n_features)
+    d = source.n_features
+    costs = {model: model[0] * STRUCTURES[model[1]].n_features(d) for model in fleet}
+    k, covariance = max(costs, key=lambda model: costs[model])
+    per_row = costs[k, covariance]
     most = max(1000, 2 * k, PROBE_PRODUCTS // per_row)
     warm_up, timed = _finite_rows(front, most), _finite_rows(middle, most)
     if min(len(warm_up), len(timed)) < max(k, 2):
@@ -385,6 +423,7 @@ def probe_chunks(source: ZarrSource, k: int, covariance: str) -> Probe | None:
         fold.update(1, timed, None)
         fold.result()
         computing = time.perf_counter() - begin
+    computing *= sum(costs.values()) / per_row
     return Probe(len(middle), len(timed), reading / len(middle), computing / len(timed))
 
 
@@ -416,17 +455,114 @@ def fit(
     check_free(output, overwrite)
     _check_folder(output)
     model = GaussianMixture(**options, callbacks=[reporter()])
-    source = stored_source(data, weights)
-    needed = partial(count, source, model.n_components, model.covariance_type)
+    source = _dropping(stored_source(data, weights), options)
+    needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
+    with checked(where, needed):
+        model.fit(data, sample_weight=weights)
+    model.set_params(callbacks=None)
+    model.save(output, overwrite=overwrite)
+    return model
+
+
+@contextmanager
+def checked(where: Where, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
+    """A cluster whose workers can hold what is `needed`; a local one is asked before it starts."""
     if not where.remote:
         needed(workers_here(where)).check()
     with connected(where) as client:
         if where.remote:
             needed(workers_there(client)).check()
-        model.fit(data, sample_weight=weights)
-    model.set_params(callbacks=None)
-    model.save(output, overwrite=overwrite)
-    return model
+        yield
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which models a sweep fits, and how it chooses.
+
+    Attributes
+    ----------
+    n_components : sequence of int
+    covariance_types : sequence of str
+    criterion : {"bic", "aic", "icl", "holdout"}
+    holdout : float
+        Share of the rows that no fit sees.
+    exhaustive, keep_all : bool
+        Give no model up; save every model that was not given up.
+    """
+
+    n_components: Sequence[int]
+    covariance_types: Sequence[str]
+    criterion: str = "bic"
+    holdout: float = 0.0
+    exhaustive: bool = False
+    keep_all: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether there is nothing to choose and nothing to hold out."""
+        return len(self.n_components) * len(self.covariance_types) == 1 and not self.holdout
+
+    def path(self, output: str, n_components: int, covariance_type: str) -> str:
+        """Where a model that did not win goes: MODEL-k8-full.npz beside MODEL.npz."""
+        path = Path(output)
+        return str(path.with_name(f"{path.stem}-k{n_components}-{covariance_type}{path.suffix}"))
+
+
+def sweep(
+    data: str,
+    output: str,
+    where: Where,
+    wanted: Sweep,
+    options: dict[str, Any],
+    weights: str | None = None,
+    overwrite: bool = False,
+) -> tuple[Selection, list[str]]:
+    """Fit every model of a sweep to the Zarr array at `data`; save the winner to `output`.
+
+    Returns
+    -------
+    Selection
+    list of str
+        The files written, the winner's first.
+    """
+    try:
+        check_criterion(wanted.criterion, wanted.holdout)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
+    fleet = fleet_of(wanted.n_components, wanted.covariance_types)
+    check_free(output, overwrite)
+    if wanted.keep_all:
+        for model in fleet:
+            check_free(wanted.path(output, *model), overwrite)
+    _check_folder(output)
+    source = _dropping(stored_source(data, weights), options)
+    with checked(where, partial(count, source, fleet, holdout=bool(wanted.holdout))):
+        selection = select(
+            data,
+            wanted.n_components,
+            wanted.covariance_types,
+            criterion=wanted.criterion,  # type: ignore[arg-type]
+            holdout=wanted.holdout,
+            exhaustive=wanted.exhaustive,
+            keep_all=wanted.keep_all,
+            sample_weight=weights,
+            callbacks=[reporter()],
+            **options,
+        )
+    saved = {output: selection.best}
+    for model in selection.models:
+        saved[wanted.path(output, model.n_components, model.covariance_type)] = model
+    for path, model in saved.items():
+        model.set_params(callbacks=None)
+        model.save(path, overwrite=overwrite)
+    return selection, list(saved)
+
+
+def _dropping(source: ZarrSource, options: dict[str, Any]) -> ZarrSource:
+    """The source as far as memory goes: a chunk that rows are left out of is copied."""
+    if options.get("nonfinite") != "drop":
+        return source
+    return replace(source, dropping=frozenset(range(source.n_chunks)))
 
 
 def _check_folder(output: str) -> None:
@@ -444,9 +580,6 @@ class UnansweredChunks(ZarrSource):
     """
 
     answered: Sequence[range] = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.array, None, None, self.read_bytes, self.answered))
 
     def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
         read = super().reader()
@@ -478,7 +611,7 @@ def predict(
     check_free(destination, overwrite)
     _check_folder(destination)
     model = load(model_path)
-    source = stored_source(data)
+    source = stored_source(data, missing=model.missing)
     if source.n_features != model.n_features_in_:
         raise DataError(
             f"{data} has {source.n_features} columns, but {model_path} was fitted to "
@@ -490,18 +623,19 @@ def predict(
     create = partial(
         create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
     )
-    identity, stamps = _identity(model_path, source, answers), _stamps(source)
+    predictor = model.predictor(answers)
+    identity = _identity(model_path, source, predictor)
+    stamps = _stamps(source)
     path = Path(destination).absolute()
     n_rows = 0
     with resumable(path, identity, stamps, create, overwrite, resume) as unfinished:
         whole = unfinished.whole()
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
-        work = WriteAnswers(
-            model.predictor(answers), source.bounds, unfinished.outputs, unfinished.regions
-        )
+        work = WriteAnswers(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
-            left = UnansweredChunks(source.array, read_bytes=source.read_bytes, answered=whole)
+            known = {f.name: getattr(source, f.name) for f in fields(source)}
+            left = UnansweredChunks(**known, answered=whole)
             n_rows = _write(left, work, where)
     return {
         "destination": destination,
@@ -520,7 +654,7 @@ def _write(source: ZarrSource, work: WriteAnswers, where: Where) -> int:
         return DaskBackend().map_reduce(source, work, running.advance).n_rows
 
 
-def _identity(model_path: str, source: ZarrSource, answers: Sequence[Answer]) -> dict[str, Any]:
+def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[str, Any]:
     """Everything that the bytes of the answers depend on, but for the data's contents."""
     return {
         "dask_em": __version__,
@@ -529,7 +663,8 @@ def _identity(model_path: str, source: ZarrSource, answers: Sequence[Answer]) ->
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
         "chunk_rows": source.chunk_rows,
-        "answers": list(answers),
+        "answers": list(predictor.answers),
+        "engine": predictor.mixture.engine.name,
     }
 
 
@@ -572,6 +707,72 @@ def inspect(model_path: str) -> dict[str, Any]:
     }
 
 
+def report(
+    model_path: str,
+    output: str,
+    where: Where,
+    data: str | None = None,
+    n_rows: int = 5000,
+    drift: bool = True,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write one HTML page about a saved model and the data at `data`.
+
+    Without `data` the model's own are used, if they are still where they were and have
+    the same shape and type; else the page says what it lacks. `drift` takes one pass.
+    """
+    from .report import Evidence, check_columns, check_output, chunk_densities, sample_rows
+    from .report import write_report as write
+
+    check_output(output, overwrite)
+    _check_folder(output)
+    model = load(model_path)
+    if os.path.exists(output) and Path(output).samefile(model_path):
+        raise UsageError(f"{output} is the model itself; choose another name for the page")
+    source, reason = (stored_source(data), "") if data is not None else _own_data(model)
+    missing = [reason] if reason else []
+    rows = densities = None
+    origin = {
+        "model file": str(Path(model_path).absolute()),
+        "model sha256": hashlib.sha256(Path(model_path).read_bytes()).hexdigest(),
+    }
+    if source is not None:
+        check_columns(model, source)
+        origin["rows from"] = source.description
+        rows = sample_rows(source, n_rows)
+        if drift:
+            with connected(where):
+                densities = chunk_densities(model, source.array, [reporter()])
+        else:
+            missing.append("The drift over chunks: run the report without --no-drift.")
+    write(output, model, Evidence(rows, densities, origin, missing), overwrite)
+    return {
+        "report": output,
+        "n_rows_drawn": 0 if rows is None else len(rows),
+        "n_chunks": 0 if densities is None else len(densities.means),
+        "missing": missing,
+    }
+
+
+def _own_data(model: GaussianMixture) -> tuple[ZarrSource | None, str]:
+    """The data that a model was fitted to, or why they cannot be had."""
+    known: dict[str, Any] = model.provenance_
+    fix = "Pass --data DATA for pictures of rows and the drift over chunks."
+    try:
+        source = stored_source(known["source"])
+    except Exception as e:
+        # Stores fail in ways of their own, and the page can do without.
+        return None, f"The data that the model was fitted to cannot be opened: {e}. {fix}"
+    found = (source.n_rows, source.n_features, str(source.dtype))
+    fitted = (known["n_rows"], known["n_features"], known["dtype"])
+    if found != fitted:
+        return None, (
+            f"{known['source']} has changed: it is {found[0]:,} x {found[1]} {found[2]}, and the "
+            f"model was fitted to {fitted[0]:,} x {fitted[1]} {fitted[2]}. {fix}"
+        )
+    return source, ""
+
+
 def make_demo_data(path: Path, n_rows: int, seed: int = 0) -> None:
     """Write two-dimensional points of five overlapping clusters, sorted by cluster, to Zarr."""
     import zarr
@@ -603,9 +804,9 @@ def demo(
     folder: str, rows: int, where: Where, overwrite: bool, say: Callable[[str], None]
 ) -> tuple[str, str]:
     """Make data, fit, score, label and draw them in a new folder; return data and model."""
-    data, model, answers, picture = (
+    data, model, answers, picture, page = (
         os.path.join(folder, name)
-        for name in ("points.zarr", "model.npz", "answers.zarr", "picture.png")
+        for name in ("points.zarr", "model.npz", "answers.zarr", "picture.png", "report.html")
     )
     with new_folder(Path(folder), overwrite):
         say(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
@@ -623,6 +824,8 @@ def demo(
         say(f"4. a label for every row -> {answers}/labels")
         if draw(model, data, picture):
             say(f"5. a picture -> {picture}")
+            report(model, page, where)
+            say(f"6. a page about all of it, to open in a browser -> {page}")
         else:
             say("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
     return data, model

@@ -74,7 +74,7 @@ class Mixture:
 
     def __sizeof__(self) -> int:
         # Schedulers ask this before they move the parameters of a pass.
-        return object.__sizeof__(self) + self.log_weights.nbytes + self.components.nbytes
+        return int(object.__sizeof__(self) + self.log_weights.nbytes + self.components.nbytes)
 
     @property
     def rounding(self) -> float:

@@ -6,25 +6,30 @@ data alone. Whoever sums over ranges in that order gets the same bits anywhere.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
 from .errors import DataError
-from .rawchunks import RawChunks, aligned_empty
-from .statistics import Array, Fold, S
+from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
 
 if TYPE_CHECKING:
     import dask.array as da
     import zarr
+
+    from .rawchunks import Missing
+
+logger = logging.getLogger("dask_em")
 
 # Small chunks are read together up to this size; one larger is read whole.
 READ_BYTES = 8 * 2**20
@@ -83,6 +88,14 @@ class RangeSource(Source, Protocol):
     def shipped_weights(self, chunks: range) -> Array | None:
         """Weights of these chunks that the reader cannot read and must be given."""
 
+    @property
+    def dropping(self) -> frozenset[int]:
+        """Chunks whose rows of NaN or infinity are left out."""
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows that are left out, as a first pass counted them."""
+
 
 def ranges(source: RangeSource) -> list[range]:
     """Groups of whole neighbouring chunks, tens to a thousand, by the data alone.
@@ -112,9 +125,140 @@ def fold_range(source: RangeSource, fold: Fold[S], chunks: range, weights: Array
                 pending = ahead.submit(read, chunk + 1)
             if weights is not None:
                 weight = weights[source.bounds[chunk] - origin : source.bounds[chunk + 1] - origin]
+            if chunk in source.dropping:
+                X, weight, _ = finite_rows(X, weight)
             fold.update(chunk, X, weight)
             del X, weight
+    if isinstance(fold, TakesPrints):
+        fold.take_prints(getattr(read, "prints", {}))
     return fold.result()
+
+
+# -- what the first pass notes of the chunks, so that later ones hold to it ----------------
+
+
+def finite_rows(X: Array, weight: Array | None) -> tuple[Array, Array | None, int]:
+    """Rows (and their weights) without NaN and infinity, and how many rows were left out."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if X.dtype.kind != "f" or np.isfinite(X.sum(dtype=np.float64)):
+            return X, weight, 0
+    finite = np.isfinite(X).all(axis=1)
+    n_dropped = len(X) - int(finite.sum())
+    if n_dropped == 0:
+        return X, weight, 0
+    return X[finite], None if weight is None else weight[finite], n_dropped
+
+
+@runtime_checkable
+class TakesPrints(Protocol):
+    """A fold that wants to know what the chunks looked like."""
+
+    def take_prints(self, prints: Mapping[int, int]) -> None:
+        """The fingerprint of each chunk that was read for the fold."""
+
+
+@dataclass(frozen=True)
+class Notes(Additive):
+    """What the first pass noted of each chunk.
+
+    Attributes
+    ----------
+    chunks, prints : array
+        Numbers of chunks, and their fingerprints: that of the rows in the lower 32 bits,
+        that of stored weights in the upper.
+    dropped : tuple of (int, int)
+        Chunks that hold rows of NaN or infinity, and how many such rows.
+    """
+
+    chunks: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    prints: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    dropped: tuple[tuple[int, int], ...] = ()
+
+    def __add__(self, other: Notes) -> Notes:
+        return Notes(
+            np.concatenate([self.chunks, other.chunks]),
+            np.concatenate([self.prints, other.prints]),
+            self.dropped + other.dropped,
+        )
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows of NaN or infinity."""
+        return sum(n for _, n in self.dropped)
+
+    @property
+    def dropping(self) -> frozenset[int]:
+        """Chunks that hold such rows."""
+        return frozenset(chunk for chunk, _ in self.dropped)
+
+    def in_order(self) -> Array:
+        """The fingerprints of all chunks by number, as they came from the whole data."""
+        prints = np.empty_like(self.prints)
+        prints[self.chunks] = self.prints
+        return prints
+
+
+@dataclass(frozen=True)
+class Noted(Additive, Generic[S]):
+    """Sums of a pass, and the notes that it took."""
+
+    sums: S
+    notes: Notes
+
+
+@dataclass(frozen=True)
+class Noting(Generic[S]):
+    """A pass that takes notes of the chunks besides.
+
+    Attributes
+    ----------
+    work : Foldable
+        The pass.
+    drop : bool
+        Whether `work` is spared rows that hold NaN or infinity.
+    """
+
+    work: Foldable[S]
+    drop: bool = False
+
+    def fold(self) -> NotingFold[S]:
+        """The pass over one range, before its first chunk."""
+        return NotingFold(self.work.fold(), self.drop)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of what the pass sums; notes are small beside it."""
+        return result_bytes(self.work)
+
+
+class NotingFold(Generic[S]):
+    """Hands chunks on, and notes what they look like."""
+
+    def __init__(self, fold: Fold[S], drop: bool) -> None:
+        self._fold, self._drop = fold, drop
+        self._dropped: dict[int, int] = {}
+        self._prints: Mapping[int, int] = {}
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add chunk number `index`, of rows X (n, d)."""
+        if self._drop:
+            X, sample_weight, n_dropped = finite_rows(X, sample_weight)
+            if n_dropped:
+                self._dropped[index] = n_dropped
+        self._fold.update(index, X, sample_weight)
+
+    def take_prints(self, prints: Mapping[int, int]) -> None:
+        """The fingerprint of each chunk that was read for the fold."""
+        self._prints = prints
+
+    def result(self) -> Noted[S]:
+        """Sums and notes of the chunks given so far."""
+        notes = Notes(
+            np.fromiter(self._prints, dtype=np.int64),
+            np.fromiter(self._prints.values(), dtype=np.uint64),
+            tuple(self._dropped.items()),
+        )
+        return Noted(self._fold.result(), notes)
 
 
 def even_bounds(n_rows: int, rows: int) -> Array:
@@ -128,6 +272,8 @@ class ArraySource:
 
     X: Array
     sample_weight: Array | None = None
+    dropping: frozenset[int] = frozenset()
+    n_dropped: int = 0
 
     in_process = True
 
@@ -172,6 +318,10 @@ class ArraySource:
     def shipped_weights(self, chunks: range) -> Array | None:
         return None
 
+    def held_to(self, notes: Notes) -> Self:
+        """The same rows, without those that a first pass dropped."""
+        return replace(self, dropping=notes.dropping, n_dropped=notes.n_dropped)
+
 
 @dataclass(frozen=True)
 class ZarrSource:
@@ -186,16 +336,33 @@ class ZarrSource:
         The same from memory; it stays with the caller and travels by range.
     read_bytes : int
         Small chunks are read together up to this size.
+    missing : {"error", "fill"}
+        Whether a missing chunk is an error or stands for the fill value.
+    expected : (n_chunks,) array or None
+        The fingerprint that each chunk must have: what a first pass noted.
+    dropping : frozenset of int
+        Chunks whose rows of NaN or infinity are left out.
+    n_dropped : int
+        Such rows, as a first pass counted them.
+    stamp : tuple or None
+        Of the file that describes the array, when the array was found to be as it is here.
     """
 
     array: zarr.Array[Any]
     stored_weight: zarr.Array[Any] | None = None
     memory_weight: Array | None = None
     read_bytes: int = field(default_factory=lambda: READ_BYTES)
+    missing: Missing = "error"
+    expected: Array | None = None
+    dropping: frozenset[int] = frozenset()
+    n_dropped: int = 0
+    stamp: tuple[int, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever receives the source must cut it in the same places.
-        return (type(self), (self.array, self.stored_weight, None, self.read_bytes))
+        # Whoever receives the source must cut it in the same places. Weights in memory
+        # stay with the caller.
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"memory_weight": None}
+        return (type(self), tuple(values.values()))
 
     @property
     def n_rows(self) -> int:
@@ -247,27 +414,56 @@ class ZarrSource:
         return even_bounds(self.n_rows, self.chunk_rows)
 
     def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
-        raw = RawChunks.of(self.array)
-        rows_of = self._read_rows if raw is None else RawReader(raw, self.chunk_rows, self.array)
-
-        def read(chunk: int) -> tuple[Array, Array | None]:
-            rows = slice(int(self.bounds[chunk]), int(self.bounds[chunk + 1]))
-            X = rows_of(rows)
-            if self.stored_weight is not None:
-                return X, np.asarray(self.stored_weight[rows], dtype=np.float64)
-            return X, None if self.memory_weight is None else self.memory_weight[rows]
-
-        return read
+        return ZarrReader(self)
 
     @property
     def chunks_held(self) -> int:
         """Chunks that a task holds: the one in hand, and the one being read with its decoding."""
-        if RawChunks.of(self.array) is not None:
-            return 2
-        return 4 if self.array.compressors else 3
+        from .rawchunks import RawChunks
 
-    def _read_rows(self, rows: slice) -> Array:
-        return np.asarray(self.array[rows])
+        dropping = bool(self.dropping)
+        if RawChunks.of(self.array) is not None:
+            return 2 + dropping
+        return (4 if self.array.compressors else 3) + dropping
+
+    def check(self) -> None:
+        """Look for all chunks in the store, at the cost of a listing, and for checksums.
+
+        Raises
+        ------
+        DataError
+            Chunks are missing, or the array is not what it was when it was opened.
+        """
+        from .rawchunks import check_present, check_same, has_checksum
+
+        for array, name in self._arrays():
+            check_same(array, name)
+            if self.missing == "error":
+                check_present(array, name)
+            if not has_checksum(array):
+                logger.warning(
+                    "%s (%s) has no checksum, so flipped bits would pass for data: write it with "
+                    "zarr.codecs.Crc32cCodec() as the last of its compressors",
+                    name,
+                    describe_url(str(array.store_path)),
+                )
+
+    def _arrays(self) -> Iterable[tuple[zarr.Array[Any], str]]:
+        yield self.array, "X"
+        if self.stored_weight is not None:
+            yield self.stored_weight, "sample_weight"
+
+    def held_to(self, notes: Notes) -> Self:
+        """The same rows, without those that a first pass dropped.
+
+        A chunk that is not what that pass read is an error from now on.
+        """
+        return replace(
+            self,
+            expected=notes.in_order(),
+            dropping=notes.dropping,
+            n_dropped=notes.n_dropped,
+        )
 
     def shipped_weights(self, chunks: range) -> Array | None:
         if self.memory_weight is None:
@@ -275,25 +471,64 @@ class ZarrSource:
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
 
 
-class RawReader:
-    """Reads rows of raw chunk files into two buffers in turn."""
+class ZarrReader:
+    """Reads chunks of a Zarr array with their weights, and holds them to what they must be.
 
-    def __init__(self, raw: RawChunks, chunk_rows: int, array: zarr.Array[Any]) -> None:
-        stored_rows, columns = raw.chunk_shape
-        self.raw = raw
-        self.n_features = int(array.shape[1])
-        shape = (min(chunk_rows, -(-array.shape[0] // stored_rows) * stored_rows), columns)
-        self._buffers = [aligned_empty(shape, raw.dtype) for _ in range(2)]
-        self._turn = 0
+    Attributes
+    ----------
+    prints : dict of int to int
+        The fingerprint of each chunk read so far, as `Notes` has it.
+    """
 
-    def __call__(self, rows: slice) -> Array:
-        stored_rows = self.raw.chunk_shape[0]
-        n = rows.stop - rows.start
-        whole = -(-n // stored_rows) * stored_rows
-        self._turn = 1 - self._turn
-        buffer: Array = self._buffers[self._turn]
-        self.raw.read_into(buffer[:whole], rows.start // stored_rows)
-        return buffer[:n, : self.n_features]
+    def __init__(self, source: ZarrSource) -> None:
+        from .rawchunks import check_same, document_stamp, row_reader
+
+        self.prints: dict[int, int] = {}
+        self._source = source
+        if source.stamp is None or document_stamp(source.array) != source.stamp:
+            check_same(source.array)
+        self._rows = row_reader(source.array, source.chunk_rows, source.missing)
+        self._weights = None
+        if source.stored_weight is not None:
+            self._weights = row_reader(
+                source.stored_weight, source.chunk_rows, source.missing, "sample_weight"
+            )
+
+    def __call__(self, chunk: int) -> tuple[Array, Array | None]:
+        source = self._source
+        rows = slice(int(source.bounds[chunk]), int(source.bounds[chunk + 1]))
+        X, seen = self._rows(rows)
+        weight = None if source.memory_weight is None else source.memory_weight[rows]
+        if self._weights is not None:
+            stored, of_weight = self._weights(rows)
+            weight = stored.astype(np.float64)
+            seen |= of_weight << 32
+        self.prints[chunk] = seen
+        if source.expected is not None:
+            self._compare(rows, seen, int(source.expected[chunk]))
+        return X, weight
+
+    def _compare(self, rows: slice, seen: int, expected: int) -> None:
+        if seen == expected:
+            return
+        from .rawchunks import chunk_place, file_shape
+
+        name, array = next(self._changed(seen ^ expected))
+        shape = file_shape(array)
+        numbers = range(rows.start // shape[0], -(-rows.stop // shape[0]))
+        place = chunk_place(array, (numbers[0],) + (0,) * (array.ndim - 1), shape)
+        if len(numbers) > 1:
+            place = f"one of the chunks {numbers[0]} to {numbers[-1]}, from {place} on,"
+        raise DataError(
+            f"{place} of {name} changed since the first pass read it: rows {rows.start} to "
+            f"{rows.stop - 1} are other numbers now; fit again when nobody writes to {name}"
+        )
+
+    def _changed(self, difference: int) -> Iterator[tuple[str, zarr.Array[Any]]]:
+        if difference % 2**32:
+            yield "X", self._source.array
+        if self._source.stored_weight is not None:
+            yield "sample_weight", self._source.stored_weight
 
 
 @dataclass(frozen=True)
@@ -302,6 +537,7 @@ class DaskSource:
 
     X: da.Array
     sample_weight: da.Array | None = None
+    n_dropped: int = 0
 
     in_process = False
 
@@ -329,6 +565,40 @@ class DaskSource:
     @property
     def description(self) -> str:
         return f"Dask array {self.X.shape} {self.X.dtype}"
+
+    def held_to(self, notes: Notes) -> Self:
+        """The same rows, without those that a first pass dropped."""
+        if not notes.dropping:
+            return self
+        import dask.array as da
+
+        dropped = dict(notes.dropped)
+        lengths = tuple(n - dropped.get(block, 0) for block, n in enumerate(self.X.chunks[0]))
+
+        def filtered(*weight: da.Array) -> Any:
+            like = weight[0] if weight else self.X
+            return da.map_blocks(
+                _finite_block,
+                self.X,
+                *weight,
+                dropping=notes.dropping,
+                chunks=(lengths, like.chunks[1]),
+                dtype=like.dtype,
+                meta=np.empty((0, 0), dtype=like.dtype),
+            )
+
+        if self.sample_weight is None:
+            return replace(self, X=filtered(), n_dropped=notes.n_dropped)
+        weight = filtered(self.sample_weight[:, None])[:, 0]
+        return replace(self, X=filtered(), sample_weight=weight, n_dropped=notes.n_dropped)
+
+
+def _finite_block(
+    X: Array, *weight: Array, dropping: frozenset[int], block_id: tuple[int, int]
+) -> Array:
+    """The rows of a block of X, or of its weights, where those of X are finite."""
+    values = weight[0] if weight else X
+    return values[np.isfinite(X).all(axis=1)] if block_id[0] in dropping else values
 
 
 def describe_url(url: str) -> str:
@@ -396,7 +666,9 @@ def _is_dask(X: object) -> bool:
     return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "__dask_graph__")
 
 
-def as_source(X: Any, sample_weight: Any = None) -> ArraySource | ZarrSource | DaskSource:
+def as_source(
+    X: Any, sample_weight: Any = None, missing: Missing = "error"
+) -> ArraySource | ZarrSource | DaskSource:
     """A source for whatever holds rows.
 
     Parameters
@@ -404,6 +676,8 @@ def as_source(X: Any, sample_weight: Any = None) -> ArraySource | ZarrSource | D
     X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
         (n, d), numeric.
     sample_weight : the same, (n,), optional
+    missing : {"error", "fill"}
+        Whether a missing chunk of a Zarr array is an error or stands for the fill value.
 
     Raises
     ------
@@ -427,12 +701,10 @@ def as_source(X: Any, sample_weight: Any = None) -> ArraySource | ZarrSource | D
     if isinstance(X, zarr.Array):
         _check_array("X", X, 2)
         if not _is_dask(sample_weight):
-            return _zarr_source(X, sample_weight)
-        import dask.array as da
-
-        X = da.from_zarr(X, chunks=(ZarrSource(X).chunk_rows, X.shape[1]))
+            return _zarr_source(X, sample_weight, missing)
+        X = _checked_dask(X, missing, "X")
     if _is_dask(X):
-        return _dask_source(X, sample_weight)
+        return _dask_source(X, sample_weight, missing)
     X = np.asarray(X)
     _check_array("X", X, 2)
     if sample_weight is not None:
@@ -440,17 +712,39 @@ def as_source(X: Any, sample_weight: Any = None) -> ArraySource | ZarrSource | D
     return ArraySource(X, sample_weight)
 
 
-def stored_source(path: str | os.PathLike[str], weights: str | None = None) -> ZarrSource:
+def stored_source(
+    path: str | os.PathLike[str], weights: str | None = None, missing: Missing = "error"
+) -> ZarrSource:
     """The source of the Zarr array at a path or URL, with weights from another one."""
     array = open_zarr(path)
     _check_array("X", array, 2)
-    return _zarr_source(array, None if weights is None else open_zarr(weights))
+    return _zarr_source(array, None if weights is None else open_zarr(weights), missing)
 
 
-def _zarr_source(X: zarr.Array[Any], sample_weight: Any) -> ZarrSource:
+def _checked_dask(array: zarr.Array[Any], missing: Missing, name: str) -> Any:
+    """A Dask array of whole chunks that are read as `ZarrSource` reads them."""
+    import dask.array as da
+
+    from .rawchunks import CheckedRows
+
+    rows = ZarrSource(array).chunk_rows if array.ndim == 2 else int(array.chunks[0])
+    return da.from_array(
+        CheckedRows(array, missing, name),
+        chunks=(rows, *array.shape[1:]),
+        name=f"em-zarr-{uuid.uuid4().hex}",
+        meta=np.empty((0,) * array.ndim, dtype=array.dtype),
+    )
+
+
+def _zarr_source(X: zarr.Array[Any], sample_weight: Any, missing: Missing) -> ZarrSource:
     import zarr
 
-    source = ZarrSource(X)
+    from .rawchunks import check_same, document_stamp
+
+    # In this order: what changes after the stamp was taken is found by it.
+    stamp = document_stamp(X)
+    check_same(X)
+    source = ZarrSource(X, missing=missing, stamp=stamp)
     if sample_weight is None:
         return source
     if isinstance(sample_weight, zarr.Array):
@@ -459,7 +753,7 @@ def _zarr_source(X: zarr.Array[Any], sample_weight: Any) -> ZarrSource:
     return replace(source, memory_weight=_memory_weight(sample_weight, source.n_rows))
 
 
-def _dask_source(X: da.Array, sample_weight: Any) -> DaskSource:
+def _dask_source(X: da.Array, sample_weight: Any, missing: Missing) -> DaskSource:
     import dask.array as da
     import zarr
 
@@ -467,7 +761,7 @@ def _dask_source(X: da.Array, sample_weight: Any) -> DaskSource:
     if sample_weight is None:
         return DaskSource(X)
     if isinstance(sample_weight, zarr.Array):
-        sample_weight = da.from_zarr(sample_weight)
+        sample_weight = _checked_dask(sample_weight, missing, "sample_weight")
     known = not np.isnan(X.shape[0])
     if not _is_dask(sample_weight):
         if not known:

@@ -20,10 +20,13 @@ FLOORS = {
     "mixture": 2,
     "em": 3,
     "initialization": 3,
+    "acceleration": 3,
     "selection": 3,
+    "shortlist": 3,
     "checkpoint": 4,
     "callbacks": 4,
     "estimators": 5,
+    "sweep": 5,
     "job": 6,
     "report": 6,
     "cli": 7,
@@ -36,6 +39,7 @@ BESIDE = {
     "sinks": {"errors", "statistics"},
     "ingest": {"errors", "statistics", "sources"},
     "plots": {"errors", "statistics"},
+    "html": {"plots", "statistics"},
 }
 HEAVY = {"dask", "distributed", "zarr", "sklearn", "click", "matplotlib", "pandas"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -253,10 +253,12 @@ def test_positive_weights_must_be_as_many_as_components() -> None:
         ("reg_covar", -1, "a number of at least 0"),
         ("reg_covar", np.inf, "a number of at least 0"),
         ("sample_size", 0, "an integer of at least 1"),
+        ("nonfinite", "ignore", "one of error, drop"),
+        ("missing", "skip", "one of error, fill"),
         ("covariance_type", "fulll", "full, tied, diag, spherical"),
         ("covariance_type", None, "full, tied, diag, spherical"),
         ("init_params", "k-means", "kmeans, k-means"),
-        ("algorithm", "stochastic", "one of em"),
+        ("algorithm", "stochastic", "one of auto, em"),
     ],
 )
 def test_options_name_what_they_expect(name: str, value: Any, expected: str) -> None:

@@ -166,7 +166,7 @@ def test_fitted_attributes_may_be_changed(fitted: GaussianMixture) -> None:
 
 
 def test_warm_start_goes_on_where_the_last_fit_ended(kind: str) -> None:
-    options = {"tol": 0, "reg_covar": 0, **start(kind, MEANS)}
+    options = {"algorithm": "em", "tol": 0, "reg_covar": 0, **start(kind, MEANS)}
     with pytest.warns(ConvergenceWarning):
         straight = fit(kind, max_iter=6, **options)
     model = GaussianMixture(K, covariance_type=kind, max_iter=3, warm_start=True, **options)

@@ -82,7 +82,7 @@ def test_every_row_is_read_once_and_in_order(
     assert {part.dtype for _, part, _ in chunks} == {np.dtype(dtype)}
 
 
-def test_a_chunk_that_was_never_written_is_the_fill_value(tmp_path) -> None:
+def test_a_chunk_that_was_never_written_is_an_error_or_the_fill_value(tmp_path) -> None:
     for name, compressors in (("raw", None), ("compressed", "auto")):
         array = zarr.create_array(
             str(tmp_path / name),
@@ -93,7 +93,9 @@ def test_a_chunk_that_was_never_written_is_the_fill_value(tmp_path) -> None:
             compressors=compressors,
         )
         array[:50] = 1.0
-        (_, rows, _), *_ = read_all(as_source(array))
+        with pytest.raises(DataError, match=r'lacks chunk 5 \(rows 50 to 59; .*missing="fill"'):
+            read_all(as_source(array))
+        (_, rows, _), *_ = read_all(as_source(array, missing="fill"))
         np.testing.assert_array_equal(rows, array[:])
 
 

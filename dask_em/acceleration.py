@@ -1,0 +1,456 @@
+"""Accelerated ascents of the likelihood: fewer passes over the data to the same limit.
+
+A full pass at theta gives the sums S(theta) of all data. `Surrogate` iterates on the
+sample with S_m(theta') + [S(theta) - S_m(theta)] in place of sums that it cannot know:
+the sample's, corrected so that at theta they are those of the data. That is EM on a
+surrogate likelihood whose gradient at theta is the true one (variance-reduced EM: Chen,
+Zhu, Teh and Zhang 2018; communication-efficient likelihood: Jordan, Lee and Yang 2019),
+so what the sample gets wrong shrinks with every pass by about its relative error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .em import Climb, Convergence, EMState, PlainEM, Status, end_of, failure_of
+from .families.gaussian import Gaussian, GaussianStatistics
+from .mixture import Mixture, MixtureStatistics
+from .statistics import Array
+
+if TYPE_CHECKING:
+    from .initialization import Sampled
+
+# EM on the sample pays where the data have so many times its rows.
+WORTH = 10
+# Iterations on the surrogate at most, and what each must gain as a share of `tol`. More
+# of both moved further from where the surrogate is right, and saved no pass.
+INNER_ITERATIONS, INNER_GAIN = 30, 0.002
+# Where a plain M-step gains this share of what the surrogate promises, the sample is no use.
+ENOUGH = 0.95
+# Rejected steps on the surrogate after which it is given up.
+REJECTIONS = 2
+# How much a rejected step multiplies the damping; shares of the promised gain below which
+# it is doubled and above which it is halved; and its least value.
+FIRMER, POOR, GOOD, LEAST_DAMPING = 4.0, 0.5, 0.8, 0.25
+# The corrected weight of a component is at least this share of its weight in the data;
+# a pull beyond `MOST_PULL` is a plain M-step.
+LEAST_SHARE, LEAST_PULL, MOST_PULL = 0.05, 0.1, 256.0
+# Earlier steps that Anderson's mixing looks back on.
+MEMORY = 3
+# Gains shrink at least this slowly in the estimate of what is left: a likelihood has slow
+# directions that two gains do not show.
+SLOWEST_SEEN = 0.75
+# How many times the promised gain may be left, before and after there are two gains.
+ALONE, BESIDE = 4.0, 2.0
+
+
+def ascent(
+    algorithm: str, start: Mixture | EMState, convergence: Convergence, sample: Sampled | None
+) -> Climb:
+    """The climb that `algorithm` names.
+
+    Parameters
+    ----------
+    algorithm : {"auto", "em"}
+        "em" is plain EM, iteration for iteration; "auto" is `ControlVariateEM`.
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+    sample : Sampled or None
+        Rows in memory that "auto" may make steps on; None goes without.
+    """
+    if algorithm == "em":
+        return PlainEM(start, convergence)
+    return ControlVariateEM(start, convergence, sample)
+
+
+# -- sums about other means, and combinations of them -------------------------------
+
+
+def moved(statistics: MixtureStatistics, mixture: Mixture, shift: Array) -> MixtureStatistics:
+    """Sums about the means of `mixture` as sums about means that lie `shift` (k, d) from them.
+
+    Sums about a mean are quadratic in it, so nothing but the sums is needed:
+    sum r (z - a - s)(z - a - s)^T = S2 - S1 s^T - s S1^T + S0 s s^T. What is moved may be
+    a difference of sums.
+    """
+    structure = mixture.components.covariance
+    resp_sum, sums = statistics.resp_sum, statistics.components
+    # The structure's own rule, which takes products about the origin as its features are.
+    quadratic = sums.scatter
+    if structure.kind == "full":
+        i, j = structure.pairs(shift.shape[1])
+        quadratic = quadratic[:, i, j]
+    elif structure.kind == "spherical":
+        quadratic = quadratic[:, None]
+    scatter = structure.scatter_of_features(quadratic, sums.first, resp_sum, shift)
+    first = sums.first - resp_sum[:, None] * shift
+    return replace(statistics, components=GaussianStatistics(first, scatter))
+
+
+def combined(
+    one: MixtureStatistics, other: MixtureStatistics, factor: float | Array
+) -> MixtureStatistics:
+    """one + factor * other, sums about the same means; `factor` is a number or (k,).
+
+    The rows, the weight and the log-likelihood stay those of `one`.
+    """
+
+    def add(x: Array, y: Array) -> Array:
+        return np.asarray(x + _along(factor, y) * y)
+
+    components = GaussianStatistics(
+        add(one.components.first, other.components.first),
+        add(one.components.scatter, other.components.scatter),
+    )
+    return replace(one, resp_sum=add(one.resp_sum, other.resp_sum), components=components)
+
+
+def _along(factor: float | Array, values: Array) -> float | Array:
+    """`factor` so that it multiplies the leading axis of `values`."""
+    return factor if np.ndim(factor) == 0 else np.reshape(factor, (-1, *[1] * (values.ndim - 1)))
+
+
+def expected_log_joint(mixture: Mixture, sums: MixtureStatistics) -> float:
+    """sum_nk r_nk log(w_k N(x_n; mu_k, Sigma_k)) from sums about the means of `mixture`."""
+    components: Gaussian = mixture.components
+    covariance, d = components.covariance, components.n_features
+    volume = covariance.log_det(d) + 0.5 * d * np.log(2 * np.pi) + components.frame.log_det
+    distances = (covariance.precisions * sums.components.scatter).sum()
+    return float(sums.resp_sum @ (mixture.log_weights - volume) - 0.5 * distances)
+
+
+# -- EM on the sample ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Where EM on the surrogate led.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    plain, promised : float
+        Nats per row that the data should gain by a plain M-step, and by going to `mixture`.
+    """
+
+    mixture: Mixture
+    plain: float
+    promised: float
+
+
+class Surrogate:
+    """The sample's likelihood, corrected at a state so that its gradient is that of the data.
+
+    A pull of `damping` times the sample's relative error sqrt(p_k / m_k), for p_k
+    parameters and m_k rows, keeps each component near the plain M-step, to which it
+    tends as the damping grows.
+
+    Parameters
+    ----------
+    state : EMState
+    sample : Sampled
+    damping : float
+    """
+
+    def __init__(self, state: EMState, sample: Sampled, damping: float) -> None:
+        self.sample = sample
+        self.anchor = _in_process(state.mixture)
+        self.sums = state.statistics
+        here = sample.accumulate(self.anchor)
+        self.scale = self.sums.weight / here.weight
+        self.difference = combined(self.sums, here, -self.scale)
+        self.pull = damping * self._relative_error(here)
+        self.rows_read = len(sample.rows)
+        self._value_here = self._value(self.anchor, here, self.difference)
+
+    def climb(self, start: Mixture, enough: float) -> Inner:
+        """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
+        mixture = best = _in_process(start)
+        last, plain, promised = -np.inf, np.nan, np.nan
+        for _ in range(INNER_ITERATIONS):
+            here = self.sample.accumulate(mixture)
+            self.rows_read += len(self.sample.rows)
+            value = self._value(mixture, here, self._extra)
+            if not value - last >= enough * self.sums.weight:
+                break
+            best, last = mixture, value
+            gain = self._value(mixture, here, self.difference) - self._value_here
+            promised = abs(gain) / self.sums.weight
+            plain = promised if np.isnan(plain) else plain
+            following = self._m_step(mixture, here)
+            if following is None:
+                break
+            mixture = following
+        return Inner(best, plain, promised)
+
+    def _relative_error(self, here: MixtureStatistics) -> Array:
+        """sqrt(p_k / m_k) of each component, at most one."""
+        k = len(here.resp_sum)
+        rows = self.sample.effective_rows * here.resp_sum / here.weight
+        if self._shared:
+            rows = np.full(k, rows.mean())
+        per_row = self.anchor.n_parameters / k / np.maximum(rows, np.finfo(np.float64).tiny)
+        return np.asarray(np.sqrt(np.minimum(per_row, 1.0)))
+
+    @property
+    def _shared(self) -> bool:
+        return bool(self.anchor.components.covariance.shared_scatter)
+
+    @property
+    def _extra(self) -> MixtureStatistics:
+        """What is added to the sample's sums: the correction and the pull."""
+        # What the components share can be pulled as a whole only.
+        pull = float(self.pull.max()) if self._shared else self.pull
+        return combined(self.difference, self.sums, pull)
+
+    def _about(self, sums: MixtureStatistics, mixture: Mixture) -> MixtureStatistics:
+        shift = mixture.components.means - self.anchor.components.means
+        return moved(sums, self.anchor, shift)
+
+    def _value(self, mixture: Mixture, here: MixtureStatistics, extra: MixtureStatistics) -> float:
+        added = expected_log_joint(mixture, self._about(extra, mixture))
+        return self.scale * here.log_likelihood + added
+
+    def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
+        """The M-step of the corrected sums, pulled harder where they are those of no data."""
+        while (self.pull < MOST_PULL).all():
+            corrected = combined(self._about(self._extra, mixture), here, self.scale)
+            following, collapsed = mixture.m_step(corrected)
+            impossible = corrected.resp_sum < LEAST_SHARE * self.sums.resp_sum
+            impossible[list(collapsed)] = True
+            if not impossible.any():
+                return following
+            harder = np.maximum(FIRMER * self.pull, LEAST_PULL)
+            self.pull = np.where(impossible, harder, self.pull)
+        return None
+
+
+def _in_process(mixture: Mixture) -> Mixture:
+    """The mixture for the sample, which is in this process, which may have no GPU."""
+    return replace(mixture, engine=replace(mixture.engine, device="cpu"))
+
+
+# -- mixing of earlier steps, in coordinates in which every point is a mixture ---------
+
+
+def coordinates(mixture: Mixture) -> Array:
+    """Log-weights, means, and factors with the logarithm of their diagonals, (p,)."""
+    factor = mixture.components.covariance.factor.copy()
+    diagonal = _positive(factor, mixture)
+    diagonal[:] = np.log(diagonal)
+    return np.concatenate([mixture.log_weights, mixture.components.means.ravel(), factor.ravel()])
+
+
+def mixture_at(vector: Array, like: Mixture) -> Mixture:
+    """The mixture with these `coordinates`, its weights made to sum to one."""
+    gaussian: Gaussian = like.components
+    k = len(like.log_weights)
+    log_weights, means, factor = np.split(vector.copy(), [k, k + gaussian.means.size])
+    factor = factor.reshape(gaussian.covariance.factor.shape)
+    diagonal = _positive(factor, like)
+    diagonal[:] = np.exp(diagonal)
+    components = replace(
+        gaussian,
+        means=means.reshape(gaussian.means.shape),
+        covariance=type(gaussian.covariance)(factor),
+    )
+    log_weights = log_weights - np.logaddexp.reduce(log_weights)
+    return replace(like, log_weights=log_weights, components=components)
+
+
+def _positive(factor: Array, mixture: Mixture) -> Array:
+    """A view of what must stay positive in `factor`."""
+    if mixture.components.covariance.kind in ("full", "tied"):
+        diagonal: Array = np.einsum("...ii->...i", factor)
+        return diagonal
+    return factor
+
+
+def units(mixture: Mixture) -> Array:
+    """What multiplies each of the `coordinates` for it to count as much as it matters, (p,).
+
+    About the square root of the complete data's information: the root of the component's
+    weight, over the component's width where the coordinate is a length.
+    """
+    gaussian: Gaussian = mixture.components
+    k, d = gaussian.means.shape
+    root = np.sqrt(mixture.weights)
+    widths = np.sqrt(np.einsum("kii->ki", gaussian.covariance.full(k, d)))
+    factor = gaussian.covariance.factor
+    of_factor = np.ones_like(factor)
+    if not gaussian.covariance.shared_scatter:
+        of_factor *= _along(root, factor)
+    if gaussian.covariance.kind in ("full", "tied"):
+        lengths = _positive(factor, mixture)
+        of_factor /= lengths[..., :, None]
+        # The coordinate of the diagonal is a logarithm.
+        np.einsum("...ii->...i", of_factor)[:] *= lengths
+    return np.concatenate([root, (root[:, None] / widths).ravel(), of_factor.ravel()])
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a plain step began and where it led, in `coordinates`."""
+
+    begin: Array
+    end: Array
+
+
+def mixed(steps: Sequence[Step], scale: Array) -> Array:
+    """The point at which the steps' residuals cancel best (Anderson 1965; Walker and Ni 2011)."""
+    last = steps[-1]
+    residual = last.end - last.begin
+    change = np.stack([residual - (s.end - s.begin) for s in steps[:-1]], axis=1)
+    moves = np.stack([last.end - s.end for s in steps[:-1]], axis=1)
+    shares, *_ = np.linalg.lstsq(change * scale[:, None], residual * scale, rcond=1e-6)
+    return np.asarray(last.end - moves @ shares)
+
+
+# -- the climb -----------------------------------------------------------------------
+
+
+class ControlVariateEM:
+    """EM whose steps are made on a sample that every pass over the data corrects.
+
+    Each step is judged by the pass that is made where it led. Three kinds are tried, each
+    where the log-likelihood at the one before was not above the best so far: EM on the
+    surrogate; plain EM mixed with its earlier steps (Anderson); plain EM. So the
+    log-likelihoods of accepted states never fall. There is no surrogate without a sample,
+    where the data are hardly larger than it, where it has erred twice, and where plain EM
+    gains nearly as much.
+
+    Parameters
+    ----------
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+        `tol` bounds the gain still to come: what the surrogate promises, and what is left
+        if the last two gains go on as a geometric series (Aitken 1926).
+    sample : Sampled or None
+
+    Attributes
+    ----------
+    rows_read : int
+        Rows of the sample that were read so far.
+    """
+
+    def __init__(
+        self, start: Mixture | EMState, convergence: Convergence, sample: Sampled | None = None
+    ) -> None:
+        self.convergence, self.sample = convergence, sample
+        self.best = start if isinstance(start, EMState) else None
+        self.n_iter = start.n_iter if isinstance(start, EMState) else 0
+        self.proposal = start.result if isinstance(start, EMState) else start
+        self.kind = "plain"
+        self.promised: float | None = None
+        self.damping, self.rejections = 1.0, 0
+        self.rows_read = 0
+        self.gains: list[float] = []
+        self.steps: list[Step] = []
+
+    def tell(self, statistics: MixtureStatistics) -> EMState:
+        """The state at `proposal`, or the best one before if `proposal` is no better.
+
+        The last has a status other than `RUNNING`.
+        """
+        self.n_iter += 1
+        best = self.best
+        failure = failure_of(None, statistics, self.convergence.tol)
+        if best is None and failure:
+            return EMState(self.proposal, statistics, self.n_iter, (), failure, self.proposal)
+        # What is not finite is above nothing.
+        if best is None or (not failure and statistics.mean_log_likelihood > best.log_likelihood):
+            return self._accept(statistics)
+        return self._reject(best, statistics)
+
+    def _accept(self, statistics: MixtureStatistics) -> EMState:
+        result, collapsed = self.proposal.m_step(statistics)
+        state = EMState(self.proposal, statistics, self.n_iter, collapsed, Status.RUNNING, result)
+        if self.best is not None:
+            self.gains.append(state.log_likelihood - self.best.log_likelihood)
+        if self.kind == "surrogate" and self.promised:
+            self._judge(self.gains[-1] / self.promised)
+        self.best = state
+        step = Step(coordinates(state.mixture), coordinates(result))
+        self.steps = [*self.steps, step][-1 - MEMORY :]
+        self._propose(state)
+        ended = end_of(self._to_come(), self.n_iter, collapsed, self.convergence)
+        return replace(state, status=ended) if ended else state
+
+    def _reject(self, best: EMState, statistics: MixtureStatistics) -> EMState:
+        ended = None
+        if self.kind == "plain":
+            # Where nothing failed, not even plain EM gains more than rounding.
+            ended = failure_of(best, statistics, self.convergence.tol) or Status.CONVERGED
+        elif self.kind == "surrogate":
+            self.rejections += 1
+            self.damping *= FIRMER
+            self._mix(best)
+        else:
+            self._plainly(best)
+        if ended is Status.CONVERGED and best.collapsed:
+            ended = Status.COLLAPSED
+        result = best.mixture if ended and not ended.converged else best.result
+        ended = ended or self.convergence.spent(self.n_iter) or Status.RUNNING
+        return replace(best, n_iter=self.n_iter, status=ended, result=result, accepted=False)
+
+    def _judge(self, kept: float) -> None:
+        """Damp by how much of its promise the surrogate kept."""
+        if kept < POOR:
+            self.damping *= 2
+        elif kept > GOOD:
+            self.damping = max(self.damping / 2, LEAST_DAMPING)
+
+    # -- three kinds of proposals --------------------------------------------------
+
+    def _propose(self, state: EMState) -> None:
+        self.promised = None
+        if self.sample is None or not self._trusted(self.sample, state):
+            self._mix(state)
+            return
+        surrogate = Surrogate(state, self.sample, self.damping)
+        inner = surrogate.climb(state.result, INNER_GAIN * self.convergence.tol)
+        self.promised = inner.promised
+        self.rows_read += surrogate.rows_read
+        if inner.plain >= ENOUGH * inner.promised:
+            self._mix(state)
+            return
+        self.kind = "surrogate"
+        self.proposal = replace(inner.mixture, engine=state.mixture.engine)
+
+    def _trusted(self, sample: Sampled, state: EMState) -> bool:
+        worth = state.statistics.n_rows >= WORTH * len(sample.rows)
+        return worth and not state.collapsed and self.rejections < REJECTIONS
+
+    def _mix(self, state: EMState) -> None:
+        if len(self.steps) < 2:
+            self._plainly(state)
+            return
+        self.kind = "mixed"
+        self.proposal = mixture_at(mixed(self.steps, units(state.mixture)), state.mixture)
+
+    def _plainly(self, state: EMState) -> None:
+        # The earlier steps have misled, if there are any.
+        self.steps = self.steps[-1:]
+        self.kind, self.proposal = "plain", state.result
+
+    # -- the end -------------------------------------------------------------------
+
+    def _to_come(self) -> float:
+        """Nats per row that are estimated to be still missing."""
+        left = np.inf
+        if len(self.gains) > 1:
+            before, last = self.gains[-2:]
+            rate = max(last / before, SLOWEST_SEEN)
+            if self.promised is None or self.rejections:
+                # Mixed steps gain by fits and starts, and one small gain says little.
+                last = max(before, last)
+            left = last * rate / (1 - rate) if rate < 1 else np.inf
+        if self.promised is None:
+            return left
+        return max(BESIDE * self.promised, left) if np.isfinite(left) else ALONE * self.promised

@@ -1,0 +1,475 @@
+"""Fleets of mixtures: many models served by each read of the data, and which of them wins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+
+from .acceleration import expected_log_joint
+from .em import Climb, EMState, Status
+from .errors import DataError
+from .mixture import Mixture, MixtureStatistics, Predict
+from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+Criterion = Literal["bic", "aic", "icl", "holdout"]
+# The status of a candidate that was given up.
+DROPPED = "DROPPED"
+CRITERIA: tuple[Criterion, ...] = ("bic", "aic", "icl", "holdout")
+
+# How quickly gains shrink: where nobody knows, and between which limits it is believed.
+UNKNOWN_RATE, SLOWEST_RATE, QUICKEST_RATE = 0.9, 0.95, 0.5
+# What an ascent is expected to gain yet is multiplied by this before it is given up.
+MARGIN = 2.0
+
+
+# -- rows that no fit sees -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Rows that no fit sees: each is drawn by the seed and its place in the data alone.
+
+    Attributes
+    ----------
+    seed : int
+    share : float
+        Of the rows, between 0 and 1.
+    """
+
+    seed: int
+    share: float
+
+    def mask(self, index: int, n: int) -> Array:
+        """Which of the n rows of chunk `index` are held out, (n,) booleans."""
+        # The survey draws its sample with the key (index,).
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(index, 1))
+        return np.asarray(np.random.default_rng(seeds).random(n) < self.share)
+
+    def split(self, index: int, n: int, sample_weight: Array | None) -> tuple[Array, Array]:
+        """The mask, and the weights with which rows are fitted: zero where they are held out."""
+        out = self.mask(index, n)
+        return out, np.where(out, 0.0, 1.0 if sample_weight is None else sample_weight)
+
+
+@dataclass(frozen=True)
+class Training(Generic[S]):
+    """Any pass over the rows that are not held out; the others have weight zero in it."""
+
+    work: Foldable[S]
+    holdout: Holdout
+
+    def fold(self) -> Fold[S]:
+        """The fold of `work`, which is shown the fitted rows only."""
+        return TrainingFold(self.work.fold(), self.holdout)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the sums of a pass."""
+        return result_bytes(self.work)
+
+
+class TrainingFold(Generic[S]):
+    """Feeds chunks to a fold with the held-out rows' weights set to zero."""
+
+    def __init__(self, fold: Fold[S], holdout: Holdout) -> None:
+        self._fold, self._holdout = fold, holdout
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add chunk number `index`, of rows X (n, d)."""
+        _, weight = self._holdout.split(index, len(X), sample_weight)
+        self._fold.update(index, X, weight)
+
+    def result(self) -> S:
+        """What the fold summed."""
+        return self._fold.result()
+
+
+# -- the pass ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FleetStatistics(Additive):
+    """What one pass tells of many mixtures.
+
+    Attributes
+    ----------
+    members : tuple of MixtureStatistics
+        Of each mixture, over the rows that are fitted.
+    held_weight : float
+        Weight of the rows that are held out.
+    held_log_likelihood : (c,) array
+        sum_n w_n log p(x_n) of each mixture over them, in nats.
+    """
+
+    members: tuple[MixtureStatistics, ...]
+    held_weight: float
+    held_log_likelihood: Array
+
+    def __add__(self, other: FleetStatistics) -> FleetStatistics:
+        return FleetStatistics(
+            tuple(a + b for a, b in zip(self.members, other.members, strict=True)),
+            self.held_weight + other.held_weight,
+            self.held_log_likelihood + other.held_log_likelihood,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the sums take."""
+        return sum(m.nbytes for m in self.members) + self.held_log_likelihood.nbytes + 8
+
+    def held_out(self, i: int) -> float | None:
+        """Mean log-likelihood of the rows held out under mixture i; None if there are none."""
+        return float(self.held_log_likelihood[i]) / self.held_weight if self.held_weight else None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The E-step of many mixtures in one pass: each chunk is read once for all of them.
+
+    Attributes
+    ----------
+    mixtures : tuple of Mixture
+    holdout : Holdout or None
+        Rows that are scored instead of fitted.
+    """
+
+    mixtures: tuple[Mixture, ...]
+    holdout: Holdout | None = None
+
+    def __sizeof__(self) -> int:
+        # Schedulers ask this before they move the parameters of a pass.
+        return object.__sizeof__(self) + sum(m.__sizeof__() for m in self.mixtures)
+
+    def fold(self) -> FleetFold:
+        """The E-steps of one range, before its first chunk."""
+        return FleetFold(self)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the sums of a pass."""
+        return sum(m.result_bytes for m in self.mixtures) + 8 * len(self.mixtures) + 8
+
+
+class FleetFold:
+    """Feeds each chunk to the E-step of every mixture, so each sums as it would alone."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._folds = [mixture.fold() for mixture in fleet.mixtures]
+        self._held_weight = 0.0
+        self._held_log_likelihood = np.zeros(len(self._folds))
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add chunk number `index`, of rows X (n, d) with weights (n,)."""
+        weight, holdout = sample_weight, self.fleet.holdout
+        if holdout is not None:
+            out, weight = holdout.split(index, len(X), sample_weight)
+            if sample_weight is not None:
+                out &= sample_weight > 0
+            _check_finite(index, np.flatnonzero(out), X[out])
+            self._score(X[out], None if sample_weight is None else sample_weight[out])
+        for fold in self._folds:
+            fold.update(index, X, weight)
+
+    def _score(self, X: Array, sample_weight: Array | None) -> None:
+        if len(X) == 0:
+            return
+        self._held_weight += len(X) if sample_weight is None else float(sample_weight.sum())
+        for i, mixture in enumerate(self.fleet.mixtures):
+            density = Predict(mixture, ("log_density",))(X)["log_density"]
+            if sample_weight is not None:
+                density *= sample_weight
+            self._held_log_likelihood[i] += density.sum()
+
+    def result(self) -> FleetStatistics:
+        """Sums over all chunks given so far."""
+        members = tuple(fold.result() for fold in self._folds)
+        return FleetStatistics(members, self._held_weight, self._held_log_likelihood)
+
+
+def _check_finite(index: int, numbers: Array, X: Array) -> None:
+    """Name the first held-out row that is not finite: the survey looks at fitted rows only."""
+    bad = ~np.isfinite(X)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        what = "NaN" if np.isnan(X[row, column]) else "infinity"
+        raise DataError(
+            f"X contains {what} at row {int(numbers[row])} of chunk {index}, column {column} "
+            "(a row held out): drop or fill such rows first"
+        )
+
+
+# -- how good a model is -------------------------------------------------------------
+
+
+def entropy(mixture: Mixture, statistics: MixtureStatistics) -> float:
+    """-sum_nk w_n r_nk log r_nk, in nats, from what the E-step at `mixture` summed.
+
+    log r_nk = log w_k + log p(x_n | k) - log p(x_n), and the sum of r log p(x | k) is linear in
+    the sufficient statistics, so that it takes no pass of its own.
+    """
+    return max(0.0, statistics.log_likelihood - expected_log_joint(mixture, statistics))
+
+
+def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:
+    """What `criterion` takes off the log-likelihood for p parameters and rows of this weight."""
+    if criterion == "holdout":
+        return 0.0
+    return n_parameters * (1.0 if criterion == "aic" else 0.5 * float(np.log(weight)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a sweep.
+
+    Attributes
+    ----------
+    n_components : int
+    covariance_type : str
+    n_parameters : int
+    log_likelihood : float
+        Mean per row at the model's last pass, in nats.
+    aic, bic, icl : float
+        Lower is better.
+    holdout : float or None
+        Mean log-likelihood of a row held out, in nats: higher is better.
+    n_passes : int
+        Passes over the full data that served this model. A model of no pass was dropped
+        on the sample's word, and its numbers are estimates: the winner's, and how much
+        the sample says that this one is worse.
+    status : str
+        Why its fit ended, or DROPPED.
+    """
+
+    n_components: int
+    covariance_type: str
+    n_parameters: int
+    log_likelihood: float
+    aic: float
+    bic: float
+    icl: float
+    holdout: float | None
+    n_passes: int
+    status: str
+
+    def moved(self, nats: float, weight: float) -> Row:
+        """The same with a log-likelihood `nats` higher for each of rows of this weight."""
+        shift = 2 * weight * nats
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood + nats,
+            aic=self.aic - shift,
+            bic=self.bic - shift,
+            icl=self.icl - shift,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has no infinity: None where something is not a finite number."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a candidate is a fit of.
+
+    Attributes
+    ----------
+    n_components : int
+    covariance_type : str
+    n_parameters : int
+    """
+
+    n_components: int
+    covariance_type: str
+    n_parameters: int
+
+
+class Candidate:
+    """One start of a model on its way up: its climb, its gains, and whether it was given up.
+
+    Parameters
+    ----------
+    model : Model
+    climb : Climb
+    """
+
+    def __init__(self, model: Model, climb: Climb) -> None:
+        self.model, self.climb = model, climb
+        self.state: EMState | None = None
+        self.held_out: float | None = None
+        self.n_passes = 0
+        self.dropped = False
+        self.measured: list[float] = []
+        """Mean log-likelihood per row of each pass, also of those that were rejected."""
+        self.rejected: list[int] = []
+        """Numbers of the passes at parameters that were rejected."""
+        self._fitted: list[float] = []
+        self._held_out: list[float] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether it wants another pass."""
+        going = self.state is None or self.state.status is Status.RUNNING
+        return going and not self.dropped
+
+    @property
+    def sound(self) -> bool:
+        """Whether all its components are whole and its numbers finite."""
+        state = self.state
+        failed = (Status.COLLAPSED, Status.NON_FINITE)
+        return state is not None and not state.collapsed and state.status not in failed
+
+    def last_state(self) -> EMState:
+        """The state after its last pass, of which there was one at least."""
+        assert self.state is not None, "no pass was made"
+        return self.state
+
+    def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
+        """Take what a pass at the climb's proposal summed."""
+        self.measured.append(statistics.mean_log_likelihood)
+        self.state = self.climb.tell(statistics)
+        self.n_passes += 1
+        if not self.state.accepted:
+            self.rejected.append(self.n_passes)
+            return
+        self._fitted.append(self.state.log_likelihood)
+        if held_out is not None:
+            self.held_out = held_out
+            self._held_out.append(held_out)
+
+    def gain(self, criterion: Criterion) -> float:
+        """Nats per row that it has still to gain, about."""
+        values = self._held_out if criterion == "holdout" else self._fitted
+        if len(values) < 2 and self.last_state().status is Status.CONVERGED:
+            # No step was better than where it began.
+            return 0.0
+        return to_gain(values)
+
+    def value(self, criterion: Criterion, weight: float | None = None) -> float:
+        """What `criterion` judges by, in nats: higher is better, -inf where it is no number.
+
+        `weight` is the weight of the rows to which the fit's are scaled.
+        """
+        value = self._value(criterion, weight, 0.0)
+        return value if np.isfinite(value) else -np.inf
+
+    def best_value(self, criterion: Criterion) -> float:
+        """The value that it may have in the end, with a margin."""
+        # Nobody can say how far the entropy will fall, but not below zero.
+        judged: Criterion = "bic" if criterion == "icl" else criterion
+        return self._value(judged, None, MARGIN * self.gain(criterion))
+
+    def _value(self, criterion: Criterion, weight: float | None, gain: float) -> float:
+        state = self.last_state()
+        weight = state.statistics.weight if weight is None else weight
+        if criterion == "holdout":
+            return -np.inf if self.held_out is None else weight * (self.held_out + gain)
+        value = weight * (state.log_likelihood + gain)
+        value -= penalty(criterion, self.model.n_parameters, weight)
+        if criterion == "icl":
+            value -= entropy(state.mixture, state.statistics) * weight / state.statistics.weight
+        return value
+
+    def row(self, weight: float | None = None) -> Row:
+        """What the table says of it, scaled to rows of this weight."""
+        state, model = self.last_state(), self.model
+        return Row(
+            model.n_components,
+            model.covariance_type,
+            model.n_parameters,
+            state.log_likelihood,
+            -2 * self.value("aic", weight),
+            -2 * self.value("bic", weight),
+            -2 * self.value("icl", weight),
+            self.held_out,
+            self.n_passes,
+            DROPPED if self.dropped else state.status.name,
+        )
+
+
+def to_gain(values: Sequence[float]) -> float:
+    """What an ascent has still to gain after `values`: Aitken's rule on its last gains.
+
+    With gains that shrink by the same rate, last gain x rate / (1 - rate); see McLachlan
+    and Krishnan, The EM Algorithm and Extensions (2008), section 4.9.
+    """
+    if len(values) < 2:
+        return np.inf
+    gain = max(values[-1] - values[-2], 0.0)
+    rate = UNKNOWN_RATE
+    if len(values) > 2:
+        before = values[-2] - values[-3]
+        rate = gain / before if before > 0 else SLOWEST_RATE
+        rate = min(max(rate, QUICKEST_RATE), SLOWEST_RATE)
+    return gain * rate / (1 - rate)
+
+
+# -- the climb of a fleet ------------------------------------------------------------
+
+
+def climb_together(
+    accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
+    candidates: Sequence[Candidate],
+    criterion: Criterion | None = None,
+) -> Iterator[list[Candidate]]:
+    """Take every candidate to its end, one pass for the proposals of all that still run.
+
+    Parameters
+    ----------
+    accumulate : callable
+        The pass: sums the statistics of all data for each of the given mixtures.
+    candidates : sequence of Candidate
+    criterion : {"bic", "aic", "icl", "holdout"}, optional
+        Candidates that cannot win by it are given up between passes; None keeps all.
+
+    Yields
+    ------
+    list of Candidate
+        Those that the last pass served.
+    """
+    while running := [c for c in candidates if c.running]:
+        tell(running, accumulate(tuple(c.climb.proposal for c in running)))
+        if criterion is not None:
+            drop_hopeless(candidates, criterion)
+        yield running
+
+
+def tell(candidates: Sequence[Candidate], statistics: FleetStatistics) -> None:
+    """Tell each candidate what a pass at its proposal summed."""
+
+    def one(i: int) -> None:
+        candidates[i].tell(statistics.members[i], statistics.held_out(i))
+
+    # Accelerated climbs make their next step on the sample, which takes its time.
+    in_threads(one, range(len(candidates)))
+
+
+def in_threads(function: Callable[[In], Out], arguments: Sequence[In]) -> list[Out]:
+    """`function` of each argument, in their order, by as many threads as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, arguments))
+
+
+def drop_hopeless(candidates: Sequence[Candidate], criterion: Criterion) -> None:
+    """Give up those that will not reach, by a margin, what the best one has already."""
+    reached = max((c.value(criterion) for c in candidates if c.sound), default=-np.inf)
+    for candidate in candidates:
+        if candidate.running and candidate.best_value(criterion) < reached:
+            candidate.dropped = True
+
+
+def winner(candidates: Sequence[Candidate], criterion: Criterion) -> Candidate:
+    """The best by `criterion` of those that went to their end, sound ones before others."""
+    ended = [c for c in candidates if c.state is not None and not c.dropped]
+    return max(ended, key=lambda c: (c.sound, c.value(criterion)))

@@ -1,0 +1,245 @@
+"""Where a fleet of models starts: many starts on the sample, and which models go on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import entr
+
+from .acceleration import ascent
+from .em import Convergence
+from .initialization import FINER, ROUGH_ITERATIONS, Sampled
+from .mixture import Mixture, Predict
+from .selection import (
+    DROPPED,
+    Candidate,
+    Criterion,
+    FleetStatistics,
+    Model,
+    Row,
+    climb_together,
+    in_threads,
+    penalty,
+)
+from .statistics import Array
+
+# Every start is fitted to the first rows of the sample, so many a parameter of the largest
+# model; fewer than for one model, because bad models leave too.
+ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 10, 5_000
+# Starts of each model that are fitted to all of the sample.
+FINALISTS = 2
+# A model is given up on the sample's word when it is behind by so many standard errors.
+STANDARD_ERRORS = 4.0
+
+Make = Callable[[Sampled, int], Mixture]
+"""(sample, seed) -> a mixture to start from."""
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Shortlisted:
+    """Where a model starts, and what the sample says of it.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    row : Row
+        The sample's numbers, scaled to all rows.
+    hopeless : bool
+        Whether the sample alone says that it cannot win.
+    """
+
+    mixture: Mixture
+    row: Row
+    hopeless: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By which models are compared on the sample.
+
+    Attributes
+    ----------
+    n_init, seed : int
+        Starts of each model, and where their seeds come from.
+    algorithm : {"auto", "em"}
+    convergence : Convergence
+        How far the best starts are fitted to the sample.
+    criterion : {"bic", "aic", "icl", "holdout"}
+    weight : float
+        Of all rows that will be fitted.
+    """
+
+    n_init: int
+    seed: int
+    algorithm: str
+    convergence: Convergence
+    criterion: Criterion
+    weight: float
+
+    @property
+    def rough(self) -> Convergence:
+        """How far every start is fitted to the first rows."""
+        most = min(ROUGH_ITERATIONS, self.convergence.max_iter)
+        return Convergence(self.convergence.tol / FINER, most)
+
+    def candidate(self, model: Model, mixture: Mixture, limits: Convergence) -> Candidate:
+        """One start, to be fitted to rows in memory."""
+        return Candidate(model, ascent(self.algorithm, mixture, limits, None))
+
+
+def shortlist(
+    models: Sequence[Model],
+    makers: Sequence[Make],
+    sample: Sampled,
+    rules: Rules,
+    advance: Advance | None = None,
+) -> tuple[list[Shortlisted], int]:
+    """The best of many starts of every model, found on the sample alone.
+
+    Every start is fitted to the first rows of the sample, and the best few of each model
+    to all of it. After either, models that are behind the best by more than the sample
+    could be wrong are hopeless.
+
+    Parameters
+    ----------
+    models : sequence of Model
+    makers : sequence of callable
+        (sample, seed) -> a mixture to start from, for each model.
+    sample : Sampled
+    rules : Rules
+    advance : callable, optional
+        Called with rows of the sample that were read.
+
+    Returns
+    -------
+    list of Shortlisted
+        One a model.
+    int
+        Rows of the sample that were read; each read serves all starts.
+    """
+    reading = _Reading(advance)
+    few = sample.first(_rough_rows(models, len(sample.rows)))
+    whole = len(few.rows) == len(sample.rows)
+    limits = rules.convergence if whole else rules.rough
+    starts = _started(models, makers, few, rules, limits)
+    reading.fit(few, starts)
+    best = [_ranked(starts, model)[0] for model in models]
+    hopeless = _hopeless(best, few, rules)
+    if not whole:
+        left = [i for i, lost in enumerate(hopeless) if not lost]
+        finalists = [
+            rules.candidate(c.model, c.last_state().result, rules.convergence)
+            for i in left
+            for c in _ranked(starts, models[i])[:FINALISTS]
+        ]
+        reading.fit(sample, finalists)
+        for i in left:
+            best[i] = _ranked(finalists, models[i])[0]
+        for i, lost in zip(left, _hopeless([best[i] for i in left], sample, rules), strict=True):
+            hopeless[i] = lost
+    found = [
+        _shortlisted(candidate, lost, rules.weight)
+        for candidate, lost in zip(best, hopeless, strict=True)
+    ]
+    return found, reading.rows
+
+
+def _rough_rows(models: Sequence[Model], n_sampled: int) -> int:
+    largest = max(model.n_parameters for model in models)
+    rows = max(ROUGH_ROWS_PER_PARAMETER * largest, FEWEST_ROUGH)
+    # Nearly all of the sample is as good as all of it.
+    return rows if 2 * rows <= n_sampled else n_sampled
+
+
+def _started(
+    models: Sequence[Model],
+    makers: Sequence[Make],
+    sample: Sampled,
+    rules: Rules,
+    limits: Convergence,
+) -> list[Candidate]:
+    """Every start of every model, not fitted yet."""
+    seeds = [int(s) for s in np.random.SeedSequence(rules.seed).generate_state(rules.n_init)]
+    pairs = list(zip(models, makers, strict=True))
+    tasks = [(model, make, seed) for model, make in pairs for seed in seeds]
+    mixtures = in_threads(lambda task: task[1](sample, task[2]), tasks)
+    return [
+        rules.candidate(model, mixture, limits)
+        for (model, _, _), mixture in zip(tasks, mixtures, strict=True)
+    ]
+
+
+class _Reading:
+    """Fits candidates to samples, all of them by each read, and counts the rows read."""
+
+    def __init__(self, advance: Advance | None) -> None:
+        self.rows = 0
+        self._advance = advance
+
+    def fit(self, sample: Sampled, candidates: Sequence[Candidate]) -> None:
+        """Take every candidate to its end on `sample`."""
+
+        def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
+            self.rows += len(sample.rows)
+            if self._advance:
+                self._advance(len(sample.rows))
+            members = tuple(in_threads(sample.accumulate, mixtures))
+            return FleetStatistics(members, 0.0, np.zeros(len(members)))
+
+        for _ in climb_together(accumulate, candidates):
+            pass
+
+
+def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
+    """The starts of one model, the best first: whole ones before collapsed ones."""
+
+    def rank(candidate: Candidate) -> tuple[bool, bool, float]:
+        state = candidate.last_state()
+        finite = bool(np.isfinite(state.log_likelihood))
+        return finite, not state.collapsed, state.log_likelihood if finite else -np.inf
+
+    return sorted((c for c in candidates if c.model == model), key=rank, reverse=True)
+
+
+def _hopeless(best: Sequence[Candidate], sample: Sampled, rules: Rules) -> list[bool]:
+    """Which of some models cannot win, by their fits to the sample."""
+    values = _values(best, sample, rules.criterion)
+    m, weights = sample.effective_rows, sample.weights / sample.weights.sum()
+    sizes = np.array([c.model.n_parameters for c in best])
+    costs = np.array([penalty(rules.criterion, p, rules.weight) for p in sizes]) / rules.weight
+    # A fit to m rows flatters itself by p / (2 m) nats per row, about, and promises as much
+    # too much for other rows.
+    means = values @ weights - sizes / (2 * m)
+    reached = np.where([c.sound for c in best], means - costs, -np.inf)
+    leader = int(reached.argmax())
+    if not np.isfinite(reached[leader]):
+        return [False] * len(best)
+    behind = values[leader] - values
+    errors = np.sqrt(((behind - (behind @ weights)[:, None]) ** 2) @ weights / m)
+    # Mixtures flatter themselves by more than regular models do: a leader's advantage by
+    # having more parameters counts for less.
+    more = np.maximum(sizes[leader] - sizes, 0) / (2 * m)
+    to_gain = np.array([c.gain("aic") for c in best])
+    lost = reached[leader] - (means - costs) - more > STANDARD_ERRORS * errors + to_gain
+    return [bool(b) for b in lost]
+
+
+def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) -> Array:
+    """What each row of the sample adds to each model's criterion, penalties apart, (c, m)."""
+
+    def of(candidate: Candidate) -> Array:
+        mixture = candidate.last_state().mixture
+        if criterion != "icl":
+            return Predict(mixture, ("log_density",))(sample.rows)["log_density"]
+        answers = Predict(mixture, ("log_density", "proba"))(sample.rows)
+        return np.asarray(answers["log_density"] - entr(answers["proba"]).sum(axis=1))
+
+    return np.stack(in_threads(of, best))
+
+
+def _shortlisted(candidate: Candidate, lost: bool, weight: float) -> Shortlisted:
+    row = replace(candidate.row(weight), n_passes=0, status=DROPPED)
+    return Shortlisted(candidate.last_state().result, row, lost)

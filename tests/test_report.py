@@ -1,0 +1,559 @@
+"""The report: pictures of any model, a page that needs nothing else, drift that is found."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import zarr
+from click.testing import CliRunner, Result
+from helpers import KINDS, blobs, write_zarr
+from matplotlib.axes import Axes
+
+from dask_em import GaussianMixture, job, load, plots, report, sources
+from dask_em.cli import main
+from dask_em.errors import DataError, OutputExistsError, UsageError
+from dask_em.report import (
+    Evidence,
+    chunk_densities,
+    report_html,
+    sample_rows,
+    write_report,
+)
+from dask_em.sources import stored_source
+
+EVIL = ["<script>alert(1)</script>", "$x_{1$ & b", "'\"><img src=x onerror=alert(2)>"]
+LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
+VOID = {"meta", "br", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see in a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self.pictures: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._attributes(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._attributes(tag, attrs)
+
+    def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "action", "data"):
+                self.addresses.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if tag == "svg" and name == "aria-label":
+                self.pictures.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def seen(html: str) -> Page:
+    """The page, after the checks that every page must pass."""
+    page = Page(html)
+    outside = [a for a in page.addresses if not a.startswith(("#", "data:image/png;base64,"))]
+    assert outside == []
+    assert not re.search(r"url\((?!#)", html)
+    assert "@import" not in html
+    assert not {"script", "iframe", "link", "object", "embed", "img"} & set(page.tags)
+    assert page.handlers == []
+    assert not re.search(r"\b(nan|inf|infinity)\b", page.text, re.IGNORECASE)
+    assert not re.search(r"\bNone\b(?! of)", page.text)
+    return page
+
+
+@pytest.fixture(autouse=True)
+def no_windows() -> Iterator[None]:
+    with mpl.rc_context({"backend": "Agg"}):
+        yield
+    plt.close("all")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of a store stay apart, however few bytes they hold."""
+    monkeypatch.setattr(sources, "READ_BYTES", 1600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 20 chunks and a model fitted to it."""
+    path = tmp_path_factory.mktemp("report")
+    X, _, _ = blobs(4000, 3, 2)
+    write_zarr(path / "points.zarr", X, 200)
+    GaussianMixture(2, random_state=0).fit(str(path / "points.zarr")).save(path / "model.npz")
+    return path
+
+
+def command(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["report", *map(str, arguments)])
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def fitted(kind: str, d: int, k: int = 3, n: int = 300) -> tuple[GaussianMixture, np.ndarray]:
+    X, _, _ = blobs(n, d, k, seed=d)
+    model = GaussianMixture(
+        k,
+        covariance_type=kind,
+        algorithm="em",
+        init_params="k-means++",
+        tol=0.1,
+        random_state=0,
+    )
+    return model.fit(X), X
+
+
+# -- pictures --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_picture_of_every_structure(kind: str, d: int) -> None:
+    model, X = fitted(kind, d)
+    figure, axes = plt.subplots(2, 4)
+    spare = iter(axes.flat)
+    drawn = [
+        plots.plot_weights(model, next(spare)),
+        plots.plot_log_likelihood(model, next(spare)),
+        plots.plot_sharpness(model, X, next(spare)),
+        plots.plot_profiles(model, next(spare)),
+        plots.plot_marginal(model, d - 1, X, next(spare)),
+        plots.plot_marginal(model, ax=next(spare)),
+        plots.plot_drift(chunk_densities(model, X), next(spare)),
+    ]
+    if d > 1:
+        drawn.append(plots.plot_components(model, X, (0, d - 1), next(spare)))
+    for ax in drawn:
+        assert isinstance(ax, Axes)
+        assert ax.figure is figure
+        assert ax.has_data()
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("d", [1, 3, 6])
+def test_pairs_are_a_square_of_axes(d: int) -> None:
+    model, X = fitted("diag", d)
+    axes = plots.plot_pairs(model, X)
+    assert axes.shape == (min(d, 4),) * 2
+    assert all(isinstance(ax, Axes) and ax.has_data() for ax in axes.flat)
+
+
+def test_many_columns_are_numbered() -> None:
+    model, _ = fitted("full", 15)
+    ax = plots.plot_profiles(model)
+    assert ax.get_xlabel() == "column"
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), range(15))
+
+
+def test_a_picture_goes_where_it_is_told() -> None:
+    model, X = fitted("full", 2)
+    _, ax = plt.subplots()
+    assert plots.plot_components(model, X, ax=ax) is ax
+    assert plots.plot_weights(model, ax=ax) is ax
+    _, axes = plt.subplots(2, 2)
+    assert plots.plot_pairs(model, X, axes=axes)[0, 1] is axes[0, 1]
+    with pytest.raises(UsageError, match=r"axes has shape \(2, 2\), expected \(1, 1\)"):
+        plots.plot_pairs(model, X, [0], axes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ellipses_are_the_covariances(kind: str) -> None:
+    model, X = fitted(kind, 3)
+    outlines = plots.plot_components(model, X, (2, 0)).patches
+    reference = model.to_sklearn()
+    for k in range(3):
+        full = {
+            "full": lambda k=k: reference.covariances_[k],
+            "tied": lambda: reference.covariances_,
+            "diag": lambda k=k: np.diag(reference.covariances_[k]),
+            "spherical": lambda k=k: reference.covariances_[k] * np.eye(3),
+        }[kind]()
+        one, two = outlines[2 * k : 2 * k + 2]
+        np.testing.assert_allclose(one.center, model.means_[k, [2, 0]])
+        # A circle of radius 1 goes through Sigma^(1/2): x^T Sigma^-1 x is 1 on the ellipse.
+        for outline, deviations in ((one, 1), (two, 2)):
+            on_it = outline.get_patch_transform().transform([[1, 0], [0, 1], [0.6, 0.8]])
+            off = on_it - model.means_[k, [2, 0]]
+            inverse = np.linalg.inv(full[np.ix_([2, 0], [2, 0])])
+            squares = np.einsum("ni,ij,nj->n", off, inverse, off)
+            np.testing.assert_allclose(squares, deviations**2, rtol=1e-8)
+
+
+def test_the_marginal_is_a_density(kind: str) -> None:
+    model, _ = fitted(kind, 2)
+    x, total = plots.plot_marginal(model, 1).lines[-1].get_data()
+    assert np.trapezoid(total, x) == pytest.approx(1, abs=1e-3)
+
+
+def test_rejected_steps_are_marked() -> None:
+    model, _ = fitted("full", 2)
+    values = [-3.0, -2.0, -2.5, -1.0, -0.9]
+    model.history_ = [
+        {"phase": "em", "number": i + 1, "log_likelihood": v} for i, v in enumerate(values)
+    ]
+    model.history_[4]["accepted"] = False
+    climbed, rejected = plots.plot_log_likelihood(model).lines
+    np.testing.assert_array_equal(climbed.get_xdata(), [1, 2, 4])
+    np.testing.assert_array_equal(rejected.get_xdata(), [3, 5])
+    # What the record says counts, not what its number looks like.
+    model.history_[2]["accepted"] = True
+    climbed, _ = plots.plot_log_likelihood(model).lines
+    np.testing.assert_array_equal(climbed.get_xdata(), [1, 2, 3, 4])
+
+
+def selection() -> list[dict[str, Any]]:
+    return [
+        {
+            "n_components": k, "covariance_type": kind, "log_likelihood": -5.0, "n_parameters": k,
+            "aic": 10.0, "bic": 100.0 + (k - 3) ** 2 + shift, "icl": None if k > 3 else 1.0 * k,
+            "passes": 4, "status": "CONVERGED",
+        }
+        for shift, kind in enumerate(["diag", "full"])
+        for k in range(1, 6)
+    ]  # fmt: skip
+
+
+def test_the_lowest_criterion_is_circled() -> None:
+    diag, full, best = plots.plot_criterion(selection()).lines
+    np.testing.assert_array_equal(diag.get_xdata(), [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(full.get_ydata(), diag.get_ydata() + 1)
+    assert (best.get_xdata()[0], best.get_ydata()[0]) == (3, 100.0)
+    assert len(plots.plot_criterion(selection(), "icl").lines[0].get_xdata()) == 3
+    with pytest.raises(UsageError, match="no candidate has a finite 'aicc'"):
+        plots.plot_criterion(selection(), "aicc")
+
+
+def test_a_dropped_candidate_has_no_dot_and_no_circle() -> None:
+    candidates = selection()
+    candidates[2]["status"] = "DROPPED"
+    diag, full, best = plots.plot_criterion(candidates).lines
+    assert (diag.get_markevery(), full.get_markevery()) == ([0, 1, 3, 4], [0, 1, 2, 3, 4])
+    # Two and four components of the first structure and three of the second have the same.
+    assert best.get_ydata()[0] == 101.0
+
+
+def test_pictures_refuse_what_is_not_there() -> None:
+    model, X = fitted("full", 2)
+    with pytest.raises(UsageError, match="column 2: the model has 2 columns"):
+        plots.plot_marginal(model, 2)
+    with pytest.raises(UsageError, match=r"X has shape \(300, 1\), expected rows of 2 columns"):
+        plots.plot_sharpness(model, X[:, :1])
+
+
+def test_the_telling_columns_tell() -> None:
+    model, _ = fitted("diag", 6, k=2)
+    model.weights_ = np.array([0.5, 0.5])
+    model.means_ = np.array([np.zeros(6), [50.0, 0.0, 0.0, 0.0, 9.0, 2.0]])
+    model.covariances_ = np.tile([1e4, 1.0, 1.0, 1.0, 1.0, 1.0], (2, 1))
+    assert plots.telling_columns(model, 1) == [4]
+    assert plots.telling_columns(model, 2) == [4, 5]
+    assert len(plots.telling_columns(model)) == 4
+
+
+# -- drift -----------------------------------------------------------------------
+
+
+def test_a_shifted_chunk_is_found(tmp_path: Path, small_chunks: None) -> None:
+    X, _, _ = blobs(4000, 3, 2)
+    model = GaussianMixture(2, random_state=0).fit(X)
+    X[2600:2800] += 1.5
+    write_zarr(tmp_path / "x.zarr", X, 200)
+    densities = chunk_densities(model, str(tmp_path / "x.zarr"))
+    assert len(densities.means) == 20
+    assert densities.unlike.nonzero()[0].tolist() == [13]
+    assert densities.first_rows[13] == 2600
+    page = seen(report_html(model, Evidence(densities=densities)))
+    assert "1 of 20 chunks" in page.text
+    assert "2,600 to 2,799" in page.text
+
+
+def test_densities_are_those_of_the_rows(small_chunks: None, tmp_path: Path) -> None:
+    X, _, _ = blobs(1050, 2, 2)
+    model = GaussianMixture(2, random_state=0).fit(X)
+    write_zarr(tmp_path / "x.zarr", X, 100)
+    densities = chunk_densities(model, str(tmp_path / "x.zarr"))
+    values = np.split(model.to_sklearn().score_samples(X), range(100, 1050, 100))
+    np.testing.assert_array_equal(densities.n_rows, [100] * 10 + [50])
+    np.testing.assert_allclose(densities.means, [v.mean() for v in values])
+    np.testing.assert_allclose(densities.scatters, [v.var() * len(v) for v in values])
+    assert not densities.unlike.any()
+
+
+def test_densities_that_underflow_are_the_most_unlike() -> None:
+    densities = report.ChunkDensities(
+        np.array([10, 10, 10]), np.array([-1.0, -np.inf, -1.1]), np.array([5.0, np.nan, 5.0])
+    )
+    assert densities.most_unlike(1) == [1]
+    model, _ = fitted("full", 2)
+    assert "not finite" in seen(report_html(model, Evidence(densities=densities))).text
+
+
+def test_rows_that_are_not_finite_are_named(tmp_path: Path, small_chunks: None) -> None:
+    X, _, _ = blobs(500, 2, 2)
+    model = GaussianMixture(2, random_state=0).fit(X)
+    X[345, 1] = np.nan
+    write_zarr(tmp_path / "x.zarr", X, 100)
+    with pytest.raises(DataError, match="chunk 3: X contains NaN at row 45"):
+        chunk_densities(model, str(tmp_path / "x.zarr"))
+    with pytest.raises(DataError, match="NaN or infinity at row 345"):
+        sample_rows(stored_source(tmp_path / "x.zarr"), 500)
+
+
+def test_the_sample_is_rows_of_all_chunks(folder: Path, small_chunks: None) -> None:
+    source = stored_source(folder / "points.zarr")
+    rows = sample_rows(source, 1010)
+    stored = zarr.open_array(folder / "points.zarr", mode="r")[:]
+    where = {row.tobytes(): i for i, row in enumerate(stored)}
+    numbers = [where[row.tobytes()] for row in rows]
+    assert len(set(numbers)) == 1010
+    counts = np.bincount(np.array(numbers) // 200, minlength=20)
+    assert set(counts.tolist()) <= {50, 51}
+    np.testing.assert_array_equal(rows, sample_rows(source, 1010))
+    np.testing.assert_array_equal(sample_rows(source, 10**6), stored)
+    assert len(sample_rows(source, 1)) == 1
+
+
+# -- the page --------------------------------------------------------------------
+
+
+def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunks: None) -> None:
+    out = tmp_path / "r.html"
+    result = command(folder / "model.npz", out, "--json", "--sample-rows", 500, *LOCAL)
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["n_rows_drawn"], told["n_chunks"], told["missing"]) == (500, 20, [])
+    html = out.read_text(encoding="ascii")
+    page = seen(html)
+    assert page.pictures == [
+        "Log-likelihood over passes",
+        "Weights",
+        "Profiles",
+        "column 0 and column 1",
+        "column 0 and column 2",
+        "column 1 and column 2",
+        "Density of column 0",
+        "Density of column 1",
+        "Density of column 2",
+        "Sharpness",
+        "Mean log-density of each chunk",
+    ]
+    assert "width=device-width" in html
+    assert "prefers-color-scheme:dark" in html
+    assert "default-src 'none'" in html
+    model = load(folder / "model.npz")
+    provenance = model.provenance_
+    for value in (provenance["source"], provenance["fingerprint"], provenance["fitted"]):
+        assert value in page.text
+    assert "4,000" in page.text
+    assert f"{model.weights_[1]:.4f}" in page.text
+    assert f"{model.lower_bound_:.6f}" in page.text
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_names_and_paths_from_data_are_shown_not_obeyed() -> None:
+    X, _, _ = blobs(400, 3, 2)
+    model = GaussianMixture(2, random_state=0).fit(pd.DataFrame(X, columns=EVIL))
+    model.provenance_["source"] = "/data/<script>x</script>"
+    evidence = Evidence(X, origin={"<b>": "<i>"}, missing=["<script>why"])
+    page = seen(report_html(model, evidence))
+    for name in (*EVIL, "/data/<script>x</script>", "<script>why"):
+        assert name in page.text
+    assert "b" not in page.tags[page.tags.index("dl") :]
+
+
+def test_names_in_any_script_and_duplicates() -> None:
+    X, _, _ = blobs(300, 3, 2)
+    model = GaussianMixture(2, random_state=0).fit(X)
+    model.feature_names_in_ = np.array(["温度", "温度", "π" * 300], dtype=object)
+    html = report_html(model, Evidence(X))
+    assert html.isascii()
+    assert "温度" in seen(html).text
+
+
+@pytest.mark.parametrize(("d", "k"), [(1, 22), (40, 2)])
+def test_a_page_for_few_and_for_many_columns(d: int, k: int) -> None:
+    model, X = fitted("diag", d, k, n=400)
+    page = seen(report_html(model, Evidence(X)))
+    assert ("Shown are the first 8 of 40 columns" in page.text) == (d == 40)
+    assert page.pictures.count("Sharpness") == 1
+
+
+def test_a_page_without_rows_says_what_it_lacks() -> None:
+    model, _ = fitted("tied", 2)
+    page = seen(report_html(model))
+    assert "Sharpness" not in page.pictures
+    assert "for which no data were given" in page.text
+
+
+def test_a_selection_is_drawn_and_listed() -> None:
+    model, _ = fitted("full", 1)
+    model.provenance_["sweep"] = {"criterion": "bic", "holdout": 0.0, "table": selection()}
+    page = seen(report_html(model))
+    assert "BIC over the number of components" in page.pictures
+    assert "ICL over the number of components" in page.pictures
+    assert page.text.count("converged") == 10
+    assert "chosen by bic" in page.text
+    del model.provenance_["sweep"]
+    assert "BIC over the number of components" not in seen(report_html(model)).pictures
+    model.selection_ = selection()
+    assert "BIC over the number of components" in seen(report_html(model)).pictures
+
+
+def test_the_page_does_not_depend_on_the_users_style() -> None:
+    model, X = fitted("full", 1)
+    pictures = re.compile(r"<svg.*?</svg>", re.DOTALL)
+    plain = pictures.findall(report_html(model, Evidence(X)))
+    with plt.style.context("dark_background"), mpl.rc_context({"svg.fonttype": "path"}):
+        before = dict(mpl.rcParams)
+        styled = pictures.findall(report_html(model, Evidence(X)))
+        assert dict(mpl.rcParams) == before
+    assert styled == plain
+
+
+# -- whole or not at all, and exit codes -----------------------------------------
+
+
+def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = fitted("full", 2)
+    out = tmp_path / "r.html"
+    out.write_text("old")
+    with pytest.raises(OutputExistsError, match="exists"):
+        write_report(out, model)
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        write_report(tmp_path, model, overwrite=True)
+
+    def full_disk(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            write_report(out, model, overwrite=True)
+    assert out.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+    write_report(out, model, overwrite=True)
+    assert out.read_text().endswith("</html>\n")
+
+
+def test_exit_codes(folder: Path, tmp_path: Path) -> None:
+    model, out = folder / "model.npz", tmp_path / "r.html"
+    assert command(model).exit_code == 2
+    assert command(tmp_path / "no.npz", out).exit_code == 65
+    assert command(model, tmp_path / "no" / "r.html").exit_code == 2
+    assert command(model, model, "--overwrite").exit_code == 2
+    assert command(model, out, "--sample-rows", 0).exit_code == 2
+    assert command(model, out, "--data", tmp_path / "no.zarr").exit_code == 65
+    write_zarr(tmp_path / "narrow.zarr", np.ones((10, 2)), 5)
+    narrow = command(model, out, "--data", tmp_path / "narrow.zarr")
+    assert narrow.exit_code == 65
+    assert "has 2 columns, but the model was fitted to 3" in narrow.stderr
+    assert not out.exists()
+    out.write_text("taken")
+    assert command(model, out).exit_code == 73
+    assert out.read_text() == "taken"
+    assert command(model, out, "--overwrite", "--no-drift").exit_code == 0
+    assert "drift over chunks: run the report without --no-drift" in seen(out.read_text()).text
+    assert load(model).n_components == 2
+
+
+def test_data_that_moved_or_changed_are_left_out(folder: Path, tmp_path: Path) -> None:
+    X, _, _ = blobs(400, 2, 2)
+    store, model = tmp_path / "x.zarr", tmp_path / "m.npz"
+    write_zarr(store, X, 100)
+    GaussianMixture(2, random_state=0).fit(str(store)).save(model)
+    write_zarr(store, X[:300].astype("f4"), 100, overwrite=True)
+    changed = command(model, tmp_path / "changed.html")
+    assert changed.exit_code == 0
+    assert "it is 300 x 2 float32, and the model was fitted to 400 x 2 float64" in changed.stdout
+    store.rename(tmp_path / "elsewhere.zarr")
+    gone = command(model, tmp_path / "gone.html")
+    assert gone.exit_code == 0
+    page = seen((tmp_path / "gone.html").read_text())
+    assert "no such path. Pass --data DATA" in page.text
+    assert "Sharpness" not in page.pictures
+    moved = job.report(
+        str(model), str(tmp_path / "m.html"), job.Where(), str(tmp_path / "elsewhere.zarr"),
+        drift=False,
+    )  # fmt: skip
+    assert moved["n_rows_drawn"] == 300
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    result = command(folder / "model.npz", tmp_path / "r.html")
+    assert result.exit_code == 2
+    assert "pip install 'dask-em[plot]'" in result.stderr
+
+
+# -- notebooks -------------------------------------------------------------------
+
+
+def test_notebooks_show_the_diagram_before_and_a_summary_after_fit() -> None:
+    X, _, _ = blobs(400, 3, 2)
+    model = GaussianMixture(2, random_state=0)
+    assert "dask-em" not in model._repr_html_()
+    assert "sk-top-container" in model._repr_html_()
+    model.fit(pd.DataFrame(X, columns=EVIL))
+    html = model._repr_html_()
+    assert "sk-top-container" in html
+    summary = html[: html.index("sk-top-container")]
+    assert "2 components in 3 columns, full covariance" in summary
+    assert "Converged" in summary
+    assert "<img" not in summary
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in summary
+    bundle = model._repr_mimebundle_()
+    assert "dask-em" in bundle["text/html"]
+    assert bundle["text/plain"] == repr(model)
+    with sklearn.config_context(display="text"):
+        assert not hasattr(model, "_repr_html_")
+        assert "text/html" not in model._repr_mimebundle_()
+
+
+def test_notebooks_show_a_loaded_model(folder: Path) -> None:
+    model = load(folder / "model.npz")
+    assert str(folder / "points.zarr") in model._repr_html_()
+
+
+def test_means_and_deviations_of_a_column_share_their_decimals() -> None:
+    model, _ = fitted("diag", 1)
+    model.means_, model.covariances_ = np.array([[1.0], [20.0], [-3.0]]), np.full((3, 1), 0.04)
+    for mean in ("1.000", "20.000", "-3.000"):
+        assert f"{mean} <small>&plusmn; 0.200" in model._repr_html_()

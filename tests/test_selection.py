@@ -1,0 +1,455 @@
+"""Fleets: many models by the same passes, each as it would be alone, and the right one wins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from distributed import Client
+from helpers import (
+    KINDS,
+    PARAMETERS,
+    add_up,
+    assert_sums_close,
+    blobs,
+    digest,
+    leaves,
+    random_mixture,
+    write_zarr,
+)
+from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+
+import dask_em
+from dask_em import GaussianMixture, load, select, sources
+from dask_em.backends.dask import DaskBackend
+from dask_em.backends.serial import SerialBackend
+from dask_em.cli import main
+from dask_em.em import Convergence, PlainEM
+from dask_em.errors import DataError
+from dask_em.initialization import Survey
+from dask_em.job import Where, plan
+from dask_em.mixture import Score
+from dask_em.selection import (
+    Candidate,
+    Fleet,
+    Holdout,
+    Model,
+    Training,
+    climb_together,
+    drop_hopeless,
+    entropy,
+    to_gain,
+)
+from dask_em.sources import ArraySource, as_source
+
+pytestmark = pytest.mark.usefixtures("many_chunks")
+FULL_OF_2_TO_6 = {"n_components": range(2, 7), "random_state": 0}
+
+
+def fleet(d: int, seed: int = 0) -> tuple[Any, ...]:
+    rng = np.random.default_rng(seed)
+    return tuple(random_mixture(kind, k, d, rng) for kind in KINDS for k in (1, 4))
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    return blobs(8000, 3, 4, seed=3)[0]
+
+
+@pytest.fixture(scope="module")
+def stored(points: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "points.zarr"
+    write_zarr(path, points, 500)
+    return path
+
+
+# -- the pass ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_fleet_sums_what_each_mixture_sums_alone(points: np.ndarray, weighted: bool) -> None:
+    weights = np.random.default_rng(1).uniform(0, 2, len(points)) if weighted else None
+    source = ArraySource(points, weights)
+    mixtures = fleet(3)
+    together = SerialBackend().map_reduce(source, Fleet(mixtures))
+    for mixture, found in zip(mixtures, together.members, strict=True):
+        alone = SerialBackend().map_reduce(source, mixture)
+        for a, b in zip(leaves(found), leaves(alone), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert together.held_weight == 0
+    assert together.held_out(0) is None
+    size = Fleet(mixtures).result_bytes
+    assert together.nbytes <= size + 24 * len(mixtures)
+    assert together.nbytes >= sum(m.result_bytes for m in mixtures)
+
+
+def test_entropy_of_sums_is_that_of_the_rows(points: np.ndarray) -> None:
+    for mixture in fleet(3, seed=5):
+        scores = SerialBackend().map_reduce(ArraySource(points), Score(mixture))
+        found = entropy(mixture, add_up(mixture, points))
+        assert found == pytest.approx(scores.entropy, rel=1e-9, abs=1e-6)
+
+
+# -- rows that no fit sees -------------------------------------------------------------
+
+
+def test_held_out_rows_count_for_nothing_but_the_score(points: np.ndarray) -> None:
+    holdout = Holdout(seed=7, share=0.2)
+    source = ArraySource(points)
+    out = np.concatenate([holdout.mask(i, len(source.read(i)[0])) for i in range(source.n_chunks)])
+    assert 0.18 < out.mean() < 0.22
+    changed = points.copy()
+    changed[out] = np.random.default_rng(0).normal(size=(out.sum(), 3)) * 50
+    mixtures = fleet(3)
+    before = SerialBackend().map_reduce(source, Fleet(mixtures, holdout))
+    after = SerialBackend().map_reduce(ArraySource(changed), Fleet(mixtures, holdout))
+    for a, b in zip(before.members, after.members, strict=True):
+        for x, y in zip(leaves(a), leaves(b), strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert before.held_weight == out.sum()
+    for i, mixture in enumerate(mixtures):
+        assert_sums_close(before.members[i].components,
+                          add_up(mixture, points[~out]).components, 1e-9)  # fmt: skip
+        density = add_up(mixture, points[out]).mean_log_likelihood
+        assert before.held_out(i) == pytest.approx(density, rel=1e-12)
+    survey = Training(Survey(7, 500, 3, len(points)), holdout)
+    a, b = (SerialBackend().map_reduce(ArraySource(X), survey) for X in (points, changed))
+    np.testing.assert_array_equal(a.sample.rows, b.sample.rows)
+    np.testing.assert_array_equal(a.moments.scatter, b.moments.scatter)
+    assert a.n_weighted == (~out).sum()
+
+
+def test_a_fit_with_rows_held_out_is_that_of_the_other_rows(points: np.ndarray) -> None:
+    options: dict[str, Any] = {**FULL_OF_2_TO_6, "holdout": 0.1, "algorithm": "em"}
+    found = select(points, **options)
+    seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
+    source = ArraySource(points)
+    out = np.concatenate(
+        [Holdout(seed, 0.1).mask(i, len(source.read(i)[0])) for i in range(source.n_chunks)]
+    )
+    changed = points.copy()
+    changed[out] += 3.0
+    again = select(changed, **options)
+    assert digest(again.best) == digest(found.best)
+    (row,) = (r for r in found.table if r["n_components"] == found.best.n_components)
+    scored = found.best.state_.mixture
+    assert row["holdout"] == pytest.approx(add_up(scored, points[out]).mean_log_likelihood)
+    (moved,) = (r for r in again.table if r["n_components"] == found.best.n_components)
+    assert moved["holdout"] < row["holdout"]
+
+
+def test_weights_count_in_the_score_of_rows_held_out(points: np.ndarray) -> None:
+    weights = np.random.default_rng(2).integers(0, 3, len(points)).astype(float)
+    source = ArraySource(points, weights)
+    holdout, mixtures = Holdout(3, 0.5), fleet(3)[:2]
+    sums = SerialBackend().map_reduce(source, Fleet(mixtures, holdout))
+    out = np.concatenate([holdout.mask(i, len(source.read(i)[0])) for i in range(source.n_chunks)])
+    assert sums.held_weight == weights[out].sum()
+    for i, mixture in enumerate(mixtures):
+        expected = add_up(mixture, points[out], weights[out]).mean_log_likelihood
+        assert sums.held_out(i) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_held_out_row_that_is_not_finite_is_named(points: np.ndarray) -> None:
+    holdout = Holdout(7, 0.2)
+    row = int(np.flatnonzero(holdout.mask(0, 50))[0])
+    broken = points.copy()
+    broken[row, 1] = np.nan
+    with pytest.raises(DataError, match=f"NaN at row {row} of chunk 0, column 1"):
+        SerialBackend().map_reduce(ArraySource(broken), Fleet(fleet(3)[:1], holdout))
+
+
+# -- a sweep ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["em", "auto"])
+def test_an_exhaustive_sweep_is_separate_fits(points: np.ndarray, algorithm: str) -> None:
+    options: dict[str, Any] = {"n_init": 2, "sample_size": 3000, "random_state": 5,
+                               "algorithm": algorithm}  # fmt: skip
+    kinds = ("full", "diag")
+    found = select(points, [2, 4], kinds, exhaustive=True, keep_all=True, **options)
+    assert len(found.models) == len(found.table) == 4
+    passes = []
+    for model, row in zip(found.models, found.table, strict=True):
+        k, kind = row["n_components"], row["covariance_type"]
+        alone = GaussianMixture(k, covariance_type=kind, **options).fit(points)
+        assert digest(model) == digest(alone)
+        assert model.n_iter_ == alone.n_iter_ == row["n_passes"]
+        assert model.lower_bounds_ == alone.lower_bounds_
+        assert row["status"] == alone.status_.name
+        # The table's numbers are of the last pass, the model's one M-step later.
+        assert row["bic"] == pytest.approx(alone.bic(points), rel=1e-4)
+        assert row["aic"] == pytest.approx(alone.aic(points), rel=1e-4)
+        assert row["icl"] == pytest.approx(alone.icl(points), rel=1e-3)
+        assert model.status_ is alone.status_
+        passes.append(len(alone.history_))
+    # One read serves all, so the sweep reads as often as the longest of them.
+    assert len(found.history) == max(passes)
+
+
+@pytest.mark.parametrize(("seed", "k", "kind"), [(0, 2, "full"), (1, 4, "diag"), (2, 3, "tied")])
+def test_the_truth_wins_by_bic_and_pruning_keeps_it(seed: int, k: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    d, n = 3, 12_000
+    factors = {
+        "full": rng.normal(size=(k, d, d)) * 0.5 + np.eye(d),
+        "diag": rng.uniform(0.4, 1.6, (k, d))[:, :, None] * np.eye(d),
+        "tied": np.broadcast_to(rng.normal(size=(d, d)) * 0.5 + np.eye(d), (k, d, d)),
+    }[kind]
+    labels = rng.integers(0, k, n)
+    X = np.einsum("nij,nj->ni", factors[labels], rng.normal(size=(n, d)))
+    X += (rng.normal(size=(k, d)) * 4)[labels]
+    options: dict[str, Any] = {"n_init": 3, "random_state": 0, "sample_size": 6000}
+    quick = select(X, range(1, 6), ("full", "tied", "diag"), **options)
+    slow = select(X, range(1, 6), ("full", "tied", "diag"), exhaustive=True, **options)
+    for found in (quick, slow):
+        assert (found.best.n_components, found.best.covariance_type) == (k, kind)
+    assert any(row["status"] == "DROPPED" for row in quick.table)
+    assert not any(row["status"] == "DROPPED" for row in slow.table)
+    assert len(quick.history) <= len(slow.history)
+    # What the sample alone says is about right; one component has one optimum only.
+    for a, b in zip(quick.table[::5], slow.table[::5], strict=True):
+        assert (a["n_components"], a["n_passes"]) == (1, 0)
+        assert a["log_likelihood"] == pytest.approx(b["log_likelihood"], abs=0.05)
+
+
+@pytest.mark.parametrize("criterion", ["aic", "icl", "holdout"])
+def test_every_criterion_chooses_its_best(points: np.ndarray, criterion: Any) -> None:
+    found = select(points, range(1, 8), criterion=criterion, holdout=0.2, exhaustive=True,
+                   random_state=0)  # fmt: skip
+    values = [row[criterion] for row in found.table]
+    best = int(np.argmax(values) if criterion == "holdout" else np.argmin(values))
+    assert found.table[best]["n_components"] == found.best.n_components
+    assert found.best.n_components >= 4
+
+
+def test_the_winner_is_a_fitted_estimator(points: np.ndarray, tmp_path: Path) -> None:
+    found = select(points, **FULL_OF_2_TO_6)
+    best = found.best
+    assert best.n_components == 4
+    assert best.means_.shape == (4, 3)
+    assert best.score(points) == pytest.approx(best.lower_bound_, abs=1e-3)
+    passes = [record["phase"] for record in best.history_]
+    assert passes[0] == "survey"
+    assert len(passes) == len(found.history)
+    assert len(best.lower_bounds_) == passes.count("em")
+    assert len(passes) <= best.n_passes_ == found.n_passes
+    best.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    np.testing.assert_array_equal(again.predict(points), best.predict(points))
+    assert again.provenance_["sweep"]["table"] == found.table
+    assert again.lower_bounds_ == best.lower_bounds_
+    assert isinstance(best.to_sklearn(), SklearnGaussianMixture)
+    assert dask_em.select is select
+
+
+def test_the_same_bits_wherever_it_runs(stored: Path, request: pytest.FixtureRequest) -> None:
+    options: dict[str, Any] = {**FULL_OF_2_TO_6, "holdout": 0.1, "n_init": 2}
+    covariances = ("full", "spherical")
+
+    def bits() -> tuple[str, str]:
+        found = select(str(stored), covariance_type=covariances, **options)
+        return digest(found.best), json.dumps(found.table)
+
+    with dask.config.set(scheduler="synchronous"):
+        expected = bits()
+    with dask.config.set(scheduler="threads"):
+        assert bits() == expected
+    request.getfixturevalue("client")
+    assert bits() == expected
+
+
+def test_every_kind_of_data_is_read(points: np.ndarray, stored: Path) -> None:
+    import dask.array as da
+
+    options: dict[str, Any] = {**FULL_OF_2_TO_6, "sample_size": 2000}
+    lazy = da.from_array(points, chunks=(500, 3)) + 0
+    for X in (str(stored), lazy):
+        found = select(X, **options)
+        assert found.best.n_components == 4
+
+
+def test_weights_are_as_good_as_copies(points: np.ndarray) -> None:
+    counts = np.random.default_rng(4).integers(0, 3, len(points))
+    options: dict[str, Any] = {"random_state": 0, "sample_size": 10**6, "exhaustive": True}
+    weighted = select(points, [3, 4], sample_weight=counts.astype(float), tol=1e-8, **options)
+    copied = select(np.repeat(points, counts, axis=0), [3, 4], tol=1e-8, **options)
+    assert weighted.best.n_components == copied.best.n_components == 4
+    (a,), (b,) = ([r for r in s.table if r["n_components"] == 4] for s in (weighted, copied))
+    for name in ("aic", "bic", "icl"):
+        assert a[name] == pytest.approx(b[name], rel=1e-6)
+
+
+# -- who is given up -------------------------------------------------------------------
+
+
+def test_what_is_to_gain_of_a_geometric_series_is_its_rest() -> None:
+    values = [1 - 0.8**i for i in range(6)]
+    assert to_gain(values) == pytest.approx(1 - values[-1])
+    assert to_gain(values[:1]) == np.inf
+    assert to_gain([0.0, 1.0, 1.0]) == 0
+
+
+def candidate(k: int, tells: list[Any]) -> Candidate:
+    mixture, X = tells
+    made = Candidate(Model(k, "full", mixture.n_parameters), PlainEM(mixture, Convergence(0.0, 50)))
+    for _ in range(3):
+        made.tell(add_up(made.climb.proposal, X))
+    return made
+
+
+def test_only_those_that_cannot_win_are_dropped(points: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    far = random_mixture("full", 2, 3, rng)
+    near = select(points, 4, random_state=0).best.state_.mixture
+    behind, leader, same = (candidate(k, [m, points]) for k, m in ((2, far), (4, near), (4, near)))
+    drop_hopeless([leader, same], "bic")
+    assert leader.running
+    assert same.running
+    # A model that gains quickly is not hopeless, however far it is behind.
+    behind._fitted = [-100.0, -50.0, -20.0]
+    drop_hopeless([behind, leader], "bic")
+    assert behind.running
+    last = behind.last_state().log_likelihood
+    behind._fitted = [last - 3e-9, last - 1e-9, last]
+    drop_hopeless([behind, leader], "bic")
+    assert behind.dropped
+    assert leader.running
+
+
+def test_the_climb_serves_only_those_that_still_run(points: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    mixtures = [random_mixture("diag", 2, 3, rng) for _ in range(3)]
+    limits = [2, 4, 1]
+    candidates = [
+        Candidate(Model(2, "diag", 13), PlainEM(m, Convergence(0.0, limit)))
+        for m, limit in zip(mixtures, limits, strict=True)
+    ]
+    served = []
+
+    def accumulate(proposals: tuple[Any, ...]) -> Any:
+        served.append(len(proposals))
+        return DaskBackend().map_reduce(as_source(points), Fleet(proposals))
+
+    list(climb_together(accumulate, candidates))
+    assert served == [3, 2, 1, 1]
+    assert [c.n_passes for c in candidates] == limits
+
+
+# -- what is refused -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_components": []}, "n_components="),
+        ({"n_components": [3, 3]}, "each of them once"),
+        ({"n_components": [0, 2]}, "n_components=0"),
+        ({"n_components": 2, "covariance_type": ["full", "round"]}, "covariance_type='round'"),
+        ({"n_components": 2, "criterion": "likelihood"}, "criterion='likelihood'"),
+        ({"n_components": 2, "holdout": 1.5}, "holdout=1.5"),
+        ({"n_components": 2, "holdout": True}, "holdout=True"),
+        ({"n_components": 2, "criterion": "holdout"}, "needs rows to score"),
+        ({"n_components": 2, "means_init": np.zeros((2, 3))}, "means_init belongs"),
+        ({"n_components": 2, "warm_start": True}, "warm_start belongs"),
+        ({"n_components": [2, 9000]}, "n_components=9000"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    points: np.ndarray, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(points, **options)
+
+
+def test_too_few_rows_to_hold_any_out() -> None:
+    X = np.random.default_rng(0).normal(size=(12, 2))
+    with pytest.raises(DataError, match=r"holdout=1e-06 of 12 rows drew none"):
+        select(X, [1, 2], holdout=1e-6, random_state=0)
+
+
+# -- the command line --------------------------------------------------------------------
+
+
+def test_a_sweep_on_the_command_line(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_workers: Client
+) -> None:
+    # The program cuts the data as users' programs do.
+    monkeypatch.setattr(sources, "READ_BYTES", 8 * 2**20)
+    saved = tmp_path / "m.npz"
+    options = ["-k", "3:5", "--covariance", "full,spherical", "--holdout", 0.1, "--exhaustive",
+               "--keep-all", "--tol", 0.01]  # fmt: skip
+    scheduler = ["--scheduler", two_workers.scheduler.address]
+    command = ["fit", stored, "-o", saved, *options, "--json", *scheduler]
+    result = subprocess.run(
+        [sys.executable, "-m", "dask_em.cli", *map(str, command)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [r["n_components"] for r in found["table"]] == [3, 4, 5] * 2
+    assert (found["n_components"], found["covariance_type"]) == (4, "spherical")
+    best = load(saved)
+    assert best.n_components == 4
+    assert best.provenance_["sweep"]["criterion"] == "bic"
+    library = select(str(stored), [3, 4, 5], ["full", "spherical"], holdout=0.1, exhaustive=True,
+                     tol=0.01, random_state=0)  # fmt: skip
+    for name in PARAMETERS:
+        np.testing.assert_array_equal(getattr(best, name), getattr(library.best, name))
+    files = sorted(p.name for p in tmp_path.iterdir())
+    kept = [f"m-k{k}-{kind}.npz" for k in (3, 4, 5) for kind in ("full", "spherical")]
+    assert files == sorted(["m.npz", *kept])
+    assert load(tmp_path / "m-k5-full.npz").n_components == 5
+
+    again = CliRunner().invoke(main, [str(word) for word in command])
+    assert again.exit_code == 73
+    assert "m.npz exists" in again.stderr
+
+
+def test_the_table_on_a_terminal(stored: Path, tmp_path: Path, two_workers: Client) -> None:
+    command = ["fit", stored, "-o", tmp_path / "m.npz", "-k", "3,4", "--scheduler",
+               two_workers.scheduler.address]  # fmt: skip
+    result = CliRunner().invoke(main, [str(word) for word in command])
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["K", "covariance", "log_likelihood"]
+    assert [line.split()[0] for line in lines[1:3]] == ["3", "*"]
+    assert "best by bic" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-k", "0:3"], "K is at least 1"),
+        (["-k", "5:2"], "a range goes up"),
+        (["-k", "3,x"], "expected 8, or 4,8,16"),
+        (["-k", "3,3"], "names a value twice"),
+        (["-k", "3", "--covariance", "full,round"], "expected one or several of"),
+        (["-k", "3", "--criterion", "best"], "'best' is not one of"),
+        (["-k", "3", "--holdout", "1.5"], "1.5 is not in the range"),
+        (["-k", "3", "--criterion", "holdout"], "--holdout 0.1"),
+        (["-k", "3,4", "--criterion", "holdout"], "holdout=0.1"),
+    ],
+)
+def test_wrong_usage(stored: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["fit", str(stored), "-o", str(tmp_path / "m"), *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_of_a_sweep_counts_all_its_models(stored: Path) -> None:
+    where = Where(workers=1)
+    one, other = (plan(str(stored), k, "full", where) for k in (3, 9))
+    both = plan(str(stored), (3, 9), "full", where)
+    assert both.statistics_bytes == one.statistics_bytes + other.statistics_bytes
+    assert both.parameter_bytes == one.parameter_bytes + other.parameter_bytes
+    assert both.task_bytes > max(one.task_bytes, other.task_bytes)
+    assert both.bytes_per_pass == one.bytes_per_pass
