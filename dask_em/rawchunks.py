@@ -573,6 +573,12 @@ def document_stamp(array: zarr.Array[Any]) -> tuple[int, int] | None:
     return file.st_size, file.st_mtime_ns
 
 
+def _part(array: zarr.Array[Any], name: str) -> Any:
+    found = getattr(array, name)
+    # The order of bytes on the disk is the codec's, and Zarr forgets that of the numbers.
+    return np.dtype(found).newbyteorder("=") if name == "dtype" else found
+
+
 def check_same(array: zarr.Array[Any], name: str = "X") -> None:
     """Raise `DataError` where the stored array has another shape, type or layout by now."""
     from zarr.errors import GroupNotFoundError
@@ -586,7 +592,7 @@ def check_same(array: zarr.Array[Any], name: str = "X") -> None:
             f"({type(e).__name__}: {e})"
         ) from e
     for part in LAYOUT:
-        before, after = str(getattr(array, part)), str(getattr(now, part))
+        before, after = str(_part(array, part)), str(_part(now, part))
         if before != after:
             raise DataError(
                 f"{name} changed after it was opened: its {part.replace('_', ' ')} was {before} "
