@@ -90,10 +90,14 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _tile(builder: Any, vector: ir.VectorType, n_vectors: int) -> list[list[Any]]:
-    """Accumulators, which LLVM keeps in registers."""
-    return [
+    """Accumulators of zero, which LLVM keeps in registers."""
+    tile = [
         [cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(TILE_ROWS)
     ]
+    for accumulators in tile:
+        for accumulator in accumulators:
+            builder.store(_zero(vector), accumulator)
+    return tile
 
 
 def _multiply_add(
@@ -170,9 +174,6 @@ def _product(
             _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 6)
         )
         tile = _tile(builder, vector, TILE_VECTORS)
-        for accumulators in tile:
-            for accumulator in accumulators:
-                builder.store(_zero(vector), accumulator)
         _multiply_add(builder, tile, A_, ir.Constant(_I64, TILE_ROWS), B_, args[4], args[5])
         for row, accumulators in enumerate(tile):
             start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[8]))
@@ -198,9 +199,6 @@ def _add_outer(n_vectors: int) -> Any:
             A_, B_ = (_pointer(context, builder, sig.args[0], args[0], args[j]) for j in (1, 2))
             S_ = _pointer(context, builder, sig.args[5], args[5], args[6])
             tile = _tile(builder, vector, n_vectors)
-            for accumulators in tile:
-                for accumulator in accumulators:
-                    builder.store(_zero(vector), accumulator)
             _multiply_add(builder, tile, A_, args[3], B_, args[3], args[4])
             for row, accumulators in enumerate(tile):
                 start = _at(builder, S_, builder.mul(ir.Constant(_I64, row), args[7]))
@@ -232,9 +230,6 @@ def _add_inner(
         P_ = _pointer(context, builder, sig.args[3], args[3], args[4])
         S_ = _pointer(context, builder, sig.args[7], args[7], args[8])
         tile = _tile(builder, vector, TILE_VECTORS)
-        for accumulators in tile:
-            for accumulator in accumulators:
-                builder.store(_zero(vector), accumulator)
         with cgutils.for_range(builder, args[6]) as loop:
             offset = builder.mul(loop.index, ir.Constant(_I64, vector.count))
 
