@@ -90,7 +90,13 @@ class Mixture:
         """The E-step of one range of chunks, before its first chunk."""
         if self.engine.device == "cpu":
             return EStep(self)
-        return ArrayEStep(self.components, self.log_weights, self.engine.device, MixtureStatistics)
+        return ArrayEStep(
+            self.components,
+            self.log_weights,
+            self.engine.device,
+            MixtureStatistics,
+            single=self.engine.single,
+        )
 
     def array_kernel(self) -> ArrayKernel:
         """The kernel of a device other than the CPU."""

@@ -397,6 +397,8 @@ class ArrayEStep(Generic[S]):
         as `MixtureStatistics`.
     device_bytes : int
         See `ArrayKernel`.
+    single : bool
+        False multiplies float32 data in float64 too.
 
     Raises
     ------
@@ -411,8 +413,10 @@ class ArrayEStep(Generic[S]):
         device: Device,
         record: Callable[[int, float, float, Array, GaussianStatistics], S],
         device_bytes: int = DEVICE_BYTES,
+        single: bool = True,
     ) -> None:
         k, d = gaussian.means.shape
+        self._single = single
         self._gaussian, self._log_weights = gaussian, log_weights
         self._xp, self._device_bytes = namespace(device), device_bytes
         self._record = record
@@ -425,7 +429,7 @@ class ArrayEStep(Generic[S]):
 
     def _kernel(self, dtype: np.dtype[Any]) -> ArrayKernel:
         """The kernel for rows of `dtype`; its parameters go to the device once."""
-        chosen = precision(self._gaussian, dtype)
+        chosen = precision(self._gaussian, dtype) if self._single else "float64"
         if chosen not in self._kernels:
             self._kernels[chosen] = ArrayKernel(
                 self._gaussian, self._log_weights, self._xp, chosen, self._device_bytes
