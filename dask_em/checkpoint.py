@@ -20,6 +20,7 @@ from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian, GaussianStatistics
 from .frame import Frame
 from .mixture import Mixture, MixtureStatistics
+from .sinks import sync
 from .statistics import Array
 
 FORMAT_VERSION = 1
@@ -70,7 +71,7 @@ def write_arrays(
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -80,15 +81,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -243,14 +243,22 @@ def _check_finite(block: Array, start: int) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(block.sum(dtype=np.float64)):
             return
-    bad = ~np.isfinite(block)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        what = "NaN" if np.isnan(block[row, column]) else "infinity"
+    first = first_not_finite(block)
+    if first is not None:
+        what, row, column = first
         raise DataError(
             f"X contains {what} at row {start + row} of its chunk, column {column}: "
             "drop or fill such rows first"
         )
+
+
+def first_not_finite(X: Array) -> tuple[str, int, int] | None:
+    """What the first number of X (n, d) is that is not finite, its row and its column."""
+    bad = ~np.isfinite(X)
+    if not bad.any():
+        return None
+    row, column = (int(i) for i in np.argwhere(bad)[0])
+    return "NaN" if np.isnan(X[row, column]) else "infinity", row, column
 
 
 Answer = Literal["labels", "proba", "log_density"]

@@ -13,7 +13,7 @@ import numpy as np
 from .acceleration import expected_log_joint
 from .em import Climb, EMState, Status
 from .errors import DataError
-from .mixture import Mixture, MixtureStatistics, Predict
+from .mixture import Mixture, MixtureStatistics, Predict, first_not_finite
 from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
 
 In = TypeVar("In")
@@ -197,10 +197,9 @@ class FleetFold:
 
 def _check_finite(index: int, numbers: Array, X: Array) -> None:
     """Name the first held-out row that is not finite: the survey looks at fitted rows only."""
-    bad = ~np.isfinite(X)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        what = "NaN" if np.isnan(X[row, column]) else "infinity"
+    first = first_not_finite(X)
+    if first is not None:
+        what, row, column = first
         raise DataError(
             f"X contains {what} at row {int(numbers[row])} of chunk {index}, column {column} "
             "(a row held out): drop or fill such rows first"
