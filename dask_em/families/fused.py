@@ -24,8 +24,8 @@ LEAST_ROWS, MOST_ROWS = 480, 3840
 # Bytes of the deviations that one component gathers at a time.
 GATHERED_BYTES = 24 * 2**10
 LEAST_GATHERED = 64
-# Bytes of the features that are made at a time.
-FEATURE_BYTES = 2**16
+# Bytes of the columns and responsibilities whose moments are summed at a time.
+SUMMED_BYTES = 2**16
 
 
 def round_up(n: int, unit: int) -> int:
@@ -125,8 +125,8 @@ class CentredKernel(FusedKernel):
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sums under `resp` (k, b)."""
         simd.add_scatter(
-            self._Z, self._means, np.ascontiguousarray(resp), self._indices, self._roots,
-            self._deviations, self._sums, self._first, self._scatter,
+            self._Z, self.gaussian.n_features, self._means, np.ascontiguousarray(resp),
+            self._indices, self._roots, self._deviations, self._sums, self._first, self._scatter,
         )  # fmt: skip
 
     def statistics(self) -> GaussianStatistics:
@@ -148,12 +148,15 @@ class FeaturesKernel(FusedKernel):
         structure = gaussian.covariance
         assert isinstance(structure, Full | Diagonal)
         left, right = structure.pairs(d)
-        self._pairs = np.ascontiguousarray(left), np.ascontiguousarray(right)
-        n_features = 1 + d + len(left)
+        self._n_features = n_features = 1 + d + len(left)
         width = simd.tile_columns(np.float64)
-        columns = max(FEATURE_BYTES // 8 // n_features // width, 1) * width
+        # A column of ones makes every feature a product of two columns.
+        self._columns = np.ones((len(self._columns), d + 1, width))
         padded = round_up(n_features, simd.TILE_VECTORS)
-        self._phi = np.zeros((padded, columns))
+        self._left, self._right = np.full((2, padded), d * width)
+        self._left[1:n_features] = width * np.concatenate([np.arange(d), left])
+        self._right[1 + d : n_features] = width * right
+        self._step = max(SUMMED_BYTES // (8 * width * (d + 1 + self._padded_components)), 1)
         theta = np.zeros((self._padded_components, n_features))
         theta[:k] = structure.natural(gaussian.means)
         theta[:, 0] -= gaussian.frame.log_det
@@ -164,7 +167,7 @@ class FeaturesKernel(FusedKernel):
     def log_prob(self) -> Array:
         """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
         out = self._buffer
-        simd.linear(self._theta, self._tiles, *self._pairs, self._phi, out)
+        simd.linear(self._theta, self._tiles, self._left, self._right, out)
         return out[: self.gaussian.n_components, : self._rows]
 
     def accumulate(self, resp: Array) -> None:
@@ -176,7 +179,9 @@ class FeaturesKernel(FusedKernel):
             here[:] = resp
         buffer[len(resp) :] = 0
         buffer[:, self._rows :] = 0
-        simd.add_moments(buffer, self._tiles, *self._pairs, self._phi, self._sums)
+        simd.add_moments(
+            buffer, self._tiles, self._left, self._right, self._step, self._sums
+        )
 
     def statistics(self) -> GaussianStatistics:
         """Sums over all blocks so far, about the current means."""
@@ -184,8 +189,7 @@ class FeaturesKernel(FusedKernel):
 
         means = self.gaussian.means
         k, d = means.shape
-        n_features = 1 + d + len(self._pairs[0])
-        sums = self._sums.sum(axis=2)[:k, :n_features]
+        sums = self._sums.sum(axis=2)[:k, : self._n_features]
         resp_sum, moments, quadratic = sums[:, 0], sums[:, 1 : 1 + d], sums[:, 1 + d :]
         scatter = self.gaussian.covariance.scatter_of_features(quadratic, moments, resp_sum, means)
         return GaussianStatistics(moments - resp_sum[:, None] * means, scatter)

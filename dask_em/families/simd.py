@@ -89,10 +89,12 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def _tile(builder: Any, vector: ir.VectorType, n_vectors: int) -> list[list[Any]]:
+def _tile(
+    builder: Any, vector: ir.VectorType, n_vectors: int, n_rows: int = TILE_ROWS
+) -> list[list[Any]]:
     """Accumulators of zero, which LLVM keeps in registers."""
     tile = [
-        [cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(TILE_ROWS)
+        [cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(n_rows)
     ]
     for accumulators in tile:
         for accumulator in accumulators:
@@ -111,10 +113,19 @@ def _multiply_add(
         rows = [
             _load(builder, _at(builder, b, v * vector.count), vector) for v in range(len(tile[0]))
         ]
-        for i, accumulators in enumerate(tile):
-            factor = _splat(builder, builder.load(_at(builder, a, i)), vector)
-            for accumulator, row in zip(accumulators, rows, strict=True):
-                builder.store(_fma(builder, factor, row, builder.load(accumulator)), accumulator)
+        _add_multiples(
+            builder, tile, lambda i: _splat(builder, builder.load(_at(builder, a, i)), vector), rows
+        )
+
+
+def _add_multiples(
+    builder: Any, tile: list[list[Any]], factor: Callable[[int], Any], vectors: list[Any]
+) -> None:
+    """tile[i][v] += factor(i) * vectors[v]."""
+    for i, accumulators in enumerate(tile):
+        multiple = factor(i)
+        for accumulator, value in zip(accumulators, vectors, strict=True):
+            builder.store(_fma(builder, multiple, value, builder.load(accumulator)), accumulator)
 
 
 def _add_double(builder: Any, pointer: Any, value: Any) -> None:
@@ -160,23 +171,46 @@ def _subtract_squares(
     return signature, codegen
 
 
+def _vectors(builder: Any, pointer: Any, offset: Any, vector: ir.VectorType) -> list[Any]:
+    """The vectors of a tile of rows, from `offset` on."""
+    start = _at(builder, pointer, offset)
+    return [
+        _load(builder, _at(builder, start, v * vector.count), vector) for v in range(TILE_VECTORS)
+    ]
+
+
 @intrinsic
-def _product(
-    typing: Any, A: Any, a: Any, B: Any, b: Any, stride: Any, n: Any, out: Any, o: Any, by: Any
-) -> Any:
-    """out[i, r] = sum_t A[t, i] B[t, r] for a tile of 4 i and 3 vectors of r."""
+def _product_with_pairs(
+    typing: Any, A: Any, a: Any, Z: Any, z: Any, left: Any, right: Any, n: Any, out: Any, o: Any,
+    by: Any,
+) -> Any:  # fmt: skip
+    """out[i, r] = sum_f A[f, i] Z[left[f] + r] Z[right[f] + r] for 4 i and 3 vectors of r."""
     i = types.intp
-    signature = types.void(A, i, B, i, i, i, out, i, i)
+    signature = types.void(A, i, Z, i, left, right, i, out, i, i)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = _vector_type(context, sig.args[0])
-        A_, B_, out_ = (
-            _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 6)
+        zero = ir.Constant(_I64, 0)
+        A_, Z_, out_ = (
+            _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 7)
         )
+        left_, right_ = (_pointer(context, builder, sig.args[j], args[j], zero) for j in (4, 5))
         tile = _tile(builder, vector, TILE_VECTORS)
-        _multiply_add(builder, tile, A_, ir.Constant(_I64, TILE_ROWS), B_, args[4], args[5])
+        with cgutils.for_range(builder, args[6]) as loop:
+            factors = (
+                _vectors(builder, Z_, builder.load(_at(builder, side, loop.index)), vector)
+                for side in (left_, right_)
+            )
+            features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
+            coefficients = _at(builder, A_, builder.mul(loop.index, ir.Constant(_I64, TILE_ROWS)))
+            _add_multiples(
+                builder,
+                tile,
+                lambda i: _splat(builder, builder.load(_at(builder, coefficients, i)), vector),
+                features,
+            )
         for row, accumulators in enumerate(tile):
-            start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[8]))
+            start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[9]))
             for v, accumulator in enumerate(accumulators):
                 pointer = _at(builder, start, v * vector.count)
                 _store(builder, builder.load(accumulator), pointer)
@@ -185,12 +219,12 @@ def _product(
     return signature, codegen
 
 
-def _add_outer(n_vectors: int) -> Any:
+def _add_outer(n_vectors: int, n_rows: int = TILE_ROWS) -> Any:
     @intrinsic
     def add_outer(
         typing: Any, D: Any, i0: Any, j0: Any, stride: Any, n: Any, S: Any, s: Any, by: Any
     ) -> Any:
-        """S[i, j] += sum_t D[t, i0 + i] D[t, j0 + j] for a tile of 4 i and some vectors of j."""
+        """S[i, j] += sum_t D[t, i0 + i] D[t, j0 + j] for a tile of some i and vectors of j."""
         i = types.intp
         signature = types.void(D, i, i, i, i, S, i, i)
 
@@ -198,7 +232,7 @@ def _add_outer(n_vectors: int) -> Any:
             vector = _vector_type(context, sig.args[0])
             A_, B_ = (_pointer(context, builder, sig.args[0], args[0], args[j]) for j in (1, 2))
             S_ = _pointer(context, builder, sig.args[5], args[5], args[6])
-            tile = _tile(builder, vector, n_vectors)
+            tile = _tile(builder, vector, n_vectors, n_rows)
             _multiply_add(builder, tile, A_, args[3], B_, args[3], args[4])
             for row, accumulators in enumerate(tile):
                 start = _at(builder, S_, builder.mul(ir.Constant(_I64, row), args[7]))
@@ -213,80 +247,56 @@ def _add_outer(n_vectors: int) -> Any:
 
 
 _add_outer_1, _add_outer_2, _add_outer_3 = (_add_outer(n) for n in (1, 2, 3))
+# Four multiply-adds at a time would wait for each other.
+_add_outer_1_tall = _add_outer(1, 2 * TILE_ROWS)
 
 
 @intrinsic
-def _add_inner(
-    typing: Any, R: Any, r: Any, by_r: Any, P: Any, p: Any, by_p: Any, n: Any, S: Any, s: Any,
-    by_s: Any,
+def _add_inner_with_pairs(
+    typing: Any, R: Any, r: Any, by_r: Any, Z: Any, z: Any, by_z: Any, left: Any, right: Any,
+    f: Any, n: Any, S: Any, s: Any, by_s: Any,
 ) -> Any:  # fmt: skip
-    """S[i, f, lane] += sum_t R[i, t, lane] P[f, t, lane] for a tile of 4 i and 3 f."""
+    """S[i, f, lane] += sum_r R[i, r] Z[left[f] + r] Z[right[f] + r] for 4 i, 3 f, n tiles of r."""
     i = types.intp
-    signature = types.void(R, i, i, P, i, i, i, S, i, i)
+    signature = types.void(R, i, i, Z, i, i, left, right, i, i, S, i, i)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = _vector_type(context, sig.args[0])
         R_ = _pointer(context, builder, sig.args[0], args[0], args[1])
-        P_ = _pointer(context, builder, sig.args[3], args[3], args[4])
-        S_ = _pointer(context, builder, sig.args[7], args[7], args[8])
+        Z_ = _pointer(context, builder, sig.args[3], args[3], args[4])
+        S_ = _pointer(context, builder, sig.args[10], args[10], args[11])
+        sides = [_pointer(context, builder, sig.args[j], args[j], args[8]) for j in (6, 7)]
+        offsets = [
+            [builder.load(_at(builder, side, f)) for f in range(TILE_VECTORS)] for side in sides
+        ]
         tile = _tile(builder, vector, TILE_VECTORS)
-        with cgutils.for_range(builder, args[6]) as loop:
-            offset = builder.mul(loop.index, ir.Constant(_I64, vector.count))
-
-            def row(pointer: Any, number: int, by: Any) -> Any:
-                start = _at(builder, pointer, builder.mul(ir.Constant(_I64, number), by))
-                return _load(builder, _at(builder, start, offset), vector)
-
-            features = [row(P_, f, args[5]) for f in range(TILE_VECTORS)]
-            for number, accumulators in enumerate(tile):
-                factor = row(R_, number, args[2])
-                for accumulator, feature in zip(accumulators, features, strict=True):
-                    total = _fma(builder, factor, feature, builder.load(accumulator))
-                    builder.store(total, accumulator)
+        width = ir.Constant(_I64, TILE_VECTORS * vector.count)
+        with cgutils.for_range(builder, args[9]) as loop:
+            here = _at(builder, R_, builder.mul(loop.index, width))
+            rows = _at(builder, Z_, builder.mul(loop.index, args[5]))
+            for v in range(TILE_VECTORS):
+                start = _at(builder, rows, v * vector.count)
+                factors = [
+                    [_load(builder, _at(builder, start, o), vector) for o in side]
+                    for side in offsets
+                ]
+                features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
+                resp = _at(builder, here, v * vector.count)
+                _add_multiples(
+                    builder,
+                    tile,
+                    lambda i, resp=resp: _load(
+                        builder,
+                        _at(builder, resp, builder.mul(ir.Constant(_I64, i), args[2])),
+                        vector,
+                    ),
+                    features,
+                )
         for number, accumulators in enumerate(tile):
-            start = _at(builder, S_, builder.mul(ir.Constant(_I64, number), args[9]))
+            start = _at(builder, S_, builder.mul(ir.Constant(_I64, number), args[12]))
             for f, accumulator in enumerate(accumulators):
                 pointer = _at(builder, start, f * vector.count)
                 _add_double(builder, pointer, builder.load(accumulator))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _products_of_pairs(
-    typing: Any, Z: Any, z: Any, left: Any, right: Any, n: Any, d: Any, phi: Any, p: Any, by: Any
-) -> Any:
-    """phi[1 + j] = Z[j] and phi[1 + d + i] = Z[left[i]] Z[right[i]] for one tile of rows."""
-    i = types.intp
-    signature = types.void(Z, i, left, right, i, i, phi, i, i)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = _vector_type(context, sig.args[0])
-        zero, width = ir.Constant(_I64, 0), ir.Constant(_I64, TILE_VECTORS * vector.count)
-        Z_ = _pointer(context, builder, sig.args[0], args[0], args[1])
-        left_, right_ = (_pointer(context, builder, sig.args[j], args[j], zero) for j in (2, 3))
-        phi_ = _at(builder, _pointer(context, builder, sig.args[6], args[6], args[7]), args[8])
-
-        def row(index: Any) -> list[Any]:
-            start = _at(builder, Z_, builder.mul(index, width))
-            return [
-                _load(builder, _at(builder, start, v * vector.count), vector)
-                for v in range(TILE_VECTORS)
-            ]
-
-        def put(values: list[Any], index: Any) -> None:
-            start = _at(builder, phi_, builder.mul(index, args[8]))
-            for v, value in enumerate(values):
-                _store(builder, value, _at(builder, start, v * vector.count))
-
-        with cgutils.for_range(builder, args[5]) as loop:
-            put(row(loop.index), loop.index)
-        with cgutils.for_range(builder, args[4]) as loop:
-            a = row(builder.load(_at(builder, left_, loop.index)))
-            b = row(builder.load(_at(builder, right_, loop.index)))
-            products = [builder.fmul(x, y) for x, y in zip(a, b, strict=True)]
-            put(products, builder.add(args[5], loop.index))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -424,11 +434,11 @@ def place(shifted: Array, n_features: int, scale: Array, Z: Array, columns: Arra
         D a multiple of the lanes of Z's type.
     Z : (rows, D) array
         The rows; what stands in the columns beyond `n_features` means nothing.
-    columns : (n_tiles, n_features, tile_columns) array
-        The same by columns, in tiles of rows.
+    columns : (n_tiles, >= n_features, tile_columns) array
+        The same by columns, in tiles of rows; columns beyond `n_features` stay.
     """
-    n_tiles, d, width = columns.shape
-    D = Z.shape[1]
+    n_tiles, n_columns, width = columns.shape
+    d, D = n_features, Z.shape[1]
     vector = REGISTER_BYTES // Z.itemsize
     for t in range(n_tiles):
         for c in range(0, width, vector):
@@ -436,7 +446,7 @@ def place(shifted: Array, n_features: int, scale: Array, Z: Array, columns: Arra
             for j in range(0, D, vector):
                 _place_square(
                     shifted, r * d + j, d, scale, j, Z, r * D + j, D, columns,
-                    (t * d + j) * width + c, width,
+                    (t * n_columns + j) * width + c, width,
                 )  # fmt: skip
 
 
@@ -472,14 +482,16 @@ def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out:
 
 @njit(**_JIT)
 def add_scatter(
-    Z: Array, means: Array, resp: Array, rows: Array, roots: Array, D: Array, sums: Array,
-    first: Array, scatter: Array,
+    Z: Array, n_features: int, means: Array, resp: Array, rows: Array, roots: Array, D: Array,
+    sums: Array, first: Array, scatter: Array,
 ) -> None:  # fmt: skip
     """Add the sums about each mean over the rows whose responsibility is not zero.
 
     Parameters
     ----------
     Z : (B, D) array
+    n_features : int
+        Columns that mean something.
     means : (k, D) array
     resp : (k, b) array
     rows, roots, D, sums : (B,) int64, (B,), (n, D), (D,) arrays
@@ -503,7 +515,13 @@ def add_scatter(
         for start in range(0, n, D.shape[0]):
             size = min(D.shape[0], n - start)
             _deviations(Z, rows, roots, start, size, means, k * width, D, sums, width)
-            for i in range(0, width, TILE_ROWS):
+            i = 0
+            while i + 2 * TILE_ROWS <= vector and i < n_features:
+                _add_outer_1_tall(
+                    D, i, 0, width, size, scatter, (k * width + i) * width, width
+                )  # fmt: skip
+                i += 2 * TILE_ROWS
+            while i < n_features:
                 left = (i + TILE_ROWS + vector - 1) // vector
                 s = (k * width + i) * width
                 j = 0
@@ -520,78 +538,62 @@ def add_scatter(
                         _add_outer_2(D, i, j, width, size, scatter, s + j, width)
                         left -= 2
                         j += 2 * vector
+                i += TILE_ROWS
         for j in range(width):
             first[k, j] += sums[j]
 
 
 @njit(**_JIT)
-def _make_features(
-    columns: Array, first: int, n: int, left: Array, right: Array, phi: Array
-) -> None:
-    """Rows of phi: one, the columns, and the products of the pairs, for n tiles of rows."""
-    d, width = columns.shape[1:]
-    phi[0, :] = 1
-    for i in range(n):
-        _products_of_pairs(
-            columns, (first + i) * d * width, left, right, len(left), d, phi, i * width,
-            phi.shape[1],
-        )  # fmt: skip
-
-
-@njit(**_JIT)
-def linear(theta: Array, columns: Array, left: Array, right: Array, phi: Array, out: Array) -> None:
-    """out[k, r] = theta_k . (1, z_r, products of pairs of z_r).
+def linear(theta: Array, columns: Array, left: Array, right: Array, out: Array) -> None:
+    """out[k, r] = sum_f theta[k, f] z_r[left[f]] z_r[right[f]].
 
     Parameters
     ----------
     theta : (k / 4, F, 4) array
         Coefficients, k a multiple of four.
     columns : (n_tiles, d, tile_columns) array
-    left, right : (pairs,) int64 arrays
-    phi : (>= F, size) array
-        Work, `size` a multiple of tile_columns.
+        The rows z, by columns.
+    left, right : (>= F,) int64 arrays
+        Offsets of the two factors of a feature in a tile of `columns`.
     out : (k, n_tiles * tile_columns) array
     """
-    n_tiles, _, width = columns.shape
+    n_tiles, d, width = columns.shape
     groups, n_features, _ = theta.shape
-    step = phi.shape[1] // width
-    for first in range(0, n_tiles, step):
-        n = min(step, n_tiles - first)
-        _make_features(columns, first, n, left, right, phi)
-        for i in range(n):
-            for g in range(groups):
-                _product(
-                    theta, g * n_features * TILE_ROWS, phi, i * width, phi.shape[1], n_features,
-                    out, g * TILE_ROWS * out.shape[1] + (first + i) * width, out.shape[1],
-                )  # fmt: skip
+    for t in range(n_tiles):
+        for g in range(groups):
+            _product_with_pairs(
+                theta, g * n_features * TILE_ROWS, columns, t * d * width, left, right, n_features,
+                out, g * TILE_ROWS * out.shape[1] + t * width, out.shape[1],
+            )  # fmt: skip
 
 
 @njit(**_JIT)
 def add_moments(
-    resp: Array, columns: Array, left: Array, right: Array, phi: Array, sums: Array
+    resp: Array, columns: Array, left: Array, right: Array, step: int, sums: Array
 ) -> None:
-    """sums[k, f] += sum_r resp[k, r] phi_f(r), one partial sum for each lane of a vector.
+    """sums[k, f] += sum_r resp[k, r] z_r[left[f]] z_r[right[f]], a partial sum for each lane.
 
     Parameters
     ----------
     resp : (k, n_tiles * tile_columns) array
         k a multiple of four; zero where there is no component or no row.
-    columns, left, right, phi
+    columns : (n_tiles, d, tile_columns) array
         As in `linear`.
+    left, right : (F,) int64 arrays
+    step : int
+        Tiles of rows that are summed before the next.
     sums : (k, F, lanes) float64 array
-        F a multiple of three, the rows of phi.
+        F a multiple of three.
     """
-    n_tiles, _, width = columns.shape
+    n_tiles, d, width = columns.shape
     n_components, n_features, vector = sums.shape
-    step = phi.shape[1] // width
     for first in range(0, n_tiles, step):
         n = min(step, n_tiles - first)
-        _make_features(columns, first, n, left, right, phi)
         for k in range(0, n_components, TILE_ROWS):
             for f in range(0, n_features, TILE_VECTORS):
-                _add_inner(
-                    resp, k * resp.shape[1] + first * width, resp.shape[1], phi,
-                    f * phi.shape[1], phi.shape[1], n * TILE_VECTORS, sums,
+                _add_inner_with_pairs(
+                    resp, k * resp.shape[1] + first * width, resp.shape[1], columns,
+                    first * d * width, d * width, left, right, f, n, sums,
                     (k * n_features + f) * vector, n_features * vector,
                 )  # fmt: skip
 
