@@ -179,9 +179,7 @@ class FeaturesKernel(FusedKernel):
             here[:] = resp
         buffer[len(resp) :] = 0
         buffer[:, self._rows :] = 0
-        simd.add_moments(
-            buffer, self._tiles, self._left, self._right, self._step, self._sums
-        )
+        simd.add_moments(buffer, self._tiles, self._left, self._right, self._step, self._sums)
 
     def statistics(self) -> GaussianStatistics:
         """Sums over all blocks so far, about the current means."""

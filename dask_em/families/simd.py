@@ -13,7 +13,7 @@ additions is fixed by the shapes alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import llvmlite.binding
@@ -77,6 +77,12 @@ def _splat(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
     return builder.shuffle_vector(one, undefined, mask)
 
 
+def _splats(builder: Any, pointer: Any, n: int, vector: ir.VectorType) -> Iterator[Any]:
+    """Vectors of each of the `n` numbers at `pointer`, loaded when asked for."""
+    for i in range(n):
+        yield _splat(builder, builder.load(_at(builder, pointer, i)), vector)
+
+
 def _zero(vector: ir.VectorType) -> Any:
     return ir.Constant(vector, [0.0] * vector.count)
 
@@ -93,9 +99,7 @@ def _tile(
     builder: Any, vector: ir.VectorType, n_vectors: int, n_rows: int = TILE_ROWS
 ) -> list[list[Any]]:
     """Accumulators of zero, which LLVM keeps in registers."""
-    tile = [
-        [cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(n_rows)
-    ]
+    tile = [[cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(n_rows)]
     for accumulators in tile:
         for accumulator in accumulators:
             builder.store(_zero(vector), accumulator)
@@ -113,17 +117,14 @@ def _multiply_add(
         rows = [
             _load(builder, _at(builder, b, v * vector.count), vector) for v in range(len(tile[0]))
         ]
-        _add_multiples(
-            builder, tile, lambda i: _splat(builder, builder.load(_at(builder, a, i)), vector), rows
-        )
+        _add_multiples(builder, tile, _splats(builder, a, len(tile), vector), rows)
 
 
 def _add_multiples(
-    builder: Any, tile: list[list[Any]], factor: Callable[[int], Any], vectors: list[Any]
+    builder: Any, tile: list[list[Any]], multiples: Iterable[Any], vectors: list[Any]
 ) -> None:
-    """tile[i][v] += factor(i) * vectors[v]."""
-    for i, accumulators in enumerate(tile):
-        multiple = factor(i)
+    """tile[i][v] += multiples[i] * vectors[v]."""
+    for multiple, accumulators in zip(multiples, tile, strict=True):
         for accumulator, value in zip(accumulators, vectors, strict=True):
             builder.store(_fma(builder, multiple, value, builder.load(accumulator)), accumulator)
 
@@ -203,12 +204,8 @@ def _product_with_pairs(
             )
             features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
             coefficients = _at(builder, A_, builder.mul(loop.index, ir.Constant(_I64, TILE_ROWS)))
-            _add_multiples(
-                builder,
-                tile,
-                lambda i: _splat(builder, builder.load(_at(builder, coefficients, i)), vector),
-                features,
-            )
+            multiples = _splats(builder, coefficients, TILE_ROWS, vector)
+            _add_multiples(builder, tile, multiples, features)
         for row, accumulators in enumerate(tile):
             start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[9]))
             for v, accumulator in enumerate(accumulators):
@@ -281,17 +278,14 @@ def _add_inner_with_pairs(
                     for side in offsets
                 ]
                 features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
-                resp = _at(builder, here, v * vector.count)
-                _add_multiples(
-                    builder,
-                    tile,
-                    lambda i, resp=resp: _load(
-                        builder,
-                        _at(builder, resp, builder.mul(ir.Constant(_I64, i), args[2])),
-                        vector,
-                    ),
-                    features,
-                )
+                resp = [
+                    _at(builder, here, builder.mul(ir.Constant(_I64, i), args[2]))
+                    for i in range(TILE_ROWS)
+                ]
+                multiples = [
+                    _load(builder, _at(builder, p, v * vector.count), vector) for p in resp
+                ]
+                _add_multiples(builder, tile, multiples, features)
         for number, accumulators in enumerate(tile):
             start = _at(builder, S_, builder.mul(ir.Constant(_I64, number), args[12]))
             for f, accumulator in enumerate(accumulators):
@@ -481,6 +475,35 @@ def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out:
 
 
 @njit(**_JIT)
+def _add_lower(D: Array, n: int, n_features: int, scatter: Array, k: int) -> None:
+    """scatter[k, i, j] += sum_t D[t, i] D[t, j] over n rows, in the tiles that reach j <= i."""
+    width = D.shape[1]
+    vector = REGISTER_BYTES // D.itemsize
+    i = 0
+    while i + 2 * TILE_ROWS <= vector and i < n_features:
+        _add_outer_1_tall(D, i, 0, width, n, scatter, (k * width + i) * width, width)
+        i += 2 * TILE_ROWS
+    while i < n_features:
+        left = (i + TILE_ROWS + vector - 1) // vector
+        s = (k * width + i) * width
+        j = 0
+        while left > 0:
+            if left == 3 or left > 4:
+                _add_outer_3(D, i, j, width, n, scatter, s + j, width)
+                left -= 3
+                j += 3 * vector
+            elif left == 1:
+                _add_outer_1(D, i, j, width, n, scatter, s + j, width)
+                left -= 1
+                j += vector
+            else:
+                _add_outer_2(D, i, j, width, n, scatter, s + j, width)
+                left -= 2
+                j += 2 * vector
+        i += TILE_ROWS
+
+
+@njit(**_JIT)
 def add_scatter(
     Z: Array, n_features: int, means: Array, resp: Array, rows: Array, roots: Array, D: Array,
     sums: Array, first: Array, scatter: Array,
@@ -502,7 +525,6 @@ def add_scatter(
         sum_n r_nk (z_n - mu_k)(z_n - mu_k)^T is added to it, in the lower triangle.
     """
     n_components, width = means.shape
-    vector = REGISTER_BYTES // Z.itemsize
     for k in range(n_components):
         n = 0
         for r in range(resp.shape[1]):
@@ -515,30 +537,7 @@ def add_scatter(
         for start in range(0, n, D.shape[0]):
             size = min(D.shape[0], n - start)
             _deviations(Z, rows, roots, start, size, means, k * width, D, sums, width)
-            i = 0
-            while i + 2 * TILE_ROWS <= vector and i < n_features:
-                _add_outer_1_tall(
-                    D, i, 0, width, size, scatter, (k * width + i) * width, width
-                )  # fmt: skip
-                i += 2 * TILE_ROWS
-            while i < n_features:
-                left = (i + TILE_ROWS + vector - 1) // vector
-                s = (k * width + i) * width
-                j = 0
-                while left > 0:
-                    if left == 3 or left > 4:
-                        _add_outer_3(D, i, j, width, size, scatter, s + j, width)
-                        left -= 3
-                        j += 3 * vector
-                    elif left == 1:
-                        _add_outer_1(D, i, j, width, size, scatter, s + j, width)
-                        left -= 1
-                        j += vector
-                    else:
-                        _add_outer_2(D, i, j, width, size, scatter, s + j, width)
-                        left -= 2
-                        j += 2 * vector
-                i += TILE_ROWS
+            _add_lower(D, size, n_features, scatter, k)
         for j in range(width):
             first[k, j] += sums[j]
 
