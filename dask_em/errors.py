@@ -23,7 +23,29 @@ class OutputExistsError(DaskEMError, FileExistsError):
     exit_code = 73
 
 
+class LockedError(OutputExistsError):
+    """Another job writes the same thing."""
+
+
+class StoppedError(DaskEMError):
+    """Stopped before the end: the same command, run again, goes on."""
+
+    exit_code = 75
+
+
 class UsageError(DaskEMError, ValueError):
     """What was asked for cannot be done as it was asked."""
+
+    exit_code = 2
+
+
+class StoreError(DaskEMError, OSError):
+    """A store on the network cannot be reached, or failed for longer than it is asked again."""
+
+    exit_code = 74
+
+
+class StoreAccessError(StoreError):
+    """A store cannot be used as things are set up: credentials, bucket, region, packages."""
 
     exit_code = 2

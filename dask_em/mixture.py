@@ -169,7 +169,9 @@ class EStep:
         check_engine(mixture.engine)
         self.kernel = mixture.components.kernel(mixture.engine)
         k = len(mixture.log_weights)
-        self._softmax = softmax_of(mixture.engine, k, self.kernel.block_rows)
+        # Chunks may come in parts of whole blocks: the sums are the same to the bit.
+        self.block_rows = self.kernel.block_rows
+        self._softmax = softmax_of(mixture.engine, k, self.block_rows)
         self._n_rows = 0
         self._weight = 0.0
         self._log_likelihood = 0.0
@@ -177,7 +179,7 @@ class EStep:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
-        for rows in blocks(len(X), self.kernel.block_rows):
+        for rows in blocks(len(X), self.block_rows):
             block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
             self._n_rows += len(block)
             if weight is not None and not weight.all():

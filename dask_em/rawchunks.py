@@ -13,8 +13,10 @@ that is used again.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -23,17 +25,24 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import zarr
+from google_crc32c import extend
 from google_crc32c import value as crc32c
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
-from .errors import DataError, UsageError
+from .errors import DataError, StoreAccessError, UsageError
 from .statistics import Array
+
+logger = logging.getLogger("dask_em")
 
 CACHE_LINE = 64
 CHECKSUM_BYTES = 4
 LANES_BYTES = 4096
+# Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
+PIECE_BYTES = 2**18
+# A buffer up to this size is kept for the next range.
+SPARE_BYTES = 2**24
 # Of a missing chunk, where that is allowed: it must not appear between passes either.
 ABSENT = 0
 # Codecs that verify what they decode; zstd does where it is asked to.
@@ -59,14 +68,24 @@ Missing = Literal["error", "fill"]
 Index = tuple[int, ...]
 
 
+Filled = Callable[[int], None]
+"""Told how many rows are there already."""
+Hand = Callable[[Array, int], None]
+"""Told of a chunk that is being read, and how many of its rows are there already."""
+
+
 class RowReader(Protocol):
     """Reads rows of one array."""
 
-    def __call__(self, rows: slice) -> tuple[Array, int]:
+    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
         """The rows and the fingerprint of their chunks.
 
         Rows stay as they are until two more reads: there may be two buffers used in turn.
+        A reader that knows may tell `hand` before its end how many rows are there.
         """
+
+    def close(self) -> None:
+        """End reading: what was read last is given up too."""
 
 
 def row_reader(
@@ -155,7 +174,15 @@ def _presence(array: zarr.Array[Any]) -> Callable[[Index], bool]:
         return lambda index: True
     from zarr.core.sync import sync
 
-    keys = sync(_listed(store, f"{array.path}/" if array.path else ""))
+    prefix = f"{array.path}/" if array.path else ""
+    try:
+        keys = sync(_listed(store, prefix))
+    except StoreAccessError as e:
+        logger.warning("missing chunks are found only when they are read: %s", e)
+        return lambda index: True
+    # Some web servers have listings of something else, or empty ones.
+    if keys.isdisjoint((f"{prefix}zarr.json", f"{prefix}.zarray")):
+        return lambda index: True
     return lambda index: chunk_key(array, index) in keys
 
 
@@ -185,16 +212,46 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
     return name in VERIFYING or (name == "zstd" and bool(options.get("checksum")))
 
 
-def fingerprint(numbers: Array) -> int:
-    """32 bits that tell whether contiguous numbers are still the same.
+class Fingerprint:
+    """32 bits that tell whether bytes are still the same, given piece by piece.
 
     The CRC-32C of the sums of 64-bit words 4 KiB apart: any flipped bit changes one of them,
-    at half the cost of a checksum of the numbers themselves.
+    at half the cost of a checksum of the bytes themselves. All pieces but the last are whole
+    multiples of 4 KiB.
     """
-    data = numbers.reshape(-1).view(np.uint8)
-    whole = len(data) // LANES_BYTES * LANES_BYTES
-    sums = data[:whole].view(np.uint64).reshape(-1, LANES_BYTES // 8).sum(axis=0)
-    return int(crc32c(np.concatenate([sums.view(np.uint8), data[whole:]])))
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(LANES_BYTES // 8, dtype=np.uint64)
+        self._rest = np.empty(0, dtype=np.uint8)
+
+    def update(self, piece: Array) -> None:
+        """Take the next bytes, (n,) uint8."""
+        whole = len(piece) // LANES_BYTES * LANES_BYTES
+        self._sums += piece[:whole].view(np.uint64).reshape(-1, LANES_BYTES // 8).sum(axis=0)
+        self._rest = piece[whole:]
+
+    @property
+    def value(self) -> int:
+        """Of all pieces so far."""
+        return int(crc32c(np.concatenate([self._sums.view(np.uint8), self._rest])))
+
+
+def fingerprint(numbers: Array) -> int:
+    """The `Fingerprint` of contiguous numbers."""
+    found = Fingerprint()
+    found.update(numbers.reshape(-1).view(np.uint8))
+    return found.value
+
+
+class Checksum:
+    """The CRC-32C of bytes given piece by piece."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def update(self, piece: Array) -> None:
+        """Take the next bytes, (n,) uint8."""
+        self.value = int(extend(self.value, piece))
 
 
 # -- files of plain numbers ----------------------------------------------------------
@@ -245,8 +302,11 @@ class RawChunks:
         rows, columns = self.array.chunks
         return int(rows), int(columns)
 
-    def read_into(self, out: Array, first: int) -> int:
+    def read_into(self, out: Array, first: int, filled: Filled | None = None) -> int:
         """Fill `out` (m x chunk rows, chunk columns) with the chunks from number `first` on.
+
+        `filled`, if given, is told every now and then how many rows are there already, before
+        it is known whether the chunk they are of is sound.
 
         Returns
         -------
@@ -255,16 +315,15 @@ class RawChunks:
         """
         rows = self.chunk_shape[0]
         return _print_of_prints(
-            self._read_one(out[j * rows : (j + 1) * rows], first + j)
+            self._read_one(out[j * rows : (j + 1) * rows], first + j, filled, j * rows)
             for j in range(len(out) // rows)
         )
 
-    def _read_one(self, out: Array, number: int) -> int:
+    def _read_one(self, out: Array, number: int, filled: Filled | None, before: int) -> int:
         store: Any = self.array.store
         path = os.path.join(store.root, chunk_key(self.array, (number, 0)))
-        wanted = out.reshape(-1).view(np.uint8).data
-        tail = bytearray(CHECKSUM_BYTES if self.checksum else 0)
-        expected = len(wanted) + len(tail)
+        numbers = out.reshape(-1).view(np.uint8)
+        expected = len(numbers) + CHECKSUM_BYTES * self.checksum
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
@@ -281,26 +340,38 @@ class RawChunks:
                     f"{self._place(number)} of {self.name} holds {file.st_size} bytes, expected "
                     f"{expected}: the file was cut or written by something else; restore it"
                 )
-            done = os.readv(descriptor, [wanted, tail])
-            while done < expected:
-                # One call reads 2 GiB at most.
-                more = os.preadv(descriptor, _rest(wanted, tail, done), done)
-                if more == 0:
-                    raise DataError(
-                        f"{self._place(number)} of {self.name} shrank while it was read"
-                    )
-                done += more
+            found = self._read_pieces(descriptor, numbers, number, filled, before)
+            tail = os.read(descriptor, CHECKSUM_BYTES) if self.checksum else b""
         finally:
             os.close(descriptor)
-        if not self.checksum:
-            return fingerprint(out)
-        found = int(crc32c(out.reshape(-1)))
-        if found.to_bytes(CHECKSUM_BYTES, "little") != bytes(tail):
+        if self.checksum and found.to_bytes(CHECKSUM_BYTES, "little") != tail:
             raise DataError(
                 f"{self._place(number)} of {self.name} does not match its checksum: the file is "
                 "damaged; restore it from a copy or write the array again"
             )
         return found
+
+    def _read_pieces(
+        self, descriptor: int, numbers: Array, number: int, filled: Filled | None, before: int
+    ) -> int:
+        """Fill `numbers` from the file, and their checksum or fingerprint."""
+        row_bytes = len(numbers) // self.chunk_shape[0]
+        found = Checksum() if self.checksum else Fingerprint()
+        for start in range(0, len(numbers), PIECE_BYTES):
+            piece = numbers[start : start + PIECE_BYTES]
+            done = 0
+            while done < len(piece):
+                more = os.readv(descriptor, [piece[done:].data])
+                if more == 0:
+                    raise DataError(
+                        f"{self._place(number)} of {self.name} shrank while it was read"
+                    )
+                done += more
+            # While it is in cache.
+            found.update(piece)
+            if filled is not None:
+                filled(before + (start + len(piece)) // row_bytes)
+        return found.value
 
     def _place(self, number: int) -> str:
         return chunk_place(self.array, (number, 0), self.chunk_shape)
@@ -314,17 +385,46 @@ class RawReader:
         self.raw = raw
         self.n_features = int(raw.array.shape[1])
         shape = (min(chunk_rows, -(-raw.array.shape[0] // stored_rows) * stored_rows), columns)
-        self._buffers = [aligned_empty(shape, raw.array.dtype) for _ in range(2)]
+        self._buffers = [_spare.take(shape, raw.array.dtype) for _ in range(2)]
         self._turn = 0
 
-    def __call__(self, rows: slice) -> tuple[Array, int]:
+    def close(self) -> None:
+        """Leave the buffers to the next reader of this thread; what was read is over."""
+        _spare.keep(self._buffers)
+        self._buffers = []
+
+    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
         stored_rows = self.raw.chunk_shape[0]
         n = rows.stop - rows.start
         whole = -(-n // stored_rows) * stored_rows
         self._turn = 1 - self._turn
         buffer: Array = self._buffers[self._turn]
-        seen = self.raw.read_into(buffer[:whole], rows.start // stored_rows)
-        return buffer[:n, : self.n_features], seen
+        X = buffer[:n, : self.n_features]
+        filled = None if hand is None else lambda n_rows: hand(X, min(n_rows, n))
+        seen = self.raw.read_into(buffer[:whole], rows.start // stored_rows, filled)
+        return X, seen
+
+
+class Spare(threading.local):
+    """Buffers that a thread's reader left to the next: fresh memory costs as much as reading."""
+
+    def __init__(self) -> None:
+        self._buffers: list[Array] = []
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A buffer of that shape; what it holds means nothing."""
+        buffers, self._buffers = self._buffers, []
+        if buffers and buffers[-1].shape == shape and buffers[-1].dtype == dtype:
+            *self._buffers, found = buffers
+            return found
+        return aligned_empty(shape, dtype)
+
+    def keep(self, buffers: list[Array]) -> None:
+        """Keep buffers that are not too large to lie about."""
+        self._buffers = [buffer for buffer in buffers if buffer.nbytes <= SPARE_BYTES]
+
+
+_spare = Spare()
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -341,11 +441,6 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def _is_little(dtype: np.dtype[Any]) -> bool:
     return dtype.newbyteorder("<") == dtype
-
-
-def _rest(numbers: memoryview, tail: bytearray, done: int) -> list[Any]:
-    parts = [memoryview(numbers)[done:], memoryview(tail)[max(0, done - len(numbers)) :]]
-    return [part for part in parts if len(part)]
 
 
 def _fill_value(array: zarr.Array[Any]) -> Any:
@@ -438,7 +533,10 @@ class WatchedReader:
                 "(--missing fill) to read such chunks as the fill value"
             )
 
-    def __call__(self, rows: slice) -> tuple[Array, int]:
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
         watch = Watch(self.array.store, self._index)
         try:
             found = np.ascontiguousarray(self._read(watch, rows))

@@ -2,8 +2,7 @@
 
 Until they are whole they lie in a hidden folder beside their destination:
 
-    .DEST.partial/lock            held by the job that writes
-                  header.json     what the answers are of, and the name ID
+    .DEST.partial/header.json     what the answers are of, and the name ID
                   answers-ID/     the Zarr group that becomes DEST
                   regions-ID/     a marker for each region that is whole
 
@@ -15,8 +14,6 @@ the end of a region: by then the system has written most of it by itself.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -26,18 +23,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .errors import DataError, OutputExistsError
+from .locks import locked
+from .remotesinks import UnfinishedObjects, check_free_at_url, resumable_at_url
 from .statistics import Additive, Array
+from .stores import is_url, open_store
 
 if TYPE_CHECKING:
     import zarr
 
 FORMAT_VERSION = 1
-HEADER, LOCK = "header.json", "lock"
+HEADER = "header.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ class Written(Additive):
     """How many rows were written."""
 
     n_rows: int
+
+
+class Marks(Protocol):
+    """Where it is noted that a range of chunks is done."""
+
+    def mark(self, chunks: range) -> None:
+        """Say that the answers of `chunks` are where they are not lost."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,14 @@ class WriteAnswers:
         First row of each chunk of the source.
     outputs : mapping of str to zarr.Array
         Where each entry of the dict goes.
-    regions : Regions
+    regions : Marks
         Where it is noted that a range is done.
     """
 
     answer: Callable[[Array], dict[str, Array]]
     bounds: Array
     outputs: Mapping[str, zarr.Array[Any]]
-    regions: Regions
+    regions: Marks
 
     def fold(self) -> AnswerWriter:
         """The writer of one range, before its first chunk."""
@@ -151,7 +158,11 @@ def _answer_file(output: zarr.Array[Any], chunk: int) -> Path:
 
 def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
     """Bring chunk files, and the folders that name them, to the disk."""
+    from zarr.storage import LocalStore
+
     store: Any = output.store
+    if not isinstance(store, LocalStore):
+        return
     top = Path(store.root, output.path)
     folders: set[Path] = set()
     for chunk in chunks:
@@ -209,20 +220,20 @@ def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
 
 
 def create_outputs(
-    path: Path, n_rows: int, chunk_rows: int, kinds: Mapping[str, tuple[int | None, Any]]
+    path: Path | str, n_rows: int, chunk_rows: int, kinds: Mapping[str, tuple[int | None, Any]]
 ) -> None:
     """Make empty checksummed Zarr arrays in a new group.
 
     Parameters
     ----------
-    path : Path
+    path : Path, or URL
     n_rows, chunk_rows : int
     kinds : mapping of str to (columns or None, dtype)
     """
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    group = zarr.create_group(path)
+    group = zarr.create_group(_place(path))
     for name, (columns, dtype) in kinds.items():
         tail = () if columns is None else (columns,)
         group.create_array(
@@ -234,12 +245,16 @@ def create_outputs(
         )
 
 
-def open_outputs(path: Path) -> dict[str, zarr.Array[Any]]:
+def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
     """The arrays of a group, to be written: chunks of nothing but zeros too."""
     import zarr
 
     with zarr.config.set({"array.write_empty_chunks": True}):
-        return dict(zarr.open_group(path, mode="r+").arrays())
+        return dict(zarr.open_group(_place(path), mode="r+").arrays())
+
+
+def _place(path: Path | str) -> Any:
+    return open_store(path, read_only=False) if isinstance(path, str) else path
 
 
 @dataclass(frozen=True)
@@ -291,13 +306,13 @@ class Unfinished:
 
 @contextmanager
 def resumable(
-    path: Path,
+    path: Path | str,
     identity: Mapping[str, Any],
     stamps: Mapping[range, str],
-    create: Callable[[Path], None],
+    create: Callable[[Path | str], None],
     overwrite: bool = False,
     resume: bool = True,
-) -> Iterator[Unfinished]:
+) -> Iterator[Unfinished | UnfinishedObjects]:
     """Answers for the block to write, which become `path` if it ends well.
 
     If it ends badly and a region is whole, the work is kept for the next call, and the
@@ -305,7 +320,7 @@ def resumable(
 
     Parameters
     ----------
-    path : Path
+    path : Path, or URL of an object store
         Where the answers go.
     identity : mapping
         What they are of, as JSON holds it; only work of the same identity is resumed.
@@ -324,9 +339,23 @@ def resumable(
         `path` is there and `overwrite` is False, another job writes it, or the
         unfinished work is of something else.
     """
+    if isinstance(path, str):
+        with resumable_at_url(
+            path,
+            lambda text, place: _resumed_id(text, place, identity),
+            lambda name: _header(name, identity),
+            stamps,
+            create,
+            open_outputs,
+            overwrite,
+            resume,
+        ) as objects:
+            yield objects
+        return
     check_free(path, overwrite)
     folder = path.with_name(f".{path.name}.partial")
-    with _locked(folder, path):
+    with locked(path):
+        folder.mkdir(exist_ok=True)
         name = _name_to_resume(folder, identity) if resume else None
         if name is None:
             with _removed_if_it_fails(folder):
@@ -361,14 +390,25 @@ def _removed_if_it_fails(folder: Path) -> Iterator[None]:
 def _name_to_resume(folder: Path, identity: Mapping[str, Any]) -> str | None:
     """The ID of unfinished work of the same identity, None where there is no work."""
     try:
-        header = json.loads((folder / HEADER).read_text())
-        found, name = dict(header["identity"]), uuid.UUID(hex=header["id"]).hex
+        text = (folder / HEADER).read_text()
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError:
+        text = ""
+    name = _resumed_id(text, str(folder), identity)
+    # The answers are gone where a job ended after it had given them their name.
+    return name if (folder / f"answers-{name}").is_dir() else None
+
+
+def _resumed_id(text: str, folder: str, identity: Mapping[str, Any]) -> str:
+    """The ID of the unfinished work that a header tells of, if it is of this identity."""
+    try:
+        header = json.loads(text)
+        found, name = dict(header["identity"]), uuid.UUID(hex=header["id"]).hex
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise OutputExistsError(
-            f"{folder / HEADER} is damaged or not of this program ({e!r}): remove {folder}, or "
-            "pass --no-resume"
+            f"{os.path.join(folder, HEADER)} is damaged or not of this program ({e!r}): remove "
+            f"{folder}, or pass --no-resume"
         ) from e
     wanted = _versioned(identity)
     differing = "; ".join(
@@ -381,8 +421,11 @@ def _name_to_resume(folder: Path, identity: Mapping[str, Any]) -> str | None:
             f"{folder} holds unfinished work of another kind ({differing}): run the command that "
             "began it, or pass --no-resume to throw it away and start anew"
         )
-    # The answers are gone where a job ended after it had given them their name.
-    return name if (folder / f"answers-{name}").is_dir() else None
+    return name
+
+
+def _header(name: str, identity: Mapping[str, Any]) -> str:
+    return json.dumps({"id": name, "identity": _versioned(identity)}, indent=1)
 
 
 def _versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,8 +435,7 @@ def _versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
 def _start(folder: Path, identity: Mapping[str, Any], create: Callable[[Path], None]) -> str:
     """Begin anew, under a name of its own: a worker of an older job may still be writing."""
     for old in folder.iterdir():
-        if old.name != LOCK:
-            _remove(old)
+        _remove(old)
     name = uuid.uuid4().hex
     answers, markers = folder / f"answers-{name}", folder / f"regions-{name}"
     markers.mkdir()
@@ -401,43 +443,8 @@ def _start(folder: Path, identity: Mapping[str, Any], create: Callable[[Path], N
     for made in (*answers.rglob("*"), answers, folder, folder.parent):
         sync(made)
     # From here on there is something to resume.
-    header = {"id": name, "identity": _versioned(identity)}
-    write_durably(folder / HEADER, json.dumps(header, indent=1))
+    write_durably(folder / HEADER, _header(name, identity))
     return name
-
-
-@contextmanager
-def _locked(folder: Path, path: Path) -> Iterator[None]:
-    """Hold `folder`, made where it is not there, until the end of the block or process."""
-    descriptor = _lock(folder, path)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path, path: Path) -> int:
-    while True:
-        folder.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                os.close(descriptor)
-                raise OutputExistsError(
-                    f"another job is writing {path}: wait until it ends, or choose another name"
-                ) from e
-            except OSError as e:
-                # Some network file systems know no locks.
-                if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    os.close(descriptor)
-                    raise
-            # Who held the lock before may have removed it, with the folder.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), (folder / LOCK).stat()):
-                    return descriptor
-            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -482,5 +489,8 @@ def new_folder(path: Path, overwrite: bool) -> Iterator[None]:
 
 def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise `OutputExistsError` where `path` is taken and may not be replaced."""
+    if is_url(path):
+        check_free_at_url(os.fspath(path), overwrite)
+        return
     if not overwrite and os.path.lexists(path):
         raise OutputExistsError(f"{path} exists; choose another name or pass --overwrite")

@@ -9,19 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, runtime_checkable
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
 from .errors import DataError
 from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
+from .stores import UrlStore, check_bucket, describe_url, is_url, open_store
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -33,6 +35,10 @@ logger = logging.getLogger("dask_em")
 
 # Small chunks are read together up to this size; one larger is read whole.
 READ_BYTES = 8 * 2**20
+# Read at once from a store on the network, for one task: what a line of 100 MB/s brings while
+# a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
+AHEAD_BYTES = 32 * 2**20
+MOST_AHEAD = 4
 # Chunks of a range, where there are enough for the fewest ranges: the first of them is
 # read while nothing is computed.
 RANGE_CHUNKS = 8
@@ -89,6 +95,10 @@ class RangeSource(Source, Protocol):
         """Weights of these chunks that the reader cannot read and must be given."""
 
     @property
+    def read_ahead(self) -> int:
+        """Chunks that are read at once while one is summed."""
+
+    @property
     def dropping(self) -> frozenset[int]:
         """Chunks whose rows of NaN or infinity are left out."""
 
@@ -109,28 +119,75 @@ def ranges(source: RangeSource) -> list[range]:
     return [range(a, b) for a, b in pairwise(edges.tolist())]
 
 
-def fold_range(source: RangeSource, fold: Fold[S], chunks: range, weights: Array | None) -> S:
-    """Feed a range's chunks to `fold`, reading the next one while this one is summed.
+def _bring(
+    read: Callable[..., tuple[Array, Array | None]],
+    chunk: int,
+    block_rows: int,
+    parts: SimpleQueue[Any],
+) -> None:
+    """Put the rows and weights of a chunk into `parts`, then None; or the error that came.
 
-    One chunk is held beside the one being read, never more. `weights` are the
+    Where there are blocks, whole ones are put as they arrive. If the chunk then turns out to
+    be damaged, the error comes after them, and whoever took them gives up what was summed.
+    """
+    done = 0
+
+    def hand(X: Array, weight: Array | None, there: int) -> None:
+        nonlocal done
+        end = there if there == len(X) else there // block_rows * block_rows
+        if end > done:
+            parts.put((X[done:end], None if weight is None else weight[done:end]))
+            done = end
+
+    try:
+        if block_rows and isinstance(read, ZarrReader):
+            X, weight = read(chunk, hand)
+            hand(X, weight, len(X))
+        else:
+            parts.put(read(chunk))
+        parts.put(None)
+    except BaseException as e:
+        parts.put(e)
+
+
+def fold_range(source: RangeSource, fold: Fold[S], chunks: range, weights: Array | None) -> S:
+    """Feed a range's chunks to `fold`, reading the next ones while this one is summed.
+
+    One chunk is held beside those being read, never more. `weights` are the
     range's `shipped_weights`.
     """
     origin = source.bounds[chunks.start]
-    read = source.reader()
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
-        pending = ahead.submit(read, chunks.start)
+    read, depth = source.reader(), source.read_ahead
+    with ThreadPoolExecutor(depth, thread_name_prefix="read-ahead") as ahead:
+
+        def begin(chunk: int) -> SimpleQueue[Any]:
+            block_rows = 0 if chunk in source.dropping else getattr(fold, "block_rows", 0)
+            parts: SimpleQueue[Any] = SimpleQueue()
+            ahead.submit(_bring, read, chunk, block_rows, parts)
+            return parts
+
+        pending = deque(begin(chunk) for chunk in chunks[:depth])
         for chunk in chunks:
-            X, weight = pending.result()
-            if chunk + 1 in chunks:
-                pending = ahead.submit(read, chunk + 1)
-            if weights is not None:
-                weight = weights[source.bounds[chunk] - origin : source.bounds[chunk + 1] - origin]
-            if chunk in source.dropping:
-                X, weight, _ = finite_rows(X, weight)
-            fold.update(chunk, X, weight)
-            del X, weight
+            parts, row = pending.popleft(), source.bounds[chunk] - origin
+            if chunk + depth in chunks:
+                pending.append(begin(chunk + depth))
+            while (part := parts.get()) is not None:
+                if isinstance(part, BaseException):
+                    raise part
+                X, weight = part
+                if weights is not None:
+                    weight = weights[row : row + len(X)]
+                row += len(X)
+                if chunk in source.dropping:
+                    X, weight, _ = finite_rows(X, weight)
+                # What is not finite here is of a damaged chunk, as the end of its reading tells.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    fold.update(chunk, X, weight)
+                del part, X, weight
     if isinstance(fold, TakesPrints):
         fold.take_prints(getattr(read, "prints", {}))
+    if isinstance(read, ZarrReader):
+        read.close()
     return fold.result()
 
 
@@ -276,6 +333,7 @@ class ArraySource:
     n_dropped: int = 0
 
     in_process = True
+    read_ahead = 1
 
     @property
     def n_rows(self) -> int:
@@ -418,13 +476,21 @@ class ZarrSource:
 
     @property
     def chunks_held(self) -> int:
-        """Chunks that a task holds: the one in hand, and the one being read with its decoding."""
+        """Chunks that a task holds: the one in hand, and those being read with their decoding."""
         from .rawchunks import RawChunks
 
         dropping = bool(self.dropping)
         if RawChunks.of(self.array) is not None:
             return 2 + dropping
-        return (4 if self.array.compressors else 3) + dropping
+        return 1 + self.read_ahead * (3 if self.array.compressors else 2) + dropping
+
+    @property
+    def read_ahead(self) -> int:
+        """Chunks read at once: one of a disk, up to `AHEAD_BYTES` of a store on the network."""
+        if not isinstance(self.array.store, UrlStore):
+            return 1
+        chunk_bytes = self.chunk_rows * max(1, self.n_features * self.dtype.itemsize)
+        return max(1, min(MOST_AHEAD, AHEAD_BYTES // chunk_bytes))
 
     def check(self) -> None:
         """Look for all chunks in the store, at the cost of a listing, and for checksums.
@@ -494,19 +560,30 @@ class ZarrReader:
                 source.stored_weight, source.chunk_rows, source.missing, "sample_weight"
             )
 
-    def __call__(self, chunk: int) -> tuple[Array, Array | None]:
+    def __call__(
+        self, chunk: int, hand: Callable[[Array, Array | None, int], None] | None = None
+    ) -> tuple[Array, Array | None]:
+        """Rows and weights of a chunk; `hand` may be given them, and how many rows are there."""
         source = self._source
         rows = slice(int(source.bounds[chunk]), int(source.bounds[chunk + 1]))
-        X, seen = self._rows(rows)
         weight = None if source.memory_weight is None else source.memory_weight[rows]
+        of_weight = 0
         if self._weights is not None:
             stored, of_weight = self._weights(rows)
             weight = stored.astype(np.float64)
-            seen |= of_weight << 32
+        filling = None if hand is None else lambda X, there: hand(X, weight, there)
+        X, seen = self._rows(rows, filling)
+        seen |= of_weight << 32
         self.prints[chunk] = seen
         if source.expected is not None:
             self._compare(rows, seen, int(source.expected[chunk]))
         return X, weight
+
+    def close(self) -> None:
+        """Give up the buffers that were read into, and the rows in them."""
+        for rows in (self._rows, self._weights):
+            if rows is not None:
+                rows.close()
 
     def _compare(self, rows: slice, seen: int, expected: int) -> None:
         if seen == expected:
@@ -601,17 +678,6 @@ def _finite_block(
     return values[np.isfinite(X).all(axis=1)] if block_id[0] in dropping else values
 
 
-def describe_url(url: str) -> str:
-    """A path or URL without user, password and query, where credentials hide."""
-    if url.startswith("file://"):
-        return str(Path(url.removeprefix("file://")).absolute())
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
 def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     """The Zarr array at a path or URL, members of groups included (`store.zarr/points`).
 
@@ -619,17 +685,23 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     ------
     DataError
         No such path, not a Zarr array, or a group, whose arrays are then named.
+    StoreError
+        A store on the network that cannot be reached, or refuses.
     """
     import zarr
     from zarr.errors import GroupNotFoundError
 
     url = os.fspath(path)
     name = describe_url(url)
-    if "://" not in url and not os.path.exists(url):
+    place: Any = url.removeprefix("file://")
+    if is_url(url):
+        place = open_store(url)
+    elif not os.path.exists(place):
         raise DataError(f"{name}: no such path")
     try:
-        found = zarr.open(url, mode="r")
+        found = zarr.open(place, mode="r")
     except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
+        check_bucket(url)
         raise DataError(
             f"{name}: not a Zarr array ({type(e).__name__}: {e}); give the path of an array, "
             "or of an array in a group as group.zarr/array"

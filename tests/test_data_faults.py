@@ -160,13 +160,13 @@ def test_a_chunk_that_is_deleted_during_a_pass_is_named(
     array, file = stored(tmp_path, layout), chunk_file(tmp_path, layout)
     reader, readers = sources.ZarrReader.__call__, []
 
-    def deleting(self: Any, chunk: int) -> Any:
+    def deleting(self: Any, chunk: int, *hand: Any) -> Any:
         if chunk == 0:
             readers.append(self)
             # The rows before it were read, and it was there when the pass began.
             if len(readers) == during:
                 file.unlink()
-        return reader(self, chunk)
+        return reader(self, chunk, *hand)
 
     monkeypatch.setattr(sources.ZarrReader, "__call__", deleting)
     refuses(array, rf"X lacks {LAYOUTS[layout][2]}")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from helpers import write_zarr
+from helpers import leaves, random_mixture, write_zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
 from dask_em import sources
 from dask_em.errors import DataError
+from dask_em.families.base import Engine
 from dask_em.sources import (
     ArraySource,
     DaskSource,
@@ -241,3 +244,48 @@ def test_a_dask_array_with_another_layer_is_not(change, tmp_path) -> None:
 )
 def test_a_description_holds_no_credentials(url: str, shown: str) -> None:
     assert describe_url(url) == shown
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_chunk_summed_while_it_is_read_has_the_bits_of_one_read_whole(
+    weighted: bool, fast: bool, tmp_path
+) -> None:
+    if fast:
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100_000, 5))
+    weight = rng.integers(0, 3, len(X)).astype(float) if weighted else None
+    mixture = replace(
+        random_mixture("full", 3, 5, rng), engine=Engine("numba" if fast else "numpy")
+    )
+    sums = []
+    for name, options in {"raw": {"compressors": None}, "zstd": {}}.items():
+        source = as_source(write_zarr(tmp_path / name, X, 40_000, **options), weight)
+        fold, calls = mixture.fold(), 0
+        update = fold.update
+
+        def counted(*arguments: Any, update: Any = update) -> None:
+            nonlocal calls
+            calls += 1
+            update(*arguments)
+
+        fold.update = counted
+        chunks = range(source.n_chunks)
+        sums.append(fold_range(source, fold, chunks, source.shipped_weights(chunks)))
+        # A file of plain numbers is summed as it arrives.
+        assert calls > 2 * source.n_chunks if name == "raw" else calls == source.n_chunks
+    for one, other in zip(*map(leaves, sums), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_was_summed_of_a_damaged_chunk_is_given_up(tmp_path) -> None:
+    X = np.random.default_rng(0).normal(size=(100_000, 5))
+    source = as_source(write_zarr(tmp_path / "x", X, 100_000, compressors=[Crc32cCodec()]))
+    file = tmp_path / "x" / "c" / "0" / "0"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    fold = random_mixture("full", 3, 5, np.random.default_rng(0)).fold()
+    with pytest.raises(DataError, match="does not match its checksum"):
+        fold_range(source, fold, range(1), None)

@@ -117,6 +117,7 @@ def read_source(source: ZarrSource) -> None:
         read = source.reader()
         for chunk in chunks:
             read(chunk)
+        read.close()
 
 
 def two_workers(folder: Path, total: int) -> str:

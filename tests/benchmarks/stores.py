@@ -29,7 +29,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from dask_em.mixture import Mixture
-from dask_em.sources import ZarrSource
+from dask_em.sources import ZarrSource, stored_source
 from dask_em.statistics import Array
 
 MIB = 2**20
@@ -190,7 +190,7 @@ class Points:
                 write_pieces(self, path, some)
         else:
             client.gather([client.submit(write_pieces, self, path, some) for some in numbers])
-        return ZarrSource(zarr.open_array(path, mode="r"))
+        return stored_source(path)
 
 
 def write_pieces(points: Points, path: Path, numbers: Array) -> None:

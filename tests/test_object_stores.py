@@ -1,0 +1,656 @@
+"""Data, models and answers in an object store: a real S3 server, and a network that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from click.testing import CliRunner
+from distributed import Client
+from helpers import blobs, digest, wait_until, write_zarr
+from object_stores import KEY, SECRET, Proxy, environment, put_bucket
+from zarr.codecs import Crc32cCodec
+
+from dask_em import GaussianMixture, job, remotesinks, sources, stores
+from dask_em.cli import main
+from dask_em.errors import DataError, OutputExistsError, StoreAccessError, StoreError, UsageError
+from dask_em.sources import ZarrSource, as_source, open_zarr, stored_source
+from dask_em.stores import describe_url, open_store, read_bytes, write_bytes
+
+moto = pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are missing")
+pytest.importorskip("obstore", reason="the extra `s3` is not installed")
+pytestmark = pytest.mark.usefixtures("many_chunks")
+
+N, D, K, ROWS = 4000, 3, 3, 500
+CHECKED: dict[str, Any] = {"compressors": [Crc32cCodec()]}
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with Proxy(f"http://{host}:{port}").running() as proxy:
+        put_bucket(proxy.url, "data")
+        yield proxy
+    server.stop()
+
+
+@pytest.fixture
+def s3(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The server as this process's S3, with short patience and no faults yet."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in environment(proxy.url).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(stores, "STALLED", stores.timedelta(seconds=1))
+    stores._object_store.cache_clear()
+    stores._opened.cache_clear()
+    proxy.requests.clear()
+    with dask.config.set({"dask_em.store-timeout": 3, "scheduler": "threads"}):
+        yield proxy
+    proxy.fault, proxy.latency = (lambda method, path: None), 0.0
+
+
+def put_zarr(url: str, X: np.ndarray, chunk_rows: int = ROWS, **options: Any) -> zarr.Array:
+    options = {"chunks": (chunk_rows, *X.shape[1:]), **CHECKED, **options}
+    array = zarr.create_array(
+        open_store(url, read_only=False), shape=X.shape, dtype=X.dtype, **options
+    )
+    array[:] = X
+    return array
+
+
+@pytest.fixture(scope="module", name="X")
+def rows() -> np.ndarray:
+    return blobs(N, D, K)[0]
+
+
+@pytest.fixture
+def url(s3: Proxy, X: np.ndarray, request: pytest.FixtureRequest) -> str:
+    """The same rows as `X`, in the bucket."""
+    name = f"s3://data/{request.node.name.translate(str.maketrans('[]', '--'))}/points.zarr"
+    put_zarr(name, X)
+    s3.requests.clear()
+    return name
+
+
+def fitted(data: Any, **options: Any) -> GaussianMixture:
+    return GaussianMixture(K, random_state=0, tol=0.1, **options).fit(data)
+
+
+# -- the same bits --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"compressors": "auto"}, {"chunks": (1000, D), "shards": (2000, D)}, {"chunks": (600, 2)}],
+    ids=["raw", "zstd", "sharded", "cut columns"],
+)
+def test_a_bucket_gives_the_bits_of_a_disk(
+    s3: Proxy, X: np.ndarray, tmp_path: Path, layout: dict[str, Any], request: Any
+) -> None:
+    name = f"s3://data/bits-{request.node.callspec.id.replace(' ', '-')}/points.zarr"
+    put_zarr(name, X, **layout)
+    write_zarr(tmp_path / "points.zarr", X, ROWS, **{**CHECKED, **layout})
+    assert digest(fitted(name)) == digest(fitted(tmp_path / "points.zarr"))
+
+
+def test_workers_open_the_url_by_themselves(
+    s3: Proxy, url: str, client: Client, tmp_path: Path, X: np.ndarray
+) -> None:
+    write_zarr(tmp_path / "points.zarr", X, ROWS, **CHECKED)
+    here = environment(s3.url)
+    before = client.run(lambda: dict(os.environ))
+    client.run(set_environment, here)
+    try:
+        with client.as_current(), dask.config.set(scheduler=client):
+            assert digest(fitted(url)) == digest(fitted(tmp_path / "points.zarr"))
+    finally:
+        for worker, old in before.items():
+            client.run(set_environment, {k: old.get(k) for k in here}, workers=[worker])
+
+
+def set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+def test_weights_and_members_of_a_group_come_from_a_bucket(
+    s3: Proxy, X: np.ndarray, tmp_path: Path
+) -> None:
+    w = np.random.default_rng(1).uniform(0.5, 2, N)
+    put_zarr("s3://data/group.zarr/deep/points", X)
+    put_zarr("s3://data/group.zarr/deep/weights", w)
+    write_zarr(tmp_path / "p", X, ROWS, **CHECKED)
+    write_zarr(tmp_path / "w", w, ROWS, **CHECKED)
+    there = GaussianMixture(K, random_state=0).fit(
+        "s3://data/group.zarr/deep/points", sample_weight="s3://data/group.zarr/deep/weights"
+    )
+    here = GaussianMixture(K, random_state=0).fit(tmp_path / "p", sample_weight=tmp_path / "w")
+    assert digest(there) == digest(here)
+    zarr.create_group(open_store("s3://data/listed.zarr", read_only=False))
+    put_zarr("s3://data/listed.zarr/rows", X)
+    with pytest.raises(DataError, match=r"arrays are: s3://data/listed\.zarr/rows"):
+        open_zarr("s3://data/listed.zarr")
+
+
+def test_another_fsspec_url_gives_the_same_bits(X: np.ndarray, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra `fsspec` is not installed")
+    write_zarr(tmp_path / "points.zarr", X, ROWS, **CHECKED)
+    with dask.config.set(scheduler="threads"):
+        there = fitted(f"simplecache::file://{tmp_path}/points.zarr")
+        assert digest(there) == digest(fitted(tmp_path / "points.zarr"))
+
+
+# -- credentials ----------------------------------------------------------------------
+
+
+def test_no_credential_travels_or_is_shown(
+    s3: Proxy, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = stored_source(url)
+    model = fitted(url)
+    model.save(tmp_path / "model.npz")
+    said = [
+        pickle.dumps(source),
+        pickle.dumps(open_store(url)),
+        repr((source, source.array, source.array.store, vars(source.array.store))).encode(),
+        repr((model, model.provenance_, model.history_)).encode(),
+        (tmp_path / "model.npz").read_bytes(),
+        caplog.text.encode(),
+    ]
+    assert not [i for i, text in enumerate(said) if SECRET.encode() in text or KEY.encode() in text]
+    assert model.provenance_["source"] == url
+
+
+def test_a_store_is_opened_once_and_again_after_the_environment_changed(
+    s3: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = open_store(url)
+    assert open_store(url) is here
+    assert pickle.loads(pickle.dumps(here)) is here
+    source = stored_source(url)
+    assert pickle.loads(pickle.dumps(source)).array.store is source.array.store
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    assert open_store(url) is not here
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "s3://me:hunter2@data/points.zarr",
+        "https://host/points.zarr?token=hunter2",
+        "simplecache::s3://me:hunter2@data/points.zarr",
+        "abfs://me:hunter2@account.dfs.core.windows.net/points.zarr",
+    ],
+)
+def test_a_url_with_a_credential_is_refused_without_showing_it(given: str) -> None:
+    for act in (
+        open_zarr,
+        as_source,
+        lambda u: read_bytes(u, 9),
+        lambda u: write_bytes(u, b"", True),
+    ):
+        with pytest.raises(UsageError, match="environment") as e:
+            act(given)
+        assert "hunter2" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("abfs://box@account.dfs.core.windows.net/x", "abfs://box@account.dfs.core.windows.net/x"),
+        ("zip://x.zarr::s3://me:secret@data/a.zip", "zip://x.zarr::s3://data/a.zip"),
+        ("plain/path", "plain/path"),
+    ],
+)
+def test_a_url_is_described_without_what_is_secret(given: str, shown: str) -> None:
+    assert describe_url(given) == shown
+
+
+# -- what is wrong, in words ----------------------------------------------------------
+
+
+def run_plan(url: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["plan", url, "-k", "2", "--no-probe", "--workers", "1"])
+    return result.exit_code, result.output
+
+
+def deny(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, status: int, code: str) -> None:
+    """Let the server answer every request with an error that repeats the key, as S3 does."""
+    answer = (
+        f"<Error><Code>{code}</Code><AWSAccessKeyId>{KEY}</AWSAccessKeyId>"
+        f"<StringToSign>{SECRET}</StringToSign></Error>"
+    ).encode()
+    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(answer)))]
+    monkeypatch.setattr(proxy, "forward", lambda request, body: (status, headers, answer))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (403, "SignatureDoesNotMatch", "refuses the credentials.*AWS_SECRET_ACCESS_KEY"),
+        (403, "InvalidAccessKeyId", "refuses the credentials.*AWS_SECRET_ACCESS_KEY"),
+        (403, "AccessDenied", "refuses the credentials"),
+        (301, "PermanentRedirect", "AWS_REGION"),
+        (400, "AuthorizationHeaderMalformed", "AWS_REGION"),
+    ],
+)
+def test_a_refusal_says_what_to_set_and_never_the_key(
+    s3: Proxy, monkeypatch: pytest.MonkeyPatch, status: int, code: str, words: str
+) -> None:
+    deny(s3, monkeypatch, status, code)
+    with pytest.raises(StoreAccessError, match=words) as e:
+        open_zarr("s3://data/points.zarr")
+    assert KEY not in str(e.value)
+    assert SECRET not in str(e.value)
+    assert e.value.__cause__ is None
+    assert e.value.__suppress_context__
+    assert run_plan("s3://data/points.zarr")[0] == 2
+
+
+def test_a_missing_bucket_is_wrong_usage_and_missing_data_are_bad_data(s3: Proxy) -> None:
+    code, said = run_plan("s3://nobody/points.zarr")
+    assert (code, "there is no bucket nobody" in said) == (2, True), said
+    code, said = run_plan("s3://data/nothing.zarr")
+    assert (code, "s3://data/nothing.zarr: not a Zarr array" in said) == (65, True), said
+
+
+def test_missing_credentials_are_wrong_usage(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    # Where keys would be asked for on a machine of the cloud: nobody is there.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://169.254.169.254.invalid")
+    with pytest.raises(StoreAccessError, match="found no credentials: set AWS_ACCESS_KEY_ID"):
+        open_zarr("s3://data/points.zarr")
+
+
+def test_a_store_that_is_away_fails_as_a_disk_does(
+    s3: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with dask.config.set({"dask_em.store-timeout": 0.5}):
+        code, said = run_plan("s3://data/points.zarr")
+        assert code == 74, said
+        assert "cannot be reached" in said
+        assert "onnection refused" in said
+        with pytest.raises(StoreError) as e:
+            open_zarr("s3://data/points.zarr")
+    assert str(pickle.loads(pickle.dumps(e.value))) == str(e.value)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores._object_store.cache_clear()
+    stores._opened.cache_clear()
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(StoreAccessError, match=r"pip install 'dask-em\[s3\]'"):
+        open_zarr("s3://data/points.zarr")
+    with pytest.raises(StoreAccessError, match=r"pip install 'dask-em\[s3\]'"):
+        write_bytes("s3://data/model.npz", b"", True)
+    with pytest.raises(StoreAccessError, match="Protocol not known"):
+        open_zarr("nothing-of-the-kind://data/points.zarr")
+
+
+# -- a network that fails -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["500", "cut", "stall"])
+def test_requests_that_fail_are_made_again(
+    s3: Proxy, url: str, X: np.ndarray, tmp_path: Path, kind: str
+) -> None:
+    write_zarr(tmp_path / "points.zarr", X, ROWS, **CHECKED)
+    expected = digest(fitted(tmp_path / "points.zarr"))
+    s3.fail(kind, 3 if kind == "500" else 1, part="/c/")
+    assert digest(fitted(url)) == expected
+
+
+@pytest.mark.parametrize("kind", ["500", "cut"])
+def test_a_store_that_keeps_failing_ends_the_fit(s3: Proxy, url: str, kind: str) -> None:
+    s3.fault = lambda method, path: kind if "/c/5/" in path else None
+    with dask.config.set({"dask_em.store-timeout": 0.5}), pytest.raises(StoreError, match="cannot"):
+        fitted(url)
+
+
+# -- missing and damaged chunks -------------------------------------------------------
+
+
+def chunk_of(url: str, number: int) -> str:
+    return f"{url}/c/{number}/0"
+
+
+def remove(url: str) -> None:
+    import obstore
+
+    parent, _, name = url.rpartition("/")
+    obstore.delete(stores.object_store(parent), name)
+
+
+def test_a_missing_object_is_named_before_anything_is_read(s3: Proxy, url: str) -> None:
+    remove(chunk_of(url, 7))
+    s3.requests.clear()
+    with pytest.raises(DataError, match=r"lacks 1 of 8 chunks: chunk 7 .*c/7/0"):
+        fitted(url)
+    assert s3.count(part="/c/") == 0
+    rows, _ = stored_source(url, missing="fill").reader()(7)
+    assert not rows.any()
+
+
+def test_a_missing_object_is_found_by_reading_where_nobody_may_list(
+    s3: Proxy, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forward = s3.forward
+
+    def no_listing(request: Any, body: bytes) -> Any:
+        if "list-type" in request.path:
+            answer = b"<Error><Code>AccessDenied</Code></Error>"
+            return 403, [("Content-Length", str(len(answer)))], answer
+        return forward(request, body)
+
+    monkeypatch.setattr(s3, "forward", no_listing)
+    assert fitted(url).converged_
+    assert "missing chunks are found only when they are read" in caplog.text
+    remove(chunk_of(url, 7))
+    with pytest.raises(DataError, match=r"lacks chunk 7 .*c/7/0"):
+        fitted(url)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_a_damaged_object_is_named(s3: Proxy, url: str, damage: str) -> None:
+    data = bytearray(read_bytes(chunk_of(url, 3), 2**20))
+    data[100] ^= 4
+    keep = {"flipped": len(data), "cut": len(data) // 2, "empty": 0}[damage]
+    write_bytes(chunk_of(url, 3), bytes(data[:keep]), overwrite=True)
+    with pytest.raises(DataError, match="chunk 3 "):
+        fitted(url)
+
+
+# -- reading ahead --------------------------------------------------------------------
+
+
+def test_reads_ahead_follow_from_the_chunk_and_stay_in_memorys_bound(
+    s3: Proxy, X: np.ndarray, tmp_path: Path
+) -> None:
+    local = as_source(write_zarr(tmp_path / "x", X, ROWS, **CHECKED))
+    assert (local.read_ahead, as_source(X).read_ahead) == (1, 1)
+    store = open_store("s3://data/depths", read_only=False)
+    for rows, depth in ((2**15, 4), (2**18, 4), (2**19, 2), (2**20, 1), (2**22, 1)):
+        array = zarr.create_array(
+            store, name=str(rows), shape=(2**23, 4), chunks=(rows, 4), dtype="f8", **CHECKED
+        )
+        source = ZarrSource(array, read_bytes=8 * 2**20)
+        assert source.read_ahead == depth
+        chunk = source.chunk_rows * 32
+        assert source.chunks_held * chunk <= 4 * max(32 * 2**20, chunk)
+
+
+def test_reads_overlap_where_the_store_is_slow(s3: Proxy, url: str) -> None:
+    reading, most = [0], [0]
+    forward = s3.forward
+
+    def counted(request: Any, body: bytes) -> Any:
+        chunk = "/c/" in request.path
+        reading[0] += chunk
+        most[0] = max(most[0], reading[0])
+        try:
+            return forward(request, body)
+        finally:
+            reading[0] -= chunk
+
+    s3.latency = 0.005
+    s3.forward = counted  # type: ignore[method-assign]
+    try:
+        source = stored_source(url)
+        assert source.read_ahead == 4
+        chunks = range(source.n_chunks)
+        seen = []
+
+        class Seen:
+            def update(self, index: int, X: np.ndarray, weight: Any) -> None:
+                seen.append(index)
+
+            def result(self) -> Any:
+                return seen
+
+        assert sources.fold_range(source, Seen(), chunks, None) == list(chunks)
+    finally:
+        del s3.forward
+    assert 2 <= most[0] <= 4
+
+
+# -- single objects -------------------------------------------------------------------
+
+
+def test_an_object_is_written_whole_once_and_read_within_a_limit(s3: Proxy) -> None:
+    url, data = "s3://data/models/m.npz", os.urandom(70_000)
+    with pytest.raises(FileNotFoundError, match=r"^s3://data/models/m.npz: no such object$"):
+        read_bytes(url, 10)
+    write_bytes(url, data, overwrite=False)
+    assert read_bytes(url, len(data)) == data
+    with pytest.raises(DataError, match="holds 70000 bytes, expected at most 69999"):
+        read_bytes(url, len(data) - 1)
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        write_bytes(url, b"other", overwrite=False)
+    assert read_bytes(url, len(data)) == data
+    write_bytes(url, b"other", overwrite=True)
+    assert read_bytes(url, 10) == b"other"
+    for act in (lambda u: read_bytes(u, 9), lambda u: write_bytes(u, b"", False)):
+        with pytest.raises(StoreAccessError, match="there is no bucket nobody"):
+            act("s3://nobody/m.npz")
+
+
+@pytest.mark.parametrize("kind", ["500", "lost"])
+def test_a_write_whose_answer_is_lost_is_not_taken_for_anothers(
+    s3: Proxy, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    forward, lost = s3.forward, []
+
+    def losing(request: Any, body: bytes) -> Any:
+        answer = forward(request, body)
+        if request.command == "PUT" and not lost:
+            lost.append(1)
+            return 503, [("Content-Length", "0")], b""
+        return answer
+
+    if kind == "500":
+        s3.fail("500", 2, method="PUT")
+    else:
+        monkeypatch.setattr(s3, "forward", losing)
+    write_bytes(f"s3://data/once-{kind}.npz", b"mine", overwrite=False)
+    assert read_bytes(f"s3://data/once-{kind}.npz", 10) == b"mine"
+    assert s3.count("PUT") > 1
+
+
+def test_where_a_write_cannot_depend_on_what_is_there_nothing_is_written() -> None:
+    with pytest.raises(UsageError, match="s3://, gs:// and az://"):
+        write_bytes("memory://models/m.npz", b"", overwrite=True)
+
+
+# -- answers --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(X: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "m.npz"
+    GaussianMixture(K, random_state=0).fit(X).save(path)
+    return path
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program's commands without a cluster."""
+    monkeypatch.setattr(job, "connected", lambda where: nullcontext())
+
+
+def predict(model: Any, data: Any, dest: Any, *more: str) -> tuple[int, str]:
+    given = ["predict", str(model), str(data), str(dest), "--log-density", *more]
+    result = CliRunner().invoke(main, given)
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+def objects(url: str) -> dict[str, bytes]:
+    """Every object below a URL."""
+    parent, _, name = url.rpartition("/")
+    folder = remotesinks.Folder(parent)
+    return {
+        key.removeprefix(f"{name}/"): folder.read(key) or b"" for key in folder.names(f"{name}/")
+    }
+
+
+def hidden(url: str) -> str:
+    parent, _, name = url.rpartition("/")
+    return f"{parent}/.{name}.partial"
+
+
+@pytest.fixture
+def points(X: np.ndarray, tmp_path: Path) -> Path:
+    write_zarr(tmp_path / "points.zarr", X, ROWS, **CHECKED)
+    return tmp_path / "points.zarr"
+
+
+@pytest.fixture
+def undisturbed(model: Path, points: Path, tmp_path: Path, alone: None) -> dict[str, bytes]:
+    with dask.config.set(scheduler="threads"):
+        assert predict(model, points, tmp_path / "answers.zarr")[0] == 0
+    root = tmp_path / "answers.zarr"
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def dest(s3: Proxy, request: pytest.FixtureRequest) -> str:
+    return f"s3://data/{request.node.name.translate(str.maketrans('[]', '--'))}/answers.zarr"
+
+
+def test_answers_in_a_bucket_are_the_bytes_of_a_disk(
+    s3: Proxy, url: str, model: Path, dest: str, undisturbed: dict[str, bytes]
+) -> None:
+    s3.fail("500", 3, method="PUT")
+    code, said = predict(model, url, dest)
+    assert code == 0, said
+    assert objects(dest) == undisturbed
+    assert objects(hidden(dest)) == {}
+    code, said = predict(model, url, dest)
+    assert (code, "exists" in said) == (73, True), said
+    write_bytes(f"{dest}/labels/c/99", b"of an older array", overwrite=True)
+    code, said = predict(model, url, dest, "--overwrite")
+    assert (code, objects(dest)) == (0, undisturbed), said
+
+
+def stopped(s3: Proxy, model: Path, points: Any, dest: str, part: str, method: str = "PUT") -> str:
+    """Fail every request that has `part` in its path until the command ends; what it said."""
+    s3.fault = lambda m, path: "500" if m == method and part in path else None
+    with dask.config.set({"dask_em.store-timeout": 0.3, "scheduler": "synchronous"}):
+        code, said = predict(model, points, dest)
+    s3.fault = lambda m, path: None
+    assert code == 74, said
+    return said
+
+
+def test_interrupted_answers_go_on_and_end_with_the_same_bytes(
+    s3: Proxy, model: Path, points: Path, dest: str, undisturbed: dict[str, bytes]
+) -> None:
+    said = stopped(s3, model, points, dest, "log_density/c/5")
+    whole = int(re.search(r"(\d) of 8 regions are whole and kept in", said)[1])  # type: ignore[index]
+    assert 0 < whole < 8
+    assert objects(dest) == {}
+    s3.requests.clear()
+    code, said = predict(model, points, dest, "--json")
+    assert (code, objects(dest)) == (0, undisturbed), said
+    assert f'"n_rows_kept": {whole * ROWS}' in said
+    assert s3.count("PUT", "partial/answers-") == 2 * (8 - whole)
+    assert objects(hidden(dest)) == {}
+
+
+def test_answers_of_another_kind_are_not_mixed_with_unfinished_ones(
+    s3: Proxy, X: np.ndarray, model: Path, points: Path, dest: str, tmp_path: Path,
+    undisturbed: dict[str, bytes],
+) -> None:  # fmt: skip
+    stopped(s3, model, points, dest, "log_density/c/5")
+    GaussianMixture(K, random_state=1).fit(X[:2000]).save(tmp_path / "other.npz")
+    code, said = predict(tmp_path / "other.npz", points, dest)
+    assert (code, "model sha256" in said) == (73, True), said
+    code, said = predict(model, points, dest, "--no-resume")
+    assert (code, objects(dest)) == (0, undisturbed), said
+
+
+@pytest.mark.parametrize("part", ["answers.zarr/labels/c/6", "answers.zarr/labels/zarr.json",
+                                  "/answers.zarr/zarr.json"])  # fmt: skip
+def test_a_copy_that_was_interrupted_is_not_an_array_and_is_made_again(
+    s3: Proxy, model: Path, points: Path, dest: str, undisturbed: dict[str, bytes], part: str
+) -> None:
+    # Objects of the unfinished work have `partial` in their path.
+    s3.fault = lambda m, path: (
+        "500" if m == "PUT" and part in path and "partial" not in path else None
+    )
+    with dask.config.set({"dask_em.store-timeout": 0.3}):
+        code, said = predict(model, points, dest)
+    s3.fault = lambda m, path: None
+    assert (code, "8 of 8 regions are whole" in said) == (74, True), said
+    with pytest.raises(DataError, match="not a Zarr array"):
+        open_zarr(dest)
+    code, said = predict(model, points, dest, "--json")
+    assert (code, objects(dest)) == (0, undisturbed), said
+    assert f'"n_rows_kept": {N}' in said
+
+
+def test_of_two_jobs_one_writes_and_a_job_that_is_gone_is_replaced(
+    s3: Proxy, model: Path, points: Path, dest: str, undisturbed: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    lock = f"{hidden(dest)}/lock"
+    owner = {"host": "elsewhere", "pid": 4711, "job": "x", "beats": 1}
+    write_bytes(lock, json.dumps(owner).encode(), overwrite=False)
+    code, said = predict(model, points, dest)
+    assert (code, "another job (elsewhere, process 4711) is writing" in said) == (73, True), said
+    assert read_bytes(lock, 1000) == json.dumps(owner).encode()
+    monkeypatch.setattr(remotesinks, "LEASE_SECONDS", -1.0)
+    monkeypatch.setattr(remotesinks.Lease, "check", lambda self: None)
+    code, said = predict(model, points, dest)
+    assert (code, objects(dest)) == (0, undisturbed), said
+
+
+def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(
+    s3: Proxy, model: Path, points: Path, dest: str, undisturbed: dict[str, bytes]
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    owner = {"host": socket.gethostname(), "pid": gone.pid, "job": "x", "beats": 1}
+    write_bytes(f"{hidden(dest)}/lock", json.dumps(owner).encode(), overwrite=False)
+    code, said = predict(model, points, dest)
+    assert (code, objects(dest)) == (0, undisturbed), said
+
+
+def test_a_lock_is_kept_up_and_its_loss_is_noticed(
+    s3: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remotesinks, "BEAT_SECONDS", 0.02)
+    folder = remotesinks.Folder("s3://data/locks")
+    with remotesinks.Lease(folder, "lock", "s3://data/x") as lease:
+        wait_until(lambda: json.loads(folder.read("lock") or b"{}").get("beats", 0) >= 3)
+        lease.check()
+        with pytest.raises(OutputExistsError, match="is writing"):
+            remotesinks.Lease(folder, "lock", "s3://data/x").__enter__()
+        folder.put("lock", json.dumps({"host": "h", "pid": 1, "beats": 0}).encode())
+        wait_until(lambda: lease._lost)
+        with pytest.raises(OutputExistsError, match="lost its lock"):
+            lease.check()
+    assert json.loads(folder.read("lock") or b"")["host"] == "h"
+    folder.remove(["lock"])
