@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["GaussianMixture", "__version__", "load", "select"]
+__all__ = ["Checkpointing", "GaussianMixture", "__version__", "load", "select"]
 
 if TYPE_CHECKING:
     from .estimators import GaussianMixture, load
+    from .resume import Checkpointing
     from .sweep import select
 
-_HOMES = {"GaussianMixture": "estimators", "load": "estimators", "select": "sweep"}
+_HOMES = {
+    "Checkpointing": "resume",
+    "GaussianMixture": "estimators",
+    "load": "estimators",
+    "select": "sweep",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from .em import EMState
+from .run import current_run
+from .sinks import write_durably
 
 logger = logging.getLogger("dask_em")
 
@@ -28,6 +32,9 @@ class PassRecord:
         Decoded bytes read, 0 where the source does not know.
     log_likelihood : float or None
         Mean log-likelihood per row at the parameters of this pass, in nats.
+    retries, lost_workers : int
+        How often the pass was made again because the cluster failed, and workers that were
+        lost meanwhile, where the cluster tells of them.
     """
 
     phase: str
@@ -36,6 +43,8 @@ class PassRecord:
     rows: int
     bytes: int
     log_likelihood: float | None = None
+    retries: int = 0
+    lost_workers: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The record for `history_` and JSON."""
@@ -76,14 +85,19 @@ class Pass:
         self.advance = self._advance if self.observers else None
         self.log_likelihood: float | None = None
         self.record: PassRecord | None = None
+        self._run = current_run()
 
     def __enter__(self) -> Pass:
         self._start = time.perf_counter()
+        self._before = (self._run.retries, self._run.lost_workers)
         for observer in self.observers:
             observer.begin_pass(self.phase, self.number, self.n_rows)
         return self
 
     def _advance(self, n_rows: int) -> None:
+        if self.phase == "start":
+            # No backend waits there, which would look.
+            self._run.check()
         for observer in self.observers:
             observer.advance(n_rows)
 
@@ -95,6 +109,8 @@ class Pass:
             self.n_rows or 0,
             self.nbytes,
             self.log_likelihood,
+            self._run.retries - self._before[0],
+            self._run.lost_workers - self._before[1],
         )
         for observer in self.observers:
             if kind is None:
@@ -123,6 +139,7 @@ class LogLines:
             record.seconds,
             rate,
             value,
+            extra={"numbers": record.as_dict()},
         )
 
     def fail_pass(self) -> None:
@@ -130,6 +147,83 @@ class LogLines:
 
     def __call__(self, state: EMState) -> None:
         pass
+
+
+class Totals:
+    """What all passes of a job took together, for the last line and for a metrics file.
+
+    Parameters
+    ----------
+    path : path, optional
+        A file for Prometheus' text collector, replaced as a whole after every pass.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self.passes = self.rows = self.bytes = self.retries = self.lost_workers = 0
+        self.seconds = 0.0
+        self.log_likelihood: float | None = None
+
+    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
+        pass
+
+    def advance(self, n_rows: int) -> None:
+        pass
+
+    def end_pass(self, record: PassRecord) -> None:
+        # The start is made of the sample, without reading.
+        if record.phase == "start":
+            return
+        self.passes += 1
+        for name in ("rows", "bytes", "seconds", "retries", "lost_workers"):
+            setattr(self, name, getattr(self, name) + getattr(record, name))
+        self.log_likelihood = record.log_likelihood
+        if self.path is not None:
+            write_durably(self.path, self.prometheus())
+
+    def fail_pass(self) -> None:
+        pass
+
+    def __call__(self, state: EMState) -> None:
+        pass
+
+    def prometheus(self) -> str:
+        """The totals in Prometheus' text format."""
+        counters = ("passes", "rows", "bytes", "seconds", "retries", "lost_workers")
+        lines = []
+        for name in counters:
+            lines += [f"# TYPE dask_em_{name}_total counter"]
+            lines += [f"dask_em_{name}_total {getattr(self, name)}"]
+        if self.log_likelihood is not None:
+            lines += ["# TYPE dask_em_log_likelihood gauge"]
+            lines += [f"dask_em_log_likelihood {self.log_likelihood!r}"]
+        lines += ["# TYPE dask_em_last_pass_timestamp_seconds gauge"]
+        lines += [f"dask_em_last_pass_timestamp_seconds {time.time():.3f}"]
+        return "\n".join(lines) + "\n"
+
+    def log(self, passes_before: int) -> None:
+        """Say in one line what the job took, and where it was resumed."""
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        resumed = f", resumed after {passes_before} passes" if passes_before else ""
+        numbers = {
+            "summary": True,
+            "passes": self.passes,
+            "rows_per_second": rate,
+            "bytes": self.bytes,
+            "retries": self.retries,
+            "lost_workers": self.lost_workers,
+            "resumed_after_passes": passes_before,
+        }
+        logger.info(
+            "done: %d passes, %.3g rows/s, %.3g GB read, %d passes made again, %d workers lost%s",
+            self.passes,
+            rate,
+            self.bytes / 1e9,
+            self.retries,
+            self.lost_workers,
+            resumed,
+            extra={"numbers": numbers},
+        )
 
 
 class ProgressBar:
@@ -179,6 +273,7 @@ class ProgressBar:
 
 
 def reporter(file: TextIO | None = None) -> ProgressBar | LogLines:
-    """A progress bar on a terminal, log lines otherwise."""
+    """A progress bar on a terminal, log lines otherwise, and where they are for machines."""
     file = file or sys.stderr
-    return ProgressBar(file) if file.isatty() else LogLines()
+    machines = any(getattr(handler.formatter, "structured", False) for handler in logger.handlers)
+    return ProgressBar(file) if file.isatty() and not machines else LogLines()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from .em import EMState, Status
 from .errors import ModelFileError, OutputExistsError
@@ -31,9 +34,13 @@ HEADER = "header"
 def _checksum(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name])
         digest.update(f"{name}:{array.dtype.str}:{array.shape}:".encode())
-        digest.update(array.tobytes())
+        # Without a copy, which arrays of many megabytes would notice; NumPy has no buffer
+        # of strings and of nothing.
+        array = np.ascontiguousarray(array)
+        plain = array.size and array.dtype.kind in "fiub"
+        digest.update(array.data.cast("B") if plain else array.tobytes())
     return digest.hexdigest()
 
 
@@ -42,6 +49,7 @@ def write_arrays(
     header: Mapping[str, Any],
     arrays: Mapping[str, Array],
     overwrite: bool = True,
+    kind: str = KIND,
 ) -> None:
     """Write a header and arrays to one file: all of it, or the old file stays.
 
@@ -56,11 +64,13 @@ def write_arrays(
     arrays : mapping of str to array
     overwrite : bool
         False raises `OutputExistsError` where there is a file.
+    kind : str
+        What the file is, for whoever reads it.
     """
     path = Path(path)
     if not overwrite and path.exists():
         raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
-    full = {**header, "format_version": FORMAT_VERSION, "kind": KIND}
+    full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
     text = json.dumps({**full, "sha256": _checksum(full, arrays)}, sort_keys=True)
     contents: dict[str, Any] = {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -83,8 +93,22 @@ def _umask() -> int:
     return mask
 
 
-def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what a writer of the file at `path` left when it was killed.
+
+    Whoever calls this must know that nobody is writing there.
+    """
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def read_arrays(
+    path: str | os.PathLike[str], kind: str = KIND
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """The header and the arrays of a file, after its checksum was verified.
+
+    Never takes more memory than the file has bytes.
 
     Raises
     ------
@@ -92,20 +116,20 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
         No such file, not one of ours, of a newer format, or damaged.
     """
     path = Path(path)
+    noun = kind.removeprefix("dask_em ")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            contents = {name: file[name] for name in file.files}
+        contents = _members(path)
         header = json.loads(contents.pop(HEADER).tobytes().decode())
-        kind, version = header["kind"], header["format_version"]
+        found, version = header["kind"], header["format_version"]
         claimed = header.pop("sha256")
     except (FileNotFoundError, IsADirectoryError):
-        raise ModelFileError(f"{path}: no such model file") from None
+        raise ModelFileError(f"{path}: no such {noun} file") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as e:
-        raise ModelFileError(f"{path}: not a whole dask_em model file ({e})") from e
+        raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, MemoryError) as e:
-        raise ModelFileError(f"{path}: not a whole dask_em model file ({e})") from e
-    if kind != KIND:
-        raise ModelFileError(f"{path}: a file of kind {kind!r}, expected {KIND!r}")
+        raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
+    if found != kind:
+        raise ModelFileError(f"{path}: a file of kind {found!r}, expected {kind!r}")
     if version != FORMAT_VERSION:
         raise ModelFileError(
             f"{path}: format version {version}, and this dask_em reads version "
@@ -114,6 +138,28 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     if _checksum(header, contents) != claimed:
         raise ModelFileError(f"{path}: its checksum does not match its contents: it is damaged")
     return header, contents
+
+
+def _members(path: Path) -> dict[str, Array]:
+    """The arrays of an archive that is no larger than it says."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        # What was packed could unpack to any size; `write_arrays` packs nothing.
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise ValueError("it is compressed")
+        if sum(m.file_size for m in members) > path.stat().st_size:
+            raise ValueError("its parts claim to be larger than the file")
+        return {m.filename.removesuffix(".npy"): _member(archive, m) for m in members}
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    with archive.open(member) as file:
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, _, dtype = read[npy.read_magic(file)](file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} is of another size than it claims")
+    with archive.open(member) as file:
+        return np.asarray(npy.read_array(file, allow_pickle=False))
 
 
 def state_header(state: EMState) -> dict[str, Any]:
@@ -147,6 +193,14 @@ def state_arrays(state: EMState) -> dict[str, Array]:
         arrays[f"{role}.means"] = mixture.components.means
         arrays[f"{role}.factor"] = mixture.components.covariance.factor
     return arrays
+
+
+def same_state(one: EMState, other: EMState) -> bool:
+    """Whether two states are the same to the bit."""
+    if state_header(one) != state_header(other):
+        return False
+    mine, theirs = state_arrays(one), state_arrays(other)
+    return all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
 def read_state(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMState:

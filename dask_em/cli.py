@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import re
+import shlex
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -14,12 +18,20 @@ import click
 
 from . import __version__
 from .errors import DaskEMError
+from .signals import stopped_by_signals
 
 DISK_FAILED, FAULT, STOPPED = 74, 70, 75
+COMMAND = "dask_em.command"
 
 
 class Program(click.Group):
     """A command group that turns errors into one line and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the command, for whoever is to run it again."""
+        again = [arg for arg in args if arg != "--no-resume"]
+        ctx.meta[COMMAND] = shlex.join([*ctx.command_path.split(), *again])
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the exit codes in the help of the program."""
@@ -54,6 +66,9 @@ def _with_notes(message: str, e: BaseException) -> str:
 
 def _fail(ctx: click.Context, message: str, code: int) -> None:
     click.echo(f"Error: {message}", err=True)
+    if code == STOPPED:
+        # The last line is what goes on with the work.
+        click.echo(ctx.meta[COMMAND], err=True)
     ctx.exit(code)
 
 
@@ -67,14 +82,53 @@ def main() -> None:
     Exit codes: 0 done; 2 wrong usage; 65 the data are bad; 70 a fault of ours;
     73 the output is taken; 74 the disk failed; 75 stopped before the end.
     """
+    _log(logging.Formatter("%(asctime)s %(message)s"))
+    warnings.showwarning = _show_warning
+
+
+def _log(formatter: logging.Formatter) -> None:
+    """Send what the library says to standard error."""
     logger = logging.getLogger("dask_em")
     if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(logging.StreamHandler())
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    warnings.showwarning = _show_warning
+    logger.handlers[0].setFormatter(formatter)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, message, and the numbers of a pass or a summary."""
+
+    structured = True
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{when}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "numbers", {}),
+        }
+        return json.dumps(line)
+
+
+def _log_json(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        _log(JsonLines())
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Seconds of 90, 90s, 30m, 2h, 1d, or 1h30m."""
+    if value is None:
+        return None
+    text = value.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise click.BadParameter(f"{value!r}: expected seconds, or 90s, 30m, 2h, 1d, 1h30m")
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return sum(float(n) * units[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -101,10 +155,23 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tls-ca-file", metavar="FILE", help="CA of a scheduler that speaks TLS."),
         click.option("--tls-cert", metavar="FILE", help="This client's certificate."),
         click.option("--tls-key", metavar="FILE", help="This client's key."),
+        click.option(
+            "--require-tls", is_flag=True, help="Refuse a scheduler that does not speak TLS."
+        ),
+        click.option(
+            "--log-json", is_flag=True, expose_value=False, callback=_log_json,
+            help="Log one JSON object a line.",
+        ),
     ]  # fmt: skip
+
+    @functools.wraps(command)
+    def stoppable(*args: Any, **kwargs: Any) -> Any:
+        with stopped_by_signals(click.get_current_context().meta[COMMAND]):
+            return command(*args, **kwargs)
+
     for option in reversed(options):
-        command = option(command)
-    return command
+        stoppable = option(stoppable)
+    return stoppable
 
 
 def _where(options: dict[str, Any]) -> Any:
@@ -258,9 +325,9 @@ def plan(
 @click.option("--max-passes", type=click.IntRange(2), help="Full passes, the survey's counted.")
 @click.option(
     "--max-time",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="No pass begins after so many seconds.",
+    callback=_seconds,
+    metavar="TIME",
+    help="No pass begins after so long: seconds, or 30m, 2h, 1h30m.",
 )
 @click.option("--sample-size", type=click.IntRange(1), help="Rows the start is made from.")
 @click.option(
@@ -292,6 +359,31 @@ def plan(
     show_default=True,
     help="Share of the rows that no fit sees, to score the models on.",
 )
+@click.option(
+    "--checkpoint",
+    metavar="FOLDER",
+    help="Where an unfinished fit is kept [default: .MODEL.checkpoint beside MODEL].",
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with the unfinished fit, or throw it away.",
+)
+@click.option("--force", is_flag=True, help="Go on even if DATA seem to be others than before.")
+@click.option(
+    "--checkpoint-interval",
+    type=click.FloatRange(0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often the finished parts of a pass are kept; what a pass made is always kept.",
+)
+@click.option(
+    "--metrics-file",
+    metavar="FILE",
+    help="Prometheus metrics, replaced after every pass.",
+)
 @click.option("--exhaustive", is_flag=True, help="Fit every model to its end.")
 @click.option("--keep-all", is_flag=True, help="Save the others too, as MODEL-k8-full.npz.")
 @overwrite_option
@@ -307,11 +399,18 @@ def fit(
     holdout: float,
     exhaustive: bool,
     keep_all: bool,
+    checkpoint: str | None,
+    resume: bool,
+    force: bool,
+    checkpoint_interval: float,
+    metrics_file: str | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Fit a mixture of K Gaussians to the Zarr array DATA.
+
+    Killed or stopped, the same command run again goes on where it was, to the same bits.
 
     Several K or covariances are fitted by the same passes over DATA; the best by
     --criterion goes to MODEL, and a table says how the others did.
@@ -325,13 +424,20 @@ def fit(
         del options["n_init"]
     wanted = job.Sweep(ks, covariance, criterion, holdout, exhaustive, keep_all)
     if not wanted.single:
-        found, files = job.sweep(data, output, where, wanted, options, weights, overwrite)
+        if checkpoint or force:
+            raise click.UsageError("--checkpoint and --force are for one K and one covariance")
+        found, files = job.sweep(
+            data, output, where, wanted, options, weights, overwrite, metrics_file
+        )
         _show_sweep(found, files, as_json)
         return
     if criterion == "holdout":
         raise click.UsageError("--criterion holdout needs rows to score: pass --holdout 0.1, say")
     chosen = {"n_components": ks[0], "covariance_type": covariance[0]}
-    model = job.fit(data, output, where, {**options, **chosen}, weights, overwrite)
+    keep = job.checkpointing(output, checkpoint, resume, force, checkpoint_interval)
+    model = job.fit(
+        data, output, where, {**options, **chosen}, weights, overwrite, keep, metrics_file
+    )
     _show(_summary(output, model), as_json, _summary_lines(output, model))
 
 

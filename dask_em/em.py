@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from .mixture import Mixture, MixtureStatistics
+
+# What an ascent is given anew wherever it goes on.
+GIVEN = ("convergence", "sample")
 
 
 class Status(Enum):
@@ -117,6 +120,11 @@ class EMState:
     accepted: bool = True
 
     @property
+    def ended(self) -> bool:
+        """Whether the climb is over."""
+        return self.status is not Status.RUNNING
+
+    @property
     def log_likelihood(self) -> float:
         """Mean log-likelihood per row at `mixture`, in nats."""
         return self.statistics.mean_log_likelihood
@@ -173,6 +181,16 @@ class PlainEM:
         ended = end_of(abs(gain), n_iter, collapsed, self.convergence)
         self.previous, self.proposal = state, result
         return replace(state, status=ended) if ended else state
+
+
+def memory_of(ascent: Climb) -> dict[str, Any]:
+    """All that an ascent knows between two passes, but for what it was given."""
+    return {name: value for name, value in vars(ascent).items() if name not in GIVEN}
+
+
+def recall(ascent: Climb, memory: Mapping[str, Any]) -> None:
+    """Put a new ascent where another was that had this memory."""
+    vars(ascent).update(memory)
 
 
 def climb(accumulate: Callable[[Mixture], MixtureStatistics], ascent: Climb) -> Iterator[EMState]:

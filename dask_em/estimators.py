@@ -27,7 +27,7 @@ from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord, reporter
 from .checkpoint import read_arrays, read_state, state_arrays, state_header, write_arrays
-from .em import Climb, Convergence, EMState, Status, climb
+from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
 from .errors import DataError, ModelFileError
 from .families.arrays import resolve_device
 from .families.base import Engine
@@ -56,7 +56,9 @@ from .mixture import (
     Score,
     answer_dtype,
 )
-from .sources import ArraySource, DaskSource, Noting, ZarrSource, as_source
+from .records import digest
+from .resume import ANEW, Checkpoint, Checkpointing, KeptSums, Progress, data_of
+from .sources import ArraySource, DaskSource, Noted, Noting, ZarrSource, as_source
 from .statistics import Array, Foldable, S
 
 AnySource = ArraySource | ZarrSource | DaskSource
@@ -169,7 +171,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     max_time : float, optional
         Seconds after which no pass begins, counted from the call of `fit`.
     callbacks : sequence of callable, optional
-        Each is called with the `EMState` after every pass.
+        Each is called with the `EMState` after every pass, when it is in the checkpoint.
+        What one raises ends the fit.
+    checkpoint : path or Checkpointing, optional
+        A folder in which the fit keeps what it needs, after every pass and every five minutes
+        within one. A fit that was killed goes on there when `fit` is called again with the
+        same options and data, and ends with the same bits. The folder stays until it is
+        removed. `dask_em.Checkpointing` says more than where.
     device : {"cpu", "cuda", "auto"}, default="cpu"
         Where full passes and predictions compute: "cuda" moves each block of a chunk to
         the worker's GPU through CuPy (the extra `gpu`), "auto" does so if this process has
@@ -229,6 +237,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Any = None,
         warm_start: bool = False,
         callbacks: Sequence[Callable[[EMState], None]] | None = None,
+        checkpoint: Any = None,
         device: Any = "cpu",
         verbose: int = 0,
     ) -> None:
@@ -251,6 +260,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.warm_start = warm_start
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
         self.device = device
         self.verbose = verbose
 
@@ -271,26 +281,77 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         ------
         DataError
             The data cannot be clustered: shape, dtype, NaN or infinity, too few rows, or a
-            chunk that is missing, damaged, or changes between passes.
+            chunk that is missing, damaged, or changes between passes. Or they are others than
+            those of the unfinished fit in `checkpoint`.
+        UsageError
+            The unfinished fit in `checkpoint` is of other options.
+        ModelFileError
+            It is damaged.
         """
         self._check_options()
         convergence = Convergence(self.tol, self.max_iter, self.max_passes, self.max_time)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
-        records: list[PassRecord] = []
+        unfinished = self._unfinished(source)
         with one_blas_thread():
-            source, surveyed = self._survey(source, callbacks, records)
+            source, surveyed, record = self._survey(source, callbacks, unfinished)
             engine = self._engine(source.dtype)
-            # The sample is small and in this process, which may have no GPU.
-            start = self._start(surveyed, replace(engine, device="cpu"), callbacks)
             sample = Sampled.of(surveyed)
-            mixture = replace(start.mixture, engine=engine)
-            climbing = ascent(self.algorithm, mixture, convergence, sample)
-            state, rejected = self._iterate(source, climbing, callbacks, records)
+            progress = unfinished.progress
+            if progress is None:
+                # The sample is small and in this process, which may have no GPU.
+                start = self._start(surveyed, replace(engine, device="cpu"), callbacks)
+                mixture = replace(start.mixture, engine=engine)
+                climbing = ascent(self.algorithm, mixture, convergence, sample)
+                print_ = _fingerprint(surveyed)
+                progress = Progress(memory_of(climbing), None, start.n_passes, print_, [record])
+                unfinished.commit(progress)
+            else:
+                self._check_resumed(progress, surveyed, unfinished)
+                climbing = ascent(self.algorithm, progress.memory["proposal"], convergence, sample)
+                recall(climbing, progress.memory)
+            state = self._iterate(source, climbing, callbacks, progress, unfinished)
         share = getattr(climbing, "rows_read", 0) / max(1, surveyed.n_weighted)
-        start = replace(start, n_passes=start.n_passes + share)
-        self._keep(source, surveyed, start, state, records, rejected)
+        cost = Start(state.result, progress.start_passes + share, state.log_likelihood)
+        self._keep(source, surveyed, cost, state, progress.records, progress.rejected)
         return self
+
+    def _unfinished(self, source: AnySource) -> Checkpoint:
+        """The fit of these options to these data that was left unfinished, or a new one."""
+        engine = self._engine(source.dtype)
+        if self.checkpoint is None:
+            return Checkpoint(None, {}, {}, engine)
+        return Checkpoint(self.checkpoint, self._identity(engine), data_of(source), engine)
+
+    def finished(self, X: Any, sample_weight: Any = None) -> EMState | None:
+        """The end of a fit of the same options and data that is still in `checkpoint`, or None."""
+        self._check_options()
+        progress = self._unfinished(self._source(X, sample_weight, reset=True)).progress
+        state = None if progress is None else progress.state
+        return state if state is not None and state.ended else None
+
+    def _identity(self, engine: Engine) -> dict[str, Any]:
+        """All that the bits of a fit depend on beside the data."""
+        options = {n: v for n, v in self.get_params().items() if n not in UNIMPORTANT}
+        for name in INIT_ARRAYS:
+            given = options[name]
+            options[name] = None if given is None else digest(np.asarray(given, dtype=np.float64))
+        if not isinstance(self.random_state, int | np.integer | None):
+            options["random_state"] = "a generator"
+        if self.warm_start and hasattr(self, "state_"):
+            options["warm_start"] = digest([getattr(self, name) for name in PUBLIC_ARRAYS])
+        options["device"] = getattr(self.device, "__name__", self.device)
+        options |= {"engine": engine.name, "float32": engine.single, "dask_em": __version__}
+        return {name: _plain(value) for name, value in options.items()}
+
+    @staticmethod
+    def _check_resumed(progress: Progress, surveyed: Surveyed, unfinished: Checkpoint) -> None:
+        """Raise where the survey was made again, and the data are not what they were."""
+        if progress.fingerprint != _fingerprint(surveyed) and not unfinished.forced:
+            raise DataError(
+                f"{unfinished.path} keeps the unfinished fit of other data: what their survey "
+                f"summed differs; give the same data, pass force=True (--force), or {ANEW}"
+            )
 
     def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
         """Fit, then label every row; equal to `fit(X).predict(X)`."""
@@ -327,29 +388,36 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return [*callbacks, reporter()] if self.verbose > 0 else callbacks
 
     def _survey(
-        self, source: AnySource, callbacks: list[Any], records: list[PassRecord]
-    ) -> tuple[AnySource, Surveyed]:
-        """What the survey found, and the source that later passes read."""
+        self, source: AnySource, callbacks: list[Any], unfinished: Checkpoint
+    ) -> tuple[AnySource, Surveyed, PassRecord]:
+        """The source that later passes read, what the survey found, and the record of it."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._seed = seed
+        seed = self._seed = unfinished.begin(seed)
+        if unfinished.survey is not None:
+            found, record = unfinished.survey
+            source = source.held_to(found.notes)
+            if unfinished.forced and isinstance(source, ZarrSource):
+                source = replace(source, expected=None)
+            self._check_survey(source, found.sums)
+            return source, found.sums, record
         d = source.n_features
         size = self.sample_size or default_sample_size(self._n_parameters(d), d)
         survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
         with Pass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
-            source, surveyed = self._first_pass(source, survey, running)
-            running.n_rows = surveyed.n_rows
+            found = self._first_pass(source, survey, running, unfinished.kept("survey", 1))
+            running.n_rows = found.sums.n_rows
         assert running.record is not None
-        records.append(running.record)
-        self._check_survey(source, surveyed)
-        return source, surveyed
+        source = source.held_to(found.notes)
+        self._check_survey(source, found.sums)
+        unfinished.keep_survey(found, running.record)
+        return source, found.sums, running.record
 
     def _first_pass(
-        self, source: AnySource, work: Foldable[S], running: Pass
-    ) -> tuple[AnySource, S]:
-        """What `work` sums, and the source that holds later passes to what this one read."""
+        self, source: AnySource, work: Foldable[S], running: Pass, kept: KeptSums | None = None
+    ) -> Noted[S]:
+        """What `work` sums, and the notes that hold later passes to what this one read."""
         noting = Noting(work, self.nonfinite == "drop")
-        found = DaskBackend().map_reduce(source, noting, running.advance)
-        return source.held_to(found.notes), found.sums
+        return DaskBackend().map_reduce(source, noting, running.advance, kept)
 
     def _n_parameters(self, d: int) -> int:
         k = self.n_components
@@ -548,29 +616,34 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         source: AnySource,
         climbing: Climb,
         callbacks: list[Any],
-        records: list[PassRecord],
-    ) -> tuple[EMState, list[int]]:
-        """The last state, and the numbers of the passes that were rejected."""
-        backend = DaskBackend()
-        rejected = []
+        progress: Progress,
+        unfinished: Checkpoint,
+    ) -> EMState:
+        """The last state; every state is kept, with all that led to it."""
+        backend, records = DaskBackend(), progress.records
 
         def accumulate(mixture: Mixture) -> MixtureStatistics:
-            number = sum(r.phase == "em" for r in records) + 1
+            number = len(records)
+            kept = unfinished.kept("em", number, mixture)
             with Pass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
-                statistics = backend.map_reduce(source, mixture, running.advance)
+                statistics = backend.map_reduce(source, mixture, running.advance, kept)
                 running.log_likelihood = statistics.mean_log_likelihood
                 running.n_rows = statistics.n_rows
             assert running.record is not None
             records.append(running.record)
             return statistics
 
-        for state in climb(accumulate, climbing):
+        done = progress.state is not None and progress.state.ended
+        for state in () if done else climb(accumulate, climbing):
             if not state.accepted:
-                rejected.append(state.n_iter)
+                progress.rejected.append(state.n_iter)
+            progress.state, progress.memory = state, memory_of(climbing)
+            unfinished.commit(progress)
             for callback in callbacks:
                 callback(state)
-        warn_unless_converged(state, 4)
-        return state, rejected
+        assert progress.state is not None
+        warn_unless_converged(progress.state, 4)
+        return progress.state
 
     def _keep(
         self,
@@ -749,6 +822,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             _check_number("max_passes", self.max_passes, int, 2)
         if self.max_time is not None:
             _check_number("max_time", self.max_time, float, 0)
+        if not isinstance(self.checkpoint, str | os.PathLike | Checkpointing | None):
+            raise ValueError(
+                f"checkpoint={self.checkpoint!r}: expected the path of a folder or a Checkpointing"
+            )
         _check_choice("covariance_type", self.covariance_type, STRUCTURES)
         _check_choice("init_params", self.init_params, LABELLERS)
         _check_choice("nonfinite", self.nonfinite, ("error", "drop"))
@@ -891,6 +968,8 @@ def _predict_block(X: Array, predict: Predict) -> Array:
 
 PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
 INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
+# Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
+UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
 
 
 def _to_file(model: GaussianMixture) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -898,7 +977,7 @@ def _to_file(model: GaussianMixture) -> tuple[dict[str, Any], dict[str, Array]]:
     options: dict[str, Any] = {
         name: value
         for name, value in model.get_params().items()
-        if name not in (*INIT_ARRAYS, "callbacks")
+        if name not in (*INIT_ARRAYS, "callbacks", "checkpoint")
     }
     if not isinstance(options["random_state"], int | None):
         options["random_state"] = None

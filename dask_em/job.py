@@ -8,24 +8,30 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import numpy as np
 
 from . import __version__
 from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
-from .callbacks import Pass, reporter
+from .backends.faults import recovering_settings
+from .callbacks import Pass, Totals, reporter
+from .checkpoint import remove_unfinished, same_state
 from .errors import DataError, UsageError
 from .estimators import GaussianMixture, engine_for, load
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian
 from .frame import Frame
+from .locks import locked
 from .mixture import Answer, Predict, answer_dtype
+from .resume import Checkpointing, remove_checkpoint
+from .run import current_run
 from .sinks import (
     WriteAnswers,
     check_free,
@@ -35,7 +41,8 @@ from .sinks import (
     source_stamp,
 )
 from .sources import ZarrSource, open_zarr, ranges, stored_source
-from .statistics import Array, fan_in
+from .statistics import Array, fan_in, kept_bytes
+from .stores import LARGEST_MODEL, describe_url, is_url, read_bytes
 from .sweep import Selection, check_criterion, select
 
 logger = logging.getLogger("dask_em")
@@ -65,6 +72,8 @@ class Where:
         Of each worker: "2GiB", or "auto" for an even share of the machine.
     tls_ca_file, tls_cert, tls_key : str or None
         Certificates for a scheduler that speaks TLS.
+    require_tls : bool
+        Refuse any other scheduler.
     """
 
     scheduler: str | None = None
@@ -75,6 +84,7 @@ class Where:
     tls_ca_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    require_tls: bool = False
 
     @property
     def remote(self) -> bool:
@@ -105,27 +115,24 @@ class Where:
 def connected(where: Where) -> Iterator[Any]:
     """A Dask client of the cluster, closed at the end; a LocalCluster is stopped too."""
     from distributed import Client, LocalCluster
-    from distributed.security import Security
 
+    if where.require_tls and not (where.scheduler or "tls://").startswith("tls://"):
+        raise UsageError(f"--require-tls: {_address(where)} does not begin with tls://")
     if where.remote:
-        security = None
-        if where.tls_ca_file:
-            security = Security(
-                tls_ca_file=where.tls_ca_file,
-                tls_client_cert=where.tls_cert,
-                tls_client_key=where.tls_key,
-                require_encryption=True,
-            )
         try:
-            client = Client(where.scheduler, scheduler_file=where.scheduler_file, security=security)
-        except (OSError, TimeoutError, ValueError) as e:
-            raise UsageError(
-                f"no Dask scheduler answers at {where.scheduler or where.scheduler_file}: {e}"
-            ) from e
+            client = Client(
+                where.scheduler, scheduler_file=where.scheduler_file, security=_security(where)
+            )
+        except (OSError, TimeoutError, ValueError, RuntimeError) as e:
+            raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
         with client:
+            _count_lost_workers(client)
             yield client
         return
+    if where.require_tls:
+        raise UsageError("--require-tls needs --scheduler tls://HOST:PORT or --scheduler-file")
     with (
+        dask.config.set(recovering_settings()),
         LocalCluster(
             n_workers=where.n_workers,
             threads_per_worker=where.threads,
@@ -138,7 +145,41 @@ def connected(where: Where) -> Iterator[Any]:
         ) as cluster,
         Client(cluster) as client,
     ):
+        _count_lost_workers(client)
         yield client
+
+
+def _count_lost_workers(client: Any) -> None:
+    """Tell of every worker that leaves without being asked to."""
+    run = current_run()
+
+    def seen(event: tuple[float, dict[str, Any]]) -> None:
+        message = event[1]
+        if message.get("action") == "remove-worker" and not message.get("expected"):
+            run.lost_workers += 1
+            logger.warning("worker %s was lost", message.get("worker"))
+
+    client.subscribe_topic("all", seen)
+
+
+def _security(where: Where) -> Any:
+    """What the connection must be like; None leaves it to Dask's own configuration."""
+    from distributed.security import Security
+
+    files = {
+        "tls_ca_file": where.tls_ca_file,
+        "tls_client_cert": where.tls_cert,
+        "tls_client_key": where.tls_key,
+    }
+    given = {name: file for name, file in files.items() if file}
+    if not given and not where.require_tls:
+        return None
+    return Security(require_encryption=True, **given)
+
+
+def _address(where: Where) -> str:
+    """The scheduler's address or file, without credentials."""
+    return describe_url(where.scheduler) if where.scheduler else str(where.scheduler_file)
 
 
 @dataclass(frozen=True)
@@ -342,6 +383,8 @@ def count(
     # A worker keeps the parameters as they came and as they are used, and it adds the
     # sums of some tasks while others run.
     shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
+    # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
+    shared += kept_bytes(len(ranges(source)), statistics)
     if len(fleet) > 1:
         # The sums of a fleet are not added in place.
         shared += statistics
@@ -450,18 +493,104 @@ def fit(
     options: dict[str, Any],
     weights: str | None = None,
     overwrite: bool = False,
+    checkpoint: Checkpointing | None = None,
+    metrics: str | None = None,
 ) -> GaussianMixture:
-    """Fit a mixture to the Zarr array at `data` and save it to `output`."""
-    check_free(output, overwrite)
+    """Fit a mixture to the Zarr array at `data` and save it to `output`.
+
+    With a checkpoint, one that was killed goes on; when the model is written it is removed.
+    """
     _check_folder(output)
-    model = GaussianMixture(**options, callbacks=[reporter()])
-    source = _dropping(stored_source(data, weights), options)
-    needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
-    with checked(where, needed):
-        model.fit(data, sample_weight=weights)
-    model.set_params(callbacks=None)
-    model.save(output, overwrite=overwrite)
-    return model
+    with _alone(output, checkpoint):
+        return _fit(data, output, where, options, weights, overwrite, checkpoint, metrics)
+
+
+@contextmanager
+def _alone(output: str, checkpoint: Checkpointing | None) -> Iterator[None]:
+    """Lock the output, and the checkpoint where it is not beside it."""
+    paths = [] if is_url(output) else [Path(output)]
+    if checkpoint is not None and Path(checkpoint.path) != _beside(output):
+        paths.append(Path(checkpoint.path))
+    with ExitStack() as stack:
+        for path in paths:
+            # Where there is no folder for it, whoever writes there says so.
+            if path.absolute().parent.is_dir():
+                stack.enter_context(locked(path))
+        yield
+
+
+def _fit(
+    data: str,
+    output: str,
+    where: Where,
+    options: dict[str, Any],
+    weights: str | None,
+    overwrite: bool,
+    checkpoint: Checkpointing | None,
+    metrics: str | None,
+) -> GaussianMixture:
+    totals = Totals(metrics)
+    model = GaussianMixture(**options, checkpoint=checkpoint, callbacks=[reporter(), totals])
+    written = None if overwrite else _written_before(output, model, data, weights)
+    if written is None:
+        check_free(output, overwrite)
+        source = _dropping(stored_source(data, weights), options)
+        needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
+        with _telling_what_is_kept(checkpoint), checked(where, needed):
+            model.fit(data, sample_weight=weights)
+        model.set_params(callbacks=None, checkpoint=None)
+        model.save(output, overwrite=overwrite)
+        totals.log(len(model.history_) - totals.passes)
+    if checkpoint is not None:
+        if not is_url(output):
+            remove_unfinished(output)
+        remove_checkpoint(checkpoint.path)
+    return written or model
+
+
+def checkpointing(
+    output: str, folder: str | None, resume: bool, force: bool, interval: float
+) -> Checkpointing | None:
+    """Where the fit of `output` is kept while it is unfinished: beside it, unless told."""
+    if folder is not None and is_url(folder):
+        raise UsageError(f"--checkpoint {describe_url(folder)}: expected a folder of this machine")
+    if folder is None and is_url(output):
+        logger.warning("a fit that is killed starts anew: pass --checkpoint FOLDER to keep it")
+        return None
+    return Checkpointing(_beside(output) if folder is None else folder, resume, force, interval)
+
+
+def _beside(output: str) -> Path:
+    path = Path(output)
+    return path.with_name(f".{path.name}.checkpoint")
+
+
+def _written_before(
+    output: str, model: GaussianMixture, data: str, weights: str | None
+) -> GaussianMixture | None:
+    """The model at `output`, if it is that of a job that was killed before it could tidy up."""
+    how = model.checkpoint
+    if how is None or not how.resume or not (Path(how.path).is_dir() and os.path.exists(output)):
+        return None
+    state, written = model.finished(data, weights), load(output)
+    return written if state is not None and same_state(state, written.state_) else None
+
+
+@contextmanager
+def _telling_what_is_kept(checkpoint: Checkpointing | None) -> Iterator[None]:
+    """Add to whatever ends a fit what becomes of the work that is done."""
+    try:
+        yield
+    except BaseException as e:
+        if checkpoint is not None and Path(checkpoint.path).is_dir():
+            after = ""
+            if isinstance(e, DataError):
+                after = ", or add --no-resume to throw it away"
+            e.add_note(
+                f"what was done is kept in {os.fspath(checkpoint.path)}: run the same command "
+                f"again to go on{after}"
+            )
+        raise
 
 
 @contextmanager
@@ -516,6 +645,7 @@ def sweep(
     options: dict[str, Any],
     weights: str | None = None,
     overwrite: bool = False,
+    metrics: str | None = None,
 ) -> tuple[Selection, list[str]]:
     """Fit every model of a sweep to the Zarr array at `data`; save the winner to `output`.
 
@@ -536,7 +666,8 @@ def sweep(
             check_free(wanted.path(output, *model), overwrite)
     _check_folder(output)
     source = _dropping(stored_source(data, weights), options)
-    with checked(where, partial(count, source, fleet, holdout=bool(wanted.holdout))):
+    needed, totals = partial(count, source, fleet, holdout=bool(wanted.holdout)), Totals(metrics)
+    with _alone(output, None), checked(where, needed):
         selection = select(
             data,
             wanted.n_components,
@@ -546,9 +677,10 @@ def sweep(
             exhaustive=wanted.exhaustive,
             keep_all=wanted.keep_all,
             sample_weight=weights,
-            callbacks=[reporter()],
+            callbacks=[reporter(), totals],
             **options,
         )
+    totals.log(0)
     saved = {output: selection.best}
     for model in selection.models:
         saved[wanted.path(output, model.n_components, model.covariance_type)] = model
@@ -566,6 +698,8 @@ def _dropping(source: ZarrSource, options: dict[str, Any]) -> ZarrSource:
 
 
 def _check_folder(output: str) -> None:
+    if is_url(output):
+        return
     folder = Path(output).absolute().parent
     if not folder.is_dir():
         raise UsageError(f"{output}: there is no folder {folder}; make it first")
@@ -626,7 +760,7 @@ def predict(
     predictor = model.predictor(answers)
     identity = _identity(model_path, source, predictor)
     stamps = _stamps(source)
-    path = Path(destination).absolute()
+    path = destination if is_url(destination) else Path(destination).absolute()
     n_rows = 0
     with resumable(path, identity, stamps, create, overwrite, resume) as unfinished:
         whole = unfinished.whole()
@@ -658,7 +792,7 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
     """Everything that the bytes of the answers depend on, but for the data's contents."""
     return {
         "dask_em": __version__,
-        "model_sha256": hashlib.sha256(Path(model_path).read_bytes()).hexdigest(),
+        "model_sha256": _sha256(model_path),
         "data": source.description,
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
@@ -666,6 +800,11 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,
     }
+
+
+def _sha256(path: str) -> str:
+    data = read_bytes(path, LARGEST_MODEL) if is_url(path) else Path(path).read_bytes()
+    return hashlib.sha256(data).hexdigest()
 
 
 def _stamps(source: ZarrSource) -> dict[range, str]:
@@ -734,7 +873,7 @@ def report(
     rows = densities = None
     origin = {
         "model file": str(Path(model_path).absolute()),
-        "model sha256": hashlib.sha256(Path(model_path).read_bytes()).hexdigest(),
+        "model sha256": _sha256(model_path),
     }
     if source is not None:
         check_columns(model, source)

@@ -74,6 +74,81 @@ def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
     return levels
 
 
+Node = tuple[int, int]
+"""A node of the reduction: levels above the leaves, and its number from the left."""
+
+# Sums that are kept of an unfinished pass take at most these bytes, or are so few.
+KEPT_BYTES, KEPT_FEW = 64 * 2**20, 4
+
+
+def kept_depth(n: int, fan_in: int, nbytes: int) -> int:
+    """The level of the reduction of `n` sums of `nbytes` whose nodes are kept one by one.
+
+    The leaves, or the lowest level above them whose sums fit into `KEPT_BYTES`.
+    """
+    counts = [n, *(len(level) for level in tree_levels(n, fan_in))]
+    few = (d for d, c in enumerate(counts) if c <= KEPT_FEW or c * nbytes <= KEPT_BYTES)
+    return next(few)
+
+
+def kept_bytes(n: int, nbytes: int) -> int:
+    """Bytes of what is kept of the reduction of `n` sums of `nbytes` before it is fetched."""
+    counts = [n, *(len(level) for level in tree_levels(n, fan_in(nbytes)))]
+    kept = counts[kept_depth(n, fan_in(nbytes), nbytes)]
+    return kept * nbytes if kept > 1 else 0
+
+
+class PartialTree(Generic[S]):
+    """Sums of some whole nodes of the reduction of `n` sums, each node as high as it can be.
+
+    Neighbours that make a node whole are added at once, in the order in which every
+    backend adds them, so what is put together has the bits of the reduction itself.
+
+    Attributes
+    ----------
+    sums : dict of Node to sums
+        No node in it lies below another.
+    root : Node
+    """
+
+    def __init__(self, n: int, fan_in: int) -> None:
+        self._levels, self._fan_in = tree_levels(n, fan_in), fan_in
+        self.root: Node = (len(self._levels), 0)
+        self.sums: dict[Node, S] = {}
+
+    def put(self, node: Node, sums: S) -> None:
+        """Take the sums of a whole node."""
+        if any(self._within(node, known) for known in self.sums):
+            return
+        self.sums = {n: s for n, s in self.sums.items() if not self._within(n, node)}
+        self.sums[node] = sums
+        depth, j = node
+        if node == self.root:
+            return
+        parent = (depth + 1, j // self._fan_in)
+        children = self._children(parent)
+        if all(child in self.sums for child in children):
+            self.put(parent, add_all([self.sums[child] for child in children]))
+
+    def missing(self, node: Node | None = None) -> list[Node]:
+        """The highest nodes, from left to right, of which nothing is known."""
+        node = self.root if node is None else node
+        if node in self.sums:
+            return []
+        if not any(self._within(known, node) for known in self.sums):
+            return [node]
+        return [m for child in self._children(node) for m in self.missing(child)]
+
+    def _children(self, node: Node) -> list[Node]:
+        depth, j = node
+        return [(depth - 1, i) for i in self._levels[depth - 1][j]]
+
+    def _within(self, node: Node, other: Node) -> bool:
+        """Whether `node` is `other` or lies below it."""
+        up = other[0] - node[0]
+        return up >= 0 and node[1] // self._fan_in**up == other[1]
+
+
 class Adder(Generic[S]):
     """Adds parts from left to right, in one record that nobody else holds.
 

@@ -24,6 +24,7 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture, job, sinks
 from dask_em.cli import main
+from dask_em.locks import locked
 
 CHUNKS, CHUNK_ROWS = 40, 500
 REGIONS = 16
@@ -397,10 +398,10 @@ def test_two_jobs_do_not_write_the_same_answers(
 ) -> None:
     answers = interrupted.into(tmp_path)
     before = contents(partial_of(answers))
-    with sinks._locked(partial_of(answers), answers):
+    with locked(answers):
         result = invoke(arguments(interrupted.model, interrupted.points, answers, "--no-resume"))
     assert result.exit_code == 73
-    assert f"another job is writing {answers}" in result.stderr
+    assert f"is writing {answers}: wait until it ends" in result.stderr
     assert contents(partial_of(answers)) == before
 
 
@@ -415,7 +416,9 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_resume(
         _, error = process.communicate(timeout=120)
     assert process.returncode == 75, error
     whole = markers(answers)
-    assert f"interrupted; {len(whole)} of {REGIONS} regions are whole and kept in" in error
+    assert (
+        f"interrupted by SIGINT; {len(whole)} of {REGIONS} regions are whole and kept in" in error
+    )
     assert "run the same command again to resume" in error
     assert not answers.exists()
     result = invoke(arguments(interrupted.model, interrupted.points, answers))

@@ -6,10 +6,13 @@ task that holds the parameters, on which all ranges depend.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 import dask.array as da
@@ -19,14 +22,34 @@ import dask.threaded
 import numpy as np
 from dask.callbacks import Callback
 from dask.delayed import delayed
+from dask.optimization import cull
 from dask.utils import parse_bytes
 
+from ..run import current_run
 from ..sources import DaskSource, RangeSource, fold_range, ranges
-from ..statistics import Array, Foldable, S, add_all, fan_in, result_bytes, tree_levels
-from . import Advance
+from ..statistics import (
+    Array,
+    Foldable,
+    Node,
+    PartialTree,
+    S,
+    add_all,
+    fan_in,
+    kept_depth,
+    result_bytes,
+    tree_levels,
+)
+from . import Advance, Kept
 from .blas import one_blas_thread
+from .faults import of_the_cluster, recover
+
+logger = logging.getLogger("dask_em")
 
 Key = tuple[str, int]
+# How often a pass on a cluster is looked at, and how long fetching what is kept may take.
+LOOK_SECONDS, GATHER_SECONDS = 0.2, 30.0
+# The same where somebody waits for the job to stop.
+STOP_SECONDS = 3.0
 # A task that failed for a passing reason (a store that hiccups) is tried again.
 RETRIES = 2
 # Above this size of a graph distributed warns that data may have got into it.
@@ -43,9 +66,45 @@ class DaskBackend:
     """
 
     def map_reduce(
-        self, source: RangeSource | DaskSource, work: Foldable[S], advance: Advance | None = None
+        self,
+        source: RangeSource | DaskSource,
+        work: Foldable[S],
+        advance: Advance | None = None,
+        kept: Kept | None = None,
     ) -> S:
-        """Sum of `work` over all chunks of `source`, in a tree fixed by the source alone."""
+        """Sum of `work` over all chunks of `source`, in a tree fixed by the source alone.
+
+        `kept` is given the sums of whole nodes of the tree now and then, and those that it
+        recalls are not computed again. A pass that the cluster lost is made again.
+
+        Raises
+        ------
+        StoppedError
+            The job was asked to stop, or the cluster failed for good.
+        """
+        run, client = current_run(), None if source.in_process else _client()
+        for attempt in count(1):
+            run.check()
+            told, began = Told(advance), time.monotonic()
+            try:
+                total: S = self._pass(source, work, told.advance if advance else None, kept)
+                if client is not None:
+                    _tell(client, work, time.monotonic() - began, attempt)
+                return total
+            except Exception as e:
+                if client is None or not of_the_cluster(e):
+                    raise
+                recover(client, e, attempt, run)
+                told.take_back()
+        raise AssertionError("unreachable")
+
+    def _pass(
+        self,
+        source: RangeSource | DaskSource,
+        work: Foldable[S],
+        advance: Advance | None,
+        kept: Kept | None,
+    ) -> S:
         name = uuid.uuid4().hex
         # Keys are tuples under a name of this pass: with string keys the scheduler
         # would take the ranges of all passes for one group and crowd one worker.
@@ -55,10 +114,50 @@ class DaskBackend:
             leaves, rows = _block_leaves(graph, source, work, name)
         else:
             leaves, rows = _range_leaves(graph, source, params, name)
-        root = _add_tree_tasks(graph, leaves, name, fan_in(result_bytes(work)))
+        levels = _add_tree_tasks(graph, leaves, name, fan_in(result_bytes(work)))
         done = {} if advance is None else dict(zip(leaves, rows, strict=True))
-        sums: S = _entry(_run(graph, root, done, advance, source.in_process, work))
-        return sums
+        if kept is None:
+            sums: S = _entry(
+                _run(graph, levels[-1][0], done, advance, source.in_process, work, None)
+            )
+            return sums
+        keeping = Keeping(kept, levels, result_bytes(work))
+        if keeping.missing:
+            graph, root = keeping.left_of(graph, name)
+            done = _left_of_rows(done, graph, advance)
+            found = _run(graph, root, done, advance, source.in_process, work, keeping)
+            keeping.put_missing(found)
+        total: S = keeping.tree.sums[keeping.tree.root]
+        return total
+
+
+class Told:
+    """What a pass has told of its rows, so that it can be taken back."""
+
+    def __init__(self, advance: Advance | None) -> None:
+        self._advance, self._n_rows = advance, 0
+
+    def advance(self, n_rows: int) -> None:
+        """So many more rows are done."""
+        self._n_rows += n_rows
+        if self._advance:
+            self._advance(n_rows)
+
+    def take_back(self) -> None:
+        """None of them is done."""
+        self.advance(-self._n_rows)
+
+
+def _client() -> Any:
+    """The client whose scheduler is in force, None where there is none."""
+    return getattr(dask.base.get_scheduler(), "__self__", None)
+
+
+def _tell(client: Any, work: object, seconds: float, attempt: int) -> None:
+    """Put the pass among the scheduler's events, topic `dask-em`."""
+    event = {"action": "pass", "of": type(work).__name__, "seconds": seconds, "attempt": attempt}
+    with suppress(OSError):
+        client.log_event("dask-em", event)
 
 
 def _identity(work: Any) -> Any:
@@ -130,16 +229,93 @@ def _add_sums(parts: list[Any]) -> Any:
 
 def _add_tree_tasks(
     graph: dict[Hashable, Any], leaves: list[Hashable], name: str, fan_in: int
-) -> Hashable:
-    level_keys = leaves
+) -> list[list[Hashable]]:
+    """The keys of each level of the tree, from the leaves to the root."""
+    levels = [leaves]
     for depth, level in enumerate(tree_levels(len(leaves), fan_in)):
         keys: list[Hashable] = []
         for j, group in enumerate(level):
             key = (f"em-sum{depth}-{name}", j)
-            graph[key] = (_add_sums, [level_keys[i] for i in group])
+            graph[key] = (_add_sums, [levels[-1][i] for i in group])
             keys.append(key)
-        level_keys = keys
-    return level_keys[0]
+        levels.append(keys)
+    return levels
+
+
+class Keeping:
+    """What a pass has summed so far, for `Kept` to keep.
+
+    Attributes
+    ----------
+    tree : PartialTree
+    missing : list of Node
+        What was not kept when the pass began.
+    nodes : dict of key to Node
+        Tasks whose results are kept until their time comes.
+    """
+
+    def __init__(self, kept: Kept, levels: list[list[Hashable]], nbytes: int) -> None:
+        self.kept, self._levels = kept, levels
+        n, width = len(levels[0]), fan_in(nbytes)
+        self.tree: PartialTree[Any] = PartialTree(n, width)
+        for node, sums in kept.recall().items():
+            self.tree.put(node, sums)
+        self.missing = self.tree.missing()
+        depth = kept_depth(n, width, nbytes)
+        # The root is the whole pass.
+        single = len(levels[depth]) == 1
+        self.nodes = {} if single else {key: (depth, j) for j, key in enumerate(levels[depth])}
+
+    def left_of(self, graph: dict[Hashable, Any], name: str) -> tuple[dict[Hashable, Any], Key]:
+        """What of a pass's graph is still to be computed, and the key of its results."""
+        missing: Key = (f"em-missing-{name}", 0)
+        left, _ = cull(graph | {missing: (_listed, [self._key(n) for n in self.missing])}, missing)
+        self.nodes = {key: node for key, node in self.nodes.items() if key in left}
+        return left, missing
+
+    def _key(self, node: Node) -> Hashable:
+        return self._levels[node[0]][node[1]]
+
+    def put_missing(self, sums: list[Any]) -> None:
+        """Take what was missing: then the root is known."""
+        for node, one in zip(self.missing, sums, strict=True):
+            self.tree.put(node, one)
+
+    def finished(self, key: Hashable, sums: Any) -> None:
+        """Take the result of a task of this process."""
+        if key in self.nodes:
+            self.tree.put(self.nodes[key], _entry(sums))
+            if self.kept.due():
+                self.kept.keep(self.tree.sums)
+
+    def gather(self, client: Any, held: list[Any], seconds: float) -> None:
+        """Fetch the results that `held` futures have, release them, and keep all."""
+        ready = [future for future in held if future.status == "finished"]
+        try:
+            results = client.sync(client.gather, ready, callback_timeout=seconds)
+        except Exception as e:
+            # They are on workers that are lost or busy: the pass goes on without.
+            logger.warning("sums of the unfinished pass could not be fetched: %r", e)
+            return
+        for future, sums in zip(ready, results, strict=True):
+            self.tree.put(self.nodes[future.key], _entry(sums))
+            held.remove(future)
+            future.release()
+        self.kept.keep(self.tree.sums)
+
+
+def _listed(sums: list[Any]) -> list[Any]:
+    return [_entry(one) for one in sums]
+
+
+def _left_of_rows(
+    rows: dict[Hashable, int], graph: dict[Hashable, Any], advance: Advance | None
+) -> dict[Hashable, int]:
+    """Rows of the leaves that are still to be summed; the others are done."""
+    left = {key: n for key, n in rows.items() if key in graph}
+    if advance and len(left) < len(rows):
+        advance(sum(rows.values()) - sum(left.values()))
+    return left
 
 
 def _run(
@@ -149,13 +325,14 @@ def _run(
     advance: Advance | None,
     in_process: bool,
     work: Foldable[Any],
+    keeping: Keeping | None,
 ) -> Any:
-    get = dask.base.get_scheduler() or dask.threaded.get
-    client = getattr(get, "__self__", None)
+    client = _client()
     if client is None or in_process:
-        get = dask.threaded.get if client is not None else get
-        return _run_locally(get, graph, root, rows, advance)
-    return _run_on_client(client, graph, root, rows, advance, work)
+        get = dask.threaded.get if client is not None else None
+        get = get or dask.base.get_scheduler() or dask.threaded.get
+        return _run_locally(get, graph, root, rows, advance, keeping)
+    return _run_on_client(client, graph, root, rows, advance, work, keeping)
 
 
 def _run_locally(
@@ -164,10 +341,18 @@ def _run_locally(
     root: Hashable,
     rows: dict[Hashable, int],
     advance: Advance | None,
+    keeping: Keeping | None,
 ) -> Any:
-    def finished(key: Hashable, *_: object) -> None:
+    run = current_run()
+
+    def finished(key: Hashable, sums: Any, *_: object) -> None:
         if advance and key in rows:
             advance(rows[key])
+        if keeping:
+            keeping.finished(key, sums)
+        if run.asked and keeping and key in keeping.nodes:
+            keeping.kept.keep(keeping.tree.sums)
+        run.check()
 
     with one_blas_thread(), Callback(posttask=finished):
         return get(graph, root)
@@ -180,16 +365,23 @@ def _run_on_client(
     rows: dict[Hashable, int],
     advance: Advance | None,
     work: Foldable[Any],
+    keeping: Keeping | None,
 ) -> Any:
-    keys = [root, *(key for key in rows if key != root)]
+    nodes = keeping.nodes if keeping else {}
+    keys = [root, *(key for key in rows | nodes if key != root)]
     with _large_parameters_allowed(work):
         futures = client.get(graph, keys, sync=False, retries=RETRIES)
     try:
         for future in futures[1:]:
+            if future.key in nodes:
+                if advance and future.key in rows:
+                    future.add_done_callback(_advance_by(rows[future.key], advance))
+                continue
             # The tree holds what it needs; keeping the future would keep every
             # range's sums on the workers until the end of the pass.
             future.add_done_callback(_advance_and_release(rows[future.key], advance))
-        total = futures[0].result()
+        held = [future for future in futures[1:] if future.key in nodes]
+        total = _result(client, futures[0], held, keeping)
         if advance and root in rows:
             advance(rows[root])
         return total
@@ -198,6 +390,20 @@ def _run_on_client(
         for future in futures:
             future.release()
         raise
+
+
+def _result(client: Any, root: Any, held: list[Any], keeping: Keeping | None) -> Any:
+    """The result of `root`; while it is awaited, what is `held` is kept when it is due."""
+    run = current_run()
+    while True:
+        try:
+            return root.result(timeout=LOOK_SECONDS)
+        except TimeoutError:
+            if root.status == "error":
+                raise
+        if keeping and (keeping.kept.due() or run.asked):
+            keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
+        run.check()
 
 
 @contextmanager
@@ -219,10 +425,19 @@ def _large_parameters_allowed(work: Foldable[Any]) -> Iterator[None]:
             yield
 
 
-def _advance_and_release(rows: int, advance: Advance | None) -> Callable[[Any], None]:
+def _advance_by(rows: int, advance: Advance | None) -> Callable[[Any], None]:
     def done(future: Any) -> None:
         if future.status == "finished" and advance:
             advance(rows)
+
+    return done
+
+
+def _advance_and_release(rows: int, advance: Advance | None) -> Callable[[Any], None]:
+    tell = _advance_by(rows, advance)
+
+    def done(future: Any) -> None:
+        tell(future)
         future.release()
 
     return done

@@ -1,0 +1,113 @@
+"""What to do when a Dask cluster fails: wait and try again, or stop with the reason in words."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import CancelledError
+from typing import Any
+
+import dask.config
+
+from ..errors import StoppedError
+from ..run import Run
+
+logger = logging.getLogger("dask_em")
+
+# Of a cluster that is to recover soon. A task may hold the interpreter for a while, so a
+# worker is not taken for hung before a minute; below 11 s nothing connects.
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 10,
+    "distributed.scheduler.worker-ttl": "60s",
+    "distributed.scheduler.no-workers-timeout": "5 minutes",
+    "distributed.comm.timeouts.tcp": "15s",
+}
+
+
+def recovering_settings() -> dict[str, Any]:
+    """`SETTINGS`, but for those that somebody has configured."""
+    defaults = dask.config.merge(*dask.config.defaults)
+    return {
+        name: value
+        for name, value in SETTINGS.items()
+        if dask.config.get(name) == dask.config.get(name, config=defaults)
+    }
+
+
+# How often a pass is made again because the connection broke, with pauses that double, and
+# how long the scheduler may stay away each time.
+PASS_RETRIES, FIRST_PAUSE, AWAY_SECONDS = 5, 1.0, 60.0
+
+
+def of_the_cluster(e: Exception) -> bool:
+    """Whether the cluster failed, and not what was computed on it."""
+    from distributed.comm.core import CommClosedError
+
+    if isinstance(e, MemoryError | CancelledError | CommClosedError):
+        return True
+    return type(e).__module__.partition(".")[0] == "distributed"
+
+
+def recover(client: Any, e: Exception, attempt: int, run: Run) -> None:
+    """Return when the pass may be made again.
+
+    Raises
+    ------
+    StoppedError
+        It is of no use; the message says why and what to do.
+    """
+    from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
+
+    if isinstance(e, KilledWorker):
+        raise StoppedError(_killed(client, e)) from e
+    if isinstance(e, MemoryError):
+        raise StoppedError(f"a task could not get memory on a worker ({e}); {MORE_MEMORY}") from e
+    if isinstance(e, NoWorkerError | NoValidWorkerError):
+        raise StoppedError(
+            f"the cluster had no worker for {e.timeout:.0f} s: start workers again"
+        ) from e
+    if attempt > PASS_RETRIES:
+        raise StoppedError(
+            f"the cluster failed {attempt} times in one pass, last: {_short(e)}"
+        ) from e
+    logger.warning("the cluster failed (%s); the pass is made again", _short(e))
+    run.wait(FIRST_PAUSE * 2 ** (attempt - 1))
+    deadline = time.monotonic() + AWAY_SECONDS
+    while client.status != "running":
+        if client.status == "closed" or time.monotonic() > deadline:
+            raise StoppedError(
+                "the Dask scheduler was lost and did not come back: start it again"
+            ) from e
+        run.wait(0.1)
+    run.retries += 1
+
+
+MORE_MEMORY = (
+    "give workers more memory (--memory-limit) or fewer threads, or store the data in "
+    "smaller chunks"
+)
+
+
+def _killed(client: Any, e: Any) -> str:
+    """Why workers died of one task."""
+    try:
+        events = client.get_events("worker-restart-memory")
+    except Exception:
+        # Whatever asks for the reason must not hide it.
+        events = ()
+    if events:
+        held = max(int(event["rss"]) for _, event in events) / 2**20
+        most = getattr(e.last_worker, "memory_limit", 0)
+        limit = f" of {most / 2**20:,.0f} MiB" if most else ""
+        return (
+            f"workers ran out of memory: {len(events)} times one came close to its limit{limit} "
+            f"(it held {held:,.0f} MiB) and was ended; {MORE_MEMORY}"
+        )
+    return (
+        f"one task ended {e.allowed_failures + 1} workers, the last at {e.last_worker.address}: "
+        f"read the workers' logs; where the system ended them for memory, {MORE_MEMORY}"
+    )
+
+
+def _short(e: Exception) -> str:
+    return f"{type(e).__name__}: {e}".splitlines()[0][:200]

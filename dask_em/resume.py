@@ -1,0 +1,357 @@
+"""Unfinished fits: a folder in which one goes on where it was killed, to the same bits.
+
+    PATH/survey.npz     what the survey found, with the sample: written once
+         pass-000012.npz    all that the fit knew after pass 12; the last two are kept
+         kept.npz           sums of whole parts of the pass that was under way
+
+Each file says of which options, data and seed it is, is written to a temporary name,
+synced and renamed, and holds a sha256, so what is there is whole or known to be damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .callbacks import PassRecord
+from .checkpoint import read_arrays, write_arrays
+from .em import EMState
+from .errors import DataError, ModelFileError, UsageError
+from .families.base import Engine
+from .initialization import Surveyed
+from .records import Packer, digest, unpack
+from .sinks import sync
+from .sources import ArraySource, DaskSource, Noted, ZarrSource
+from .statistics import Array, Node
+from .stores import describe_url
+
+logger = logging.getLogger("dask_em")
+
+KIND = "dask_em checkpoint"
+SURVEY, KEPT, PASSES = "survey.npz", "kept.npz", "pass-??????.npz"
+GENERATIONS = 2
+# Rows of data in memory whose bytes are taken at once.
+HASHED_ROWS = 2**16
+# Whatever is of these must be the same even where other data are allowed: places in the
+# data are counted in chunks, and sums have the shape of the columns.
+LAYOUT = ("shape", "dtype", "chunks")
+ANEW = "pass resume=False (--no-resume) to throw it away and start anew"
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where a fit keeps what it needs to go on after it was killed.
+
+    Parameters
+    ----------
+    path : path
+        Of a folder, made when there is something to keep. Whoever fits removes it.
+    resume : bool, default=True
+        Go on with the fit of the same options and data that is kept there. False throws
+        it away.
+    force : bool, default=False
+        Go on even where the data seem to be others; only their shape, type and chunks must
+        be the same. What was read of the data before then counts for those of now.
+    interval : float, default=300
+        Seconds after which the finished parts of a pass are kept, and again and again.
+    """
+
+    path: str | os.PathLike[str]
+    resume: bool = True
+    force: bool = False
+    interval: float = 300.0
+
+
+@dataclass
+class Progress:
+    """All that a fit knows between two passes.
+
+    Attributes
+    ----------
+    memory : dict
+        The ascent's, see `em.memory_of`.
+    state : EMState or None
+        What it told last.
+    start_passes : float
+        What the start cost.
+    fingerprint : str
+        Of what the survey summed.
+    records : list of PassRecord
+    rejected : list of int
+        Numbers of the passes that were rejected.
+    """
+
+    memory: dict[str, Any]
+    state: EMState | None
+    start_passes: float
+    fingerprint: str
+    records: list[PassRecord]
+    rejected: list[int] = field(default_factory=list)
+
+
+class Checkpoint:
+    """An unfinished fit on the disk; without a place it keeps nothing.
+
+    Parameters
+    ----------
+    how : Checkpointing, path or None
+    options, data : mapping
+        All that the bits of the fit depend on, as JSON holds it.
+    engine : Engine
+        What computes.
+
+    Attributes
+    ----------
+    seed : int or None
+        Of the fit that is kept.
+    survey : tuple or None
+        What its survey found, and the record of the pass.
+    progress : Progress or None
+        What it knew at the end.
+
+    Raises
+    ------
+    UsageError, DataError
+        The fit that is kept there is of other options, or of other data.
+    ModelFileError
+        What is kept there is damaged.
+    """
+
+    def __init__(
+        self,
+        how: Checkpointing | str | os.PathLike[str] | None,
+        options: Mapping[str, Any],
+        data: Mapping[str, Any],
+        engine: Engine,
+    ) -> None:
+        self.how = Checkpointing(how) if isinstance(how, str | os.PathLike) else how
+        self.seed: int | None = None
+        self.survey: tuple[Noted[Surveyed], PassRecord] | None = None
+        self.progress: Progress | None = None
+        self._engine = engine
+        self._fit = json.loads(json.dumps({"options": dict(options), "data": dict(data)}))
+        if self.how is not None:
+            self.path = Path(self.how.path)
+            if not self.how.resume:
+                remove_checkpoint(self.path)
+            self._open()
+
+    @property
+    def forced(self) -> bool:
+        """Whether the data may be others than those that were read before."""
+        return self.how is not None and self.how.force
+
+    # -- what is kept --------------------------------------------------------------
+
+    def begin(self, seed: int) -> int:
+        """The seed of the fit that is kept, or `seed` for one that begins."""
+        if self.seed is None:
+            self.seed = seed
+        return self.seed
+
+    def keep_survey(self, found: Noted[Surveyed], record: PassRecord) -> None:
+        """Keep what the survey found."""
+        self._write(SURVEY, (found, record))
+        self._drop_kept()
+
+    def commit(self, progress: Progress) -> None:
+        """Keep all that the fit knows after another pass."""
+        number = 0 if progress.state is None else progress.state.n_iter
+        self._write(f"pass-{number:06d}.npz", vars(progress))
+        if self.how is not None:
+            for old in sorted(self.path.glob(PASSES))[:-GENERATIONS]:
+                old.unlink(missing_ok=True)
+        self._drop_kept()
+
+    def kept(self, phase: str, number: int, parameters: Any = None) -> KeptSums | None:
+        """Where the sums of an unfinished pass at these parameters are kept."""
+        if self.how is None:
+            return None
+        return KeptSums(self, [phase, number, digest(parameters)], self.how.interval)
+
+    def remove(self) -> None:
+        """Throw away what is kept: the fit is done."""
+        if self.how is not None:
+            remove_checkpoint(self.path)
+
+    # -- files ---------------------------------------------------------------------
+
+    def _write(self, name: str, content: Any) -> None:
+        if self.how is None:
+            return
+        if not self.path.is_dir():
+            try:
+                self.path.mkdir()
+            except (FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+                raise UsageError(
+                    f"checkpoint {self.path}: expected a folder, or a new name in a folder that "
+                    f"is there ({e})"
+                ) from e
+            sync(self.path.absolute().parent)
+        packer = Packer()
+        header = {"fit": {**self._fit, "seed": self.seed}, "content": packer.pack(content)}
+        write_arrays(self.path / name, header, packer.arrays, kind=KIND)
+
+    def _read(self, name: str) -> Any:
+        """The content of a file, None where it is not there or not of this fit."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        header, arrays = read_arrays(path, KIND)
+        try:
+            fit = header["fit"]
+            if self.seed is None:
+                self._check(fit)
+                self.seed = int(fit["seed"])
+            if fit["seed"] != self.seed or fit["options"] != self._fit["options"]:
+                return None
+            return unpack(header["content"], arrays, self._engine)
+        except (KeyError, TypeError, AttributeError) as e:
+            raise ModelFileError(f"{path}: a part of the checkpoint is wrong ({e!r})") from e
+
+    def _read_or_warn(self, name: str, instead: str) -> Any:
+        try:
+            return self._read(name)
+        except ModelFileError as e:
+            logger.warning("%s; %s", e, instead)
+            return None
+
+    def _open(self) -> None:
+        _tidy(self.path)
+        passes = [p.name for p in sorted(self.path.glob(PASSES), reverse=True)]
+        found = None
+        for name in passes:
+            found = found or self._read_or_warn(name, "going on with the one before it")
+        # Before the first there is the survey, from which the start is made again.
+        if found is None and passes and passes != ["pass-000000.npz"]:
+            raise ModelFileError(f"{self.path}: no whole checkpoint is left in it; {ANEW}")
+        self.survey = self._read_or_warn(SURVEY, "the survey is made again")
+        if self.seed is None:
+            self._read_or_warn(KEPT, "the pass that was under way is made again")
+        if found is not None:
+            self.progress = Progress(**found)
+        if self.seed is not None:
+            passes_made = 0 if self.progress is None else len(self.progress.records)
+            logger.info("resuming from %s: %d passes were made", self.path, passes_made)
+
+    def _check(self, fit: Mapping[str, Any]) -> None:
+        """Raise where the fit that is kept is another one."""
+        what = f"{self.path} keeps the unfinished fit"
+        for name, now in self._fit["options"].items():
+            before = fit["options"].get(name)
+            if before != now:
+                raise UsageError(
+                    f"{what} of {name}={before!r}, and this one is of {name}={now!r}: give the "
+                    f"same, or {ANEW}"
+                )
+        # What cannot be forced comes first.
+        for name, now in sorted(self._fit["data"].items(), key=lambda item: item[0] not in LAYOUT):
+            before = fit["data"].get(name)
+            if before == now:
+                continue
+            same = "give the same data"
+            if name not in LAYOUT:
+                if self.forced:
+                    continue
+                same += ", pass force=True (--force) where they are"
+            raise DataError(
+                f"{what} of other data: {name} was {before!r} and is {now!r}; {same}, or {ANEW}"
+            )
+
+    def _drop_kept(self) -> None:
+        if self.how is not None:
+            (self.path / KEPT).unlink(missing_ok=True)
+
+
+class KeptSums:
+    """Sums of whole parts of one pass, kept every so often: see `backends.Kept`."""
+
+    def __init__(self, checkpoint: Checkpoint, which: list[Any], interval: float) -> None:
+        self._checkpoint, self._which, self._interval = checkpoint, which, interval
+        self._last = time.monotonic()
+
+    def recall(self) -> Mapping[Node, Any]:
+        """Sums of whole nodes that an earlier process kept of this pass."""
+        found = self._checkpoint._read_or_warn(KEPT, "the pass is made again")
+        if found is None or found["pass"] != self._which or self._checkpoint.forced:
+            return {}
+        logger.info("going on within %s pass %d", *self._which[:2])
+        return dict(found["sums"])
+
+    def due(self) -> bool:
+        """Whether it is time to keep again."""
+        return time.monotonic() - self._last >= self._interval
+
+    def keep(self, sums: Mapping[Node, Any]) -> None:
+        """Keep these in place of those kept before."""
+        self._checkpoint._write(KEPT, {"pass": self._which, "sums": list(sums.items())})
+        self._last = time.monotonic()
+
+
+def remove_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Remove the folder of an unfinished fit, and nothing else.
+
+    Raises
+    ------
+    UsageError
+        Other things are in the folder, too.
+    """
+    folder = Path(path)
+    _tidy(folder)
+    # The newest goes last, by which one that is done is known to be.
+    for file in (folder / KEPT, folder / SURVEY, *sorted(folder.glob(PASSES))):
+        file.unlink(missing_ok=True)
+    _tidy(folder)
+    if folder.is_dir():
+        others = ", ".join(sorted(p.name for p in folder.iterdir())[:5])
+        raise UsageError(f"{path}: holds {others}, which is no part of a checkpoint")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what writers that were killed left, and the folder if nothing else is in it."""
+    for leftover in folder.glob(".*.npz.????????.tmp"):
+        leftover.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        sync(folder.absolute().parent)
+
+
+def data_of(source: ArraySource | ZarrSource | DaskSource) -> dict[str, Any]:
+    """What tells data from others without reading what is stored.
+
+    Rows in memory are read. What chunks in a store hold is known by the notes of the
+    survey; a Dask array with a graph of its own is taken at its word.
+    """
+    found = {
+        "source": source.description,
+        "shape": [source.n_rows, source.n_features],
+        "dtype": str(source.dtype),
+        "chunks": _sha([source.X.chunks[0] if isinstance(source, DaskSource) else source.bounds]),
+    }
+    if isinstance(source, ArraySource):
+        weight = [] if source.sample_weight is None else [source.sample_weight]
+        return {**found, "contents": _sha([source.X, *weight])}
+    if isinstance(source, DaskSource):
+        return {**found, "sample_weight": source.sample_weight is not None}
+    if source.stored_weight is not None:
+        return {**found, "sample_weight": describe_url(str(source.stored_weight.store_path))}
+    given = source.memory_weight
+    return {**found, "sample_weight": None if given is None else _sha([given])}
+
+
+def _sha(arrays: Sequence[Any]) -> str:
+    result = hashlib.sha256()
+    for array in arrays:
+        for start in range(0, len(array), HASHED_ROWS):
+            part: Array = np.asarray(array[start : start + HASHED_ROWS])
+            result.update(np.ascontiguousarray(part).tobytes())
+    return result.hexdigest()

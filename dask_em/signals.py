@@ -1,0 +1,76 @@
+"""SIGTERM and SIGINT as a wish to stop, which is granted in time whatever the program does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import StoppedError
+from .run import Run, as_run
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# After so long the process leaves: whatever is kept is whole at any moment.
+LEAVE_SECONDS = 8.0
+
+
+@contextmanager
+def stopped_by_signals(farewell: str) -> Iterator[Run]:
+    """A job that the first signal asks to stop; it leaves in time, and at once by a second.
+
+    Parameters
+    ----------
+    farewell : str
+        The last line on standard error where the process has to leave on the spot.
+    """
+    run = Run()
+    if threading.current_thread() is not threading.main_thread():
+        with as_run(run):
+            yield run
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    # The system writes into the socket even while this thread is deep in compiled code.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    listening = threading.Thread(target=_listen, args=(receiver, run, farewell), daemon=True)
+    listening.start()
+    try:
+        with as_run(run):
+            yield run
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        sender.close()
+        listening.join()
+        receiver.close()
+
+
+def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
+    """Ask `run` to stop at the first signal; leave at the second, or when time is over."""
+    deadline: float | None = None
+    while True:
+        receiver.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+        try:
+            numbers = receiver.recv(16)
+        except TimeoutError:
+            _leave(farewell)
+        if not numbers:
+            return
+        for number in numbers:
+            if number not in SIGNALS:
+                continue
+            if deadline is not None:
+                _leave(farewell)
+            run.ask_to_stop(f"interrupted by {signal.Signals(number).name}")
+            deadline = time.monotonic() + LEAVE_SECONDS
+
+
+def _leave(farewell: str) -> None:
+    os.write(2, f"\n{farewell}\n".encode())
+    os._exit(StoppedError.exit_code)

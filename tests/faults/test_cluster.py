@@ -1,0 +1,267 @@
+"""A cluster of real processes that are killed, stopped and lost: same bits, or stopped with a word.
+
+    python -m pytest tests/faults -s          # and -m slow for what takes a minute
+
+Each prints how long it took to recover.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import psutil
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+from helpers import assert_sums_close, leaves, start_cluster, wait_until, write_zarr
+
+from dask_em.backends import faults
+from dask_em.backends.dask import DaskBackend
+from dask_em.backends.serial import SerialBackend
+from dask_em.errors import StoppedError
+from dask_em.run import Run, as_run
+from dask_em.sources import as_source
+from dask_em.statistics import Additive
+
+N, CHUNK = 16_000, 1000
+X = np.random.default_rng(0).normal(size=(N, 2))
+
+
+@dataclass(frozen=True)
+class Total(Additive):
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Slowly:
+    """Sums the columns, and takes its time."""
+
+    seconds: float = 0.15
+
+    def fold(self) -> SlowFold:
+        return SlowFold(self.seconds)
+
+
+@dataclass
+class SlowFold:
+    seconds: float
+    values: np.ndarray = field(default_factory=lambda: np.zeros(2))
+
+    def update(self, index: int, rows: np.ndarray, sample_weight: Any) -> None:
+        time.sleep(self.seconds)
+        self.values = self.values + rows.sum(axis=0)
+
+    def result(self) -> Total:
+        return Total(self.values)
+
+
+class Hungry(Slowly):
+    """Takes memory until there is none."""
+
+    def fold(self) -> Any:
+        return HungryFold(0.0)
+
+
+class HungryFold(SlowFold):
+    def update(self, index: int, rows: np.ndarray, sample_weight: Any) -> None:
+        held = []
+        for _ in range(200):
+            held.append(np.ones(2**21))
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from dask_em import sources
+
+    monkeypatch.setattr(sources, "READ_BYTES", 1)
+    array: zarr.Array = write_zarr(tmp_path / "x.zarr", X, CHUNK)
+    return as_source(array)
+
+
+@contextmanager
+def cluster(n_workers: int = 2, **options: Any) -> Iterator[tuple[LocalCluster, Client]]:
+    with dask.config.set({**faults.recovering_settings(), **options}):
+        local = start_cluster(n_workers)
+        with local, Client(local, set_as_default=False) as client, client.as_current():
+            yield local, client
+
+
+def timed_pass(source: Any, what: str, harm: Callable[[], None], work: Any = None) -> Any:
+    """A pass during which, once a part is done, harm is done."""
+    done: list[float] = []
+
+    def advance(n_rows: int) -> None:
+        if not done:
+            harm()
+            done.append(time.monotonic())
+
+    total = DaskBackend().map_reduce(source, work or Slowly(), advance)
+    print(f"{what}: recovered in {time.monotonic() - done[0]:.1f} s")
+    return total
+
+
+def assert_bits(total: Any, source: Any) -> None:
+    expected = SerialBackend().map_reduce(source, Slowly(0.0))
+    assert_sums_close(expected, Total(X.sum(axis=0)), rtol=1e-12)
+    for a, b in zip(leaves(total), leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def pids(local: LocalCluster) -> list[int]:
+    return [nanny.pid for nanny in local.workers.values()]
+
+
+@pytest.mark.parametrize("victims", ["one", "all"])
+def test_killed_workers_cost_time_only(victims: str, source: Any) -> None:
+    with cluster() as (local, _):
+
+        def harm() -> None:
+            for pid in pids(local)[: 1 if victims == "one" else None]:
+                os.kill(pid, signal.SIGKILL)
+
+        assert_bits(timed_pass(source, f"kill -9 of {victims} worker(s)", harm), source)
+
+
+def test_retired_and_late_workers(source: Any) -> None:
+    with cluster(1) as (local, client):
+        first = list(client.scheduler_info()["workers"])
+
+        def relieve() -> None:
+            local.scale(2)
+            client.wait_for_workers(2, timeout=30)
+            client.retire_workers(first)
+
+        relief = threading.Thread(target=relieve)
+        work = Slowly(0.6)
+        total = timed_pass(source, "a late worker, a graceful retirement", relief.start, work)
+        relief.join(timeout=30)
+        assert not set(first) & set(client.scheduler_info()["workers"])
+        assert_bits(total, source)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_replaced(source: Any) -> None:
+    with cluster(**{"distributed.scheduler.worker-ttl": "15s"}) as (local, _):
+        victim = pids(local)[0]
+        try:
+            total = timed_pass(source, "SIGSTOP", lambda: os.kill(victim, signal.SIGSTOP))
+        finally:
+            if psutil.pid_exists(victim):
+                os.kill(victim, signal.SIGCONT)
+        assert_bits(total, source)
+
+
+def test_no_worker_comes_back(source: Any) -> None:
+    with cluster(1, **{"distributed.scheduler.no-workers-timeout": "1s"}) as (local, client):
+        local.scale(0)
+        wait_until(lambda: not client.scheduler_info()["workers"])
+        with pytest.raises(StoppedError, match="no worker for 1 s: start workers again"):
+            DaskBackend().map_reduce(source, Slowly())
+
+
+@pytest.mark.slow
+def test_a_task_that_takes_too_much_memory_is_said_to(source: Any) -> None:
+    options = {"distributed.scheduler.allowed-failures": 1}
+    with dask.config.set(options):
+        local = LocalCluster(
+            n_workers=1, threads_per_worker=1, memory_limit="400MiB", dashboard_address=":0"
+        )
+    with local, Client(local, set_as_default=False) as client, client.as_current():
+        with pytest.raises(StoppedError, match="workers ran out of memory") as caught:
+            DaskBackend().map_reduce(source, Hungry())
+        assert re.search(r"of 400 MiB \(it held [34]\d\d MiB\)", str(caught.value))
+        assert "--memory-limit" in str(caught.value)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Processes:
+    """A scheduler and workers as one starts them by hand, each below a supervisor of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.folder = free_port(), folder
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dask", *arguments]
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        self.running.append(process)
+        return process
+
+    def scheduler(self) -> subprocess.Popen[bytes]:
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        return self.start("scheduler", *address, "--no-dashboard", "--no-show")
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def end(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.wait(timeout=30)
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+    # Workers find the classes of this file.
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    monkeypatch.setenv("PYTHONPATH", path)
+    started = Processes(tmp_path)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+def test_a_scheduler_that_comes_back_serves_the_pass_again(
+    source: Any, processes: Processes
+) -> None:
+    first = processes.scheduler()
+    processes.worker()
+    run = Run()
+    with Client(processes.address, set_as_default=False, timeout=30) as client:
+        client.wait_for_workers(1, timeout=30)
+
+        def harm() -> None:
+            first.kill()
+            first.wait(timeout=30)
+            processes.scheduler()
+            processes.worker()
+
+        with client.as_current(), as_run(run):
+            total = timed_pass(source, "the scheduler, restarted", harm)
+    assert run.retries >= 1
+    assert_bits(total, source)
+
+
+def test_a_scheduler_that_is_gone_stops_the_fit(
+    source: Any, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "AWAY_SECONDS", 2.0)
+    scheduler = processes.scheduler()
+    processes.worker()
+    with Client(processes.address, set_as_default=False, timeout=30) as client:
+        client.wait_for_workers(1, timeout=30)
+        with client.as_current(), pytest.raises(StoppedError, match="was lost and did not come"):
+            timed_pass(source, "the scheduler, gone", scheduler.kill)

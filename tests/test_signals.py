@@ -1,0 +1,290 @@
+"""Signals, locks and what a job says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers import digest, wait_until, write_zarr
+from sklearn.exceptions import ConvergenceWarning
+
+from dask_em import GaussianMixture, job, load, locks
+from dask_em.backends import faults
+from dask_em.backends.dask import DaskBackend
+from dask_em.cli import main
+from dask_em.errors import LockedError, StoppedError, UsageError
+from dask_em.initialization import Survey
+from dask_em.locks import lock_file, locked
+from dask_em.run import Run, as_run
+from dask_em.signals import stopped_by_signals
+from dask_em.sources import as_source
+
+LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> Path:
+    X = np.random.default_rng(0).normal(size=(200_000, 4))
+    write_zarr(tmp_path / "points.zarr", X, 10_000)
+    return tmp_path / "points.zarr"
+
+
+def start(points: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dask_em.cli", "fit", str(points), "-k", "6", "-o"]
+    command += [str(output), "--tol", "0", *LOCAL, *more]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def test_sigterm_keeps_the_work_and_names_the_command(points: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.npz"
+    process = start(points, output, "--max-iter", "12")
+    read_until(process, "em pass 3")
+
+    code, error = fit_while_running(points, output)
+    assert code == 73
+    assert f"process {process.pid} on " in error
+
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 75, rest
+    assert "interrupted by SIGTERM; what was done is kept in" in rest
+    last = rest.splitlines()[-1]
+    assert last.endswith(f"fit {points} -k 6 -o {output} --tol 0 {' '.join(LOCAL)} --max-iter 12")
+    assert not lock_file(output).exists()
+
+    again = start(points, output, "--max-iter", "12", "--log-json")
+    _, log = again.communicate(timeout=60)
+    assert again.returncode == 0, log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    (summary,) = [line for line in lines if line.get("summary")]
+    assert summary["resumed_after_passes"] >= 4
+    assert [line["number"] for line in lines if line.get("phase") == "em"][-1] == 12
+    with dask.config.set(scheduler="threads"), pytest.warns(ConvergenceWarning):
+        undisturbed = GaussianMixture(6, tol=0, max_iter=12, random_state=0).fit(str(points))
+    assert digest(load(output)) == digest(undisturbed)
+
+
+def fit_while_running(points: Path, output: Path) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["fit", str(points), "-k", "6", "-o", str(output)])
+    return result.exit_code, result.stderr
+
+
+def test_the_second_signal_leaves_at_once() -> None:
+    code = """
+import sys, time
+from dask_em.signals import stopped_by_signals
+with stopped_by_signals("dask-em again"):
+    print("ready", flush=True)
+    sum(range(10**12))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.poll() is None
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() - began < 5:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode == 75
+    assert error.splitlines()[-1] == "dask-em again"
+
+
+def test_a_signal_asks_the_run_and_handlers_are_put_back() -> None:
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with stopped_by_signals("") as run:
+        signal.raise_signal(signal.SIGTERM)
+        wait_until(lambda: run.asked, 5)
+        with pytest.raises(StoppedError, match="interrupted by SIGTERM"):
+            run.check()
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("where", ["synchronous", "threads", "client"])
+def test_a_pass_is_abandoned(where: str, points: Path, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("client" if where == "client" else "synchronous")
+    source, run = as_source(str(points)), Run()
+    told: list[int] = []
+
+    def advance(n_rows: int) -> None:
+        told.append(n_rows)
+        run.ask_to_stop("enough")
+
+    def make_pass() -> None:
+        DaskBackend().map_reduce(source, Survey(0, 50, 4, source.n_rows), advance)
+        # It may have been over on a cluster before anybody looked.
+        run.check()
+
+    scheduler = {} if where == "client" else {"scheduler": where}
+    with dask.config.set(scheduler), as_run(run), pytest.raises(StoppedError, match="enough"):
+        make_pass()
+    assert 0 < sum(told) <= source.n_rows
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    with locked(path):
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on "), locked(path):
+            pass
+        with locked(tmp_path / "other"):
+            pass
+    with locked(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def owned_by(path: Path, host: str, pid: int, age: float) -> None:
+    file = lock_file(path)
+    file.write_text(json.dumps({"id": "x", "host": host, "pid": pid, "since": "then"}))
+    os.utime(file, (time.time() - age, time.time() - age))
+
+
+def test_a_lock_of_another_machine_holds_while_it_is_touched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.npz"
+    owned_by(path, "elsewhere", 1, 10)
+    with pytest.raises(LockedError, match="process 1 on elsewhere, since then"), locked(path):
+        pass
+    owned_by(path, "elsewhere", 1, locks.STALE_SECONDS + 1)
+    with caplog.at_level("WARNING", "dask_em"), locked(path):
+        assert "taking over the lock" in caplog.text
+
+
+def test_a_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    code = f"""
+import os, pathlib
+from dask_em.locks import locked
+with locked(pathlib.Path({str(path)!r})):
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    assert lock_file(path).exists()
+    with locked(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_locks_are_nobodys(tmp_path: Path) -> None:
+    for text in ("", "{", "[]", "null"):
+        lock_file(tmp_path / "m").write_text(text)
+        with locked(tmp_path / "m"):
+            pass
+
+
+def test_who_lost_the_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
+    run = Run()
+    with as_run(run), locked(tmp_path / "m"):
+        owned_by(tmp_path / "m", "elsewhere", 1, 0)
+        wait_until(lambda: run.asked, 5)
+    assert "another job took over" in run.reason
+    # It is the other's to remove.
+    assert lock_file(tmp_path / "m").exists()
+
+
+def test_threads_can_be_locked_out(tmp_path: Path) -> None:
+    n_in, most, refused = 0, 0, 0
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal n_in, most, refused
+        for _ in range(30):
+            try:
+                with locked(tmp_path / "m"):
+                    with guard:
+                        n_in += 1
+                        most = max(most, n_in)
+                    with guard:
+                        n_in -= 1
+            except LockedError:
+                refused += 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_are_whole_and_count(points: Path, tmp_path: Path) -> None:
+    from dask_em.callbacks import Totals
+
+    totals = Totals(tmp_path / "metrics.prom")
+    with dask.config.set(scheduler="threads"):
+        model = GaussianMixture(2, random_state=0, callbacks=[totals]).fit(str(points))
+    metrics = dict(
+        line.split() for line in (tmp_path / "metrics.prom").read_text().splitlines()
+        if not line.startswith("#")
+    )  # fmt: skip
+    passes = len(model.history_)
+    assert float(metrics["dask_em_passes_total"]) == passes
+    assert float(metrics["dask_em_rows_total"]) == passes * 200_000
+    assert float(metrics["dask_em_bytes_total"]) == passes * 200_000 * 32
+    assert float(metrics["dask_em_log_likelihood"]) == totals.log_likelihood
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.prom", "points.zarr"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        job.Where(require_tls=True),
+        job.Where(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
+    ],
+)
+def test_tls_is_required(where: job.Where) -> None:
+    with pytest.raises(UsageError, match="--require-tls") as caught, job.connected(where):
+        pass
+    assert "canary" not in str(caught.value)
+
+
+def test_what_somebody_configured_is_not_changed() -> None:
+    with dask.config.set({"distributed.scheduler.worker-ttl": "7 minutes"}):
+        found = faults.recovering_settings()
+    assert "distributed.scheduler.worker-ttl" not in found
+    assert found["distributed.scheduler.allowed-failures"] == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5h", 5400), ("1h30m", 5400), ("2d", 172800)]
+)
+def test_times_have_units(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def fit(data: str, output: str, where: object, options: dict[str, object], *_: object) -> None:
+        given.append(options["max_time"])
+        raise StoppedError("seen")
+
+    monkeypatch.setattr(job, "fit", fit)
+    command = ["fit", "x", "-k", "2", "-o", "y", "--max-time"]
+    assert CliRunner().invoke(main, [*command, text]).exit_code == 75
+    assert given == [seconds]
+    assert CliRunner().invoke(main, [*command, "soon"]).exit_code == 2
