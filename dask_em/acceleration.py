@@ -194,7 +194,7 @@ class Surrogate:
         rows = self.sample.effective_rows * here.resp_sum / here.weight
         if self._shared:
             rows = np.full(k, rows.mean())
-        per_row = self.anchor.n_parameters / k / np.maximum(rows, np.finfo(np.float64).tiny)
+        per_row = self.anchor.n_parameters / k / np.maximum(rows, 1e-12)
         return np.asarray(np.sqrt(np.minimum(per_row, 1.0)))
 
     @property

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -30,12 +30,12 @@ UNKNOWN_RATE, SLOWEST_RATE, QUICKEST_RATE = 0.9, 0.95, 0.5
 MARGIN = 2.0
 
 
-# -- rows that no fit sees -----------------------------------------------------------
+# -- some of the rows ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Holdout:
-    """Rows that no fit sees: each is drawn by the seed and its place in the data alone.
+class Drawn:
+    """Some of the rows: each is drawn by the seed and its place in the data alone.
 
     Attributes
     ----------
@@ -46,12 +46,25 @@ class Holdout:
 
     seed: int
     share: float
+    # What else is drawn by the same seed is drawn independently: the survey's sample has none.
+    stream: ClassVar[int]
 
     def mask(self, index: int, n: int) -> Array:
-        """Which of the n rows of chunk `index` are held out, (n,) booleans."""
-        # The survey draws its sample with the key (index,).
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(index, 1))
+        """Which of the n rows of chunk `index` are drawn, (n,) booleans."""
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(index, self.stream))
         return np.asarray(np.random.default_rng(seeds).random(n) < self.share)
+
+
+class Slice(Drawn):
+    """A sample too large for memory: the rows of every chunk that a pass computes with."""
+
+    stream = 2
+
+
+class Holdout(Drawn):
+    """Rows that no fit sees."""
+
+    stream = 1
 
     def split(self, index: int, n: int, sample_weight: Array | None) -> tuple[Array, Array]:
         """The mask, and the weights with which rows are fitted: zero where they are held out."""
@@ -139,10 +152,13 @@ class Fleet:
     mixtures : tuple of Mixture
     holdout : Holdout or None
         Rows that are scored instead of fitted.
+    part : Slice or None
+        The rows that count, fitted or scored; None for all.
     """
 
     mixtures: tuple[Mixture, ...]
     holdout: Holdout | None = None
+    part: Slice | None = None
 
     def __sizeof__(self) -> int:
         # Schedulers ask this before they move the parameters of a pass.
@@ -169,12 +185,21 @@ class FleetFold:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d) with weights (n,)."""
-        weight, holdout = sample_weight, self.fleet.holdout
+        n, holdout, part = len(X), self.fleet.holdout, self.fleet.part
+        out, weight = None, sample_weight
         if holdout is not None:
-            out, weight = holdout.split(index, len(X), sample_weight)
+            out, weight = holdout.split(index, n, sample_weight)
+        if part is not None:
+            rows = np.flatnonzero(part.mask(index, n))
+            X = X[rows]
+            out, weight, sample_weight = (
+                None if a is None else a[rows] for a in (out, weight, sample_weight)
+            )
+        if out is not None:
             if sample_weight is not None:
                 out &= sample_weight > 0
-            _check_finite(index, np.flatnonzero(out), X[out])
+            numbers = np.arange(n) if part is None else rows
+            _check_finite(index, numbers[out], X[out])
             self._score(X[out], None if sample_weight is None else sample_weight[out])
         for fold in self._folds:
             fold.update(index, X, weight)
@@ -242,8 +267,8 @@ class Row:
         Mean log-likelihood of a row held out, in nats: higher is better.
     n_passes : int
         Passes over the full data that served this model. A model of no pass was dropped
-        on the sample's word, and its numbers are estimates: the winner's, and how much
-        the sample says that this one is worse.
+        on the word of the sample or of a slice, and its numbers are estimates: the winner's,
+        and how much either says that this one is worse.
     status : str
         Why its fit ended, or DROPPED.
     """
@@ -349,11 +374,10 @@ class Candidate:
 
     def gain(self, criterion: Criterion) -> float:
         """Nats per row that it has still to gain, about."""
-        values = self._held_out if criterion == "holdout" else self._fitted
-        if len(values) < 2 and self.last_state().status is Status.CONVERGED:
-            # No step was better than where it began.
+        if self.last_state().status is Status.CONVERGED:
+            # By its own rule the rest is not worth a pass.
             return 0.0
-        return to_gain(values)
+        return to_gain(self._held_out if criterion == "holdout" else self._fitted)
 
     def value(self, criterion: Criterion, weight: float | None = None) -> float:
         """What `criterion` judges by, in nats: higher is better, -inf where it is no number.
@@ -374,11 +398,16 @@ class Candidate:
         weight = state.statistics.weight if weight is None else weight
         if criterion == "holdout":
             return -np.inf if self.held_out is None else weight * (self.held_out + gain)
-        value = weight * (state.log_likelihood + gain)
-        value -= penalty(criterion, self.model.n_parameters, weight)
-        if criterion == "icl":
-            value -= entropy(state.mixture, state.statistics) * weight / state.statistics.weight
-        return value
+        value = weight * (self.fit(criterion) + gain)
+        return value - penalty(criterion, self.model.n_parameters, weight)
+
+    def fit(self, criterion: Criterion) -> float:
+        """What a fitted row adds to `criterion`, penalties apart, in nats."""
+        state = self.last_state()
+        if criterion != "icl":
+            return state.log_likelihood
+        unclear = entropy(state.mixture, state.statistics) / state.statistics.weight
+        return state.log_likelihood - unclear
 
     def row(self, weight: float | None = None) -> Row:
         """What the table says of it, scaled to rows of this weight."""
@@ -420,7 +449,7 @@ def to_gain(values: Sequence[float]) -> float:
 def climb_together(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     candidates: Sequence[Candidate],
-    criterion: Criterion | None = None,
+    weed: Callable[[Sequence[Candidate]], None] | None = None,
 ) -> Iterator[list[Candidate]]:
     """Take every candidate to its end, one pass for the proposals of all that still run.
 
@@ -429,8 +458,8 @@ def climb_together(
     accumulate : callable
         The pass: sums the statistics of all data for each of the given mixtures.
     candidates : sequence of Candidate
-    criterion : {"bic", "aic", "icl", "holdout"}, optional
-        Candidates that cannot win by it are given up between passes; None keeps all.
+    weed : callable, optional
+        Called with the candidates after every pass: gives up those that cannot win.
 
     Yields
     ------
@@ -439,8 +468,8 @@ def climb_together(
     """
     while running := [c for c in candidates if c.running]:
         tell(running, accumulate(tuple(c.climb.proposal for c in running)))
-        if criterion is not None:
-            drop_hopeless(candidates, criterion)
+        if weed is not None:
+            weed(candidates)
         yield running
 
 

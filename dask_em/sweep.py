@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from .acceleration import ascent
 from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord
-from .em import Convergence
+from .em import Climb, Convergence
 from .errors import DataError
 from .estimators import GaussianMixture, warn_unless_converged
 from .families.base import Engine
@@ -35,11 +36,13 @@ from .selection import (
     Holdout,
     Model,
     Row,
+    Slice,
     Training,
     climb_together,
+    drop_hopeless,
     winner,
 )
-from .shortlist import Rules, Shortlisted, shortlist
+from .shortlist import MOST_SLICES, Rules, Shortlisted, narrowed, shortlist, slice_share
 from .statistics import Foldable
 
 
@@ -55,7 +58,7 @@ class Selection:
         One row a model: n_components, covariance_type, n_parameters, log_likelihood (nats per
         row), aic, bic, icl, holdout (nats per row held out, or None), n_passes that served
         it, and status. A model of status DROPPED was given up; after no pass, its numbers are
-        estimates: the winner's, and how much the sample says that this one is worse.
+        estimates: the winner's, and how much the sample or the slice says that it is worse.
     models : list of GaussianMixture
         With `keep_all=True` every model that was not given up, fitted, in the table's order.
     criterion : str
@@ -90,8 +93,9 @@ def select(
     """Fit a Gaussian mixture of every K and covariance structure, all by the same passes.
 
     The models start on one sample of the data. Those that the sample shows to be hopeless
-    stay there; the others share every read of every chunk, and leave when they have
-    converged or when they can no longer win.
+    stay there. Where many are left and the data are large, passes that compute with a slice
+    of the rows choose among them. The others share every read of every chunk, and leave
+    when they have converged or when they can no longer win.
 
     Parameters
     ----------
@@ -157,7 +161,8 @@ def _models(
     for name, values in (("n_components", ks), ("covariance_type", kinds)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name}={values!r}: expected one or more values, each of them once")
-    given = [n for n in ("weights_init", "means_init", "precisions_init") if n in options]
+    lone = ("weights_init", "means_init", "precisions_init", "checkpoint")
+    given = [name for name in lone if options.get(name) is not None]
     if given or options.get("warm_start"):
         raise ValueError(
             f"{', '.join(given) or 'warm_start'} belongs to a fit of one K: leave it out, or fit "
@@ -212,7 +217,8 @@ class _Sweep:
         rows = self._rows(starts, candidates, best)
         return self._selection(rows, candidates, best, keep_all)
 
-    def _pass(self, phase: str, number: int) -> Pass:
+    def _pass(self, phase: str) -> Pass:
+        number = sum(record.phase == phase for record in self.records) + 1
         return Pass(self.callbacks, phase, number, self.source.n_rows, self.source.nbytes)
 
     def _survey(self) -> Surveyed:
@@ -221,9 +227,10 @@ class _Sweep:
                    for m in self.estimators)  # fmt: skip
         survey = Survey(self.seed, max(size, self.lead.n_components), d, self.source.n_rows)
         work: Foldable[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
-        with self._pass("survey", 1) as running:
-            self.source, surveyed = self.lead._first_pass(self.source, work, running)
-            running.n_rows = surveyed.n_rows
+        with self._pass("survey") as running:
+            found = self.lead._first_pass(self.source, work, running)
+            running.n_rows = found.sums.n_rows
+        surveyed, self.source = found.sums, self.source.held_to(found.notes)
         self._record(running)
         self.lead._check_survey(self.source, surveyed)
         return surveyed
@@ -251,7 +258,37 @@ class _Sweep:
             found, n_rows = shortlist(self.models, makers, self.sample, rules, running.advance)
             running.n_rows = n_rows
         self.share = n_rows / max(1, self.surveyed.n_weighted)
-        return [*found]
+        return [*self._narrowed(found, rules, engine)]
+
+    def _narrowed(
+        self, found: list[Shortlisted], rules: Rules, engine: Engine
+    ) -> list[Shortlisted]:
+        """The same after passes over a slice of the data, where they are worth their while."""
+        most, n_weighted = self.convergence.max_passes, max(1, self.surveyed.n_weighted)
+        share = slice_share(found, len(self.sample.rows), n_weighted)
+        # Plain EM is plain; and a pass over all rows must be left.
+        if share is None or self.lead.algorithm == "em" or (most is not None and most < 3):
+            return found
+        limits = replace(
+            self.convergence,
+            max_iter=min(MOST_SLICES, self.convergence.max_iter),
+            max_passes=None if most is None else most - 1,
+        )
+        part = Slice(self.seed, share)
+
+        def climb_from(mixture: Mixture) -> Climb:
+            start = replace(mixture, engine=engine)
+            return ascent(self.lead.algorithm, start, limits, self.sample)
+
+        def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
+            return self._summed("slice", Fleet(mixtures, self.holdout, part))
+
+        found, n_rows = narrowed(self.models, found, climb_from, accumulate, self.sample, rules)
+        self.share += n_rows / n_weighted
+        if most is not None:
+            made = sum(record.phase == "slice" for record in self.records)
+            self.convergence = replace(self.convergence, max_passes=most - made)
+        return found
 
     def _separate_starts(self, engine: Engine) -> list[Shortlisted | Mixture]:
         """The start that each model's own fit would make."""
@@ -274,15 +311,9 @@ class _Sweep:
 
     def _climb(self, candidates: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
-        backend = DaskBackend()
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
-            with self._pass("em", len(self.records)) as running:
-                fleet = Fleet(mixtures, self.holdout)
-                statistics = backend.map_reduce(self.source, fleet, running.advance)
-                running.n_rows = statistics.members[0].n_rows
-                running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
-            self._record(running)
+            statistics = self._summed("em", Fleet(mixtures, self.holdout))
             if self.holdout and not statistics.held_weight:
                 raise DataError(
                     f"holdout={self.holdout.share:g} of {self.surveyed.n_rows} rows drew none of "
@@ -290,11 +321,20 @@ class _Sweep:
                 )
             return statistics
 
-        weed = None if self.exhaustive else self.criterion
+        weed = None if self.exhaustive else partial(drop_hopeless, criterion=self.criterion)
         for served in climb_together(accumulate, candidates, weed):
             for callback in self.callbacks:
                 for candidate in served:
                     callback(candidate.last_state())
+
+    def _summed(self, phase: str, fleet: Fleet) -> FleetStatistics:
+        """One pass, on record."""
+        with self._pass(phase) as running:
+            statistics = DaskBackend().map_reduce(self.source, fleet, running.advance)
+            running.n_rows = self.surveyed.n_rows
+            running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
+        self._record(running)
+        return statistics
 
     @staticmethod
     def _rows(
@@ -345,7 +385,8 @@ class _Sweep:
     ) -> None:
         """Make of `estimator` what a fit of its own would have, but for the shared passes."""
         state = candidate.last_state()
-        start = Start(state.mixture, self.share, state.log_likelihood)
+        surrogate = getattr(candidate.climb, "rows_read", 0) / max(1, self.surveyed.n_weighted)
+        start = Start(state.mixture, self.share + surrogate, state.log_likelihood)
         records = self._records_of(candidate)
         estimator._keep(self.source, self.surveyed, start, state, records, candidate.rejected)
         share = self.holdout.share if self.holdout else 0.0
@@ -357,10 +398,11 @@ class _Sweep:
 
     def _records_of(self, candidate: Candidate) -> list[PassRecord]:
         """The sweep's passes as one model sees them: those that served others are "sweep"."""
-        survey, *passes = self.records
+        before = [record for record in self.records if record.phase != "em"]
+        passes = self.records[len(before) :]
         own = [
             replace(record, log_likelihood=value)
             for record, value in zip(passes, candidate.measured, strict=False)
         ]
         others = [replace(r, phase="sweep", log_likelihood=None) for r in passes[len(own) :]]
-        return [survey, *own, *others]
+        return [*before, *own, *others]

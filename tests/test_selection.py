@@ -27,7 +27,7 @@ from helpers import (
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 
 import dask_em
-from dask_em import GaussianMixture, load, select, sources
+from dask_em import GaussianMixture, load, select, sources, sweep
 from dask_em.backends.dask import DaskBackend
 from dask_em.backends.serial import SerialBackend
 from dask_em.cli import main
@@ -41,12 +41,14 @@ from dask_em.selection import (
     Fleet,
     Holdout,
     Model,
+    Slice,
     Training,
     climb_together,
     drop_hopeless,
     entropy,
     to_gain,
 )
+from dask_em.shortlist import MOST_SLICES
 from dask_em.sources import ArraySource, as_source
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -124,6 +126,38 @@ def test_held_out_rows_count_for_nothing_but_the_score(points: np.ndarray) -> No
     np.testing.assert_array_equal(a.sample.rows, b.sample.rows)
     np.testing.assert_array_equal(a.moments.scatter, b.moments.scatter)
     assert a.n_weighted == (~out).sum()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_slice_counts_its_own_rows_only(points: np.ndarray, weighted: bool) -> None:
+    rng = np.random.default_rng(2)
+    weights = rng.integers(0, 3, len(points)).astype(float) if weighted else None
+    source = ArraySource(points, weights)
+    holdout, part, mixtures = Holdout(7, 0.2), Slice(7, 0.3), fleet(3)[:3]
+    sizes = [len(source.read(i)[0]) for i in range(source.n_chunks)]
+    out, drawn = (
+        np.concatenate([some.mask(i, n) for i, n in enumerate(sizes)]) for some in (holdout, part)
+    )
+    # Which rows are held out says nothing about which are in the slice.
+    assert (out & drawn).mean() == pytest.approx(0.06, abs=0.01)
+    sums = SerialBackend().map_reduce(source, Fleet(mixtures, holdout, part))
+    ones = np.ones(len(points)) if weights is None else weights
+    assert sums.held_weight == ones[out & drawn].sum()
+    for i, mixture in enumerate(mixtures):
+        fitted, scored = (
+            add_up(mixture, points[rows], ones[rows]) for rows in (~out & drawn, out & drawn)
+        )
+        assert_sums_close(sums.members[i].components, fitted.components, 1e-9)
+        assert sums.held_out(i) == pytest.approx(scored.mean_log_likelihood, rel=1e-12)
+    broken = points.copy()
+    row = int(np.flatnonzero(out & drawn)[-1])
+    broken[row, 2] = np.inf
+    chunk = int(np.searchsorted(np.cumsum(sizes), row, side="right"))
+    expected = f"infinity at row {row - sum(sizes[:chunk])} of chunk {chunk}, column 2"
+    if weights is None or weights[row] > 0:
+        work, source = Fleet(mixtures, holdout, part), ArraySource(broken, weights)
+        with pytest.raises(DataError, match=expected):
+            SerialBackend().map_reduce(source, work)
 
 
 def test_a_fit_with_rows_held_out_is_that_of_the_other_rows(points: np.ndarray) -> None:
@@ -250,12 +284,18 @@ def test_the_winner_is_a_fitted_estimator(points: np.ndarray, tmp_path: Path) ->
     assert dask_em.select is select
 
 
-def test_the_same_bits_wherever_it_runs(stored: Path, request: pytest.FixtureRequest) -> None:
+# The smaller sample leaves it to a slice of the data to choose.
+@pytest.mark.parametrize("sample_size", [None, 200])
+def test_the_same_bits_wherever_it_runs(
+    stored: Path, sample_size: int | None, request: pytest.FixtureRequest
+) -> None:
     options: dict[str, Any] = {**FULL_OF_2_TO_6, "holdout": 0.1, "n_init": 2}
     covariances = ("full", "spherical")
 
     def bits() -> tuple[str, str]:
-        found = select(str(stored), covariance_type=covariances, **options)
+        found = select(str(stored), covariance_type=covariances, sample_size=sample_size, **options)
+        sliced = any(record["phase"] == "slice" for record in found.history)
+        assert sliced == (sample_size is not None)
         return digest(found.best), json.dumps(found.table)
 
     with dask.config.set(scheduler="synchronous"):
@@ -295,6 +335,41 @@ def test_what_is_to_gain_of_a_geometric_series_is_its_rest() -> None:
     assert to_gain(values) == pytest.approx(1 - values[-1])
     assert to_gain(values[:1]) == np.inf
     assert to_gain([0.0, 1.0, 1.0]) == 0
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_slice_gives_up_what_the_sample_cannot(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = blobs(40_000, 3, 4, seed=seed)[0]
+    options: dict[str, Any] = {"n_components": range(2, 9), "random_state": 0}
+    found = select(X, sample_size=800, **options)
+    monkeypatch.setattr(sweep, "slice_share", lambda *_: None)
+    whole = select(X, sample_size=800, **options)
+    phases = [record["phase"] for record in found.history]
+    n_slices = phases.count("slice")
+    assert phases == ["survey"] + ["slice"] * n_slices + ["em"] * phases.count("em")
+    assert n_slices > 0
+    assert found.best.n_components == whole.best.n_components == 4
+    assert all(record["phase"] != "slice" for record in whole.history)
+    served, without = (sum(r["n_passes"] > 0 for r in one.table) for one in (found, whole))
+    assert served < without
+    assert [r["phase"] for r in found.best.history_[: 1 + n_slices]] == phases[: 1 + n_slices]
+    assert n_slices <= MOST_SLICES
+    # What the slice says of the others is about right.
+    for row, true in zip(found.table[2:], whole.table[2:], strict=True):
+        assert row["log_likelihood"] == pytest.approx(true["log_likelihood"], abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_slices_count_as_passes_at_most() -> None:
+    X = blobs(40_000, 3, 4, seed=0)[0]
+    for most in (2, 3, 4):
+        found = select(X, range(2, 9), sample_size=800, max_passes=most, random_state=0)
+        phases = [record["phase"] for record in found.history]
+        assert len(phases) <= most
+        assert "em" in phases
+        assert ("slice" in phases) == (most > 2)
 
 
 def candidate(k: int, tells: list[Any]) -> Candidate:
