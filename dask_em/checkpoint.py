@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from .em import EMState, Status
-from .errors import ModelFileError, OutputExistsError
+from .errors import ModelFileError, OutputExistsError, StoreError, UsageError
 from .families.base import Engine
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian, GaussianStatistics
@@ -25,6 +26,7 @@ from .frame import Frame
 from .mixture import Mixture, MixtureStatistics
 from .sinks import sync
 from .statistics import Array
+from .stores import LARGEST_MODEL, is_url, read_bytes, write_bytes
 
 FORMAT_VERSION = 1
 KIND = "dask_em model"
@@ -54,11 +56,11 @@ def write_arrays(
     """Write a header and arrays to one file: all of it, or the old file stays.
 
     The bytes go to a temporary file beside `path`, are synced to the disk and
-    renamed over it, and the folder is synced.
+    renamed over it, and the folder is synced. An object store takes them at once.
 
     Parameters
     ----------
-    path : path
+    path : path, or URL of an object store
     header : mapping
         Whatever JSON holds; `format_version`, `kind` and `sha256` are added.
     arrays : mapping of str to array
@@ -67,12 +69,17 @@ def write_arrays(
     kind : str
         What the file is, for whoever reads it.
     """
-    path = Path(path)
-    if not overwrite and path.exists():
-        raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
     full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
     text = json.dumps({**full, "sha256": _checksum(full, arrays)}, sort_keys=True)
     contents: dict[str, Any] = {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+    if is_url(path):
+        whole = io.BytesIO()
+        np.savez(whole, allow_pickle=False, **contents)
+        write_bytes(os.fspath(path), whole.getvalue(), overwrite)
+        return
+    path = Path(path)
+    if not overwrite and path.exists():
+        raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -114,16 +121,19 @@ def read_arrays(
     ------
     ModelFileError
         No such file, not one of ours, of a newer format, or damaged.
+    StoreError
+        It lies in an object store that cannot be reached, or refuses.
     """
-    path = Path(path)
     noun = kind.removeprefix("dask_em ")
     try:
-        contents = _members(path)
+        contents = _members(*_opened(path))
         header = json.loads(contents.pop(HEADER).tobytes().decode())
         found, version = header["kind"], header["format_version"]
         claimed = header.pop("sha256")
     except (FileNotFoundError, IsADirectoryError):
         raise ModelFileError(f"{path}: no such {noun} file") from None
+    except (StoreError, UsageError):
+        raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, MemoryError) as e:
@@ -140,14 +150,22 @@ def read_arrays(
     return header, contents
 
 
-def _members(path: Path) -> dict[str, Array]:
+def _opened(path: str | os.PathLike[str]) -> tuple[Any, int]:
+    """What holds the bytes of a file, and how many."""
+    if not is_url(path):
+        return path, Path(path).stat().st_size
+    data = read_bytes(os.fspath(path), LARGEST_MODEL)
+    return io.BytesIO(data), len(data)
+
+
+def _members(file: Any, size: int) -> dict[str, Array]:
     """The arrays of an archive that is no larger than it says."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         # What was packed could unpack to any size; `write_arrays` packs nothing.
         if any(m.compress_type != zipfile.ZIP_STORED for m in members):
             raise ValueError("it is compressed")
-        if sum(m.file_size for m in members) > path.stat().st_size:
+        if sum(m.file_size for m in members) > size:
             raise ValueError("its parts claim to be larger than the file")
         return {m.filename.removesuffix(".npy"): _member(archive, m) for m in members}
 

@@ -24,9 +24,16 @@ from helpers import blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, put_bucket
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, job, remotesinks, sources, stores
+from dask_em import GaussianMixture, job, load, remotesinks, sources, stores
 from dask_em.cli import main
-from dask_em.errors import DataError, OutputExistsError, StoreAccessError, StoreError, UsageError
+from dask_em.errors import (
+    DataError,
+    ModelFileError,
+    OutputExistsError,
+    StoreAccessError,
+    StoreError,
+    UsageError,
+)
 from dask_em.sources import ZarrSource, as_source, open_zarr, stored_source
 from dask_em.stores import describe_url, open_store, read_bytes, write_bytes
 
@@ -476,6 +483,27 @@ def test_a_write_whose_answer_is_lost_is_not_taken_for_anothers(
     write_bytes(f"s3://data/once-{kind}.npz", b"mine", overwrite=False)
     assert read_bytes(f"s3://data/once-{kind}.npz", 10) == b"mine"
     assert s3.count("PUT") > 1
+
+
+def test_a_model_is_saved_to_a_bucket_and_loaded_from_it(s3: Proxy, X: np.ndarray) -> None:
+    model, url = fitted(X), "s3://data/saved/model.npz"
+    model.save(url)
+    assert digest(load(url)) == digest(model)
+    with pytest.raises(OutputExistsError, match="exists"):
+        fitted(X, reg_covar=1e-3).save(url, overwrite=False)
+    data = bytearray(read_bytes(url, 2**20))
+    data[len(data) // 2] ^= 1
+    write_bytes(url, bytes(data), overwrite=True)
+    with pytest.raises(ModelFileError, match=r"damaged|not a whole"):
+        load(url)
+    with pytest.raises(ModelFileError, match="no such model file"):
+        load("s3://data/saved/other.npz")
+    s3.fault = lambda method, path: "500" if "model.npz" in path else None
+    with (
+        dask.config.set({"dask_em.store-timeout": 0.5}),
+        pytest.raises(StoreError, match="run the same command again"),
+    ):
+        load(url)
 
 
 def test_where_a_write_cannot_depend_on_what_is_there_nothing_is_written() -> None:

@@ -135,6 +135,9 @@ class NoRows:
     n_chunks: int
 
     in_process = False
+    read_ahead = 1
+    dropping = frozenset[int]()
+    n_dropped = 0
     n_features = 1
     dtype = np.dtype("f8")
     description = "no rows"

@@ -1,0 +1,145 @@
+"""A real Slurm of two nodes on this machine, under the account that runs the tests."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import Processes
+from helpers import wait_until
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+NODES = ("n1", "n2")
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+ReturnToService=2
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
+KillWait=5
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=16000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=8 RealMemory=16000
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=60 State=UP
+"""
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Commands to a running Slurm."""
+
+    environment: dict[str, str]
+
+    def run(self, *command: object, **options: object) -> str:
+        """What a command of Slurm prints."""
+        done = subprocess.run(
+            list(map(str, command)), env=self.environment, capture_output=True, text=True,
+            timeout=60, **options,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return str(done.stdout)
+
+    def submit(self, *arguments: object, cwd: Path) -> str:
+        """The number of a new job."""
+        return self.run("sbatch", "--parsable", *arguments, cwd=cwd).strip()
+
+    def about(self, job: str) -> dict[str, str]:
+        """What `scontrol show job` says."""
+        words = self.run("scontrol", "show", "job", job).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def wait_for(self, job: str, *states: str, seconds: float = 90) -> None:
+        """Until the job is in one of the states."""
+        wait_until(lambda: self.about(job)["JobState"] in states, seconds)
+
+    def jobs(self) -> list[str]:
+        """Numbers of the jobs that run."""
+        return self.run("squeue", "--noheader", "--states=RUNNING", "--format=%A").split()
+
+
+@contextmanager
+def running_slurm(folder: Path) -> Iterator[Slurm]:
+    """Start munge and Slurm, wait for both nodes, and stop them at the end."""
+    absent = [p for p in PROGRAMS if shutil.which(p, path=PATH) is None]
+    if absent:
+        pytest.skip(f"this machine has no {', '.join(absent)}: apt-get install slurm-wlm munge")
+    folder.chmod(0o755)
+    key = folder / "munge.key"
+    key.write_bytes(secrets.token_bytes(1024))
+    key.chmod(0o600)
+    (folder / "state").mkdir()
+    text = CONFIGURATION.format(
+        host=socket.gethostname(), user=getpass.getuser(), folder=folder, ports=free_ports(4)
+    )
+    (folder / "slurm.conf").write_text(text)
+    environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf")}
+    slurm = Slurm(environment)
+    processes = Processes(folder)
+    options = {"env": environment, "cwd": folder}
+    try:
+        processes.start(
+            "munged", "munged", "--foreground", "--force", f"--key-file={key}",
+            f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
+            f"--seed-file={folder}/munged.seed", **options,
+        )  # fmt: skip
+        wait_until(lambda: (folder / "munge.socket").exists(), 20)
+        processes.start("ctld", "slurmctld", "-D", **options)
+        for node in NODES:
+            processes.start(node, "slurmd", "-D", "-N", node, **options)
+        wait_until(lambda: up(slurm), 60)
+        yield slurm
+        # What a failed test left would outlive the daemons.
+        slurm.run("scancel", "--user", getpass.getuser())
+        wait_until(lambda: not slurm.jobs(), 30)
+    finally:
+        processes.stop()
+
+
+def up(slurm: Slurm) -> bool:
+    """Whether both nodes wait for work."""
+    done = subprocess.run(
+        ["sinfo", "--noheader", "--Node", "--format=%T"],
+        env=slurm.environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout.split() == ["idle"] * len(NODES)

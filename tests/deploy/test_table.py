@@ -1,0 +1,38 @@
+"""The table of deploy/README.md tells what the tests do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import DEPLOY
+
+ROWS = [line for line in (DEPLOY / "README.md").read_text().splitlines() if line.startswith("| [")]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
+def test_a_row_names_tests_that_are_there(row: str) -> None:
+    way, tests, *_, date = (cell.strip() for cell in row.strip("|").split("|"))
+    folder = re.search(r"\((\w+)\)", way)
+    assert folder
+    assert (DEPLOY / folder[1] / "README.md").exists()
+    *names, file = re.findall(r"`(\w+(?:\.py)?)`", tests)
+    text = (Path(__file__).parent / file).read_text()
+    assert names
+    assert all(f"def {name}(" in text for name in names)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
+
+
+def test_every_folder_has_a_row() -> None:
+    folders = {path.name for path in DEPLOY.iterdir() if path.is_dir()}
+    assert folders == {name for row in ROWS for name in re.findall(r"^\| \[[^]]*\]\((\w+)\)", row)}
+
+
+def test_no_file_names_a_registry_or_a_machine() -> None:
+    for path in DEPLOY.rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            assert not re.search(r"docker\.io|ghcr\.io|quay\.io|gcr\.io|/root/|/home/\w", text), (
+                path
+            )
