@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -125,8 +125,7 @@ def connected(where: Where) -> Iterator[Any]:
             )
         except (OSError, TimeoutError, ValueError, RuntimeError) as e:
             raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
-        with client:
-            _count_lost_workers(client)
+        with client, _lost_workers_counted(client):
             yield client
         return
     if where.require_tls:
@@ -144,12 +143,13 @@ def connected(where: Where) -> Iterator[Any]:
             silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,
+        _lost_workers_counted(client),
     ):
-        _count_lost_workers(client)
         yield client
 
 
-def _count_lost_workers(client: Any) -> None:
+@contextmanager
+def _lost_workers_counted(client: Any) -> Iterator[None]:
     """Tell of every worker that leaves without being asked to."""
     run = current_run()
 
@@ -160,6 +160,12 @@ def _count_lost_workers(client: Any) -> None:
             logger.warning("worker %s was lost", message.get("worker"))
 
     client.subscribe_topic("all", seen)
+    try:
+        yield
+    finally:
+        # A scheduler that is gone tells nothing more; one that lives would tell a closed client.
+        with suppress(Exception):
+            client.unsubscribe_topic("all")
 
 
 def _security(where: Where) -> Any:

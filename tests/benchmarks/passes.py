@@ -143,7 +143,8 @@ def main() -> None:
     with scratch(arguments) as folder:
         cold = out_of_core(folder, total)
         warm = reading(folder, total)
-        pair = two_workers(folder, total)
+        # Long passes: what is wanted is of the work, not of what a pass costs beside it.
+        pair = two_workers(folder, 4 * total)
     publish(
         arguments,
         "A pass and its parts",
