@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import __version__
 from .errors import DaskEMError
@@ -413,7 +414,8 @@ def fit(
     Killed or stopped, the same command run again goes on where it was, to the same bits.
 
     Several K or covariances are fitted by the same passes over DATA; the best by
-    --criterion goes to MODEL, and a table says how the others did.
+    --criterion goes to MODEL, and a table says how the others did. If it is stopped, such
+    a sweep starts anew.
 
     Example: dask-em fit points.zarr -k 8 -o model.npz
     """
@@ -424,8 +426,7 @@ def fit(
         del options["n_init"]
     wanted = job.Sweep(ks, covariance, criterion, holdout, exhaustive, keep_all)
     if not wanted.single:
-        if checkpoint or force:
-            raise click.UsageError("--checkpoint and --force are for one K and one covariance")
+        _refuse_checkpoint_options()
         found, files = job.sweep(
             data, output, where, wanted, options, weights, overwrite, metrics_file
         )
@@ -439,6 +440,17 @@ def fit(
         data, output, where, {**options, **chosen}, weights, overwrite, keep, metrics_file
     )
     _show(_summary(output, model), as_json, _summary_lines(output, model))
+
+
+def _refuse_checkpoint_options() -> None:
+    """Raise where options were given that are of an unfinished fit: a sweep keeps none."""
+    context = click.get_current_context()
+    names = ("checkpoint", "resume", "force", "checkpoint_interval")
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [n for n, source in sources.items() if source is not ParameterSource.DEFAULT]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"{options}: only a fit of one K and one covariance is kept")
 
 
 def _summary(output: str, model: Any) -> dict[str, Any]:
