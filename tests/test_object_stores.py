@@ -35,7 +35,7 @@ from dask_em.errors import (
     UsageError,
 )
 from dask_em.sources import ZarrSource, as_source, open_zarr, stored_source
-from dask_em.stores import describe_url, open_store, read_bytes, write_bytes
+from dask_em.stores import open_store, read_bytes, write_bytes
 
 moto = pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are missing")
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
@@ -218,18 +218,6 @@ def test_a_url_with_a_credential_is_refused_without_showing_it(given: str) -> No
         with pytest.raises(UsageError, match="environment") as e:
             act(given)
         assert "hunter2" not in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ("abfs://box@account.dfs.core.windows.net/x", "abfs://box@account.dfs.core.windows.net/x"),
-        ("zip://x.zarr::s3://me:secret@data/a.zip", "zip://x.zarr::s3://data/a.zip"),
-        ("plain/path", "plain/path"),
-    ],
-)
-def test_a_url_is_described_without_what_is_secret(given: str, shown: str) -> None:
-    assert describe_url(given) == shown
 
 
 # -- what is wrong, in words ----------------------------------------------------------

@@ -23,12 +23,12 @@ from dask_em.sources import (
     DaskSource,
     ZarrSource,
     as_source,
-    describe_url,
     even_bounds,
     fold_range,
     ranges,
     zarr_behind,
 )
+from dask_em.stores import describe_url
 
 X = np.random.default_rng(0).normal(size=(500, 3))
 
@@ -240,6 +240,9 @@ def test_a_dask_array_with_another_layer_is_not(change, tmp_path) -> None:
         ("points.zarr", "points.zarr"),
         ("s3://bucket/points.zarr", "s3://bucket/points.zarr"),
         ("https://me:secret@host/p.zarr?token=abc#x", "https://host/p.zarr"),
+        ("abfs://box@account.dfs.core.windows.net/x", "abfs://box@account.dfs.core.windows.net/x"),
+        ("zip://x.zarr::s3://me:secret@data/a.zip", "zip://x.zarr::s3://data/a.zip"),
+        ("plain/path", "plain/path"),
     ],
 )
 def test_a_description_holds_no_credentials(url: str, shown: str) -> None:
