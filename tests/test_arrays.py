@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -209,14 +210,19 @@ def test_temporaries_keep_below_the_budget(kind: str, d: int, k: int) -> None:
     assert kernel.block_rows < 3000
     fold = OnDevice(mixture, Accelerator(), budget).fold()
     fold.update(0, X[:1], None)
-    # The device's arrays are NumPy's underneath, so its memory can be watched.
+    # What other threads of this process allocate meanwhile only adds.
+    peak = min(traced_peak(lambda: fold.update(0, X, None)) for _ in range(3))
+    assert budget / 8 < peak < budget
+
+
+def traced_peak(work: Callable[[], object]) -> int:
+    """Bytes at most: the device's arrays are NumPy's underneath, so its memory is watched."""
     tracemalloc.start()
     try:
-        fold.update(0, X, None)
-        peak = tracemalloc.get_traced_memory()[1]
+        work()
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert budget / 8 < peak < budget
 
 
 def test_components_are_grouped_as_far_as_the_budget_allows(kind: str) -> None:
