@@ -104,17 +104,21 @@ with stopped_by_signals("dask-em again"):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    assert process.poll() is None
-    began = time.monotonic()
-    while process.poll() is None and time.monotonic() - began < 5:
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.01)
-    _, error = process.communicate(timeout=10)
-    assert process.returncode == 75
-    assert error.splitlines()[-1] == "dask-em again"
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.poll() is None
+        began = time.monotonic()
+        while process.poll() is None and time.monotonic() - began < 5:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.01)
+        _, error = process.communicate(timeout=10)
+        assert process.returncode == 75
+        assert error.splitlines()[-1] == "dask-em again"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_signal_asks_the_run_and_handlers_are_put_back() -> None:
