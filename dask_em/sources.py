@@ -39,8 +39,8 @@ READ_BYTES = 8 * 2**20
 # a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
 AHEAD_BYTES = 32 * 2**20
 MOST_AHEAD = 4
-# Chunks of a range, where there are enough for the fewest ranges: the first of them is
-# read while nothing is computed.
+# Chunks of a range, where there are enough for the fewest ranges: the first of them, unless
+# it is summed while it arrives, is read while nothing is computed.
 RANGE_CHUNKS = 8
 FEWEST_RANGES, MOST_RANGES = 16, 1024
 
@@ -87,8 +87,8 @@ class RangeSource(Source, Protocol):
     def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
         """A function from a chunk's number to its rows (n, d) and weights (n,).
 
-        What it returns stays as it is until the function was called twice more: it
-        may read into two buffers in turn.
+        What it returns stays as it is until the function was called twice more, or closed
+        where it can be: it may read into two buffers in turn, which the next one takes over.
         """
 
     def shipped_weights(self, chunks: range) -> Array | None:
