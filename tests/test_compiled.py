@@ -73,6 +73,19 @@ def test_features_give_the_exact_sums(
     np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=ALLOWED_LOSS)
 
 
+def test_blocks_that_are_dense_and_blocks_that_are_not_add_up() -> None:
+    rng = np.random.default_rng(5)
+    k, d, n = 11, 30, 4000
+    gaussian = random_mixture("full", k, d, rng).components
+    X = rng.normal(size=(n, d)) * 3
+    dense = rng.random(n) < np.where(np.arange(n) < n // 2, 1, 0.1)
+    resp = np.where(dense[:, None], rng.dirichlet(np.ones(k), size=n), np.eye(k)[np.arange(n) % k])
+    kernel = CentredKernel(gaussian)
+    assert kernel.block_rows < n // 4
+    _, statistics = evaluate(kernel, X, resp)
+    assert_sums_close(statistics, exact_statistics(gaussian, X, resp), rtol=1e-11)
+
+
 @pytest.mark.parametrize("d", [3, 30])
 def test_collinear_columns_are_rotated_before_they_are_multiplied(d: int) -> None:
     rng = np.random.default_rng(1)

@@ -1,10 +1,10 @@
 """Loops of the Gaussian E-step compiled by Numba, at the rate of a matrix product.
 
-Every flop here is in one loop, `_multiply_add`: a tile of 4 x 3 vector registers
-accumulates an outer product, 12 fused multiply-adds for 7 loads, which keeps both
-multiply-add units of a core busy (Goto and van de Geijn, Anatomy of High-Performance
-Matrix Multiplication, 2008). Numba's own vectorizer does not find such tiles, so they are
-emitted as LLVM vector instructions by intrinsics; the loops around them are plain Numba.
+Every flop here is in a tile: 4 x 3 vector registers (8 x 3 where there are 32) accumulate an
+outer product, 12 fused multiply-adds for 7 loads, which keeps both multiply-add units of a
+core busy (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008).
+Numba's own vectorizer does not find such tiles, so they are emitted as LLVM vector
+instructions by intrinsics; the loops around them are plain Numba.
 
 All arrays are C-contiguous; offsets and strides count numbers, not bytes. The order of
 additions is fixed by the shapes alone.
@@ -27,7 +27,11 @@ from ..statistics import Array
 
 # Rows and vectors of a tile: 12 accumulators of the 16 registers that AVX2 has.
 TILE_ROWS, TILE_VECTORS = 4, 3
-REGISTER_BYTES = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 32
+AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+REGISTER_BYTES = 64 if AVX512 else 32
+# Where a tile's vectors are products that it makes itself, more rows share them, as many as
+# a register has doubles: 24 accumulators of the 32 registers that AVX-512 has.
+TALL_ROWS = REGISTER_BYTES // 8
 
 _I64 = ir.IntType(64)
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -95,13 +99,11 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def _tile(
-    builder: Any, vector: ir.VectorType, n_vectors: int, n_rows: int = TILE_ROWS
-) -> list[list[Any]]:
+def _tile(builder: Any, vectors: list[ir.VectorType], n_rows: int = TILE_ROWS) -> list[list[Any]]:
     """Accumulators of zero, which LLVM keeps in registers."""
-    tile = [[cgutils.alloca_once(builder, vector) for _ in range(n_vectors)] for _ in range(n_rows)]
+    tile = [[cgutils.alloca_once(builder, vector) for vector in vectors] for _ in range(n_rows)]
     for accumulators in tile:
-        for accumulator in accumulators:
+        for accumulator, vector in zip(accumulators, vectors, strict=True):
             builder.store(_zero(vector), accumulator)
     return tile
 
@@ -110,23 +112,32 @@ def _multiply_add(
     builder: Any, tile: list[list[Any]], A: Any, stride_a: Any, B: Any, stride_b: Any, n: Any
 ) -> None:
     """tile[i][v] += sum_t A[t, i] * B[t, v], t = 0..n-1; A one number, B a vector each."""
-    vector = tile[0][0].type.pointee
+    vectors = [accumulator.type.pointee for accumulator in tile[0]]
+    offsets = [sum(vector.count for vector in vectors[:v]) for v in range(len(vectors))]
     with cgutils.for_range(builder, n) as loop:
         a = _at(builder, A, builder.mul(loop.index, stride_a))
         b = _at(builder, B, builder.mul(loop.index, stride_b))
         rows = [
-            _load(builder, _at(builder, b, v * vector.count), vector) for v in range(len(tile[0]))
+            _load(builder, _at(builder, b, o), v) for o, v in zip(offsets, vectors, strict=True)
         ]
-        _add_multiples(builder, tile, _splats(builder, a, len(tile), vector), rows)
+        _add_multiples(builder, tile, _splats(builder, a, len(tile), vectors[0]), rows)
 
 
 def _add_multiples(
     builder: Any, tile: list[list[Any]], multiples: Iterable[Any], vectors: list[Any]
 ) -> None:
-    """tile[i][v] += multiples[i] * vectors[v]."""
+    """tile[i][v] += multiples[i] * vectors[v]; multiples as wide as the widest vector."""
     for multiple, accumulators in zip(multiples, tile, strict=True):
         for accumulator, value in zip(accumulators, vectors, strict=True):
-            builder.store(_fma(builder, multiple, value, builder.load(accumulator)), accumulator)
+            factor = _first_lanes(builder, multiple, value.type.count)
+            builder.store(_fma(builder, factor, value, builder.load(accumulator)), accumulator)
+
+
+def _first_lanes(builder: Any, vector: Any, n: int) -> Any:
+    if vector.type.count == n:
+        return vector
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(n)))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
 def _add_double(builder: Any, pointer: Any, value: Any) -> None:
@@ -135,6 +146,37 @@ def _add_double(builder: Any, pointer: Any, value: Any) -> None:
     if value.type.element != ir.DoubleType():
         value = builder.fpext(value, doubles)
     _store(builder, builder.fadd(_load(builder, pointer, doubles), value), pointer)
+
+
+def _exchanged(builder: Any, a: Any, b: Any, step: int) -> list[Any]:
+    """Two vectors after every other block of `step` lanes was exchanged between them."""
+    n = a.type.count
+    low = [e if not e & step else n + e - step for e in range(n)]
+    high = [e + step if not e & step else n + e for e in range(n)]
+    masks = (ir.Constant(ir.VectorType(ir.IntType(32), n), order) for order in (low, high))
+    return [builder.shuffle_vector(a, b, mask) for mask in masks]
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of a square of vectors, by exchanges of ever larger blocks."""
+    step = 1
+    while step < len(rows):
+        for i in (i for i in range(len(rows)) if not i & step):
+            rows[i], rows[i + step] = _exchanged(builder, rows[i], rows[i + step], step)
+        step *= 2
+    return rows
+
+
+def _lane_sums(builder: Any, rows: list[Any]) -> Any:
+    """The vector whose lane i is the sum over the lanes of rows[i]; missing rows are zero."""
+    vector = rows[0].type
+    rows = [*rows, *[_zero(vector)] * (vector.count - len(rows))]
+    step = 1
+    while len(rows) > 1:
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        rows = [builder.fadd(*_exchanged(builder, a, b, step)) for a, b in pairs]
+        step *= 2
+    return rows[0]
 
 
 # -- tiles ---------------------------------------------------------------------------
@@ -153,7 +195,7 @@ def _subtract_squares(
         W_, Z_, m_, out_ = (
             _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 5, 7)
         )
-        tile = _tile(builder, vector, TILE_VECTORS)
+        tile = _tile(builder, [vector] * TILE_VECTORS)
         for row, accumulators in enumerate(tile):
             start = _splat(builder, builder.load(_at(builder, m_, row)), vector)
             for accumulator in accumulators:
@@ -180,56 +222,65 @@ def _vectors(builder: Any, pointer: Any, offset: Any, vector: ir.VectorType) -> 
     ]
 
 
-@intrinsic
-def _product_with_pairs(
-    typing: Any, A: Any, a: Any, Z: Any, z: Any, left: Any, right: Any, n: Any, out: Any, o: Any,
-    by: Any,
-) -> Any:  # fmt: skip
-    """out[i, r] = sum_f A[f, i] Z[left[f] + r] Z[right[f] + r] for 4 i and 3 vectors of r."""
-    i = types.intp
-    signature = types.void(A, i, Z, i, left, right, i, out, i, i)
+def _product_with_pairs(n_rows: int) -> Any:
+    @intrinsic
+    def product_with_pairs(
+        typing: Any, A: Any, a: Any, Z: Any, z: Any, left: Any, right: Any, n: Any, out: Any,
+        o: Any, by: Any,
+    ) -> Any:  # fmt: skip
+        """out[i, r] = sum_f A[f, i] Z[left[f] + r] Z[right[f] + r] for some i, 3 vectors of r."""
+        i = types.intp
+        signature = types.void(A, i, Z, i, left, right, i, out, i, i)
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = _vector_type(context, sig.args[0])
-        zero = ir.Constant(_I64, 0)
-        A_, Z_, out_ = (
-            _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 7)
-        )
-        left_, right_ = (_pointer(context, builder, sig.args[j], args[j], zero) for j in (4, 5))
-        tile = _tile(builder, vector, TILE_VECTORS)
-        with cgutils.for_range(builder, args[6]) as loop:
-            factors = (
-                _vectors(builder, Z_, builder.load(_at(builder, side, loop.index)), vector)
-                for side in (left_, right_)
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = _vector_type(context, sig.args[0])
+            zero = ir.Constant(_I64, 0)
+            A_, Z_, out_ = (
+                _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 7)
             )
-            features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
-            coefficients = _at(builder, A_, builder.mul(loop.index, ir.Constant(_I64, TILE_ROWS)))
-            multiples = _splats(builder, coefficients, TILE_ROWS, vector)
-            _add_multiples(builder, tile, multiples, features)
-        for row, accumulators in enumerate(tile):
-            start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[9]))
-            for v, accumulator in enumerate(accumulators):
-                pointer = _at(builder, start, v * vector.count)
-                _store(builder, builder.load(accumulator), pointer)
-        return context.get_dummy_value()
+            left_, right_ = (_pointer(context, builder, sig.args[j], args[j], zero) for j in (4, 5))
+            tile = _tile(builder, [vector] * TILE_VECTORS, n_rows)
+            with cgutils.for_range(builder, args[6]) as loop:
+                factors = (
+                    _vectors(builder, Z_, builder.load(_at(builder, side, loop.index)), vector)
+                    for side in (left_, right_)
+                )
+                features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
+                coefficients = _at(builder, A_, builder.mul(loop.index, ir.Constant(_I64, n_rows)))
+                multiples = _splats(builder, coefficients, n_rows, vector)
+                _add_multiples(builder, tile, multiples, features)
+            for row, accumulators in enumerate(tile):
+                start = _at(builder, out_, builder.mul(ir.Constant(_I64, row), args[9]))
+                for v, accumulator in enumerate(accumulators):
+                    pointer = _at(builder, start, v * vector.count)
+                    _store(builder, builder.load(accumulator), pointer)
+            return context.get_dummy_value()
 
-    return signature, codegen
+        return signature, codegen
+
+    return product_with_pairs
 
 
-def _add_outer(n_vectors: int, n_rows: int = TILE_ROWS) -> Any:
+_product_with_pairs_low, _product_with_pairs_tall = (
+    _product_with_pairs(n) for n in (TILE_ROWS, TALL_ROWS)
+)
+
+
+def _add_outer(n_halves: int, n_rows: int = TILE_ROWS) -> Any:
     @intrinsic
     def add_outer(
         typing: Any, D: Any, i0: Any, j0: Any, stride: Any, n: Any, S: Any, s: Any, by: Any
     ) -> Any:
-        """S[i, j] += sum_t D[t, i0 + i] D[t, j0 + j] for a tile of some i and vectors of j."""
+        """S[i, j] += sum_t D[t, i0 + i] D[t, j0 + j] for a tile of some i, half vectors of j."""
         i = types.intp
         signature = types.void(D, i, i, i, i, S, i, i)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             vector = _vector_type(context, sig.args[0])
+            half = ir.VectorType(vector.element, vector.count // 2)
             A_, B_ = (_pointer(context, builder, sig.args[0], args[0], args[j]) for j in (1, 2))
             S_ = _pointer(context, builder, sig.args[5], args[5], args[6])
-            tile = _tile(builder, vector, n_vectors, n_rows)
+            tile = _tile(builder, [vector] * (n_halves // 2) + [half] * (n_halves % 2), n_rows)
             _multiply_add(builder, tile, A_, args[3], B_, args[3], args[4])
             for row, accumulators in enumerate(tile):
                 start = _at(builder, S_, builder.mul(ir.Constant(_I64, row), args[7]))
@@ -243,57 +294,65 @@ def _add_outer(n_vectors: int, n_rows: int = TILE_ROWS) -> Any:
     return add_outer
 
 
-_add_outer_1, _add_outer_2, _add_outer_3 = (_add_outer(n) for n in (1, 2, 3))
+_add_outer_1, _add_outer_2, _add_outer_3, _add_outer_4, _add_outer_5, _add_outer_6 = (
+    _add_outer(n) for n in range(1, 7)
+)
 # Four multiply-adds at a time would wait for each other.
-_add_outer_1_tall = _add_outer(1, 2 * TILE_ROWS)
+_add_outer_1_tall, _add_outer_2_tall = (_add_outer(n, 2 * TILE_ROWS) for n in (1, 2))
 
 
-@intrinsic
-def _add_inner_with_pairs(
-    typing: Any, R: Any, r: Any, by_r: Any, Z: Any, z: Any, by_z: Any, left: Any, right: Any,
-    f: Any, n: Any, S: Any, s: Any, by_s: Any,
-) -> Any:  # fmt: skip
-    """S[i, f, lane] += sum_r R[i, r] Z[left[f] + r] Z[right[f] + r] for 4 i, 3 f, n tiles of r."""
-    i = types.intp
-    signature = types.void(R, i, i, Z, i, i, left, right, i, i, S, i, i)
+def _add_inner_with_pairs(n_rows: int) -> Any:
+    @intrinsic
+    def add_inner_with_pairs(
+        typing: Any, R: Any, r: Any, by_r: Any, Z: Any, z: Any, by_z: Any, left: Any, right: Any,
+        f: Any, n: Any, S: Any, s: Any,
+    ) -> Any:  # fmt: skip
+        """S[f, i] += sum_r R[i, r] Z[left[f] + r] Z[right[f] + r] for some i, 3 f, n tiles of r."""
+        i = types.intp
+        signature = types.void(R, i, i, Z, i, i, left, right, i, i, S, i)
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = _vector_type(context, sig.args[0])
-        R_ = _pointer(context, builder, sig.args[0], args[0], args[1])
-        Z_ = _pointer(context, builder, sig.args[3], args[3], args[4])
-        S_ = _pointer(context, builder, sig.args[10], args[10], args[11])
-        sides = [_pointer(context, builder, sig.args[j], args[j], args[8]) for j in (6, 7)]
-        offsets = [
-            [builder.load(_at(builder, side, f)) for f in range(TILE_VECTORS)] for side in sides
-        ]
-        tile = _tile(builder, vector, TILE_VECTORS)
-        width = ir.Constant(_I64, TILE_VECTORS * vector.count)
-        with cgutils.for_range(builder, args[9]) as loop:
-            here = _at(builder, R_, builder.mul(loop.index, width))
-            rows = _at(builder, Z_, builder.mul(loop.index, args[5]))
-            for v in range(TILE_VECTORS):
-                start = _at(builder, rows, v * vector.count)
-                factors = [
-                    [_load(builder, _at(builder, start, o), vector) for o in side]
-                    for side in offsets
-                ]
-                features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
-                resp = [
-                    _at(builder, here, builder.mul(ir.Constant(_I64, i), args[2]))
-                    for i in range(TILE_ROWS)
-                ]
-                multiples = [
-                    _load(builder, _at(builder, p, v * vector.count), vector) for p in resp
-                ]
-                _add_multiples(builder, tile, multiples, features)
-        for number, accumulators in enumerate(tile):
-            start = _at(builder, S_, builder.mul(ir.Constant(_I64, number), args[12]))
-            for f, accumulator in enumerate(accumulators):
-                pointer = _at(builder, start, f * vector.count)
-                _add_double(builder, pointer, builder.load(accumulator))
-        return context.get_dummy_value()
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = _vector_type(context, sig.args[0])
+            R_ = _pointer(context, builder, sig.args[0], args[0], args[1])
+            Z_ = _pointer(context, builder, sig.args[3], args[3], args[4])
+            S_ = _pointer(context, builder, sig.args[10], args[10], args[11])
+            sides = [_pointer(context, builder, sig.args[j], args[j], args[8]) for j in (6, 7)]
+            offsets = [
+                [builder.load(_at(builder, side, f)) for f in range(TILE_VECTORS)] for side in sides
+            ]
+            tile = _tile(builder, [vector] * TILE_VECTORS, n_rows)
+            width = ir.Constant(_I64, TILE_VECTORS * vector.count)
+            with cgutils.for_range(builder, args[9]) as loop:
+                here = _at(builder, R_, builder.mul(loop.index, width))
+                rows = _at(builder, Z_, builder.mul(loop.index, args[5]))
+                for v in range(TILE_VECTORS):
+                    start = _at(builder, rows, v * vector.count)
+                    factors = [
+                        [_load(builder, _at(builder, start, o), vector) for o in side]
+                        for side in offsets
+                    ]
+                    features = [builder.fmul(x, y) for x, y in zip(*factors, strict=True)]
+                    resp = [
+                        _at(builder, here, builder.mul(ir.Constant(_I64, i), args[2]))
+                        for i in range(n_rows)
+                    ]
+                    multiples = [
+                        _load(builder, _at(builder, p, v * vector.count), vector) for p in resp
+                    ]
+                    _add_multiples(builder, tile, multiples, features)
+            for f in range(TILE_VECTORS):
+                total = _lane_sums(builder, [builder.load(row[f]) for row in tile])
+                _add_double(builder, _at(builder, S_, f * vector.count), total)
+            return context.get_dummy_value()
 
-    return signature, codegen
+        return signature, codegen
+
+    return add_inner_with_pairs
+
+
+_add_inner_with_pairs_low, _add_inner_with_pairs_tall = (
+    _add_inner_with_pairs(n) for n in (TILE_ROWS, TALL_ROWS)
+)
 
 
 @intrinsic
@@ -345,22 +404,6 @@ def _deviations(
         return context.get_dummy_value()
 
     return signature, codegen
-
-
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """The columns of a square of vectors, by exchanges of ever larger blocks."""
-    n = len(rows)
-    step = 1
-    while step < n:
-        for i in (i for i in range(n) if not i & step):
-            a, b = rows[i], rows[i + step]
-            low = [e if not e & step else n + e - step for e in range(n)]
-            high = [e + step if not e & step else n + e for e in range(n)]
-            for row, order in ((i, low), (i + step, high)):
-                mask = ir.Constant(ir.VectorType(ir.IntType(32), n), order)
-                rows[row] = builder.shuffle_vector(a, b, mask)
-        step *= 2
-    return rows
 
 
 @intrinsic
@@ -445,7 +488,9 @@ def place(shifted: Array, n_features: int, scale: Array, Z: Array, columns: Arra
 
 
 @njit(**_JIT)
-def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out: Array) -> None:
+def subtract_distances(
+    W: Array, m: Array, columns: Array, n_features: int, constant: Array, out: Array
+) -> None:
     """Constant minus squared distance: out[k, r] = constant[k] - |W_k z_r - m_k|^2.
 
     Parameters
@@ -454,8 +499,9 @@ def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out:
         Lower triangular matrices, four rows at a time, each transposed (`pack_lower`).
     m : (k, D) array
         Minus the images of the means, D a multiple of four.
-    columns : (n_tiles, d, tile_columns) array
+    columns : (n_tiles, >= n_features, tile_columns) array
         The rows z, by columns.
+    n_features : int
     constant : (k,) array
     out : (k, n_tiles * tile_columns) array
     """
@@ -466,7 +512,7 @@ def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out:
         for t in range(n_tiles):
             w = k * W.shape[1]
             for i in range(0, padded, TILE_ROWS):
-                n = min(i + TILE_ROWS, d)
+                n = min(i + TILE_ROWS, n_features)
                 _subtract_squares(
                     W, w, columns, t * d * width, n, m, k * padded + i, out,
                     k * out.shape[1] + t * width,
@@ -478,28 +524,37 @@ def subtract_distances(W: Array, m: Array, columns: Array, constant: Array, out:
 def _add_lower(D: Array, n: int, n_features: int, scatter: Array, k: int) -> None:
     """scatter[k, i, j] += sum_t D[t, i] D[t, j] over n rows, in the tiles that reach j <= i."""
     width = D.shape[1]
-    vector = REGISTER_BYTES // D.itemsize
+    # Of a register: the diagonal wastes less, where half a register costs less than a whole.
+    half = REGISTER_BYTES // D.itemsize // 2
     i = 0
-    while i + 2 * TILE_ROWS <= vector and i < n_features:
-        _add_outer_1_tall(D, i, 0, width, n, scatter, (k * width + i) * width, width)
+    while i + 2 * TILE_ROWS <= 2 * half and i < n_features:
+        s = (k * width + i) * width
+        if i + 2 * TILE_ROWS <= half:
+            _add_outer_1_tall(D, i, 0, width, n, scatter, s, width)
+        else:
+            _add_outer_2_tall(D, i, 0, width, n, scatter, s, width)
         i += 2 * TILE_ROWS
     while i < n_features:
-        left = (i + TILE_ROWS + vector - 1) // vector
+        left = (i + TILE_ROWS + half - 1) // half
         s = (k * width + i) * width
         j = 0
         while left > 0:
-            if left == 3 or left > 4:
+            # Of eight halves, four and four wait less than six and two.
+            size = 4 if left > 6 and left < 9 else min(left, 6)
+            if size == 6:
+                _add_outer_6(D, i, j, width, n, scatter, s + j, width)
+            elif size == 5:
+                _add_outer_5(D, i, j, width, n, scatter, s + j, width)
+            elif size == 4:
+                _add_outer_4(D, i, j, width, n, scatter, s + j, width)
+            elif size == 3:
                 _add_outer_3(D, i, j, width, n, scatter, s + j, width)
-                left -= 3
-                j += 3 * vector
-            elif left == 1:
-                _add_outer_1(D, i, j, width, n, scatter, s + j, width)
-                left -= 1
-                j += vector
-            else:
+            elif size == 2:
                 _add_outer_2(D, i, j, width, n, scatter, s + j, width)
-                left -= 2
-                j += 2 * vector
+            else:
+                _add_outer_1(D, i, j, width, n, scatter, s + j, width)
+            left -= size
+            j += size * half
         i += TILE_ROWS
 
 
@@ -543,13 +598,24 @@ def add_scatter(
 
 
 @njit(**_JIT)
+def count_nonzero(resp: Array) -> int:
+    """How many numbers of (k, b) are not zero."""
+    count = 0
+    for k in range(resp.shape[0]):
+        for r in range(resp.shape[1]):
+            count += resp[k, r] != 0
+    return count
+
+
+@njit(**_JIT)
 def linear(theta: Array, columns: Array, left: Array, right: Array, out: Array) -> None:
-    """out[k, r] = sum_f theta[k, f] z_r[left[f]] z_r[right[f]].
+    """out[k, r] = sum_f theta_k[f] z_r[left[f]] z_r[right[f]].
 
     Parameters
     ----------
-    theta : (k / 4, F, 4) array
-        Coefficients, k a multiple of four.
+    theta : (k * F,) array
+        Coefficients in groups of `TALL_ROWS` components and then of four, each
+        group (F, components); k a multiple of four (`pack_groups`).
     columns : (n_tiles, d, tile_columns) array
         The rows z, by columns.
     left, right : (>= F,) int64 arrays
@@ -557,20 +623,29 @@ def linear(theta: Array, columns: Array, left: Array, right: Array, out: Array) 
     out : (k, n_tiles * tile_columns) array
     """
     n_tiles, d, width = columns.shape
-    groups, n_features, _ = theta.shape
+    n_components, stride = out.shape
+    n_features = len(theta) // n_components
     for t in range(n_tiles):
-        for g in range(groups):
-            _product_with_pairs(
-                theta, g * n_features * TILE_ROWS, columns, t * d * width, left, right, n_features,
-                out, g * TILE_ROWS * out.shape[1] + t * width, out.shape[1],
+        k = 0
+        while k + TALL_ROWS <= n_components:
+            _product_with_pairs_tall(
+                theta, k * n_features, columns, t * d * width, left, right, n_features, out,
+                k * stride + t * width, stride,
             )  # fmt: skip
+            k += TALL_ROWS
+        while k < n_components:
+            _product_with_pairs_low(
+                theta, k * n_features, columns, t * d * width, left, right, n_features, out,
+                k * stride + t * width, stride,
+            )  # fmt: skip
+            k += TILE_ROWS
 
 
 @njit(**_JIT)
 def add_moments(
     resp: Array, columns: Array, left: Array, right: Array, step: int, sums: Array
 ) -> None:
-    """sums[k, f] += sum_r resp[k, r] z_r[left[f]] z_r[right[f]], a partial sum for each lane.
+    """sums[k // lanes, f, k % lanes] += sum_r resp[k, r] z_r[left[f]] z_r[right[f]].
 
     Parameters
     ----------
@@ -581,20 +656,26 @@ def add_moments(
     left, right : (F,) int64 arrays
     step : int
         Tiles of rows that are summed before the next.
-    sums : (k, F, lanes) float64 array
+    sums : (>= k / lanes, F, lanes) float64 array
         F a multiple of three.
     """
     n_tiles, d, width = columns.shape
-    n_components, n_features, vector = sums.shape
+    n_components, stride = resp.shape
+    n_features, vector = sums.shape[1:]
     for first in range(0, n_tiles, step):
         n = min(step, n_tiles - first)
-        for k in range(0, n_components, TILE_ROWS):
+        for k in range(0, n_components, TALL_ROWS):
             for f in range(0, n_features, TILE_VECTORS):
-                _add_inner_with_pairs(
-                    resp, k * resp.shape[1] + first * width, resp.shape[1], columns,
-                    first * d * width, d * width, left, right, f, n, sums,
-                    (k * n_features + f) * vector, n_features * vector,
-                )  # fmt: skip
+                if k + TALL_ROWS <= n_components:
+                    _add_inner_with_pairs_tall(
+                        resp, k * stride + first * width, stride, columns, first * d * width,
+                        d * width, left, right, f, n, sums, k * n_features + f * vector,
+                    )  # fmt: skip
+                else:
+                    _add_inner_with_pairs_low(
+                        resp, k * stride + first * width, stride, columns, first * d * width,
+                        d * width, left, right, f, n, sums, k * n_features + f * vector,
+                    )  # fmt: skip
 
 
 @intrinsic
