@@ -220,6 +220,18 @@ def test_a_pass_advances_by_all_rows(stored: zarr.Array, client: Client) -> None
                 wait_until(lambda counted=counted: sum(counted) == N)
 
 
+def test_looking_after_a_pass_does_not_disturb_it(
+    stored: zarr.Array, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetching a result takes longer than the time between two looks."""
+    mixture = mixture_of("full", MEANS, precisions_like("full", 1.0, K, D), X)
+    source = as_source(stored)
+    expected = DaskBackend().map_reduce(source, mixture)
+    monkeypatch.setattr(dask_backend, "LOOK_SECONDS", 1e-4)
+    for _ in range(20):
+        assert_sums_close(DaskBackend().map_reduce(source, mixture), expected, 0)
+
+
 def test_rows_in_memory_stay_in_this_process(client: Client) -> None:
     seen = []
 

@@ -395,15 +395,15 @@ def _run_on_client(
 def _result(client: Any, root: Any, held: list[Any], keeping: Keeping | None) -> Any:
     """The result of `root`; while it is awaited, what is `held` is kept when it is due."""
     run = current_run()
-    while True:
-        try:
-            return root.result(timeout=LOOK_SECONDS)
-        except TimeoutError:
-            if root.status == "error":
-                raise
+    done = threading.Event()
+    root.add_done_callback(lambda _: done.set())
+    # Not by the timeout of `result`: one that strikes while the result is fetched leaves a
+    # cancelled fetch in the client, on which the next call fails.
+    while not (root.done() or done.wait(LOOK_SECONDS)):
         if keeping and (keeping.kept.due() or run.asked):
             keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
         run.check()
+    return root.result()
 
 
 @contextmanager
