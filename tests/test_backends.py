@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import tracemalloc
 import weakref
 from collections.abc import Iterator
@@ -266,6 +267,35 @@ def test_blas_has_one_thread_while_anyone_computes() -> None:
         with one_blas_thread():
             assert threads() == {1}
         assert threads() == {1}
+    assert threads() == before
+
+
+def test_blas_is_held_to_one_thread_whichever_thread_asks() -> None:
+    within: list[set[int]] = []
+
+    def threads() -> set[int]:
+        return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+
+    before, entered, leave = threads(), threading.Event(), threading.Event()
+
+    def last_to_leave() -> None:
+        with one_blas_thread():
+            entered.set()
+            assert leave.wait(60)
+            within.append(threads())
+
+    with one_blas_thread():
+        thread = threading.Thread(target=last_to_leave)
+        thread.start()
+        assert entered.wait(60)
+    leave.set()
+    thread.join()
+    assert threads() == before
+    # And as the only one, when another thread set the limit before.
+    thread = threading.Thread(target=last_to_leave)
+    thread.start()
+    thread.join()
+    assert within == [{1}, {1}]
     assert threads() == before
 
 

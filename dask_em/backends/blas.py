@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import scipy.linalg  # noqa: F401  loads SciPy's BLAS, so that the controller below sees it
+import threadpoolctl
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
@@ -26,6 +27,7 @@ def one_blas_thread() -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
+            _take_control()
             _limiter = ThreadpoolController().limit(limits=1, user_api="blas")
     try:
         yield
@@ -33,5 +35,18 @@ def one_blas_thread() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
+                _take_control()
                 _limiter.restore_original_limits()
                 _limiter = None
+                _take_control()
+
+
+def _take_control() -> None:
+    """Let this thread set the process's limit of OpenBLAS, whoever set it last.
+
+    Since version 3.8 threadpoolctl lets one thread alone do so, and does nothing, without a
+    word, for all others: here the last to leave may be another than the first to enter.
+    """
+    openblas: Any = getattr(threadpoolctl, "OpenBLASController", None)
+    if hasattr(openblas, "clear_controlling_thread"):
+        openblas.clear_controlling_thread(force=True)
