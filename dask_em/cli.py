@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -506,6 +506,56 @@ def _show_sweep(found: Any, files: list[str], as_json: bool) -> None:
 
 def _cell(value: Any, width: int, form: str) -> str:
     return f"{'-' if value is None else format(value, form):>{width}}"
+
+
+@main.command()
+@click.argument("data", required=False)
+@click.option("-k", "k", type=KS, default="8", show_default=True, help=k_help)
+@covariance_option
+@click.option(
+    "--checkpoint",
+    metavar="FOLDER",
+    default=".",
+    help="Where the fit will keep its checkpoint, or write its model [default: this folder].",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "fill"]),
+    default="error",
+    show_default=True,
+    help="As in fit.",
+)
+@where_options
+@json_option
+def doctor(
+    data: str | None,
+    k: tuple[int, ...],
+    covariance: tuple[str, ...],
+    checkpoint: str,
+    missing: Literal["error", "fill"],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Look whether a fit of DATA would run here: versions, cluster, TLS, store, disk, memory.
+
+    Each line is ok, or says what to do. The exit code is 0 if all are ok, else that of a
+    fit that fails for the first that is not.
+
+    Example: dask-em doctor points.zarr -k 8 --scheduler tcp://host:8786
+    """
+    from . import doctor as doctors
+
+    checks = doctors.examine(_where(options), data, k, covariance, checkpoint, missing)
+    code = doctors.exit_code(checks)
+    width = max(len(check.name) for check in checks)
+    lines = [
+        click.style("ok   " if check.ok else "WRONG", fg="green" if check.ok else "red")
+        + f" {check.name:<{width}} {check.text}"
+        for check in checks
+    ]
+    result = {"ok": code == 0, "exit_code": code, "checks": [c.as_dict() for c in checks]}
+    _show(result, as_json, lines)
+    click.get_current_context().exit(code)
 
 
 @main.command()

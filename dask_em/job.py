@@ -123,7 +123,8 @@ def connected(where: Where) -> Iterator[Any]:
             client = Client(
                 where.scheduler, scheduler_file=where.scheduler_file, security=_security(where)
             )
-        except (OSError, TimeoutError, ValueError, RuntimeError) as e:
+        except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
+            # A TypeError: tls:// without certificates.
             raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
         with client, _lost_workers_counted(client):
             yield client
