@@ -19,7 +19,7 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import __version__
 from .acceleration import ascent
@@ -48,6 +48,7 @@ from .initialization import (
     from_responsibilities,
     hard,
 )
+from .labelled import Labelled, unlabelled
 from .mixture import (
     Answer,
     Mixture,
@@ -208,7 +209,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         passes of EM whether they were accepted.
     n_features_in_ : int
     feature_names_in_ : array of str
-        Only where X has names.
+        Only where X has names: a table's columns, or a DataArray's coordinate of strings.
     state_ : EMState
         Parameters of the best pass paired with their statistics.
     provenance_ : dict
@@ -271,8 +272,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
-            (n, d). Never loaded whole, never persisted.
+        X : NumPy array, Dask array, xarray.DataArray, zarr.Array, or path or URL of a Zarr array
+            (n, d). Never loaded whole, never persisted. Of a DataArray the first dimension is
+            rows, and answers come back with their coordinates.
         y : ignored
         sample_weight : the same kinds, (n,), optional
             A row of weight w counts as w rows.
@@ -358,30 +360,45 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return self.fit(X, y, sample_weight).predict(X)
 
     def _source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> AnySource:
+        labelled = Labelled.of(X)
+        if labelled is not None:
+            X, sample_weight = labelled.data, labelled.weights(sample_weight)
         if _in_memory(X):
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype=[np.float64, np.float32],
+            checks: dict[str, Any] = {
+                "dtype": [np.float64, np.float32],
                 # The survey names the row and column of what is not finite.
-                ensure_all_finite=not reset,
-                ensure_min_samples=2 if reset else 1,
-            )
-            return as_source(X, sample_weight, self.missing)
-        source = as_source(X, sample_weight, self.missing)
+                "ensure_all_finite": not reset,
+                "ensure_min_samples": 2 if reset else 1,
+            }
+            if labelled is None:
+                X = validate_data(self, X, reset=reset, **checks)
+                return as_source(X, unlabelled(sample_weight), self.missing)
+            X = check_array(X, estimator=self, **checks)
+        source = as_source(X, unlabelled(sample_weight), self.missing)
         if reset and isinstance(source, ZarrSource):
             source.check()
+        self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
+        return source
+
+    def _take_columns(self, source: AnySource, names: Array | None, reset: bool) -> None:
+        """Keep number and names of the columns, or hold them to those of the fit."""
         if reset:
             self.n_features_in_ = source.n_features
-            if hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
-        elif source.n_features != self.n_features_in_:
+            self.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = names
+            return
+        if source.n_features != self.n_features_in_:
             raise DataError(
                 f"X has {source.n_features} columns, but this {type(self).__name__} was fitted "
                 f"to {self.n_features_in_}"
             )
-        return source
+        fitted = getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and not np.array_equal(fitted, names):
+            raise DataError(
+                f"X has the columns {_shortened(names)}, but this {type(self).__name__} was fitted "
+                f"to {_shortened(fitted)}: give the same in the same order"
+            )
 
     def _callbacks(self) -> list[Any]:
         callbacks = list(self.callbacks or ())
@@ -703,8 +720,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         source = self._source(X)
         predict = Predict(self._mixture(self._engine()), (answer,))
         if isinstance(source, ArraySource):
-            return _predict_here(source, predict)
-        return _predict_lazily(source, predict, self.n_components)
+            found = _predict_here(source, predict)
+        else:
+            found = _predict_lazily(source, predict, self.n_components)
+        labelled = Labelled.of(X)
+        return found if labelled is None else labelled.answer(found, answer)
 
     def predictor(self, answers: Sequence[Answer]) -> Predict:
         """A picklable function from rows (n, d) to a dict of answers, for workers to call."""
@@ -882,6 +902,10 @@ def _check_number(name: str, value: Any, kind: type, least: float) -> None:
 def _check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}")
+
+
+def _shortened(names: Array) -> str:
+    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _init(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:

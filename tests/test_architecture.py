@@ -46,6 +46,7 @@ BESIDE = {
     "sinks": {"errors", "locks", "statistics", "stores", "remotesinks"},
     "remotesinks": {"errors", "stores"},
     "ingest": {"errors", "statistics", "sources"},
+    "labelled": {"errors", "statistics"},
     "plots": {"errors", "statistics"},
     "html": {"plots", "statistics"},
 }
