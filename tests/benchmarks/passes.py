@@ -153,8 +153,8 @@ def two_workers(folder: Path, total: int) -> str:
 
 def hold_to_core(core: int) -> None:
     """Keep all threads of this process, and those they start, on one core."""
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), {core})
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
 
 
 def main() -> None:
@@ -172,8 +172,8 @@ def main() -> None:
         "One worker with one thread, page cache dropped before each pass (wanted: at most "
         f"1.15 of the larger part; only within a range is the next chunk read ahead):\n\n{cold}\n\n"
         f"Reading from a warm cache, one thread (wanted: at least 70 %):\n\n{warm}\n\n"
-        f"Workers of one thread, warm cache, 8 MiB chunks, free to go to any core and each held to one "
-        "(wanted: at least 1.85):\n\n{pair}",
+        "Workers of one thread, warm cache, 8 MiB chunks, free to go to any core and each held to "
+        f"one (wanted: at least 1.85):\n\n{pair}",
     )
 
 
