@@ -1,4 +1,8 @@
-"""Files of results: one checksummed .npz each, never a pickle, written whole or not at all."""
+"""Files of results: one checksummed .npz each, never a pickle, written whole or not at all.
+
+The comment that ends the archive holds the sha256 of all bytes before it, so no bit of the file
+can change unnoticed, and every reader of .npz files still takes it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from .em import EMState, Status
-from .errors import ModelFileError, OutputExistsError, StoreError, UsageError
+from .errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
 from .families.base import Engine
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian, GaussianStatistics
@@ -28,22 +32,46 @@ from .sinks import sync
 from .statistics import Array
 from .stores import LARGEST_MODEL, is_url, read_bytes, write_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KIND = "dask_em model"
 HEADER = "header"
+SEAL, DIGEST_BYTES = b"dask_em sha256 ", 64
 
 
-def _checksum(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        digest.update(f"{name}:{array.dtype.str}:{array.shape}:".encode())
-        # Without a copy, which arrays of many megabytes would notice; NumPy has no buffer
-        # of strings and of nothing.
-        array = np.ascontiguousarray(array)
-        plain = array.size and array.dtype.kind in "fiub"
-        digest.update(array.data.cast("B") if plain else array.tobytes())
-    return digest.hexdigest()
+class DamagedError(Exception):
+    """A file's checksum is not that of its bytes."""
+
+
+def _seal(file: BinaryIO) -> None:
+    """End an archive with the sha256 of all its other bytes, as the archive's comment."""
+    # The last two bytes of an archive are the length of its comment, none so far.
+    file.seek(-2, os.SEEK_END)
+    file.write((len(SEAL) + DIGEST_BYTES).to_bytes(2, "little") + SEAL)
+    size = file.tell()
+    file.write(_digest(file, size))
+
+
+def _check_seal(file: BinaryIO, size: int) -> None:
+    """Raise unless a file ends with the sha256 of all its other bytes."""
+    end = size - DIGEST_BYTES
+    file.seek(max(0, end - len(SEAL)))
+    if file.read(len(SEAL)) != SEAL:
+        raise ValueError("it does not end with its checksum")
+    if file.read() != _digest(file, end):
+        raise DamagedError
+
+
+def _digest(file: BinaryIO, end: int) -> bytes:
+    """sha256 of the first bytes of a file, in hexadecimal; the file is left at its end."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while (left := end - file.tell()) > 0:
+        part = file.read(min(left, 2**20))
+        if not part:
+            raise EOFError("it ends too early")
+        digest.update(part)
+    file.seek(0, os.SEEK_END)
+    return digest.hexdigest().encode()
 
 
 def write_arrays(
@@ -62,19 +90,26 @@ def write_arrays(
     ----------
     path : path, or URL of an object store
     header : mapping
-        Whatever JSON holds; `format_version`, `kind` and `sha256` are added.
+        Whatever JSON holds; `format_version` and `kind` are added.
     arrays : mapping of str to array
     overwrite : bool
         False raises `OutputExistsError` where there is a file.
     kind : str
         What the file is, for whoever reads it.
+
+    Raises
+    ------
+    UsageError
+        It would be larger than any file that is read.
     """
     full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
-    text = json.dumps({**full, "sha256": _checksum(full, arrays)}, sort_keys=True)
+    text = json.dumps(full, sort_keys=True)
+    _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
     contents: dict[str, Any] = {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
     if is_url(path):
         whole = io.BytesIO()
         np.savez(whole, allow_pickle=False, **contents)
+        _seal(whole)
         write_bytes(os.fspath(path), whole.getvalue(), overwrite)
         return
     path = Path(path)
@@ -82,8 +117,9 @@ def write_arrays(
         raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w+b") as file:
             np.savez(file, allow_pickle=False, **contents)
+            _seal(file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
@@ -126,13 +162,19 @@ def read_arrays(
     """
     noun = kind.removeprefix("dask_em ")
     try:
-        contents = _members(*_opened(path))
+        with _opened(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            _check_size(path, size, ModelFileError)
+            _check_seal(file, size)
+            contents = _members(file, size)
         header = json.loads(contents.pop(HEADER).tobytes().decode())
         found, version = header["kind"], header["format_version"]
-        claimed = header.pop("sha256")
     except (FileNotFoundError, IsADirectoryError):
         raise ModelFileError(f"{path}: no such {noun} file") from None
-    except (StoreError, UsageError):
+    except DamagedError as e:
+        wrong = "its checksum does not match its contents: it is damaged"
+        raise ModelFileError(f"{path}: {wrong}") from e
+    except DaskEMError:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
@@ -145,20 +187,22 @@ def read_arrays(
             f"{path}: format version {version}, and this dask_em reads version "
             f"{FORMAT_VERSION}: open it with the dask_em that wrote it"
         )
-    if _checksum(header, contents) != claimed:
-        raise ModelFileError(f"{path}: its checksum does not match its contents: it is damaged")
     return header, contents
 
 
-def _opened(path: str | os.PathLike[str]) -> tuple[Any, int]:
-    """What holds the bytes of a file, and how many."""
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """The bytes of a file."""
     if not is_url(path):
-        return path, Path(path).stat().st_size
-    data = read_bytes(os.fspath(path), LARGEST_MODEL)
-    return io.BytesIO(data), len(data)
+        return Path(path).open("rb")
+    return io.BytesIO(read_bytes(os.fspath(path), LARGEST_MODEL))
 
 
-def _members(file: Any, size: int) -> dict[str, Array]:
+def _check_size(path: str | os.PathLike[str], size: int, error: type[DaskEMError]) -> None:
+    if size > LARGEST_MODEL:
+        raise error(f"{path} takes {size} bytes, and no file of more than {LARGEST_MODEL} is read")
+
+
+def _members(file: BinaryIO, size: int) -> dict[str, Array]:
     """The arrays of an archive that is no larger than it says."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
