@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from .em import EMState
+from .folders import write_durably
 from .run import current_run
-from .sinks import write_durably
 
 logger = logging.getLogger("dask_em")
 
@@ -179,7 +179,7 @@ class Totals:
             setattr(self, name, getattr(self, name) + getattr(record, name))
         self.log_likelihood = record.log_likelihood
         if self.path is not None:
-            write_durably(self.path, self.prometheus())
+            write_durably(self.path, self.prometheus().encode())
 
     def fail_pass(self) -> None:
         pass

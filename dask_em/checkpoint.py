@@ -26,9 +26,9 @@ from .errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
 from .families.base import Engine
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian, GaussianStatistics
+from .folders import sync
 from .frame import Frame
 from .mixture import Mixture, MixtureStatistics
-from .sinks import sync
 from .statistics import Array
 from .stores import LARGEST_MODEL, is_url, read_bytes, write_bytes
 
@@ -102,16 +102,10 @@ def write_arrays(
     UsageError
         It would be larger than any file that is read.
     """
-    full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
-    text = json.dumps(full, sort_keys=True)
-    _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
-    contents: dict[str, Any] = {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
     if is_url(path):
-        whole = io.BytesIO()
-        np.savez(whole, allow_pickle=False, **contents)
-        _seal(whole)
-        write_bytes(os.fspath(path), whole.getvalue(), overwrite)
+        write_bytes(os.fspath(path), packed(path, header, arrays, kind), overwrite)
         return
+    contents = _contents(path, header, arrays, kind)
     path = Path(path)
     if not overwrite and path.exists():
         raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
@@ -128,6 +122,25 @@ def write_arrays(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def packed(
+    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array], kind: str
+) -> bytes:
+    """The bytes of the file that `write_arrays` writes to `path`."""
+    whole = io.BytesIO()
+    np.savez(whole, allow_pickle=False, **_contents(path, header, arrays, kind))
+    _seal(whole)
+    return whole.getvalue()
+
+
+def _contents(
+    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array], kind: str
+) -> dict[str, Any]:
+    full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
+    text = json.dumps(full, sort_keys=True)
+    _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
+    return {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
 
 
 def _umask() -> int:
@@ -255,14 +268,6 @@ def state_arrays(state: EMState) -> dict[str, Array]:
         arrays[f"{role}.means"] = mixture.components.means
         arrays[f"{role}.factor"] = mixture.components.covariance.factor
     return arrays
-
-
-def same_state(one: EMState, other: EMState) -> bool:
-    """Whether two states are the same to the bit."""
-    if state_header(one) != state_header(other):
-        return False
-    mine, theirs = state_arrays(one), state_arrays(other)
-    return all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
 def read_state(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMState:

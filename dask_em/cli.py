@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import click
-from click.core import ParameterSource
 
 from . import __version__
 from .errors import DaskEMError
@@ -328,7 +327,7 @@ def plan(
     "--max-time",
     callback=_seconds,
     metavar="TIME",
-    help="No pass begins after so long: seconds, or 30m, 2h, 1h30m.",
+    help="Stop after so long with the best so far and exit code 75: seconds, or 30m, 2h, 1h30m.",
 )
 @click.option("--sample-size", type=click.IntRange(1), help="Rows the start is made from.")
 @click.option(
@@ -414,8 +413,7 @@ def fit(
     Killed or stopped, the same command run again goes on where it was, to the same bits.
 
     Several K or covariances are fitted by the same passes over DATA; the best by
-    --criterion goes to MODEL, and a table says how the others did. If it is stopped, such
-    a sweep starts anew.
+    --criterion goes to MODEL, and a table says how the others did.
 
     Example: dask-em fit points.zarr -k 8 -o model.npz
     """
@@ -425,32 +423,20 @@ def fit(
     if options["n_init"] is None:
         del options["n_init"]
     wanted = job.Sweep(ks, covariance, criterion, holdout, exhaustive, keep_all)
+    keep = job.checkpointing(output, checkpoint, resume, force, checkpoint_interval)
     if not wanted.single:
-        _refuse_checkpoint_options()
         found, files = job.sweep(
-            data, output, where, wanted, options, weights, overwrite, metrics_file
+            data, output, where, wanted, options, weights, overwrite, keep, metrics_file
         )
         _show_sweep(found, files, as_json)
         return
     if criterion == "holdout":
         raise click.UsageError("--criterion holdout needs rows to score: pass --holdout 0.1, say")
     chosen = {"n_components": ks[0], "covariance_type": covariance[0]}
-    keep = job.checkpointing(output, checkpoint, resume, force, checkpoint_interval)
     model = job.fit(
         data, output, where, {**options, **chosen}, weights, overwrite, keep, metrics_file
     )
     _show(_summary(output, model), as_json, _summary_lines(output, model))
-
-
-def _refuse_checkpoint_options() -> None:
-    """Raise where options were given that are of an unfinished fit: a sweep keeps none."""
-    context = click.get_current_context()
-    names = ("checkpoint", "resume", "force", "checkpoint_interval")
-    sources = {name: context.get_parameter_source(name) for name in names}
-    given = [n for n, source in sources.items() if source is not ParameterSource.DEFAULT]
-    if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise click.UsageError(f"{options}: only a fit of one K and one covariance is kept")
 
 
 def _summary(output: str, model: Any) -> dict[str, Any]:

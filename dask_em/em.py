@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -65,17 +64,11 @@ class Convergence:
         Passes of EM, and M-steps, at most.
     max_passes : int or None
         Full passes at most, the survey's counted as one.
-    max_time : float or None
-        Seconds after `began` after which no pass begins.
-    began : float
-        `time.monotonic()` when the time began; by default when this object was made.
     """
 
     tol: float = 1e-3
     max_iter: int = 100
     max_passes: int | None = None
-    max_time: float | None = None
-    began: float = field(default_factory=time.monotonic)
 
     def spent(self, n_iter: int) -> Status | None:
         """Why there is no pass after number `n_iter`, None if there may be one."""
@@ -83,8 +76,6 @@ class Convergence:
             return Status.OUT_OF_ITERATIONS
         if self.max_passes is not None and n_iter + 1 >= self.max_passes:
             return Status.OUT_OF_PASSES
-        if self.max_time is not None and time.monotonic() - self.began >= self.max_time:
-            return Status.OUT_OF_TIME
         return None
 
 

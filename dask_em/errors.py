@@ -33,6 +33,10 @@ class StoppedError(DaskEMError):
     exit_code = 75
 
 
+class OutOfTimeError(StoppedError):
+    """The time that the job was given is over."""
+
+
 class UsageError(DaskEMError, ValueError):
     """What was asked for cannot be done as it was asked."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord, reporter
 from .checkpoint import read_arrays, read_state, state_arrays, state_header, write_arrays
 from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
-from .errors import DataError, ModelFileError
+from .errors import DataError, ModelFileError, OutOfTimeError
 from .families.arrays import resolve_device
 from .families.base import Engine
 from .families.covariance import STRUCTURES, Covariance
@@ -58,8 +59,9 @@ from .mixture import (
     answer_dtype,
 )
 from .records import digest
-from .resume import ANEW, Checkpoint, Checkpointing, KeptSums, Progress, data_of
-from .sources import ArraySource, DaskSource, Noted, Noting, ZarrSource, as_source
+from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
+from .run import as_run, current_run
+from .sources import ArraySource, DaskSource, Noted, Notes, Noting, ZarrSource, as_source
 from .statistics import Array, Foldable, S
 
 AnySource = ArraySource | ZarrSource | DaskSource
@@ -170,11 +172,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     max_passes : int, optional
         Full passes at most, the survey counted: at least 2.
     max_time : float, optional
-        Seconds after which no pass begins, counted from the call of `fit`.
+        Seconds after which the fit ends with the best that it has, counted from the call of
+        `fit`: a pass under way is given up, but for the survey and the first after it.
     callbacks : sequence of callable, optional
         Each is called with the `EMState` after every pass, when it is in the checkpoint.
         What one raises ends the fit.
-    checkpoint : path or Checkpointing, optional
+    checkpoint : path, URL or Checkpointing, optional
         A folder in which the fit keeps what it needs, after every pass and every five minutes
         within one. A fit that was killed goes on there when `fit` is called again with the
         same options and data, and ends with the same bits. The folder stays until it is
@@ -213,7 +216,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     state_ : EMState
         Parameters of the best pass paired with their statistics.
     provenance_ : dict
-        What was fitted: source, shape, dtype, and a fingerprint of the survey's sums.
+        What was fitted: source, shape, dtype, and a fingerprint of the survey's sums; with a
+        checkpoint, the ID of the fit.
     """
 
     def __init__(
@@ -291,46 +295,54 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             It is damaged.
         """
         self._check_options()
-        convergence = Convergence(self.tol, self.max_iter, self.max_passes, self.max_time)
+        began, run = time.monotonic(), current_run()
+        convergence = Convergence(self.tol, self.max_iter, self.max_passes)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
         unfinished = self._unfinished(source)
-        with one_blas_thread():
+        unfinished.tell()
+        with one_blas_thread(), as_run(run):
             source, surveyed, record = self._survey(source, callbacks, unfinished)
             engine = self._engine(source.dtype)
             sample = Sampled.of(surveyed)
-            progress = unfinished.progress
-            if progress is None:
+            if unfinished.progress is None:
                 # The sample is small and in this process, which may have no GPU.
                 start = self._start(surveyed, replace(engine, device="cpu"), callbacks)
                 mixture = replace(start.mixture, engine=engine)
                 climbing = ascent(self.algorithm, mixture, convergence, sample)
-                print_ = _fingerprint(surveyed)
+                print_ = fingerprint_of(surveyed)
                 progress = Progress(memory_of(climbing), None, start.n_passes, print_, [record])
                 unfinished.commit(progress)
             else:
-                self._check_resumed(progress, surveyed, unfinished)
+                progress = Progress(**unfinished.progress)
+                unfinished.check_survey(progress.fingerprint, fingerprint_of(surveyed))
                 climbing = ascent(self.algorithm, progress.memory["proposal"], convergence, sample)
                 recall(climbing, progress.memory)
-            state = self._iterate(source, climbing, callbacks, progress, unfinished)
+            deadline = began + (np.inf if self.max_time is None else self.max_time)
+            with run.until(deadline if progress.state else np.inf):
+                try:
+                    state = self._iterate(
+                        source, climbing, callbacks, progress, unfinished, deadline
+                    )
+                except OutOfTimeError:
+                    state = _out_of_time(progress.state, climbing.proposal, sample)
+        warn_unless_converged(state, 3)
         share = getattr(climbing, "rows_read", 0) / max(1, surveyed.n_weighted)
         cost = Start(state.result, progress.start_passes + share, state.log_likelihood)
         self._keep(source, surveyed, cost, state, progress.records, progress.rejected)
+        unfinished.sign(self.provenance_)
         return self
 
+    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint:
+        """The fit of these options to these data that `checkpoint` keeps, or a new one."""
+        self._check_options()
+        return self._unfinished(self._source(X, sample_weight, reset=True))
+
     def _unfinished(self, source: AnySource) -> Checkpoint:
-        """The fit of these options to these data that was left unfinished, or a new one."""
         engine = self._engine(source.dtype)
         if self.checkpoint is None:
             return Checkpoint(None, {}, {}, engine)
         return Checkpoint(self.checkpoint, self._identity(engine), data_of(source), engine)
-
-    def finished(self, X: Any, sample_weight: Any = None) -> EMState | None:
-        """The end of a fit of the same options and data that is still in `checkpoint`, or None."""
-        self._check_options()
-        progress = self._unfinished(self._source(X, sample_weight, reset=True)).progress
-        state = None if progress is None else progress.state
-        return state if state is not None and state.ended else None
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         """All that the bits of a fit depend on beside the data."""
@@ -345,15 +357,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         options["device"] = getattr(self.device, "__name__", self.device)
         options |= {"engine": engine.name, "float32": engine.single, "dask_em": __version__}
         return {name: _plain(value) for name, value in options.items()}
-
-    @staticmethod
-    def _check_resumed(progress: Progress, surveyed: Surveyed, unfinished: Checkpoint) -> None:
-        """Raise where the survey was made again, and the data are not what they were."""
-        if progress.fingerprint != _fingerprint(surveyed) and not unfinished.forced:
-            raise DataError(
-                f"{unfinished.path} keeps the unfinished fit of other data: what their survey "
-                f"summed differs; give the same data, pass force=True (--force), or {ANEW}"
-            )
 
     def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
         """Fit, then label every row; equal to `fit(X).predict(X)`."""
@@ -412,9 +415,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         seed = self._seed = unfinished.begin(seed)
         if unfinished.survey is not None:
             found, record = unfinished.survey
-            source = source.held_to(found.notes)
-            if unfinished.forced and isinstance(source, ZarrSource):
-                source = replace(source, expected=None)
+            source = self._held_to(source, found.notes, unfinished)
             self._check_survey(source, found.sums)
             return source, found.sums, record
         d = source.n_features
@@ -428,6 +429,14 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self._check_survey(source, found.sums)
         unfinished.keep_survey(found, running.record)
         return source, found.sums, running.record
+
+    @staticmethod
+    def _held_to(source: AnySource, notes: Notes, unfinished: Checkpoint) -> AnySource:
+        """The source that later passes read: the same data as the survey did, unless forced."""
+        source = source.held_to(notes)
+        if unfinished.forced and isinstance(source, ZarrSource):
+            return replace(source, expected=None)
+        return source
 
     def _first_pass(
         self, source: AnySource, work: Foldable[S], running: Pass, kept: KeptSums | None = None
@@ -635,9 +644,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         callbacks: list[Any],
         progress: Progress,
         unfinished: Checkpoint,
+        deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
-        backend, records = DaskBackend(), progress.records
+        backend, records, run = DaskBackend(), progress.records, current_run()
 
         def accumulate(mixture: Mixture) -> MixtureStatistics:
             number = len(records)
@@ -658,8 +668,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             unfinished.commit(progress)
             for callback in callbacks:
                 callback(state)
+            # There is a model from here on.
+            run.deadline = min(run.deadline, deadline)
         assert progress.state is not None
-        warn_unless_converged(progress.state, 4)
         return progress.state
 
     def _keep(
@@ -675,13 +686,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.lower_bounds_ = _lower_bounds(self.history_)
         self.n_passes_ = len(records) + start.n_passes
         self.n_dropped_ = source.n_dropped
-        self.provenance_ = {
+        self.provenance_: dict[str, Any] = {
             "source": source.description,
             "n_rows": surveyed.n_rows + source.n_dropped,
             "n_dropped": source.n_dropped,
             "n_features": source.n_features,
             "dtype": str(source.dtype),
-            "fingerprint": _fingerprint(surveyed),
+            "fingerprint": fingerprint_of(surveyed),
             "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "dask_em": __version__,
         }
@@ -865,6 +876,14 @@ def _tell_dropped(n_dropped: int, n_left: int, stacklevel: int) -> None:
         )
 
 
+def _out_of_time(state: EMState | None, proposal: Mixture, sample: Sampled) -> EMState:
+    """What a fit ends with whose time is over: before the first pass, the start on the sample."""
+    if state is None:
+        here = replace(proposal, engine=replace(proposal.engine, device="cpu"))
+        state = EMState(proposal, sample.accumulate(here), 0, (), Status.RUNNING, proposal)
+    return replace(state, status=Status.OUT_OF_TIME)
+
+
 def warn_unless_converged(state: EMState, stacklevel: int) -> None:
     """Warn of a fit that ended otherwise, and say what to try."""
     if state.status is not Status.CONVERGED:
@@ -936,7 +955,7 @@ def _lower_bounds(history: Sequence[dict[str, Any]]) -> list[float]:
     return bounds
 
 
-def _fingerprint(surveyed: Surveyed) -> str:
+def fingerprint_of(surveyed: Surveyed) -> str:
     """sha256 of what the survey summed: other data, another fingerprint."""
     digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
     for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):

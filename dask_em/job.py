@@ -7,8 +7,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,15 +22,16 @@ from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .backends.faults import recovering_settings
 from .callbacks import Pass, Totals, reporter
-from .checkpoint import remove_unfinished, same_state
-from .errors import DataError, UsageError
+from .checkpoint import remove_unfinished
+from .em import Status
+from .errors import DataError, ModelFileError, OutOfTimeError, UsageError
 from .estimators import GaussianMixture, engine_for, load
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian
 from .frame import Frame
-from .locks import locked
+from .locks import Lock, locked
 from .mixture import Answer, Predict, answer_dtype
-from .resume import Checkpointing, remove_checkpoint
+from .resume import Checkpoint, Checkpointing, is_kept, remove_checkpoint
 from .run import current_run
 from .sinks import (
     WriteAnswers,
@@ -42,8 +43,8 @@ from .sinks import (
 )
 from .sources import ZarrSource, open_zarr, ranges, stored_source
 from .statistics import Array, fan_in, kept_bytes
-from .stores import LARGEST_MODEL, describe_url, is_url, read_bytes
-from .sweep import Selection, check_criterion, select
+from .stores import LARGEST_MODEL, describe_url, is_url, read_bytes, split_url
+from .sweep import Selection, Sweeping
 
 logger = logging.getLogger("dask_em")
 
@@ -506,81 +507,152 @@ def fit(
     """Fit a mixture to the Zarr array at `data` and save it to `output`.
 
     With a checkpoint, one that was killed goes on; when the model is written it is removed.
+
+    Raises
+    ------
+    OutputExistsError
+        `output` is there, and is not of this very fit.
+    OutOfTimeError
+        `max_time` seconds were over. The best so far is in `output`, if a pass was made.
     """
     _check_folder(output)
-    with _alone(output, checkpoint):
-        return _fit(data, output, where, options, weights, overwrite, checkpoint, metrics)
+    totals = Totals(metrics)
+    model = GaussianMixture(**options, checkpoint=checkpoint, callbacks=[reporter(), totals])
+    with _in_time(options), _alone(output, checkpoint) as lock:
+        ending = Ending(lock, checkpoint, overwrite)
+        if ending.reached([output], partial(model.unfinished, data, weights)):
+            return load(output)
+        source = _dropping(stored_source(data, weights), options)
+        needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
+        with _telling_what_is_kept(checkpoint):
+            with checked(where, needed):
+                model.fit(data, sample_weight=weights)
+            ending.save({output: model})
+            totals.log(len(model.history_) - totals.passes)
+            _check_time(model, output)
+        ending.done({output: model})
+    return model
 
 
 @contextmanager
-def _alone(output: str, checkpoint: Checkpointing | None) -> Iterator[None]:
+def _alone(output: str, checkpoint: Checkpointing | None) -> Iterator[Lock]:
     """Lock the output, and the checkpoint where it is not beside it."""
-    paths = [] if is_url(output) else [Path(output)]
-    if checkpoint is not None and Path(checkpoint.path) != _beside(output):
-        paths.append(Path(checkpoint.path))
     with ExitStack() as stack:
-        for path in paths:
+        lock = stack.enter_context(locked(output))
+        if checkpoint is not None:
+            kept = os.fspath(checkpoint.path)
             # Where there is no folder for it, whoever writes there says so.
-            if path.absolute().parent.is_dir():
-                stack.enter_context(locked(path))
-        yield
+            if kept != _beside(output) and (is_url(kept) or Path(kept).absolute().parent.is_dir()):
+                stack.enter_context(locked(kept))
+        yield lock
 
 
-def _fit(
-    data: str,
-    output: str,
-    where: Where,
-    options: dict[str, Any],
-    weights: str | None,
-    overwrite: bool,
-    checkpoint: Checkpointing | None,
-    metrics: str | None,
-) -> GaussianMixture:
-    totals = Totals(metrics)
-    model = GaussianMixture(**options, checkpoint=checkpoint, callbacks=[reporter(), totals])
-    written = None if overwrite else _written_before(output, model, data, weights)
-    if written is None:
-        check_free(output, overwrite)
-        source = _dropping(stored_source(data, weights), options)
-        needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
-        with _telling_what_is_kept(checkpoint), checked(where, needed):
-            model.fit(data, sample_weight=weights)
-        model.set_params(callbacks=None, checkpoint=None)
-        model.save(output, overwrite=overwrite)
-        totals.log(len(model.history_) - totals.passes)
-    if checkpoint is not None:
-        if not is_url(output):
-            remove_unfinished(output)
-        remove_checkpoint(checkpoint.path)
-    return written or model
+def _in_time(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """The time that a job is given, counted from here."""
+    seconds = options.get("max_time")
+    return current_run().until(np.inf if seconds is None else time.monotonic() + seconds)
+
+
+def _check_time(model: GaussianMixture, output: str) -> None:
+    """Raise where a fit ended because its time was over: it is not done."""
+    if model.status_ is Status.OUT_OF_TIME:
+        raise OutOfTimeError(
+            f"the time limit is reached; the best so far, {model.lower_bound_:.6f} nats/row, is in "
+            f"{output}"
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a fit: its models are written, and what was kept of it goes.
+
+    Every model says of which fit it is, and so does what is kept of an unfinished one. When all
+    are written the lock notes it: so the end of a job that was killed on the way is known.
+
+    Attributes
+    ----------
+    lock : Lock
+        Of the first output.
+    checkpoint : Checkpointing or None
+    overwrite : bool
+        Whether models of others may be replaced.
+    """
+
+    lock: Lock
+    checkpoint: Checkpointing | None
+    overwrite: bool
+
+    def reached(self, outputs: Sequence[str], unfinished: Callable[[], Checkpoint]) -> list[str]:
+        """Which outputs a job wrote that was killed when it had written all; none if no job did.
+
+        Raises
+        ------
+        OutputExistsError
+            One is there that is not of the unfinished fit, and may not be replaced.
+        """
+        there = {output: fit for output in outputs if (fit := _fit_of(output))}
+        kept = None
+        if there and self.checkpoint is not None and self.checkpoint.resume:
+            kept = unfinished()
+            told = self.lock.before.get("written", {})
+            fit = {"id": told.get("fit"), "identity": kept.identity}
+            written = [output for output in outputs if output in told.get("outputs", ())]
+            if outputs[0] in written and all(there.get(output) == fit for output in written):
+                self.tidy(written)
+                return written
+        for output in outputs:
+            ours = kept is not None and output in there and there[output]["id"] == kept.id
+            check_free(output, self.overwrite or ours)
+        return []
+
+    def save(self, models: Mapping[str, GaussianMixture]) -> None:
+        """Write each model to its output."""
+        self.lock.check()
+        for output, model in models.items():
+            model.set_params(callbacks=None, checkpoint=None)
+            fit = model.provenance_.get("fit")
+            ours = fit is not None and _fit_of(output) == fit
+            model.save(output, overwrite=self.overwrite or ours)
+
+    def done(self, models: Mapping[str, GaussianMixture]) -> None:
+        """Note that all models are written, and remove what was kept."""
+        fits = [model.provenance_["fit"]["id"] for model in models.values()
+                if "fit" in model.provenance_]  # fmt: skip
+        if fits:
+            self.lock.note(written={"fit": fits[0], "outputs": list(models)})
+        self.tidy(list(models))
+
+    def tidy(self, outputs: Sequence[str]) -> None:
+        """Remove what is left of the fit beside its models."""
+        for output in outputs:
+            if not is_url(output):
+                remove_unfinished(output)
+        if self.checkpoint is not None:
+            remove_checkpoint(self.checkpoint.path)
+
+
+def _fit_of(output: str) -> dict[str, str] | None:
+    """Of which fit the model at `output` is; None where it says nothing, or is none."""
+    try:
+        fit = load(output).provenance_.get("fit")
+    except ModelFileError:
+        return None
+    return fit if isinstance(fit, dict) else None
 
 
 def checkpointing(
     output: str, folder: str | None, resume: bool, force: bool, interval: float
-) -> Checkpointing | None:
+) -> Checkpointing:
     """Where the fit of `output` is kept while it is unfinished: beside it, unless told."""
-    if folder is not None and is_url(folder):
-        raise UsageError(f"--checkpoint {describe_url(folder)}: expected a folder of this machine")
-    if folder is None and is_url(output):
-        logger.warning("a fit that is killed starts anew: pass --checkpoint FOLDER to keep it")
-        return None
     return Checkpointing(_beside(output) if folder is None else folder, resume, force, interval)
 
 
-def _beside(output: str) -> Path:
+def _beside(output: str) -> str:
+    if is_url(output):
+        parent, name = split_url(output)
+        return f"{parent}/.{name}.checkpoint"
     path = Path(output)
-    return path.with_name(f".{path.name}.checkpoint")
-
-
-def _written_before(
-    output: str, model: GaussianMixture, data: str, weights: str | None
-) -> GaussianMixture | None:
-    """The model at `output`, if it is that of a job that was killed before it could tidy up."""
-    how = model.checkpoint
-    if how is None or not how.resume or not (Path(how.path).is_dir() and os.path.exists(output)):
-        return None
-    state, written = model.finished(data, weights), load(output)
-    return written if state is not None and same_state(state, written.state_) else None
+    return str(path.with_name(f".{path.name}.checkpoint"))
 
 
 @contextmanager
@@ -589,14 +661,15 @@ def _telling_what_is_kept(checkpoint: Checkpointing | None) -> Iterator[None]:
     try:
         yield
     except BaseException as e:
-        if checkpoint is not None and Path(checkpoint.path).is_dir():
-            after = ""
-            if isinstance(e, DataError):
-                after = ", or add --no-resume to throw it away"
-            e.add_note(
-                f"what was done is kept in {os.fspath(checkpoint.path)}: run the same command "
-                f"again to go on{after}"
-            )
+        with suppress(Exception):
+            if checkpoint is not None and is_kept(checkpoint.path):
+                after = ""
+                if isinstance(e, DataError):
+                    after = ", or add --no-resume to throw it away"
+                e.add_note(
+                    f"what was done is kept in {describe_url(os.fspath(checkpoint.path))}: run the "
+                    f"same command again to go on{after}"
+                )
         raise
 
 
@@ -652,49 +725,69 @@ def sweep(
     options: dict[str, Any],
     weights: str | None = None,
     overwrite: bool = False,
+    checkpoint: Checkpointing | None = None,
     metrics: str | None = None,
 ) -> tuple[Selection, list[str]]:
     """Fit every model of a sweep to the Zarr array at `data`; save the winner to `output`.
+
+    With a checkpoint, one that was killed goes on, as `fit` does.
 
     Returns
     -------
     Selection
     list of str
         The files written, the winner's first.
+
+    Raises
+    ------
+    OutputExistsError
+        A model is there, and is not of this very sweep.
+    OutOfTimeError
+        `max_time` seconds were over. The best so far is in `output`, if a pass was made.
     """
+    _check_folder(output)
+    totals = Totals(metrics)
+    given = {"n_init": 5, **options, "checkpoint": checkpoint, "callbacks": [reporter(), totals]}
     try:
-        check_criterion(wanted.criterion, wanted.holdout)
+        sweeping = Sweeping(
+            wanted.n_components,
+            wanted.covariance_types,
+            wanted.criterion,  # type: ignore[arg-type]
+            wanted.holdout,
+            wanted.exhaustive,
+            given,
+        )
     except ValueError as e:
         raise UsageError(str(e)) from e
     fleet = fleet_of(wanted.n_components, wanted.covariance_types)
-    check_free(output, overwrite)
-    if wanted.keep_all:
-        for model in fleet:
-            check_free(wanted.path(output, *model), overwrite)
-    _check_folder(output)
+    others = [wanted.path(output, *model) for model in fleet] if wanted.keep_all else []
     source = _dropping(stored_source(data, weights), options)
-    needed, totals = partial(count, source, fleet, holdout=bool(wanted.holdout)), Totals(metrics)
-    with _alone(output, None), checked(where, needed):
-        selection = select(
-            data,
-            wanted.n_components,
-            wanted.covariance_types,
-            criterion=wanted.criterion,  # type: ignore[arg-type]
-            holdout=wanted.holdout,
-            exhaustive=wanted.exhaustive,
-            keep_all=wanted.keep_all,
-            sample_weight=weights,
-            callbacks=[reporter(), totals],
-            **options,
-        )
-    totals.log(0)
-    saved = {output: selection.best}
-    for model in selection.models:
-        saved[wanted.path(output, model.n_components, model.covariance_type)] = model
-    for path, model in saved.items():
-        model.set_params(callbacks=None)
-        model.save(path, overwrite=overwrite)
-    return selection, list(saved)
+    needed = partial(count, source, fleet, holdout=bool(wanted.holdout))
+    with _in_time(options), _alone(output, checkpoint) as lock:
+        ending = Ending(lock, checkpoint, overwrite)
+        written = ending.reached([output, *others], partial(sweeping.unfinished, data, weights))
+        if written:
+            return _selection_of([load(path) for path in written]), written
+        with _telling_what_is_kept(checkpoint):
+            with checked(where, needed):
+                selection = sweeping.run(data, weights, wanted.keep_all)
+            models = {output: selection.best}
+            for model in selection.models:
+                models[wanted.path(output, model.n_components, model.covariance_type)] = model
+            ending.save(models)
+            totals.log(len(selection.history) - totals.passes)
+            _check_time(selection.best, output)
+        ending.done(models)
+    return selection, list(models)
+
+
+def _selection_of(models: list[GaussianMixture]) -> Selection:
+    """What a sweep found, from the models that it wrote, the winner first."""
+    best, *others = models
+    known = best.provenance_["sweep"]
+    return Selection(
+        best, known["table"], others, known["criterion"], best.n_passes_, best.history_
+    )
 
 
 def _dropping(source: ZarrSource, options: dict[str, Any]) -> ZarrSource:

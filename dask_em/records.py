@@ -19,14 +19,17 @@ from .families.gaussian import Gaussian, GaussianStatistics
 from .frame import Frame
 from .initialization import Extent, Moments, NonFinite, Sample, Surveyed
 from .mixture import Mixture, MixtureStatistics
+from .selection import FleetStatistics, Row
+from .shortlist import Shortlisted
 from .sources import Noted, Notes
 from .statistics import Array
 
 RECORDS: dict[str, type[Any]] = {
     record.__name__: record
     for record in (
-        EMState, Extent, Frame, Gaussian, GaussianStatistics, Mixture, MixtureStatistics, Moments,
-        NonFinite, Noted, Notes, PassRecord, Sample, Step, Surveyed, *STRUCTURES.values(),
+        EMState, Extent, FleetStatistics, Frame, Gaussian, GaussianStatistics, Mixture,
+        MixtureStatistics, Moments, NonFinite, Noted, Notes, PassRecord, Row, Sample, Shortlisted,
+        Step, Surveyed, *STRUCTURES.values(),
     )
 }  # fmt: skip
 """The only classes that a file may name: frozen dataclasses that are nothing but their fields."""

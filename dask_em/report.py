@@ -25,8 +25,9 @@ from . import __version__, plots
 from .backends.dask import DaskBackend
 from .callbacks import Pass
 from .errors import DataError, OutputExistsError, UsageError
+from .folders import write_durably
 from .html import components_table, facts, left_out, number, status_words, table, text
-from .sinks import check_free, write_durably
+from .sinks import check_free
 from .sources import ZarrSource, as_source
 from .statistics import Additive, Array
 
@@ -285,7 +286,7 @@ def write_report(
     """
     check_output(path, overwrite)
     page = report_html(model, evidence)
-    write_durably(Path(path), page)
+    write_durably(Path(path), page.encode())
 
 
 def report_html(model: Any, evidence: Evidence | None = None) -> str:

@@ -1,11 +1,14 @@
 """Unfinished fits: a folder in which one goes on where it was killed, to the same bits.
 
+It lies on a disk or in an object store:
+
     PATH/survey.npz     what the survey found, with the sample: written once
          pass-000012.npz    all that the fit knew after pass 12; the last two are kept
          kept.npz           sums of whole parts of the pass that was under way
 
-Each file says of which options, data and seed it is, is written to a temporary name,
-synced and renamed, and holds a sha256, so what is there is whole or known to be damaged.
+Each file says of which fit it is, and of which options, data and seed that is; it holds a
+sha256, so what is there is whole or known to be damaged. On a disk it is written to a temporary
+name, synced and renamed, in an object store put on the condition that nobody else wrote it.
 """
 
 from __future__ import annotations
@@ -15,21 +18,22 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
 
 from .callbacks import PassRecord
-from .checkpoint import read_arrays, write_arrays
+from .checkpoint import packed, read_arrays, write_arrays
 from .em import EMState
-from .errors import DataError, ModelFileError, UsageError
+from .errors import DaskEMError, DataError, ModelFileError, UsageError
 from .families.base import Engine
+from .folders import BucketFolder, Folder, folder_at
 from .initialization import Surveyed
 from .records import Packer, digest, unpack
-from .sinks import sync
 from .sources import ArraySource, DaskSource, Noted, ZarrSource
 from .statistics import Array, Node
 from .stores import describe_url
@@ -53,7 +57,7 @@ class Checkpointing:
 
     Parameters
     ----------
-    path : path
+    path : path, or URL of an object store
         Of a folder, made when there is something to keep. Whoever fits removes it.
     resume : bool, default=True
         Go on with the fit of the same options and data that is kept there. False throws
@@ -73,7 +77,7 @@ class Checkpointing:
 
 @dataclass
 class Progress:
-    """All that a fit knows between two passes.
+    """All that a fit of one model knows between two passes.
 
     Attributes
     ----------
@@ -99,7 +103,7 @@ class Progress:
 
 
 class Checkpoint:
-    """An unfinished fit on the disk; without a place it keeps nothing.
+    """An unfinished fit where it is kept; without a place it keeps nothing.
 
     Parameters
     ----------
@@ -111,11 +115,15 @@ class Checkpoint:
 
     Attributes
     ----------
+    id : str
+        Of the fit that is kept, or of one that begins: no other has the same.
+    identity : str
+        sha256 of the options and the data.
     seed : int or None
         Of the fit that is kept.
     survey : tuple or None
         What its survey found, and the record of the pass.
-    progress : Progress or None
+    progress : dict or None
         What it knew at the end.
 
     Raises
@@ -134,15 +142,17 @@ class Checkpoint:
         engine: Engine,
     ) -> None:
         self.how = Checkpointing(how) if isinstance(how, str | os.PathLike) else how
+        self.id = uuid.uuid4().hex
         self.seed: int | None = None
         self.survey: tuple[Noted[Surveyed], PassRecord] | None = None
-        self.progress: Progress | None = None
+        self.progress: dict[str, Any] | None = None
         self._engine = engine
         self._fit = json.loads(json.dumps({"options": dict(options), "data": dict(data)}))
+        self.identity = hashlib.sha256(json.dumps(self._fit, sort_keys=True).encode()).hexdigest()
         if self.how is not None:
-            self.path = Path(self.how.path)
             if not self.how.resume:
-                remove_checkpoint(self.path)
+                remove_checkpoint(self.how.path)
+            self.folder = folder_at(self.how.path)
             self._open()
 
     @property
@@ -163,14 +173,27 @@ class Checkpoint:
         self._write(SURVEY, (found, record))
         self._drop_kept()
 
-    def commit(self, progress: Progress) -> None:
-        """Keep all that the fit knows after another pass."""
-        number = 0 if progress.state is None else progress.state.n_iter
+    def commit(self, progress: Any) -> None:
+        """Keep all that the fit knows, the records of its passes among it, after another pass."""
+        if self.how is None:
+            return
+        number = len(progress.records) - 1
         self._write(f"pass-{number:06d}.npz", vars(progress))
-        if self.how is not None:
-            for old in sorted(self.path.glob(PASSES))[:-GENERATIONS]:
-                old.unlink(missing_ok=True)
+        self.folder.remove(_passes(self.folder)[:-GENERATIONS])
         self._drop_kept()
+
+    def check_survey(self, before: str, now: str) -> None:
+        """Raise where the survey was made again, and its sums are not what they were."""
+        if before != now and not self.forced:
+            raise DataError(
+                f"{self.folder} keeps the unfinished fit of other data: what their survey summed "
+                f"differs; give the same data, pass force=True (--force), or {ANEW}"
+            )
+
+    def sign(self, provenance: dict[str, Any]) -> None:
+        """Note in a model's provenance of which kept fit it is."""
+        if self.how is not None:
+            provenance["fit"] = {"id": self.id, "identity": self.identity}
 
     def kept(self, phase: str, number: int, parameters: Any = None) -> KeptSums | None:
         """Where the sums of an unfinished pass at these parameters are kept."""
@@ -181,41 +204,40 @@ class Checkpoint:
     def remove(self) -> None:
         """Throw away what is kept: the fit is done."""
         if self.how is not None:
-            remove_checkpoint(self.path)
+            remove_checkpoint(self.how.path)
 
     # -- files ---------------------------------------------------------------------
 
     def _write(self, name: str, content: Any) -> None:
         if self.how is None:
             return
-        if not self.path.is_dir():
-            try:
-                self.path.mkdir()
-            except (FileNotFoundError, FileExistsError, NotADirectoryError) as e:
-                raise UsageError(
-                    f"checkpoint {self.path}: expected a folder, or a new name in a folder that "
-                    f"is there ({e})"
-                ) from e
-            sync(self.path.absolute().parent)
+        self.folder.make()
         packer = Packer()
-        header = {"fit": {**self._fit, "seed": self.seed}, "content": packer.pack(content)}
-        write_arrays(self.path / name, header, packer.arrays, kind=KIND)
+        fit = {**self._fit, "seed": self.seed, "id": self.id}
+        header = {"fit": fit, "content": packer.pack(content)}
+        if isinstance(self.folder, BucketFolder):
+            data = packed(self.folder.at(name), header, packer.arrays, KIND)
+            self.folder.replace(name, data)
+        else:
+            write_arrays(self.folder.at(name), header, packer.arrays, kind=KIND)
 
     def _read(self, name: str) -> Any:
         """The content of a file, None where it is not there or not of this fit."""
-        path = self.path / name
-        if not path.exists():
+        if name not in self.folder.names():
             return None
+        path = self.folder.at(name)
         header, arrays = read_arrays(path, KIND)
         try:
             fit = header["fit"]
             if self.seed is None:
                 self._check(fit)
-                self.seed = int(fit["seed"])
-            if fit["seed"] != self.seed or fit["options"] != self._fit["options"]:
+                self.seed, self.id = int(fit["seed"]), str(fit["id"])
+            if fit["id"] != self.id:
                 return None
             return unpack(header["content"], arrays, self._engine)
-        except (KeyError, TypeError, AttributeError) as e:
+        except DaskEMError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
             raise ModelFileError(f"{path}: a part of the checkpoint is wrong ({e!r})") from e
 
     def _read_or_warn(self, name: str, instead: str) -> Any:
@@ -226,26 +248,27 @@ class Checkpoint:
             return None
 
     def _open(self) -> None:
-        _tidy(self.path)
-        passes = [p.name for p in sorted(self.path.glob(PASSES), reverse=True)]
-        found = None
-        for name in passes:
-            found = found or self._read_or_warn(name, "going on with the one before it")
+        self.folder.tidy()
+        passes = _passes(self.folder)
+        for name in reversed(passes):
+            if self.progress is None:
+                self.progress = self._read_or_warn(name, "going on with the one before it")
         # Before the first there is the survey, from which the start is made again.
-        if found is None and passes and passes != ["pass-000000.npz"]:
-            raise ModelFileError(f"{self.path}: no whole checkpoint is left in it; {ANEW}")
+        if self.progress is None and passes and passes != ["pass-000000.npz"]:
+            raise ModelFileError(f"{self.folder}: no whole checkpoint is left in it; {ANEW}")
         self.survey = self._read_or_warn(SURVEY, "the survey is made again")
         if self.seed is None:
             self._read_or_warn(KEPT, "the pass that was under way is made again")
-        if found is not None:
-            self.progress = Progress(**found)
+
+    def tell(self) -> None:
+        """Log what is gone on with."""
         if self.seed is not None:
-            passes_made = 0 if self.progress is None else len(self.progress.records)
-            logger.info("resuming from %s: %d passes were made", self.path, passes_made)
+            made = 0 if self.progress is None else len(self.progress["records"])
+            logger.info("resuming from %s: %d passes were made", self.folder, made)
 
     def _check(self, fit: Mapping[str, Any]) -> None:
         """Raise where the fit that is kept is another one."""
-        what = f"{self.path} keeps the unfinished fit"
+        what = f"{self.folder} keeps the unfinished fit"
         for name, now in self._fit["options"].items():
             before = fit["options"].get(name)
             if before != now:
@@ -269,7 +292,7 @@ class Checkpoint:
 
     def _drop_kept(self) -> None:
         if self.how is not None:
-            (self.path / KEPT).unlink(missing_ok=True)
+            self.folder.remove([KEPT] if KEPT in self.folder.names() else [])
 
 
 class KeptSums:
@@ -297,6 +320,11 @@ class KeptSums:
         self._last = time.monotonic()
 
 
+def is_kept(path: str | os.PathLike[str]) -> bool:
+    """Whether anything of an unfinished fit is in a folder."""
+    return bool(folder_at(path).names())
+
+
 def remove_checkpoint(path: str | os.PathLike[str]) -> None:
     """Remove the folder of an unfinished fit, and nothing else.
 
@@ -305,24 +333,19 @@ def remove_checkpoint(path: str | os.PathLike[str]) -> None:
     UsageError
         Other things are in the folder, too.
     """
-    folder = Path(path)
-    _tidy(folder)
-    # The newest goes last, by which one that is done is known to be.
-    for file in (folder / KEPT, folder / SURVEY, *sorted(folder.glob(PASSES))):
-        file.unlink(missing_ok=True)
-    _tidy(folder)
-    if folder.is_dir():
-        others = ", ".join(sorted(p.name for p in folder.iterdir())[:5])
-        raise UsageError(f"{path}: holds {others}, which is no part of a checkpoint")
+    folder = folder_at(path)
+    folder.tidy()
+    # The newest goes last.
+    folder.remove([*({KEPT, SURVEY} & {*folder.names()}), *_passes(folder)])
+    folder.tidy()
+    others = ", ".join(folder.names()[:5])
+    if others:
+        raise UsageError(f"{folder}: holds {others}, which is no part of a checkpoint")
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what writers that were killed left, and the folder if nothing else is in it."""
-    for leftover in folder.glob(".*.npz.????????.tmp"):
-        leftover.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        sync(folder.absolute().parent)
+def _passes(folder: Folder) -> list[str]:
+    """Files of what was known after a pass, the newest last."""
+    return [name for name in folder.names() if fnmatch(name, PASSES)]
 
 
 def data_of(source: ArraySource | ZarrSource | DaskSource) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from .errors import StoppedError
+from .errors import OutOfTimeError, StoppedError
 
 
 @dataclass
@@ -22,12 +23,15 @@ class Run:
     lost_workers : int
         Workers that left without being asked to.
     reason : str
-        Why the job is to stop, once it is.
+        Why the job is to stop, once it was asked to.
+    deadline : float
+        `time.monotonic()` from which on the job is to stop.
     """
 
     retries: int = 0
     lost_workers: int = 0
     reason: str = ""
+    deadline: float = float("inf")
     _asked: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def ask_to_stop(self, reason: str) -> None:
@@ -39,17 +43,29 @@ class Run:
     @property
     def asked(self) -> bool:
         """Whether the job is to stop."""
-        return self._asked.is_set()
+        return self._asked.is_set() or time.monotonic() >= self.deadline
 
     def check(self) -> None:
-        """Raise `StoppedError` if the job is to stop."""
+        """Raise `StoppedError` if the job is to stop; `OutOfTimeError` if only its time is over."""
         if self._asked.is_set():
             raise StoppedError(self.reason)
+        if self.asked:
+            raise OutOfTimeError("the time limit is reached")
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not for longer than the job goes on, and `check`."""
-        self._asked.wait(seconds)
+        self._asked.wait(max(0.0, min(seconds, self.deadline - time.monotonic())))
         self.check()
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[None]:
+        """Stop at `deadline` if the block lasts so long, or sooner if that is set already."""
+        before = self.deadline
+        self.deadline = min(before, deadline)
+        try:
+            yield
+        finally:
+            self.deadline = before
 
 
 _current: ContextVar[Run | None] = ContextVar("dask_em_run", default=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 
 from .acceleration import expected_log_joint
-from .em import Climb, EMState, Status
+from .em import Climb, EMState, Status, memory_of, recall
 from .errors import DataError
 from .mixture import Mixture, MixtureStatistics, Predict, first_not_finite
 from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
@@ -371,6 +371,16 @@ class Candidate:
         if held_out is not None:
             self.held_out = held_out
             self._held_out.append(held_out)
+
+    def memory(self) -> dict[str, Any]:
+        """All that it knows between two passes, but for the model."""
+        known = {n: v for n, v in vars(self).items() if n not in ("model", "climb")}
+        return {**known, "climb": memory_of(self.climb)}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Put a new candidate where another was that had this memory."""
+        recall(self.climb, memory["climb"])
+        vars(self).update({n: v for n, v in memory.items() if n != "climb"})
 
     def gain(self, criterion: Criterion) -> float:
         """Nats per row that it has still to gain, about."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.special import entr
@@ -174,6 +175,8 @@ def narrowed(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     sample: Sampled,
     rules: Rules,
+    memories: Sequence[Mapping[str, Any]] = (),
+    after_pass: Callable[[Sequence[Candidate]], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
     """Where the models start that a slice of the data leaves of those that the sample left.
 
@@ -192,6 +195,10 @@ def narrowed(
         A pass over the slice.
     sample : Sampled
     rules : Rules
+    memories : sequence of mapping, optional
+        Of each model that is left, to go on from.
+    after_pass : callable, optional
+        Called with the candidates after every pass.
 
     Returns
     -------
@@ -202,6 +209,8 @@ def narrowed(
     """
     alive = [i for i, one in enumerate(found) if not one.hopeless]
     candidates = [Candidate(models[i], climb_from(found[i].mixture)) for i in alive]
+    for candidate, memory in zip(candidates, memories, strict=False):
+        candidate.recall(memory)
 
     def weed(climbing: Sequence[Candidate]) -> None:
         rest = [c for c in climbing if not c.dropped]
@@ -209,7 +218,8 @@ def narrowed(
             candidate.dropped = lost
 
     for _ in climb_together(accumulate, candidates, weed):
-        pass
+        if after_pass is not None:
+            after_pass(candidates)
     after = [_shortlisted(c, c.dropped, rules.weight) for c in candidates]
     # What the sample alone knows is set beside what both know of the best.
     best = candidates.index(winner(candidates, rules.criterion))

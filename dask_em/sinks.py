@@ -23,12 +23,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import DataError, OutputExistsError
+from .folders import DiskFolder, sync, write_durably
 from .locks import locked
+from .regions import Regions
 from .remotesinks import UnfinishedObjects, check_free_at_url, resumable_at_url
 from .statistics import Additive, Array
 from .stores import is_url, open_store
@@ -47,46 +49,6 @@ class Written(Additive):
     n_rows: int
 
 
-class Marks(Protocol):
-    """Where it is noted that a range of chunks is done."""
-
-    def mark(self, chunks: range) -> None:
-        """Say that the answers of `chunks` are where they are not lost."""
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Ranges of chunks, each with a marker file once its answers are on the disk.
-
-    Attributes
-    ----------
-    folder : Path
-        Of the markers.
-    stamps : mapping of range to str
-        Every region, with the `source_stamp` of its rows before the pass.
-    """
-
-    folder: Path
-    stamps: Mapping[range, str]
-
-    def mark(self, chunks: range) -> None:
-        """Say that the answers of `chunks` are on the disk."""
-        write_durably(self._marker(chunks), self.stamps[chunks])
-
-    def marked(self) -> list[range]:
-        """Regions that are on the disk and whose source has not been touched since."""
-        return [chunks for chunks in self.stamps if self._is_marked(chunks)]
-
-    def _is_marked(self, chunks: range) -> bool:
-        try:
-            return self._marker(chunks).read_text() == self.stamps[chunks]
-        except FileNotFoundError:
-            return False
-
-    def _marker(self, chunks: range) -> Path:
-        return self.folder / f"{chunks.start}-{chunks.stop}"
-
-
 @dataclass(frozen=True)
 class WriteAnswers:
     """The description of a pass that writes an answer for every row.
@@ -102,14 +64,14 @@ class WriteAnswers:
         First row of each chunk of the source.
     outputs : mapping of str to zarr.Array
         Where each entry of the dict goes.
-    regions : Marks
+    regions : Regions
         Where it is noted that a range is done.
     """
 
     answer: Callable[[Array], dict[str, Array]]
     bounds: Array
     outputs: Mapping[str, zarr.Array[Any]]
-    regions: Marks
+    regions: Regions
 
     def fold(self) -> AnswerWriter:
         """The writer of one range, before its first chunk."""
@@ -171,30 +133,6 @@ def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
         folders.update(parent for parent in path.parents if parent.is_relative_to(top))
     for folder in folders:
         sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a small file so that its name stands for all of it, even if the power fails."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
@@ -354,17 +292,18 @@ def resumable(
         return
     check_free(path, overwrite)
     folder = path.with_name(f".{path.name}.partial")
-    with locked(path):
+    with locked(path) as lock:
         folder.mkdir(exist_ok=True)
         name = _name_to_resume(folder, identity) if resume else None
         if name is None:
             with _removed_if_it_fails(folder):
                 name = _start(folder, identity, create)
         answers = folder / f"answers-{name}"
-        regions = Regions(folder / f"regions-{name}", stamps)
+        regions = Regions(DiskFolder(folder / f"regions-{name}"), stamps)
         unfinished = Unfinished(folder, answers, open_outputs(answers), regions)
         try:
             yield unfinished
+            lock.check()
             unfinished.publish(path, overwrite)
         except BaseException as e:
             n_whole = len(unfinished.whole())
@@ -443,7 +382,7 @@ def _start(folder: Path, identity: Mapping[str, Any], create: Callable[[Path], N
     for made in (*answers.rglob("*"), answers, folder, folder.parent):
         sync(made)
     # From here on there is something to resume.
-    write_durably(folder / HEADER, _header(name, identity))
+    write_durably(folder / HEADER, _header(name, identity).encode())
     return name
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, get_args
 
@@ -14,9 +15,9 @@ from .acceleration import ascent
 from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord
-from .em import Climb, Convergence
-from .errors import DataError
-from .estimators import GaussianMixture, warn_unless_converged
+from .em import Climb, Convergence, Status
+from .errors import DataError, OutOfTimeError
+from .estimators import GaussianMixture, fingerprint_of, warn_unless_converged
 from .families.base import Engine
 from .initialization import (
     FINER,
@@ -28,6 +29,8 @@ from .initialization import (
     default_sample_size,
 )
 from .mixture import Mixture
+from .resume import Checkpoint, data_of
+from .run import as_run, current_run
 from .selection import (
     Candidate,
     Criterion,
@@ -121,6 +124,7 @@ def select(
     random_state : int, RandomState or None
     **options
         Other parameters of `GaussianMixture`, the same for all: `tol`, `reg_covar`, ...
+        `checkpoint` keeps the whole sweep, and `max_time` ends it with the best so far.
 
     Returns
     -------
@@ -131,12 +135,14 @@ def select(
     ValueError
         An option is not one of those allowed.
     DataError
-        The data cannot be clustered: shape, dtype, NaN or infinity, too few rows.
+        The data cannot be clustered: shape, dtype, NaN or infinity, too few rows. Or they are
+        others than those of the unfinished sweep in `checkpoint`.
+    UsageError
+        The unfinished sweep in `checkpoint` is of other options.
     """
     options |= {"n_init": n_init, "random_state": random_state}
-    models = _models(n_components, covariance_type, options)
-    check_criterion(criterion, holdout)
-    return _Sweep(models, criterion, float(holdout), exhaustive).run(X, sample_weight, keep_all)
+    fleet = Sweeping(n_components, covariance_type, criterion, holdout, exhaustive, options)
+    return fleet.run(X, sample_weight, keep_all)
 
 
 def check_criterion(criterion: str, holdout: float) -> None:
@@ -161,7 +167,7 @@ def _models(
     for name, values in (("n_components", ks), ("covariance_type", kinds)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name}={values!r}: expected one or more values, each of them once")
-    lone = ("weights_init", "means_init", "precisions_init", "checkpoint")
+    lone = ("weights_init", "means_init", "precisions_init")
     given = [name for name in lone if options.get(name) is not None]
     if given or options.get("warm_start"):
         raise ValueError(
@@ -174,26 +180,84 @@ def _models(
     return models
 
 
-class _Sweep:
-    """The models of one sweep, and the passes made for them."""
+@dataclass
+class Progress:
+    """All that a sweep knows between two passes.
+
+    Attributes
+    ----------
+    phase : {"slice", "em"}
+        Which passes are made: with a slice of the rows, or with all.
+    starts : list of Shortlisted or Mixture
+        Where each model starts in this phase.
+    share : float
+        Passes that the sample cost.
+    fingerprint : str
+        Of what the survey summed.
+    records : list of PassRecord
+    candidates : list of dict or None
+        What each candidate of this phase knows, None where the model is hopeless; none before
+        the first pass.
+    """
+
+    phase: str
+    starts: list[Shortlisted | Mixture]
+    share: float
+    fingerprint: str
+    records: list[PassRecord]
+    candidates: list[dict[str, Any] | None] = field(default_factory=list)
+
+
+class Sweeping:
+    """The models of one sweep, and the passes made for them; see `select`."""
 
     def __init__(
-        self, models: list[GaussianMixture], criterion: Criterion, share: float, exhaustive: bool
+        self,
+        n_components: int | Iterable[int],
+        covariance_type: str | Sequence[str],
+        criterion: Criterion,
+        holdout: float,
+        exhaustive: bool,
+        options: dict[str, Any],
     ) -> None:
-        self.estimators = models
+        self.estimators = _models(n_components, covariance_type, options)
+        check_criterion(criterion, holdout)
         # Whatever all of them share is asked of the one that needs most rows.
-        self.lead = max(models, key=lambda m: m.n_components)
+        self.lead = max(self.estimators, key=lambda m: m.n_components)
         self.criterion: Criterion = criterion
+        self.share_held_out = float(holdout)
         self.exhaustive = exhaustive
         self.callbacks = self.lead._callbacks()
         self.records: list[PassRecord] = []
-        self.seed = int(check_random_state(self.lead.random_state).randint(np.iinfo(np.int32).max))
-        self.holdout = Holdout(self.seed, share) if share else None
+
+    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint:
+        """The sweep of these options to these data that is kept, or a new one."""
+        lead = self.lead
+        self.source = lead._source(X, sample_weight, reset=True)
+        engine = lead._engine(self.source.dtype)
+        if lead.checkpoint is None:
+            return Checkpoint(None, {}, {}, engine)
+        kinds = dict.fromkeys(m.covariance_type for m in self.estimators)
+        options = {
+            **lead._identity(engine),
+            "n_components": [*dict.fromkeys(m.n_components for m in self.estimators)],
+            "covariance_type": [*kinds],
+            "criterion": self.criterion,
+            "holdout": self.share_held_out,
+            "exhaustive": self.exhaustive,
+        }
+        return Checkpoint(lead.checkpoint, options, data_of(self.source), engine)
 
     def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
-        lead = self.lead
-        self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes, lead.max_time)
-        self.source = lead._source(X, sample_weight, reset=True)
+        """Make the passes, from where they were left; the winner, and how the others did."""
+        began, run, lead = time.monotonic(), current_run(), self.lead
+        self.deadline = began + (np.inf if lead.max_time is None else lead.max_time)
+        self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes)
+        self.kept = self.unfinished(X, sample_weight)
+        self.kept.tell()
+        seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
+        self.seed = self.kept.begin(seed)
+        self.holdout = Holdout(self.seed, self.share_held_out) if self.share_held_out else None
         for estimator in self.estimators:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(lead, name):
@@ -202,19 +266,20 @@ class _Sweep:
             Model(m.n_components, m.covariance_type, m._n_parameters(self.source.n_features))
             for m in self.estimators
         ]
-        with one_blas_thread():
+        with one_blas_thread(), as_run(run):
             self.surveyed = self._survey()
             engine = self.lead._engine(self.source.dtype)
             self.sample = Sampled.of(self.surveyed)
-            starts = self._starts(engine)
-            candidates = [
-                self._candidate(model, start, engine)
-                for model, start in zip(self.models, starts, strict=True)
-            ]
+            self.progress = self._begun(engine)
+            self.records = self.progress.records
+            if self.progress.phase == "slice":
+                self._narrow(engine)
+            candidates = self._candidates(engine)
             climbing = [c for c in candidates if c is not None]
-            self._climb(climbing)
+            with run.until(self.deadline if climbing[0].state else np.inf):
+                self._climb(candidates, climbing)
         best = winner(climbing, self.criterion)
-        rows = self._rows(starts, candidates, best)
+        rows = self._rows(self.progress.starts, candidates, best)
         return self._selection(rows, candidates, best, keep_all)
 
     def _pass(self, phase: str) -> Pass:
@@ -222,30 +287,62 @@ class _Sweep:
         return Pass(self.callbacks, phase, number, self.source.n_rows, self.source.nbytes)
 
     def _survey(self) -> Surveyed:
+        if self.kept.survey is not None:
+            found, record = self.kept.survey
+            self.source = self.lead._held_to(self.source, found.notes, self.kept)
+            self.records = [record]
+            self.lead._check_survey(self.source, found.sums)
+            return found.sums
         d = self.source.n_features
         size = max(m.sample_size or default_sample_size(m._n_parameters(d), d)
                    for m in self.estimators)  # fmt: skip
         survey = Survey(self.seed, max(size, self.lead.n_components), d, self.source.n_rows)
         work: Foldable[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         with self._pass("survey") as running:
-            found = self.lead._first_pass(self.source, work, running)
+            parts = self.kept.kept("survey", 1)
+            found = self.lead._first_pass(self.source, work, running, parts)
             running.n_rows = found.sums.n_rows
-        surveyed, self.source = found.sums, self.source.held_to(found.notes)
+        self.source = self.source.held_to(found.notes)
         self._record(running)
-        self.lead._check_survey(self.source, surveyed)
-        return surveyed
+        self.lead._check_survey(self.source, found.sums)
+        self.kept.keep_survey(found, self.records[0])
+        return found.sums
 
     def _record(self, running: Pass) -> None:
         assert running.record is not None
         self.records.append(running.record)
 
-    def _starts(self, engine: Engine) -> list[Shortlisted | Mixture]:
-        """Where each model starts, by the sample, which is small and in this process."""
+    # -- where they start ----------------------------------------------------------
+
+    def _begun(self, engine: Engine) -> Progress:
+        """The sweep that is kept, or one whose models start on the sample."""
+        fingerprint = fingerprint_of(self.surveyed)
+        if self.kept.progress is not None:
+            progress = Progress(**self.kept.progress)
+            self.kept.check_survey(progress.fingerprint, fingerprint)
+            return progress
         here = replace(engine, device="cpu")
         if self.exhaustive or self.lead.init_params != "auto":
-            return self._separate_starts(here)
+            starts, share = self._separate_starts(here)
+            progress = Progress("em", starts, share, fingerprint, self.records)
+        else:
+            found, share = self._shortlist(here)
+            phase = "em" if self._slice_share(found) is None else "slice"
+            progress = Progress(phase, [*found], share, fingerprint, self.records)
+        self.kept.commit(progress)
+        return progress
+
+    def _separate_starts(self, engine: Engine) -> tuple[list[Shortlisted | Mixture], float]:
+        """The start that each model's own fit would make."""
+        starts = []
+        for estimator in self.estimators:
+            estimator._seed = self.seed
+            starts.append(estimator._start(self.surveyed, engine, self.callbacks))
+        return [start.mixture for start in starts], sum(start.n_passes for start in starts)
+
+    def _rules(self) -> Rules:
         lead = self.lead
-        rules = Rules(
+        return Rules(
             lead.n_init,
             self.seed,
             lead.algorithm,
@@ -253,22 +350,32 @@ class _Sweep:
             self.criterion,
             self.surveyed.moments.weight,
         )
-        makers = [m._maker(self.surveyed, here) for m in self.estimators]
-        with Pass(self.callbacks, "start", 1, None, 0) as running:
-            found, n_rows = shortlist(self.models, makers, self.sample, rules, running.advance)
-            running.n_rows = n_rows
-        self.share = n_rows / max(1, self.surveyed.n_weighted)
-        return [*self._narrowed(found, rules, engine)]
 
-    def _narrowed(
-        self, found: list[Shortlisted], rules: Rules, engine: Engine
-    ) -> list[Shortlisted]:
-        """The same after passes over a slice of the data, where they are worth their while."""
-        most, n_weighted = self.convergence.max_passes, max(1, self.surveyed.n_weighted)
-        share = slice_share(found, len(self.sample.rows), n_weighted)
+    def _shortlist(self, engine: Engine) -> tuple[list[Shortlisted], float]:
+        """Where each model starts, by the sample, which is small and in this process."""
+        makers = [m._maker(self.surveyed, engine) for m in self.estimators]
+        with Pass(self.callbacks, "start", 1, None, 0) as running:
+            found, n_rows = shortlist(
+                self.models, makers, self.sample, self._rules(), running.advance
+            )
+            running.n_rows = n_rows
+        return found, n_rows / max(1, self.surveyed.n_weighted)
+
+    def _slice_share(self, found: Sequence[Shortlisted]) -> float | None:
+        """The share of the rows that should choose among the models, None for all of them."""
+        most = self.convergence.max_passes
         # Plain EM is plain; and a pass over all rows must be left.
-        if share is None or self.lead.algorithm == "em" or (most is not None and most < 3):
-            return found
+        if self.lead.algorithm == "em" or (most is not None and most < 3):
+            return None
+        n_weighted = max(1, self.surveyed.n_weighted)
+        return slice_share(found, len(self.sample.rows), n_weighted)
+
+    def _narrow(self, engine: Engine) -> None:
+        """Let passes over a slice of the data choose among the models."""
+        progress, most = self.progress, self.convergence.max_passes
+        found = [start for start in progress.starts if isinstance(start, Shortlisted)]
+        share = self._slice_share(found)
+        assert share is not None
         limits = replace(
             self.convergence,
             max_iter=min(MOST_SLICES, self.convergence.max_iter),
@@ -283,34 +390,51 @@ class _Sweep:
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             return self._summed("slice", Fleet(mixtures, self.holdout, part))
 
-        found, n_rows = narrowed(self.models, found, climb_from, accumulate, self.sample, rules)
-        self.share += n_rows / n_weighted
-        if most is not None:
-            made = sum(record.phase == "slice" for record in self.records)
-            self.convergence = replace(self.convergence, max_passes=most - made)
-        return found
+        found, n_rows = narrowed(
+            self.models,
+            found,
+            climb_from,
+            accumulate,
+            self.sample,
+            self._rules(),
+            [memory for memory in progress.candidates if memory is not None],
+            self._commit,
+        )
+        progress.phase, progress.candidates, progress.starts = "em", [], [*found]
+        progress.share += n_rows / max(1, self.surveyed.n_weighted)
 
-    def _separate_starts(self, engine: Engine) -> list[Shortlisted | Mixture]:
-        """The start that each model's own fit would make."""
-        starts = []
-        for estimator in self.estimators:
-            estimator._seed = self.seed
-            starts.append(estimator._start(self.surveyed, engine, self.callbacks))
-        self.share = sum(start.n_passes for start in starts)
-        return [start.mixture for start in starts]
+    def _commit(self, candidates: Sequence[Candidate | None]) -> None:
+        """Keep what is known after a pass."""
+        self.progress.candidates = [None if c is None else c.memory() for c in candidates]
+        self.kept.commit(self.progress)
+
+    # -- passes over all rows ------------------------------------------------------
+
+    def _candidates(self, engine: Engine) -> list[Candidate | None]:
+        """Each model on the full data, None where it is hopeless."""
+        if self.convergence.max_passes is not None:
+            made = sum(record.phase == "slice" for record in self.records)
+            most = self.convergence.max_passes - made
+            self.convergence = replace(self.convergence, max_passes=most)
+        pairs = zip(self.models, self.progress.starts, strict=True)
+        candidates = [self._candidate(model, start, engine) for model, start in pairs]
+        for candidate, memory in zip(candidates, self.progress.candidates, strict=False):
+            if candidate is not None and memory is not None:
+                candidate.recall(memory)
+        return candidates
 
     def _candidate(
         self, model: Model, start: Shortlisted | Mixture, engine: Engine
     ) -> Candidate | None:
-        """A model on the full data, None where it is hopeless."""
         if isinstance(start, Shortlisted) and start.hopeless:
             return None
         mixture = start.mixture if isinstance(start, Shortlisted) else start
         mixture = replace(mixture, engine=engine)
         return Candidate(model, ascent(self.lead.algorithm, mixture, self.convergence, self.sample))
 
-    def _climb(self, candidates: Sequence[Candidate]) -> None:
+    def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
+        run = current_run()
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             statistics = self._summed("em", Fleet(mixtures, self.holdout))
@@ -322,15 +446,26 @@ class _Sweep:
             return statistics
 
         weed = None if self.exhaustive else partial(drop_hopeless, criterion=self.criterion)
-        for served in climb_together(accumulate, candidates, weed):
-            for callback in self.callbacks:
-                for candidate in served:
-                    callback(candidate.last_state())
+        try:
+            for served in climb_together(accumulate, climbing, weed):
+                self._commit(candidates)
+                for callback in self.callbacks:
+                    for candidate in served:
+                        callback(candidate.last_state())
+                # There is a model from here on.
+                run.deadline = min(run.deadline, self.deadline)
+        except OutOfTimeError:
+            if any(candidate.state is None for candidate in climbing):
+                raise
+            for candidate in climbing:
+                if candidate.running:
+                    candidate.state = replace(candidate.last_state(), status=Status.OUT_OF_TIME)
 
     def _summed(self, phase: str, fleet: Fleet) -> FleetStatistics:
         """One pass, on record."""
         with self._pass(phase) as running:
-            statistics = DaskBackend().map_reduce(self.source, fleet, running.advance)
+            parts = self.kept.kept(phase, running.number, list(fleet.mixtures))
+            statistics = DaskBackend().map_reduce(self.source, fleet, running.advance, parts)
             running.n_rows = self.surveyed.n_rows
             running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
         self._record(running)
@@ -386,13 +521,13 @@ class _Sweep:
         """Make of `estimator` what a fit of its own would have, but for the shared passes."""
         state = candidate.last_state()
         surrogate = getattr(candidate.climb, "rows_read", 0) / max(1, self.surveyed.n_weighted)
-        start = Start(state.mixture, self.share + surrogate, state.log_likelihood)
+        start = Start(state.mixture, self.progress.share + surrogate, state.log_likelihood)
         records = self._records_of(candidate)
         estimator._keep(self.source, self.surveyed, start, state, records, candidate.rejected)
-        share = self.holdout.share if self.holdout else 0.0
+        self.kept.sign(estimator.provenance_)
         estimator.provenance_["sweep"] = {
             "criterion": self.criterion,
-            "holdout": share,
+            "holdout": self.share_held_out,
             "table": table,
         }
 

@@ -450,11 +450,3 @@ def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
     fitted = load(folder / "model.npz")
     np.testing.assert_allclose(sorted(fitted.weights_), [0.1, 0.15, 0.2, 0.25, 0.3], atol=0.02)
     assert run("demo", folder, *SMALL).returncode == 73
-
-
-@pytest.mark.parametrize("option", ["--no-resume", "--force", "--checkpoint-interval=9"])
-def test_a_sweep_refuses_what_is_of_an_unfinished_fit(option: str, tmp_path: Path) -> None:
-    asked = ["fit", str(tmp_path / "x.zarr"), "-k", "2:4", "-o", str(tmp_path / "m.npz"), option]
-    result = CliRunner().invoke(main, asked)
-    assert result.exit_code == 2
-    assert option.partition("=")[0].replace("no-", "") in result.output

@@ -24,7 +24,7 @@ from helpers import blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, put_bucket
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, job, load, remotesinks, sources, stores
+from dask_em import GaussianMixture, job, load, locks, sources, stores
 from dask_em.cli import main
 from dask_em.errors import (
     DataError,
@@ -34,6 +34,8 @@ from dask_em.errors import (
     StoreError,
     UsageError,
 )
+from dask_em.folders import BucketFolder
+from dask_em.run import Run, as_run
 from dask_em.sources import ZarrSource, as_source, open_zarr, stored_source
 from dask_em.stores import open_store, read_bytes, write_bytes
 
@@ -525,10 +527,15 @@ def predict(model: Any, data: Any, dest: Any, *more: str) -> tuple[int, str]:
 def objects(url: str) -> dict[str, bytes]:
     """Every object below a URL."""
     parent, _, name = url.rpartition("/")
-    folder = remotesinks.Folder(parent)
+    folder = BucketFolder(parent)
     return {
         key.removeprefix(f"{name}/"): folder.read(key) or b"" for key in folder.names(f"{name}/")
     }
+
+
+def lock_of(url: str) -> str:
+    parent, _, name = url.rpartition("/")
+    return f"{parent}/.{name}.lock"
 
 
 def hidden(url: str) -> str:
@@ -631,14 +638,14 @@ def test_of_two_jobs_one_writes_and_a_job_that_is_gone_is_replaced(
     s3: Proxy, model: Path, points: Path, dest: str, undisturbed: dict[str, bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    lock = f"{hidden(dest)}/lock"
-    owner = {"host": "elsewhere", "pid": 4711, "job": "x", "beats": 1}
+    lock = lock_of(dest)
+    owner = {"host": "elsewhere", "pid": 4711, "id": "x", "beats": 1}
     write_bytes(lock, json.dumps(owner).encode(), overwrite=False)
     code, said = predict(model, points, dest)
-    assert (code, "another job (elsewhere, process 4711) is writing" in said) == (73, True), said
+    assert (code, "another job (process 4711 on elsewhere" in said) == (73, True), said
     assert read_bytes(lock, 1000) == json.dumps(owner).encode()
-    monkeypatch.setattr(remotesinks, "LEASE_SECONDS", -1.0)
-    monkeypatch.setattr(remotesinks.Lease, "check", lambda self: None)
+    monkeypatch.setattr(locks, "STALE_SECONDS", -1.0)
+    monkeypatch.setattr(locks.Lock, "check", lambda self: None)
     code, said = predict(model, points, dest)
     assert (code, objects(dest)) == (0, undisturbed), said
 
@@ -648,8 +655,8 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(
 ) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    owner = {"host": socket.gethostname(), "pid": gone.pid, "job": "x", "beats": 1}
-    write_bytes(f"{hidden(dest)}/lock", json.dumps(owner).encode(), overwrite=False)
+    owner = {"host": socket.gethostname(), "pid": gone.pid, "id": "x", "beats": 1}
+    write_bytes(lock_of(dest), json.dumps(owner).encode(), overwrite=False)
     code, said = predict(model, points, dest)
     assert (code, objects(dest)) == (0, undisturbed), said
 
@@ -657,16 +664,36 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(
 def test_a_lock_is_kept_up_and_its_loss_is_noticed(
     s3: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remotesinks, "BEAT_SECONDS", 0.02)
-    folder = remotesinks.Folder("s3://data/locks")
-    with remotesinks.Lease(folder, "lock", "s3://data/x") as lease:
-        wait_until(lambda: json.loads(folder.read("lock") or b"{}").get("beats", 0) >= 3)
-        lease.check()
-        with pytest.raises(OutputExistsError, match="is writing"):
-            remotesinks.Lease(folder, "lock", "s3://data/x").__enter__()
-        folder.put("lock", json.dumps({"host": "h", "pid": 1, "beats": 0}).encode())
-        wait_until(lambda: lease._lost)
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
+    folder, run = BucketFolder("s3://data/locks"), Run()
+
+    def said() -> dict[str, Any]:
+        return json.loads(folder.read(".x.lock") or b"{}")
+
+    with as_run(run), locks.locked("s3://data/locks/x") as lock:
+        wait_until(lambda: said().get("beats", 0) >= 3)
+        lock.check()
+        lock.note(done="all")
+        assert said()["done"] == "all"
+        with (
+            pytest.raises(OutputExistsError, match="is writing s3://data/locks/x"),
+            locks.locked("s3://data/locks/x"),
+        ):
+            pass
+        folder.put(".x.lock", json.dumps({"host": "h", "pid": 1, "beats": 0}).encode())
+        wait_until(lambda: run.asked)
+        assert "another job took over" in run.reason
         with pytest.raises(OutputExistsError, match="lost its lock"):
-            lease.check()
-    assert json.loads(folder.read("lock") or b"")["host"] == "h"
-    folder.remove(["lock"])
+            lock.check()
+    assert said()["host"] == "h"
+    folder.remove([".x.lock"])
+
+
+def test_what_a_job_that_is_gone_noted_is_told(s3: Proxy) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    owner = {"host": socket.gethostname(), "pid": gone.pid, "id": "x", "beats": 7, "done": "all"}
+    write_bytes("s3://data/locks/.y.lock", json.dumps(owner).encode(), overwrite=False)
+    with locks.locked("s3://data/locks/y") as lock:
+        assert lock.before == {"done": "all"}
+    assert BucketFolder("s3://data/locks").names() == []

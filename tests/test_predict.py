@@ -90,7 +90,8 @@ def partial_of(answers: Path) -> Path:
 def markers(answers: Path) -> list[range]:
     """Regions that are marked as whole."""
     found = partial_of(answers).glob("regions-*/*")
-    return [range(*map(int, p.name.split("-"))) for p in found if p.name.replace("-", "").isdigit()]
+    names = (p.name.split("-") for p in found if p.suffix != ".tmp")
+    return [range(int(start), int(stop)) for start, stop, _ in names]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -226,7 +226,7 @@ def test_every_bit_of_a_file_s_end_counts(kept: Path) -> None:
     """Where the archive's own records, and the checksum itself, are."""
     file = kept / "pass-000003.npz"
     whole = file.read_bytes()
-    for place in range(len(whole) - 400, len(whole)):
+    for place in range(len(whole) - 110, len(whole)):
         for bit in range(8):
             damaged = bytearray(whole)
             damaged[place] ^= 1 << bit
@@ -374,8 +374,8 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         fit(checkpoint=tmp_path / "not" / "there")
     with pytest.raises(ValueError, match="checkpoint=3"):
         fit(checkpoint=3)
-    with pytest.raises(ValueError, match="checkpoint"):
-        select(X, [2, 3], checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="checkpoint=3"):
+        select(X, [2, 3], checkpoint=3)
     assert names(tmp_path) == ["precious"]
 
 
@@ -614,7 +614,7 @@ def parameters():
 assert run(0) == 0
 straight = parameters()
 output.unlink()
-kill_at, after = int(first) - int(stride), 0
+kill_at = int(first) - int(stride)
 while True:
     kill_at += int(stride)
     code = run(kill_at)
@@ -622,14 +622,11 @@ while True:
         break
     assert code == -signal.SIGKILL, code
     code = run(0)
-    # Killed when all was done but for an empty folder and the lock, it has no more to do.
-    if code == 73:
-        after += 1
-    assert code in (0, 73), (kill_at, code)
+    assert code == 0, (kill_at, code)
     assert parameters() == straight, kill_at
     assert os.listdir(folder) == ["m.npz"], (kill_at, os.listdir(folder))
     output.unlink()
-print(kill_at, after)
+print(kill_at)
 '''
 
 
@@ -644,10 +641,7 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     command += [str(first), str(stride)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
-    steps, after = map(int, result.stdout.split())
-    assert steps > 40
-    # Before the empty folder goes, its parent is synced, and the lock goes.
-    assert after <= 3
+    assert int(result.stdout) > 40
 
 
 def test_the_program_goes_on_where_it_was_killed(tmp_path: Path) -> None:

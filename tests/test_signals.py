@@ -187,13 +187,14 @@ def test_a_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
     code = f"""
 import os, pathlib
 from dask_em.locks import locked
-with locked(pathlib.Path({str(path)!r})):
+with locked(pathlib.Path({str(path)!r})) as lock:
+    lock.note(done="all")
     os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     assert lock_file(path).exists()
-    with locked(path):
-        pass
+    with locked(path) as lock:
+        assert lock.before == {"done": "all"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,9 +208,11 @@ def test_damaged_locks_are_nobodys(tmp_path: Path) -> None:
 def test_who_lost_the_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
     run = Run()
-    with as_run(run), locked(tmp_path / "m"):
+    with as_run(run), locked(tmp_path / "m") as lock:
         owned_by(tmp_path / "m", "elsewhere", 1, 0)
         wait_until(lambda: run.asked, 5)
+        with pytest.raises(LockedError, match="lost its lock"):
+            lock.check()
     assert "another job took over" in run.reason
     # It is the other's to remove.
     assert lock_file(tmp_path / "m").exists()
