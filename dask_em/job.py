@@ -594,14 +594,14 @@ class Ending:
         kept = None
         if there and self.checkpoint is not None and self.checkpoint.resume:
             kept = unfinished()
-            told = self.lock.before.get("written", {})
-            fit = {"id": told.get("fit"), "identity": kept.identity}
+            told = _as_dict(self.lock.before.get("written"))
+            fit: dict[str, Any] = {"id": told.get("fit"), "identity": kept.identity}
             written = [output for output in outputs if output in told.get("outputs", ())]
             if outputs[0] in written and all(there.get(output) == fit for output in written):
                 self.tidy(written)
                 return written
         for output in outputs:
-            ours = kept is not None and output in there and there[output]["id"] == kept.id
+            ours = kept is not None and output in there and there[output].get("id") == kept.id
             check_free(output, self.overwrite or ours)
         return []
 
@@ -631,13 +631,16 @@ class Ending:
             remove_checkpoint(self.checkpoint.path)
 
 
-def _fit_of(output: str) -> dict[str, str] | None:
+def _fit_of(output: str) -> dict[str, Any] | None:
     """Of which fit the model at `output` is; None where it says nothing, or is none."""
     try:
-        fit = load(output).provenance_.get("fit")
+        return _as_dict(load(output).provenance_.get("fit")) or None
     except ModelFileError:
         return None
-    return fit if isinstance(fit, dict) else None
+
+
+def _as_dict(found: object) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
 
 
 def checkpointing(
