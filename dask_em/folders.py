@@ -97,7 +97,7 @@ class DiskFolder:
             ) from e
         sync(self.path.absolute().parent)
 
-    def tidy(self) -> None:
+    def claim(self) -> None:
         """Remove what writers that were killed left, and the folder if nothing else is in it."""
         for leftover in self.path.glob(".*.npz.????????.tmp"):
             leftover.unlink(missing_ok=True)
@@ -118,7 +118,7 @@ class BucketFolder:
     """
 
     url: str
-    # Of each object, what was seen last of it.
+    # Of what `claim` found, and of what was written since.
     _versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -134,13 +134,14 @@ class BucketFolder:
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of all objects below a prefix, in order."""
+        return sorted(meta["path"] for meta in self._listed(prefix))
+
+    def _listed(self, prefix: str = "") -> list[Any]:
         import obstore
 
         with explained(self.url):
             pages = obstore.list(self._store, prefix or None, chunk_size=1000)
-            found = [meta for page in pages for meta in page]
-        self._versions.update((meta["path"], meta) for meta in found)
-        return sorted(meta["path"] for meta in found)
+            return [meta for page in pages for meta in page]
 
     def read(self, name: str) -> bytes | None:
         """An object's bytes, None where there is none."""
@@ -179,7 +180,7 @@ class BucketFolder:
         self.put(name, data)
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write an object that nobody has written since `names` told of it, or of none.
+        """Write an object that nobody else has written since `claim`.
 
         Raises
         ------
@@ -210,8 +211,9 @@ class BucketFolder:
         """Raise where nothing can be written to such a URL."""
         check_writable(self.url)
 
-    def tidy(self) -> None:
-        """Do nothing: whatever is there is whole, and a folder without objects is none."""
+    def claim(self) -> None:
+        """Take note of what is there: `replace` writes over nothing else."""
+        self._versions.update((meta["path"], meta) for meta in self._listed())
 
     def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Let the store copy objects, each from one name to another."""

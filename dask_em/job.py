@@ -595,9 +595,9 @@ class Ending:
         if there and self.checkpoint is not None and self.checkpoint.resume:
             kept = unfinished()
             told = _as_dict(self.lock.before.get("written"))
-            fit: dict[str, Any] = {"id": told.get("fit"), "identity": kept.identity}
+            done = {"id": told.get("fit"), "identity": kept.identity}
             written = [output for output in outputs if output in told.get("outputs", ())]
-            if outputs[0] in written and all(there.get(output) == fit for output in written):
+            if outputs[0] in written and all(there.get(output) == done for output in written):
                 self.tidy(written)
                 return written
         for output in outputs:

@@ -248,7 +248,7 @@ class Checkpoint:
             return None
 
     def _open(self) -> None:
-        self.folder.tidy()
+        self.folder.claim()
         passes = _passes(self.folder)
         for name in reversed(passes):
             if self.progress is None:
@@ -334,10 +334,10 @@ def remove_checkpoint(path: str | os.PathLike[str]) -> None:
         Other things are in the folder, too.
     """
     folder = folder_at(path)
-    folder.tidy()
+    folder.claim()
     # The newest goes last.
     folder.remove([*({KEPT, SURVEY} & {*folder.names()}), *_passes(folder)])
-    folder.tidy()
+    folder.claim()
     others = ", ".join(folder.names()[:5])
     if others:
         raise UsageError(f"{folder}: holds {others}, which is no part of a checkpoint")

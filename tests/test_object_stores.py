@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,10 +25,11 @@ from helpers import blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, put_bucket
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, job, load, locks, sources, stores
+from dask_em import Checkpointing, GaussianMixture, job, load, locks, select, sources, stores
 from dask_em.cli import main
 from dask_em.errors import (
     DataError,
+    LockedError,
     ModelFileError,
     OutputExistsError,
     StoreAccessError,
@@ -35,6 +37,7 @@ from dask_em.errors import (
     UsageError,
 )
 from dask_em.folders import BucketFolder
+from dask_em.resume import remove_checkpoint
 from dask_em.run import Run, as_run
 from dask_em.sources import ZarrSource, as_source, open_zarr, stored_source
 from dask_em.stores import open_store, read_bytes, write_bytes
@@ -621,7 +624,7 @@ def test_a_copy_that_was_interrupted_is_not_an_array_and_is_made_again(
 ) -> None:
     # Objects of the unfinished work have `partial` in their path.
     s3.fault = lambda m, path: (
-        "500" if m == "PUT" and part in path and "partial" not in path else None
+        "500" if m == "PUT" and path.endswith(part) and "partial" not in path else None
     )
     with dask.config.set({"dask_em.store-timeout": 0.3}):
         code, said = predict(model, points, dest)
@@ -697,3 +700,167 @@ def test_what_a_job_that_is_gone_noted_is_told(s3: Proxy) -> None:
     with locks.locked("s3://data/locks/y") as lock:
         assert lock.before == {"done": "all"}
     assert BucketFolder("s3://data/locks").names() == []
+
+
+# -- checkpoints ----------------------------------------------------------------------
+
+
+class StopAfter:
+    """A callback that ends a fit after so many passes."""
+
+    def __init__(self, passes: int) -> None:
+        self.passes = passes
+
+    def __call__(self, state: Any) -> None:
+        self.passes -= 1
+        if self.passes == 0:
+            raise InterruptedError
+
+
+LONG: dict[str, Any] = {"n_components": K, "random_state": 0, "tol": 1e-9, "max_iter": 5}
+
+
+def long_fit(data: Any, stop_after: int = 0, **options: Any) -> GaussianMixture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return GaussianMixture(**LONG, **options, callbacks=[StopAfter(stop_after)]).fit(data)
+
+
+@pytest.fixture
+def kept(s3: Proxy, request: pytest.FixtureRequest) -> str:
+    return f"s3://data/{request.node.name.translate(str.maketrans('[]', '--'))}/kept"
+
+
+def test_a_fit_goes_on_from_a_bucket(s3: Proxy, url: str, kept: str) -> None:
+    straight, stops = long_fit(url), 0
+    while True:
+        try:
+            found = long_fit(url, 1, checkpoint=Checkpointing(kept, interval=0.0))
+            break
+        except InterruptedError:
+            stops += 1
+    assert stops == straight.n_iter_ > 3
+    assert digest(found) == digest(straight)
+    assert found.lower_bounds_ == straight.lower_bounds_
+    names = BucketFolder(kept).names()
+    assert names == ["pass-000004.npz", "pass-000005.npz", "survey.npz"]
+    with pytest.raises(UsageError, match=r"kept keeps the unfinished fit of tol=1e-09"):
+        GaussianMixture(**{**LONG, "tol": 1.0}, checkpoint=kept).fit(url)
+    remove_checkpoint(kept)
+    assert BucketFolder(kept).names() == []
+
+
+def test_a_sweep_goes_on_from_a_bucket(s3: Proxy, url: str, kept: str) -> None:
+    options: dict[str, Any] = {"random_state": 0, "tol": 1e-3, "exhaustive": True}
+    straight = select(url, [2, K], **options)
+    with pytest.raises(InterruptedError):
+        select(url, [2, K], **options, checkpoint=kept, callbacks=[StopAfter(2)])
+    found = select(url, [2, K], **options, checkpoint=kept)
+    assert (digest(found.best), found.table) == (digest(straight.best), straight.table)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_the_state_before_a_damaged_one_is_used(
+    s3: Proxy, url: str, kept: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InterruptedError):
+        long_fit(url, 3, checkpoint=kept)
+    newest = f"{kept}/pass-000003.npz"
+    data = bytearray(read_bytes(newest, 2**20))
+    data[200] ^= 4
+    write_bytes(newest, bytes(data[: -1 if damage == "cut" else None]), overwrite=True)
+    assert digest(long_fit(url, checkpoint=kept)) == digest(long_fit(url))
+    assert "going on with the one before it" in caplog.text
+
+
+def test_who_writes_to_the_same_checkpoint_is_noticed(s3: Proxy, url: str, kept: str) -> None:
+    """The store itself decides, by conditions on its objects, wherever locks did not help."""
+
+    class Meddle:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, state: Any) -> None:
+            write_bytes(f"{kept}/{self.name}", b"another job's", overwrite=True)
+
+    for name in ("pass-000002.npz", "pass-000003.npz"):
+        with pytest.raises(LockedError, match=rf"{name} was written by another job"):
+            GaussianMixture(**LONG, checkpoint=kept, callbacks=[Meddle(name)]).fit(url)
+        assert read_bytes(f"{kept}/{name}", 100) == b"another job's"
+        remove_checkpoint(kept)
+
+
+@pytest.mark.parametrize("kind", ["500", "lost"])
+def test_states_whose_answers_are_lost_are_kept_once(
+    s3: Proxy, url: str, kept: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, lost = s3.forward, []
+
+    def losing(request: Any, body: bytes) -> Any:
+        answer = forward(request, body)
+        if request.command == "PUT" and "/kept/" in request.path and len(lost) < 3:
+            lost.append(request.path)
+            return 503, [("Content-Length", "0")], b""
+        return answer
+
+    if kind == "500":
+        s3.fail("500", 2, method="PUT", part="/kept/")
+    else:
+        monkeypatch.setattr(s3, "forward", losing)
+    assert digest(long_fit(url, checkpoint=kept)) == digest(long_fit(url))
+
+
+def run_fit(url: str, output: str, *more: str) -> tuple[int, str]:
+    command = ["fit", url, "-k", str(K), "--tol", "1e-9", "--max-iter", "5", "-o", output, *more]
+    result = CliRunner().invoke(main, command)
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_all_of_a_fit_lies_in_a_bucket(s3: Proxy, url: str, kept: str, alone: None) -> None:
+    """Data, model, lock and checkpoint: stopped, refused, gone on with, and tidied up."""
+    folder, output = BucketFolder(kept), f"{kept}/m.npz"
+    s3.fault = lambda m, path: "500" if m == "PUT" and "pass-000003" in path else None
+    with dask.config.set({"dask_em.store-timeout": 0.3}):
+        code, said = run_fit(url, output)
+    s3.fault = lambda m, path: None
+    assert (code, f"what was done is kept in {kept}/.m.npz.checkpoint" in said) == (74, True), said
+    assert {name.partition("/")[0] for name in folder.names()} == {".m.npz.checkpoint"}
+    owner = {"host": "elsewhere", "pid": 4711, "id": "x", "beats": 1}
+    write_bytes(lock_of(output), json.dumps(owner).encode(), overwrite=False)
+    code, said = run_fit(url, output)
+    assert (code, "another job (process 4711 on elsewhere" in said) == (73, True), said
+    folder.remove([".m.npz.lock"])
+    code, said = run_fit(url, output, "--max-time", "0")
+    assert (code, "the time limit is reached" in said) == (75, True), said
+    code, said = run_fit(url, output)
+    assert code == 0, said
+    assert digest(load(output)) == digest(long_fit(url))
+    assert folder.names() == ["m.npz"]
+    code, said = run_fit(url, output)
+    assert (code, "exists" in said) == (73, True), said
+    # As if it had been killed when all was written.
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    written = {"fit": load(output).provenance_["fit"]["id"], "outputs": [output]}
+    owner = {"host": socket.gethostname(), "pid": gone.pid, "id": "x", "written": written}
+    write_bytes(lock_of(output), json.dumps(owner).encode(), overwrite=False)
+    code, said = run_fit(url, output)
+    assert code == 0, said
+    assert folder.names() == ["m.npz"]
+
+
+def test_nothing_of_a_fit_in_a_bucket_holds_a_credential(
+    s3: Proxy, url: str, kept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InterruptedError):
+        long_fit(url, 2, checkpoint=kept)
+    folder = BucketFolder(kept)
+    folder.names()
+    said = [repr(folder).encode(), pickle.dumps(folder), caplog.text.encode()]
+    said += [folder.read(name) or b"" for name in folder.names()]
+    with locks.locked(f"{kept}/m.npz"):
+        said.append(folder.read(".m.npz.lock") or b"")
+    assert len(said) == 7
+    assert not [i for i, text in enumerate(said) if SECRET.encode() in text or KEY.encode() in text]
