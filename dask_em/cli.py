@@ -132,7 +132,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if category.__module__.partition(".")[0] in ("builtins", "sklearn", "dask_em"):
+    if category.__module__.partition(".")[0] not in ("builtins", "sklearn", "dask_em"):
+        return
+    logger = logging.getLogger("dask_em")
+    if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
+        logger.warning("%s", message)
+    else:
         click.echo(f"Warning: {message}", err=True)
 
 
@@ -446,6 +451,7 @@ def _summary(output: str, model: Any) -> dict[str, Any]:
         "n_iter": model.n_iter_,
         "n_passes": model.n_passes_,
         "log_likelihood": model.lower_bound_,
+        "n_dropped": model.n_dropped_,
         "weights": model.weights_.tolist(),
     }
 

@@ -24,11 +24,11 @@ from threadpoolctl import threadpool_info
 from .backends.blas import one_blas_thread
 from .errors import DaskEMError, DataError, StoppedError, StoreError, UsageError
 from .estimators import engine_for
+from .folders import write_durably
 from .initialization import SAMPLE_BYTES
 from .job import Plan, Where, connected, count, fleet_of, mebibytes, workers_there
 from .rawchunks import check_present, file_shape, has_checksum
 from .resume import GENERATIONS
-from .sinks import write_durably
 from .sources import ZarrSource, ranges, stored_source
 from .statistics import kept_bytes
 from .stores import is_object_url, is_url
@@ -303,7 +303,7 @@ def describe_disk(folder: str, source: ZarrSource | None, planned: Plan | None) 
     probe = path / f".dask-em-doctor.{socket.gethostname()}.{os.getpid()}"
     try:
         # Written, synced and renamed as checkpoints are.
-        write_durably(probe, "x")
+        write_durably(probe, b"x")
     finally:
         probe.unlink(missing_ok=True)
     free = shutil.disk_usage(path).free

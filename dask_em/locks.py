@@ -214,7 +214,9 @@ class LockFile:
     def take(self, mine: Record) -> Record:
         """Make it ours; what it said before."""
         while True:
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
+            # A link would let somebody else say what is written over.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._descriptor = os.open(self._file, flags, 0o666)
             try:
                 before = self._free(mine)
                 # Who held the lock before may have removed it in between.

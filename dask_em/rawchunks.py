@@ -164,6 +164,34 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
         )
 
 
+def check_links(array: zarr.Array[Any], name: str = "X") -> None:
+    """Follow no link out of an array's folder: it could lead to any file of the machine.
+
+    Raises
+    ------
+    DataError
+        A chunk, or a folder of chunks, is a link to a place outside.
+    """
+    store: Any = array.store
+    if not isinstance(store, LocalStore):
+        return
+    top, shape = os.path.join(store.root, array.path), file_shape(array)
+    root, plain = os.path.realpath(top), set[str]()
+    for index in product(*(range(-(-n // s)) for n, s in zip(array.shape, shape, strict=True))):
+        path = top
+        for part in array.metadata.encode_chunk_key(index).split("/"):
+            path = os.path.join(path, part)
+            if path in plain:
+                continue
+            target = os.path.realpath(path) if Path(path).is_symlink() else root
+            if os.path.commonpath([root, target]) != root:
+                raise DataError(
+                    f"{chunk_place(array, index, shape)} of {name}: {path} is a link to {target}, "
+                    "outside of the array: put the chunks themselves there"
+                )
+            plain.add(path)
+
+
 def _presence(array: zarr.Array[Any]) -> Callable[[Index], bool]:
     """Whether a chunk is there, as the store's listing tells."""
     store: Any = array.store

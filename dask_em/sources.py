@@ -498,12 +498,14 @@ class ZarrSource:
         Raises
         ------
         DataError
-            Chunks are missing, or the array is not what it was when it was opened.
+            Chunks are missing, or links to another place, or the array is not what it was when it
+            was opened.
         """
-        from .rawchunks import check_present, check_same, has_checksum
+        from .rawchunks import check_links, check_present, check_same, has_checksum
 
         for array, name in self._arrays():
             check_same(array, name)
+            check_links(array, name)
             if self.missing == "error":
                 check_present(array, name)
             if not has_checksum(array):

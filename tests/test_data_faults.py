@@ -670,3 +670,22 @@ def test_every_reader_has_the_same_fingerprint(layout: str, tmp_path) -> None:
     (a, seen), (b, again) = first(rows), second(rows)
     assert seen == again
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("missing", ["error", "fill"])
+@pytest.mark.parametrize("linked", ["c/3/0", "c/3", "c"])
+def test_a_link_out_of_the_array_is_not_followed(linked: str, missing: str, tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", np.ones((800, 2)) * np.arange(800)[:, None], 100)
+    place, outside = tmp_path / "x.zarr" / linked, tmp_path / "outside"
+    place.rename(outside)
+    place.symlink_to(outside)
+    with pytest.raises(DataError, match=rf"{linked} is a link to .*outside, outside of the array"):
+        GaussianMixture(2, missing=missing).fit(tmp_path / "x.zarr")
+    # One within it, or to all of it, is.
+    place.unlink()
+    outside.rename(tmp_path / "x.zarr" / "moved")
+    place.symlink_to(tmp_path / "x.zarr" / "moved")
+    (tmp_path / "link").symlink_to(tmp_path / "x.zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert GaussianMixture(2, missing=missing, max_iter=1).fit(tmp_path / "link").n_iter_ == 1

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import dask
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 from helpers import digest, wait_until, write_zarr
@@ -218,6 +220,14 @@ def test_who_lost_the_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert lock_file(tmp_path / "m").exists()
 
 
+def test_a_lock_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    lock_file(tmp_path / "m").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic link"), locked(tmp_path / "m"):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 def test_threads_can_be_locked_out(tmp_path: Path) -> None:
     n_in, most, refused = 0, 0, 0
     guard = threading.Lock()
@@ -297,3 +307,34 @@ def test_times_have_units(text: str, seconds: float, monkeypatch: pytest.MonkeyP
     assert CliRunner().invoke(main, [*command, text]).exit_code == 75
     assert given == [seconds]
     assert CliRunner().invoke(main, [*command, "soon"]).exit_code == 2
+
+
+def test_what_we_start_listens_on_this_machine_only() -> None:
+    with job.connected(job.Where(workers=1, memory_limit="1GiB")) as client:
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+        ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = {
+            connection.laddr.ip
+            for process in ours
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert listening == {"127.0.0.1"}
+
+
+def test_warnings_are_lines_of_the_log(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(4000, 2))
+    X[7, 1] = np.nan
+    write_zarr(tmp_path / "x.zarr", X, 500)
+    command = ["fit", str(tmp_path / "x.zarr"), "-k", "2", "-o", str(tmp_path / "m.npz"), "--json"]
+    command += ["--nonfinite", "drop", "--log-json", "--max-passes", "2", *LOCAL]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.stderr
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    warned = [line["message"] for line in lines if line["level"] == "warning"]
+    assert any("1 rows that hold NaN or infinity were left out" in line for line in warned)
+    assert any("max_passes passes were made" in line for line in warned)
+    assert json.loads(result.stdout)["n_dropped"] == 1
+    assert load(tmp_path / "m.npz").n_dropped_ == 1
