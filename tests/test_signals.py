@@ -309,17 +309,18 @@ def test_times_have_units(text: str, seconds: float, monkeypatch: pytest.MonkeyP
     assert CliRunner().invoke(main, [*command, "soon"]).exit_code == 2
 
 
+def listening() -> set[tuple[str, int]]:
+    """Where this process and those that it started wait for connections."""
+    ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    connections = [c for process in ours for c in process.net_connections("inet")]
+    return {c.laddr for c in connections if c.status == psutil.CONN_LISTEN}
+
+
 def test_what_we_start_listens_on_this_machine_only() -> None:
+    before = listening()
     with job.connected(job.Where(workers=1, memory_limit="1GiB")) as client:
         assert client.dashboard_link.startswith("http://127.0.0.1:")
-        ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        listening = {
-            connection.laddr.ip
-            for process in ours
-            for connection in process.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
-    assert listening == {"127.0.0.1"}
+        assert {address[0] for address in listening() - before} == {"127.0.0.1"}
 
 
 def test_warnings_are_lines_of_the_log(tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_warnings_are_lines_of_the_log(tmp_path: Path) -> None:
     command = ["fit", str(tmp_path / "x.zarr"), "-k", "2", "-o", str(tmp_path / "m.npz"), "--json"]
     command += ["--nonfinite", "drop", "--log-json", "--max-passes", "2", *LOCAL]
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
+        warnings.simplefilter("always")
         result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.stderr
     lines = [json.loads(line) for line in result.stderr.splitlines()]
