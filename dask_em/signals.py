@@ -16,11 +16,16 @@ from .run import Run, as_run
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # After so long the process leaves: whatever is kept is whole at any moment.
 LEAVE_SECONDS = 8.0
+# Schedulers of jobs tell a process more than once that it is to end (Slurm when it preempts: the
+# controller and srun): SIGTERM again within so long is the same wish.
+SAME_SECONDS = 1.0
 
 
 @contextmanager
 def stopped_by_signals(farewell: str) -> Iterator[Run]:
     """A job that the first signal asks to stop; it leaves in time, and at once by a second.
+
+    SIGTERM that comes twice within a second counts once.
 
     Parameters
     ----------
@@ -53,9 +58,10 @@ def stopped_by_signals(farewell: str) -> Iterator[Run]:
 
 def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
     """Ask `run` to stop at the first signal; leave at the second, or when time is over."""
-    deadline: float | None = None
+    first, since = 0, 0.0
     while True:
-        receiver.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+        left = since + LEAVE_SECONDS - time.monotonic()
+        receiver.settimeout(max(0.001, left) if first else None)
         try:
             numbers = receiver.recv(16)
         except TimeoutError:
@@ -65,10 +71,15 @@ def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
         for number in numbers:
             if number not in SIGNALS:
                 continue
-            if deadline is not None:
+            if not first:
+                run.ask_to_stop(f"interrupted by {signal.Signals(number).name}")
+                first, since = number, time.monotonic()
+            elif not (first == number == signal.SIGTERM and _soon_after(since)):
                 _leave(farewell)
-            run.ask_to_stop(f"interrupted by {signal.Signals(number).name}")
-            deadline = time.monotonic() + LEAVE_SECONDS
+
+
+def _soon_after(since: float) -> bool:
+    return time.monotonic() - since < SAME_SECONDS
 
 
 def _leave(farewell: str) -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from helpers import digest, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 
-from dask_em import GaussianMixture, job, load, locks
+from dask_em import GaussianMixture, job, load, locks, signals
 from dask_em.backends import faults
 from dask_em.backends.dask import DaskBackend
 from dask_em.cli import main
@@ -121,6 +121,22 @@ with stopped_by_signals("dask-em again"):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(60.0, 0), (0.0, 1)])
+def test_sigterm_that_comes_twice_at_once_counts_once(
+    seconds: float, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm sends it when it preempts a job."""
+    leaving: list[str] = []
+    monkeypatch.setattr(signals, "_leave", leaving.append)
+    monkeypatch.setattr(signals, "SAME_SECONDS", seconds)
+    with stopped_by_signals("again") as run:
+        signal.raise_signal(signal.SIGTERM)
+        wait_until(lambda: run.asked, 5)
+        signal.raise_signal(signal.SIGTERM)
+    # What was sent is heard before the listener ends.
+    assert len(leaving) == left
 
 
 def test_a_signal_asks_the_run_and_handlers_are_put_back() -> None:
