@@ -969,13 +969,14 @@ def report(
     check_output(output, overwrite)
     _check_folder(output)
     model = load(model_path)
-    if os.path.exists(output) and Path(output).samefile(model_path):
+    stored = is_url(model_path)
+    if not stored and os.path.exists(output) and Path(output).samefile(model_path):
         raise UsageError(f"{output} is the model itself; choose another name for the page")
     source, reason = (stored_source(data), "") if data is not None else _own_data(model)
     missing = [reason] if reason else []
     rows = densities = None
     origin = {
-        "model file": str(Path(model_path).absolute()),
+        "model file": describe_url(model_path) if stored else str(Path(model_path).absolute()),
         "model sha256": _sha256(model_path),
     }
     if source is not None:

@@ -499,6 +499,17 @@ def test_a_model_is_saved_to_a_bucket_and_loaded_from_it(s3: Proxy, X: np.ndarra
         load(url)
 
 
+def test_a_report_of_a_model_in_a_bucket_replaces_an_older_one(
+    url: str, X: np.ndarray, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    model, page = "s3://data/reported/model.npz", tmp_path / "model.html"
+    fitted(X).save(model)
+    page.write_text("older")
+    job.report(model, str(page), job.Where(), url, drift=False, overwrite=True)
+    assert model in page.read_text()
+
+
 def test_where_a_write_cannot_depend_on_what_is_there_nothing_is_written() -> None:
     with pytest.raises(UsageError, match="s3://, gs:// and az://"):
         write_bytes("memory://models/m.npz", b"", overwrite=True)
