@@ -6,7 +6,15 @@ import argparse
 import signal
 from pathlib import Path
 
+import dask
+from dask.utils import parse_bytes
 from dask_jobqueue import SLURMCluster
+from distributed import Security
+
+from dask_em.backends.faults import recovering_settings
+
+# Of a job's memory: the nannies, which watch the workers, live in the rest.
+SHARE = 0.9
 
 
 def options() -> argparse.Namespace:
@@ -29,21 +37,31 @@ def main() -> None:
     asked = options()
     if asked.minutes < 10:
         raise SystemExit("--minutes: at least 10, for workers leave 5 minutes before Slurm's limit")
+    memory = parse_bytes(asked.memory)
+    encrypted = dask.config.get("distributed.comm.tls.ca-file", None)
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    with SLURMCluster(
-        cores=asked.cores,
-        processes=asked.cores,
-        memory=asked.memory,
-        walltime=f"{asked.minutes // 60:02d}:{asked.minutes % 60:02d}:00",
-        queue=asked.queue,
-        account=asked.account,
-        interface=asked.interface,
-        # A worker leaves of its own accord, and hands on what it holds, before Slurm ends it.
-        worker_extra_args=f"--lifetime {asked.minutes - 5}m --lifetime-stagger 4m".split(),
-        job_script_prologue=["export ZARR_THREADING__MAX_WORKERS=2"],
-        scheduler_options={"scheduler_file": asked.scheduler_file, "dashboard": False},
-    ) as cluster:
+    with (
+        dask.config.set(recovering_settings()),
+        SLURMCluster(
+            cores=asked.cores,
+            processes=asked.cores,
+            memory=int(SHARE * memory),
+            job_mem=f"{memory // 2**20}M",
+            walltime=f"{asked.minutes // 60:02d}:{asked.minutes % 60:02d}:00",
+            queue=asked.queue,
+            account=asked.account,
+            interface=asked.interface,
+            security=Security() if encrypted else None,
+            # A worker leaves of its own accord, and hands on what it holds, before Slurm ends it.
+            worker_extra_args=f"--lifetime {asked.minutes - 5}m --lifetime-stagger 4m".split(),
+            job_script_prologue=[
+                "export ZARR_THREADING__MAX_WORKERS=2",
+                "export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=15s",
+            ],
+            scheduler_options={"scheduler_file": asked.scheduler_file, "dashboard": False},
+        ) as cluster,
+    ):
         try:
             cluster.adapt(minimum_jobs=asked.minimum, maximum_jobs=asked.maximum)
             print(f"{cluster.scheduler_address}: see {asked.scheduler_file}", flush=True)

@@ -8,15 +8,19 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Processes
 from helpers import wait_until
+from jobs import DEPLOY, Processes
 
+FILES = DEPLOY / "slurm"
+# A scheduler, dask-em, and two workers.
+SMALL = ["--ntasks=4", "--nodes=2", "--mem-per-cpu=1G", "--time=10"]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 NODES = ("n1", "n2")
@@ -46,10 +50,13 @@ ReturnToService=2
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
-KillWait=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+KillWait=20
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=16000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=8 RealMemory=16000
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=60 State=UP
+PartitionName=urgent Nodes=n1,n2 MaxTime=60 State=UP PriorityTier=10
 """
 
 
@@ -139,7 +146,32 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
 def up(slurm: Slurm) -> bool:
     """Whether both nodes wait for work."""
     done = subprocess.run(
-        ["sinfo", "--noheader", "--Node", "--format=%T"],
+        ["sinfo", "--noheader", "--Node", "--partition=all", "--format=%T"],
         env=slurm.environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     return done.stdout.split() == ["idle"] * len(NODES)
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Slurm as a user meets it, with the programs of this environment."""
+    pytest.importorskip("dask_jobqueue", reason="pip install dask-jobqueue")
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as slurm:
+        python = Path(sys.executable).parent
+        slurm.environment["PATH"] = f"{python}{os.pathsep}{slurm.environment['PATH']}"
+        slurm.environment["INTERFACE"] = "lo"
+        yield slurm
+
+
+def copy_files(folder: Path) -> Path:
+    """A user's folder with a copy of the job files."""
+    for file in FILES.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    return folder
+
+
+def log_of(folder: Path, number: str) -> str:
+    """What a job printed so far."""
+    log = folder / f"dask-em-{number}.log"
+    return log.read_text() if log.exists() else ""

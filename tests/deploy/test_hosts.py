@@ -2,94 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DEPLOY, UNDER_WAY, Job, Processes, block
-from hosts import Host, network
+from hosts import N_WORKERS, Host, run, start, start_all, the_job, with_certificates
+from jobs import UNDER_WAY, Job, Processes
 
 pytestmark = pytest.mark.deploy
-
-README = DEPLOY / "hosts" / "README.md"
-N_WORKERS = 2
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[list[Host]]:
-    """A scheduler's, workers', and one to start jobs from."""
-    with network(N_WORKERS + 2) as hosts:
-        yield hosts
 
 
 @pytest.fixture
 def folder(tmp_path: Path, need: Callable[..., None]) -> Path:
     """A folder with certificates, as on every host."""
     need("openssl")
-    shutil.copy(DEPLOY / "hosts" / "make_certificates.sh", tmp_path)
-    run(tmp_path, block(README, "certificates"))
-    return tmp_path
-
-
-def run(folder: Path, script: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-eu", "-c", script], cwd=folder, env=environment(**variables),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
-def environment(**variables: object) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s", "CORES": "1", "MEMORY": "1GiB"}
-    return {**os.environ, "PATH": path, **quick, **{k: str(v) for k, v in variables.items()}}
+    return with_certificates(tmp_path)
 
 
 @pytest.fixture
 def cluster(hosts: list[Host], folder: Path, processes: Processes) -> list[Host]:
     """Scheduler and workers by the commands of the README."""
-    start(hosts, 0, "scheduler", folder, processes)
-    processes.wait_for("host0", "Scheduler at:")
-    for i in range(1, N_WORKERS + 1):
-        start(hosts, i, "worker", folder, processes)
-        processes.wait_for(f"host{i}", "Registered to:")
+    start_all(hosts, folder, processes)
     return hosts
-
-
-def start(
-    hosts: list[Host], i: int, role: str, folder: Path, processes: Processes
-) -> subprocess.Popen[bytes]:
-    variables = environment(SCHEDULER=hosts[0].address, HERE=hosts[i].address)
-    # exec: what is stopped at the end is Dask and not a shell around it.
-    script = block(README, role).replace("dask ", "exec dask ", 1)
-    command = hosts[i].command("bash", "-eu", "-c", script)
-    return processes.start(f"host{i}", *command, cwd=folder, env=variables)
-
-
-def job_of(job: Job, hosts: list[Host], model: Path, *options: str) -> tuple[list[str], dict]:
-    script = f"{block(README, 'job')} {' '.join(options)}"
-    variables = environment(DATA=job.data, MODEL=model, SCHEDULER=hosts[0].address)
-    return hosts[-1].command("bash", "-eu", "-c", script), variables
-
-
-def test_the_commands_give_the_bits_of_a_local_cluster(
-    cluster: list[Host], folder: Path, job: Job
-) -> None:
-    command, variables = job_of(job, cluster, folder / "m.npz")
-    done = subprocess.run(
-        command, env=variables, cwd=folder, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    job.check(folder / "m.npz")
 
 
 def test_a_host_that_is_cut_off_does_not_change_the_bits(
     cluster: list[Host], folder: Path, job: Job, processes: Processes
 ) -> None:
-    command, variables = job_of(job, cluster, folder / "m.npz", *job.long_options)
+    command, variables = the_job(job, cluster, folder / "m.npz", *job.long_options)
     fit = processes.start("fit", *command, env=variables, cwd=folder)
     processes.wait_for("fit", UNDER_WAY)
     cluster[1].cut_off()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DEPLOY
 from dask.utils import parse_bytes
+from jobs import DEPLOY
 
 yaml = pytest.importorskip("yaml")
 FILES = DEPLOY / "kubernetes"
@@ -125,7 +125,6 @@ def test_a_pod_is_confined(pod: dict[str, Any]) -> None:
         assert box["allowPrivilegeEscalation"] is False
         assert box["capabilities"] == {"drop": ["ALL"]}
         assert "memory" in container["resources"]["limits"]
-        assert all("value" not in e for e in container.get("env", []))
         # What a read-only root needs.
         assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
 
@@ -143,12 +142,33 @@ def test_workers_stop_themselves_before_kubernetes_does() -> None:
     assert seen == 2
 
 
-def test_a_night_is_repeated_after_75_alone() -> None:
+def test_a_night_is_repeated_after_75_and_while_a_lock_is_not_stale() -> None:
     (cron,) = [d for d in CORE if d["kind"] == "CronJob"]
     job = cron["spec"]["jobTemplate"]["spec"]
     failing = [r for r in job["podFailurePolicy"]["rules"] if r["action"] == "FailJob"]
-    assert [sorted(r["onExitCodes"]["values"]) for r in failing] == [[2, 65, 70, 73, 74]]
+    assert [sorted(r["onExitCodes"]["values"]) for r in failing] == [[2, 65, 70, 74]]
     assert job["backoffLimit"] > 0
+    # So 73 says nothing of a model that is there.
+    assert "--overwrite" in job["template"]["spec"]["containers"][0]["args"]
+
+
+def test_a_dask_job_is_repeated_after_75_alone() -> None:
+    (document,) = [d for d in OPERATED if d["kind"] == "DaskJob"]
+    spec = document["spec"]["job"]["spec"]
+    # The operator fails the DaskJob when its pod fails.
+    assert spec["restartPolicy"] == "Never"
+    assert spec["containers"][0]["args"][0] == (DEPLOY / "again").name
+
+
+def test_keys_come_by_reference() -> None:
+    """Every pod that reads or writes data may have them; none has a value of its own."""
+    for pod in PODS:
+        (spec,) = pod.values
+        for container in spec["containers"]:
+            assert "env" not in container
+            if container["name"] != "scheduler":
+                secret = {"secretRef": {"name": "store-credentials", "optional": True}}
+                assert container["envFrom"] == [secret]
 
 
 def test_kustomize_makes_the_same_objects(need: Callable[..., None]) -> None:

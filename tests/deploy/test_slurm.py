@@ -3,71 +3,48 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DASK_EM, UNDER_WAY, Job, Processes
 from helpers import wait_until
-from real_slurm import Slurm, running_slurm
+from jobs import DASK_EM, UNDER_WAY, Job, Processes, block
+from real_slurm import FILES, SMALL, Slurm, copy_files, log_of
 
-pytest.importorskip("dask_jobqueue", reason="pip install dask-jobqueue")
 pytestmark = pytest.mark.deploy
-
-FILES = Path(__file__).parents[2] / "deploy" / "slurm"
-N_WORKERS = 2
-SMALL = ["--ntasks=4", "--nodes=2", "--mem-per-cpu=1G", "--time=10"]
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    with running_slurm(tmp_path_factory.mktemp("slurm")) as slurm:
-        python = Path(sys.executable).parent
-        slurm.environment["PATH"] = f"{python}{os.pathsep}{slurm.environment['PATH']}"
-        slurm.environment["INTERFACE"] = "lo"
-        yield slurm
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A user's folder with a copy of the job files."""
-    for file in FILES.iterdir():
-        if file.is_file():
-            shutil.copy(file, tmp_path)
-    return tmp_path
+    return copy_files(tmp_path)
 
 
-def log_of(folder: Path, number: str) -> str:
-    log = folder / f"dask-em-{number}.log"
-    return log.read_text() if log.exists() else ""
-
-
-def test_a_job_gives_the_bits_of_a_local_cluster(slurm: Slurm, folder: Path, job: Job) -> None:
-    number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz"), cwd=folder)
-    slurm.wait_for(number, "COMPLETED", "FAILED")
-    assert slurm.about(number)["ExitCode"] == "0:0", log_of(folder, number)
-    job.check(folder / "m.npz")
-    assert not list(folder.glob("scheduler-*.json"))
+def encrypted(slurm: Slurm, folder: Path) -> Slurm:
+    """Submits jobs as the README says under "Encrypted"."""
+    tls = folder / "tls"
+    maker = FILES.parent / "hosts" / "make_certificates.sh"
+    subprocess.run([maker, tls, "node"], check=True, timeout=60)
+    script = f"{block(FILES / 'README.md', 'encrypted')}\nenv -0"
+    done = subprocess.run(
+        ["bash", "-euc", script], env={**slurm.environment, "TLS": str(tls)},
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return Slurm(dict(line.split("=", 1) for line in done.stdout.split("\0") if line))
 
 
 def test_an_encrypted_job_gives_the_bits(
     slurm: Slurm, folder: Path, job: Job, need: Callable[..., None]
 ) -> None:
     need("openssl")
-    tls = folder / "tls"
-    maker = FILES.parent / "hosts" / "make_certificates.sh"
-    subprocess.run([maker, tls, "node"], check=True, timeout=60)
-    prefix = "DASK_DISTRIBUTED__COMM__"
-    keys = {f"{prefix}REQUIRE_ENCRYPTION": "true", f"{prefix}TLS__CA_FILE": f"{tls}/ca.pem"}
-    for role in ("SCHEDULER", "WORKER", "CLIENT"):
-        keys[f"{prefix}TLS__{role}__CERT"] = f"{tls}/node.pem"
-        keys[f"{prefix}TLS__{role}__KEY"] = f"{tls}/node-key.pem"
-    encrypted = Slurm({**slurm.environment, **keys})
-    number = encrypted.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz"), cwd=folder)
+    arguments = [*SMALL, "fit.sbatch", *job.fit(folder / "m.npz")]
+    user = encrypted(slurm, folder)
+    user.environment["DASK_LOGGING__DISTRIBUTED"] = "info"
+    number = user.submit(*arguments, cwd=folder)
     slurm.wait_for(number, "COMPLETED", "FAILED")
     assert slurm.about(number)["ExitCode"] == "0:0", log_of(folder, number)
     assert "tls://" in log_of(folder, number)
@@ -101,16 +78,59 @@ def worker_of(number: str) -> int:
     raise AssertionError(f"job {number} has no worker")
 
 
-def test_a_requeued_job_gives_the_bits(slurm: Slurm, folder: Path, job: Job) -> None:
-    number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz", long=True), cwd=folder)
+def passes(log: str) -> list[int]:
+    """Numbers of the EM passes that a log tells of."""
+    return [int(number) for number in re.findall(r" em pass (\d+):", log)]
+
+
+@pytest.mark.parametrize("how", ["time limit", "preemption", "scontrol requeue"])
+def test_a_job_that_is_put_back_goes_on_from_its_checkpoint(
+    how: str, slurm: Slurm, folder: Path, job: Job
+) -> None:
+    model = folder / "m.npz"
+    number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(model, long=True), cwd=folder)
     wait_until(lambda: UNDER_WAY in log_of(folder, number), 90)
+    if how == "time limit":
+        # What Slurm does when --signal=TERM comes due: every step, not the batch script.
+        slurm.run("scancel", "--signal=TERM", number)
+    elif how == "preemption":
+        urgent = ["--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 1"]
+        slurm.submit(*urgent, cwd=folder)
+    else:
+        slurm.run("scontrol", "requeue", number)
+    wait_until(lambda: slurm.about(number)["Restarts"] == "1")
+    slurm.wait_for(number, "COMPLETED", "FAILED", seconds=180)
+
+    log = log_of(folder, number)
+    assert slurm.about(number)["ExitCode"] == "0:0", log
+    assert slurm.about(number)["Restarts"] == "1"
+    before, resumed, after = log.partition("resuming from ")
+    assert f"Error: interrupted by SIGTERM; what was done is kept in {folder}/.m.npz." in before
+    assert resumed, log
+    # The signal lost no pass that was made, and none was made twice.
+    assert passes(before)[-1] >= 5
+    assert passes(before) + passes(after) == list(range(1, 41))
+    assert re.search(r"done: .* resumed after \d+ passes", after)
+    assert "Traceback" not in log
+    job.check(model, long=True)
+    assert (folder / "m.html").read_text().startswith("<!DOCTYPE html>")
+    # Neither checkpoint nor lock nor scheduler file is left.
+    assert {p.name for p in folder.iterdir()} - {p.name for p in FILES.iterdir()} <= {
+        "m.npz", "m.html", f"dask-em-{number}.log", "points.zarr",
+    } | {p.name for p in folder.glob("slurm-*.out")}  # fmt: skip
+
+
+def test_a_job_that_is_put_back_with_its_model_written_draws_the_report(
+    slurm: Slurm, folder: Path, job: Job
+) -> None:
+    number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz"), cwd=folder)
+    wait_until((folder / "m.npz").exists, 90)
     slurm.run("scontrol", "requeue", number)
     wait_until(lambda: slurm.about(number)["Restarts"] == "1")
     slurm.wait_for(number, "COMPLETED", "FAILED", seconds=120)
     assert slurm.about(number)["ExitCode"] == "0:0", log_of(folder, number)
-    # Two runs wrote into one log.
-    assert log_of(folder, number).count("Registered to") > N_WORKERS
-    job.check(folder / "m.npz", long=True)
+    job.check(folder / "m.npz")
+    assert (folder / "m.html").exists()
 
 
 def test_exit_75_goes_back_to_the_queue_and_other_codes_do_not(slurm: Slurm, folder: Path) -> None:
@@ -124,52 +144,59 @@ def test_exit_75_goes_back_to_the_queue_and_other_codes_do_not(slurm: Slurm, fol
     assert slurm.about(number)["Restarts"] == "1"
 
 
-def test_the_time_limit_reaches_dask_em_alone(slurm: Slurm, folder: Path, job: Job) -> None:
-    # Stands for the client's own handler: whether the other tasks are still there then.
-    program = (folder / "dask_em_in_slurm.py").read_text()
-    handler = (
-        "import signal, sys, time\n"
-        "def stop(*_):\n"
-        "    with Client(scheduler_file=next(Path().glob('scheduler-*.json'))) as client:\n"
-        "        print('workers at the signal:', len(client.scheduler_info()['workers']))\n"
-        "    sys.exit(65)\n"
-        "def dask_em(arguments):\n"
-        "    with Client(scheduler_file=arguments[-1]) as client:\n"
-        f"        client.wait_for_workers({N_WORKERS}, timeout=60)\n"
-        "    signal.signal(signal.SIGTERM, stop)\n"
-        "    print('waiting', flush=True)\n"
-        "    time.sleep(100)\n"
-    )
-    (folder / "dask_em_in_slurm.py").write_text(
-        program.replace("\n# Of a task's memory", f"\n{handler}\n# Of a task's memory")
-    )
-    number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz"), cwd=folder)
-    wait_until(lambda: "waiting" in log_of(folder, number), 90)
-    # What Slurm does when --signal=TERM comes due: every step, not the batch script.
-    slurm.run("scancel", "--signal=TERM", number)
-    slurm.wait_for(number, "COMPLETED", "FAILED", seconds=60)
-    assert slurm.about(number)["ExitCode"] == "65:0", log_of(folder, number)
-    assert f"workers at the signal: {N_WORKERS}" in log_of(folder, number)
-
-
-def test_a_standing_cluster_survives_scancel(
-    slurm: Slurm, folder: Path, job: Job, processes: Processes
-) -> None:
+def start_cluster(
+    slurm: Slurm, folder: Path, processes: Processes, *options: object, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Run cluster.py, whose jobs are small, until it has its first."""
     cluster = processes.start(
-        "cluster", sys.executable, "cluster.py", "--minimum", 2, "--maximum", 3, "--cores", 1,
-        "--memory", "1GiB", "--minutes", 20, "--interface", "lo",
-        cwd=folder, env=slurm.environment,
+        "cluster", sys.executable, "cluster.py", "--cores", 1, "--memory", "1GiB", "--minutes", 20,
+        "--interface", "lo", *options, cwd=folder, env={**slurm.environment, **variables},
     )  # fmt: skip
+    wait_until(slurm.jobs, 60)
+    return cluster
+
+
+def end(cluster: subprocess.Popen[bytes], slurm: Slurm, folder: Path, log: Path) -> None:
+    """The jobs of a cluster end with it, and so does its file."""
+    cluster.terminate()
+    assert cluster.wait(60) == 0, log.read_text()
+    wait_until(lambda: not slurm.jobs(), 60)
+    assert not (folder / "scheduler.json").exists()
+
+
+def test_a_standing_cluster_encrypted_survives_scancel(
+    slurm: Slurm, folder: Path, job: Job, processes: Processes, need: Callable[..., None]
+) -> None:
+    need("openssl")
+    variables = encrypted(slurm, folder).environment
+    cluster = start_cluster(slurm, folder, processes, "--minimum", 2, "--maximum", 3, **variables)
     wait_until(lambda: len(slurm.jobs()) >= 2, 60)
-    where = ["--scheduler-file", folder / "scheduler.json"]
-    fit = processes.start("fit", *DASK_EM, *job.fit(folder / "m.npz", long=True), *where)
+    fit = processes.start(
+        "fit", *DASK_EM, *job.fit(folder / "m.npz", long=True),
+        "--scheduler-file", folder / "scheduler.json", "--require-tls", env=variables,
+    )  # fmt: skip
     processes.wait_for("fit", UNDER_WAY)
     first = slurm.jobs()[0]
     slurm.run("scancel", first)
     assert fit.wait(120) == 0, processes.log("fit").read_text()
     job.check(folder / "m.npz", long=True)
     wait_until(lambda: len([n for n in slurm.jobs() if n != first]) >= 2, 60)
-    cluster.terminate()
-    assert cluster.wait(60) == 0, processes.log("cluster").read_text()
-    wait_until(lambda: not slurm.jobs(), 60)
-    assert not (folder / "scheduler.json").exists()
+    end(cluster, slurm, folder, processes.log("cluster"))
+
+
+def test_a_standing_cluster_grows_with_the_work_and_shrinks_after_it(
+    slurm: Slurm, folder: Path, job: Job, processes: Processes
+) -> None:
+    # By default Dask adds a worker for every five seconds of work at hand.
+    soon = {"DASK_DISTRIBUTED__ADAPTIVE__TARGET_DURATION": "100ms"}
+    cluster = start_cluster(slurm, folder, processes, "--minimum", 1, "--maximum", 2, **soon)
+    assert len(slurm.jobs()) == 1
+    endless = ["--algorithm", "em", "--tol", "0", "--max-iter", "100000"]
+    where = ["--scheduler-file", folder / "scheduler.json"]
+    fit = processes.start("fit", *DASK_EM, *job.fit(folder / "m.npz"), *endless, *where)
+    wait_until(lambda: len(slurm.jobs()) == 2, 90)
+    assert fit.poll() is None, processes.log("fit").read_text()
+    fit.terminate()
+    assert fit.wait(30) == 75, processes.log("fit").read_text()
+    wait_until(lambda: len(slurm.jobs()) == 1, 60)
+    end(cluster, slurm, folder, processes.log("cluster"))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DEPLOY, Job, Processes
+from dask.utils import parse_bytes
+from jobs import DEPLOY, Job, Processes
 from real_slurm import free_ports
 
 FILES = DEPLOY / "systemd"
@@ -67,6 +68,20 @@ def test_a_job_is_repeated_after_75_alone() -> None:
     text = (FILES / "dask-em@.service").read_text()
     assert "\nRestartForceExitStatus=75\n" in text
     assert "\nRestart=" not in text
+
+
+@pytest.mark.parametrize("name", ["dask-em-scheduler.service", "dask-em-worker@.service"])
+def test_scheduler_and_workers_come_back_whatever_they_end_with(name: str) -> None:
+    text = (FILES / name).read_text()
+    assert "\nRestart=always\n" in text
+    assert "\nStartLimitIntervalSec=0\n" in text
+
+
+def test_a_worker_stops_itself_before_systemd_does() -> None:
+    own = environment_file(FILES / "dask-em.env")["MEMORY"]
+    limit = re.search(r"^MemoryMax=(.*)$", (FILES / "dask-em-worker@.service").read_text(), re.M)
+    assert limit
+    assert parse_bytes(own) < parse_bytes(f"{limit[1]}iB")
 
 
 def environment_file(path: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import DEPLOY
+from jobs import DEPLOY
 
 ROWS = [line for line in (DEPLOY / "README.md").read_text().splitlines() if line.startswith("| [")]
 
@@ -17,10 +17,13 @@ def test_a_row_names_tests_that_are_there(row: str) -> None:
     folder = re.search(r"\((\w+)\)", way)
     assert folder
     assert (DEPLOY / folder[1] / "README.md").exists()
-    *names, file = re.findall(r"`(\w+(?:\.py)?)`", tests)
-    text = (Path(__file__).parent / file).read_text()
-    assert names
-    assert all(f"def {name}(" in text for name in names)
+    groups = re.findall(r"((?:`\w+`,? )+)in `(\w+\.py)`", tests)
+    assert groups
+    for names, file in groups:
+        text = (Path(__file__).parent / file).read_text()
+        assert all(f"def {name}(" in text for name in re.findall(r"`(\w+)`", names))
+    # No test is named outside these groups.
+    assert sum(names.count("`") for names, _ in groups) + 2 * len(groups) == tests.count("`")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
 
 
