@@ -1,6 +1,6 @@
 """A cluster of real processes that are killed, stopped and lost: same bits, or stopped with a word.
 
-    python -m pytest tests/faults -s          # and -m slow for what takes a minute
+    python tests/faults/all.py test_cluster.py
 
 Each prints how long it took to recover.
 """
@@ -10,9 +10,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +23,7 @@ import numpy as np
 import psutil
 import pytest
 import zarr
+from clusters import Cluster
 from distributed import Client, LocalCluster
 from helpers import assert_sums_close, leaves, start_cluster, wait_until, write_zarr
 
@@ -154,7 +152,7 @@ def test_retired_and_late_workers(source: Any) -> None:
         assert_bits(total, source)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_worker_that_hangs_is_replaced(source: Any) -> None:
     with cluster(**{"distributed.scheduler.worker-ttl": "15s"}) as (local, _):
         victim = pids(local)[0]
@@ -174,7 +172,7 @@ def test_no_worker_comes_back(source: Any) -> None:
             DaskBackend().map_reduce(source, Slowly())
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_task_that_takes_too_much_memory_is_said_to(source: Any) -> None:
     options = {"distributed.scheduler.allowed-failures": 1}
     with dask.config.set(options):
@@ -188,66 +186,27 @@ def test_a_task_that_takes_too_much_memory_is_said_to(source: Any) -> None:
         assert "--memory-limit" in str(caught.value)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-class Processes:
-    """A scheduler and workers as one starts them by hand, each below a supervisor of ours."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.folder = free_port(), folder
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", *arguments]
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
-        self.running.append(process)
-        return process
-
-    def scheduler(self) -> subprocess.Popen[bytes]:
-        address = ["--host", "127.0.0.1", "--port", str(self.port)]
-        return self.start("scheduler", *address, "--no-dashboard", "--no-show")
-
-    def worker(self) -> subprocess.Popen[bytes]:
-        return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
-
-    def end(self) -> None:
-        for process in self.running:
-            process.kill()
-            process.wait(timeout=30)
-
-
 @pytest.fixture
-def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def processes(tmp_path: Path) -> Iterator[Cluster]:
     # Workers find the classes of this file.
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    monkeypatch.setenv("PYTHONPATH", path)
-    started = Processes(tmp_path)
+    started = Cluster(tmp_path, nanny=False, PYTHONPATH=path)
     try:
+        started.start_scheduler()
+        started.start_worker(1)
         yield started
     finally:
         started.end()
 
 
-def test_a_scheduler_that_comes_back_serves_the_pass_again(
-    source: Any, processes: Processes
-) -> None:
-    first = processes.scheduler()
-    processes.worker()
+def test_a_scheduler_that_comes_back_serves_the_pass_again(source: Any, processes: Cluster) -> None:
     run = Run()
     with Client(processes.address, set_as_default=False, timeout=30) as client:
-        client.wait_for_workers(1, timeout=30)
 
         def harm() -> None:
-            first.kill()
-            first.wait(timeout=30)
-            processes.scheduler()
-            processes.worker()
+            processes.kill_scheduler()
+            processes.start_scheduler()
+            processes.start_worker(2)
 
         with client.as_current(), as_run(run):
             total = timed_pass(source, "the scheduler, restarted", harm)
@@ -256,12 +215,12 @@ def test_a_scheduler_that_comes_back_serves_the_pass_again(
 
 
 def test_a_scheduler_that_is_gone_stops_the_fit(
-    source: Any, processes: Processes, monkeypatch: pytest.MonkeyPatch
+    source: Any, processes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faults, "AWAY_SECONDS", 2.0)
-    scheduler = processes.scheduler()
-    processes.worker()
-    with Client(processes.address, set_as_default=False, timeout=30) as client:
-        client.wait_for_workers(1, timeout=30)
-        with client.as_current(), pytest.raises(StoppedError, match="was lost and did not come"):
-            timed_pass(source, "the scheduler, gone", scheduler.kill)
+    with (
+        Client(processes.address, set_as_default=False, timeout=30) as client,
+        client.as_current(),
+        pytest.raises(StoppedError, match="was lost and did not come"),
+    ):
+        timed_pass(source, "the scheduler, gone", processes.kill_scheduler)
