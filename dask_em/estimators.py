@@ -58,6 +58,7 @@ from .mixture import (
     Score,
     answer_dtype,
 )
+from .modelparts import check_model
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run
@@ -1056,9 +1057,11 @@ def load(path: str | os.PathLike[str]) -> GaussianMixture:
     """
     header, arrays = read_arrays(path)
     try:
+        check_model(header, arrays)
         options = dict(header["options"])
         options |= {name: arrays[name] for name in INIT_ARRAYS if name in arrays}
         model = GaussianMixture(**options)
+        model._check_options()
         model._set_state(read_state(header["state"], arrays))
         for name in PUBLIC_ARRAYS:
             setattr(model, name, arrays[name])
@@ -1070,6 +1073,6 @@ def load(path: str | os.PathLike[str]) -> GaussianMixture:
         model.n_passes_ = header["n_passes"]
         model.provenance_ = header["provenance"]
         model.n_dropped_ = int(header["provenance"].get("n_dropped", 0))
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, ArithmeticError, MemoryError) as e:
         raise ModelFileError(f"{path}: a part of the model is missing or wrong ({e!r})") from e
     return model

@@ -26,6 +26,7 @@ FLOORS = {
     "selection": 3,
     "shortlist": 3,
     "checkpoint": 4,
+    "modelparts": 4,
     "records": 4,
     "resume": 4,
     "callbacks": 4,
