@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.md"
 HEADER = [
     "fault", "how injected", "what happened", "seconds to recover", "work lost", "bits equal",
-    "run",
+    "run", "test",
 ]  # fmt: skip
 TITLE = """# Faults
 
@@ -35,28 +35,35 @@ does not say what was wrong. What each test does: [README.md](README.md).
 """
 
 
+Rows = dict[str, list[list[str]]]
+"""The lines of each test."""
+
+
 class Table:
     """A pytest plugin that collects the rows that tests tell."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[str]] = {}
+        self.rows: Rows = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Take the row of a test that is over; a failure or a skip is a row, too."""
+        """Take the rows of a test that is over; a failure or a skip is a row, too."""
         told = [value for name, value in report.user_properties if name == "row"]
-        name = report.nodeid.rpartition("::")[2]
-        if report.when == "call" and report.passed:
-            for row in told:
-                self._add(list(row.values()))
-        elif report.failed:
-            self._add([name, "-", f"**the test failed** ({report.when})", "-", "-", "-"])
+        test = report.nodeid.rpartition("/")[2]
+        if report.failed:
+            what = f"**the test failed** ({report.when})"
+            self.rows[test] = [line(test, ["-", "-", what, "-", "-", "-"])]
         elif report.skipped:
             why = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
-            self._add([name, "-", f"not run: {why.removeprefix('Skipped: ')}", "-", "-", "-"])
+            what = f"not run: {why.removeprefix('Skipped: ')}"
+            self.rows[test] = [line(test, ["-", "-", what, "-", "-", "-"])]
+        elif report.when == "call":
+            self.rows[test] = [line(test, list(row.values())) for row in told]
 
-    def _add(self, cells: list[str]) -> None:
-        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
-        self.rows[cells[0]] = [*cells, datetime.date.today().isoformat()]
+
+def line(test: str, row: Sequence[str]) -> list[str]:
+    """The cells of a line of the table: what was told, the day, and who told it."""
+    cells = [*row, datetime.date.today().isoformat(), f"`{test}`"]
+    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
 
 
 def machine() -> str:
@@ -70,22 +77,22 @@ def machine() -> str:
     )
 
 
-def read_rows() -> dict[str, list[str]]:
+def read_rows() -> Rows:
     """The lines of the table as it is."""
-    if not RESULTS.exists():
-        return {}
-    rows = {}
-    for line in RESULTS.read_text().splitlines():
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if len(cells) == len(HEADER) and cells != HEADER and set(cells[0]) != {"-"}:
-            rows[cells[0]] = cells
+    rows: Rows = {}
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    for one in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", one)[1:-1]]
+        if len(cells) == len(HEADER) and cells[-1].startswith("`"):
+            rows.setdefault(cells[-1].strip("`"), []).append(cells)
     return rows
 
 
-def write(rows: dict[str, list[str]]) -> None:
-    """Replace these lines of the table, and keep the others."""
+def write(rows: Rows) -> None:
+    """Replace the lines of these tests, and keep the others."""
     all_rows = {**read_rows(), **rows}
-    lines = [HEADER, ["---"] * len(HEADER), *all_rows.values()]
+    found = [cells for test in sorted(all_rows) for cells in all_rows[test]]
+    lines = [HEADER, ["---"] * len(HEADER), *found]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     RESULTS.write_text(f"{TITLE}\nMachine: {machine()}.\n\n{table}\n")
 

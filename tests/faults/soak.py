@@ -1,0 +1,226 @@
+"""Fit for a long time on two workers, one of which is killed every 20 seconds.
+
+    python tests/faults/soak.py --minutes 30 --save
+
+A LocalCluster of two workers, in this process, with its scheduler; the fits run in a driver
+process of their own, one after another, each with a checkpoint. Every fit must have the bits
+of one that nobody disturbed, and neither the driver nor the scheduler may grow. A worker is
+killed while it computes. Few rows and a pause after each pass leave most of the machine to
+others. --save puts a line into RESULTS.md, and the picture beside it (soak.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
+
+N_ROWS, N_COLUMNS, K, CHUNK, PASSES = 200_000, 4, 4, 10_000, 12
+# Of memory: a process that grows by more than this between the second and the last third of
+# the samples is taken to leak.
+ALLOWED_GROWTH = 0.05
+# Half a minute of warming up: imports, the first pass, the first worker that is lost.
+WARM_UP = 60.0
+
+
+def driver(address: str, data: str, folder: str, minutes: float, pause: float) -> None:
+    """Fit again and again until time is over, and print a line for each fit."""
+    import warnings
+
+    from distributed import Client
+    from helpers import digest
+
+    from dask_em import GaussianMixture
+    from dask_em.resume import remove_checkpoint
+
+    def rest(state: Any) -> None:
+        time.sleep(pause)
+
+    warnings.simplefilter("ignore")
+    checkpoint = Path(folder, "checkpoint")
+    options: dict[str, Any] = {
+        "n_components": K, "algorithm": "em", "tol": 0, "max_iter": PASSES, "random_state": 0,
+        "sample_size": 5000,
+    }  # fmt: skip
+    expected = digest(GaussianMixture(**options).fit(data))
+    deadline = time.monotonic() + 60 * minutes
+    with Client(address):
+        while time.monotonic() < deadline:
+            model = GaussianMixture(**options, checkpoint=checkpoint, callbacks=[rest]).fit(data)
+            remove_checkpoint(checkpoint)
+            made_again = sum(record["retries"] for record in model.history_)
+            line = {"equal": digest(model) == expected, "retries": made_again}
+            print(json.dumps(line), flush=True)
+
+
+@dataclass
+class Found:
+    """What was seen: seconds and MiB of each sample, kills, fits."""
+
+    seconds: list[float] = field(default_factory=list)
+    driver: list[float] = field(default_factory=list)
+    scheduler: list[float] = field(default_factory=list)
+    kills: list[float] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+    fits: list[dict[str, Any]] = field(default_factory=list)
+
+    def growth(self, name: str) -> float:
+        """How much more a process holds in the last third than in the one before, as a share."""
+        values = [v for t, v in zip(self.seconds, getattr(self, name), strict=True) if t > WARM_UP]
+        third = len(values) // 3
+        if not third:
+            return 0.0
+        before, after = sorted(values[third : 2 * third]), sorted(values[-third:])
+        return after[third // 2] / before[third // 2] - 1
+
+
+@contextmanager
+def fitting(address: str, data: Path, folder: Path, minutes: float, pause: float) -> Iterator[Any]:
+    """The driver, as a process of its own."""
+    words = ["--driver", address, str(data), str(folder), str(minutes), str(pause)]
+    with (folder / "driver.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, *words], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def busy_worker(cluster: Any) -> Any:
+    """A nanny whose worker computes at this moment, or None."""
+    states = cluster.scheduler.workers.values()
+    computing = {state.address for state in states if state.processing}
+    busy = [n for n in cluster.workers.values() if n.worker_address in computing and n.pid]
+    return random.choice(busy) if busy else None
+
+
+def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
+    """Run the driver for so long, and kill a worker now and then."""
+    import dask
+    import psutil
+    from chaos import points
+    from helpers import start_cluster
+
+    from dask_em.backends.faults import recovering_settings
+
+    found = Found()
+    data = points(folder / "points.zarr", N_ROWS, N_COLUMNS, K, CHUNK)
+    # Nobody kills a worker for its tasks' sake here, however often it is the same task's.
+    settings = {**recovering_settings(), "distributed.scheduler.allowed-failures": 1000}
+    with dask.config.set(settings), start_cluster(2) as cluster:
+        address = cluster.scheduler_address
+        with fitting(address, data, folder, minutes, pause) as process:
+            here, there = psutil.Process(), psutil.Process(process.pid)
+            began = time.monotonic()
+            next_kill, next_sample, lost = every, 0.0, 0
+            while process.poll() is None:
+                now = time.monotonic() - began
+                if now >= next_sample:
+                    found.seconds.append(now)
+                    found.scheduler.append(here.memory_info().rss / 2**20)
+                    found.driver.append(there.memory_info().rss / 2**20)
+                    next_sample = now + max(0.5, minutes / 4)
+                if now >= next_kill and (nanny := busy_worker(cluster)) is not None:
+                    os.kill(nanny.pid, signal.SIGKILL)
+                    found.kills.append(now)
+                    next_kill += every
+                if len(cluster.scheduler.workers) < 2:
+                    lost = lost or now
+                elif lost:
+                    found.back.append(now - lost)
+                    lost = 0
+                time.sleep(0.01)
+            found.fits = [json.loads(line) for line in process.stdout]
+            if process.returncode:
+                raise RuntimeError((folder / "driver.log").read_text())
+    return found
+
+
+def draw(found: Found, path: Path) -> None:
+    """Memory over time, with a mark for every kill."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
+    for name in ("driver", "scheduler"):
+        label = f"{name}: {found.growth(name):+.1%} in the last third"
+        axes.plot([s / 60 for s in found.seconds], getattr(found, name), label=label)
+    for i, kill in enumerate(found.kills):
+        label = f"a worker is killed ({len(found.kills)})" if not i else None
+        axes.axvline(kill / 60, color="0.85", lw=0.6, zorder=0, label=label)
+    axes.set(xlabel="minutes", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> int:
+    """Soak; 1 where bits differ, or where memory grew."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--every", type=float, default=20, help="seconds between two kills")
+    parser.add_argument("--pause", type=float, default=0.7, help="seconds of rest after a pass")
+    parser.add_argument("--save", action="store_true", help="write RESULTS.md and soak.png")
+    parser.add_argument("--plot", type=Path, help="write the picture here")
+    parser.add_argument("--driver", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.driver:
+        address, data, folder, minutes, pause = options.driver
+        driver(address, data, folder, float(minutes), float(pause))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        found = soak(options.minutes, options.every, options.pause, Path(folder))
+    return report(found, options)
+
+
+def report(found: Found, options: argparse.Namespace) -> int:
+    """Say what was found, and whether it is well."""
+    from all import line, write
+    from chaos import spread
+
+    equal = sum(fit["equal"] for fit in found.fits)
+    growth = {name: found.growth(name) for name in ("driver", "scheduler")}
+    memory = ", ".join(
+        f"{name} {getattr(found, name)[-1]:.0f} MiB ({g:+.1%} in the last third)"
+        for name, g in growth.items()
+    )
+    row = [
+        "soak: a worker killed again and again",
+        f"{options.minutes:g} minutes, 2 workers, kill -9 of one that computes every "
+        f"{options.every:g} s: {len(found.kills)} kills",
+        f"{len(found.fits)} fits of {PASSES} passes one after another; {memory} (soak.png)",
+        f"{spread(found.back)} until there were two workers again",
+        "what the worker held of the pass",
+        f"yes, {equal} of {len(found.fits)}",
+    ]
+    print("\n".join(row))
+    plot = FOLDER / "soak.png" if options.save else options.plot
+    if plot:
+        draw(found, plot)
+    if options.save:
+        write({"soak.py": [line("soak.py", row)]})
+    flat = all(g <= ALLOWED_GROWTH for g in growth.values())
+    return 0 if found.fits and equal == len(found.fits) and flat else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
