@@ -112,6 +112,11 @@ class Cluster:
         """How often worker `i` found the scheduler."""
         return self._told(f"worker{i}", "Registered to:")
 
+    def refused(self, i: int) -> float:
+        """How often worker `i` looked for the scheduler in vain; infinite where it gave up."""
+        given_up = self.running[f"worker{i}"].poll() not in (None, 0)
+        return float("inf") if given_up else self._told(f"worker{i}", "Waiting to connect") - 1
+
     def processes(self, i: int) -> list[psutil.Process]:
         """Worker `i`: the process that computes, without its nanny."""
         top = psutil.Process(self.running[f"worker{i}"].pid)
