@@ -119,6 +119,12 @@ def connected(where: Where) -> Iterator[Any]:
 
     if where.require_tls and not (where.scheduler or "tls://").startswith("tls://"):
         raise UsageError(f"--require-tls: {_address(where)} does not begin with tls://")
+    if set("@?#") & set(where.scheduler or ""):
+        # Dask's own words would show what may be a password.
+        raise UsageError(
+            "--scheduler: an address holds no user, password, query or fragment; expected "
+            "tcp://HOST:PORT or tls://HOST:PORT"
+        )
     if where.remote:
         try:
             client = Client(

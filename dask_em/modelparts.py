@@ -30,7 +30,7 @@ OPTIONS: Types = {
 }  # fmt: skip
 PROVENANCE: Types = {
     "source": str, "n_rows": int, "n_dropped": int, "n_features": int, "dtype": str,
-    "fingerprint": str, "fitted": str, "dask_em": str, "sweep": dict,
+    "fingerprint": str, "fitted": str, "dask_em": str, "sweep": dict, "fit": dict,
 }  # fmt: skip
 STATE: Types = {
     "n_iter": int, "status": str, "accepted": bool, "collapsed": list, "covariance_type": str,
@@ -41,8 +41,8 @@ RECORD: Types = {
     name: {float: NUMBER, float | None: NUMBER | None}.get(kind, kind)
     for name, kind in get_type_hints(PassRecord).items()
 } | {"accepted": bool}
-# What older files lack, and what only some fits have.
-OPTIONAL = {"n_dropped", "sweep", "accepted", "device", "retries", "lost_workers"}
+# What only some fits and passes have.
+OPTIONAL = {"sweep", "fit", "accepted"}
 
 
 def check_model(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:

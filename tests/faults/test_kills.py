@@ -5,7 +5,6 @@ python tests/faults/all.py test_kills.py
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from dask_em import load
 
 pytestmark = pytest.mark.faults
 
-KILLS = int(os.environ.get("KILLS", "50"))
+KILLS = 50
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
 COMMANDS: dict[str, list[str]] = {
     "plain EM": ["-k", "4", "--algorithm", "em", "--tol", "0", "--max-iter", "10", *LOCAL],
@@ -159,13 +158,13 @@ def test_killed_at_every_step_of_a_commit(tmp_path: Path, record_property: Any) 
     command = [sys.executable, tmp_path / "killed.py", tmp_path / "x.zarr", tmp_path / "out"]
     result = subprocess.run([*command, "1", "1"], capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
-    steps, after = map(int, result.stdout.split()[:2])
+    steps = int(result.stdout)
     assert steps > 40
     tell(
         record_property,
         "kill -9 at a step of the commit protocol",
         f"before each of its {steps - 1} calls of fsync, rename, unlink, rmdir, chmod",
-        f"every rerun ended with exit code 0, {after} of them with 73; 0 files left",
+        "every rerun ended with exit code 0; 0 files left",
         lost="at most one pass",
         bits="yes",
     )

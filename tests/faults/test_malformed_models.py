@@ -202,7 +202,7 @@ def misdescribed(draw: st.DrawFn, contents: Contents) -> Made:
     return Made(f"{path}: {now}", sealed(packed(header, arrays), None))
 
 
-MAY_LACK = ("n_dropped", "accepted", "retries", "lost_workers", "device")
+MAY_LACK = ("accepted", "fit", "sweep")
 
 
 # -- arrays --------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_only_who_has_a_certificate_enters(
         f"real certificates of two authorities; jobs: {', '.join(strangers)}; workers: of another "
         "authority, plain, without certificate",
         "each job ended with code 2 and no file; the workers were refused however often they "
-        "tried, beside a job with the authority's certificate and --require-tls, which ended with 0",
+        "tried; a job with the right certificate and --require-tls beside them: 0",
         bits="yes",
     )
 
@@ -380,6 +380,7 @@ def secret_urls(searched: Searched, tmp_path: Path) -> int:
     commands += [
         ["fit", data, "-k", "2", "-o", model, "--scheduler", f"tcp://me:{safe}@127.0.0.1:9"],
         ["fit", data, "-k", "2", "-o", model, "--scheduler", f"tcp://127.0.0.1:9?key={safe}"],
+        ["fit", data, "-k", "2", "-o", model, "--scheduler", f"me:{safe}@127.0.0.1:9"],
     ]
     return run_all(commands, searched, Path(model).parent)
 
