@@ -133,12 +133,6 @@ def connected(where: Where) -> Iterator[Any]:
         except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
             # A TypeError: tls:// without certificates.
             raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
-        except TypeError as e:
-            # This is how Dask says that an address of TLS came without certificates.
-            raise UsageError(
-                f"no Dask scheduler answers at {_address(where)} without certificates: pass "
-                "--tls-ca-file, --tls-cert and --tls-key"
-            ) from e
         with client, _lost_workers_counted(client):
             yield client
         return
