@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 
-FLIPS, DELETIONS = 500, 15
+FLIPS, DELETIONS = 500, 10
 N, D, CHUNK = 600, 3, 50
 X, _, MEANS = blobs(N, D, 2, seed=1)
 LAYOUTS: dict[str, dict[str, Any]] = {
