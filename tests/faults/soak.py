@@ -103,12 +103,12 @@ def fitting(address: str, data: Path, folder: Path, minutes: float, pause: float
         process.wait(30)
 
 
-def busy_worker(cluster: Any) -> Any:
+def busy_worker(cluster: Any, rng: random.Random) -> Any:
     """A nanny whose worker computes at this moment, or None."""
     states = cluster.scheduler.workers.values()
     computing = {state.address for state in states if state.processing}
     busy = [n for n in cluster.workers.values() if n.worker_address in computing and n.pid]
-    return random.choice(busy) if busy else None
+    return rng.choice(busy) if busy else None
 
 
 def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
@@ -120,7 +120,7 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
 
     from dask_em.backends.faults import recovering_settings
 
-    found = Found()
+    found, rng = Found(), random.Random(0)
     data = points(folder / "points.zarr", N_ROWS, N_COLUMNS, K, CHUNK)
     # Nobody kills a worker for its tasks' sake here, however often it is the same task's.
     settings = {**recovering_settings(), "distributed.scheduler.allowed-failures": 1000}
@@ -137,7 +137,7 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
                     found.scheduler.append(here.memory_info().rss / 2**20)
                     found.driver.append(there.memory_info().rss / 2**20)
                     next_sample = now + max(0.5, minutes / 4)
-                if now >= next_kill and (nanny := busy_worker(cluster)) is not None:
+                if now >= next_kill and (nanny := busy_worker(cluster, rng)) is not None:
                     os.kill(nanny.pid, signal.SIGKILL)
                     found.kills.append(now)
                     next_kill += every
