@@ -23,7 +23,7 @@ RETRIES = int(os.environ.get("DASK_EM_RETRIES", "20"))
 RETRY_SECONDS = float(os.environ.get("DASK_EM_RETRY_SECONDS", "60"))
 
 
-class CommandFailed(RuntimeError):
+class CommandError(RuntimeError):
     """`dask-em` left with a code that is not 0."""
 
     def __init__(self, command: str, exit_code: int) -> None:
@@ -34,7 +34,7 @@ class CommandFailed(RuntimeError):
 def goes_on(task: Any, run: Any, state: Any) -> bool:
     """Whether the same command, run again, goes on."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, CommandFailed) and error.exit_code in AGAIN
+    return isinstance(error, CommandError) and error.exit_code in AGAIN
 
 
 @task(
@@ -58,7 +58,7 @@ def dask_em(command: str, *arguments: str) -> None:
     finally:
         code = process.wait()
     if code:
-        raise CommandFailed(" ".join(words), code)
+        raise CommandError(" ".join(words), code)
 
 
 @flow(name="dask-em")
