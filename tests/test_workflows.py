@@ -109,6 +109,7 @@ def check_whole(points: Path, model: Path, answers: Path, report: Path) -> None:
     assert not list(model.parent.glob(".*checkpoint*"))
 
 
+@pytest.mark.slow
 def test_make_goes_on_after_75_and_makes_nothing_twice(
     program: Program, points: Path, tmp_path: Path
 ) -> None:
@@ -122,7 +123,7 @@ def test_make_goes_on_after_75_and_makes_nothing_twice(
     assert "resuming from" in done.stderr
     check_whole(points, tmp_path / "model.npz", tmp_path / "answers.zarr", tmp_path / "report.html")
 
-    # Nothing changed, so nothing is made; a new model is labelled anew.
+    # Nothing changed, so nothing is made.
     before = len(program.lines())
     assert program.run(*command, "all").returncode == 0
     assert len(program.lines()) == before

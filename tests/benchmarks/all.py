@@ -23,6 +23,7 @@ NAMES = [
     "passes_to_optimum",
     "sweep",
     "billion",
+    "object_stores",
 ]
 SMALL = {"peers": ["--scale", "0.02"]}
 
