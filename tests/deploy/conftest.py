@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from by_hand import hosts  # noqa: F401
 from containers import image  # noqa: F401
 from helpers import blobs, write_zarr
-from hosts import hosts  # noqa: F401
 from jobs import DASK_EM, Job, K, Processes
 from real_slurm import slurm  # noqa: F401
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hosts import N_WORKERS, Host, run, start, start_all, the_job, with_certificates
+from by_hand import N_WORKERS, run, start, start_all, the_job, with_certificates
+from hosts import Host
 from jobs import UNDER_WAY, Job, Processes
 
 pytestmark = pytest.mark.deploy

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from by_hand import start_all, the_job, with_certificates
 from containers import FILES, for_everybody, installed, run
-from hosts import start_all, the_job, with_certificates
 from jobs import DASK_EM, Job, K, Processes
 from object_stores import environment, put_bucket
 from operated import play
