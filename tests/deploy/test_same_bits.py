@@ -124,7 +124,7 @@ def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def from_an_object_store(here: Here) -> object:
-    """Data and model in S3; each worker is a process that knows the keys by itself."""
+    """Data, checkpoint and model in S3; each worker is a process that knows the keys by itself."""
     lake, stored = here.fixture("lake"), zarr.open_array(str(here.job.data))
     zarr.create_array(
         open_store(f"{lake}/points.zarr", read_only=False),
@@ -139,8 +139,7 @@ def from_an_object_store(here: Here) -> object:
         here.processes.start(name, dask, "worker", address, *own)
         here.processes.wait_for(name, "Registered to:")
     command = here.job.fit(f"{lake}/m.npz", data=f"{lake}/points.zarr")
-    where = ["--scheduler", address, "--checkpoint", here.folder / "checkpoint"]
-    fit = here.processes.start("fit", *DASK_EM, *command, *where)
+    fit = here.processes.start("fit", *DASK_EM, *command, "--scheduler", address)
     assert fit.wait(120) == 0, here.processes.log("fit").read_text()
     return f"{lake}/m.npz"
 
