@@ -29,11 +29,11 @@ def block(readme: Path, name: str) -> str:
 
 
 def what_was_fitted(model: GaussianMixture) -> dict[str, Any]:
-    """All of a model but where its data lay and when: the same for the same job."""
+    """All of a model but where its data lay, when, and which run it was: the job's own."""
     options = model.get_params()
     for name in ("callbacks", "checkpoint"):
         del options[name]
-    data = {k: v for k, v in model.provenance_.items() if k not in ("source", "fitted")}
+    data = {k: v for k, v in model.provenance_.items() if k not in ("source", "fitted", "fit")}
     passes = [record["log_likelihood"] for record in model.history_]
     return {"options": options, "data": data, "passes": passes, "parameters": digest(model)}
 
@@ -63,7 +63,9 @@ class Job:
 
     def check(self, model: object, long: bool = False) -> None:
         """The model is there, is of the same job, and has the bits of the LocalCluster."""
-        assert what_was_fitted(load(str(model))) == what_was_fitted(load(self.expected(long)))
+        found = what_was_fitted(load(str(model)))
+        expected = what_was_fitted(load(self.expected(long)))
+        assert found == expected, f"{found}\nis not\n{expected}"
 
 
 @dataclass
