@@ -39,7 +39,6 @@ from .html import summary_html
 from .initialization import (
     FINER,
     SAMPLE_ITERATIONS,
-    Race,
     Sampled,
     Start,
     Survey,
@@ -59,6 +58,7 @@ from .mixture import (
     answer_dtype,
 )
 from .modelparts import check_model
+from .race import Race
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run

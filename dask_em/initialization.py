@@ -6,15 +6,13 @@ uniform sample of rows. The start is made from the sample alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from .acceleration import ascent
-from .em import Convergence, EMState, climb, em
+from .em import Convergence, em
 from .families.base import blocks
 from .families.covariance import Covariance
 from .families.gaussian import Gaussian
@@ -30,12 +28,6 @@ FEWEST_SAMPLED, MOST_SAMPLED = 20_000, 100_000
 SAMPLE_BYTES = 64 * 2**20
 # Iterations of the start's EM on the sample, at most.
 SAMPLE_ITERATIONS = 100
-# Starts of accelerated EM: at most, at least, and the multiply-adds that they may take.
-MOST_STARTS, FEWEST_STARTS, STARTS_WORK = 8, 2, 2e11
-# Each start is fitted to the first rows of the sample, enough to tell a good start from a
-# bad one, and the best few to all of it.
-ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 25, 5_000
-ROUGH_ITERATIONS, FINALISTS = 50, 3
 # The sample's EM reads nothing, so it goes on until this share of `tol` is left.
 FINER = 0.1
 # Keeps the covariance of all data definite, where a component has to take it.
@@ -430,92 +422,6 @@ def best_start(
             advance(len(sample.rows))
     score, mixture = max(candidates, key=lambda c: c[0])
     return Start(mixture, n_passes, score)
-
-
-@dataclass(frozen=True)
-class Race:
-    """Many starts on a part of the sample, the best few of them on all of it.
-
-    Attributes
-    ----------
-    n_rough : int
-        Rows of the sample that every start is fitted to.
-    n_starts : int
-    """
-
-    n_rough: int
-    n_starts: int
-
-    @classmethod
-    def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Race:
-        """The race for a mixture of so many parameters: at least `n_init` starts."""
-        n_rough = max(ROUGH_ROWS_PER_PARAMETER * n_parameters, FEWEST_ROUGH)
-        # Nearly all of the sample is as good as all of it.
-        n_rough = n_rough if 2 * n_rough <= n_sampled else n_sampled
-        work = 2.0 * n_rough * n_parameters * ROUGH_ITERATIONS
-        n_starts = min(max(int(STARTS_WORK / work), FEWEST_STARTS), MOST_STARTS)
-        return cls(n_rough, max(n_starts, n_init))
-
-    def n_rows(self, n_sampled: int) -> int:
-        """Rows of which `run` tells."""
-        finals = FINALISTS * n_sampled if self.n_rough < n_sampled else 0
-        return self.n_starts * self.n_rough + finals
-
-    def run(
-        self,
-        surveyed: Surveyed,
-        make: Callable[[Sampled, int], Mixture],
-        seed: int,
-        convergence: Convergence,
-        each: Callable[[Callable[[Any], EMState], Iterable[Any]], Iterable[EMState]] = map,
-        advance: Callable[[int], None] | None = None,
-    ) -> Start:
-        """The best start, fitted to the sample.
-
-        Parameters
-        ----------
-        surveyed : Surveyed
-        make : callable
-            (sample, seed) -> a mixture to start from.
-        seed : int
-        convergence : Convergence
-            Of the fits to all of the sample.
-        each : callable
-            `map`, or one that computes several at a time; every result is a pure function
-            of what it is called with.
-        advance : callable, optional
-            Called with the rows of the sample whenever another fit to them is done.
-        """
-        sample = Sampled.of(surveyed)
-        rough = sample.first(self.n_rough)
-        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
-
-        def fit(rows: Sampled, mixture: Mixture, limits: Convergence) -> EMState:
-            *_, state = climb(rows.accumulate, ascent("auto", mixture, limits, None))
-            if advance:
-                advance(len(rows.rows))
-            return state
-
-        if len(rough.rows) == len(sample.rows):
-            roughly = convergence
-        else:
-            most = min(ROUGH_ITERATIONS, convergence.max_iter)
-            roughly = Convergence(convergence.tol / FINER, most)
-        found = list(each(lambda one: fit(rough, make(rough, one), roughly), seeds))
-        n_read = sum(state.n_iter for state in found) * len(rough.rows)
-        if roughly is not convergence:
-            best = sorted(found, key=_rank, reverse=True)[:FINALISTS]
-            found = list(each(lambda state: fit(sample, state.result, convergence), best))
-            n_read += sum(state.n_iter for state in found) * len(sample.rows)
-        best_state = max(found, key=_rank)
-        n_passes = n_read / max(1, surveyed.n_weighted)
-        return Start(best_state.result, n_passes, best_state.log_likelihood)
-
-
-def _rank(state: EMState) -> tuple[bool, bool, float]:
-    """What the better of two starts has more of."""
-    finite = bool(np.isfinite(state.log_likelihood))
-    return finite, not state.collapsed, state.log_likelihood if finite else -np.inf
 
 
 def hard(labels: Sequence[int] | Array, k: int) -> Array:

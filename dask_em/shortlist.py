@@ -11,8 +11,9 @@ from scipy.special import entr
 
 from .acceleration import WORTH, ascent
 from .em import Climb, Convergence
-from .initialization import FINER, ROUGH_ITERATIONS, Sampled
+from .initialization import FINER, Sampled
 from .mixture import Mixture, Predict
+from .race import ROUGH_ITERATIONS
 from .selection import (
     DROPPED,
     Candidate,

@@ -41,8 +41,9 @@ from dask_em.acceleration import (
 )
 from dask_em.backends.blas import one_blas_thread
 from dask_em.em import Convergence, EMState, PlainEM, Status, climb
-from dask_em.initialization import Race, Sampled
+from dask_em.initialization import Sampled
 from dask_em.mixture import Mixture, MixtureStatistics
+from dask_em.race import Race
 
 pytestmark = pytest.mark.usefixtures("many_chunks", "blas")
 

@@ -25,6 +25,8 @@ FLOORS = {
     "acceleration": 3,
     "selection": 3,
     "shortlist": 3,
+    "moves": 3,
+    "race": 3,
     "checkpoint": 4,
     "modelparts": 4,
     "records": 4,

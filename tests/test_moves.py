@@ -1,0 +1,158 @@
+"""Moves out of local optima: what they promise holds, and they lead where EM alone does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from helpers import KINDS, blobs, mixture_of, precisions_like
+
+from dask_em.backends.blas import one_blas_thread
+from dask_em.em import Convergence, PlainEM, climb
+from dask_em.initialization import Sampled
+from dask_em.mixture import Mixture
+from dask_em.moves import ROWS_PER_PARAMETER, Neighbours
+from dask_em.race import LEAST_GAIN, Fits, Tried, escaped
+
+pytestmark = pytest.mark.usefixtures("blas")
+
+LIMITS = Convergence(1e-4, 200)
+
+
+@pytest.fixture(scope="module")
+def blas() -> Iterator[None]:
+    with one_blas_thread():
+        yield
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each covariance structure."""
+    return str(request.param)
+
+
+def sampled(rows: np.ndarray, weights: np.ndarray | None = None) -> Sampled:
+    return Sampled(rows, np.ones(len(rows)) if weights is None else weights)
+
+
+def fitted(kind: str, sample: Sampled, means: np.ndarray, tol: float = 1e-9) -> Mixture:
+    """Where plain EM leads from these means."""
+    precisions = precisions_like(kind, 1.0, *means.shape)
+    first = mixture_of(kind, means, precisions, sample.rows, 0.0)
+    *_, last = climb(sample.accumulate, PlainEM(first, Convergence(tol, 2000)))
+    return last.result
+
+
+def stuck(kind: str, weights: bool = False) -> tuple[Sampled, Mixture, Mixture]:
+    """Four clusters, two components on the first and one on the last two; and the truth."""
+    rows, _, _ = blobs(2000, 2, 1, seed=4)
+    centers = np.array([[0, 0], [12, 0], [0, 12], [4.5, 12]])
+    rows = rows - rows.mean(axis=0) + centers[np.arange(2000) % 4]
+    w = np.random.default_rng(4).uniform(0.5, 2, 2000) if weights else None
+    sample = sampled(rows, w)
+    wrong = np.array([[-0.5, 0], [0.5, 0], [12, 0], [2.2, 12]])
+    return sample, fitted(kind, sample, wrong), fitted(kind, sample, centers)
+
+
+def mean(sample: Sampled, mixture: Mixture) -> float:
+    return sample.accumulate(mixture).mean_log_likelihood
+
+
+# With a tied covariance a split does not know what it costs the other components.
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical"], indirect=True)
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_move_gains_at_least_what_it_promises(kind: str, weights: bool) -> None:
+    sample, mixture, _ = stuck(kind, weights)
+    neighbours = Neighbours(mixture, sample.rows, sample.weights)
+    here = mean(sample, mixture)
+    promising = [m for m in neighbours.moves() if len(m.birth.parents) == 1 and m.gain > 0]
+    assert promising
+    for move in promising:
+        gained = (mean(sample, neighbours.after([move])) - here) * sample.weights.sum()
+        # But for rows of which the component has hardly a share.
+        assert gained > 0.999 * move.gain > 0
+
+
+def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
+    sample, mixture, truth = stuck(kind)
+    assert mean(sample, mixture) < mean(sample, truth) - 0.05
+    fits = Fits(sample, sample, LIMITS, map)
+    (tried,) = fits.roughly([mixture])
+    assert escaped(tried, fits).value > mean(sample, truth) - LEAST_GAIN
+
+
+def test_nothing_is_gained_at_the_best_optimum(kind: str) -> None:
+    sample, _, truth = stuck(kind)
+    fits = Fits(sample, sample, LIMITS, map)
+    (tried,) = fits.roughly([truth])
+    assert escaped(tried, fits) is tried
+
+
+def test_a_component_is_born_under_all_others() -> None:
+    # Four clusters, two of them close, and rows everywhere: the likelihood wants one component
+    # for both and a wide one.
+    rng = np.random.default_rng(5)
+    centers = np.array([[0, 0], [15, 0], [0, 15], [1.5, 15]])
+    rows = rng.normal(size=(4000, 2)) + centers[np.arange(4000) % 4]
+    rows[::10] = rng.uniform(-40, 40, size=(400, 2))
+    sample = sampled(rows)
+    mixture = fitted("full", sample, centers)
+    moves = Neighbours(mixture, sample.rows, sample.weights).moves()
+    assert any(len(move.birth.parents) == 4 and move.gain > 0 for move in moves)
+
+
+def test_moves_that_leave_each_other_alone_are_made_together() -> None:
+    sample, mixture, _ = stuck("full")
+    away = np.array([100.0, 0.0])
+    both = sampled(np.concatenate([sample.rows, sample.rows + away]))
+    means = mixture.components.data_coordinates()[0]
+    neighbours = Neighbours(
+        fitted("full", both, np.concatenate([means, means + away])), both.rows, both.weights
+    )
+    best, second = neighbours.best(2)
+    alone = max(mean(both, neighbours.after([move])) for move in neighbours.moves())
+    assert mean(both, best) > alone + 0.05
+    assert mean(both, second) <= alone
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_few_components_have_no_moves(k: int) -> None:
+    rows, _, means = blobs(500, 2, 2)
+    mixture = fitted("full", sampled(rows), means[:k])
+    assert Neighbours(mixture, rows, np.ones(500)).best(4) == []
+
+
+def test_nothing_is_born_of_too_few_rows(kind: str) -> None:
+    sample, mixture, _ = stuck(kind)
+    births = [m.birth for m in Neighbours(mixture, sample.rows, sample.weights).moves()]
+    least = ROWS_PER_PARAMETER * mixture.n_parameters / 4
+    assert births
+    assert all(b.shares.sum() > 0.5 * least for b in births)
+    few = sample.first(int(4 * least) // 2)
+    assert Neighbours(mixture, few.rows, few.weights).moves() == []
+
+
+def test_a_component_without_rows_stays_out_of_the_way(kind: str) -> None:
+    sample, mixture, _ = stuck(kind)
+    means = mixture.components.data_coordinates()[0].copy()
+    means[0] = [1e3, 1e3]
+    lost = mixture_of(kind, means, precisions_like(kind, 1.0, 4, 2), sample.rows, 1e-6)
+    found = Neighbours(lost, sample.rows, sample.weights).best(4)
+    assert all(np.isfinite(mean(sample, mixture)) for mixture in found)
+
+
+@pytest.mark.parametrize("each", [map, lambda f, xs: reversed([f(x) for x in [*xs][::-1]])])
+def test_the_order_in_which_moves_are_computed_does_not_matter(each: Callable) -> None:
+    sample, mixture, _ = stuck("full")
+
+    def end(each: Callable) -> Tried:
+        fits = Fits(sample, sample.first(1000), LIMITS, each)
+        (tried,) = fits.roughly([mixture])
+        return escaped(tried, fits)
+
+    expected, found = end(map), end(lambda f, xs: [*each(f, xs)])
+    assert expected.value == found.value
+    assert np.array_equal(
+        expected.state.result.components.means, found.state.result.components.means
+    )
