@@ -71,7 +71,7 @@ def test_a_move_gains_at_least_what_it_promises(kind: str, weights: bool) -> Non
     for move in promising:
         gained = (mean(sample, neighbours.after([move])) - here) * sample.weights.sum()
         # But for rows of which the component has hardly a share.
-        assert gained > 0.999 * move.gain > 0
+        assert gained > 0.99 * move.gain > 0
 
 
 def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
@@ -90,16 +90,17 @@ def test_nothing_is_gained_at_the_best_optimum(kind: str) -> None:
 
 
 def test_a_component_is_born_under_all_others() -> None:
-    # Four clusters, two of them close, and rows everywhere: the likelihood wants one component
-    # for both and a wide one.
-    rng = np.random.default_rng(5)
-    centers = np.array([[0, 0], [15, 0], [0, 15], [1.5, 15]])
-    rows = rng.normal(size=(4000, 2)) + centers[np.arange(4000) % 4]
-    rows[::10] = rng.uniform(-40, 40, size=(400, 2))
+    # Where tails are heavy, the likelihood wants one component for all of them more than it
+    # wants one for each cluster.
+    rows, labels, centers = blobs(6000, 5, 6, seed=5)
+    chi = np.random.default_rng(5).chisquare(3.0, size=(6000, 1))
+    rows = centers[labels] + (rows - centers[labels]) / np.sqrt(chi / 3.0)
     sample = sampled(rows)
-    mixture = fitted("full", sample, centers)
-    moves = Neighbours(mixture, sample.rows, sample.weights).moves()
-    assert any(len(move.birth.parents) == 4 and move.gain > 0 for move in moves)
+    fits = Fits(sample, sample, LIMITS, map)
+    (tried,) = fits.roughly([fitted("full", sample, centers, 1e-4)])
+    moves = Neighbours(tried.state.result, sample.rows, sample.weights).moves()
+    assert any(len(move.birth.parents) == 6 and move.gain > 0 for move in moves)
+    assert escaped(tried, fits).value > tried.value + 0.02
 
 
 def test_moves_that_leave_each_other_alone_are_made_together() -> None:
