@@ -35,7 +35,7 @@ FIRST_WEIGHT = 0.1
 # Rows of a component are those of which it has this share.
 LEAST_RESP = 1e-3
 # A move is tried where its birth gains this share of what its merger loses: EM gains more.
-WORTH_A_TRY = 0.5
+WORTH_A_TRY = 0.1
 # How often one merger, and one birth, is tried at a time; mergers looked at, per component.
 REPEATS, MERGERS = 2, 4
 

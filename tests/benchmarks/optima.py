@@ -42,15 +42,16 @@ class Optimum:
         Where the best restart goes, if it goes on.
     default : float
         Where scikit-learn's default fit ends, of `random_state=0`.
-    n_passes : int
-        Iterations of that fit and of its k-means.
+    n_iter, n_kmeans : int
+        Iterations of that fit and of its k-means; k-means++ reads the data k times before.
     ends : list of float
         Where each restart ends.
     """
 
     limit: float
     default: float
-    n_passes: int
+    n_iter: int
+    n_kmeans: int
     ends: list[float]
 
 
@@ -67,20 +68,36 @@ def accumulator(rows: np.ndarray) -> Callable[[Mixture], MixtureStatistics]:
 
 def best_optimum(rows: np.ndarray, k: int, restarts: int, cache: Path) -> Optimum:
     """The optimum of `restarts` restarts on rows (n, d), computed where the cache lacks it."""
-    digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
-    folder = cache / f"{digest}-{k}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(rows, k, cache)
     kept = folder / f"{restarts}.json"
     if not kept.exists():
         fits = [_restart(rows, k, seed, folder) for seed in range(restarts)]
-        default, n_passes = _scikit_learn(rows, k, fits[0], folder)
-        best = max(fits, key=lambda fit: fit["end"])
-        start = mixture_at(best["coordinates"], _like(rows, k))
-        *_, last = climb(accumulator(rows), ControlVariateEM(start, LIMIT))
+        default, n_iter = _scikit_learn(rows, k, fits[0], folder)
+        start = best_restart(rows, k, restarts, cache)
         ends = [float(fit["end"]) for fit in fits]
-        found = Optimum(last.log_likelihood, default, n_passes, ends)
+        found = Optimum(limit_from(rows, start), default, n_iter, int(fits[0]["n_kmeans"]), ends)
         kept.write_text(json.dumps(asdict(found)))
     return Optimum(**json.loads(kept.read_text()))
+
+
+def best_restart(rows: np.ndarray, k: int, restarts: int, cache: Path) -> Mixture:
+    """Where the best of the restarts ends."""
+    fits = [_restart(rows, k, seed, _folder(rows, k, cache)) for seed in range(restarts)]
+    best = max(fits, key=lambda fit: float(fit["end"]))
+    return mixture_at(best["coordinates"], _like(rows, k))
+
+
+def limit_from(rows: np.ndarray, start: Mixture) -> float:
+    """Mean log-likelihood where the ascent from `start` ends, in nats per row."""
+    *_, last = climb(accumulator(rows), ControlVariateEM(start, LIMIT))
+    return last.log_likelihood
+
+
+def _folder(rows: np.ndarray, k: int, cache: Path) -> Path:
+    digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
+    folder = cache / f"{digest}-{k}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _like(rows: np.ndarray, k: int) -> Mixture:
@@ -132,7 +149,7 @@ def _of_labels(rows: np.ndarray, labels: np.ndarray, k: int) -> Mixture:
 def _scikit_learn(
     rows: np.ndarray, k: int, first: dict[str, np.ndarray], folder: Path
 ) -> tuple[float, int]:
-    """Where scikit-learn itself ends with `random_state=0`, and its iterations."""
+    """Where scikit-learn itself ends with `random_state=0`, and its iterations of EM."""
     kept = folder / "scikit-learn.json"
     if not kept.exists():
         model = Reference(k, random_state=0).fit(rows)
@@ -140,4 +157,4 @@ def _scikit_learn(
     end, n_iter = json.loads(kept.read_text())
     assert n_iter == int(first["n_iter"]), (n_iter, first["n_iter"])
     np.testing.assert_allclose(float(first["end"]), end, rtol=1e-7)
-    return end, n_iter + int(first["n_kmeans"])
+    return end, n_iter
