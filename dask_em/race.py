@@ -22,7 +22,7 @@ ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 25, 5_000
 ROUGH_ITERATIONS, FINALISTS = 30, 2
 # Moves tried at a time, how far each is fitted, how many times, and the nats per row that
 # one must gain.
-MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 1e-3
+MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
 # Nats per row between two fits to the first rows that led to one optimum, at most.
 ALIKE = 1e-4
 
@@ -153,21 +153,24 @@ class Fits:
         """Each fitted to the first rows by at most `most` iterations, and judged by all."""
         tol, most = self.convergence.tol / FINER, min(most, self.convergence.max_iter)
         limits = replace(self.convergence, tol=tol, max_iter=most)
-        whole = len(self.rough.rows) == len(self.sample.rows)
 
         def one(mixture: Mixture) -> Tried:
-            state = _fitted(self.rough, mixture, limits)
-            value = state.log_likelihood
-            if not whole:
-                value = self.sample.accumulate(state.result).mean_log_likelihood
+            tried = self.judged(_fitted(self.rough, mixture, limits))
             if advance:
                 advance(len(self.rough.rows))
-            return Tried(state, value)
+            return tried
 
         found = list(self.each(one, mixtures))
         self.rows_read += sum(tried.state.n_iter for tried in found) * len(self.rough.rows)
-        self.rows_read += 0 if whole else len(found) * len(self.sample.rows)
+        if len(self.rough.rows) < len(self.sample.rows):
+            self.rows_read += len(found) * len(self.sample.rows)
         return found
+
+    def judged(self, state: EMState) -> Tried:
+        """A fit to the first rows, and what all rows say of it."""
+        if len(self.rough.rows) == len(self.sample.rows):
+            return Tried(state, state.log_likelihood)
+        return Tried(state, self.sample.accumulate(state.result).mean_log_likelihood)
 
     def wholly(
         self, starts: Sequence[Tried], advance: Callable[[int], None] | None = None

@@ -10,10 +10,10 @@ import numpy as np
 from scipy.special import entr
 
 from .acceleration import WORTH, ascent
-from .em import Climb, Convergence
+from .em import Climb, Convergence, EMState
 from .initialization import FINER, Sampled
 from .mixture import Mixture, Predict
-from .race import ROUGH_ITERATIONS
+from .race import Fits, Race, escaped
 from .selection import (
     DROPPED,
     Candidate,
@@ -30,9 +30,7 @@ from .statistics import Array
 
 # Every start is fitted to the first rows of the sample, so many a parameter of the largest
 # model; fewer than for one model, because bad models leave too.
-ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 10, 5_000
-# Starts of each model that are fitted to all of the sample.
-FINALISTS = 2
+ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH, ROUGH_ITERATIONS = 10, 5_000, 50
 # A slice of the data has so many times the rows of the sample, for steps on the sample to pay
 # there, and at least and at most this share of the data; fewer models read all rows at once.
 SLICE_SAMPLES, LEAST_SLICE, MOST_SLICE, FEW_MODELS = 1.05 * WORTH, 1 / 8, 1 / 3, 3
@@ -111,9 +109,9 @@ def shortlist(
 ) -> tuple[list[Shortlisted], int]:
     """The best of many starts of every model, found on the sample alone.
 
-    Every start is fitted to the first rows of the sample, and the best few of each model
-    to all of it. After either, models that are behind the best by more than the sample
-    could be wrong are hopeless.
+    Every start is fitted to the first rows of the sample. The best one of each model leaves its
+    local optimum by moves, and is fitted to all of the sample. Before and after, models that
+    are behind the best by more than the sample could be wrong are hopeless.
 
     Parameters
     ----------
@@ -140,16 +138,15 @@ def shortlist(
     reading.fit(few, starts)
     best = [_ranked(starts, model)[0] for model in models]
     hopeless = _hopeless(best, few, rules)
-    if not whole:
+    mended = rules.algorithm != "em"
+    if mended or not whole:
         left = [i for i, lost in enumerate(hopeless) if not lost]
-        finalists = [
-            rules.candidate(c.model, c.last_state().result, rules.convergence)
-            for i in left
-            for c in _ranked(starts, models[i])[:FINALISTS]
-        ]
-        reading.fit(sample, finalists)
-        for i in left:
-            best[i] = _ranked(finalists, models[i])[0]
+        ends = [best[i].last_state() for i in left]
+        if mended:
+            ends = reading.escape(sample, few, ends, rules)
+        for i, end in zip(left, ends, strict=True):
+            best[i] = rules.candidate(models[i], end.result, rules.convergence)
+        reading.fit(sample, [best[i] for i in left])
         for i, lost in zip(left, _hopeless([best[i] for i in left], sample, rules), strict=True):
             hopeless[i] = lost
     found = [
@@ -275,6 +272,23 @@ class _Reading:
 
         for _ in climb_together(accumulate, candidates):
             pass
+
+    def escape(
+        self, sample: Sampled, few: Sampled, ends: Sequence[EMState], rules: Rules
+    ) -> list[EMState]:
+        """Where moves lead from fits to the first rows, all of them by each read."""
+
+        def one(end: EMState) -> tuple[EMState, int]:
+            fits = Fits(sample, few, rules.convergence, map)
+            n_rounds = Race.of(end.result.n_parameters, len(few.rows), 1).n_rounds
+            return escaped(fits.judged(end), fits, n_rounds).state, fits.rows_read
+
+        found = in_threads(one, ends)
+        read = max((n for _, n in found), default=0)
+        self.rows += read
+        if self._advance:
+            self._advance(read)
+        return [state for state, _ in found]
 
 
 def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
