@@ -31,7 +31,7 @@ from .rawchunks import check_present, file_shape, has_checksum
 from .resume import GENERATIONS
 from .sources import ZarrSource, ranges, stored_source
 from .statistics import kept_bytes
-from .stores import is_object_url, is_url
+from .stores import check_bucket, check_writable, describe_url, is_object_url, is_url
 
 DISK_FAILED = 74
 # Here and on every worker these must be the same: what is sent between them, or the bits.
@@ -294,6 +294,10 @@ def describe_chunks(source: ZarrSource) -> str:
 
 def describe_disk(folder: str, source: ZarrSource | None, planned: Plan | None) -> str:
     """Room for checkpoints, and whether the disk keeps what it says it keeps."""
+    if is_url(folder):
+        check_writable(folder)
+        check_bucket(folder)
+        return f"{describe_url(folder)} is in a bucket that answers"
     path = Path(folder)
     while not path.exists() and path != path.parent:
         # A checkpoint's own folder is made when there is something to keep.

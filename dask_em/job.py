@@ -127,13 +127,17 @@ def connected(where: Where) -> Iterator[Any]:
         )
     if where.remote:
         try:
+            # One that never connects would stay the client of this process, and passes wait for it.
             client = Client(
-                where.scheduler, scheduler_file=where.scheduler_file, security=_security(where)
+                where.scheduler,
+                scheduler_file=where.scheduler_file,
+                security=_security(where),
+                set_as_default=False,
             )
         except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
             # A TypeError: tls:// without certificates.
             raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
-        with client, _lost_workers_counted(client):
+        with client, client.as_current(), _lost_workers_counted(client):
             yield client
         return
     if where.require_tls:

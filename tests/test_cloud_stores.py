@@ -35,6 +35,7 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture, job, load, stores
 from dask_em.cli import main
+from dask_em.doctor import attempt, describe_disk
 from dask_em.errors import DataError, OutputExistsError, StoreAccessError
 from dask_em.stores import open_store
 
@@ -182,6 +183,9 @@ def test_azure_says_what_is_wrong(azure: None, monkeypatch: pytest.MonkeyPatch) 
         fitted("az://nobody/points.zarr")
     with pytest.raises(DataError, match="not a Zarr array"):
         fitted("az://data/nothing.zarr")
+    for folder, code in (("az://data/kept", 0), ("az://nobody/kept", 2)):
+        check = attempt("checkpoint", describe_disk, folder, None, None)
+        assert check.exit_code == code, check
     wrong = base64.b64encode(b"not the key").decode()
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", wrong)
     with pytest.raises(StoreAccessError, match="AZURE_STORAGE_ACCOUNT_KEY") as e:

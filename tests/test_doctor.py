@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask.base
 import numpy as np
 import pytest
 import zarr
@@ -292,6 +293,8 @@ def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = examine(Where(scheduler="tcp://127.0.0.1:9"))
     assert wrong(checks) == [("scheduler", 2)]
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in found(checks, "scheduler").text
+    # Or the next pass of this process would wait for that scheduler for ever.
+    assert getattr(dask.base.get_scheduler(), "__self__", None) is None
     checks = examine(Where(scheduler="tcp://127.0.0.1:9", require_tls=True))
     assert (wrong(checks), "does not begin with tls://" in checks[-1].text) == (
         [("scheduler", 2)],
