@@ -132,8 +132,9 @@ class Neighbours:
             (i, j), birth = move.merged, move.birth
             resp[:, i] += resp[:, j]
             resp[:, j] = 0.0
-            given = resp[np.ix_(birth.rows, sorted(birth.parents))] * birth.shares[:, None]
-            resp[np.ix_(birth.rows, sorted(birth.parents))] -= given
+            parents = np.ix_(birth.rows, np.array(sorted(birth.parents)))
+            given = resp[parents] * birth.shares[:, None]
+            resp[parents] -= given
             resp[birth.rows, j] += given.sum(axis=1)
         return _m_step(self.mixture, self.rows, resp * self.weights[:, None])
 
