@@ -90,10 +90,21 @@ def _log(formatter: logging.Formatter) -> None:
     """Send what the library says to standard error."""
     logger = logging.getLogger("dask_em")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+        logger.addHandler(StandardError())
         logger.setLevel(logging.INFO)
         logger.propagate = False
     logger.handlers[0].setFormatter(formatter)
+
+
+class StandardError(logging.Handler):
+    """Writes lines to what is standard error now: whoever calls a command may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 class JsonLines(logging.Formatter):
