@@ -38,9 +38,9 @@ logger = logging.getLogger("dask_em")
 
 CACHE_LINE = 64
 CHECKSUM_BYTES = 4
-LANES_BYTES = 4096
+LANES_BYTES = 8192
 # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
-PIECE_BYTES = 2**18
+PIECE_BYTES = 2**20
 # A buffer up to this size is kept for the next range.
 SPARE_BYTES = 2**24
 # Of a missing chunk, where that is allowed: it must not appear between passes either.
@@ -243,9 +243,9 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
 class Fingerprint:
     """32 bits that tell whether bytes are still the same, given piece by piece.
 
-    The CRC-32C of the sums of 64-bit words 4 KiB apart: any flipped bit changes one of them,
+    The CRC-32C of the sums of 64-bit words 8 KiB apart: any flipped bit changes one of them,
     at half the cost of a checksum of the bytes themselves. All pieces but the last are whole
-    multiples of 4 KiB.
+    multiples of 8 KiB.
     """
 
     def __init__(self) -> None:
@@ -255,7 +255,9 @@ class Fingerprint:
     def update(self, piece: Array) -> None:
         """Take the next bytes, (n,) uint8."""
         whole = len(piece) // LANES_BYTES * LANES_BYTES
-        self._sums += piece[:whole].view(np.uint64).reshape(-1, LANES_BYTES // 8).sum(axis=0)
+        words = piece[:whole].view(np.uint64).reshape(-1, LANES_BYTES // 8)
+        # `words.sum(axis=0)` takes microseconds longer, which counts in pieces of a file.
+        self._sums += np.add.reduce(words, axis=0)
         self._rest = piece[whole:]
 
     @property

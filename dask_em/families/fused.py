@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .gaussian import Gaussian, GaussianStatistics
 
 # Bytes of one block's rows in both layouts, their responsibilities and their deviations.
-BLOCK_BYTES = 3 * 2**17
+BLOCK_BYTES = 2**20
 LEAST_ROWS, MOST_ROWS = 480, 3840
 # Bytes of the deviations that one component gathers at a time.
 GATHERED_BYTES = 24 * 2**10
