@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Self
@@ -16,7 +14,6 @@ from typing import Any, Self
 import dask.config
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from sklearn.utils import check_random_state
@@ -24,84 +21,33 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import __version__
 from .acceleration import ascent
+from .answers import answer_rows
 from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord, reporter
-from .checkpoint import read_arrays, read_state, state_arrays, state_header, write_arrays
+from .checkpoint import read_arrays, read_state, write_arrays
+from .datachecks import check_survey, fingerprint_of
 from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
 from .errors import DataError, ModelFileError, OutOfTimeError
 from .families.arrays import resolve_device
 from .families.base import Engine
-from .families.covariance import STRUCTURES, Covariance
+from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian
 from .frame import Frame
 from .html import summary_html
-from .initialization import (
-    FINER,
-    SAMPLE_ITERATIONS,
-    Sampled,
-    Start,
-    Survey,
-    Surveyed,
-    best_start,
-    default_sample_size,
-    from_responsibilities,
-    hard,
-)
+from .initialization import Sampled, Start, Survey, Surveyed, default_sample_size
 from .labelled import Labelled, unlabelled
-from .mixture import (
-    Answer,
-    Mixture,
-    MixtureStatistics,
-    Predict,
-    Score,
-    answer_dtype,
-)
-from .modelparts import check_model
-from .race import Race
+from .mixture import Answer, Mixture, MixtureStatistics, Predict, Score
+from .modelparts import INIT_ARRAYS, PUBLIC_ARRAYS, check_model, model_parts, plain
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run
-from .sources import ArraySource, DaskSource, Noted, Notes, Noting, ZarrSource, as_source
+from .sources import AnySource, Noted, Notes, Noting, ZarrSource, as_source
+from .starts import LABELLERS, Starts, n_parameters
 from .statistics import Array, Foldable, S
 
-AnySource = ArraySource | ZarrSource | DaskSource
-# reg_covar that adds more than this share to a column's variance is worth a word.
-LARGE_RIDGE = 0.1
-
-
-def _nearest(rows: Array, centers: Array) -> Array:
-    squares = (centers**2).sum(axis=1)
-    return np.asarray((squares - 2 * rows @ centers.T).argmin(axis=1))
-
-
-def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
-    fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
-    return hard(fitted.labels_, k)
-
-
-def _by_kmeans_plusplus(rows: Array, weights: Array, k: int, seed: int) -> Array:
-    centers, _ = kmeans_plusplus(rows, k, sample_weight=weights, random_state=seed)
-    return hard(_nearest(rows, centers), k)
-
-
-def _by_random_rows(rows: Array, weights: Array, k: int, seed: int) -> Array:
-    chosen = np.random.default_rng(seed).choice(len(rows), k, replace=False)
-    return hard(_nearest(rows, rows[chosen]), k)
-
-
-def _by_random(rows: Array, weights: Array, k: int, seed: int) -> Array:
-    resp = np.random.default_rng(seed).random((len(rows), k))
-    return np.asarray(resp / resp.sum(axis=1, keepdims=True))
-
-
-LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
-    "auto": _by_kmeans,
-    "kmeans": _by_kmeans,
-    "k-means++": _by_kmeans_plusplus,
-    "random": _by_random,
-    "random_from_data": _by_random_rows,
-}
+# Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
+UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
 
 
 def engine_for(dtype: Any) -> Engine:
@@ -357,7 +303,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             options["warm_start"] = digest([getattr(self, name) for name in PUBLIC_ARRAYS])
         options["device"] = getattr(self.device, "__name__", self.device)
         options |= {"engine": engine.name, "float32": engine.single, "dask_em": __version__}
-        return {name: _plain(value) for name, value in options.items()}
+        return {name: plain(value) for name, value in options.items()}
 
     def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
         """Fit, then label every row; equal to `fit(X).predict(X)`."""
@@ -447,68 +393,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return DaskBackend().map_reduce(source, noting, running.advance, kept)
 
     def _n_parameters(self, d: int) -> int:
-        k = self.n_components
-        return k - 1 + k * d + STRUCTURES[self.covariance_type].n_parameters(k, d)
-
-    def _column(self, j: int) -> str:
-        names = getattr(self, "feature_names_in_", None)
-        return f"column {j}" if names is None else f"column {j} ({names[j]})"
+        return n_parameters(self.covariance_type, self.n_components, d)
 
     def _check_survey(self, source: AnySource, surveyed: Surveyed) -> None:
-        if surveyed.bad_weights:
-            raise DataError(
-                f"sample_weight has {surveyed.bad_weights} entries that are negative, NaN or "
-                "infinite; weights must be zero or positive numbers"
-            )
-        first = surveyed.non_finite.first
-        if first is not None:
-            chunk, row, column, value = first
-            if not isinstance(source, DaskSource):
-                where = f"row {int(source.bounds[chunk]) + row}"
-            else:
-                where = f"row {row} of block {chunk}"
-            what = "NaN" if np.isnan(value) else "infinity"
-            raise DataError(
-                f"X contains {what} at {where}, {self._column(column)}; "
-                f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
-                'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
-            )
-        _tell_dropped(source.n_dropped, surveyed.n_rows, 5)
-        n = surveyed.n_weighted
-        if n == 0:
-            raise DataError("sample_weight is zero for every row: there is nothing to fit")
-        if n < self.n_components:
-            raise DataError(
-                f"X has {n} rows (of positive weight) and n_components={self.n_components}: "
-                "n_samples must be at least n_components"
-            )
-        variances = np.diagonal(surveyed.covariance)
-        if not np.isfinite(surveyed.covariance).all():
-            largest = np.maximum(np.abs(surveyed.extent.low), np.abs(surveyed.extent.high))
-            raise DataError(
-                f"{self._column(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
-                "beyond what can be squared: divide X by a constant"
-            )
-        constant = surveyed.constant_columns
-        if constant:
-            named = ", ".join(self._column(j) for j in constant[:10])
-            warnings.warn(
-                f"X does not vary in {named}: such a column tells components nothing apart and its "
-                "variance is reg_covar alone; leave it out",
-                stacklevel=4,
-            )
-        small = [
-            j
-            for j in np.flatnonzero(self.reg_covar > LARGE_RIDGE * variances).tolist()
-            if j not in constant
-        ]
-        if small:
-            named = ", ".join(self._column(j) for j in small[:10])
-            warnings.warn(
-                f"reg_covar={self.reg_covar:g} is not small beside the variance of {named} "
-                f"({variances[small].min():.3g}) and is added to it: pass reg_covar=0 or scale X",
-                stacklevel=4,
-            )
+        names = getattr(self, "feature_names_in_", None)
+        check_survey(source, surveyed, self.n_components, self.reg_covar, names, 4)
 
     # -- the start ---------------------------------------------------------------
 
@@ -517,124 +406,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return replace(engine_for(dtype), device=resolve_device(self.device))
 
     def _start(self, surveyed: Surveyed, engine: Engine, callbacks: list[Any]) -> Start:
-        structure = STRUCTURES[self.covariance_type]
         if self.warm_start and hasattr(self, "means_"):
             if self.means_.shape == (self.n_components, self.n_features_in_):
-                frame = surveyed.frame(structure.frame_kind)
+                frame = surveyed.frame(STRUCTURES[self.covariance_type].frame_kind)
                 return Start(self._mixture(engine, frame), 0.0, 0.0)
             raise ValueError(
                 f"warm_start=True, but the last fit had means_ of shape {self.means_.shape}, "
                 f"expected {(self.n_components, self.n_features_in_)}: set warm_start=False"
             )
-        given = self._given_inits(surveyed, structure)
-        if all(part is not None for part in given):
-            return Start(self._with_inits(None, surveyed, structure, engine), 0.0, 0.0)
-        make = self._maker(surveyed, engine)
-        if self.algorithm == "auto" and self.init_params == "auto":
-            return self._race(surveyed, make, callbacks)
-        refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
-        convergence = refine if self.init_params == "auto" else None
-        n_rows = self.n_init * len(surveyed.sample.rows)
-        nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
-            start = best_start(
-                surveyed, make, self.n_init, self._seed, convergence, running.advance
-            )
-            running.log_likelihood = start.log_likelihood or None
-        return start
-
-    def _race(
-        self,
-        surveyed: Surveyed,
-        make: Callable[[Sampled, int], Mixture],
-        callbacks: list[Any],
-    ) -> Start:
-        """The best of many starts on the sample, several at a time in this process."""
-        n_sampled = len(surveyed.sample.rows)
-        race = Race.of(self._n_parameters(self.n_features_in_), n_sampled, self.n_init)
-        limits = Convergence(FINER * self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
-        n_rows = race.n_rows(n_sampled)
-        nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with (
-            Pass(callbacks, "start", 1, n_rows, nbytes) as running,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            start = race.run(surveyed, make, self._seed, limits, pool.map, running.advance)
-            running.log_likelihood = start.log_likelihood
-        return start
+        return Starts.of(self).start(surveyed, engine, self._seed, callbacks)
 
     def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
         """A function from the sample and a seed to a mixture to start from."""
-        structure = STRUCTURES[self.covariance_type]
-        scaled = surveyed.frame("diagonal")
-        labeller = LABELLERS[self.init_params]
-
-        def make(sample: Sampled, seed: int) -> Mixture:
-            rows = scaled.points_to_frame(sample.rows)
-            resp = labeller(rows, sample.weights, self.n_components, seed)
-            mixture = from_responsibilities(sample, resp, structure, surveyed, self.reg_covar)
-            return self._with_inits(mixture, surveyed, structure, engine)
-
-        return make
-
-    def _given_inits(
-        self, surveyed: Surveyed, structure: type[Covariance]
-    ) -> tuple[Array | None, Array | None, Covariance | None]:
-        """The user's weights, means and covariances, checked; each may be None."""
-        k, d = self.n_components, len(surveyed.moments.mean)
-        shapes: dict[str, tuple[int, ...]] = {
-            "full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)
-        }  # fmt: skip
-        weights = _init("weights_init", self.weights_init, (k,))
-        means = _init("means_init", self.means_init, (k, d))
-        precisions = _init("precisions_init", self.precisions_init, shapes[structure.kind])
-        if weights is not None and (
-            (weights < 0).any() or (weights > 1).any() or not np.isclose(weights.sum(), 1)
-        ):
-            raise ValueError(
-                "weights_init must lie between 0 and 1 and sum to 1, got numbers from "
-                f"{weights.min():.5g} to {weights.max():.5g} that sum to {weights.sum():.5g}"
-            )
-        covariance = None
-        if precisions is not None:
-            matrices = structure.kind in ("full", "tied")
-            if matrices and not np.allclose(precisions, np.swapaxes(precisions, -1, -2)):
-                raise ValueError("precisions_init must be symmetric matrices")
-            try:
-                covariance = structure.from_precisions(precisions)
-            except np.linalg.LinAlgError:
-                covariance = None
-            if covariance is None or not np.isfinite(covariance.factor).all():
-                raise ValueError("precisions_init must be positive (positive definite matrices)")
-        return weights, means, covariance
-
-    def _with_inits(
-        self,
-        mixture: Mixture | None,
-        surveyed: Surveyed,
-        structure: type[Covariance],
-        engine: Engine,
-    ) -> Mixture:
-        """`mixture` with the parts that the user gave put in."""
-        weights, means, covariance = self._given_inits(surveyed, structure)
-        frame = surveyed.frame(structure.frame_kind)
-        if mixture is None:
-            assert weights is not None
-            assert means is not None
-            assert covariance is not None
-            log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
-            components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
-            return Mixture(log_weights, components, engine)
-        log_weights, old = mixture.log_weights, mixture.components
-        if weights is not None:
-            log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
-        in_frame = old.means if means is None else frame.points_to_frame(means)
-        if covariance is not None:
-            covariance = covariance.scaled(frame.inverse_scale)
-        else:
-            covariance = old.covariance
-        components = Gaussian(in_frame, covariance, frame, self.reg_covar)
-        return Mixture(log_weights, components, engine)
+        return Starts.of(self).maker(surveyed, engine)
 
     # -- the loop ----------------------------------------------------------------
 
@@ -731,10 +515,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         source = self._source(X)
         predict = Predict(self._mixture(self._engine()), (answer,))
-        if isinstance(source, ArraySource):
-            found = _predict_here(source, predict)
-        else:
-            found = _predict_lazily(source, predict, self.n_components)
+        found = answer_rows(source, predict, self.n_components)
         labelled = Labelled.of(X)
         return found if labelled is None else labelled.answer(found, answer)
 
@@ -838,7 +619,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             The file is there and `overwrite` is False.
         """
         check_is_fitted(self)
-        header, arrays = _to_file(self)
+        header, arrays = model_parts(self)
         write_arrays(path, header, arrays, overwrite)
 
     def _check_options(self) -> None:
@@ -863,18 +644,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         _check_choice("nonfinite", self.nonfinite, ("error", "drop"))
         _check_choice("missing", self.missing, ("error", "fill"))
         _check_choice("algorithm", self.algorithm, ("auto", "em"))
-
-
-def _tell_dropped(n_dropped: int, n_left: int, stacklevel: int) -> None:
-    """Warn of rows that were left out, and refuse to go on without any."""
-    if n_left == 0:
-        raise DataError("X holds NaN or infinity in every row: there is nothing to fit")
-    if n_dropped:
-        warnings.warn(
-            f"{n_dropped} rows that hold NaN or infinity were left out of the fit, which goes on "
-            f"with {n_left} rows",
-            stacklevel=stacklevel,
-        )
 
 
 def _out_of_time(state: EMState | None, proposal: Mixture, sample: Sampled) -> EMState:
@@ -928,17 +697,6 @@ def _shortened(names: Array) -> str:
     return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
-def _init(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
-    if value is None:
-        return None
-    array = np.asarray(value, dtype=np.float64)
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity")
-    return array
-
-
 def _history(record: PassRecord, rejected: Sequence[int] | None) -> dict[str, Any]:
     """A pass for `history_`; of a pass that served one model, whether it was accepted."""
     if record.phase != "em" or rejected is None:
@@ -954,97 +712,6 @@ def _lower_bounds(history: Sequence[dict[str, Any]]) -> list[float]:
             accepted = not bounds or record.get("accepted", True)
             bounds.append(record["log_likelihood"] if accepted else bounds[-1])
     return bounds
-
-
-def fingerprint_of(surveyed: Surveyed) -> str:
-    """sha256 of what the survey summed: other data, another fingerprint."""
-    digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
-    for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _predict_here(source: ArraySource, predict: Predict) -> Array:
-    def one(chunk: int) -> Array:
-        return _predict_block(source.read(chunk)[0], predict)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(one, range(source.n_chunks))))
-
-
-def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict, k: int) -> Any:
-    import dask.array as da
-    from dask.delayed import delayed
-
-    (answer,) = predict.answers
-    proba = answer == "proba"
-    dtype = answer_dtype(answer)
-    if isinstance(source, ZarrSource):
-        # Each task reads its own chunk, so that no rows pass through Dask's memory.
-        arrays, rows = [], tuple(np.diff(source.bounds).tolist())
-        work: dict[str, Any] = {"source": delayed(source, traverse=False)}
-    else:
-        arrays, rows = [source.X], source.X.chunks[0]
-        work = {"drop_axis": () if proba else (1,)}
-    return da.map_blocks(
-        _predict_block if arrays else _predict_chunk,
-        *arrays,
-        predict=delayed(predict, traverse=False),
-        chunks=(rows, (k,)) if proba else (rows,),
-        dtype=dtype,
-        meta=np.empty((0, k) if proba else (0,), dtype=dtype),
-        **work,
-    )
-
-
-def _predict_chunk(source: ZarrSource, predict: Predict, block_id: tuple[int, ...]) -> Array:
-    X, _ = source.reader()(block_id[0])
-    return _predict_block(X, predict)
-
-
-def _predict_block(X: Array, predict: Predict) -> Array:
-    (answer,) = predict.answers
-    with one_blas_thread():
-        return predict(X)[answer]
-
-
-# -- model files -----------------------------------------------------------------
-
-PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
-INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
-# Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
-UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
-
-
-def _to_file(model: GaussianMixture) -> tuple[dict[str, Any], dict[str, Array]]:
-    state = model.state_
-    options: dict[str, Any] = {
-        name: value
-        for name, value in model.get_params().items()
-        if name not in (*INIT_ARRAYS, "callbacks", "checkpoint")
-    }
-    if not isinstance(options["random_state"], int | None):
-        options["random_state"] = None
-    header = {
-        "model": type(model).__name__,
-        "options": {name: _plain(value) for name, value in options.items()},
-        "n_passes": model.n_passes_,
-        "history": model.history_,
-        "provenance": model.provenance_,
-        "state": state_header(state),
-    }
-    arrays = {name: np.asarray(getattr(model, name)) for name in PUBLIC_ARRAYS}
-    for name in INIT_ARRAYS:
-        if getattr(model, name) is not None:
-            arrays[name] = np.asarray(getattr(model, name), dtype=np.float64)
-    if hasattr(model, "feature_names_in_"):
-        arrays["feature_names_in_"] = np.asarray(model.feature_names_in_, dtype=str)
-    arrays |= state_arrays(state)
-    return header, arrays
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def load(path: str | os.PathLike[str]) -> GaussianMixture:

@@ -1,4 +1,4 @@
-"""What a model file must hold: the type of each part of its header, the shape of each array.
+"""What a model file holds: made of a fitted estimator, and checked before one is made of it.
 
 A checksum says that a file is as somebody wrote it, not that it is a model.
 """
@@ -12,11 +12,15 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from .callbacks import PassRecord
+from .checkpoint import state_arrays, state_header
 from .em import Status
 from .families.covariance import STRUCTURES
 from .statistics import Array
 
 Types = Mapping[str, type | UnionType]
+
+PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
 
 NUMBER = int | float
 PARTS: Types = {
@@ -43,6 +47,39 @@ RECORD: Types = {
 } | {"accepted": bool}
 # What only some fits and passes have.
 OPTIONAL = {"sweep", "fit", "accepted"}
+
+
+def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Header and arrays of a fitted estimator, for `checkpoint.write_arrays`."""
+    state = model.state_
+    options: dict[str, Any] = {
+        name: value
+        for name, value in model.get_params().items()
+        if name not in (*INIT_ARRAYS, "callbacks", "checkpoint")
+    }
+    if not isinstance(options["random_state"], int | None):
+        options["random_state"] = None
+    header = {
+        "model": type(model).__name__,
+        "options": {name: plain(value) for name, value in options.items()},
+        "n_passes": model.n_passes_,
+        "history": model.history_,
+        "provenance": model.provenance_,
+        "state": state_header(state),
+    }
+    arrays = {name: np.asarray(getattr(model, name)) for name in PUBLIC_ARRAYS}
+    for name in INIT_ARRAYS:
+        if getattr(model, name) is not None:
+            arrays[name] = np.asarray(getattr(model, name), dtype=np.float64)
+    if hasattr(model, "feature_names_in_"):
+        arrays["feature_names_in_"] = np.asarray(model.feature_names_in_, dtype=str)
+    arrays |= state_arrays(state)
+    return header, arrays
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_model(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:

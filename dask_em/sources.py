@@ -672,6 +672,9 @@ class DaskSource:
         return replace(self, X=filtered(), sample_weight=weight, n_dropped=notes.n_dropped)
 
 
+AnySource = ArraySource | ZarrSource | DaskSource
+
+
 def _finite_block(
     X: Array, *weight: Array, dropping: frozenset[int], block_id: tuple[int, int]
 ) -> Array:
@@ -740,9 +743,7 @@ def _is_dask(X: object) -> bool:
     return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "__dask_graph__")
 
 
-def as_source(
-    X: Any, sample_weight: Any = None, missing: Missing = "error"
-) -> ArraySource | ZarrSource | DaskSource:
+def as_source(X: Any, sample_weight: Any = None, missing: Missing = "error") -> AnySource:
     """A source for whatever holds rows.
 
     Parameters

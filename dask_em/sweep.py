@@ -15,9 +15,10 @@ from .acceleration import ascent
 from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord
+from .datachecks import fingerprint_of
 from .em import Climb, Convergence, Status
 from .errors import DataError, OutOfTimeError
-from .estimators import GaussianMixture, fingerprint_of, warn_unless_converged
+from .estimators import GaussianMixture, warn_unless_converged
 from .families.base import Engine
 from .initialization import (
     FINER,
