@@ -26,7 +26,8 @@ from .errors import DaskEMError, DataError, StoppedError, StoreError, UsageError
 from .estimators import engine_for
 from .folders import write_durably
 from .initialization import SAMPLE_BYTES
-from .job import Plan, Where, connected, count, fleet_of, mebibytes, workers_there
+from .job.cluster import Where, connected, workers_there
+from .job.planning import Plan, count, fleet_of, mebibytes
 from .rawchunks import check_present, file_shape, has_checksum
 from .resume import GENERATIONS
 from .sources import ZarrSource, ranges, stored_source

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, OutputExistsError
+from .errors import DataError, OutputExistsError, UsageError
 from .folders import DiskFolder, sync, write_durably
 from .locks import locked
 from .regions import Regions
@@ -433,3 +433,12 @@ def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
         return
     if not overwrite and os.path.lexists(path):
         raise OutputExistsError(f"{path} exists; choose another name or pass --overwrite")
+
+
+def check_folder(output: str) -> None:
+    """Raise `UsageError` where the folder that `output` is to lie in is not there."""
+    if is_url(output):
+        return
+    folder = Path(output).absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{output}: there is no folder {folder}; make it first")

@@ -21,8 +21,10 @@ from helpers import SMALL_READ
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, job, load, sources
+from dask_em import GaussianMixture, load, sources
 from dask_em.cli import main
+from dask_em.job.cluster import Worker
+from dask_em.job.planning import count
 from dask_em.sources import stored_source
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -206,9 +208,9 @@ def test_plan_counts_parameters_and_sums_at_size(tmp_path: Path) -> None:
 
 def test_the_worker_closest_to_its_limit_counts(points: Path) -> None:
     source = stored_source(points)
-    task = job.count(source, [(8, "full")], [job.Worker(1, 0)]).task_bytes
-    small, busy = job.Worker(1, 2**30), job.Worker(64, 2**30 + 32 * task)
-    found = job.count(source, [(8, "full")], [small, busy, job.Worker(1, 0)])
+    task = count(source, [(8, "full")], [Worker(1, 0)]).task_bytes
+    small, busy = Worker(1, 2**30), Worker(64, 2**30 + 32 * task)
+    found = count(source, [(8, "full")], [small, busy, Worker(1, 0)])
     assert (found.worker_threads, found.worker_limit) == (64, busy.limit)
     assert (found.n_workers, found.n_threads) == (3, 66)
 
@@ -216,7 +218,7 @@ def test_the_worker_closest_to_its_limit_counts(points: Path) -> None:
 def test_a_cluster_without_workers_is_no_reason_to_refuse(
     points: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = job.count(stored_source(points), [(8, "full")], [])
+    found = count(stored_source(points), [(8, "full")], [])
     with caplog.at_level("WARNING"):
         found.check()
     assert "the cluster has no workers yet" in caplog.text

@@ -33,10 +33,11 @@ from click.testing import CliRunner
 from helpers import blobs, digest, wait_until, write_zarr
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, job, load, stores
+from dask_em import GaussianMixture, load, stores
 from dask_em.cli import main
 from dask_em.doctor import attempt, describe_disk
 from dask_em.errors import DataError, OutputExistsError, StoreAccessError
+from dask_em.job import applying
 from dask_em.stores import open_store
 
 obstore = pytest.importorskip("obstore", reason="the extra `s3` is not installed")
@@ -161,7 +162,7 @@ def test_azure_data_models_and_answers(
     with pytest.raises(OutputExistsError, match="exists"):
         fitted(X[:2000]).save("az://data/model.npz", overwrite=False)
 
-    monkeypatch.setattr(job, "connected", lambda where: nullcontext())
+    monkeypatch.setattr(applying, "connected", lambda where: nullcontext())
     model.save(tmp_path / "model.npz")
     for where in ("az://data/answers.zarr", str(tmp_path / "answers.zarr")):
         command = ["predict", str(tmp_path / "model.npz"), str(points), where, "--log-density"]

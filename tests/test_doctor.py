@@ -26,7 +26,9 @@ from zarr.codecs import Crc32cCodec
 from dask_em import GaussianMixture, doctor
 from dask_em.cli import main
 from dask_em.doctor import Check, attempt, examine, exit_code
-from dask_em.job import Where, count, fleet_of, workers_here
+from dask_em.job import Where
+from dask_em.job.cluster import workers_here
+from dask_em.job.planning import count, fleet_of
 from dask_em.resume import Checkpointing
 from dask_em.sources import stored_source
 

@@ -17,9 +17,10 @@ import pytest
 from click.testing import CliRunner
 from helpers import blobs, digest, write_zarr
 
-from dask_em import GaussianMixture, job, load, sources
+from dask_em import GaussianMixture, load, sources
 from dask_em.backends import dask as dask_backend
 from dask_em.cli import main
+from dask_em.job import planning
 from dask_em.locks import lock_file
 from dask_em.run import current_run
 
@@ -42,7 +43,7 @@ def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with dask.config.set(scheduler="synchronous"):
             yield
 
-    monkeypatch.setattr(job, "connected", here)
+    monkeypatch.setattr(planning, "connected", here)
     write_zarr(tmp_path / "x.zarr", X, 500)
     assert len(sources.ranges(sources.as_source(str(tmp_path / "x.zarr")))) == RANGES
     return tmp_path / "x.zarr"

@@ -22,8 +22,9 @@ from click.testing import CliRunner, Result
 from helpers import SMALL_READ, wait_until
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, job, sinks
+from dask_em import GaussianMixture, sinks
 from dask_em.cli import main
+from dask_em.job import applying
 from dask_em.locks import locked
 
 CHUNKS, CHUNK_ROWS = 40, 500
@@ -115,7 +116,7 @@ def chunks_of(regions: list[range]) -> set[str]:
 @contextmanager
 def without_cluster() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "connected", lambda where: nullcontext())
+        patch.setattr(applying, "connected", lambda where: nullcontext())
         yield
 
 
@@ -375,7 +376,7 @@ def test_whole_answers_that_could_not_be_named_are_not_computed_again(
     assert answers.read_text() == "old"
 
     # Nothing is left to compute, so no cluster is started.
-    monkeypatch.setattr(job, "connected", full)
+    monkeypatch.setattr(applying, "connected", full)
     assert invoke(given).exit_code == 0
     assert contents(answers) == interrupted.undisturbed
     assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]

@@ -568,7 +568,8 @@ import os, signal, shutil, sys
 from contextlib import contextmanager
 from pathlib import Path
 import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
-from dask_em import cli, job, load, sources
+from dask_em import cli, load, sources
+from dask_em.job import planning
 
 @contextmanager
 def here(where):
@@ -576,7 +577,7 @@ def here(where):
         yield
 
 dask.config.set({"dask_em.fast": False})
-job.connected = here
+planning.connected = here
 sources.READ_BYTES = 8192
 data, folder, first, stride = sys.argv[1:]
 output = Path(folder, "m.npz")

@@ -26,6 +26,7 @@ from dask_em.backends.dask import DaskBackend
 from dask_em.cli import main
 from dask_em.errors import LockedError, StoppedError, UsageError
 from dask_em.initialization import Survey
+from dask_em.job.cluster import Where, connected
 from dask_em.locks import lock_file, locked
 from dask_em.run import Run, as_run
 from dask_em.signals import stopped_by_signals
@@ -291,12 +292,12 @@ def test_metrics_are_whole_and_count(points: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        job.Where(require_tls=True),
-        job.Where(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
+        Where(require_tls=True),
+        Where(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
     ],
 )
-def test_tls_is_required(where: job.Where) -> None:
-    with pytest.raises(UsageError, match="--require-tls") as caught, job.connected(where):
+def test_tls_is_required(where: Where) -> None:
+    with pytest.raises(UsageError, match="--require-tls") as caught, connected(where):
         pass
     assert "canary" not in str(caught.value)
 
@@ -334,7 +335,7 @@ def listening() -> set[tuple[str, int]]:
 
 def test_what_we_start_listens_on_this_machine_only() -> None:
     before = listening()
-    with job.connected(job.Where(workers=1, memory_limit="1GiB")) as client:
+    with connected(Where(workers=1, memory_limit="1GiB")) as client:
         assert client.dashboard_link.startswith("http://127.0.0.1:")
         assert {address[0] for address in listening() - before} == {"127.0.0.1"}
 

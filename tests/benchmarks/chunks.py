@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
 from dask_em.backends.dask import DaskBackend
-from dask_em.job import Where, connected
+from dask_em.job.cluster import Where, connected
 from dask_em.mixture import Mixture
 from dask_em.sources import ZarrSource
 from dask_em.statistics import Array

@@ -35,7 +35,7 @@ from scipy.optimize import nnls
 
 from dask_em.backends.dask import DaskBackend
 from dask_em.families.covariance import STRUCTURES
-from dask_em.job import Where, connected
+from dask_em.job.cluster import Where, connected
 from dask_em.mixture import Mixture
 from dask_em.sources import ranges
 from dask_em.statistics import Array

@@ -51,7 +51,7 @@ def sum_one_range(source: ZarrSource, mixture: Mixture, n_chunks: int) -> int:
 def measure(chunk: int, n_chunks: int, folder: Path) -> dict[str, float]:
     """MiB that a fresh worker of one thread holds: imported, idle, and at most above idle."""
     # Here and in `fit`, because workers import this file and need no scikit-learn.
-    from dask_em.job import Where, connected
+    from dask_em.job.cluster import Where, connected
 
     points = Points.of_bytes(n_chunks * chunk * MIB, D, chunk * MIB, k=K)
     with stored(points, folder) as source, connected(Where(workers=1)) as client:

@@ -30,7 +30,7 @@ from stores import (
 import numpy as np
 
 from dask_em.backends.dask import DaskBackend
-from dask_em.job import Where, connected
+from dask_em.job.cluster import Where, connected
 from dask_em.sources import ZarrSource, ranges
 
 ROUNDS = 5

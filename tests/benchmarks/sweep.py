@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture, select
-from dask_em.job import Where, connected
+from dask_em.job.cluster import Where, connected
 from dask_em.statistics import Array
 
 ROUNDS = 3

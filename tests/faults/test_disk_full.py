@@ -25,8 +25,9 @@ import os, random, sys
 from contextlib import contextmanager
 from pathlib import Path
 import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
-from dask_em import cli, job, load, sources
+from dask_em import cli, load, sources
 from dask_em.checkpoint import read_arrays
+from dask_em.job import planning
 from dask_em.resume import KIND
 
 @contextmanager
@@ -35,7 +36,7 @@ def here(where):
         yield
 
 dask.config.set({"dask_em.fast": False})
-job.connected = here
+planning.connected = here
 sources.READ_BYTES = 8192
 data, disk, logs = sys.argv[1:]
 PAGE = os.sysconf("SC_PAGE_SIZE")
