@@ -28,9 +28,10 @@ from .folders import write_durably
 from .initialization import SAMPLE_BYTES
 from .job.cluster import Where, connected, workers_there
 from .job.planning import Plan, count, fleet_of, mebibytes
+from .opening import stored_source
 from .rawchunks import check_present, file_shape, has_checksum
 from .resume import GENERATIONS
-from .sources import ZarrSource, ranges, stored_source
+from .sources import ZarrSource, ranges
 from .statistics import kept_bytes
 from .stores import check_bucket, check_writable, describe_url, is_object_url, is_url
 

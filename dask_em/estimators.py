@@ -39,10 +39,12 @@ from .initialization import Sampled, Start, Survey, Surveyed, default_sample_siz
 from .labelled import Labelled, unlabelled
 from .mixture import Answer, Mixture, MixtureStatistics, Predict, Score
 from .modelparts import INIT_ARRAYS, PUBLIC_ARRAYS, check_model, model_parts, plain
+from .notes import Noted, Notes, Noting
+from .opening import as_source
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run
-from .sources import AnySource, Noted, Notes, Noting, ZarrSource, as_source
+from .sources import AnySource, ZarrSource
 from .starts import LABELLERS, Starts, n_parameters
 from .statistics import Array, Foldable, S
 

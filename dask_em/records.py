@@ -19,9 +19,9 @@ from .families.gaussian import Gaussian, GaussianStatistics
 from .frame import Frame
 from .initialization import Extent, Moments, NonFinite, Sample, Surveyed
 from .mixture import Mixture, MixtureStatistics
+from .notes import Noted, Notes
 from .selection import FleetStatistics, Row
 from .shortlist import Shortlisted
-from .sources import Noted, Notes
 from .statistics import Array
 
 RECORDS: dict[str, type[Any]] = {

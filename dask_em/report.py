@@ -27,8 +27,9 @@ from .callbacks import Pass
 from .errors import DataError, OutputExistsError, UsageError
 from .folders import write_durably
 from .html import components_table, facts, left_out, number, status_words, table, text
+from .opening import as_source
 from .sinks import check_free
-from .sources import ZarrSource, as_source
+from .sources import ZarrSource
 from .statistics import Additive, Array
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.

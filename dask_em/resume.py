@@ -33,8 +33,9 @@ from .errors import DaskEMError, DataError, ModelFileError, UsageError
 from .families.base import Engine
 from .folders import BucketFolder, Folder, folder_at
 from .initialization import Surveyed
+from .notes import Noted
 from .records import Packer, digest, unpack
-from .sources import ArraySource, DaskSource, Noted, ZarrSource
+from .sources import ArraySource, DaskSource, ZarrSource
 from .statistics import Array, Node
 from .stores import describe_url
 

@@ -45,7 +45,9 @@ FLOORS = {
 # Beside the tower: what each of these rooms may import of the package.
 BESIDE = {
     "rawchunks": {"errors", "statistics"},
-    "sources": {"errors", "statistics", "rawchunks", "stores"},
+    "notes": {"statistics"},
+    "sources": {"errors", "statistics", "rawchunks", "stores", "notes"},
+    "opening": {"errors", "statistics", "rawchunks", "stores", "sources"},
     "stores": {"errors"},
     "folders": {"errors", "stores"},
     "locks": {"errors", "run", "stores", "folders"},

@@ -46,7 +46,8 @@ from dask_em.backends.serial import SerialBackend
 from dask_em.errors import DataError
 from dask_em.initialization import Survey
 from dask_em.mixture import Mixture
-from dask_em.sources import ArraySource, as_source, ranges
+from dask_em.opening import as_source
+from dask_em.sources import ArraySource, ranges
 from dask_em.statistics import Additive, add_all, add_tree, fan_in, result_bytes, tree_levels
 
 pytestmark = pytest.mark.usefixtures("many_chunks")

@@ -25,7 +25,7 @@ from dask_em import GaussianMixture, load, sources
 from dask_em.cli import main
 from dask_em.job.cluster import Worker
 from dask_em.job.planning import count
-from dask_em.sources import stored_source
+from dask_em.opening import stored_source
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
 

@@ -29,8 +29,9 @@ from zarr.storage import MemoryStore
 from dask_em import GaussianMixture, load, rawchunks, sources
 from dask_em.cli import main
 from dask_em.errors import DataError
+from dask_em.opening import as_source
 from dask_em.rawchunks import WatchedReader, check_present, has_checksum, row_reader
-from dask_em.sources import as_source, fold_range, ranges
+from dask_em.sources import fold_range, ranges
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 

@@ -29,8 +29,8 @@ from dask_em.doctor import Check, attempt, examine, exit_code
 from dask_em.job import Where
 from dask_em.job.cluster import workers_here
 from dask_em.job.planning import count, fleet_of
+from dask_em.opening import stored_source
 from dask_em.resume import Checkpointing
-from dask_em.sources import stored_source
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from dask_em.backends import dask as dask_backend
 from dask_em.cli import main
 from dask_em.job import planning
 from dask_em.locks import lock_file
+from dask_em.opening import as_source
 from dask_em.run import current_run
 
 X = blobs(4000, 3, 3, apart=1.2)[0]
@@ -45,7 +46,7 @@ def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(planning, "connected", here)
     write_zarr(tmp_path / "x.zarr", X, 500)
-    assert len(sources.ranges(sources.as_source(str(tmp_path / "x.zarr")))) == RANGES
+    assert len(sources.ranges(as_source(str(tmp_path / "x.zarr")))) == RANGES
     return tmp_path / "x.zarr"
 
 

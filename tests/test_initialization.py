@@ -28,7 +28,8 @@ from dask_em.initialization import (
     default_sample_size,
     from_responsibilities,
 )
-from dask_em.sources import ArraySource, as_source
+from dask_em.opening import as_source
+from dask_em.sources import ArraySource
 from dask_em.statistics import add_tree
 
 pytestmark = pytest.mark.usefixtures("many_chunks")

@@ -37,9 +37,10 @@ from dask_em.errors import (
     UsageError,
 )
 from dask_em.folders import BucketFolder
+from dask_em.opening import as_source, open_zarr, stored_source
 from dask_em.resume import remove_checkpoint
 from dask_em.run import Run, as_run
-from dask_em.sources import ZarrSource, as_source, open_zarr, stored_source
+from dask_em.sources import ZarrSource
 from dask_em.stores import open_store, read_bytes, write_bytes
 
 moto = pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are missing")

@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from dask_em import GaussianMixture, job, load, plots, report, sources
 from dask_em.cli import main
 from dask_em.errors import DataError, OutputExistsError, UsageError
+from dask_em.opening import stored_source
 from dask_em.report import (
     Evidence,
     chunk_densities,
@@ -30,7 +31,6 @@ from dask_em.report import (
     sample_rows,
     write_report,
 )
-from dask_em.sources import stored_source
 
 EVIL = ["<script>alert(1)</script>", "$x_{1$ & b", "'\"><img src=x onerror=alert(2)>"]
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]

@@ -30,6 +30,7 @@ from dask_em.checkpoint import read_arrays
 from dask_em.em import EMState
 from dask_em.errors import DataError, ModelFileError, UsageError
 from dask_em.families.base import NUMPY
+from dask_em.opening import as_source
 from dask_em.records import Packer, unpack
 from dask_em.resume import KIND
 from dask_em.statistics import (
@@ -449,7 +450,7 @@ def test_a_pass_goes_on_where_it_was_killed(
     read = counted(10**9)
     straight = fit(data)
     in_a_pass = len(read) // (straight.n_iter_ + 1)
-    assert in_a_pass == len(sources.ranges(sources.as_source(data))) == 13
+    assert in_a_pass == len(sources.ranges(as_source(data))) == 13
     keep = Checkpointing(tmp_path / "c", interval=0.0)
     counted(passes * in_a_pass + done)
     with pytest.raises(StoppedError):
@@ -536,7 +537,7 @@ class Memory:
 
 
 def test_a_cluster_hands_over_what_is_done(client: Client, tmp_path: Path) -> None:
-    source = sources.as_source(write_zarr(tmp_path / "x.zarr", X, 333))
+    source = as_source(write_zarr(tmp_path / "x.zarr", X, 333))
     gate, seen = tmp_path / "gate", tmp_path / "seen"
     seen.mkdir()
     work = LastWaits(source.n_chunks - 1, gate, seen)

@@ -36,6 +36,7 @@ from dask_em.errors import DataError
 from dask_em.initialization import Survey
 from dask_em.job import Where, plan
 from dask_em.mixture import Score
+from dask_em.opening import as_source
 from dask_em.selection import (
     Candidate,
     Fleet,
@@ -49,7 +50,7 @@ from dask_em.selection import (
     to_gain,
 )
 from dask_em.shortlist import MOST_SLICES
-from dask_em.sources import ArraySource, as_source
+from dask_em.sources import ArraySource
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 FULL_OF_2_TO_6 = {"n_components": range(2, 7), "random_state": 0}

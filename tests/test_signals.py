@@ -28,9 +28,9 @@ from dask_em.errors import LockedError, StoppedError, UsageError
 from dask_em.initialization import Survey
 from dask_em.job.cluster import Where, connected
 from dask_em.locks import lock_file, locked
+from dask_em.opening import as_source
 from dask_em.run import Run, as_run
 from dask_em.signals import stopped_by_signals
-from dask_em.sources import as_source
 
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
 

@@ -18,16 +18,8 @@ from zarr.codecs import Crc32cCodec
 from dask_em import sources
 from dask_em.errors import DataError
 from dask_em.families.base import Engine
-from dask_em.sources import (
-    ArraySource,
-    DaskSource,
-    ZarrSource,
-    as_source,
-    even_bounds,
-    fold_range,
-    ranges,
-    zarr_behind,
-)
+from dask_em.opening import as_source, zarr_behind
+from dask_em.sources import ArraySource, DaskSource, ZarrSource, even_bounds, fold_range, ranges
 from dask_em.stores import describe_url
 
 X = np.random.default_rng(0).normal(size=(500, 3))

@@ -19,8 +19,9 @@ from ..callbacks import Pass, reporter
 from ..errors import DataError, UsageError
 from ..estimators import GaussianMixture, load
 from ..mixture import Answer, Predict, answer_dtype
+from ..opening import stored_source
 from ..sinks import WriteAnswers, check_folder, check_free, create_outputs, resumable, source_stamp
-from ..sources import ZarrSource, ranges, stored_source
+from ..sources import ZarrSource, ranges
 from ..statistics import Array
 from ..stores import LARGEST_MODEL, describe_url, is_url, read_bytes
 from .cluster import Where, connected

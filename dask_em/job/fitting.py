@@ -19,10 +19,11 @@ from ..em import Status
 from ..errors import DataError, ModelFileError, OutOfTimeError, UsageError
 from ..estimators import GaussianMixture, load
 from ..locks import Lock, locked
+from ..opening import stored_source
 from ..resume import Checkpoint, Checkpointing, is_kept, remove_checkpoint
 from ..run import current_run
 from ..sinks import check_folder, check_free
-from ..sources import ZarrSource, stored_source
+from ..sources import ZarrSource
 from ..stores import describe_url, is_url, split_url
 from ..sweep import Selection, Sweeping
 from .cluster import Where

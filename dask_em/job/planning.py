@@ -19,7 +19,8 @@ from ..estimators import GaussianMixture, engine_for
 from ..families.covariance import STRUCTURES
 from ..families.gaussian import Gaussian
 from ..frame import Frame
-from ..sources import ZarrSource, ranges, stored_source
+from ..opening import stored_source
+from ..sources import ZarrSource, ranges
 from ..statistics import Array, fan_in, kept_bytes
 from .cluster import Where, Worker, connected, workers_here, workers_there
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..estimators import load
+from ..opening import open_zarr
 from ..sinks import new_folder
-from ..sources import open_zarr
 from .applying import predict, report, score
 from .cluster import Where
 from .fitting import fit

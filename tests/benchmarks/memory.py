@@ -15,7 +15,8 @@ from stores import MIB, Peaks, Points, options, parse, publish, resident, scratc
 
 # isort: split
 from dask_em.mixture import Mixture
-from dask_em.sources import ZarrSource, fold_range, ranges, stored_source
+from dask_em.opening import stored_source
+from dask_em.sources import ZarrSource, fold_range, ranges
 from dask_em.statistics import Array
 
 K, D = 8, 10

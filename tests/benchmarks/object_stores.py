@@ -25,7 +25,8 @@ from stores import MIB, Count, Points, options, parse, publish, scratch, take_tu
 from zarr.codecs import Crc32cCodec
 
 from dask_em import sources
-from dask_em.sources import ZarrSource, fold_range, stored_source
+from dask_em.opening import stored_source
+from dask_em.sources import ZarrSource, fold_range
 from dask_em.stores import open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

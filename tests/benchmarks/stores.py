@@ -29,7 +29,8 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from dask_em.mixture import Mixture
-from dask_em.sources import ZarrSource, stored_source
+from dask_em.opening import stored_source
+from dask_em.sources import ZarrSource
 from dask_em.statistics import Array
 
 MIB = 2**20

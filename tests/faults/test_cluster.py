@@ -29,8 +29,8 @@ from dask_em.backends import faults
 from dask_em.backends.dask import DaskBackend
 from dask_em.backends.serial import SerialBackend
 from dask_em.errors import StoppedError
+from dask_em.opening import as_source
 from dask_em.run import Run, as_run
-from dask_em.sources import as_source
 from dask_em.statistics import Additive
 
 N, CHUNK = 16_000, 1000
