@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import dask
 import numpy as np
@@ -16,6 +17,7 @@ from test_kernels import draw_resp, evaluate, exact_statistics
 from dask_em import GaussianMixture
 from dask_em.families.base import NEGLIGIBLE, Engine
 from dask_em.families.gaussian import ALLOWED_LOSS, SINGLE_LOSS, GaussianKernel
+from dask_em.job.planning import model_bytes
 from dask_em.mixture import Mixture, Predict, Score, responsibilities, softmax_of
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
@@ -211,3 +213,19 @@ except ImportError as e:
     print(e)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "pip install 'dask-em[fast]'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(("kind", "k", "d"), [("full", 200, 64), ("full", 8, 8), ("diag", 64, 32)])
+def test_a_compiled_kernel_holds_no_more_than_a_plan_counts(
+    kind: str, k: int, d: int, single: bool
+) -> None:
+    _, _, counted, _ = model_bytes(k, kind, d)
+    gaussian = random_mixture(kind, k, d, np.random.default_rng(0)).components
+    tracemalloc.start()
+    try:
+        gaussian.kernel(Engine("numba", single))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < most <= counted

@@ -76,7 +76,6 @@ class FusedKernel:
         self._rows = 0
         self._tiles, self._buffer = self._columns[:0], self._out[:0, None]
         self._constant = -0.5 * d * np.log(2 * np.pi) - frame.log_det
-        self._moments = Moments(gaussian, width, self._padded_components) if one else None
 
     def load(self, X: Array) -> None:
         """Take the rows X (b, d) as the current block, in the frame's coordinates."""
@@ -98,9 +97,11 @@ class FusedKernel:
         laid[b * d : n_tiles * width * d] = 0
         simd.place(laid, d, self._scale, self._Z, tiles)
 
-    def _add_moments(self, resp: Array) -> None:
+    def _new_moments(self) -> Moments:
+        return Moments(self.gaussian, self._columns.shape[2], self._padded_components)
+
+    def _add_moments(self, moments: Moments, resp: Array) -> None:
         """Add the moments of the current block under `resp`, in the buffer or not."""
-        assert self._moments is not None
         buffer = self._buffer
         here = buffer[: len(resp), : self._rows]
         # What `log_prob` gave is where it must be.
@@ -108,7 +109,7 @@ class FusedKernel:
             here[:] = resp
         buffer[len(resp) :] = 0
         buffer[:, self._rows :] = 0
-        self._moments.add(buffer, self._tiles)
+        moments.add(buffer, self._tiles)
 
 
 class Moments:
@@ -167,7 +168,9 @@ class CentredKernel(FusedKernel):
         k, d = gaussian.means.shape
         cheaper = d <= MOST_MOMENT_COLUMNS and k >= simd.TALL_ROWS
         double = np.dtype(dtype) == np.float64
-        super().__init__(gaussian, dtype, one=cheaper and double and gaussian.features_are_safe)
+        by_moments = cheaper and double and gaussian.features_are_safe
+        super().__init__(gaussian, dtype, one=by_moments)
+        self._moments = self._new_moments() if by_moments else None
         D = self._Z.shape[1]
         # The halved square is the square of what is divided by the root of two.
         assert isinstance(gaussian.covariance, Full)
@@ -199,7 +202,7 @@ class CentredKernel(FusedKernel):
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sums under `resp` (k, b)."""
         if self._moments is not None and simd.count_nonzero(resp) > LEAST_COUNT * resp.size:
-            self._add_moments(resp)
+            self._add_moments(self._moments, resp)
             return
         simd.add_scatter(
             self._Z, self.gaussian.n_features, self._means, np.ascontiguousarray(resp),
@@ -222,7 +225,7 @@ class FeaturesKernel(FusedKernel):
 
     def __init__(self, gaussian: Gaussian) -> None:
         super().__init__(gaussian, one=True)
-        assert self._moments is not None
+        self._moments = self._new_moments()
         structure = gaussian.covariance
         assert isinstance(structure, Full | Diagonal)
         theta = np.zeros((self._padded_components, self._moments.n_features))
@@ -232,18 +235,16 @@ class FeaturesKernel(FusedKernel):
 
     def log_prob(self) -> Array:
         """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
-        assert self._moments is not None
         out = self._buffer
         simd.linear(self._theta, self._tiles, self._moments.left, self._moments.right, out)
         return out[: self.gaussian.n_components, : self._rows]
 
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sums under `resp` (k, b)."""
-        self._add_moments(resp)
+        self._add_moments(self._moments, resp)
 
     def statistics(self) -> GaussianStatistics:
         """Sums over all blocks so far, about the current means."""
-        assert self._moments is not None
         return self._moments.statistics()
 
 

@@ -203,7 +203,7 @@ def count(
 ) -> Plan:
     """What a pass over `source` takes on these workers, without reading any of it."""
     d = source.n_features
-    needs = [_model_bytes(k, kind, d) for k, kind in fleet]
+    needs = [model_bytes(k, kind, d) for k, kind in fleet]
     parameters, parameters_used, kernels, statistics = (sum(n) for n in zip(*needs, strict=True))
     chunk = int(source.chunk_rows) * d * source.dtype.itemsize
     task = source.chunks_held * chunk + kernels + 2 * statistics
@@ -245,12 +245,13 @@ def count(
     )
 
 
-def _model_bytes(k: int, kind: str, d: int) -> tuple[int, int, int, int]:
+def model_bytes(k: int, kind: str, d: int) -> tuple[int, int, int, int]:
     """Bytes of one model's parameters as sent and as used, of its kernel, of its sums."""
     frame = Frame(np.zeros(d), np.ones(d))
     components = Gaussian(np.zeros((k, d)), STRUCTURES[kind].of_data(np.eye(d), k), frame)
     parameters = _array_bytes(components, components.covariance, frame) + 8 * k
     # Making a kernel adds what it derives from the parameters to them.
+    # NumPy's holds more than the compiled one that may take its place.
     kernel = components.kernel()
     parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
     statistics = kernel.statistics().nbytes + 8 * k
