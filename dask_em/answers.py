@@ -14,8 +14,8 @@ from .sources import AnySource, ArraySource, DaskSource, ZarrSource
 from .statistics import Array
 
 
-def answer_rows(source: AnySource, predict: Predict, k: int) -> Any:
-    """The one answer that `predict` gives for every row of a mixture of `k` components.
+def answer_rows(source: AnySource, predict: Predict) -> Any:
+    """The one answer that `predict` gives for every row.
 
     Returns
     -------
@@ -24,7 +24,7 @@ def answer_rows(source: AnySource, predict: Predict, k: int) -> Any:
     """
     if isinstance(source, ArraySource):
         return _predict_here(source, predict)
-    return _predict_lazily(source, predict, k)
+    return _predict_lazily(source, predict)
 
 
 def _predict_here(source: ArraySource, predict: Predict) -> Array:
@@ -35,12 +35,12 @@ def _predict_here(source: ArraySource, predict: Predict) -> Array:
         return np.concatenate(list(pool.map(one, range(source.n_chunks))))
 
 
-def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict, k: int) -> Any:
+def _predict_lazily(source: ZarrSource | DaskSource, predict: Predict) -> Any:
     import dask.array as da
     from dask.delayed import delayed
 
     (answer,) = predict.answers
-    proba = answer == "proba"
+    proba, k = answer == "proba", predict.mixture.components.n_components
     dtype = answer_dtype(answer)
     if isinstance(source, ZarrSource):
         # Each task reads its own chunk, so that no rows pass through Dask's memory.

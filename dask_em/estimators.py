@@ -31,7 +31,7 @@ from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
 from .errors import DataError, ModelFileError, OutOfTimeError
 from .families.arrays import resolve_device
 from .families.base import Engine
-from .families.covariance import STRUCTURES
+from .families.covariance import STRUCTURES, Covariance
 from .families.gaussian import Gaussian
 from .frame import Frame
 from .html import summary_html
@@ -44,6 +44,7 @@ from .opening import as_source
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run
+from .sinks import check_folder
 from .sources import AnySource, ZarrSource
 from .starts import LABELLERS, Starts, n_parameters
 from .statistics import Array, Foldable, S
@@ -315,6 +316,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         labelled = Labelled.of(X)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            raise DataError(
+                f"X is a masked array in which {int(X.mask.sum())} entries are masked, and "
+                'masks are not looked at: pass X.filled(np.nan), with nonfinite="drop" to leave '
+                "those rows out of the fit"
+            )
         if _in_memory(X):
             checks: dict[str, Any] = {
                 "dtype": [np.float64, np.float32],
@@ -409,13 +416,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _start(self, surveyed: Surveyed, engine: Engine, callbacks: list[Any]) -> Start:
         if self.warm_start and hasattr(self, "means_"):
-            if self.means_.shape == (self.n_components, self.n_features_in_):
-                frame = surveyed.frame(STRUCTURES[self.covariance_type].frame_kind)
-                return Start(self._mixture(engine, frame), 0.0, 0.0)
-            raise ValueError(
-                f"warm_start=True, but the last fit had means_ of shape {self.means_.shape}, "
-                f"expected {(self.n_components, self.n_features_in_)}: set warm_start=False"
-            )
+            last = (self._fitted_structure.kind, self.means_.shape)
+            now = (self.covariance_type, (self.n_components, self.n_features_in_))
+            if last != now:
+                raise ValueError(
+                    f"warm_start=True, but the last fit was of {last[0]} covariances and means_ of "
+                    f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
+                    "warm_start=False"
+                )
+            frame = surveyed.frame(self._fitted_structure.frame_kind)
+            return Start(self._mixture(engine, frame), 0.0, 0.0)
         return Starts.of(self).start(surveyed, engine, self._seed, callbacks)
 
     def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
@@ -499,9 +509,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     # -- predictions -------------------------------------------------------------
 
+    @property
+    def _fitted_structure(self) -> type[Covariance]:
+        """That of the fitted attributes, whatever the options have been set to since."""
+        if not hasattr(self, "state_"):
+            return STRUCTURES[self.covariance_type]
+        return STRUCTURES[self.state_.result.components.covariance.kind]
+
     def _mixture(self, engine: Engine, frame: Frame | None = None) -> Mixture:
         """The fitted attributes as a mixture, in a frame made of its own moments."""
-        structure = STRUCTURES[self.covariance_type]
+        structure = self._fitted_structure
         means = np.asarray(self.means_)
         covariance = structure.from_precisions_cholesky(np.asarray(self.precisions_cholesky_))
         if frame is None:
@@ -517,7 +534,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         source = self._source(X)
         predict = Predict(self._mixture(self._engine()), (answer,))
-        found = answer_rows(source, predict, self.n_components)
+        found = answer_rows(source, predict)
         labelled = Labelled.of(X)
         return found if labelled is None else labelled.answer(found, answer)
 
@@ -559,11 +576,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         source = self._source(X)
         reading = Pass(self._callbacks(), "score", 1, source.n_rows, source.nbytes)
+        mixture = self._mixture(self._engine())
         with reading as running, one_blas_thread():
-            scores = DaskBackend().map_reduce(
-                source, Score(self._mixture(self._engine())), running.advance
-            )
-        parameters = self._n_parameters(self.n_features_in_)
+            scores = DaskBackend().map_reduce(source, Score(mixture), running.advance)
+        parameters = mixture.n_parameters
         deviance = -2 * scores.log_likelihood
         bic = float(deviance + parameters * np.log(scores.n_rows))
         return {
@@ -576,6 +592,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
         """Draw rows (n, d) and their components (n,) from the fitted mixture."""
+        _check_number("n_samples", n_samples, int, 1)
         drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
         return drawn
 
@@ -604,6 +621,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
         options = {name: getattr(self, name) for name in shared}
+        options["n_components"] = len(self.means_)
+        options["covariance_type"] = self._fitted_structure.kind
         if options["init_params"] == "auto":
             options["init_params"] = "kmeans"
         model = SklearnGaussianMixture(**options)
@@ -619,8 +638,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         ------
         OutputExistsError
             The file is there and `overwrite` is False.
+        UsageError
+            There is no such folder.
         """
         check_is_fitted(self)
+        check_folder(os.fspath(path))
         header, arrays = model_parts(self)
         write_arrays(path, header, arrays, overwrite)
 
@@ -646,6 +668,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         _check_choice("nonfinite", self.nonfinite, ("error", "drop"))
         _check_choice("missing", self.missing, ("error", "fill"))
         _check_choice("algorithm", self.algorithm, ("auto", "em"))
+        callbacks = self.callbacks
+        if callbacks is not None and not (
+            isinstance(callbacks, Iterable) and all(callable(one) for one in callbacks)
+        ):
+            raise ValueError(f"callbacks={callbacks!r}: expected a list of callables, or None")
+        try:
+            check_random_state(self.random_state)
+        except ValueError as e:
+            raise ValueError(
+                f"random_state={self.random_state!r}: expected an integer from 0 to 2**32 - 1, a "
+                "numpy.random.RandomState, or None"
+            ) from e
 
 
 def _out_of_time(state: EMState | None, proposal: Mixture, sample: Sampled) -> EMState:

@@ -50,18 +50,30 @@ OPTIONAL = {"sweep", "fit", "accepted"}
 
 
 def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Header and arrays of a fitted estimator, for `checkpoint.write_arrays`."""
+    """Header and arrays of a fitted estimator, for `checkpoint.write_arrays`.
+
+    Raises
+    ------
+    ValueError
+        An option was set since the fit to what no model file holds.
+    """
     state = model.state_
     options: dict[str, Any] = {
-        name: value
+        name: plain(value)
         for name, value in model.get_params().items()
         if name not in (*INIT_ARRAYS, "callbacks", "checkpoint")
     }
+    # The file is of the fit, whatever was set since; no generator or module goes into it.
+    options["n_components"] = len(model.weights_)
+    options["covariance_type"] = state.result.components.covariance.kind
+    options |= {"warm_start": bool(model.warm_start), "verbose": int(model.verbose)}
     if not isinstance(options["random_state"], int | None):
         options["random_state"] = None
+    if not isinstance(model.device, str):
+        options["device"] = "cpu"
     header = {
         "model": type(model).__name__,
-        "options": {name: plain(value) for name, value in options.items()},
+        "options": options,
         "n_passes": model.n_passes_,
         "history": model.history_,
         "provenance": model.provenance_,
@@ -74,6 +86,10 @@ def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
     if hasattr(model, "feature_names_in_"):
         arrays["feature_names_in_"] = np.asarray(model.feature_names_in_, dtype=str)
     arrays |= state_arrays(state)
+    try:
+        check_model(header, arrays)
+    except (KeyError, TypeError) as e:
+        raise ValueError(f"this model cannot be saved: {e}") from e
     return header, arrays
 
 

@@ -46,14 +46,18 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         found = zarr.open(place, mode="r")
     except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
         check_bucket(url)
-        raise DataError(
-            f"{name}: not a Zarr array ({type(e).__name__}: {e}); give the path of an array, "
-            "or of an array in a group as group.zarr/array"
-        ) from e
+        instead = "give the path of an array, or of an array in a group as group.zarr/array"
+        if name.endswith(".npy"):
+            instead += '; a .npy file is opened by np.load(path, mmap_mode="r")'
+        raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
     if isinstance(found, zarr.Group):
-        members = ", ".join(f"{name.rstrip('/')}/{key}" for key in sorted(found.array_keys()))
-        raise DataError(f"{name} is a group, not an array; its arrays are: {members or 'none'}")
+        raise _no_array(found, name)
     return found
+
+
+def _no_array(group: zarr.Group, name: str) -> DataError:
+    members = ", ".join(f"{name.rstrip('/')}/{key}" for key in sorted(group.array_keys()))
+    return DataError(f"{name} is a group, not an array; its arrays are: {members or 'none'}")
 
 
 def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
@@ -119,6 +123,8 @@ def as_source(X: Any, sample_weight: Any = None, missing: Missing = "error") -> 
         X = _checked_dask(X, missing, "X")
     if _is_dask(X):
         return _dask_source(X, sample_weight, missing)
+    if isinstance(X, zarr.Group):
+        raise _no_array(X, describe_url(str(X.store_path)))
     X = np.asarray(X)
     _check_array("X", X, 2)
     if sample_weight is not None:

@@ -181,15 +181,23 @@ class Starts:
 
     def _covariance(self, precisions: Array) -> Covariance:
         """Of the user's precisions."""
-        matrices = self._structure.kind in ("full", "tied")
-        if matrices and not np.allclose(precisions, np.swapaxes(precisions, -1, -2)):
-            raise ValueError("precisions_init must be symmetric matrices")
+        if self._structure.kind in ("full", "tied"):
+            transposed = np.swapaxes(precisions, -1, -2)
+            if not np.allclose(precisions, transposed):
+                raise ValueError(
+                    "precisions_init must be symmetric matrices (inverse covariances), got numbers "
+                    f"that are {np.abs(precisions - transposed).max():.5g} from their mirror images"
+                )
         try:
-            covariance = self._structure.from_precisions(precisions)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                covariance = self._structure.from_precisions(precisions)
         except np.linalg.LinAlgError:
             covariance = None
         if covariance is None or not np.isfinite(covariance.factor).all():
-            raise ValueError("precisions_init must be positive (positive definite matrices)")
+            raise ValueError(
+                "precisions_init must be positive (positive definite matrices): expected inverse "
+                f"covariances, got numbers from {precisions.min():.5g} to {precisions.max():.5g}"
+            )
         return covariance
 
 
@@ -205,9 +213,15 @@ def _log(weights: Array) -> Array:
 def _init(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
     if value is None:
         return None
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{name}={value!r:.80}: expected numbers of shape {shape}") from e
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {shape} for these n_components and "
+            "covariance_type and this X"
+        )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity")
+        raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")
     return array

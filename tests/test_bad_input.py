@@ -46,6 +46,8 @@ def test_a_group_names_its_arrays(tmp_path) -> None:
         group.create_array(name, shape=(5, 2), dtype="f8")
     with pytest.raises(DataError, match=r"is a group.*g\.zarr/labels, .*g\.zarr/points"):
         fit(tmp_path / "g.zarr")
+    with pytest.raises(DataError, match=r"is a group.*g\.zarr/labels, .*g\.zarr/points"):
+        fit(group)
     zarr.open_group(str(tmp_path / "empty.zarr"), mode="w")
     with pytest.raises(DataError, match=r"is a group.*none"):
         fit(tmp_path / "empty.zarr")
@@ -259,6 +261,11 @@ def test_positive_weights_must_be_as_many_as_components() -> None:
         ("covariance_type", None, "full, tied, diag, spherical"),
         ("init_params", "k-means", "kmeans, k-means"),
         ("algorithm", "stochastic", "one of auto, em"),
+        ("random_state", -1, r"an integer from 0 to 2\*\*32 - 1"),
+        ("random_state", "0", "RandomState"),
+        ("random_state", np.random.default_rng(0), "RandomState"),
+        ("callbacks", print, "a list of callables"),
+        ("callbacks", ["print"], "a list of callables"),
     ],
 )
 def test_options_name_what_they_expect(name: str, value: Any, expected: str) -> None:
@@ -274,6 +281,7 @@ def test_options_name_what_they_expect(name: str, value: Any, expected: str) -> 
         ({"weights_init": [1.0]}, r"weights_init has shape \(1,\), expected \(2,\)"),
         ({"means_init": np.ones((3, 3))}, r"means_init has shape \(3, 3\), expected \(2, 3\)"),
         ({"means_init": np.full((2, 3), np.nan)}, "means_init holds NaN or infinity"),
+        ({"means_init": "kmeans"}, r"means_init='kmeans': expected numbers of shape \(2, 3\)"),
         ({"precisions_init": np.ones((2, 3))}, r"precisions_init has shape .* \(2, 3, 3\)"),
         ({"precisions_init": -np.stack([np.eye(3)] * 2)}, "precisions_init must be positive"),
         (
@@ -292,8 +300,26 @@ def test_inits_name_what_they_expect(change: dict[str, Any], message: str) -> No
 def test_precisions_must_be_positive_in_every_structure(kind: str, value: float) -> None:
     inits = start(kind, MEANS)
     inits["precisions_init"] = inits["precisions_init"] * value
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be positive"):
         fit(X, covariance_type=kind, **inits)
+
+
+def test_masks_are_not_dropped_in_silence() -> None:
+    masked = np.ma.masked_greater(X, X.max() - 1e-9)
+    with pytest.raises(DataError, match=r"1 entries are masked.*X\.filled\(np\.nan\)"):
+        fit(masked)
+    with pytest.raises(DataError, match="masked"):
+        fit(X).predict(masked)
+    with pytest.warns(UserWarning, match="1 rows that hold NaN"):
+        assert fit(masked.filled(np.nan), nonfinite="drop").n_dropped_ == 1
+    # A mask that masks nothing is none.
+    assert len(fit(X).predict(np.ma.masked_invalid(X))) == N
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0])
+def test_samples_are_counted_from_one(n: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^n_samples={n!r}: expected an integer of at least 1"):
+        fit(X).sample(n)
 
 
 @pytest.mark.parametrize("holder", ["numpy", "zarr", "dask"])

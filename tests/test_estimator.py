@@ -176,10 +176,11 @@ def test_warm_start_goes_on_where_the_last_fit_ended(kind: str) -> None:
     assert_fits_close(model, straight, rtol=1e-10)
 
 
-def test_warm_start_refuses_another_shape() -> None:
+@pytest.mark.parametrize("change", [{"n_components": K + 1}, {"covariance_type": "diag"}])
+def test_warm_start_refuses_another_model(change: dict[str, Any]) -> None:
     model = fit(warm_start=True)
-    with pytest.raises(ValueError, match="warm_start"):
-        model.set_params(n_components=K + 1).fit(X)
+    with pytest.raises(ValueError, match="warm_start=True, but the last fit was of full cov"):
+        model.set_params(**change).fit(X)
 
 
 def test_of_several_starts_the_best_is_taken() -> None:
@@ -313,6 +314,17 @@ def test_answers_are_lazy_and_aligned_with_the_rows(method: str, tmp_path) -> No
     unknown = getattr(model, method)(uneven[uneven[:, 0] > 0])
     np.testing.assert_allclose(unknown.compute(), getattr(model, method)(X[X[:, 0] > 0]))
     np.testing.assert_allclose(lazy[:10].compute(), getattr(model, method)(X[:10]))
+
+
+@pytest.mark.parametrize("change", [{"n_components": K + 1}, {"covariance_type": "diag"}])
+def test_answers_are_of_the_fit_whatever_was_set_since(change: dict[str, Any]) -> None:
+    model = fit()
+    proba, criteria = model.predict_proba(X), model.criteria(X)
+    model.set_params(**change)
+    np.testing.assert_array_equal(model.predict_proba(X), proba)
+    assert model.predict_proba(da.from_array(X)).shape == proba.shape
+    assert model.criteria(X) == criteria
+    np.testing.assert_allclose(model.to_sklearn().predict_proba(X), proba, atol=1e-12)
 
 
 def test_answers_of_two_models_do_not_share_a_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import pickle
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,41 @@ def whole(model: GaussianMixture, tmp_path_factory: pytest.TempPathFactory) -> b
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "m.npz"
+
+
+@pytest.mark.parametrize(
+    ("options", "loaded"),
+    [
+        ({"n_components": 3}, {"n_components": 2}),
+        ({"covariance_type": "diag"}, {"covariance_type": "full"}),
+        ({"verbose": True, "warm_start": 1}, {"verbose": 1, "warm_start": True}),
+        ({"random_state": np.int64(3)}, {"random_state": 3}),
+        ({"random_state": np.random.RandomState(0), "device": np}, {"random_state": None}),
+    ],
+)
+def test_what_was_set_since_the_fit_spoils_no_file(
+    options: dict[str, Any], loaded: dict[str, Any], model: GaussianMixture, path: Path
+) -> None:
+    expected = model.predict(X)
+    changed = copy.copy(model).set_params(**options)
+    changed.save(path)
+    read = load(path)
+    assert {name: read.get_params()[name] for name in loaded} == loaded
+    np.testing.assert_array_equal(read.predict(X), expected)
+
+
+def test_what_no_file_holds_is_refused_before_it_is_written(
+    model: GaussianMixture, path: Path
+) -> None:
+    changed = copy.copy(model).set_params(means_init=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="means_init is float64"):
+        changed.save(path)
+    assert not path.exists()
+
+
+def test_a_folder_that_is_not_there_is_named(model: GaussianMixture, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"m\.npz: there is no folder .*nowhere"):
+        model.save(tmp_path / "nowhere" / "m.npz")
 
 
 def test_a_truncated_file_is_refused(whole: bytes, path: Path) -> None:
