@@ -77,7 +77,7 @@ def test_features_give_the_exact_sums(
 
 def test_blocks_that_are_dense_and_blocks_that_are_not_add_up() -> None:
     rng = np.random.default_rng(5)
-    k, d, n = 11, 30, 4000
+    k, d, n = 11, 30, 8000
     gaussian = random_mixture("full", k, d, rng).components
     X = rng.normal(size=(n, d)) * 3
     dense = rng.random(n) < np.where(np.arange(n) < n // 2, 1, 0.1)
