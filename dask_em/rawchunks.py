@@ -42,7 +42,7 @@ LANES_BYTES = 8192
 # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
 PIECE_BYTES = 2**20
 # A buffer up to this size is kept for the next range.
-SPARE_BYTES = 2**24
+SPARE_BYTES = 2**26
 # Of a missing chunk, where that is allowed: it must not appear between passes either.
 ABSENT = 0
 # Codecs that verify what they decode; zstd does where it is asked to.
