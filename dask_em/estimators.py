@@ -243,15 +243,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             The unfinished fit in `checkpoint` is of other options.
         ModelFileError
             It is damaged.
+        LockedError
+            Another job fits there.
         """
         self._check_options()
         began, run = time.monotonic(), current_run()
         convergence = Convergence(self.tol, self.max_iter, self.max_passes)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
-        unfinished = self._unfinished(source)
-        unfinished.tell()
-        with one_blas_thread(), as_run(run):
+        with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
+            unfinished.tell()
             source, surveyed, record = self._survey(source, callbacks, unfinished)
             engine = self._engine(source.dtype)
             sample = Sampled.of(surveyed)

@@ -78,24 +78,20 @@ class DiskFolder:
         for name in names:
             self.at(name).unlink(missing_ok=True)
 
-    def make(self) -> None:
-        """Make the folder, in one that is there.
-
-        Raises
-        ------
-        UsageError
-            Something else has its name, or there is no folder for it.
-        """
-        if self.path.is_dir():
-            return
-        try:
-            self.path.mkdir()
-        except (FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+    def check(self) -> None:
+        """Raise where something else has its name, or where there is no folder for it."""
+        free = self.path.absolute().parent.is_dir() and not os.path.lexists(self.path)
+        if not (free or self.path.is_dir()):
             raise UsageError(
-                f"checkpoint {self}: expected a folder, or a new name in a folder that is there "
-                f"({e})"
-            ) from e
-        sync(self.path.absolute().parent)
+                f"checkpoint {self}: expected a folder, or a new name in a folder that is there"
+            )
+
+    def make(self) -> None:
+        """Make the folder, in one that is there."""
+        self.check()
+        if not self.path.is_dir():
+            self.path.mkdir()
+            sync(self.path.absolute().parent)
 
     def claim(self) -> None:
         """Remove what writers that were killed left, and the folder if nothing else is in it."""
@@ -207,9 +203,11 @@ class BucketFolder:
         for name in names:
             self._versions.pop(name, None)
 
+    def check(self) -> None:
+        """Nothing: `folder_at` takes no URL that cannot be written."""
+
     def make(self) -> None:
-        """Raise where nothing can be written to such a URL."""
-        check_writable(self.url)
+        """Nothing: a store has no folders."""
 
     def claim(self) -> None:
         """Take note of what is there: `replace` writes over nothing else."""

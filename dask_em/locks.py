@@ -143,6 +143,8 @@ class Lock:
 def locked(path: Path | str) -> Iterator[Lock]:
     """Be the only one who writes `path`, or what is at a URL, while the block runs.
 
+    A job that has the lock already goes on with it.
+
     Raises
     ------
     LockedError
@@ -154,11 +156,17 @@ def locked(path: Path | str) -> Iterator[Lock]:
     else:
         path = Path(path).absolute()
         place = LockFile(path)
-    lock = Lock(path, place, current_run())
+    run, name = current_run(), os.fspath(path)
+    if name in run.locks:
+        yield run.locks[name]
+        return
+    lock = Lock(path, place, run)
     lock._take()
+    run.locks[name] = lock
     try:
         yield lock
     finally:
+        del run.locks[name]
         lock._leave()
 
 

@@ -20,9 +20,10 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from .errors import DaskEMError, DataError, ModelFileError, UsageError
 from .families.base import Engine
 from .folders import BucketFolder, Folder, folder_at
 from .initialization import Surveyed
+from .locks import locked
 from .notes import Noted
 from .records import Packer, digest, unpack
 from .sources import ArraySource, DaskSource, ZarrSource
@@ -106,6 +108,8 @@ class Progress:
 class Checkpoint:
     """An unfinished fit where it is kept; without a place it keeps nothing.
 
+    It is opened by `with`: while the block runs nobody else fits there.
+
     Parameters
     ----------
     how : Checkpointing, path or None
@@ -129,6 +133,8 @@ class Checkpoint:
 
     Raises
     ------
+    LockedError
+        Another job fits there.
     UsageError, DataError
         The fit that is kept there is of other options, or of other data.
     ModelFileError
@@ -147,14 +153,25 @@ class Checkpoint:
         self.seed: int | None = None
         self.survey: tuple[Noted[Surveyed], PassRecord] | None = None
         self.progress: dict[str, Any] | None = None
-        self._engine = engine
+        self._engine, self._held = engine, ExitStack()
         self._fit = json.loads(json.dumps({"options": dict(options), "data": dict(data)}))
         self.identity = hashlib.sha256(json.dumps(self._fit, sort_keys=True).encode()).hexdigest()
-        if self.how is not None:
+
+    def __enter__(self) -> Self:
+        if self.how is None:
+            return self
+        self.folder = folder_at(self.how.path)
+        self.folder.check()
+        with ExitStack() as opening:
+            self._lock = opening.enter_context(locked(os.fspath(self.how.path)))
             if not self.how.resume:
                 remove_checkpoint(self.how.path)
-            self.folder = folder_at(self.how.path)
-            self._open()
+            self._read_all()
+            self._held = opening.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     @property
     def forced(self) -> bool:
@@ -202,16 +219,12 @@ class Checkpoint:
             return None
         return KeptSums(self, [phase, number, digest(parameters)], self.how.interval)
 
-    def remove(self) -> None:
-        """Throw away what is kept: the fit is done."""
-        if self.how is not None:
-            remove_checkpoint(self.how.path)
-
     # -- files ---------------------------------------------------------------------
 
     def _write(self, name: str, content: Any) -> None:
         if self.how is None:
             return
+        self._lock.check()
         self.folder.make()
         packer = Packer()
         fit = {**self._fit, "seed": self.seed, "id": self.id}
@@ -248,7 +261,7 @@ class Checkpoint:
             logger.warning("%s; %s", e, instead)
             return None
 
-    def _open(self) -> None:
+    def _read_all(self) -> None:
         self.folder.claim()
         passes = _passes(self.folder)
         for name in reversed(passes):

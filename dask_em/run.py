@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import OutOfTimeError, StoppedError
 
@@ -26,12 +27,15 @@ class Run:
         Why the job is to stop, once it was asked to.
     deadline : float
         `time.monotonic()` from which on the job is to stop.
+    locks : dict
+        What the job holds, by the names of what nobody else writes meanwhile.
     """
 
     retries: int = 0
     lost_workers: int = 0
     reason: str = ""
     deadline: float = float("inf")
+    locks: dict[str, Any] = field(default_factory=dict, repr=False)
     _asked: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def ask_to_stop(self, reason: str) -> None:

@@ -254,20 +254,19 @@ class Sweeping:
         began, run, lead = time.monotonic(), current_run(), self.lead
         self.deadline = began + (np.inf if lead.max_time is None else lead.max_time)
         self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes)
-        self.kept = self.unfinished(X, sample_weight)
-        self.kept.tell()
-        seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
-        self.seed = self.kept.begin(seed)
-        self.holdout = Holdout(self.seed, self.share_held_out) if self.share_held_out else None
-        for estimator in self.estimators:
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(lead, name):
-                    setattr(estimator, name, getattr(lead, name))
-        self.models = [
-            Model(m.n_components, m.covariance_type, m._n_parameters(self.source.n_features))
-            for m in self.estimators
-        ]
-        with one_blas_thread(), as_run(run):
+        with one_blas_thread(), as_run(run), self.unfinished(X, sample_weight) as self.kept:
+            self.kept.tell()
+            seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
+            self.seed = self.kept.begin(seed)
+            self.holdout = Holdout(self.seed, self.share_held_out) if self.share_held_out else None
+            for estimator in self.estimators:
+                for name in ("n_features_in_", "feature_names_in_"):
+                    if hasattr(lead, name):
+                        setattr(estimator, name, getattr(lead, name))
+            self.models = [
+                Model(m.n_components, m.covariance_type, m._n_parameters(self.source.n_features))
+                for m in self.estimators
+            ]
             self.surveyed = self._survey()
             engine = self.lead._engine(self.source.dtype)
             self.sample = Sampled.of(self.surveyed)

@@ -18,6 +18,7 @@ from ..checkpoint import remove_unfinished
 from ..em import Status
 from ..errors import DataError, ModelFileError, OutOfTimeError, UsageError
 from ..estimators import GaussianMixture, load
+from ..folders import folder_at
 from ..locks import Lock, locked
 from ..opening import stored_source
 from ..resume import Checkpoint, Checkpointing, is_kept, remove_checkpoint
@@ -72,14 +73,12 @@ def fit(
 
 @contextmanager
 def _alone(output: str, checkpoint: Checkpointing | None) -> Iterator[Lock]:
-    """Lock the output, and the checkpoint where it is not beside it."""
+    """Lock the output and the checkpoint, until nothing is left of it."""
     with ExitStack() as stack:
         lock = stack.enter_context(locked(output))
         if checkpoint is not None:
-            kept = os.fspath(checkpoint.path)
-            # Where there is no folder for it, whoever writes there says so.
-            if kept != _beside(output) and (is_url(kept) or Path(kept).absolute().parent.is_dir()):
-                stack.enter_context(locked(kept))
+            folder_at(checkpoint.path).check()
+            stack.enter_context(locked(os.fspath(checkpoint.path)))
         yield lock
 
 
@@ -129,9 +128,9 @@ class Ending:
         there = {output: fit for output in outputs if (fit := _fit_of(output))}
         kept = None
         if there and self.checkpoint is not None and self.checkpoint.resume:
-            kept = unfinished()
-            told = _as_dict(self.lock.before.get("written"))
-            done = {"id": told.get("fit"), "identity": kept.identity}
+            with unfinished() as kept:
+                told = _as_dict(self.lock.before.get("written"))
+                done = {"id": told.get("fit"), "identity": kept.identity}
             written = [output for output in outputs if output in told.get("outputs", ())]
             if outputs[0] in written and all(there.get(output) == done for output in written):
                 self.tidy(written)
@@ -183,6 +182,8 @@ def checkpointing(
     output: str, folder: str | None, resume: bool, force: bool, interval: float
 ) -> Checkpointing:
     """Where the fit of `output` is kept while it is unfinished: beside it, unless told."""
+    if folder is not None and Path(folder).absolute() == Path(output).absolute():
+        raise UsageError(f"--checkpoint {folder} is the model itself; choose another folder")
     return Checkpointing(_beside(output) if folder is None else folder, resume, force, interval)
 
 

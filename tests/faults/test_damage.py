@@ -62,8 +62,8 @@ class Kept:
         """With `contents` in the file, after which pass a fit goes on; whether it has a survey."""
         self.file.write_bytes(contents)
         self.caplog.clear()
-        found = model(self.folder).unfinished(X)
-        state = None if found.progress is None else found.progress["state"]
+        with model(self.folder).unfinished(X) as found:
+            state = None if found.progress is None else found.progress["state"]
         return None if state is None else state.n_iter, found.survey is not None
 
     def warned(self, text: str) -> bool:

@@ -1,0 +1,128 @@
+"""One fit at a time in a checkpoint, whether the program or the library fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import blobs, digest
+
+from dask_em import GaussianMixture, locks, select
+from dask_em.errors import LockedError
+from dask_em.locks import lock_file, locked
+from dask_em.run import Run, as_run
+
+X = blobs(600, 2, 2, apart=1.2)[0]
+OPTIONS: dict[str, Any] = {
+    "n_components": 2, "random_state": 0, "tol": 0.0, "max_iter": 4, "algorithm": "em",
+    "sample_size": 100,
+}  # fmt: skip
+# Fits, waits for a word after the second pass where it is told to, and says how it ended.
+FIT = """
+import json, sys
+import numpy as np
+from dask_em import GaussianMixture
+data, checkpoint, options, waits = sys.argv[1:]
+
+def callback(state):
+    if state.n_iter == 2 and waits == "waits":
+        print("two passes", flush=True)
+        sys.stdin.readline()
+
+model = GaussianMixture(**json.loads(options), checkpoint=checkpoint, callbacks=[callback])
+try:
+    model.fit(np.load(data))
+except Exception as e:
+    print(type(e).__name__, e)
+"""
+
+pytestmark = [
+    pytest.mark.usefixtures("synchronous"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+def fit(folder: Path, **more: Any) -> GaussianMixture:
+    return GaussianMixture(**{**OPTIONS, **more}, checkpoint=folder / "c").fit(X)
+
+
+def test_two_processes_do_not_fit_in_one_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "x.npy", X)
+    words = [sys.executable, "-c", FIT, tmp_path / "x.npy", tmp_path / "c", json.dumps(OPTIONS)]
+    with subprocess.Popen(
+        [*words, "waits"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "two passes\n"
+            kept = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
+            second = subprocess.run(
+                [*words, "goes on"], capture_output=True, text=True, timeout=100, check=True
+            )
+            assert second.stdout.startswith("LockedError another job"), second.stdout
+            assert f"process {first.pid} on " in second.stdout
+            with pytest.raises(LockedError, match=rf"process {first.pid} .*is writing .*c: wait"):
+                fit(tmp_path)
+            with pytest.raises(LockedError, match=rf"process {first.pid} "):
+                select(X, [1, 2], checkpoint=tmp_path / "c")
+            assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == kept
+        finally:
+            first.kill()
+    # Nobody holds it any more, though nobody could remove it.
+    assert lock_file(tmp_path / "c").exists()
+    with caplog.at_level("INFO", "dask_em"):
+        model = fit(tmp_path)
+    assert f"taking over the lock of {tmp_path / 'c'} from process {first.pid}" in caplog.text
+    assert f"resuming from {tmp_path / 'c'}: 3 passes were made" in caplog.text
+    assert digest(model) == digest(GaussianMixture(**OPTIONS).fit(X))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "x.npy"]
+
+
+def test_a_lock_on_another_machine_is_awaited_while_it_is_fresh(tmp_path: Path) -> None:
+    lock = lock_file(tmp_path / "c")
+    lock.write_text(json.dumps({"id": "x", "host": "elsewhere", "pid": 1, "since": "then"}))
+    with pytest.raises(LockedError, match="process 1 on elsewhere, since then.*s if that machine"):
+        fit(tmp_path)
+    old = time.time() - locks.STALE_SECONDS - 1
+    os.utime(lock, (old, old))
+    fit(tmp_path)
+    assert not lock.exists()
+
+
+def test_a_fit_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
+    lock, found = lock_file(tmp_path / "c"), []
+
+    def away(state: Any) -> None:
+        """As if the job had slept for so long that another one took over."""
+        found.extend(sorted(p.name for p in (tmp_path / "c").iterdir()))
+        (holder,) = run.locks.values()
+        lock.write_text(json.dumps({"id": "another"}))
+        holder._seen -= locks.STALE_SECONDS + 1
+
+    run = Run()
+    with as_run(run), pytest.raises(LockedError, match="lost its lock"):
+        fit(tmp_path, callbacks=[away])
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == found
+    assert json.loads(lock.read_text()) == {"id": "another"}
+    assert run.locks == {}
+
+
+def test_a_job_goes_in_with_the_lock_that_it_has(tmp_path: Path) -> None:
+    with as_run(Run()), locked(tmp_path / "c") as lock:
+        with locked(tmp_path / "c") as again:
+            assert again is lock
+        assert lock_file(tmp_path / "c").exists()
+        lock.check()
+        # Another one of this process does not.
+        with as_run(Run()), pytest.raises(LockedError, match=f"process {os.getpid()} "):
+            fit(tmp_path)
+    assert not lock_file(tmp_path / "c").exists()
