@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from .em import EMState
-from .folders import write_durably
+from .folders import remove_unfinished, write_durably
 from .run import current_run
 
 logger = logging.getLogger("dask_em")
@@ -160,6 +160,8 @@ class Totals:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(path)
+        if self.path is not None:
+            remove_unfinished(self.path)
         self.passes = self.rows = self.bytes = self.retries = self.lost_workers = 0
         self.seconds = 0.0
         self.log_likelihood: float | None = None
@@ -178,8 +180,13 @@ class Totals:
         for name in ("rows", "bytes", "seconds", "retries", "lost_workers"):
             setattr(self, name, getattr(self, name) + getattr(record, name))
         self.log_likelihood = record.log_likelihood
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             write_durably(self.path, self.prometheus().encode())
+        except OSError as e:
+            # The fit is worth more.
+            logger.warning("the metrics of this pass could not be written: %s", e)
 
     def fail_pass(self) -> None:
         pass

@@ -6,7 +6,6 @@ can change unnoticed, and every reader of .npz files still takes it.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import json
@@ -147,16 +146,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def remove_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what a writer of the file at `path` left when it was killed.
-
-    Whoever calls this must know that nobody is writing there.
-    """
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def read_arrays(

@@ -52,6 +52,9 @@ class Program(click.Group):
                 _fail(ctx, _with_notes(lost, e), STOPPED)
             if isinstance(e, OSError):
                 _fail(ctx, _with_notes(f"{type(e).__name__}: {e}", e), DISK_FAILED)
+            if isinstance(e, MemoryError):
+                what = f"this process ran out of memory ({e}): run it where there is more"
+                _fail(ctx, _with_notes(what, e), STOPPED)
             traceback.print_exc()
             _fail(ctx, f"this is a fault of dask-em {__version__}: {e!r}", FAULT)
 

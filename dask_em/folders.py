@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import uuid
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ def sync(path: Path) -> None:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a small file so that its name stands for all of it, even if the power fails."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -38,6 +39,16 @@ def write_durably(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what a writer of the file at `path` left when it was killed.
+
+    Whoever calls this must know that nobody is writing there.
+    """
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

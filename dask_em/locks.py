@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -78,6 +79,7 @@ class Lock:
             "id": uuid.uuid4().hex,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "space": _space(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         }
         self._over = threading.Event()
@@ -114,7 +116,9 @@ class Lock:
 
     def check(self) -> None:
         """Raise where another job may have begun to write."""
-        if self._lost or time.monotonic() - self._seen > STALE_SECONDS:
+        owner = self._place.owner().get("id", self._mine["id"])
+        # A machine that slept knows of no seconds.
+        if self._lost or owner != self._mine["id"] or time.monotonic() - self._seen > STALE_SECONDS:
             raise LockedError(
                 f"{self._shown}: this job lost its lock, because it showed no sign of life for "
                 f"{STALE_SECONDS:.0f} s: run the same command again"
@@ -191,8 +195,21 @@ def _record(data: bytes | str | None) -> Record:
     return found if isinstance(found, dict) else {}
 
 
+def _space() -> str:
+    """What numbers of processes are counted in: containers on one machine each have their own."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _near(owner: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    """Whether the process that a lock names would be seen from here."""
+    return all(owner.get(name) == mine[name] for name in ("host", "space"))
+
+
 def _lives(owner: Mapping[str, Any]) -> bool:
-    """Whether there is a process of the number that a lock of this machine names."""
+    """Whether there is a process of the number that a lock from near names."""
     pid = owner.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return False
@@ -250,13 +267,21 @@ class LockFile:
                 raise
             known = False
         owner = self.owner()
-        here = owner.get("host") == mine["host"]
-        if here and not known and _lives(owner):
-            raise _held(self._path, owner, "wait until it ends")
-        silent = time.time() - os.fstat(self._descriptor).st_mtime
-        if owner and not here and silent < STALE_SECONDS:
+        if known and owner.get("host") == mine["host"]:
+            return owner
+        if not known and _near(owner, mine):
+            if _lives(owner):
+                raise _held(self._path, owner, "wait until it ends")
+            return owner
+        silent = self._now() - os.fstat(self._descriptor).st_mtime
+        if owner and silent < STALE_SECONDS:
             raise _held_elsewhere(self._path, owner, silent)
         return owner
+
+    def _now(self) -> float:
+        """The time by the file system's clock, which may be another machine's."""
+        with tempfile.TemporaryFile(dir=self._file.parent) as probe:
+            return os.fstat(probe.fileno()).st_mtime
 
     def owner(self) -> Record:
         """What it says."""
@@ -301,6 +326,7 @@ class LockObject:
         self._url = url
         parent, name = split_url(url)
         self._folder, self._name = BucketFolder(parent), f".{name}.lock"
+        self._clock = f".{name}.clock"
         self._beats = 0
         self._version: Any = None
 
@@ -313,7 +339,7 @@ class LockObject:
             if found is None:
                 version = self._put(mine, "create")
             else:
-                gone = before.get("host") == mine["host"] and not _lives(before)
+                gone = _near(before, mine) and not _lives(before)
                 silent = self._silence(found, mine)
                 if gone or silent > STALE_SECONDS:
                     version = self._put(mine, unless_changed(found))
@@ -332,11 +358,13 @@ class LockObject:
 
     def _silence(self, found: Any, mine: Record) -> float:
         """Seconds since the last sign of life, by the store's own clock."""
-        name = f"{self._name}-{mine['id']}"
+        name = f"{self._clock}/{mine['id']}"
         self._folder.put(name, b"now")
-        now = self._folder.head(name)["last_modified"]
+        probe = self._folder.head(name)
         self._folder.remove([name])
-        return float((now - found["last_modified"]).total_seconds())
+        # Whoever has just left the lock may have removed it.
+        now = found if probe is None else probe
+        return float((now["last_modified"] - found["last_modified"]).total_seconds())
 
     def owner(self) -> Record:
         """What it says."""
@@ -363,4 +391,5 @@ class LockObject:
     def release(self, mine: Record) -> None:
         """Remove the object."""
         if self.owner().get("id") == mine["id"]:
-            self._folder.remove([self._name])
+            # With what somebody left who was killed while he looked at the time.
+            self._folder.remove([self._name, *self._folder.names(f"{self._clock}/")])

@@ -25,12 +25,12 @@ from . import __version__, plots
 from .backends.dask import DaskBackend
 from .callbacks import Pass
 from .errors import DataError, OutputExistsError, UsageError
-from .folders import write_durably
+from .folders import remove_unfinished, write_durably
 from .html import components_table, facts, left_out, number, status_words, table, text
 from .opening import as_source
-from .sinks import check_free
 from .sources import ZarrSource
 from .statistics import Additive, Array
+from .unfinished import check_free
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
 SAMPLE_CHUNKS = 64
@@ -287,6 +287,7 @@ def write_report(
     """
     check_output(path, overwrite)
     page = report_html(model, evidence)
+    remove_unfinished(path)
     write_durably(Path(path), page.encode())
 
 

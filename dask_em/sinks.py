@@ -1,10 +1,4 @@
-"""Where answers go: Zarr arrays beside each other in a group, written chunk by chunk.
-
-Until they are whole they lie in a hidden folder beside their destination:
-
-    .DEST.partial/header.json     what the answers are of, and the name ID
-                  answers-ID/     the Zarr group that becomes DEST
-                  regions-ID/     a marker for each region that is whole
+"""Answers for every row: Zarr arrays beside each other in a group, written chunk by chunk.
 
 A region is a range of chunks. Its marker is written after its chunk files and their
 folders were synced to the disk, so what a marker stands for outlives a power failure,
@@ -15,31 +9,48 @@ the end of a region: by then the system has written most of it by itself.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, OutputExistsError, UsageError
-from .folders import DiskFolder, sync, write_durably
-from .locks import locked
-from .regions import Regions
-from .remotesinks import UnfinishedObjects, check_free_at_url, resumable_at_url
+from .errors import DataError
+from .folders import Folder, sync
 from .statistics import Additive, Array
-from .stores import is_url, open_store
+from .stores import open_store
 
 if TYPE_CHECKING:
     import zarr
 
-FORMAT_VERSION = 1
-HEADER = "header.json"
+
+@dataclass(frozen=True)
+class Regions:
+    """Ranges of chunks, each with a marker once its answers are where they are not lost.
+
+    Attributes
+    ----------
+    folder : Folder
+        Of the markers.
+    stamps : mapping of range to str
+        Every region, with the `source_stamp` of its rows before the pass.
+    """
+
+    folder: Folder
+    stamps: Mapping[range, str]
+
+    def mark(self, chunks: range) -> None:
+        """Say that the answers of `chunks` are stored."""
+        self.folder.write(self._marker(chunks), b"")
+
+    def marked(self) -> list[range]:
+        """Regions that are stored and whose source has not been touched since."""
+        found = set(self.folder.names())
+        return [chunks for chunks in self.stamps if self._marker(chunks) in found]
+
+    def _marker(self, chunks: range) -> str:
+        return f"{chunks.start}-{chunks.stop}-{self.stamps[chunks] or 'unknown'}"
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,9 @@ def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:
     return Path(store.root, array.path, array.metadata.encode_chunk_key(index))
 
 
-def _answer_file(output: zarr.Array[Any], chunk: int) -> Path:
-    return _chunk_file(output, chunk, *(0,) * (output.ndim - 1))
+def chunk_key(output: zarr.Array[Any], chunk: int) -> str:
+    """The name of a chunk of rows, within its array."""
+    return output.metadata.encode_chunk_key((chunk, *(0,) * (output.ndim - 1)))
 
 
 def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
@@ -128,7 +140,7 @@ def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
     top = Path(store.root, output.path)
     folders: set[Path] = set()
     for chunk in chunks:
-        path = _answer_file(output, chunk)
+        path = top / chunk_key(output, chunk)
         sync(path)
         folders.update(parent for parent in path.parents if parent.is_relative_to(top))
     for folder in folders:
@@ -193,252 +205,3 @@ def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
 
 def _place(path: Path | str) -> Any:
     return open_store(path, read_only=False) if isinstance(path, str) else path
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """Answers on their way, in a hidden folder beside their destination.
-
-    Attributes
-    ----------
-    folder : Path
-        The hidden folder.
-    answers : Path
-        The Zarr group in it.
-    outputs : mapping of str to zarr.Array
-        Its arrays.
-    regions : Regions
-    """
-
-    folder: Path
-    answers: Path
-    outputs: Mapping[str, zarr.Array[Any]]
-    regions: Regions
-
-    def whole(self) -> list[range]:
-        """Regions that need not be computed again."""
-        return [
-            chunks
-            for chunks in self.regions.marked()
-            if all(
-                _answer_file(output, chunk).exists()
-                for output in self.outputs.values()
-                for chunk in chunks
-            )
-        ]
-
-    def publish(self, path: Path, overwrite: bool) -> None:
-        """Give the whole answers their name, and remove everything else."""
-        # A worker that was killed may have left a file that Zarr had not renamed yet.
-        for stray in self.answers.rglob("*.partial"):
-            stray.unlink(missing_ok=True)
-        if os.path.lexists(path):
-            check_free(path, overwrite)
-            replaced = self.folder / "replaced"
-            _remove(replaced)
-            path.rename(replaced)
-        self.answers.rename(path)
-        sync(path.parent)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextmanager
-def resumable(
-    path: Path | str,
-    identity: Mapping[str, Any],
-    stamps: Mapping[range, str],
-    create: Callable[[Path | str], None],
-    overwrite: bool = False,
-    resume: bool = True,
-) -> Iterator[Unfinished | UnfinishedObjects]:
-    """Answers for the block to write, which become `path` if it ends well.
-
-    If it ends badly and a region is whole, the work is kept for the next call, and the
-    exception gets a note that says so.
-
-    Parameters
-    ----------
-    path : Path, or URL of an object store
-        Where the answers go.
-    identity : mapping
-        What they are of, as JSON holds it; only work of the same identity is resumed.
-    stamps : mapping of range to str
-        Every region with its `source_stamp`.
-    create : callable
-        Makes the empty group at a path.
-    overwrite : bool
-        Whether `path` may be replaced.
-    resume : bool
-        False throws away unfinished work instead of going on with it.
-
-    Raises
-    ------
-    OutputExistsError
-        `path` is there and `overwrite` is False, another job writes it, or the
-        unfinished work is of something else.
-    """
-    if isinstance(path, str):
-        with resumable_at_url(
-            path,
-            lambda text, place: _resumed_id(text, place, identity),
-            lambda name: _header(name, identity),
-            stamps,
-            create,
-            open_outputs,
-            overwrite,
-            resume,
-        ) as objects:
-            yield objects
-        return
-    check_free(path, overwrite)
-    folder = path.with_name(f".{path.name}.partial")
-    with locked(path) as lock:
-        folder.mkdir(exist_ok=True)
-        name = _name_to_resume(folder, identity) if resume else None
-        if name is None:
-            with _removed_if_it_fails(folder):
-                name = _start(folder, identity, create)
-        answers = folder / f"answers-{name}"
-        regions = Regions(DiskFolder(folder / f"regions-{name}"), stamps)
-        unfinished = Unfinished(folder, answers, open_outputs(answers), regions)
-        try:
-            yield unfinished
-            lock.check()
-            unfinished.publish(path, overwrite)
-        except BaseException as e:
-            n_whole = len(unfinished.whole())
-            if n_whole:
-                e.add_note(
-                    f"{n_whole} of {len(stamps)} regions are whole and kept in {folder}: "
-                    "run the same command again to resume"
-                )
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-
-@contextmanager
-def _removed_if_it_fails(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _name_to_resume(folder: Path, identity: Mapping[str, Any]) -> str | None:
-    """The ID of unfinished work of the same identity, None where there is no work."""
-    try:
-        text = (folder / HEADER).read_text()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        text = ""
-    name = _resumed_id(text, str(folder), identity)
-    # The answers are gone where a job ended after it had given them their name.
-    return name if (folder / f"answers-{name}").is_dir() else None
-
-
-def _resumed_id(text: str, folder: str, identity: Mapping[str, Any]) -> str:
-    """The ID of the unfinished work that a header tells of, if it is of this identity."""
-    try:
-        header = json.loads(text)
-        found, name = dict(header["identity"]), uuid.UUID(hex=header["id"]).hex
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise OutputExistsError(
-            f"{os.path.join(folder, HEADER)} is damaged or not of this program ({e!r}): remove "
-            f"{folder}, or pass --no-resume"
-        ) from e
-    wanted = _versioned(identity)
-    differing = "; ".join(
-        f"{key.replace('_', ' ')}: {found.get(key)} there, {wanted[key]} asked for"
-        for key in wanted
-        if found.get(key) != wanted[key]
-    )
-    if differing:
-        raise OutputExistsError(
-            f"{folder} holds unfinished work of another kind ({differing}): run the command that "
-            "began it, or pass --no-resume to throw it away and start anew"
-        )
-    return name
-
-
-def _header(name: str, identity: Mapping[str, Any]) -> str:
-    return json.dumps({"id": name, "identity": _versioned(identity)}, indent=1)
-
-
-def _versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {"format_version": FORMAT_VERSION, **identity}
-
-
-def _start(folder: Path, identity: Mapping[str, Any], create: Callable[[Path], None]) -> str:
-    """Begin anew, under a name of its own: a worker of an older job may still be writing."""
-    for old in folder.iterdir():
-        _remove(old)
-    name = uuid.uuid4().hex
-    answers, markers = folder / f"answers-{name}", folder / f"regions-{name}"
-    markers.mkdir()
-    create(answers)
-    for made in (*answers.rglob("*"), answers, folder, folder.parent):
-        sync(made)
-    # From here on there is something to resume.
-    write_durably(folder / HEADER, _header(name, identity).encode())
-    return name
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_or_nothing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` if the block ends well.
-
-    Raises
-    ------
-    OutputExistsError
-        `path` is there and `overwrite` is False.
-    """
-    check_free(path, overwrite)
-    wip = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.wip")
-    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-    try:
-        yield wip
-        if path.exists():
-            check_free(path, overwrite)
-            path.rename(old)
-        wip.rename(path)
-    finally:
-        for leftover in (wip, old):
-            with suppress(OSError):
-                _remove(leftover)
-
-
-@contextmanager
-def new_folder(path: Path, overwrite: bool) -> Iterator[None]:
-    """A new folder for the block to fill, removed again if the block fails."""
-    with whole_or_nothing(path, overwrite) as empty:
-        empty.mkdir()
-    with _removed_if_it_fails(path):
-        yield
-
-
-def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise `OutputExistsError` where `path` is taken and may not be replaced."""
-    if is_url(path):
-        check_free_at_url(os.fspath(path), overwrite)
-        return
-    if not overwrite and os.path.lexists(path):
-        raise OutputExistsError(f"{path} exists; choose another name or pass --overwrite")
-
-
-def check_folder(output: str) -> None:
-    """Raise `UsageError` where the folder that `output` is to lie in is not there."""
-    if is_url(output):
-        return
-    folder = Path(output).absolute().parent
-    if not folder.is_dir():
-        raise UsageError(f"{output}: there is no folder {folder}; make it first")

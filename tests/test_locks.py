@@ -90,7 +90,7 @@ def test_two_processes_do_not_fit_in_one_checkpoint(
 def test_a_lock_on_another_machine_is_awaited_while_it_is_fresh(tmp_path: Path) -> None:
     lock = lock_file(tmp_path / "c")
     lock.write_text(json.dumps({"id": "x", "host": "elsewhere", "pid": 1, "since": "then"}))
-    with pytest.raises(LockedError, match="process 1 on elsewhere, since then.*s if that machine"):
+    with pytest.raises(LockedError, match=r"process 1 on elsewhere, since then.*s if that"):
         fit(tmp_path)
     old = time.time() - locks.STALE_SECONDS - 1
     os.utime(lock, (old, old))

@@ -671,9 +671,18 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     owner = {"host": socket.gethostname(), "pid": gone.pid, "id": "x", "beats": 1}
-    write_bytes(lock_of(dest), json.dumps(owner).encode(), overwrite=False)
+    # In another container of this machine, where that number may be alive.
+    write_bytes(lock_of(dest), json.dumps({**owner, "space": "s"}).encode(), overwrite=False)
+    code, said = predict(model, points, dest)
+    assert (code, f"another job (process {gone.pid} on" in said) == (73, True), said
+    here = {**owner, "space": locks._space()}
+    write_bytes(lock_of(dest), json.dumps(here).encode(), overwrite=True)
+    clock = lock_of(dest).removesuffix("lock") + "clock/left"
+    write_bytes(clock, b"now", overwrite=False)
     code, said = predict(model, points, dest)
     assert (code, objects(dest)) == (0, undisturbed), said
+    parent, _, name = clock.rpartition("/")
+    assert BucketFolder(parent).names() == [], name
 
 
 def test_a_lock_is_kept_up_and_its_loss_is_noticed(
@@ -691,6 +700,7 @@ def test_a_lock_is_kept_up_and_its_loss_is_noticed(
         lock.note(done="all")
         assert said()["done"] == "all"
         with (
+            as_run(Run()),
             pytest.raises(OutputExistsError, match="is writing s3://data/locks/x"),
             locks.locked("s3://data/locks/x"),
         ):
@@ -707,7 +717,7 @@ def test_a_lock_is_kept_up_and_its_loss_is_noticed(
 def test_what_a_job_that_is_gone_noted_is_told(s3: Proxy) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    owner = {"host": socket.gethostname(), "pid": gone.pid, "id": "x", "beats": 7, "done": "all"}
+    owner = {"host": socket.gethostname(), "space": locks._space(), "pid": gone.pid, "done": "all"}
     write_bytes("s3://data/locks/.y.lock", json.dumps(owner).encode(), overwrite=False)
     with locks.locked("s3://data/locks/y") as lock:
         assert lock.before == {"done": "all"}
@@ -856,7 +866,8 @@ def test_all_of_a_fit_lies_in_a_bucket(s3: Proxy, url: str, kept: str, alone: No
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     written = {"fit": load(output).provenance_["fit"]["id"], "outputs": [output]}
-    owner = {"host": socket.gethostname(), "pid": gone.pid, "id": "x", "written": written}
+    owner = {"host": socket.gethostname(), "space": locks._space(), "pid": gone.pid}
+    owner["written"] = written
     write_bytes(lock_of(output), json.dumps(owner).encode(), overwrite=False)
     code, said = run_fit(url, output)
     assert code == 0, said

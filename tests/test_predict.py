@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from helpers import SMALL_READ, wait_until
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, sinks
+from dask_em import GaussianMixture, unfinished
 from dask_em.cli import main
 from dask_em.job import applying
 from dask_em.locks import locked
@@ -369,7 +369,7 @@ def test_whole_answers_that_could_not_be_named_are_not_computed_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sinks.Unfinished, "publish", full)
+        patch.setattr(unfinished.Unfinished, "publish", full)
         result = invoke(given)
     assert result.exit_code == 74
     assert f"{REGIONS} of {REGIONS} regions are whole" in result.stderr

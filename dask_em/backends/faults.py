@@ -15,12 +15,16 @@ from ..run import Run
 logger = logging.getLogger("dask_em")
 
 # Of a cluster that is to recover soon. A task may hold the interpreter for a while, so a
-# worker is not taken for hung before a minute; below 11 s nothing connects.
+# worker is not taken for hung before a minute; below 11 s nothing connects. The last three
+# bound what a scheduler remembers of passes and workers that are gone, sooner than Dask does.
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.no-workers-timeout": "5 minutes",
     "distributed.comm.timeouts.tcp": "15s",
+    "distributed.scheduler.events-cleanup-delay": "5 minutes",
+    "distributed.admin.low-level-log-length": 200,
+    "distributed.admin.system-monitor.log-length": 600,
 }
 
 
@@ -32,6 +36,30 @@ def recovering_settings() -> dict[str, Any]:
         for name, value in SETTINGS.items()
         if dask.config.get(name) == dask.config.get(name, config=defaults)
     }
+
+
+def scheduler_extensions() -> dict[str, Any]:
+    """What a scheduler has beside its tasks, but for the record that grows with every pass.
+
+    Dask keeps the groups of all tasks that ever were, by spans, for its page of fine
+    performance metrics: about 18 KiB a pass.
+    """
+    from distributed.scheduler import DEFAULT_EXTENSIONS
+    from distributed.spans import SpansSchedulerExtension
+
+    class NoSpans(SpansSchedulerExtension):
+        """Knows no spans, whatever it is told."""
+
+        def observe_tasks(self, *_: Any, **__: Any) -> dict[Any, Any]:
+            return {}
+
+        def heartbeat(self, *_: Any) -> None:
+            pass
+
+    extensions = {**DEFAULT_EXTENSIONS, "spans": NoSpans}
+    if not dask.config.get("distributed.scheduler.work-stealing"):
+        del extensions["stealing"]
+    return extensions
 
 
 # How often a pass is made again because the connection broke, with pauses that double, and

@@ -20,10 +20,11 @@ from ..errors import DataError, UsageError
 from ..estimators import GaussianMixture, load
 from ..mixture import Answer, Predict, answer_dtype
 from ..opening import stored_source
-from ..sinks import WriteAnswers, check_folder, check_free, create_outputs, resumable, source_stamp
+from ..sinks import WriteAnswers, create_outputs, source_stamp
 from ..sources import ZarrSource, ranges
 from ..statistics import Array
 from ..stores import LARGEST_MODEL, describe_url, is_url, read_bytes
+from ..unfinished import check_folder, resumable
 from .cluster import Where, connected
 
 logger = logging.getLogger("dask_em")
@@ -66,7 +67,6 @@ def predict(
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
     throws it away.
     """
-    check_free(destination, overwrite)
     check_folder(destination)
     model = load(model_path)
     source = stored_source(data, missing=model.missing)

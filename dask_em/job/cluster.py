@@ -11,7 +11,7 @@ from typing import Any
 
 import dask.config
 
-from ..backends.faults import recovering_settings
+from ..backends.faults import recovering_settings, scheduler_extensions
 from ..errors import UsageError
 from ..run import current_run
 from ..stores import describe_url
@@ -112,6 +112,7 @@ def connected(where: Where) -> Iterator[Any]:
             dashboard_address="127.0.0.1:0",
             # Zarr's own threads would compete with Dask's.
             env={"ZARR_THREADING__MAX_WORKERS": "2"},
+            scheduler_kwargs={"extensions": scheduler_extensions()},
             silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,

@@ -14,21 +14,20 @@ from typing import Any
 import numpy as np
 
 from ..callbacks import Totals, reporter
-from ..checkpoint import remove_unfinished
 from ..em import Status
-from ..errors import DataError, ModelFileError, OutOfTimeError, UsageError
+from ..errors import DataError, ModelFileError, OutOfTimeError, StoppedError, UsageError
 from ..estimators import GaussianMixture, load
-from ..folders import folder_at
+from ..folders import folder_at, remove_unfinished
 from ..locks import Lock, locked
 from ..opening import stored_source
 from ..resume import Checkpoint, Checkpointing, is_kept, remove_checkpoint
 from ..run import current_run
-from ..sinks import check_folder, check_free
 from ..sources import ZarrSource
 from ..stores import describe_url, is_url, split_url
 from ..sweep import Selection, Sweeping
+from ..unfinished import check_folder, check_free
 from .cluster import Where
-from .planning import checked, count, fleet_of
+from .planning import Plan, checked, count, fleet_of, mebibytes
 
 
 def fit(
@@ -62,7 +61,7 @@ def fit(
         source = _dropping(stored_source(data, weights), options)
         needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
         with _telling_what_is_kept(checkpoint):
-            with checked(where, needed):
+            with _ending_in_words(output, needed(())), checked(where, needed):
                 model.fit(data, sample_weight=weights)
             ending.save({output: model})
             totals.log(len(model.history_) - totals.passes)
@@ -86,6 +85,26 @@ def _in_time(options: Mapping[str, Any]) -> AbstractContextManager[None]:
     """The time that a job is given, counted from here."""
     seconds = options.get("max_time")
     return current_run().until(np.inf if seconds is None else time.monotonic() + seconds)
+
+
+@contextmanager
+def _ending_in_words(output: str, planned: Plan) -> Iterator[None]:
+    """Say why a fit ends without a model where its time is over, or the memory here."""
+    try:
+        yield
+    except OutOfTimeError as e:
+        raise OutOfTimeError(
+            f"the time limit is reached before there is a model, so {output} is not written: it "
+            "takes a longer --max-time, or several runs"
+        ) from e
+    except MemoryError as e:
+        models = mebibytes(planned.parameter_bytes + planned.statistics_bytes)
+        raise StoppedError(
+            f"this process ran out of memory ({e or 'for what is not known'}); beside a sample "
+            f"(--sample-size rows of {8 * planned.n_features} bytes) it holds parameters and sums "
+            f"of the models ({models}), all of them several times: lower --sample-size or -k, or "
+            "run it where there is more memory"
+        ) from e
 
 
 def _check_time(model: GaussianMixture, output: str) -> None:
@@ -298,7 +317,7 @@ def sweep(
         if written:
             return _selection_of([load(path) for path in written]), written
         with _telling_what_is_kept(checkpoint):
-            with checked(where, needed):
+            with _ending_in_words(output, needed(())), checked(where, needed):
                 selection = sweeping.run(data, weights, wanted.keep_all)
             models = {output: selection.best}
             for model in selection.models:

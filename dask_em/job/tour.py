@@ -10,7 +10,7 @@ import numpy as np
 
 from ..estimators import load
 from ..opening import open_zarr
-from ..sinks import new_folder
+from ..unfinished import new_folder
 from .applying import predict, report, score
 from .cluster import Where
 from .fitting import fit
