@@ -37,10 +37,10 @@ class SmallReads(WorkerPlugin):
         sources.READ_BYTES = SMALL_READ
 
 
-def start_cluster(n_workers: int) -> LocalCluster:
+def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
     """Worker processes of one thread; without a dashboard port that others may hold."""
     return LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0"
+        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0", **options
     )
 
 
