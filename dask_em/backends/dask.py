@@ -41,7 +41,7 @@ from ..statistics import (
 )
 from . import Advance, Kept
 from .blas import one_blas_thread
-from .faults import of_the_cluster, recover
+from .faults import TaskMemoryError, of_the_cluster, recover
 
 logger = logging.getLogger("dask_em")
 
@@ -403,7 +403,11 @@ def _result(client: Any, root: Any, held: list[Any], keeping: Keeping | None) ->
         if keeping and (keeping.kept.due() or run.asked):
             keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
         run.check()
-    return root.result()
+    try:
+        return root.result()
+    except MemoryError as e:
+        # A result that is there, and does not fit in here, is no fault of the cluster's.
+        raise TaskMemoryError(e) if root.status == "error" else e
 
 
 @contextmanager

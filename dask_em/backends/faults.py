@@ -67,11 +67,15 @@ def scheduler_extensions() -> dict[str, Any]:
 PASS_RETRIES, FIRST_PAUSE, AWAY_SECONDS = 5, 1.0, 60.0
 
 
+class TaskMemoryError(MemoryError):
+    """A task could not get memory on its worker; here there may be enough."""
+
+
 def of_the_cluster(e: Exception) -> bool:
     """Whether the cluster failed, and not what was computed on it."""
     from distributed.comm.core import CommClosedError
 
-    if isinstance(e, MemoryError | CancelledError | CommClosedError):
+    if isinstance(e, TaskMemoryError | CancelledError | CommClosedError):
         return True
     return type(e).__module__.partition(".")[0] == "distributed"
 
@@ -88,7 +92,7 @@ def recover(client: Any, e: Exception, attempt: int, run: Run) -> None:
 
     if isinstance(e, KilledWorker):
         raise StoppedError(_killed(client, e)) from e
-    if isinstance(e, MemoryError):
+    if isinstance(e, TaskMemoryError):
         raise StoppedError(f"a task could not get memory on a worker ({e}); {MORE_MEMORY}") from e
     if isinstance(e, NoWorkerError | NoValidWorkerError):
         raise StoppedError(
