@@ -37,6 +37,7 @@ from dask_em.errors import (
     UsageError,
 )
 from dask_em.folders import BucketFolder
+from dask_em.job import applying, planning
 from dask_em.opening import as_source, open_zarr, stored_source
 from dask_em.resume import remove_checkpoint
 from dask_em.run import Run, as_run
@@ -529,7 +530,8 @@ def model(X: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program's commands without a cluster."""
-    monkeypatch.setattr(job, "connected", lambda where: nullcontext())
+    for module in (planning, applying):
+        monkeypatch.setattr(module, "connected", lambda where: nullcontext())
 
 
 def predict(model: Any, data: Any, dest: Any, *more: str) -> tuple[int, str]:

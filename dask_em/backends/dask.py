@@ -407,7 +407,9 @@ def _result(client: Any, root: Any, held: list[Any], keeping: Keeping | None) ->
         return root.result()
     except MemoryError as e:
         # A result that is there, and does not fit in here, is no fault of the cluster's.
-        raise TaskMemoryError(e) if root.status == "error" else e
+        if root.status == "error":
+            raise TaskMemoryError(e) from e
+        raise
 
 
 @contextmanager
