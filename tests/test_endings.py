@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import blobs, digest, write_zarr
+from helpers import blobs, digest, start_cluster, write_zarr
 
 from dask_em import GaussianMixture, load, sources
 from dask_em.backends import dask as dask_backend
@@ -104,11 +105,13 @@ def test_a_fit_that_is_out_of_time_keeps_a_model_and_goes_on(
 ) -> None:
     expected, output = undisturbed(points), points.with_name("m.npz")
     over_after(ranges)
-    assert_stopped(fit(points), points)
+    result = fit(points)
+    assert_stopped(result, points)
     kept = [".m.npz.checkpoint", "x.zarr"]
     if n_iter is None:
         # Not even the survey was made.
         assert names(points) == kept
+        assert f"before there is a model, so {output} is not written" in result.stderr
     else:
         assert names(points) == [".m.npz.checkpoint", "m.npz", "x.zarr"]
         model = load(output)
@@ -205,3 +208,56 @@ def test_all_but_tidied_up(points: Path) -> None:
     output.with_name(".m.npz.12345678.tmp").write_bytes(b"half")
     assert again(left) == 0
     assert names(points) == ["m.npz", "x.zarr"]
+
+
+def test_a_checkpoint_is_not_the_model(points: Path) -> None:
+    result = fit(points, "--checkpoint", str(points.with_name("m.npz")))
+    assert (result.exit_code, "is the model itself" in result.stderr) == (2, True), result.stderr
+    result = fit(points, "--metrics-file", str(points.with_name("no") / "m.prom"))
+    assert (result.exit_code, "there is no folder" in result.stderr) == (2, True), result.stderr
+    assert names(points) == ["x.zarr"]
+
+
+# Fits with little memory left, on the cluster of another process.
+SHORT_OF_MEMORY = """
+import resource, sys
+import numpy as np
+from dask_em import estimators
+from dask_em.cli import main
+
+whole = estimators.GaussianMixture.fit
+
+def fit(self, *arguments, **more):
+    np.ones((500, 500)) @ np.ones((500, 500))
+    held = next(l for l in open("/proc/self/status") if l.startswith("VmSize"))
+    most = int(held.split()[1]) * 1024 + 160 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    return whole(self, *arguments, **more)
+
+estimators.GaussianMixture.fit = fit
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.faults
+def test_memory_that_runs_out_here_is_no_fault_of_ours(tmp_path: Path) -> None:
+    """The driver cannot hold the sample that its workers could."""
+    write_zarr(tmp_path / "x.zarr", np.random.default_rng(0).normal(size=(250_000, 64)), 25_000)
+    command = ["fit", "x.zarr", "-k", "2", "-o", "m.npz", "--sample-size", "250000"]
+    with start_cluster(1) as cluster:
+        command += ["--scheduler", cluster.scheduler_address]
+        result = subprocess.run(
+            [sys.executable, "-c", SHORT_OF_MEMORY, *command],
+            cwd=tmp_path,
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert result.returncode == 75, result.stderr
+    *_, said, last = result.stderr.splitlines()
+    assert "this process ran out of memory (" in said
+    assert "a sample (--sample-size rows of 512 bytes)" in said
+    assert "lower --sample-size or -k" in said
+    assert last.endswith(f"--scheduler {cluster.scheduler_address}")
+    assert not (tmp_path / "m.npz").exists()

@@ -390,6 +390,7 @@ def test_a_job_killed_while_it_cleaned_up_leaves_nothing_to_resume(
     named.rename(answers)
     given = arguments(interrupted.model, interrupted.points, answers)
     assert invoke(given).exit_code == 73
+    assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]
     assert invoke([*given, "--overwrite"]).exit_code == 0
     assert contents(answers) == interrupted.undisturbed
     assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]

@@ -289,6 +289,23 @@ def test_metrics_are_whole_and_count(points: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.prom", "points.zarr"]
 
 
+def test_metrics_that_cannot_be_written_end_no_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from dask_em.callbacks import Totals
+
+    (tmp_path / "full").mkdir()
+    killed = tmp_path / ".full.0123abcd.tmp"
+    killed.write_text("of a job that was killed")
+    totals = Totals(tmp_path / "full")
+    assert not killed.exists()
+    with dask.config.set(scheduler="synchronous"):
+        GaussianMixture(2, random_state=0, callbacks=[totals]).fit(np.eye(40)[:, :2])
+    assert "metrics of this pass could not be written: [Errno" in caplog.text
+    assert totals.passes > 1
+    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+
+
 @pytest.mark.parametrize(
     "where",
     [

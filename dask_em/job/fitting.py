@@ -52,6 +52,7 @@ def fit(
         `max_time` seconds were over. The best so far is in `output`, if a pass was made.
     """
     check_folder(output)
+    check_folder(metrics or output)
     totals = Totals(metrics)
     model = GaussianMixture(**options, checkpoint=checkpoint, callbacks=[reporter(), totals])
     with _in_time(options), _alone(output, checkpoint) as lock:
@@ -294,6 +295,7 @@ def sweep(
         `max_time` seconds were over. The best so far is in `output`, if a pass was made.
     """
     check_folder(output)
+    check_folder(metrics or output)
     totals = Totals(metrics)
     given = {"n_init": 5, **options, "checkpoint": checkpoint, "callbacks": [reporter(), totals]}
     try:
