@@ -149,9 +149,14 @@ def test_the_program_stops_in_time(tmp_path: Path) -> None:
         "0", "--algorithm", "em", "--workers", "1", "--memory-limit", "1GiB",
     ]  # fmt: skip
     endless = [*command, "--max-iter", "1000000", "--max-time", "12s"]
-    result = subprocess.run(endless, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert result.returncode == 75, result.stderr
-    assert result.stderr.splitlines()[-1].endswith("--max-iter 1000000 --max-time 12s")
+    for _ in range(10):
+        result = subprocess.run(endless, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert result.returncode == 75, result.stderr
+        assert result.stderr.splitlines()[-1].endswith("--max-iter 1000000 --max-time 12s")
+        if (tmp_path / "m.npz").exists():
+            break
+        # A busy machine needs several runs for the survey.
+        assert "before there is a model, so m.npz is not written" in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == [".m.npz.checkpoint", "m.npz", "x.zarr"]
     assert load(tmp_path / "m.npz").status_.name == "OUT_OF_TIME"
 
@@ -243,9 +248,9 @@ main(sys.argv[1:])
 def test_memory_that_runs_out_here_is_no_fault_of_ours(tmp_path: Path) -> None:
     """The driver cannot hold the sample that its workers could."""
     write_zarr(tmp_path / "x.zarr", np.random.default_rng(0).normal(size=(250_000, 64)), 25_000)
-    command = ["fit", "x.zarr", "-k", "2", "-o", "m.npz", "--sample-size", "250000"]
+    command = ["fit", str(tmp_path / "x.zarr"), "-k", "2", "-o", "m.npz"]
     with start_cluster(1) as cluster:
-        command += ["--scheduler", cluster.scheduler_address]
+        command += ["--sample-size", "250000", "--scheduler", cluster.scheduler_address]
         result = subprocess.run(
             [sys.executable, "-c", SHORT_OF_MEMORY, *command],
             cwd=tmp_path,

@@ -149,7 +149,8 @@ def goes_on(one: Job, bits: str, before: list[tuple[str, int]]) -> tuple[float, 
 def test_all_workers_are_gone_for_good(
     fit: Callable[..., Job], bits: str, tmp_path: Path, record_property: Any
 ) -> None:
-    with cluster(tmp_path / "cluster", N_WORKERS, nanny=False) as there:
+    soon = {"DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "5s"}
+    with cluster(tmp_path / "cluster", N_WORKERS, nanny=False, **soon) as there:
         one = fit(there.address)
         one.start()
 
