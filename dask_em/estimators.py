@@ -44,10 +44,10 @@ from .opening import as_source
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run
-from .sinks import check_folder
 from .sources import AnySource, ZarrSource
 from .starts import LABELLERS, Starts, n_parameters
 from .statistics import Array, Foldable, S
+from .unfinished import check_folder
 
 # Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
 UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
