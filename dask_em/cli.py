@@ -330,10 +330,34 @@ def plan(
     type=click.IntRange(1),
     help="Starts tried on the sample [default: 1; 5 where there are several models].",
 )
-@click.option("--init-params", default="auto", show_default=True)
-@click.option("--tol", type=click.FloatRange(0), default=1e-3, show_default=True)
-@click.option("--max-iter", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--reg-covar", type=click.FloatRange(0), default=1e-6, show_default=True)
+@click.option(
+    "--init-params",
+    type=click.Choice(["auto", "kmeans", "k-means++", "random", "random_from_data"]),
+    default="auto",
+    show_default=True,
+    help="How starts are made on the sample; auto fits several and keeps the best.",
+)
+@click.option(
+    "--tol",
+    type=click.FloatRange(0),
+    default=1e-3,
+    show_default=True,
+    help="Converged when less than this is still to gain, in nats a row.",
+)
+@click.option(
+    "--max-iter",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Full passes, the survey's not counted.",
+)
+@click.option(
+    "--reg-covar",
+    type=click.FloatRange(0),
+    default=1e-6,
+    show_default=True,
+    help="Added to every variance, in squared units of DATA; 0 where columns are small.",
+)
 @click.option(
     "--algorithm",
     type=click.Choice(["auto", "em"]),
@@ -363,7 +387,14 @@ def plan(
     show_default=True,
     help="Refuse missing chunks, or read them as the fill value; predict and score follow.",
 )
-@click.option("--seed", "random_state", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    "random_state",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of the sample and the starts: the same seed gives the same bits.",
+)
 @click.option(
     "--criterion",
     type=click.Choice(["bic", "aic", "icl", "holdout"]),
@@ -615,7 +646,7 @@ def predict(
 @where_options
 @json_option
 def score(model: str, data: str, as_json: bool, **options: Any) -> None:
-    """Mean log-likelihood, AIC, BIC and ICL of MODEL on DATA.
+    """Mean log-likelihood in nats a row, AIC, BIC and ICL of MODEL on DATA, from one pass.
 
     Example: dask-em score model.npz points.zarr
     """
@@ -696,7 +727,13 @@ def report(
 
 @main.command()
 @click.argument("folder", default="dask-em-demo")
-@click.option("--rows", type=click.IntRange(1000), default=1_000_000, show_default=True)
+@click.option(
+    "--rows",
+    type=click.IntRange(1000),
+    default=1_000_000,
+    show_default=True,
+    help="Points to make.",
+)
 @overwrite_option
 @where_options
 def demo(folder: str, rows: int, overwrite: bool, **options: Any) -> None:

@@ -112,7 +112,7 @@ def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
     if n < n_components:
         raise DataError(
             f"X has {n} rows (of positive weight) and n_components={n_components}: "
-            "n_samples must be at least n_components"
+            "n_samples must be at least n_components, so lower it"
         )
 
 
@@ -142,6 +142,15 @@ def _tell_columns(surveyed: Surveyed, reg_covar: float, columns: Columns, stackl
             f"reg_covar={reg_covar:g} is not small beside the variance of {columns.first(small)} "
             f"({variances[small].min():.3g}) and is added to it: pass reg_covar=0 or scale X",
             stacklevel=stacklevel,
+        )
+
+
+def check_columns(name: str, found: int, fitted: int) -> None:
+    """Raise `DataError` where rows of `found` columns cannot be rows of a model of `fitted`."""
+    if found != fitted:
+        raise DataError(
+            f"{name} has {found} columns, but the model was fitted to {fitted}: give the same "
+            "columns in the same order"
         )
 
 

@@ -26,7 +26,7 @@ from .backends.blas import one_blas_thread
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord, reporter
 from .checkpoint import read_arrays, read_state, write_arrays
-from .datachecks import check_survey, fingerprint_of
+from .datachecks import check_columns, check_survey, fingerprint_of
 from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
 from .errors import DataError, ModelFileError, OutOfTimeError
 from .families.arrays import resolve_device
@@ -348,11 +348,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             if names is not None:
                 self.feature_names_in_ = names
             return
-        if source.n_features != self.n_features_in_:
-            raise DataError(
-                f"X has {source.n_features} columns, but this {type(self).__name__} was fitted "
-                f"to {self.n_features_in_}"
-            )
+        check_columns("X", source.n_features, self.n_features_in_)
         fitted = getattr(self, "feature_names_in_", None)
         if names is not None and fitted is not None and not np.array_equal(fitted, names):
             raise DataError(
@@ -754,6 +750,16 @@ def _lower_bounds(history: Sequence[dict[str, Any]]) -> list[float]:
 def load(path: str | os.PathLike[str]) -> GaussianMixture:
     """Read a fitted model that `save` wrote. Nothing in the file is executed.
 
+    Parameters
+    ----------
+    path : path or URL
+        Of a local file, or in an object store: s3://bucket/model.npz.
+
+    Returns
+    -------
+    GaussianMixture
+        Fitted: its parameters are those that were saved, to the bit.
+
     Raises
     ------
     ModelFileError
@@ -778,5 +784,8 @@ def load(path: str | os.PathLike[str]) -> GaussianMixture:
         model.provenance_ = header["provenance"]
         model.n_dropped_ = int(header["provenance"].get("n_dropped", 0))
     except (KeyError, TypeError, ValueError, ArithmeticError, MemoryError) as e:
-        raise ModelFileError(f"{path}: a part of the model is missing or wrong ({e!r})") from e
+        raise ModelFileError(
+            f"{path}: a part of the model is missing or wrong ({e!r}): restore it from a copy, or "
+            "fit again"
+        ) from e
     return model

@@ -38,6 +38,7 @@ FLOORS = {
     "estimators": 5,
     "sweep": 5,
     "job": 6,
+    "evidence": 6,
     "report": 6,
     "doctor": 6,
     "cli": 7,

@@ -111,6 +111,28 @@ def test_a_running_scheduler_is_used_and_left_running(points: Path, tmp_path: Pa
             assert client.submit(sum, [1, 2]).result() == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--init-params", "k-means"], "kmeans"),
+        (["--seed", "-1"], "--seed"),
+        (["--tol", "nan"], "tol=nan: expected a number of at least 0"),
+        (["--reg-covar", "inf"], "reg_covar=inf"),
+        (["--tol", "nan", "--covariance", "full,diag"], "tol=nan"),
+    ],
+)
+def test_options_of_no_sense_are_wrong_usage(
+    options: list[str], said: str, points: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(
+        main, ["fit", str(points), "-k", "2", "-o", str(tmp_path / "m.npz"), *options]
+    )
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "m.npz").exists()
+
+
 def test_no_scheduler_at_that_address(points: Path, tmp_path: Path) -> None:
     arguments = ["fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", "127.0.0.1:9"]
     environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}

@@ -23,14 +23,9 @@ from matplotlib.axes import Axes
 from dask_em import GaussianMixture, job, load, plots, report, sources
 from dask_em.cli import main
 from dask_em.errors import DataError, OutputExistsError, UsageError
+from dask_em.evidence import ChunkDensities, Evidence, chunk_densities, sample_rows
 from dask_em.opening import stored_source
-from dask_em.report import (
-    Evidence,
-    chunk_densities,
-    report_html,
-    sample_rows,
-    write_report,
-)
+from dask_em.report import report_html, write_report
 
 EVIL = ["<script>alert(1)</script>", "$x_{1$ & b", "'\"><img src=x onerror=alert(2)>"]
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -316,7 +311,7 @@ def test_densities_are_those_of_the_rows(small_chunks: None, tmp_path: Path) -> 
 
 
 def test_densities_that_underflow_are_the_most_unlike() -> None:
-    densities = report.ChunkDensities(
+    densities = ChunkDensities(
         np.array([10, 10, 10]), np.array([-1.0, -np.inf, -1.1]), np.array([5.0, np.nan, 5.0])
     )
     assert densities.most_unlike(1) == [1]

@@ -16,7 +16,8 @@ import numpy as np
 from .. import __version__
 from ..backends.dask import DaskBackend
 from ..callbacks import Pass, reporter
-from ..errors import DataError, UsageError
+from ..datachecks import check_columns
+from ..errors import UsageError
 from ..estimators import GaussianMixture, load
 from ..mixture import Answer, Predict, answer_dtype
 from ..opening import stored_source
@@ -70,11 +71,7 @@ def predict(
     check_folder(destination)
     model = load(model_path)
     source = stored_source(data, missing=model.missing)
-    if source.n_features != model.n_features_in_:
-        raise DataError(
-            f"{data} has {source.n_features} columns, but {model_path} was fitted to "
-            f"{model.n_features_in_}"
-        )
+    check_columns(source.description, source.n_features, model.n_features_in_)
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
     }
@@ -184,7 +181,8 @@ def report(
     Without `data` the model's own are used, if they are still where they were and have
     the same shape and type; else the page says what it lacks. `drift` takes one pass.
     """
-    from ..report import Evidence, check_columns, check_output, chunk_densities, sample_rows
+    from ..evidence import Evidence, chunk_densities, sample_rows
+    from ..report import check_output
     from ..report import write_report as write
 
     check_output(output, overwrite)
@@ -201,7 +199,7 @@ def report(
         "model sha256": _sha256(model_path),
     }
     if source is not None:
-        check_columns(model, source)
+        check_columns(source.description, source.n_features, model.n_features_in_)
         origin["rows from"] = source.description
         rows = sample_rows(source, n_rows)
         if drift:

@@ -55,6 +55,8 @@ def fit(
     check_folder(metrics or output)
     totals = Totals(metrics)
     model = GaussianMixture(**options, checkpoint=checkpoint, callbacks=[reporter(), totals])
+    with _wrong_usage():
+        model._check_options()
     with _in_time(options), _alone(output, checkpoint) as lock:
         ending = Ending(lock, checkpoint, overwrite)
         if ending.reached([output], partial(model.unfinished, data, weights)):
@@ -69,6 +71,15 @@ def fit(
             _check_time(model, output)
         ending.done({output: model})
     return model
+
+
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    """What options of no sense raise, as an error of whoever gave them."""
+    try:
+        yield
+    except ValueError as e:
+        raise UsageError(str(e)) from e
 
 
 @contextmanager
@@ -298,7 +309,7 @@ def sweep(
     check_folder(metrics or output)
     totals = Totals(metrics)
     given = {"n_init": 5, **options, "checkpoint": checkpoint, "callbacks": [reporter(), totals]}
-    try:
+    with _wrong_usage():
         sweeping = Sweeping(
             wanted.n_components,
             wanted.covariance_types,
@@ -307,8 +318,6 @@ def sweep(
             wanted.exhaustive,
             given,
         )
-    except ValueError as e:
-        raise UsageError(str(e)) from e
     fleet = fleet_of(wanted.n_components, wanted.covariance_types)
     others = [wanted.path(output, *model) for model in fleet] if wanted.keep_all else []
     source = _dropping(stored_source(data, weights), options)
