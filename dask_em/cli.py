@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-import re
 import shlex
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal
 
 import click
 
 from . import __version__
 from .errors import DaskEMError
-from .signals import stopped_by_signals
+from .logs import log_as, show_warning
+from .options import (
+    COMMAND,
+    KS,
+    covariance_option,
+    json_option,
+    k_help,
+    overwrite_option,
+    seconds,
+    where_of,
+    where_options,
+)
 
 DISK_FAILED, FAULT, STOPPED = 74, 70, 75
-COMMAND = "dask_em.command"
 
 
 class Program(click.Group):
@@ -85,171 +91,8 @@ def main() -> None:
     Exit codes: 0 done; 2 wrong usage; 65 the data are bad; 70 a fault of ours;
     73 the output is taken; 74 the disk failed; 75 stopped before the end.
     """
-    _log(logging.Formatter("%(asctime)s %(message)s"))
-    warnings.showwarning = _show_warning
-
-
-def _log(formatter: logging.Formatter) -> None:
-    """Send what the library says to standard error."""
-    logger = logging.getLogger("dask_em")
-    if not logger.handlers:
-        logger.addHandler(StandardError())
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-    logger.handlers[0].setFormatter(formatter)
-
-
-class StandardError(logging.Handler):
-    """Writes lines to what is standard error now: whoever calls a command may have replaced it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        try:
-            print(self.format(record), file=sys.stderr, flush=True)
-        except Exception:
-            self.handleError(record)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, message, and the numbers of a pass or a summary."""
-
-    structured = True
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = {
-            "time": f"{when}.{record.msecs:03.0f}Z",
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "numbers", {}),
-        }
-        return json.dumps(line)
-
-
-def _log_json(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        _log(JsonLines())
-
-
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Seconds of 90, 90s, 30m, 2h, 1d, or 1h30m."""
-    if value is None:
-        return None
-    text = value.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
-        raise click.BadParameter(f"{value!r}: expected seconds, or 90s, 30m, 2h, 1d, 1h30m")
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    return sum(float(n) * units[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if category.__module__.partition(".")[0] not in ("builtins", "sklearn", "dask_em"):
-        return
-    logger = logging.getLogger("dask_em")
-    if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
-        logger.warning("%s", message)
-    else:
-        click.echo(f"Warning: {message}", err=True)
-
-
-def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say where to run."""
-    options = [
-        click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler."),
-        click.option("--scheduler-file", metavar="FILE", help="Its scheduler file."),
-        click.option(
-            "--workers", type=click.IntRange(1), help="Local processes [default: one a core]."
-        ),
-        click.option(
-            "--threads", type=click.IntRange(1), default=1, show_default=True,
-            help="Threads in each local process.",
-        ),
-        click.option(
-            "--memory-limit", default="auto", show_default=True, metavar="SIZE",
-            help="Of each local process, as 2GiB.",
-        ),
-        click.option("--tls-ca-file", metavar="FILE", help="CA of a scheduler that speaks TLS."),
-        click.option("--tls-cert", metavar="FILE", help="This client's certificate."),
-        click.option("--tls-key", metavar="FILE", help="This client's key."),
-        click.option(
-            "--require-tls", is_flag=True, help="Refuse a scheduler that does not speak TLS."
-        ),
-        click.option(
-            "--log-json", is_flag=True, expose_value=False, callback=_log_json,
-            help="Log one JSON object a line.",
-        ),
-    ]  # fmt: skip
-
-    @functools.wraps(command)
-    def stoppable(*args: Any, **kwargs: Any) -> Any:
-        with stopped_by_signals(click.get_current_context().meta[COMMAND]):
-            return command(*args, **kwargs)
-
-    for option in reversed(options):
-        stoppable = option(stoppable)
-    return stoppable
-
-
-def _where(options: dict[str, Any]) -> Any:
-    from .job import Where
-
-    names = Where.__dataclass_fields__
-    return Where(**{name: options.pop(name) for name in list(options) if name in names})
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
-
-
-class Several(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """One value or several, separated by commas; `one` turns a word into its values."""
-
-    def __init__(self, name: str, one: Callable[[str], list[Any]]) -> None:
-        self.name, self.one = name, one
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The values, each of them once."""
-        if not isinstance(value, str):
-            return value
-        try:
-            values = [v for word in value.split(",") for v in self.one(word.strip())]
-        except ValueError as e:
-            self.fail(f"{value!r}: {e}", param, ctx)
-        if len(set(values)) < len(values):
-            self.fail(f"{value!r} names a value twice", param, ctx)
-        return tuple(values)
-
-
-def _ks(word: str) -> list[int]:
-    first, colon, last = word.partition(":")
-    if not (first.isdecimal() and (last.isdecimal() or not colon)):
-        raise ValueError("expected 8, or 4,8,16, or 2:20 for every K from 2 to 20")
-    low, high = int(first), int(last) if colon else int(first)
-    if not 1 <= low <= high:
-        raise ValueError("K is at least 1, and a range goes up: 2:20")
-    return list(range(low, high + 1))
-
-
-def _kind(word: str) -> list[str]:
-    kinds = ("full", "tied", "diag", "spherical")
-    if word not in kinds:
-        raise ValueError(f"expected one or several of {', '.join(kinds)}")
-    return [word]
-
-
-KS = Several("K", _ks)
-covariance_option = click.option(
-    "--covariance",
-    "covariance",
-    type=Several("KIND", _kind),
-    default="full",
-    show_default=True,
-    help="full, tied, diag, spherical, or several: full,diag.",
-)
-k_help = "Number of components: 8, or 4,8,16, or 2:20 for every K from 2 to 20."
+    log_as(logging.Formatter("%(asctime)s %(message)s"))
+    warnings.showwarning = show_warning
 
 
 def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
@@ -285,7 +128,7 @@ def plan(
     """
     from . import job
 
-    planned = job.plan(data, k, covariance, _where(options), probe)
+    planned = job.plan(data, k, covariance, where_of(options), probe)
     size = job.mebibytes
     if planned.n_workers:
         workers = f"{planned.n_workers} with {planned.n_threads} threads in all"
@@ -368,7 +211,7 @@ def plan(
 @click.option("--max-passes", type=click.IntRange(2), help="Full passes, the survey's counted.")
 @click.option(
     "--max-time",
-    callback=_seconds,
+    callback=seconds,
     metavar="TIME",
     help="Stop after so long with the best so far and exit code 75: seconds, or 30m, 2h, 1h30m.",
 )
@@ -469,7 +312,7 @@ def fit(
     """
     from . import job
 
-    where = _where(options)
+    where = where_of(options)
     if options["n_init"] is None:
         del options["n_init"]
     wanted = job.Sweep(ks, covariance, criterion, holdout, exhaustive, keep_all)
@@ -582,7 +425,7 @@ def doctor(
     """
     from . import doctor as doctors
 
-    checks = doctors.examine(_where(options), data, k, covariance, checkpoint, missing)
+    checks = doctors.examine(where_of(options), data, k, covariance, checkpoint, missing)
     code = doctors.exit_code(checks)
     width = max(len(check.name) for check in checks)
     lines = [
@@ -633,7 +476,7 @@ def predict(
     from . import job
 
     answers = ["labels", *(["proba"] if proba else []), *(["log_density"] if log_density else [])]
-    where = _where(options)
+    where = where_of(options)
     result = job.predict(model, data, dest, where, answers, overwrite, resume)  # type: ignore[arg-type]
     written = ", ".join(f"{dest}/{name}" for name in answers)
     kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
@@ -652,7 +495,7 @@ def score(model: str, data: str, as_json: bool, **options: Any) -> None:
     """
     from . import job
 
-    result = job.score(model, data, _where(options))
+    result = job.score(model, data, where_of(options))
     lines = [f"{name:<15} {value:,.6f}" for name, value in result.items() if name != "n_rows"]
     _show(result, as_json, [f"{'rows':<15} {result['n_rows']:,}", *lines])
 
@@ -720,7 +563,7 @@ def report(
     """
     from . import job
 
-    result = job.report(model, output, _where(options), data, sample_rows, drift, overwrite)
+    result = job.report(model, output, where_of(options), data, sample_rows, drift, overwrite)
     drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} chunks compared"
     _show(result, as_json, [f"{output}: {drawn}", *result["missing"]])
 
@@ -743,7 +586,7 @@ def demo(folder: str, rows: int, overwrite: bool, **options: Any) -> None:
     """
     from . import job
 
-    data, model = job.demo(folder, rows, _where(options), overwrite, click.echo)
+    data, model = job.demo(folder, rows, where_of(options), overwrite, click.echo)
     click.echo(
         "\nNow try:\n"
         f"  dask-em inspect {model}\n"

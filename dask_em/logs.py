@@ -1,0 +1,60 @@
+"""What the program says on standard error: lines for people, or JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+import click
+
+
+def log_as(formatter: logging.Formatter) -> None:
+    """Send what the library says to standard error."""
+    logger = logging.getLogger("dask_em")
+    if not logger.handlers:
+        logger.addHandler(StandardError())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    logger.handlers[0].setFormatter(formatter)
+
+
+class StandardError(logging.Handler):
+    """Writes lines to what is standard error now: whoever calls a command may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, message, and the numbers of a pass or a summary."""
+
+    structured = True
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{when}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "numbers", {}),
+        }
+        return json.dumps(line)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Print or log a warning that is for the user; others stay within the libraries."""
+    if category.__module__.partition(".")[0] not in ("builtins", "sklearn", "dask_em"):
+        return
+    logger = logging.getLogger("dask_em")
+    if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
+        logger.warning("%s", message)
+    else:
+        click.echo(f"Warning: {message}", err=True)
