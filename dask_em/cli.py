@@ -418,8 +418,8 @@ def doctor(
 ) -> None:
     """Look whether a fit of DATA would run here: versions, cluster, TLS, store, disk, memory.
 
-    Each line is ok, or says what to do. The exit code is 0 if all are ok, else that of a
-    fit that fails for the first that is not.
+    Each line is ok, or says what to do. The exit code is 0 if none is WRONG, else that of a
+    fit that fails for the first that is. A fit runs in spite of a WARN.
 
     Example: dask-em doctor points.zarr -k 8 --scheduler tcp://host:8786
     """
@@ -428,8 +428,9 @@ def doctor(
     checks = doctors.examine(where_of(options), data, k, covariance, checkpoint, missing)
     code = doctors.exit_code(checks)
     width = max(len(check.name) for check in checks)
+    colours = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
     lines = [
-        click.style("ok   " if check.ok else "WRONG", fg="green" if check.ok else "red")
+        click.style(f"{check.verdict:<5}", fg=colours[check.verdict])
         + f" {check.name:<{width}} {check.text}"
         for check in checks
     ]

@@ -1,4 +1,4 @@
-"""What a job needs, looked at before it starts: each line is green, or says what to do."""
+"""What a job needs, looked at before it starts: each line is ok, or says what to do."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ SHORTEST_DAYS = 1.0
 STATES = 8
 
 
+class SafetyWarning(UserWarning):
+    """What a look raises where a job would run, but go without something that protects it."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was looked at.
@@ -66,17 +70,27 @@ class Check:
     text : str
         What was found; where that is not right, what to do.
     exit_code : int
-        0 where all is well, else that of a job that fails for it.
+        0 where a job would run, else that of a job that fails for it.
+    warning : bool
+        Whether a job would run, and somebody should know what it goes without.
     """
 
     name: str
     text: str
     exit_code: int = 0
+    warning: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether all is well."""
+        """Whether a job would run."""
         return self.exit_code == 0
+
+    @property
+    def verdict(self) -> str:
+        """One word for people: ok, WARN or WRONG."""
+        if not self.ok:
+            return "WRONG"
+        return "WARN" if self.warning else "ok"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -84,9 +98,11 @@ class Check:
 
 
 def attempt(name: str, look: Callable[..., str], *args: Any) -> Check:
-    """What `look` finds, or what it raises, as a check."""
+    """What `look` finds, or what it raises, be it a warning, as a check."""
     try:
         return Check(name, look(*args))
+    except SafetyWarning as e:
+        return Check(name, str(e), warning=True)
     except DaskEMError as e:
         return Check(name, str(e), e.exit_code)
     except OSError as e:
@@ -135,7 +151,7 @@ def examine(
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """That of the first that is not well, 0 if all are."""
+    """That of the first for which a job fails, 0 if there is none."""
     return next((check.exit_code for check in checks if not check.ok), 0)
 
 
@@ -272,9 +288,9 @@ def first_chunk(source: ZarrSource) -> int:
 def describe_checksum(source: ZarrSource) -> str:
     """Whether flipped bits would be found."""
     if not has_checksum(source.array):
-        raise DataError(
-            "no codec has one, so flipped bits would pass for data: write the array again "
-            "with zarr.codecs.Crc32cCodec() as the last of its compressors"
+        raise SafetyWarning(
+            "no codec has one, so bits that flipped before the first pass would pass for data: "
+            "write the array again with zarr.codecs.Crc32cCodec() as the last of its compressors"
         )
     return "a codec finds flipped bits"
 

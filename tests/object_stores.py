@@ -64,6 +64,8 @@ class Proxy:
     def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # A small body goes out without waiting for the headers to be acknowledged.
+            disable_nagle_algorithm = True
 
             def serve(self) -> None:
                 proxy.requests.append((self.command, self.path))

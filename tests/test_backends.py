@@ -8,7 +8,6 @@ import threading
 import tracemalloc
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 import zarr
 from dask.sizeof import sizeof
-from distributed import Client
+from distributed import Client, LocalCluster
 from helpers import (
     SmallReads,
     add_up,
@@ -73,12 +72,44 @@ def fit(rows: Any, **options: Any) -> GaussianMixture:
         return GaussianMixture(K, **options).fit(rows)
 
 
-@contextmanager
-def workers(n: int) -> Iterator[tuple[Any, Client]]:
-    with start_cluster(n) as cluster, Client(cluster, set_as_default=False) as client:
+@dataclass
+class Mortal:
+    """Workers that may be killed and then come back, out of the way of other tests."""
+
+    cluster: LocalCluster
+    client: Client
+
+    def kill(self) -> int:
+        """SIGKILL one worker process."""
+        return kill(self.cluster)
+
+    def scale(self, n: int) -> None:
+        self.cluster.scale(n)
+        self._wait_for(n)
+
+    def wait_without(self, pid: int) -> None:
+        """Until another process has taken the place of a killed one."""
+        wait_until(lambda: pid not in [nanny.pid for nanny in self.cluster.workers.values()])
+        self._wait_for(2)
+        assert pid not in self.client.run(os.getpid).values()
+
+    def _wait_for(self, n: int) -> None:
+        wait_until(lambda: len(self.client.scheduler_info()["workers"]) == n)
+
+
+@pytest.fixture(scope="module")
+def mortals() -> Iterator[Mortal]:
+    with start_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
         client.register_plugin(SmallReads())
-        with client.as_current():
-            yield cluster, client
+        yield Mortal(cluster, client)
+
+
+@pytest.fixture
+def mortal(mortals: Mortal) -> Iterator[Mortal]:
+    """Two workers as the Dask scheduler in force."""
+    mortals.scale(2)
+    with mortals.client.as_current():
+        yield mortals
 
 
 def test_the_bits_are_the_same_on_every_scheduler(stored: zarr.Array, client: Client) -> None:
@@ -90,12 +121,25 @@ def test_the_bits_are_the_same_on_every_scheduler(stored: zarr.Array, client: Cl
         assert len(digests) == 1
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_the_bits_do_not_depend_on_the_number_of_workers(n: int, stored: zarr.Array) -> None:
+def test_the_bits_do_not_depend_on_the_number_of_workers(
+    stored: zarr.Array, mortals: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, mixture = as_source(stored), some_mixture()
+
+    def bits() -> tuple[Any, ...]:
+        fits = [digest(fit(rows)) for rows in (stored, with_graph(stored))]
+        # And of a tree of pairs, as sums that are large are added.
+        with monkeypatch.context() as patch:
+            patch.setattr(statistics, "NODE_BYTES", 1)
+            sums = DaskBackend().map_reduce(source, mixture)
+        return fits, [leaf.tobytes() for leaf in leaves(sums)]
+
     with dask.config.set(scheduler="threads"):
-        expected = [digest(fit(rows)) for rows in (stored, with_graph(stored))]
-    with workers(n):
-        assert [digest(fit(rows)) for rows in (stored, with_graph(stored))] == expected
+        expected = bits()
+    for n in (1, 3):
+        mortals.scale(n)
+        with mortals.client.as_current():
+            assert bits() == expected
 
 
 def test_the_serial_backend_gives_the_same_bits(
@@ -109,39 +153,39 @@ def test_the_serial_backend_gives_the_same_bits(
             np.testing.assert_array_equal(a, b)
 
 
-def test_the_bits_survive_the_death_of_a_worker(stored: zarr.Array) -> None:
+def test_the_bits_survive_the_death_of_a_worker(stored: zarr.Array, mortal: Mortal) -> None:
     for rows in (stored, with_graph(stored)):
         with dask.config.set(scheduler="threads"):
             expected = fit(rows)
-        killed = []
-        with workers(2) as (cluster, client):
+        killed: list[int] = []
 
-            def kill_once(state: Any, cluster: Any = cluster, killed: list[int] = killed) -> None:
-                if state.n_iter == 2 and not killed:
-                    killed.append(kill(cluster))
+        def kill_once(state: Any, killed: list[int] = killed) -> None:
+            if state.n_iter == 2 and not killed:
+                killed.append(mortal.kill())
 
-            survived = fit(rows, callbacks=[kill_once])
-            assert killed
-            wait_until(lambda client=client: len(client.scheduler_info()["workers"]) == 2)
-            assert killed[0] not in client.run(os.getpid).values()
+        survived = fit(rows, callbacks=[kill_once])
+        assert killed
+        mortal.wait_without(*killed)
         assert survived.n_iter_ == expected.n_iter_ == 4
         assert digest(survived) == digest(expected)
 
 
-def test_nothing_is_counted_twice_when_a_worker_dies_in_a_pass(stored: zarr.Array) -> None:
+def test_nothing_is_counted_twice_when_a_worker_dies_in_a_pass(
+    stored: zarr.Array, mortal: Mortal
+) -> None:
     """The kill comes when the first range of the pass is done."""
     source = as_source(stored)
     mixture = mixture_of("full", MEANS, precisions_like("full", 1.0, K, D), X)
     expected = SerialBackend().map_reduce(source, mixture)
     killed: list[int] = []
-    with workers(2) as (cluster, _):
 
-        def advance(n_rows: int) -> None:
-            if not killed:
-                killed.append(kill(cluster))
+    def advance(n_rows: int) -> None:
+        if not killed:
+            killed.append(mortal.kill())
 
-        actual = DaskBackend().map_reduce(source, mixture, advance)
-        wait_until(lambda: bool(killed))
+    actual = DaskBackend().map_reduce(source, mixture, advance)
+    wait_until(lambda: bool(killed))
+    mortal.wait_without(*killed)
     assert actual.n_rows == N
     for a, b in zip(leaves(actual), leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -357,15 +401,6 @@ def test_a_tree_of_pairs_gives_the_same_bits_on_every_scheduler(
         assert totals[0].n_rows == N
         for total in totals[1:]:
             assert_same_bits(total, totals[0])
-
-
-def test_a_tree_of_pairs_does_not_depend_on_the_number_of_workers(
-    pairs: None, stored: zarr.Array
-) -> None:
-    source, mixture = as_source(stored), some_mixture()
-    with workers(1):
-        actual = DaskBackend().map_reduce(source, mixture)
-    assert_same_bits(actual, SerialBackend().map_reduce(source, mixture))
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,26 @@
-"""The program as its users meet it: real processes, real clusters, real exit codes."""
+"""The program as its users meet it: real clusters, real exit codes, and for each way that it
+starts and ends a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
-from click.testing import CliRunner
-from distributed import LocalCluster
+from click.testing import CliRunner, Result
+from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
-from helpers import SMALL_READ
+from helpers import SMALL_READ, start_cluster
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from zarr.codecs import Crc32cCodec
 
@@ -38,6 +41,25 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
     )
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster that runs already, of one worker."""
+    with start_cluster(1) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def there(address: str) -> Callable[..., Result]:
+    """The program in this process, on that cluster."""
+
+    def run(*arguments: object) -> Result:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            return CliRunner().invoke(main, [*map(str, arguments), "--scheduler", address])
+
+    return run
 
 
 def refused(*arguments: object) -> tuple[int, str]:
@@ -68,7 +90,9 @@ def model(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_fit_score_predict_inspect_is_one_story(points: Path, tmp_path: Path) -> None:
+def test_fit_score_predict_inspect_is_one_story(
+    points: Path, tmp_path: Path, there: Callable[..., Result]
+) -> None:
     saved, answers = tmp_path / "m.npz", tmp_path / "a.zarr"
 
     fitted = run("fit", points, "-k", 3, "-o", saved, "--seed", 0, "--json", *SMALL)
@@ -90,7 +114,7 @@ def test_fit_score_predict_inspect_is_one_story(points: Path, tmp_path: Path) ->
     np.testing.assert_allclose(group["proba"][:], reference.predict_proba(rows), atol=1e-9)
     np.testing.assert_allclose(group["log_density"][:], reference.score_samples(rows), rtol=1e-9)
 
-    scored = json.loads(run("score", saved, points, "--json", *SMALL).stdout)
+    scored = json.loads(there("score", saved, points, "--json").stdout)
     assert scored["bic"] == pytest.approx(reference.bic(rows))
     assert scored["aic"] == pytest.approx(reference.aic(rows))
 
@@ -100,15 +124,13 @@ def test_fit_score_predict_inspect_is_one_story(points: Path, tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "m.npz"]
 
 
-def test_a_running_scheduler_is_used_and_left_running(points: Path, tmp_path: Path) -> None:
-    from distributed import Client
-
-    with LocalCluster(n_workers=1, dashboard_address=":0") as cluster:
-        address = cluster.scheduler_address
-        result = run("fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", address)
-        assert result.returncode == 0, result.stderr
-        with Client(address) as client:
-            assert client.submit(sum, [1, 2]).result() == 3
+def test_a_running_scheduler_is_used_and_left_running(
+    points: Path, tmp_path: Path, address: str, there: Callable[..., Result]
+) -> None:
+    result = there("fit", points, "-k", 3, "-o", tmp_path / "m.npz")
+    assert result.exit_code == 0, result.stderr
+    with Client(address, set_as_default=False) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
 
 
 @pytest.mark.parametrize(
@@ -134,25 +156,22 @@ def test_options_of_no_sense_are_wrong_usage(
 
 
 def test_no_scheduler_at_that_address(points: Path, tmp_path: Path) -> None:
-    arguments = ["fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", "127.0.0.1:9"]
-    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
-    result = subprocess.run(
-        [sys.executable, "-m", "dask_em.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-    )
-    assert result.returncode == 2
-    assert "no Dask scheduler answers at 127.0.0.1:9" in result.stderr
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        code, error = refused(
+            "fit", points, "-k", 3, "-o", tmp_path / "m.npz", "--scheduler", "127.0.0.1:9"
+        )
+    assert code == 2
+    assert "no Dask scheduler answers at 127.0.0.1:9" in error
 
 
-def test_weights_from_zarr_equal_repeated_rows(points: Path, tmp_path: Path) -> None:
+def test_weights_from_zarr_equal_repeated_rows(
+    points: Path, tmp_path: Path, there: Callable[..., Result]
+) -> None:
     weight = np.random.default_rng(1).integers(0, 3, 5000).astype(float)
     # Chunks of nothing but zeros are written, or they could not be told from lost ones.
     weights = store(tmp_path / "w.zarr", weight, config={"write_empty_chunks": True})
-    result = run("fit", points, "-k", 1, "-o", tmp_path / "m.npz", "--weights", weights, *SMALL)
-    assert result.returncode == 0, result.stderr
+    result = there("fit", points, "-k", 1, "-o", tmp_path / "m.npz", "--weights", weights)
+    assert result.exit_code == 0, result.stderr
     repeated = np.repeat(zarr.open_array(points)[:], weight.astype(int), axis=0)
     np.testing.assert_allclose(load(tmp_path / "m.npz").means_[0], repeated.mean(0), rtol=1e-12)
 
@@ -325,32 +344,36 @@ def test_bad_data_are_named_before_anything_starts(
     assert set(tmp_path.iterdir()) <= {path}
 
 
-def test_bad_rows_are_named_and_nothing_is_left(points: Path, tmp_path: Path) -> None:
+def test_bad_rows_are_named_and_nothing_is_left(
+    points: Path, tmp_path: Path, there: Callable[..., Result]
+) -> None:
     values = zarr.open_array(points)[:]
     values[4321, 2] = np.nan
     values[4400, 0] = np.inf
     bad = store(tmp_path / "bad.zarr", values)
-    result = run("fit", bad, "-k", 3, "-o", tmp_path / "m.npz", *SMALL)
-    assert result.returncode == 65
+    result = there("fit", bad, "-k", 3, "-o", tmp_path / "m.npz")
+    assert result.exit_code == 65
     assert "NaN at row 4321, column 2; 2 rows hold NaN or infinity" in result.stderr
     few = store(tmp_path / "few.zarr", values[:2], chunks=(2, 3))
-    result = run("fit", few, "-k", 3, "-o", tmp_path / "m.npz", *SMALL)
-    assert result.returncode == 65
+    result = there("fit", few, "-k", 3, "-o", tmp_path / "m.npz")
+    assert result.exit_code == 65
     assert "X has 2 rows" in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.zarr", "few.zarr"]
 
 
-def test_constant_column_warns_and_fits(points: Path, tmp_path: Path) -> None:
+def test_constant_column_warns_and_fits(
+    points: Path, tmp_path: Path, there: Callable[..., Result]
+) -> None:
     values = zarr.open_array(points)[:]
     values[:, 1] = 7.0
     flat = store(tmp_path / "flat.zarr", values)
-    result = run("fit", flat, "-k", 3, "-o", tmp_path / "m.npz", *SMALL)
-    assert result.returncode == 0, result.stderr
+    result = there("fit", flat, "-k", 3, "-o", tmp_path / "m.npz")
+    assert result.exit_code == 0, result.stderr
     assert "Warning: X does not vary in column 1" in result.stderr
 
 
 def test_taken_outputs_are_refused_and_replaced_on_demand(
-    points: Path, model: Path, tmp_path: Path
+    points: Path, model: Path, tmp_path: Path, there: Callable[..., Result]
 ) -> None:
     taken = tmp_path / "taken"
     taken.write_text("precious")
@@ -359,10 +382,10 @@ def test_taken_outputs_are_refused_and_replaced_on_demand(
         assert code == 73
         assert "--overwrite" in error
         assert taken.read_text() == "precious"
-    assert run("predict", model, points, taken, "--overwrite", *SMALL).returncode == 0
+    assert there("predict", model, points, taken, "--overwrite").exit_code == 0
     assert len(zarr.open_group(taken, mode="r")["labels"][:]) == 5000
-    assert run("fit", points, "-k", 3, "-o", tmp_path / "m", *SMALL).returncode == 0
-    assert run("fit", points, "-k", 3, "-o", tmp_path / "m", "--overwrite", *SMALL).returncode == 0
+    for more in ([], ["--overwrite"]):
+        assert there("fit", points, "-k", 3, "-o", tmp_path / "m", *more).exit_code == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "taken"]
 
 
@@ -473,4 +496,4 @@ def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
     assert "Now try:" in result.stdout
     fitted = load(folder / "model.npz")
     np.testing.assert_allclose(sorted(fitted.weights_), [0.1, 0.15, 0.2, 0.25, 0.3], atol=0.02)
-    assert run("demo", folder, *SMALL).returncode == 73
+    assert refused("demo", folder, *SMALL)[0] == 73

@@ -98,9 +98,16 @@ def test_a_running_cluster_is_looked_at_and_left_running(where: Where, client: C
 
 def test_a_store_without_a_checksum(where: Where, tmp_path: Path) -> None:
     write_zarr(tmp_path / "points.zarr", np.ones((100, 2)), 50)
-    checks = examine(where, str(tmp_path / "points.zarr"))
-    assert wrong(checks) == [("checksum", 65)]
-    assert "Crc32cCodec" in found(checks, "checksum").text
+    command = ["doctor", str(tmp_path / "points.zarr"), "--scheduler", str(where.scheduler)]
+    # A fit would run, and log a warning.
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.output.splitlines() if not line.startswith("ok "))
+    assert line.startswith("WARN  checksum ")
+    assert "Crc32cCodec" in line
+    said = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert said["ok"]
+    assert [check["name"] for check in said["checks"] if check["warning"]] == ["checksum"]
 
 
 def test_a_missing_chunk_is_named(where: Where, tmp_path: Path) -> None:
