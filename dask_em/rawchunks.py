@@ -715,10 +715,16 @@ def check_same(array: zarr.Array[Any], name: str = "X") -> None:
     try:
         now = zarr.open_array(array.store_path, mode="r", zarr_format=zarr_format)
     except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
+        gone = f"{type(e).__name__}: {e}"
+    else:
+        gone = ""
+    if gone:
+        # Not where Zarr's error is caught: as its context it would come along from a worker,
+        # where it cannot be unpacked.
         raise DataError(
             f"{name} changed after it was opened: {array.store_path} is not a Zarr array any more "
-            f"({type(e).__name__}: {e})"
-        ) from e
+            f"({gone})"
+        )
     for part in LAYOUT:
         before, after = str(_part(array, part)), str(_part(now, part))
         if before != after:

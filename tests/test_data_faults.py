@@ -393,6 +393,12 @@ def test_the_worker_that_finds_a_chunk_changed_names_it(client: Client, tmp_path
     refuses(array, "chunk 0 .*of X changed", callbacks=[after_pass(1, rewritten(array))])
 
 
+def test_the_worker_that_finds_the_array_gone_names_it(client: Client, tmp_path) -> None:
+    array = write_zarr(tmp_path / "x.zarr", X, 200, **RAW)
+    gone = after_pass(1, (tmp_path / "x.zarr/zarr.json").unlink)
+    refuses(array, "is not a Zarr array any more", callbacks=[gone])
+
+
 @pytest.mark.parametrize("layout", ["raw", "columns", "parts of shards"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_bit_flipped_between_passes_is_found_without_a_checksum(

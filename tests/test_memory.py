@@ -44,7 +44,7 @@ class Peak:
         self._thread.join()
 
 
-@pytest.mark.parametrize("codec", ["raw", "zstd"])
+@pytest.mark.parametrize("codec", ["raw", pytest.param("zstd", marks=pytest.mark.slow)])
 def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> None:
     # 5 chunks of 48 MB, or of 24 MB where a task holds four of them.
     rows, columns = 600_000 if codec == "raw" else 300_000, 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers import (
@@ -37,6 +39,12 @@ def separated(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return X, labels, truth
 
 
+def fitted(rows: Any, kind: str, **options: Any) -> GaussianMixture:
+    """A fit that begins on a part of the rows."""
+    options = {"random_state": 0, "sample_size": 1000, **options}
+    return GaussianMixture(K, covariance_type=kind, **options).fit(rows)
+
+
 def matrices(model: GaussianMixture) -> np.ndarray:
     """The fitted covariances as (k, d, d), in the order of the true means."""
     covariance = model.state_.result.components.data_coordinates()[1]
@@ -54,13 +62,11 @@ def assert_variances(model: GaussianMixture, truth: np.ndarray, scale: np.ndarra
     np.testing.assert_allclose(variances, np.diagonal(truth, axis1=1, axis2=2), rtol=FOUR_SIGMA)
 
 
-@pytest.mark.parametrize(
-    ("offset", "dtype"), [(0, "f8"), (1e8, "f8"), (-1e8, "f8"), (1e4, "f4"), (-1e4, "f4")]
-)
+@pytest.mark.parametrize(("offset", "dtype"), [(0, "f8"), (-1e8, "f8"), (1e4, "f4")])
 def test_variances_are_right_far_from_zero(kind: str, offset: float, dtype: str, tmp_path) -> None:
     X, _, truth = separated(kind, seed=0)
     rows = write_zarr(tmp_path / "x.zarr", (X + offset).astype(dtype), 311)
-    model = GaussianMixture(K, covariance_type=kind, random_state=0).fit(rows)
+    model = fitted(rows, kind)
     assert model.converged_
     assert_variances(model, truth, 1.0)
 
@@ -69,15 +75,13 @@ def test_variances_are_right_on_any_scale_of_the_columns(kind: str) -> None:
     # One variance for all columns can only have one scale for all columns.
     scale = np.full(D, 1e6) if kind == "spherical" else np.array([1e-3, 1.0, 1e6])
     X, _, truth = separated(kind, seed=1)
-    model = GaussianMixture(K, covariance_type=kind, reg_covar=0, random_state=0).fit(X * scale)
-    assert_variances(model, truth, scale)
+    assert_variances(fitted(X * scale, kind, reg_covar=0), truth, scale)
 
 
-@pytest.mark.parametrize("scale", [1e-100, 1e-20, 1e20, 1e100])
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
 def test_variances_are_right_in_any_unit(kind: str, scale: float) -> None:
     X, _, truth = separated(kind, seed=2)
-    model = GaussianMixture(K, covariance_type=kind, reg_covar=0, random_state=0).fit(X * scale)
-    assert_variances(model, truth, scale)
+    assert_variances(fitted(X * scale, kind, reg_covar=0), truth, scale)
 
 
 def hard_moments(X: np.ndarray, labels: np.ndarray, kind: str) -> np.ndarray:
@@ -168,7 +172,7 @@ def test_forcing_features_on_a_tight_component_would_be_wrong(
 
 def test_far_rows_belong_to_someone_and_overflow_nothing(kind: str) -> None:
     X, _, _ = separated(kind, seed=5)
-    model = GaussianMixture(K, covariance_type=kind, random_state=0).fit(X)
+    model = fitted(X, kind)
     far = np.array([[1e6, 0, 0], [-1e100, 1e100, 0]])
     np.testing.assert_allclose(model.predict_proba(far).sum(axis=1), 1)
     assert np.isfinite(model.score_samples(far)).all()

@@ -104,7 +104,8 @@ def url(s3: Proxy, X: np.ndarray, request: pytest.FixtureRequest) -> str:
 
 
 def fitted(data: Any, **options: Any) -> GaussianMixture:
-    return GaussianMixture(K, random_state=0, tol=0.1, **options).fit(data)
+    options = {"random_state": 0, "tol": 0.1, "sample_size": 400, **options}
+    return GaussianMixture(K, **options).fit(data)
 
 
 # -- the same bits --------------------------------------------------------------------
@@ -741,7 +742,9 @@ class StopAfter:
             raise InterruptedError
 
 
-LONG: dict[str, Any] = {"n_components": K, "random_state": 0, "tol": 1e-9, "max_iter": 5}
+LONG: dict[str, Any] = {
+    "n_components": K, "random_state": 0, "tol": 1e-9, "max_iter": 5, "sample_size": 400
+}  # fmt: skip
 
 
 def long_fit(data: Any, stop_after: int = 0, **options: Any) -> GaussianMixture:
@@ -835,7 +838,8 @@ def test_states_whose_answers_are_lost_are_kept_once(
 
 
 def run_fit(url: str, output: str, *more: str) -> tuple[int, str]:
-    command = ["fit", url, "-k", str(K), "--tol", "1e-9", "--max-iter", "5", "-o", output, *more]
+    command = ["fit", url, "-k", str(K), "--tol", "1e-9", "--max-iter", "5", "--sample-size", "400"]
+    command += ["-o", output, *more]
     result = CliRunner().invoke(main, command)
     assert "Traceback" not in result.output
     return result.exit_code, result.output

@@ -66,12 +66,6 @@ def start(given: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(given: list[str]) -> tuple[int, str, str]:
-    process = start(given)
-    out, error = process.communicate(timeout=120)
-    return process.returncode, out, error
-
-
 @contextmanager
 def gated(points: Path) -> Iterator[None]:
     """Whoever reads one of the chunks waits in the block: it is a pipe that nobody writes."""
@@ -194,7 +188,7 @@ def here(many_chunks: None) -> Iterator[None]:
 
 
 def test_a_killed_job_is_resumed_and_ends_with_the_same_bytes(
-    interrupted: Interrupted, tmp_path: Path
+    interrupted: Interrupted, tmp_path: Path, here: None
 ) -> None:
     answers = interrupted.into(tmp_path)
     (answers_so_far,) = partial_of(answers).glob("answers-*")
@@ -203,16 +197,16 @@ def test_a_killed_job_is_resumed_and_ends_with_the_same_bytes(
     (answers_so_far / "labels/c/39.0123456789abcdef.partial").write_bytes(b"half")
     before = written(answers_so_far)
 
-    given = arguments(interrupted.model, interrupted.points, answers, "--json")
-    code, out, error = run(given)
+    # On other workers: none.
+    result = invoke(arguments(interrupted.model, interrupted.points, answers, "--json"))
 
-    assert code == 0, error
-    assert f"resuming: {len(whole)} of {REGIONS} regions are whole" in error
+    assert result.exit_code == 0, result.stderr
+    assert f"resuming: {len(whole)} of {REGIONS} regions are whole" in result.stderr
     kept = chunks_of(whole)
     after = written(answers)
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert all(after[name] != before.get(name) for name in after.keys() - kept)
-    assert json.loads(out)["n_rows_kept"] == sum(map(len, whole)) * CHUNK_ROWS
+    assert json.loads(result.stdout)["n_rows_kept"] == sum(map(len, whole)) * CHUNK_ROWS
     assert contents(answers) == interrupted.undisturbed
     assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]
 

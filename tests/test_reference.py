@@ -51,7 +51,7 @@ def stored(tmp_path) -> zarr.Array:
 
 @pytest.mark.parametrize("max_iter", [1, 15])
 def test_iterations_equal_scikit_learn_s(
-    kind: str, max_iter: int, stored: zarr.Array, client: Client
+    kind: str, max_iter: int, stored: zarr.Array, synchronous: None
 ) -> None:
     actual = ours(stored, kind, max_iter=max_iter)
     assert actual.n_iter_ == max_iter

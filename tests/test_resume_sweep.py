@@ -21,8 +21,8 @@ from dask_em.sweep import Selection
 
 X = blobs(8000, 3, 4, apart=1.2)[0]
 OPTIONS: dict[str, Any] = {
-    "n_components": range(2, 7), "covariance_type": ("full", "spherical"), "random_state": 0,
-    "n_init": 2, "tol": 1e-5, "max_iter": 6, "sample_size": 200,
+    "n_components": range(2, 6), "covariance_type": ("full", "spherical"), "random_state": 0,
+    "tol": 1e-5, "max_iter": 5, "sample_size": 200,
 }  # fmt: skip
 
 pytestmark = [
@@ -106,10 +106,7 @@ def test_stopped_before_every_pass_is_not_stopped_at_all(case: str, tmp_path: Pa
     assert_same(sweep(stop_before=1, checkpoint=tmp_path / "c", **options), straight)
 
 
-@pytest.mark.parametrize("stop_after", [3, 14, 40])
-def test_a_sweep_goes_on_within_a_pass(
-    stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_goes_on_within_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_zarr(tmp_path / "x.zarr", X, 1000)
     whole, read = sources.fold_range, [0]
     limit = [10**9]
@@ -122,15 +119,16 @@ def test_a_sweep_goes_on_within_a_pass(
 
     monkeypatch.setattr(dask_backend, "fold_range", fold_range)
     straight, in_all = sweep(data), read[0]
-    assert in_all == 8 * len(straight.history) > stop_after
-    keep = Checkpointing(tmp_path / "c", interval=0.0)
-    read[0], limit[0] = 0, stop_after
-    with pytest.raises(StoppedError):
-        sweep(data, checkpoint=keep)
-    read[0], limit[0] = 0, 10**9
-    assert_same(sweep(data, checkpoint=keep), straight)
-    # Not a range is read twice.
-    assert read[0] == in_all - stop_after
+    assert in_all == 8 * len(straight.history) > 40
+    for stop_after in (3, 14, 40):
+        keep = Checkpointing(tmp_path / f"c{stop_after}", interval=0.0)
+        read[0], limit[0] = 0, stop_after
+        with pytest.raises(StoppedError):
+            sweep(data, checkpoint=keep)
+        read[0], limit[0] = 0, 10**9
+        assert_same(sweep(data, checkpoint=keep), straight)
+        # Not a range is read twice.
+        assert read[0] == in_all - stop_after
 
 
 def test_other_sweeps_and_fits_are_refused(tmp_path: Path) -> None:
@@ -138,7 +136,7 @@ def test_other_sweeps_and_fits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         sweep(stop_before=3, checkpoint=folder)
     for options, named in (
-        ({"n_components": range(2, 8)}, "n_components=.2, 3, 4, 5, 6."),
+        ({"n_components": range(2, 8)}, "n_components=.2, 3, 4, 5."),
         ({"covariance_type": "full"}, "covariance_type=.'full', 'spherical'."),
         ({"criterion": "aic"}, "criterion='bic', and this one is of criterion='aic'"),
         ({"holdout": 0.1}, "holdout=0.0"),
@@ -163,6 +161,7 @@ def test_time_that_is_over_leaves_the_best_so_far(tmp_path: Path) -> None:
     assert_same(sweep(checkpoint=tmp_path / "c"), straight)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     write_zarr(tmp_path / "x.zarr", np.tile(X, (25, 1)), 20_000)
     command = [

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
+from distributed import Client
 from helpers import digest, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 
@@ -357,12 +358,13 @@ def test_what_we_start_listens_on_this_machine_only() -> None:
         assert {address[0] for address in listening() - before} == {"127.0.0.1"}
 
 
-def test_warnings_are_lines_of_the_log(tmp_path: Path) -> None:
+def test_warnings_are_lines_of_the_log(tmp_path: Path, client: Client) -> None:
     X = np.random.default_rng(0).normal(size=(4000, 2))
     X[7, 1] = np.nan
     write_zarr(tmp_path / "x.zarr", X, 500)
     command = ["fit", str(tmp_path / "x.zarr"), "-k", "2", "-o", str(tmp_path / "m.npz"), "--json"]
-    command += ["--nonfinite", "drop", "--log-json", "--max-passes", "2", *LOCAL]
+    command += ["--nonfinite", "drop", "--log-json", "--max-passes", "2"]
+    command += ["--scheduler", client.scheduler.address]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         result = CliRunner().invoke(main, command)

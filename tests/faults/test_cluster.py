@@ -121,7 +121,7 @@ def pids(local: LocalCluster) -> list[int]:
     return [nanny.pid for nanny in local.workers.values()]
 
 
-@pytest.mark.parametrize("victims", ["one", "all"])
+@pytest.mark.parametrize("victims", [pytest.param("one", marks=pytest.mark.slow), "all"])
 def test_killed_workers_cost_time_only(victims: str, source: Any, record_property: Any) -> None:
     with cluster() as (local, _):
 
@@ -142,6 +142,7 @@ def test_killed_workers_cost_time_only(victims: str, source: Any, record_propert
     )
 
 
+@pytest.mark.slow
 def test_retired_and_late_workers(source: Any, record_property: Any) -> None:
     with cluster(1) as (local, client):
         first = list(client.scheduler_info()["workers"])
