@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 SECRET = "f4e2c0a8b6d4"
 KEY = "AKIA5EXAMPLE"
 Fault = Callable[[str, str], str | None]
@@ -125,6 +127,22 @@ class Proxy:
             self._http.shutdown()
             self._http.server_close()
             thread.join()
+
+
+@contextmanager
+def s3_server(*buckets: str) -> Iterator[str]:
+    """Where a real S3 server on this machine listens, with these buckets."""
+    moto = pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are missing")
+    pytest.importorskip("obstore", reason="the extra `s3` is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        for bucket in buckets:
+            put_bucket(endpoint, bucket)
+        yield endpoint
+    finally:
+        server.stop()
 
 
 def put_bucket(endpoint: str, name: str) -> None:

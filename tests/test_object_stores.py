@@ -22,7 +22,7 @@ import zarr
 from click.testing import CliRunner
 from distributed import Client
 from helpers import blobs, digest, wait_until, write_zarr
-from object_stores import KEY, SECRET, Proxy, environment, put_bucket
+from object_stores import KEY, SECRET, Proxy, environment, s3_server
 from zarr.codecs import Crc32cCodec
 
 from dask_em import Checkpointing, GaussianMixture, job, load, locks, select, sources, stores
@@ -44,7 +44,6 @@ from dask_em.run import Run, as_run
 from dask_em.sources import ZarrSource
 from dask_em.stores import open_store, read_bytes, write_bytes
 
-moto = pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are missing")
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytestmark = pytest.mark.usefixtures("many_chunks")
 
@@ -54,13 +53,8 @@ CHECKED: dict[str, Any] = {"compressors": [Crc32cCodec()]}
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[Proxy]:
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with Proxy(f"http://{host}:{port}").running() as proxy:
-        put_bucket(proxy.url, "data")
+    with s3_server("data") as endpoint, Proxy(endpoint).running() as proxy:
         yield proxy
-    server.stop()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from dask_em.sources import ZarrSource, fold_range
 from dask_em.stores import open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from object_stores import Proxy, environment, put_bucket
+from object_stores import Proxy, environment, s3_server
 
 DEPTHS = (1, 2, 4, 8)
 # Seconds before each answer: none, a rack's, and a region's object store's.
@@ -46,18 +46,11 @@ NOTE = (
 
 def serve() -> None:
     """Serve S3 until standard input ends; each line of it is the next wait."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with Proxy(f"http://{host}:{port}").running() as proxy:
-        put_bucket(proxy.url, "data")
+    with s3_server("data") as endpoint, Proxy(endpoint).running() as proxy:
         print(proxy.url, flush=True)
         for line in sys.stdin:
             proxy.latency = float(line)
             print("set", flush=True)
-    server.stop()
 
 
 def rate(source: ZarrSource, depth: int, rounds: int) -> float:

@@ -17,7 +17,7 @@ import zarr
 from by_hand import start_all, the_job, with_certificates
 from containers import FILES, for_everybody, installed, run
 from jobs import DASK_EM, Job, K, Processes
-from object_stores import environment, put_bucket
+from object_stores import environment, s3_server
 from operated import play
 from real_slurm import SMALL, copy_files, free_ports, log_of
 
@@ -111,16 +111,10 @@ def as_a_dask_job(here: Here) -> object:
 @pytest.fixture
 def lake(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket of a real S3 server, which this process and its children can open."""
-    moto = pytest.importorskip("moto.server", reason="pip install 'moto[s3]' flask flask-cors")
-    pytest.importorskip("obstore", reason="pip install 'dask-em[s3]'")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in environment(endpoint).items():
-        monkeypatch.setenv(name, value)
-    put_bucket(endpoint, "lake")
-    yield "s3://lake"
-    server.stop()
+    with s3_server("lake") as endpoint:
+        for name, value in environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield "s3://lake"
 
 
 def from_an_object_store(here: Here) -> object:

@@ -14,9 +14,10 @@ ROWS = [line for line in (DEPLOY / "README.md").read_text().splitlines() if line
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
 def test_a_row_names_tests_that_are_there(row: str) -> None:
     way, tests, *_, date = (cell.strip() for cell in row.strip("|").split("|"))
-    folder = re.search(r"\((\w+)\)", way)
-    assert folder
-    assert (DEPLOY / folder[1] / "README.md").exists()
+    link = re.search(r"\(([\w./]+)(#[\w-]+)?\)", way)
+    assert link
+    place = DEPLOY / link[1]
+    assert (place / "README.md" if place.is_dir() else place).is_file()
     groups = re.findall(r"((?:`\w+`,? )+)in `(\w+\.py)`", tests)
     assert groups
     for names, file in groups:

@@ -21,7 +21,7 @@ from chaos import DASK_EM, Job, job, marked, points, tell
 from clusters import Cluster, cluster
 from distributed import Client, Security
 from helpers import blobs, digest, wait_until
-from object_stores import Proxy, environment, put_bucket
+from object_stores import Proxy, environment, s3_server
 
 from dask_em import load
 
@@ -190,15 +190,8 @@ def test_the_search_finds_what_it_looks_for() -> None:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Proxy]:
-    moto = pytest.importorskip("moto.server", reason="moto[s3], flask and flask-cors are missing")
-    pytest.importorskip("obstore", reason="the extra `s3` is not installed")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with Proxy(f"http://{host}:{port}").running() as proxy:
-        put_bucket(proxy.url, "data")
+    with s3_server("data") as endpoint, Proxy(endpoint).running() as proxy:
         yield proxy
-    server.stop()
 
 
 def secrets(proxy: Proxy) -> dict[str, str]:
