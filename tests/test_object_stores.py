@@ -275,7 +275,10 @@ def test_missing_credentials_are_wrong_usage(s3: Proxy, monkeypatch: pytest.Monk
         monkeypatch.delenv(name)
     # Where keys would be asked for on a machine of the cloud: nobody is there.
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://169.254.169.254.invalid")
-    with pytest.raises(StoreAccessError, match="found no credentials: set AWS_ACCESS_KEY_ID"):
+    with (
+        dask.config.set({"dask_em.store-timeout": 0.5}),
+        pytest.raises(StoreAccessError, match="found no credentials: set AWS_ACCESS_KEY_ID"),
+    ):
         open_zarr("s3://data/points.zarr")
 
 
