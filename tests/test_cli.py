@@ -164,6 +164,13 @@ def test_no_scheduler_at_that_address(points: Path, tmp_path: Path) -> None:
     assert "no Dask scheduler answers at 127.0.0.1:9" in error
 
 
+def test_a_scheduler_with_tls_needs_a_certificate(points: Path) -> None:
+    code, error = refused("plan", points, "-k", 3, "--scheduler", "tls://127.0.0.1:9")
+    assert code == 2
+    assert "no Dask scheduler answers at tls://127.0.0.1:9: there is no certificate" in error
+    assert "--tls-ca-file, --tls-cert and --tls-key" in error
+
+
 def test_weights_from_zarr_equal_repeated_rows(
     points: Path, tmp_path: Path, there: Callable[..., Result]
 ) -> None:

@@ -86,16 +86,16 @@ def connected(where: Where) -> Iterator[Any]:
             "tcp://HOST:PORT or tls://HOST:PORT"
         )
     if where.remote:
+        security = _security(where)
         try:
             # One that never connects would stay the client of this process, and passes wait for it.
             client = Client(
                 where.scheduler,
                 scheduler_file=where.scheduler_file,
-                security=_security(where),
+                security=security,
                 set_as_default=False,
             )
         except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
-            # A TypeError: tls:// without certificates.
             raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
         with client, client.as_current(), _lost_workers_counted(client):
             yield client
@@ -151,9 +151,17 @@ def _security(where: Where) -> Any:
         "tls_client_key": where.tls_key,
     }
     given = {name: file for name, file in files.items() if file}
-    if not given and not where.require_tls:
-        return None
-    return Security(require_encryption=True, **given)
+    security = Security(require_encryption=True, **given) if given or where.require_tls else None
+    if (where.scheduler or "").startswith("tls://"):
+        # By the options, or else by Dask's configuration.
+        found = (security or Security()).get_tls_config_for_role("client")
+        if not (found["ca_file"] and found["cert"]):
+            # Dask's client would say so too, and then not be able to close.
+            raise UsageError(
+                f"no Dask scheduler answers at {_address(where)}: there is no certificate to show; "
+                "pass --tls-ca-file, --tls-cert and --tls-key"
+            )
+    return security
 
 
 def _address(where: Where) -> str:
