@@ -22,7 +22,6 @@ Out = TypeVar("Out")
 Criterion = Literal["bic", "aic", "icl", "holdout"]
 # The status of a candidate that was given up.
 DROPPED = "DROPPED"
-CRITERIA: tuple[Criterion, ...] = ("bic", "aic", "icl", "holdout")
 
 # How quickly gains shrink: where nobody knows, and between which limits it is believed.
 UNKNOWN_RATE, SLOWEST_RATE, QUICKEST_RATE = 0.9, 0.95, 0.5
