@@ -40,7 +40,10 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     place: Any = url.removeprefix("file://")
     if is_url(url):
         place = open_store(url)
-    elif not os.path.exists(place):
+    elif os.path.exists(place):
+        # Workers may have been started in another folder.
+        place = os.path.abspath(place)
+    else:
         raise DataError(f"{name}: no such path")
     try:
         found = zarr.open(place, mode="r")

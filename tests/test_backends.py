@@ -121,6 +121,14 @@ def test_the_bits_are_the_same_on_every_scheduler(stored: zarr.Array, client: Cl
         assert len(digests) == 1
 
 
+def test_a_relative_path_leads_workers_in_other_folders_to_the_data(
+    stored: zarr.Array, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(tmp_path) not in client.run(os.getcwd).values()
+    assert digest(fit("x.zarr")) == digest(fit(stored))
+
+
 def test_the_bits_do_not_depend_on_the_number_of_workers(
     stored: zarr.Array, mortals: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,14 +249,14 @@ def test_a_chunk_summed_while_it_is_read_has_the_bits_of_one_read_whole(
     if fast:
         pytest.importorskip("numba", reason="the extra `fast` is not installed")
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(100_000, 5))
+    X = rng.normal(size=(200_000, 5))
     weight = rng.integers(0, 3, len(X)).astype(float) if weighted else None
     mixture = replace(
         random_mixture("full", 3, 5, rng), engine=Engine("numba" if fast else "numpy")
     )
     sums = []
     for name, options in {"raw": {"compressors": None}, "zstd": {}}.items():
-        source = as_source(write_zarr(tmp_path / name, X, 40_000, **options), weight)
+        source = as_source(write_zarr(tmp_path / name, X, 80_000, **options), weight)
         fold, calls = mixture.fold(), 0
         update = fold.update
 
