@@ -394,7 +394,8 @@ class RawChunks:
                 more = os.readv(descriptor, [piece[done:].data])
                 if more == 0:
                     raise DataError(
-                        f"{self._place(number)} of {self.name} shrank while it was read"
+                        f"{self._place(number)} of {self.name} shrank while it was read: fit again "
+                        "when nobody writes to it"
                     )
                 done += more
             # While it is in cache.
