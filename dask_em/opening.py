@@ -42,7 +42,7 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         place = open_store(url)
     elif os.path.exists(place):
         # Workers may have been started in another folder.
-        place = os.path.abspath(place)
+        place = Path(place).absolute()
     else:
         raise DataError(f"{name}: no such path")
     try:
