@@ -10,13 +10,13 @@ so what the sample gets wrong shrinks with every pass by about its relative erro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .em import Climb, Convergence, EMState, PlainEM, Status, end_of, failure_of
+from .em import Climb, Convergence, EMState, PlainEM, Status, climb, end_of, failure_of, rounding
 from .families.gaussian import Gaussian, GaussianStatistics
 from .mixture import Mixture, MixtureStatistics
 from .statistics import Array
@@ -41,6 +41,13 @@ FIRMER, POOR, GOOD, LEAST_DAMPING = 4.0, 0.5, 0.8, 0.25
 LEAST_SHARE, LEAST_PULL, MOST_PULL = 0.05, 0.1, 256.0
 # Earlier steps that Anderson's mixing looks back on.
 MEMORY = 3
+# The least angle between two steps that show curvature, and what is added to it, as a share of
+# that of the complete data.
+ALIGNED, RIDGE = 1e-4, 1e-2
+# How far the sample is asked what is left, when the gains say that it is little: iterations at
+# most, the share of `tol` that so many of them gain together at the end, and the shares of the
+# damping: a firm pull hides what lies beyond a plateau, a loose one lets the sample err.
+FAR_ITERATIONS, FAR_GAIN, FAR_WINDOW, FAR_DAMPING = 200, 0.005, 8, (0.1, 1.0)
 # Gains shrink at least this slowly in the estimate of what is left: a likelihood has slow
 # directions that two gains do not show.
 SLOWEST_SEEN = 0.75
@@ -167,6 +174,33 @@ class Surrogate:
         self.pull = damping * self._relative_error(here)
         self.rows_read = len(sample.rows)
         self._value_here = self._value(self.anchor, here, self.difference)
+        self._log_likelihood_here = here.log_likelihood
+
+    def accumulate(self, mixture: Mixture) -> MixtureStatistics:
+        """Sums and log-likelihood of the surrogate, whose every pass reads the sample alone.
+
+        Where the sums are those of no data, the log-likelihood is not a number.
+        """
+        here = self.sample.accumulate(mixture)
+        self.rows_read += len(self.sample.rows)
+        corrected = combined(self._about(self._extra, mixture), here, self.scale)
+        possible = (corrected.resp_sum >= LEAST_SHARE * self.sums.resp_sum).all()
+        value = self._value(mixture, here, self._extra) if possible else np.nan
+        return replace(corrected, log_likelihood=value, weight=self.sums.weight)
+
+    def ahead(self, start: Mixture, tol: float) -> Inner:
+        """Where the surrogate itself ends, on its own way from `start`, the plain M-step.
+
+        What is `plain` of it is the gain that the sample shows without the correction.
+        """
+        limits = Convergence(FAR_GAIN * tol, FAR_ITERATIONS, window=FAR_WINDOW)
+        climbing = ControlVariateEM(_in_process(start), limits, step=curved)
+        *_, last = climb(self.accumulate, climbing)
+        here = self.sample.accumulate(last.mixture)
+        self.rows_read += len(self.sample.rows)
+        gain = self._value(last.mixture, here, self.difference) - self._value_here
+        own = self.scale * (here.log_likelihood - self._log_likelihood_here)
+        return Inner(last.mixture, own / self.sums.weight, gain / self.sums.weight)
 
     def climb(self, start: Mixture, enough: float) -> Inner:
         """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
@@ -192,10 +226,11 @@ class Surrogate:
         """sqrt(p_k / m_k) of each component, at most one."""
         k = len(here.resp_sum)
         rows = self.sample.effective_rows * here.resp_sum / here.weight
+        left_out = max(1 - 1 / self.scale, 0.0)
         if self._shared:
             rows = np.full(k, rows.mean())
         per_row = self.anchor.n_parameters / k / np.maximum(rows, 1e-12)
-        return np.asarray(np.sqrt(np.minimum(per_row, 1.0)))
+        return np.asarray(np.sqrt(np.minimum(per_row, 1.0) * left_out))
 
     @property
     def _shared(self) -> bool:
@@ -311,6 +346,30 @@ def mixed(steps: Sequence[Step], scale: Array) -> Array:
     return np.asarray(last.end - moves @ shares)
 
 
+def curved(steps: Sequence[Step], scale: Array) -> Array:
+    """The Newton step of ascent in the span of the steps, and the plain step beside it.
+
+    EM's residual r is about the gradient in coordinates in which the complete data's
+    information is the identity, and what r changes by from step to step shows the curvature.
+    Where it is that of a saddle, Newton's step would lead to the saddle: the sign of the
+    curvature is left out (Dauphin et al. 2014), so that the step leads away.
+    """
+    last = steps[-1]
+    residual = (last.end - last.begin) * scale
+    moves = np.stack([(last.begin - s.begin) * scale for s in steps[:-1]], axis=1)
+    changes = np.stack([residual - (s.end - s.begin) * scale for s in steps[:-1]], axis=1)
+    lengths = np.maximum(np.linalg.norm(moves, axis=0), np.finfo(np.float64).tiny)
+    left, sizes, right = np.linalg.svd(moves / lengths, full_matrices=False)
+    span = sizes > ALIGNED * sizes[0]
+    basis = left[:, span]
+    curvature = -basis.T @ (changes / lengths) @ (right[span].T / sizes[span])
+    curvatures, axes = np.linalg.eigh((curvature + curvature.T) / 2)
+    axes = basis @ axes
+    along = axes.T @ residual
+    newton = along / (np.abs(curvatures) + RIDGE)
+    return np.asarray(last.begin + (residual + axes @ (newton - along)) / scale)
+
+
 # -- the climb -----------------------------------------------------------------------
 
 
@@ -322,16 +381,19 @@ class ControlVariateEM:
     surrogate; plain EM mixed with its earlier steps (Anderson); plain EM. So the
     log-likelihoods of accepted states never fall. There is no surrogate without a sample,
     where the data are hardly larger than it, where it has erred twice, and where plain EM
-    gains nearly as much.
+    gains nearly as much. Before the end the sample is asked once more, without a limit to how
+    far it goes: gains are small on a plateau and beside a saddle, too.
 
     Parameters
     ----------
     start : Mixture or EMState
         Where to start, or a state to go on from.
     convergence : Convergence
-        `tol` bounds the gain still to come: what the surrogate promises, and what is left
-        if the last two gains go on as a geometric series (Aitken 1926).
+        `tol` bounds the gain still to come: what the surrogate promises, near and far, and
+        what is left if the last two gains go on as a geometric series (Aitken 1926).
     sample : Sampled or None
+    step : callable
+        `mixed`, or `curved`, which leaves saddles.
 
     Attributes
     ----------
@@ -340,9 +402,13 @@ class ControlVariateEM:
     """
 
     def __init__(
-        self, start: Mixture | EMState, convergence: Convergence, sample: Sampled | None = None
+        self,
+        start: Mixture | EMState,
+        convergence: Convergence,
+        sample: Sampled | None = None,
+        step: Callable[[Sequence[Step], Array], Array] = mixed,
     ) -> None:
-        self.convergence, self.sample = convergence, sample
+        self.convergence, self.sample, self.step = convergence, sample, step
         self.best = start if isinstance(start, EMState) else None
         self.n_iter = start.n_iter if isinstance(start, EMState) else 0
         self.proposal = start.result if isinstance(start, EMState) else start
@@ -352,6 +418,7 @@ class ControlVariateEM:
         self.rows_read = 0
         self.gains: list[float] = []
         self.steps: list[Step] = []
+        self.heights: list[float] = []
 
     def tell(self, statistics: MixtureStatistics) -> EMState:
         """The state at `proposal`, or the best one before if `proposal` is no better.
@@ -376,14 +443,19 @@ class ControlVariateEM:
         if self.kind == "surrogate" and self.promised:
             self._judge(self.gains[-1] / self.promised)
         self.best = state
+        self.heights.append(state.log_likelihood)
         step = Step(coordinates(state.mixture), coordinates(result))
         self.steps = [*self.steps, step][-1 - MEMORY :]
         self._propose(state)
-        ended = end_of(self._to_come(), self.n_iter, collapsed, self.convergence)
+        to_come = self._to_come()
+        if to_come < self.convergence.tol and not collapsed:
+            to_come = max(to_come, self._promised_far(state))
+        ended = end_of(to_come, self.n_iter, collapsed, self.convergence)
         return replace(state, status=ended) if ended else state
 
     def _reject(self, best: EMState, statistics: MixtureStatistics) -> EMState:
         ended = None
+        self.heights.append(best.log_likelihood)
         if self.kind == "plain":
             # Where nothing failed, not even plain EM gains more than rounding.
             ended = failure_of(best, statistics, self.convergence.tol) or Status.CONVERGED
@@ -432,7 +504,7 @@ class ControlVariateEM:
             self._plainly(state)
             return
         self.kind = "mixed"
-        self.proposal = mixture_at(mixed(self.steps, units(state.mixture)), state.mixture)
+        self.proposal = mixture_at(self.step(self.steps, units(state.mixture)), state.mixture)
 
     def _plainly(self, state: EMState) -> None:
         # The earlier steps have misled, if there are any.
@@ -443,10 +515,16 @@ class ControlVariateEM:
 
     def _to_come(self) -> float:
         """Nats per row that are estimated to be still missing."""
-        left = np.inf
+        left, window = np.inf, self.convergence.window
+        if window:
+            heights = self.heights
+            if len(heights) <= window or heights[-1] - heights[-1 - window] >= self.convergence.tol:
+                return left
         if len(self.gains) > 1:
             before, last = self.gains[-2:]
-            rate = max(last / before, SLOWEST_SEEN)
+            # What is below rounding has no rate.
+            noise = self.best is not None and max(before, last) < rounding(self.best)
+            rate = SLOWEST_SEEN if noise else max(last / before, SLOWEST_SEEN)
             if self.promised is None or self.rejections:
                 # Mixed steps gain by fits and starts, and one small gain says little.
                 last = max(before, last)
@@ -454,3 +532,26 @@ class ControlVariateEM:
         if self.promised is None:
             return left
         return max(BESIDE * self.promised, left) if np.isfinite(left) else ALONE * self.promised
+
+    def _promised_far(self, state: EMState) -> float:
+        """Nats per row that the sample promises when it is asked to the end, which is proposed.
+
+        Two small gains do not show a plateau; what is beyond it the sample shows, too.
+        """
+        given_up = self.rejections >= REJECTIONS
+        if self.sample is None or given_up or not self.convergence.confirmed:
+            return 0.0
+        for share in FAR_DAMPING:
+            surrogate = Surrogate(state, self.sample, share * self.damping)
+            far = surrogate.ahead(state.result, self.convergence.tol)
+            self.rows_read += surrogate.rows_read
+            if not BESIDE * far.promised >= self.convergence.tol:
+                return 0.0
+            if far.plain >= POOR * far.promised:
+                break
+        else:
+            # Nothing but the correction says so: it has no bound far from where it was made.
+            return 0.0
+        self.kind, self.promised = "surrogate", far.promised
+        self.proposal = replace(far.mixture, engine=state.mixture.engine)
+        return BESIDE * far.promised

@@ -12,7 +12,7 @@ import numpy as np
 from .mixture import Mixture, MixtureStatistics
 
 # What an ascent is given anew wherever it goes on.
-GIVEN = ("convergence", "sample")
+GIVEN = ("convergence", "sample", "step")
 
 
 class Status(Enum):
@@ -64,11 +64,18 @@ class Convergence:
         Passes of EM, and M-steps, at most.
     max_passes : int or None
         Full passes at most, the survey's counted as one.
+    window : int
+        Where passes are cheap: so many of them must have gained less than `tol` together.
+        A likelihood that has a plateau, or a saddle, rises again after small gains.
+    confirmed : bool
+        Whether accelerated EM ends only where the sample, too, says that little is left.
     """
 
     tol: float = 1e-3
     max_iter: int = 100
     max_passes: int | None = None
+    window: int = 0
+    confirmed: bool = True
 
     def spent(self, n_iter: int) -> Status | None:
         """Why there is no pass after number `n_iter`, None if there may be one."""

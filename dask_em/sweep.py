@@ -380,6 +380,8 @@ class Sweeping:
             self.convergence,
             max_iter=min(MOST_SLICES, self.convergence.max_iter),
             max_passes=None if most is None else most - 1,
+            # A slice compares models; nobody keeps where they end in it.
+            confirmed=False,
         )
         part = Slice(self.seed, share)
 

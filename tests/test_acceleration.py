@@ -11,6 +11,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+from benchmarks.cases import SYNTHETIC
 from helpers import (
     add_up,
     assert_sums_close,
@@ -33,6 +34,7 @@ from dask_em.acceleration import (
     ascent,
     combined,
     coordinates,
+    curved,
     expected_log_joint,
     mixed,
     mixture_at,
@@ -160,6 +162,15 @@ def test_mixing_solves_a_linear_iteration() -> None:
     points = rng.normal(size=(4, 3))
     found = mixed([Step(x, A @ x + b) for x in points], np.ones(3))
     np.testing.assert_allclose(found, np.linalg.solve(np.eye(3) - A, b), rtol=1e-8)
+
+
+def test_steps_by_curvature_lead_away_from_a_saddle() -> None:
+    """Where EM moves away from a point, Newton's step would lead to it."""
+    A = np.diag([1.2, 0.5, -0.3])
+    points = np.array([[0.1, 1.0, 0.5], [0.12, 0.5, -0.15], [0.144, 0.25, 0.1], [0.17, 0.1, 0.0]])
+    found = curved([Step(x, A @ x) for x in points], np.ones(3))
+    assert found[0] > 1.5 * points[-1, 0]
+    assert np.abs(found[1:]).max() < 0.01
 
 
 def test_the_surrogate_has_the_gradient_of_the_data(kind: str) -> None:
@@ -317,13 +328,45 @@ def test_a_surrogate_that_errs_is_given_up(kind: str) -> None:
 def test_small_data_take_no_steps_on_the_sample(kind: str) -> None:
     rows, _, first = begin(kind)
     half = sample_of(rows, N // 2)
-    climbing = ControlVariateEM(first, Convergence(1e-6, 10), half)
+    # Of no tolerance, the sample is not asked what is left either.
+    climbing = ControlVariateEM(first, Convergence(0.0, 10), half)
     list(run(rows, climbing))
     assert climbing.rows_read == 0
     large = ControlVariateEM(first, Convergence(1e-6, 10), sample_of(rows))
     list(run(rows, large))
     assert large.rows_read > 0
     assert large.rows_read % M == 0
+
+
+def plateau(kind: str) -> tuple[np.ndarray, Mixture]:
+    """Two clusters, and two components nearly as wide as both together: close to a saddle."""
+    rng = np.random.default_rng(9)
+    rows = rng.normal(size=(N, D))
+    rows[: N // 2, 0] += 3.0
+    inverse = np.linalg.inv(np.cov(rows.T))
+    precisions = {
+        "full": np.stack([inverse] * 2),
+        "tied": inverse,
+        "diag": np.stack([np.diag(inverse)] * 2),
+        "spherical": np.full(2, np.trace(inverse) / 2),
+    }[kind]
+    apart = 0.02 if kind == "spherical" else 0.3
+    means = rows.mean(axis=0) + np.array([[apart, 0], [-apart, 0]])
+    return rows, mixture_of(kind, means, precisions, rows, 1e-6)
+
+
+def test_small_gains_on_a_plateau_are_no_end(kind: str) -> None:
+    """Plain EM's gains there say that nothing is left; what lies beyond the sample shows."""
+    rows, first = plateau(kind)
+    plain = [s.log_likelihood for s in run(rows, PlainEM(first, Convergence(0.0, 150)))]
+    assert np.diff(plain)[1:4].max() < 2e-3
+    expected = plain[-1]
+    assert expected > plain[4] + 0.04
+    # A sample of a tenth of these rows does not show it for every structure.
+    *_, last = run(rows, ascent("auto", first, Convergence(), sample_of(rows, N)))
+    assert last.status is Status.CONVERGED
+    assert last.log_likelihood > expected - 1e-3
+    assert last.n_iter <= 30
 
 
 def test_plain_em_is_what_em_names(kind: str) -> None:
@@ -407,6 +450,19 @@ def test_the_bits_do_not_depend_on_who_computes(kind: str, client: Any, tmp_path
             digests.add(digest(model))
     assert len(digests) == 1
     assert model.n_iter_ > 2
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_accepted_states_never_fall_on_every_case(name: str) -> None:
+    """On all kinds of synthetic data of the table of passes, a sample of a tenth of them."""
+    case = SYNTHETIC[name](3_000)
+    states: list[EMState] = []
+    fit(case.rows, n_components=case.k, sample_size=300, callbacks=[states.append], max_iter=12)
+    heights = [state.log_likelihood for state in states]
+    accepted = [state.log_likelihood for state in states if state.accepted]
+    assert np.isfinite(heights).all()
+    assert (np.diff(heights) >= 0).all()
+    assert (np.diff(accepted) > 0).all()
 
 
 def test_auto_needs_fewer_passes_than_em(kind: str) -> None:

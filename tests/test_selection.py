@@ -363,6 +363,17 @@ def test_a_slice_gives_up_what_the_sample_cannot(
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_winner_of_a_small_sample_is_that_of_separate_fits() -> None:
+    """Each K needs a start good enough that one more component does not win by a poor one."""
+    X = blobs(40_000, 3, 4, seed=1)[0]
+    options: dict[str, Any] = {"n_components": range(2, 9), "sample_size": 800, "random_state": 0}
+    found = select(X, **options)
+    separate = select(X, exhaustive=True, **options)
+    assert found.best.n_components == separate.best.n_components == 4
+    assert found.best.bic(X) <= separate.best.bic(X) + 1e-4 * len(X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_slices_count_as_passes_at_most() -> None:
     X = blobs(20_000, 3, 4, seed=0)[0]
     for most in (2, 3, 4):

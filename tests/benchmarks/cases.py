@@ -71,6 +71,23 @@ def sorted_by_cluster(n: int) -> Case:
     return Case(rows[np.argsort(labels, kind="stable")], 8)
 
 
+def crescents(n: int) -> Case:
+    """Bent clusters, which no normal fits, in two of four columns."""
+    rng = np.random.default_rng(103)
+    which, angle = rng.integers(0, 3, n), rng.uniform(0, np.pi, n)
+    centers = np.array([[0.0, 0.0], [2.5, 1.0], [0.5, -2.5]])[which]
+    bent = 2 * np.column_stack([np.cos(angle), np.where(which == 1, -1, 1) * np.sin(angle)])
+    noise = rng.normal(size=(n, 4)) * [0.2, 0.2, 1.0, 0.5]
+    return Case(np.hstack([centers + bent, which[:, None] * 0.7 + np.zeros((n, 2))]) + noise, 12)
+
+
+def unlike(n: int) -> Case:
+    """Clusters of unlike sizes and widths."""
+    rng = np.random.default_rng(102)
+    rows, labels = clusters(n, 30, 3, 3.0, 102, weights=rng.dirichlet(np.full(30, 0.8)))
+    return Case(rows * rng.uniform(0.6, 1.4, size=30)[labels][:, None], 30)
+
+
 ZIPF = 1 / np.arange(1.0, 21.0)
 SYNTHETIC: dict[str, Callable[[int], Case]] = {
     "separated": lambda n: Case(clusters(n, 8, 10, 4.0, 0)[0], 8),
@@ -87,6 +104,15 @@ SYNTHETIC: dict[str, Callable[[int], Case]] = {
     "d = 50": lambda n: Case(clusters(n, 6, 50, 0.5, 12)[0], 6),
     "no clusters": lambda n: Case(np.random.default_rng(13).random((n, 3)) ** 2, 6),
 }
+# No constant of the program was chosen while looking at these.
+HELD_OUT: dict[str, Callable[[int], Case]] = {
+    "held out: heavy tails (t, 5), d = 7": lambda n: Case(
+        clusters(n, 10, 7, 1.8, 101, freedom=5.0)[0], 10
+    ),
+    "held out: unlike sizes, K = 30": unlike,
+    "held out: crescents, K = 12": crescents,
+}
+SYNTHETIC |= HELD_OUT
 
 
 # -- real tables ---------------------------------------------------------------------

@@ -28,8 +28,8 @@ from dask_em.mixture import Mixture, MixtureStatistics
 
 # scikit-learn's defaults.
 TOL, MAX_ITER, REG_COVAR = 1e-3, 100, 1e-6
-# The best restart goes on until so much is estimated to be left.
-LIMIT = Convergence(1e-5, 1000)
+# The best restart goes on until so much is estimated to be left, and 20 passes gain no more.
+LIMIT = Convergence(1e-5, 1000, window=20)
 
 
 @dataclass(frozen=True)
