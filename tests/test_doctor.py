@@ -288,7 +288,8 @@ def test_a_worker_of_other_versions_is_named(tmp_path: Path, points: Path) -> No
 def test_a_worker_that_sees_other_data(
     where: Where, client: Client, points: Path, tmp_path: Path
 ) -> None:
-    # A path that begins at the working folder names something else on the workers.
+    # The same path, and something else to each process.
+    here_and_there = "/proc/self/cwd/points.zarr"
     here, there = Path.cwd(), tmp_path / "there"
     folders = client.run(os.getcwd)
     write_zarr(there / "points.zarr", np.ones((2000, 3)), 250, compressors=[Crc32cCodec()])
@@ -296,7 +297,7 @@ def test_a_worker_that_sees_other_data(
         os.chdir(points.parent)
         for place, said in ((tmp_path, "cannot read"), (there, "finds other data")):
             client.run(os.chdir, place)
-            checks = examine(where, "points.zarr")
+            checks = examine(where, here_and_there)
             assert wrong(checks) == [("workers' store", 65)], checks
             assert said in found(checks, "workers' store").text
     finally:
