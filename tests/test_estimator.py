@@ -240,8 +240,12 @@ def test_passes_count_the_survey_the_iterations_and_the_sample() -> None:
     in_sample = (model.n_passes_ - 1 - model.n_iter_) / (300 / N)
     assert in_sample == pytest.approx(round(in_sample))
     assert in_sample >= 1
-    given = fit(**start("full", MEANS))
+    # A start that is given needs no sample; only the accelerated end asks it what is left.
+    given = fit(algorithm="em", **start("full", MEANS))
     assert given.n_passes_ == 1 + given.n_iter_
+    asked = fit(sample_size=300, **start("full", MEANS))
+    in_sample = (asked.n_passes_ - 1 - asked.n_iter_) / (300 / N)
+    assert in_sample == pytest.approx(round(in_sample))
 
 
 def test_observers_see_passes_while_they_run() -> None:
