@@ -150,6 +150,23 @@ class Inner:
     promised: float
 
 
+@dataclass(frozen=True)
+class Far:
+    """Where the surrogate itself ends.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    shown, promised : float
+        Nats per row that are gained by going to `mixture`: by the sample's own likelihood,
+        and by the corrected one.
+    """
+
+    mixture: Mixture
+    shown: float
+    promised: float
+
+
 class Surrogate:
     """The sample's likelihood, corrected at a state so that its gradient is that of the data.
 
@@ -171,10 +188,15 @@ class Surrogate:
         here = sample.accumulate(self.anchor)
         self.scale = self.sums.weight / here.weight
         self.difference = combined(self.sums, here, -self.scale)
-        self.pull = damping * self._relative_error(here)
+        self._error = self._relative_error(here)
+        self.damp(damping)
         self.rows_read = len(sample.rows)
         self._value_here = self._value(self.anchor, here, self.difference)
         self._log_likelihood_here = here.log_likelihood
+
+    def damp(self, damping: float) -> None:
+        """Pull this much, whatever the pull was before."""
+        self.pull = damping * self._error
 
     def accumulate(self, mixture: Mixture) -> MixtureStatistics:
         """Sums and log-likelihood of the surrogate, whose every pass reads the sample alone.
@@ -183,24 +205,21 @@ class Surrogate:
         """
         here = self.sample.accumulate(mixture)
         self.rows_read += len(self.sample.rows)
-        corrected = combined(self._about(self._extra, mixture), here, self.scale)
-        possible = (corrected.resp_sum >= LEAST_SHARE * self.sums.resp_sum).all()
-        value = self._value(mixture, here, self._extra) if possible else np.nan
+        corrected = self._corrected(mixture, here)
+        impossible = self._impossible(corrected).any()
+        value = np.nan if impossible else self._value(mixture, here, self._extra)
         return replace(corrected, log_likelihood=value, weight=self.sums.weight)
 
-    def ahead(self, start: Mixture, tol: float) -> Inner:
-        """Where the surrogate itself ends, on its own way from `start`, the plain M-step.
-
-        What is `plain` of it is the gain that the sample shows without the correction.
-        """
+    def ahead(self, start: Mixture, tol: float) -> Far:
+        """Where the surrogate itself ends, on its own way from `start`, the plain M-step."""
         limits = Convergence(FAR_GAIN * tol, FAR_ITERATIONS, window=FAR_WINDOW)
         climbing = ControlVariateEM(_in_process(start), limits, step=curved)
         *_, last = climb(self.accumulate, climbing)
         here = self.sample.accumulate(last.mixture)
         self.rows_read += len(self.sample.rows)
         gain = self._value(last.mixture, here, self.difference) - self._value_here
-        own = self.scale * (here.log_likelihood - self._log_likelihood_here)
-        return Inner(last.mixture, own / self.sums.weight, gain / self.sums.weight)
+        shown = self.scale * (here.log_likelihood - self._log_likelihood_here)
+        return Far(last.mixture, shown / self.sums.weight, gain / self.sums.weight)
 
     def climb(self, start: Mixture, enough: float) -> Inner:
         """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
@@ -243,6 +262,14 @@ class Surrogate:
         pull = float(self.pull.max()) if self._shared else self.pull
         return combined(self.difference, self.sums, pull)
 
+    def _corrected(self, mixture: Mixture, here: MixtureStatistics) -> MixtureStatistics:
+        """The sample's sums at a mixture, corrected and pulled."""
+        return combined(self._about(self._extra, mixture), here, self.scale)
+
+    def _impossible(self, corrected: MixtureStatistics) -> Array:
+        """Of which components such sums are those of no data."""
+        return np.asarray(corrected.resp_sum < LEAST_SHARE * self.sums.resp_sum)
+
     def _about(self, sums: MixtureStatistics, mixture: Mixture) -> MixtureStatistics:
         shift = mixture.components.means - self.anchor.components.means
         return moved(sums, self.anchor, shift)
@@ -254,9 +281,9 @@ class Surrogate:
     def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
         """The M-step of the corrected sums, pulled harder where they are those of no data."""
         while (self.pull < MOST_PULL).all():
-            corrected = combined(self._about(self._extra, mixture), here, self.scale)
+            corrected = self._corrected(mixture, here)
             following, collapsed = mixture.m_step(corrected)
-            impossible = corrected.resp_sum < LEAST_SHARE * self.sums.resp_sum
+            impossible = self._impossible(corrected)
             impossible[list(collapsed)] = True
             if not impossible.any():
                 return following
@@ -443,7 +470,7 @@ class ControlVariateEM:
         if self.kind == "surrogate" and self.promised:
             self._judge(self.gains[-1] / self.promised)
         self.best = state
-        self.heights.append(state.log_likelihood)
+        self._note_height(state)
         step = Step(coordinates(state.mixture), coordinates(result))
         self.steps = [*self.steps, step][-1 - MEMORY :]
         self._propose(state)
@@ -455,7 +482,7 @@ class ControlVariateEM:
 
     def _reject(self, best: EMState, statistics: MixtureStatistics) -> EMState:
         ended = None
-        self.heights.append(best.log_likelihood)
+        self._note_height(best)
         if self.kind == "plain":
             # Where nothing failed, not even plain EM gains more than rounding.
             ended = failure_of(best, statistics, self.convergence.tol) or Status.CONVERGED
@@ -470,6 +497,9 @@ class ControlVariateEM:
         result = best.mixture if ended and not ended.converged else best.result
         ended = ended or self.convergence.spent(self.n_iter) or Status.RUNNING
         return replace(best, n_iter=self.n_iter, status=ended, result=result, accepted=False)
+
+    def _note_height(self, best: EMState) -> None:
+        self.heights = [*self.heights, best.log_likelihood][-1 - self.convergence.window :]
 
     def _judge(self, kept: float) -> None:
         """Damp by how much of its promise the surrogate kept."""
@@ -516,10 +546,10 @@ class ControlVariateEM:
     def _to_come(self) -> float:
         """Nats per row that are estimated to be still missing."""
         left, window = np.inf, self.convergence.window
-        if window:
-            heights = self.heights
-            if len(heights) <= window or heights[-1] - heights[-1 - window] >= self.convergence.tol:
-                return left
+        if len(self.heights) <= window:
+            return left
+        if window and self.heights[-1] - self.heights[0] >= self.convergence.tol:
+            return left
         if len(self.gains) > 1:
             before, last = self.gains[-2:]
             # What is below rounding has no rate.
@@ -541,17 +571,25 @@ class ControlVariateEM:
         given_up = self.rejections >= REJECTIONS
         if self.sample is None or given_up or not self.convergence.confirmed:
             return 0.0
-        for share in FAR_DAMPING:
-            surrogate = Surrogate(state, self.sample, share * self.damping)
-            far = surrogate.ahead(state.result, self.convergence.tol)
-            self.rows_read += surrogate.rows_read
-            if not BESIDE * far.promised >= self.convergence.tol:
-                return 0.0
-            if far.plain >= POOR * far.promised:
-                break
-        else:
-            # Nothing but the correction says so: it has no bound far from where it was made.
+        surrogate = Surrogate(state, self.sample, self.damping)
+        far = self._far(surrogate, state)
+        self.rows_read += surrogate.rows_read
+        if far is None:
             return 0.0
         self.kind, self.promised = "surrogate", far.promised
         self.proposal = replace(far.mixture, engine=state.mixture.engine)
         return BESIDE * far.promised
+
+    def _far(self, surrogate: Surrogate, state: EMState) -> Far | None:
+        """Where the surrogate ends, if it promises more than `tol` and the sample itself agrees.
+
+        Far from where it was made the correction alone has no bound.
+        """
+        for share in FAR_DAMPING:
+            surrogate.damp(share * self.damping)
+            far = surrogate.ahead(state.result, self.convergence.tol)
+            if not BESIDE * far.promised >= self.convergence.tol:
+                return None
+            if far.shown >= POOR * far.promised:
+                return far
+        return None

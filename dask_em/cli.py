@@ -81,7 +81,7 @@ def _fail(ctx: click.Context, message: str, code: int) -> None:
     ctx.exit(code)
 
 
-@click.group(name="em", cls=Program)
+@click.group(name="em", cls=Program, context_settings={"show_default": True})
 @click.version_option(__version__, prog_name="dask-em")
 def main() -> None:
     """Cluster data larger than memory: Gaussian mixtures by EM over Zarr, on Dask.
@@ -106,7 +106,6 @@ def _show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
 @click.option(
     "--probe/--no-probe",
     default=True,
-    show_default=True,
     help="Read two chunks and estimate the time of a pass, or read nothing.",
 )
 @where_options
@@ -177,35 +176,30 @@ def plan(
     "--init-params",
     type=click.Choice(["auto", "kmeans", "k-means++", "random", "random_from_data"]),
     default="auto",
-    show_default=True,
     help="How starts are made on the sample; auto fits several and keeps the best.",
 )
 @click.option(
     "--tol",
     type=click.FloatRange(0),
     default=1e-3,
-    show_default=True,
     help="Converged when less than this is still to gain, in nats a row.",
 )
 @click.option(
     "--max-iter",
     type=click.IntRange(1),
     default=100,
-    show_default=True,
     help="Full passes, the survey's not counted.",
 )
 @click.option(
     "--reg-covar",
     type=click.FloatRange(0),
     default=1e-6,
-    show_default=True,
     help="Added to every variance, in squared units of DATA; 0 where columns are small.",
 )
 @click.option(
     "--algorithm",
     type=click.Choice(["auto", "em"]),
     default="auto",
-    show_default=True,
     help="auto accelerates; em is plain EM, iteration for iteration.",
 )
 @click.option("--max-passes", type=click.IntRange(2), help="Full passes, the survey's counted.")
@@ -220,14 +214,12 @@ def plan(
     "--nonfinite",
     type=click.Choice(["error", "drop"]),
     default="error",
-    show_default=True,
     help="Refuse rows that hold NaN or infinity, or leave them out and count them.",
 )
 @click.option(
     "--missing",
     type=click.Choice(["error", "fill"]),
     default="error",
-    show_default=True,
     help="Refuse missing chunks, or read them as the fill value; predict and score follow.",
 )
 @click.option(
@@ -235,21 +227,18 @@ def plan(
     "random_state",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
-    show_default=True,
     help="Of the sample and the starts: the same seed gives the same bits.",
 )
 @click.option(
     "--criterion",
     type=click.Choice(["bic", "aic", "icl", "holdout"]),
     default="bic",
-    show_default=True,
     help="What the best of several models is best by.",
 )
 @click.option(
     "--holdout",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.0,
-    show_default=True,
     help="Share of the rows that no fit sees, to score the models on.",
 )
 @click.option(
@@ -260,7 +249,6 @@ def plan(
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Go on with the unfinished fit, or throw it away.",
 )
 @click.option("--force", is_flag=True, help="Go on even if DATA seem to be others than before.")
@@ -268,7 +256,6 @@ def plan(
     "--checkpoint-interval",
     type=click.FloatRange(0),
     default=300.0,
-    show_default=True,
     metavar="SECONDS",
     help="How often the finished parts of a pass are kept; what a pass made is always kept.",
 )
@@ -390,19 +377,19 @@ def _cell(value: Any, width: int, form: str) -> str:
 
 @main.command()
 @click.argument("data", required=False)
-@click.option("-k", "k", type=KS, default="8", show_default=True, help=k_help)
+@click.option("-k", "k", type=KS, default="8", help=k_help)
 @covariance_option
 @click.option(
     "--checkpoint",
     metavar="FOLDER",
     default=".",
-    help="Where the fit will keep its checkpoint, or write its model [default: this folder].",
+    show_default="this folder",
+    help="Where the fit will keep its checkpoint, or write its model.",
 )
 @click.option(
     "--missing",
     type=click.Choice(["error", "fill"]),
     default="error",
-    show_default=True,
     help="As in fit.",
 )
 @where_options
@@ -448,7 +435,6 @@ def doctor(
 @click.option(
     "--resume/--no-resume",
     default=True,
-    show_default=True,
     help="Finish what an interrupted run left, or throw it away.",
 )
 @overwrite_option
@@ -536,13 +522,10 @@ def inspect(model: str, as_json: bool) -> None:
 @click.argument("model")
 @click.argument("output", metavar="REPORT.html")
 @click.option("--data", metavar="DATA", help="Rows to draw [default: those it was fitted to].")
-@click.option(
-    "--sample-rows", type=click.IntRange(1), default=5000, show_default=True, help="Rows to draw."
-)
+@click.option("--sample-rows", type=click.IntRange(1), default=5000, help="Rows to draw.")
 @click.option(
     "--drift/--no-drift",
     default=True,
-    show_default=True,
     help="Read all of the data once to find chunks that are unlike the model.",
 )
 @overwrite_option
@@ -575,7 +558,6 @@ def report(
     "--rows",
     type=click.IntRange(1000),
     default=1_000_000,
-    show_default=True,
     help="Points to make.",
 )
 @overwrite_option

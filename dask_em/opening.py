@@ -118,7 +118,8 @@ def as_source(X: Any, sample_weight: Any = None, missing: Missing = "error") -> 
                 f"X is a {type(X).__name__}; pass a Dask array (df.to_dask_array(lengths=True))"
             )
         _check_array("X", X, 2)
-        X = zarr_behind(X) if zarr_behind(X) is not None else X
+        behind = zarr_behind(X)
+        X = X if behind is None else behind
     if isinstance(X, zarr.Array):
         _check_array("X", X, 2)
         if not _is_dask(sample_weight):

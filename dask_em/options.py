@@ -79,11 +79,11 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--workers", type=click.IntRange(1), help="Local processes [default: one a core]."
         ),
         click.option(
-            "--threads", type=click.IntRange(1), default=1, show_default=True,
+            "--threads", type=click.IntRange(1), default=1,
             help="Threads in each local process.",
         ),
         click.option(
-            "--memory-limit", default="auto", show_default=True, metavar="SIZE",
+            "--memory-limit", default="auto", metavar="SIZE",
             help="Of each local process, as 2GiB.",
         ),
         click.option("--tls-ca-file", metavar="FILE", help="CA of a scheduler that speaks TLS."),
@@ -124,7 +124,6 @@ covariance_option = click.option(
     "covariance",
     type=Several("KIND", _kind),
     default="full",
-    show_default=True,
     help="full, tied, diag, spherical, or several: full,diag.",
 )
 k_help = "Number of components: 8, or 4,8,16, or 2:20 for every K from 2 to 20."

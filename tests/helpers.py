@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,29 @@ def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
     return LocalCluster(
         n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0", **options
     )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """What a program says on standard error up to the line that holds `text`."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def kill_when(text: str, command: Sequence[str], cwd: Any = None) -> None:
+    """SIGKILL a program when it says `text` on standard error."""
+    process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True)
+    try:
+        read_until(process, text)
+    finally:
+        process.kill()
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def blobs(

@@ -20,7 +20,7 @@ import zarr
 from click.testing import CliRunner, Result
 from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
-from helpers import SMALL_READ, start_cluster
+from helpers import SMALL_READ, read_until, start_cluster
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from zarr.codecs import Crc32cCodec
 
@@ -481,9 +481,7 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
         text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    for line in process.stderr:
-        if "em pass 3" in line:
-            break
+    read_until(process, "em pass 3")
     process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + 30
     rest = process.stderr.read()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from distributed import Client
-from helpers import blobs, digest, start, wait_until, write_zarr
+from helpers import blobs, digest, kill_when, start, wait_until, write_zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -661,18 +660,8 @@ def test_the_program_goes_on_where_it_was_killed(tmp_path: Path, client: Client)
         "fit", str(tmp_path / "x.zarr"), "-k", "3", "-o", str(tmp_path / "m.npz"), "--tol", "0",
         "--max-iter", "30", "--algorithm", "em",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dask_em.cli", *command, "--workers", "1", "--memory-limit", "1GiB"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "em pass 3" in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
-    process.stderr.close()
+    local = ["--workers", "1", "--memory-limit", "1GiB"]
+    kill_when("em pass 3", [sys.executable, "-m", "dask_em.cli", *command, *local])
     locks = ["..m.npz.checkpoint.lock", ".m.npz.lock"]
     assert names(tmp_path) == sorted([*locks, ".m.npz.checkpoint", "x.zarr"])
     # The same command again, on other workers.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import blobs, digest, write_zarr
+from helpers import blobs, digest, kill_when, write_zarr
 
 from dask_em import Checkpointing, load, select, sources
 from dask_em.backends import dask as dask_backend
@@ -169,14 +168,7 @@ def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tmp_path: Path) -> N
         "0", "--max-iter", "6", "--exhaustive", "--sample-size", "500", "--n-init", "1",
         "--workers", "1", "--memory-limit", "1GiB", "--json", "--keep-all",
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "em pass 2" in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
-    process.stderr.close()
+    kill_when("em pass 2", command, cwd=tmp_path)
     assert not (tmp_path / "m.npz").exists()
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert again.returncode == 0, again.stderr

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from distributed import Client
-from helpers import digest, wait_until, write_zarr
+from helpers import digest, read_until, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture, job, load, locks, signals
@@ -47,16 +47,6 @@ def start(points: Path, output: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dask_em.cli", "fit", str(points), "-k", "6", "-o"]
     command += [str(output), "--tol", "0", *LOCAL, *more]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if text in line:
-            return "".join(lines)
-    raise AssertionError("".join(lines))
 
 
 def test_sigterm_keeps_the_work_and_names_the_command(points: Path, tmp_path: Path) -> None:
