@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -23,8 +24,10 @@ from . import __version__
 from .acceleration import ascent
 from .answers import answer_rows
 from .backends.blas import one_blas_thread
+from .backends.calls import together
 from .backends.dask import DaskBackend
 from .callbacks import Pass, PassRecord, reporter
+from .calls import Together
 from .checkpoint import read_arrays, read_state, write_arrays
 from .datachecks import check_columns, check_survey, fingerprint_of
 from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
@@ -258,7 +261,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             sample = Sampled.of(surveyed)
             if unfinished.progress is None:
                 # The sample is small and in this process, which may have no GPU.
-                start = self._start(surveyed, replace(engine, device="cpu"), callbacks)
+                here = replace(engine, device="cpu")
+                start = self._start(surveyed, here, callbacks, together_for(source))
                 mixture = replace(start.mixture, engine=engine)
                 climbing = ascent(self.algorithm, mixture, convergence, sample)
                 print_ = fingerprint_of(surveyed)
@@ -411,7 +415,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """What computes, here and on every worker, for data of this type."""
         return replace(engine_for(dtype), device=resolve_device(self.device))
 
-    def _start(self, surveyed: Surveyed, engine: Engine, callbacks: list[Any]) -> Start:
+    def _start(
+        self, surveyed: Surveyed, engine: Engine, callbacks: list[Any], by: Together
+    ) -> Start:
         if self.warm_start and hasattr(self, "means_"):
             last = (self._fitted_structure.kind, self.means_.shape)
             now = (self.covariance_type, (self.n_components, self.n_features_in_))
@@ -423,7 +429,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 )
             frame = surveyed.frame(self._fitted_structure.frame_kind)
             return Start(self._mixture(engine, frame), 0.0, 0.0)
-        return Starts.of(self).start(surveyed, engine, self._seed, callbacks)
+        return Starts.of(self).start(surveyed, engine, self._seed, callbacks, by)
 
     def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
         """A function from the sample and a seed to a mixture to start from."""
@@ -677,6 +683,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 f"random_state={self.random_state!r}: expected an integer from 0 to 2**32 - 1, a "
                 "numpy.random.RandomState, or None"
             ) from e
+
+
+def together_for(source: AnySource) -> Together:
+    """Who makes the fits to the sample of a source."""
+    return partial(together, in_process=source.in_process)
 
 
 def _out_of_time(state: EMState | None, proposal: Mixture, sample: Sampled) -> EMState:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from .acceleration import ascent
+from .calls import Together, in_threads, in_turn
 from .em import Convergence, EMState, climb
 from .initialization import FINER, Sampled, Start, Surveyed
 from .mixture import Mixture
@@ -26,9 +27,6 @@ MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
 # Nats per row between two fits to the first rows that led to one optimum, at most.
 ALIKE = 1e-4
 
-Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""`map`, or one that computes several at a time."""
-
 
 @dataclass(frozen=True)
 class Tried:
@@ -39,10 +37,13 @@ class Tried:
     state : EMState
     value : float
         Mean log-likelihood per row of the sample, most of which may not have been fitted.
+    rows_read : int
+        Rows of the sample that were read for it.
     """
 
     state: EMState
     value: float
+    rows_read: int
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
@@ -89,7 +90,7 @@ class Race:
         make: Callable[[Sampled, int], Mixture],
         seed: int,
         convergence: Convergence,
-        each: Each = map,
+        together: Together = in_turn,
         advance: Callable[[int], None] | None = None,
     ) -> Start:
         """The best start, fitted to the sample.
@@ -102,90 +103,80 @@ class Race:
         seed : int
         convergence : Convergence
             Of the fits to all of the sample.
-        each : callable
-            `map`, or one that computes several at a time; every result is a pure function
-            of what it is called with.
+        together : callable
+            Who makes the fits; every one is a pure function of what it is called with.
         advance : callable, optional
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
-        fits = Fits(sample, sample.first(self.n_rough), convergence, each)
+        fits = Fits(sample, sample.first(self.n_rough), convergence)
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
-        found = fits.roughly(list(each(lambda one: make(fits.rough, one), seeds)), advance=advance)
-        best = sorted(found, key=lambda one: one.rank, reverse=True)[:FINALISTS]
-        escaped_ones = [escaped(one, fits, self.n_rounds) for one in best]
-        finals = fits.wholly(_worth_fitting(escaped_ones, self.n_rough), advance)
+        starts = in_threads(partial(make, fits.rough), seeds)
+        with together(fits) as each:
+            found = each(Fits.roughly, starts, in_rows(advance, fits.rough))
+            ranked = sorted(found, key=lambda one: one.rank, reverse=True)
+            ends = each(partial(Fits.escaped, n_rounds=self.n_rounds), ranked[:FINALISTS])
+            worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_rough)]
+            finals = each(Fits.wholly, worthy, in_rows(advance, sample))
         winner = max(finals, key=lambda one: one.rank)
-        n_passes = fits.rows_read / max(1, surveyed.n_weighted)
-        return Start(winner.state.result, n_passes, winner.value)
+        n_rows = sum(tried.rows_read for tried in (*ranked[FINALISTS:], *ends, *finals))
+        return Start(winner.state.result, n_rows / max(1, surveyed.n_weighted), winner.value)
 
 
+@dataclass(frozen=True)
 class Fits:
     """Fits to the first rows of the sample, and to all of them.
 
-    Parameters
+    Attributes
     ----------
     sample, rough : Sampled
         All rows and the first of them.
     convergence : Convergence
         Of the fits to all rows.
-    each : callable
-        `map`, or one that computes several at a time.
-
-    Attributes
-    ----------
-    rows_read : int
-        Rows of the sample that were read so far.
     """
 
-    def __init__(
-        self, sample: Sampled, rough: Sampled, convergence: Convergence, each: Each
-    ) -> None:
-        self.sample, self.rough, self.convergence, self.each = sample, rough, convergence, each
-        self.rows_read = 0
+    sample: Sampled
+    rough: Sampled
+    convergence: Convergence
 
-    def roughly(
-        self,
-        mixtures: Sequence[Mixture],
-        most: int = ROUGH_ITERATIONS,
-        advance: Callable[[int], None] | None = None,
-    ) -> list[Tried]:
-        """Each fitted to the first rows by at most `most` iterations, and judged by all."""
+    def roughly(self, mixture: Mixture, most: int = ROUGH_ITERATIONS) -> Tried:
+        """A mixture fitted to the first rows by at most `most` iterations, and judged by all."""
         tol, most = self.convergence.tol / FINER, min(most, self.convergence.max_iter)
         limits = replace(self.convergence, tol=tol, max_iter=most)
+        return self.judged(_fitted(self.rough, mixture, limits))
 
-        def one(mixture: Mixture) -> Tried:
-            tried = self.judged(_fitted(self.rough, mixture, limits))
-            if advance:
-                advance(len(self.rough.rows))
-            return tried
-
-        found = list(self.each(one, mixtures))
-        self.rows_read += sum(tried.state.n_iter for tried in found) * len(self.rough.rows)
-        if len(self.rough.rows) < len(self.sample.rows):
-            self.rows_read += len(found) * len(self.sample.rows)
-        return found
+    def wholly(self, mixture: Mixture) -> Tried:
+        """A mixture fitted to all rows of the sample."""
+        state = _fitted(self.sample, mixture, self.convergence)
+        return Tried(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
 
     def judged(self, state: EMState) -> Tried:
         """A fit to the first rows, and what all rows say of it."""
+        read = state.n_iter * len(self.rough.rows)
         if len(self.rough.rows) == len(self.sample.rows):
-            return Tried(state, state.log_likelihood)
-        return Tried(state, self.sample.accumulate(state.result).mean_log_likelihood)
+            return Tried(state, state.log_likelihood, read)
+        value = self.sample.accumulate(state.result).mean_log_likelihood
+        return Tried(state, value, read + len(self.sample.rows))
 
-    def wholly(
-        self, starts: Sequence[Tried], advance: Callable[[int], None] | None = None
-    ) -> list[Tried]:
-        """Each fitted to all rows of the sample."""
+    def escaped(self, tried: Tried, n_rounds: int = ROUNDS) -> Tried:
+        """Where split-and-merge moves lead from `tried`, while the sample says that they gain."""
+        if not tried.rank[0]:
+            return tried
+        read = tried.rows_read
+        for _ in range(n_rounds):
+            neighbours = Neighbours(tried.state.result, self.rough.rows, self.rough.weights)
+            found = [self.roughly(moved, MOVE_ITERATIONS) for moved in neighbours.best(MOVES)]
+            read += sum(one.rows_read for one in found)
+            best = max(found, key=lambda one: one.rank, default=tried)
+            if not best.rank > (*tried.rank[:2], tried.rank[2] + LEAST_GAIN):
+                break
+            tried = best
+        return replace(tried, rows_read=read)
 
-        def one(tried: Tried) -> Tried:
-            state = _fitted(self.sample, tried.state.result, self.convergence)
-            if advance:
-                advance(len(self.sample.rows))
-            return Tried(state, state.log_likelihood)
 
-        found = list(self.each(one, starts))
-        self.rows_read += sum(tried.state.n_iter for tried in found) * len(self.sample.rows)
-        return found
+def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[[int], None] | None:
+    """What is to be told of calls, so that `advance` is told of the rows that each reads."""
+    return None if advance is None else lambda n_calls: advance(n_calls * len(sample.rows))
 
 
 def _fitted(rows: Sampled, mixture: Mixture, limits: Convergence) -> EMState:
@@ -202,18 +193,3 @@ def _worth_fitting(found: Sequence[Tried], n_rough: int) -> list[Tried]:
     room = best.state.result.n_parameters / (2 * n_rough)
     # What is as good is most likely the same.
     return [t for t in found if t is best or ALIKE < best.value - t.value < room]
-
-
-def escaped(tried: Tried, fits: Fits, n_rounds: int = ROUNDS) -> Tried:
-    """Where split-and-merge moves lead from `tried`, while the sample says that they gain."""
-    if not tried.rank[0]:
-        return tried
-    for _ in range(n_rounds):
-        rough = fits.rough
-        moved = Neighbours(tried.state.result, rough.rows, rough.weights).best(MOVES)
-        found = fits.roughly(moved, MOVE_ITERATIONS)
-        best = max(found, key=lambda one: one.rank, default=tried)
-        if not best.rank > (*tried.rank[:2], tried.rank[2] + LEAST_GAIN):
-            break
-        tried = best
-    return tried

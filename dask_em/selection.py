@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 import numpy as np
 
 from .acceleration import expected_log_joint
+from .calls import Each, in_threads
 from .em import Climb, EMState, Status, memory_of, recall
 from .errors import DataError
 from .mixture import Mixture, MixtureStatistics, Predict, first_not_finite
 from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
 
-In = TypeVar("In")
-Out = TypeVar("Out")
+if TYPE_CHECKING:
+    from .initialization import Sampled
 
 Criterion = Literal["bic", "aic", "icl", "holdout"]
 # The status of a candidate that was given up.
@@ -371,6 +371,12 @@ class Candidate:
             self.held_out = held_out
             self._held_out.append(held_out)
 
+    def apart(self) -> Candidate:
+        """A copy without the sample, to be told elsewhere."""
+        twin, twin.climb = copy(self), copy(self.climb)
+        vars(twin.climb)["sample"] = None
+        return twin
+
     def memory(self) -> dict[str, Any]:
         """All that it knows between two passes, but for the model."""
         known = {n: v for n, v in vars(self).items() if n not in ("model", "climb")}
@@ -459,6 +465,7 @@ def climb_together(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     candidates: Sequence[Candidate],
     weed: Callable[[Sequence[Candidate]], None] | None = None,
+    each: Each | None = None,
 ) -> Iterator[list[Candidate]]:
     """Take every candidate to its end, one pass for the proposals of all that still run.
 
@@ -469,6 +476,8 @@ def climb_together(
     candidates : sequence of Candidate
     weed : callable, optional
         Called with the candidates after every pass: gives up those that cannot win.
+    each : callable, optional
+        Who makes the steps between passes, of what shares the sample.
 
     Yields
     ------
@@ -476,26 +485,50 @@ def climb_together(
         Those that the last pass served.
     """
     while running := [c for c in candidates if c.running]:
-        tell(running, accumulate(tuple(c.climb.proposal for c in running)))
+        tell(running, accumulate(tuple(c.climb.proposal for c in running)), each)
         if weed is not None:
             weed(candidates)
         yield running
 
 
-def tell(candidates: Sequence[Candidate], statistics: FleetStatistics) -> None:
-    """Tell each candidate what a pass at its proposal summed."""
+def tell(
+    candidates: Sequence[Candidate], statistics: FleetStatistics, each: Each | None = None
+) -> None:
+    """Tell each candidate what a pass at its proposal summed.
 
-    def one(i: int) -> None:
-        candidates[i].tell(statistics.members[i], statistics.held_out(i))
+    Accelerated climbs make their next step on the sample, which takes its time: by `each`, if
+    there are several.
+    """
+    told = [
+        Told(candidate, statistics.members[i], statistics.held_out(i))
+        for i, candidate in enumerate(candidates)
+    ]
+    if each is None or len(told) < 2:
+        in_threads(Told.note, told)
+        return
+    memories = each(_memory_after, [replace(one, candidate=one.candidate.apart()) for one in told])
+    for candidate, memory in zip(candidates, memories, strict=True):
+        candidate.recall(memory)
 
-    # Accelerated climbs make their next step on the sample, which takes its time.
-    in_threads(one, range(len(candidates)))
+
+@dataclass(frozen=True)
+class Told:
+    """What one candidate is told of a pass."""
+
+    candidate: Candidate
+    statistics: MixtureStatistics
+    held_out: float | None
+
+    def note(self) -> None:
+        """Tell it."""
+        self.candidate.tell(self.statistics, self.held_out)
 
 
-def in_threads(function: Callable[[In], Out], arguments: Sequence[In]) -> list[Out]:
-    """`function` of each argument, in their order, by as many threads as there are cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, arguments))
+def _memory_after(sample: Sampled | None, told: Told) -> dict[str, Any]:
+    """What a candidate that was sent without the sample knows after a pass."""
+    vars(told.candidate.climb)["sample"] = sample
+    told.note()
+    return told.candidate.memory()
 
 
 def drop_hopeless(candidates: Sequence[Candidate], criterion: Criterion) -> None:

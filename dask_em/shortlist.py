@@ -10,10 +10,11 @@ import numpy as np
 from scipy.special import entr
 
 from .acceleration import WORTH, ascent
+from .calls import Each, Together, in_threads, in_turn
 from .em import Climb, Convergence, EMState
 from .initialization import FINER, Sampled
 from .mixture import Mixture, Predict
-from .race import Fits, Race, escaped
+from .race import Fits, Race, Tried, in_rows
 from .selection import (
     DROPPED,
     Candidate,
@@ -22,7 +23,6 @@ from .selection import (
     Model,
     Row,
     climb_together,
-    in_threads,
     penalty,
     winner,
 )
@@ -41,7 +41,6 @@ STANDARD_ERRORS = 4.0
 
 Make = Callable[[Sampled, int], Mixture]
 """(sample, seed) -> a mixture to start from."""
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ def shortlist(
     makers: Sequence[Make],
     sample: Sampled,
     rules: Rules,
-    advance: Advance | None = None,
+    together: Together = in_turn,
+    advance: Callable[[int], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
     """The best of many starts of every model, found on the sample alone.
 
@@ -120,8 +120,10 @@ def shortlist(
         (sample, seed) -> a mixture to start from, for each model.
     sample : Sampled
     rules : Rules
+    together : callable
+        Who makes the fits.
     advance : callable, optional
-        Called with rows of the sample that were read.
+        Called with the rows of the sample whenever another fit to them is done.
 
     Returns
     -------
@@ -130,30 +132,34 @@ def shortlist(
     int
         Rows of the sample that were read; each read serves all starts.
     """
-    reading = _Reading(advance)
     few = sample.first(_rough_rows(models, len(sample.rows)))
     whole = len(few.rows) == len(sample.rows)
     limits = rules.convergence if whole else rules.rough
-    starts = _started(models, makers, few, rules, limits)
-    reading.fit(few, starts)
-    best = [_ranked(starts, model)[0] for model in models]
-    hopeless = _hopeless(best, few, rules)
     mended = rules.algorithm != "em"
-    if mended or not whole:
-        left = [i for i, lost in enumerate(hopeless) if not lost]
-        ends = [best[i].last_state() for i in left]
-        if mended:
-            ends = reading.escape(sample, few, ends, rules)
-        for i, end in zip(left, ends, strict=True):
-            best[i] = rules.candidate(models[i], end.result, rules.convergence)
-        reading.fit(sample, [best[i] for i in left])
-        for i, lost in zip(left, _hopeless([best[i] for i in left], sample, rules), strict=True):
-            hopeless[i] = lost
-    found = [
-        _shortlisted(candidate, lost, rules.weight)
-        for candidate, lost in zip(best, hopeless, strict=True)
-    ]
-    return found, reading.rows
+    with together(Fits(sample, few, rules.convergence)) as each:
+        starts = _started(models, makers, few, rules, limits)
+        starts = each(_roughly, starts, in_rows(advance, few))
+        n_rows = _most_passes(starts) * len(few.rows)
+        best = [_ranked(starts, model)[0] for model in models]
+        hopeless = _hopeless(best, few, rules)
+        if mended or not whole:
+            left = [i for i, lost in enumerate(hopeless) if not lost]
+            ends = [best[i].last_state() for i in left]
+            if mended:
+                found = each(_escaped, ends)
+                ends = [tried.state for tried in found]
+                n_rows += max(tried.rows_read for tried in found)
+            ended = [
+                rules.candidate(models[i], end.result, rules.convergence)
+                for i, end in zip(left, ends, strict=True)
+            ]
+            ended = each(_wholly, ended, in_rows(advance, sample))
+            n_rows += _most_passes(ended) * len(sample.rows)
+            lost = _hopeless(ended, sample, rules)
+            for i, candidate, given_up in zip(left, ended, lost, strict=True):
+                best[i], hopeless[i] = candidate, given_up
+    pairs = zip(best, hopeless, strict=True)
+    return [_shortlisted(candidate, lost, rules.weight) for candidate, lost in pairs], n_rows
 
 
 def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> float | None:
@@ -173,6 +179,7 @@ def narrowed(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     sample: Sampled,
     rules: Rules,
+    each: Each | None = None,
     memories: Sequence[Mapping[str, Any]] = (),
     after_pass: Callable[[Sequence[Candidate]], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
@@ -193,6 +200,8 @@ def narrowed(
         A pass over the slice.
     sample : Sampled
     rules : Rules
+    each : callable, optional
+        Who makes the steps between passes, of what shares the sample.
     memories : sequence of mapping, optional
         Of each model that is left, to go on from.
     after_pass : callable, optional
@@ -215,7 +224,7 @@ def narrowed(
         for candidate, lost in zip(rest, _hopeless(rest, sample, rules), strict=True):
             candidate.dropped = lost
 
-    for _ in climb_together(accumulate, candidates, weed):
+    for _ in climb_together(accumulate, candidates, weed, each):
         if after_pass is not None:
             after_pass(candidates)
     after = [_shortlisted(c, c.dropped, rules.weight) for c in candidates]
@@ -253,42 +262,30 @@ def _started(
     ]
 
 
-class _Reading:
-    """Fits candidates to samples, all of them by each read, and counts the rows read."""
+def _roughly(fits: Fits, candidate: Candidate) -> Candidate:
+    """A candidate at its end on the first rows."""
+    return _at_its_end(candidate, fits.rough)
 
-    def __init__(self, advance: Advance | None) -> None:
-        self.rows = 0
-        self._advance = advance
 
-    def fit(self, sample: Sampled, candidates: Sequence[Candidate]) -> None:
-        """Take every candidate to its end on `sample`."""
+def _wholly(fits: Fits, candidate: Candidate) -> Candidate:
+    """A candidate at its end on the sample."""
+    return _at_its_end(candidate, fits.sample)
 
-        def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
-            self.rows += len(sample.rows)
-            if self._advance:
-                self._advance(len(sample.rows))
-            members = tuple(in_threads(sample.accumulate, mixtures))
-            return FleetStatistics(members, 0.0, np.zeros(len(members)))
 
-        for _ in climb_together(accumulate, candidates):
-            pass
+def _at_its_end(candidate: Candidate, sample: Sampled) -> Candidate:
+    while candidate.running:
+        candidate.tell(sample.accumulate(candidate.climb.proposal))
+    return candidate
 
-    def escape(
-        self, sample: Sampled, few: Sampled, ends: Sequence[EMState], rules: Rules
-    ) -> list[EMState]:
-        """Where moves lead from fits to the first rows, all of them by each read."""
 
-        def one(end: EMState) -> tuple[EMState, int]:
-            fits = Fits(sample, few, rules.convergence, map)
-            n_rounds = Race.of(end.result.n_parameters, len(few.rows), 1).n_rounds
-            return escaped(fits.judged(end), fits, n_rounds).state, fits.rows_read
+def _escaped(fits: Fits, end: EMState) -> Tried:
+    """Where moves lead from a fit to the first rows, and what was read for them."""
+    n_rounds = Race.of(end.result.n_parameters, len(fits.rough.rows), 1).n_rounds
+    return fits.escaped(replace(fits.judged(end), rows_read=0), n_rounds)
 
-        found = in_threads(one, ends)
-        read = max((n for _, n in found), default=0)
-        self.rows += read
-        if self._advance:
-            self._advance(read)
-        return [state for state, _ in found]
+
+def _most_passes(candidates: Sequence[Candidate]) -> int:
+    return max((candidate.n_passes for candidate in candidates), default=0)
 
 
 def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from .callbacks import Pass
+from .calls import Together, in_turn
 from .em import Convergence
 from .families.base import Engine
 from .families.covariance import STRUCTURES, Covariance
@@ -91,9 +90,16 @@ class Starts:
         return STRUCTURES[self.covariance_type]
 
     def start(
-        self, surveyed: Surveyed, engine: Engine, seed: int, callbacks: Sequence[Any]
+        self,
+        surveyed: Surveyed,
+        engine: Engine,
+        seed: int,
+        callbacks: Sequence[Any],
+        together: Together = in_turn,
     ) -> Start:
         """The mixture to start from, and what it cost; `callbacks` are told of the sample's fits.
+
+        `together` says who makes the fits where many are raced.
 
         Raises
         ------
@@ -107,7 +113,7 @@ class Starts:
             return Start(Mixture(_log(weights), components, engine), 0.0, 0.0)
         make = self.maker(surveyed, engine)
         if self.algorithm == "auto" and self.init_params == "auto":
-            return self._race(surveyed, make, seed, callbacks)
+            return self._race(surveyed, make, seed, callbacks, together)
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
@@ -123,8 +129,9 @@ class Starts:
         make: Callable[[Sampled, int], Mixture],
         seed: int,
         callbacks: Sequence[Any],
+        together: Together,
     ) -> Start:
-        """The best of many starts on the sample, several at a time in this process."""
+        """The best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
         race = Race.of(
             n_parameters(self.covariance_type, self.n_components, d), n_sampled, self.n_init
@@ -132,11 +139,8 @@ class Starts:
         limits = Convergence(FINER * self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         n_rows = race.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with (
-            Pass(callbacks, "start", 1, n_rows, nbytes) as running,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            start = race.run(surveyed, make, seed, limits, pool.map, running.advance)
+        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
+            start = race.run(surveyed, make, seed, limits, together, running.advance)
             running.log_likelihood = start.log_likelihood
         return start
 

@@ -18,7 +18,7 @@ from .callbacks import Pass, PassRecord
 from .datachecks import fingerprint_of
 from .em import Climb, Convergence, Status
 from .errors import DataError, OutOfTimeError
-from .estimators import GaussianMixture, warn_unless_converged
+from .estimators import GaussianMixture, together_for, warn_unless_converged
 from .families.base import Engine
 from .initialization import (
     FINER,
@@ -337,7 +337,9 @@ class Sweeping:
         starts = []
         for estimator in self.estimators:
             estimator._seed = self.seed
-            starts.append(estimator._start(self.surveyed, engine, self.callbacks))
+            starts.append(
+                estimator._start(self.surveyed, engine, self.callbacks, together_for(self.source))
+            )
         return [start.mixture for start in starts], sum(start.n_passes for start in starts)
 
     def _rules(self) -> Rules:
@@ -356,7 +358,12 @@ class Sweeping:
         makers = [m._maker(self.surveyed, engine) for m in self.estimators]
         with Pass(self.callbacks, "start", 1, None, 0) as running:
             found, n_rows = shortlist(
-                self.models, makers, self.sample, self._rules(), running.advance
+                self.models,
+                makers,
+                self.sample,
+                self._rules(),
+                together_for(self.source),
+                running.advance,
             )
             running.n_rows = n_rows
         return found, n_rows / max(1, self.surveyed.n_weighted)
@@ -392,16 +399,18 @@ class Sweeping:
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             return self._summed("slice", Fleet(mixtures, self.holdout, part))
 
-        found, n_rows = narrowed(
-            self.models,
-            found,
-            climb_from,
-            accumulate,
-            self.sample,
-            self._rules(),
-            [memory for memory in progress.candidates if memory is not None],
-            self._commit,
-        )
+        with together_for(self.source)(self.sample) as each:
+            found, n_rows = narrowed(
+                self.models,
+                found,
+                climb_from,
+                accumulate,
+                self.sample,
+                self._rules(),
+                each,
+                [memory for memory in progress.candidates if memory is not None],
+                self._commit,
+            )
         progress.phase, progress.candidates, progress.starts = "em", [], [*found]
         progress.share += n_rows / max(1, self.surveyed.n_weighted)
 
@@ -449,13 +458,14 @@ class Sweeping:
 
         weed = None if self.exhaustive else partial(drop_hopeless, criterion=self.criterion)
         try:
-            for served in climb_together(accumulate, climbing, weed):
-                self._commit(candidates)
-                for callback in self.callbacks:
-                    for candidate in served:
-                        callback(candidate.last_state())
-                # There is a model from here on.
-                run.deadline = min(run.deadline, self.deadline)
+            with together_for(self.source)(self.sample) as each:
+                for served in climb_together(accumulate, climbing, weed, each):
+                    self._commit(candidates)
+                    for callback in self.callbacks:
+                        for candidate in served:
+                            callback(candidate.last_state())
+                    # There is a model from here on.
+                    run.deadline = min(run.deadline, self.deadline)
         except OutOfTimeError:
             if any(candidate.state is None for candidate in climbing):
                 raise

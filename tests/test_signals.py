@@ -312,7 +312,7 @@ def test_tls_is_required(where: Where) -> None:
 
 def test_what_somebody_configured_is_not_changed() -> None:
     with dask.config.set({"distributed.scheduler.worker-ttl": "7 minutes"}):
-        found = faults.recovering_settings()
+        found = faults.cluster_settings()
     assert "distributed.scheduler.worker-ttl" not in found
     assert found["distributed.scheduler.allowed-failures"] == 10
 

@@ -7,23 +7,17 @@ task that holds the parameters, on which all ranges depend.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 import uuid
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import dask.array as da
 import dask.base
-import dask.config
 import dask.threaded
 import numpy as np
 from dask.callbacks import Callback
 from dask.delayed import delayed
 from dask.optimization import cull
-from dask.utils import parse_bytes
 
 from ..run import current_run
 from ..sources import DaskSource, RangeSource, fold_range, ranges
@@ -41,20 +35,22 @@ from ..statistics import (
 )
 from . import Advance, Kept
 from .blas import one_blas_thread
-from .faults import TaskMemoryError, of_the_cluster, recover
+from .cluster import (
+    RETRIES,
+    Key,
+    advance_by,
+    as_it_is,
+    client_in_force,
+    large_parameters_allowed,
+    result_of,
+    until_done,
+)
 
 logger = logging.getLogger("dask_em")
 
-Key = tuple[str, int]
-# How often a pass on a cluster is looked at, and how long fetching what is kept may take.
-LOOK_SECONDS, GATHER_SECONDS = 0.2, 30.0
-# The same where somebody waits for the job to stop.
-STOP_SECONDS = 3.0
-# A task that failed for a passing reason (a store that hiccups) is tried again.
-RETRIES = 2
-# Above this size of a graph distributed warns that data may have got into it.
-LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
-_raising_threshold = threading.Lock()
+# How long fetching what is kept of a pass on a cluster may take, and the same where somebody
+# waits for the job to stop.
+GATHER_SECONDS, STOP_SECONDS = 30.0, 3.0
 
 
 class DaskBackend:
@@ -82,21 +78,11 @@ class DaskBackend:
         StoppedError
             The job was asked to stop, or the cluster failed for good.
         """
-        run, client = current_run(), None if source.in_process else _client()
-        for attempt in count(1):
-            run.check()
-            told, began = Told(advance), time.monotonic()
-            try:
-                total: S = self._pass(source, work, told.advance if advance else None, kept)
-                if client is not None:
-                    _tell(client, work, time.monotonic() - began, attempt)
-                return total
-            except Exception as e:
-                if client is None or not of_the_cluster(e):
-                    raise
-                recover(client, e, attempt, run)
-                told.take_back()
-        raise AssertionError("unreachable")
+        client = None if source.in_process else client_in_force()
+        return until_done(
+            client, advance, type(work).__name__,
+            lambda told: self._pass(source, work, told, kept),
+        )  # fmt: skip
 
     def _pass(
         self,
@@ -109,7 +95,7 @@ class DaskBackend:
         # Keys are tuples under a name of this pass: with string keys the scheduler
         # would take the ranges of all passes for one group and crowd one worker.
         params: Key = (f"em-params-{name}", 0)
-        graph: dict[Hashable, Any] = {params: (_identity, work)}
+        graph: dict[Hashable, Any] = {params: (as_it_is, work)}
         if isinstance(source, DaskSource):
             leaves, rows = _block_leaves(graph, source, work, name)
         else:
@@ -131,44 +117,11 @@ class DaskBackend:
         return total
 
 
-class Told:
-    """What a pass has told of its rows, so that it can be taken back."""
-
-    def __init__(self, advance: Advance | None) -> None:
-        self._advance, self._n_rows = advance, 0
-
-    def advance(self, n_rows: int) -> None:
-        """So many more rows are done."""
-        self._n_rows += n_rows
-        if self._advance:
-            self._advance(n_rows)
-
-    def take_back(self) -> None:
-        """None of them is done."""
-        self.advance(-self._n_rows)
-
-
-def _client() -> Any:
-    """The client whose scheduler is in force, None where there is none."""
-    return getattr(dask.base.get_scheduler(), "__self__", None)
-
-
-def _tell(client: Any, work: object, seconds: float, attempt: int) -> None:
-    """Put the pass among the scheduler's events, topic `dask-em`."""
-    event = {"action": "pass", "of": type(work).__name__, "seconds": seconds, "attempt": attempt}
-    with suppress(OSError):
-        client.log_event("dask-em", event)
-
-
-def _identity(work: Any) -> Any:
-    return work
-
-
 def _range_leaves(
     graph: dict[Hashable, Any], source: RangeSource, params: Key, name: str
 ) -> tuple[list[Hashable], list[int]]:
     shared: Key = (f"em-source-{name}", 0)
-    graph[shared] = (_identity, source)
+    graph[shared] = (as_it_is, source)
     leaves: list[Hashable] = []
     rows = []
     for j, chunks in enumerate(ranges(source)):
@@ -327,7 +280,7 @@ def _run(
     work: Foldable[Any],
     keeping: Keeping | None,
 ) -> Any:
-    client = _client()
+    client = client_in_force()
     if client is None or in_process:
         get = dask.threaded.get if client is not None else None
         get = get or dask.base.get_scheduler() or dask.threaded.get
@@ -369,19 +322,25 @@ def _run_on_client(
 ) -> Any:
     nodes = keeping.nodes if keeping else {}
     keys = [root, *(key for key in rows | nodes if key != root)]
-    with _large_parameters_allowed(work):
+    with large_parameters_allowed(work):
         futures = client.get(graph, keys, sync=False, retries=RETRIES)
     try:
         for future in futures[1:]:
             if future.key in nodes:
                 if advance and future.key in rows:
-                    future.add_done_callback(_advance_by(rows[future.key], advance))
+                    future.add_done_callback(advance_by(rows[future.key], advance))
                 continue
             # The tree holds what it needs; keeping the future would keep every
             # range's sums on the workers until the end of the pass.
             future.add_done_callback(_advance_and_release(rows[future.key], advance))
         held = [future for future in futures[1:] if future.key in nodes]
-        total = _result(client, futures[0], held, keeping)
+        run = current_run()
+
+        def look() -> None:
+            if keeping and (keeping.kept.due() or run.asked):
+                keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
+
+        total = result_of(futures[0], look)
         if advance and root in rows:
             advance(rows[root])
         return total
@@ -392,55 +351,8 @@ def _run_on_client(
         raise
 
 
-def _result(client: Any, root: Any, held: list[Any], keeping: Keeping | None) -> Any:
-    """The result of `root`; while it is awaited, what is `held` is kept when it is due."""
-    run = current_run()
-    done = threading.Event()
-    root.add_done_callback(lambda _: done.set())
-    # Not by the timeout of `result`: one that strikes while the result is fetched leaves a
-    # cancelled fetch in the client, on which the next call fails.
-    while not (root.done() or done.wait(LOOK_SECONDS)):
-        if keeping and (keeping.kept.due() or run.asked):
-            keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
-        run.check()
-    try:
-        return root.result()
-    except MemoryError as e:
-        # A result that is there, and does not fit in here, is no fault of the cluster's.
-        if root.status == "error":
-            raise TaskMemoryError(e) from e
-        raise
-
-
-@contextmanager
-def _large_parameters_allowed(work: Foldable[Any]) -> Iterator[None]:
-    """Keep distributed's warning of a large graph to what is in it beside the parameters.
-
-    They are in the graph once, as they must be for a lost worker's copy to be made
-    again; data that somebody put into a graph are still warned of.
-    """
-    from distributed.protocol.pickle import dumps
-
-    buffers: list[Any] = []
-    header = dumps(work, buffer_callback=buffers.append)
-    size = len(header) + sum(buffer.raw().nbytes for buffer in buffers)
-    # The setting belongs to the process: two passes must not restore each other's.
-    with _raising_threshold:
-        threshold = parse_bytes(dask.config.get(LARGE_GRAPH, "10MB"))
-        with dask.config.set({LARGE_GRAPH: threshold + size}):
-            yield
-
-
-def _advance_by(rows: int, advance: Advance | None) -> Callable[[Any], None]:
-    def done(future: Any) -> None:
-        if future.status == "finished" and advance:
-            advance(rows)
-
-    return done
-
-
 def _advance_and_release(rows: int, advance: Advance | None) -> Callable[[Any], None]:
-    tell = _advance_by(rows, advance)
+    tell = advance_by(rows, advance)
 
     def done(future: Any) -> None:
         tell(future)

@@ -25,16 +25,20 @@ SETTINGS = {
     "distributed.scheduler.events-cleanup-delay": "5 minutes",
     "distributed.admin.low-level-log-length": 200,
     "distributed.admin.system-monitor.log-length": 600,
+    # Dask has workers give memory back so eagerly that each E-step on the sample takes its
+    # buffers anew, page by page, for as long as it computes. Chunks are larger than this.
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**22,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**24,
 }
 
 
-def recovering_settings() -> dict[str, Any]:
+def cluster_settings() -> dict[str, Any]:
     """`SETTINGS`, but for those that somebody has configured."""
     defaults = dask.config.merge(*dask.config.defaults)
     return {
         name: value
         for name, value in SETTINGS.items()
-        if dask.config.get(name) == dask.config.get(name, config=defaults)
+        if dask.config.get(name, None) == dask.config.get(name, None, config=defaults)
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import dask.config
 
-from ..backends.faults import recovering_settings, scheduler_extensions
+from ..backends.faults import cluster_settings, scheduler_extensions
 from ..errors import UsageError
 from ..run import current_run
 from ..stores import describe_url
@@ -103,7 +103,7 @@ def connected(where: Where) -> Iterator[Any]:
     if where.require_tls:
         raise UsageError("--require-tls needs --scheduler tls://HOST:PORT or --scheduler-file")
     with (
-        dask.config.set(recovering_settings()),
+        dask.config.set(cluster_settings()),
         LocalCluster(
             n_workers=where.n_workers,
             threads_per_worker=where.threads,

@@ -11,7 +11,7 @@ from dask.utils import parse_bytes
 from dask_jobqueue import SLURMCluster
 from distributed import Security
 
-from dask_em.backends.faults import recovering_settings
+from dask_em.backends.faults import cluster_settings
 
 # Of a job's memory: the nannies, which watch the workers, live in the rest.
 SHARE = 0.9
@@ -42,7 +42,7 @@ def main() -> None:
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with (
-        dask.config.set(recovering_settings()),
+        dask.config.set(cluster_settings()),
         SLURMCluster(
             cores=asked.cores,
             processes=asked.cores,

@@ -14,7 +14,7 @@ import dask
 from dask_jobqueue.slurm import SLURMRunner
 from distributed import Client, Security
 
-from dask_em.backends.faults import recovering_settings
+from dask_em.backends.faults import cluster_settings
 from dask_em.cli import main as dask_em
 from dask_em.stores import is_url
 
@@ -102,7 +102,7 @@ def main() -> None:
     client = os.environ["SLURM_PROCID"] == "1"
     signal.signal(signal.SIGTERM, (lambda *_: sys.exit(STOPPED)) if client else signal.SIG_IGN)
     with (
-        dask.config.set(recovering_settings()),
+        dask.config.set(cluster_settings()),
         SLURMRunner(
             # A job that was requeued has the number that it had, and perhaps the file of its
             # first run.

@@ -133,12 +133,12 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
     from chaos import points
     from helpers import start_cluster
 
-    from dask_em.backends.faults import recovering_settings, scheduler_extensions
+    from dask_em.backends.faults import cluster_settings, scheduler_extensions
 
     found, rng = Found(), random.Random(0)
     data = points(folder / "points.zarr", N_ROWS, N_COLUMNS, K, CHUNK)
     # Nobody kills a worker for its tasks' sake here, however often it is the same task's.
-    settings = {**recovering_settings(), "distributed.scheduler.allowed-failures": 1000}
+    settings = {**cluster_settings(), "distributed.scheduler.allowed-failures": 1000}
     ours = {"extensions": scheduler_extensions()}
     with dask.config.set(settings), start_cluster(2, scheduler_kwargs=ours) as cluster:
         address = cluster.scheduler_address

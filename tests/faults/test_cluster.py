@@ -91,7 +91,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @contextmanager
 def cluster(n_workers: int = 2, **options: Any) -> Iterator[tuple[LocalCluster, Client]]:
-    with dask.config.set({**faults.recovering_settings(), **options}):
+    with dask.config.set({**faults.cluster_settings(), **options}):
         local = start_cluster(n_workers)
         with local, Client(local, set_as_default=False) as client, client.as_current():
             yield local, client
