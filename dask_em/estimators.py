@@ -96,8 +96,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Passes over the full data, the survey not counted.
     n_init : int, default=1
         Starts tried on the sample; the best goes on to the full data. Where the algorithm
-        and `init_params` are "auto" there are 2 to 8, by what they cost, or `n_init` if that
-        is more.
+        and `init_params` are "auto" there are 2 to 4, by what they cost, or `n_init` if that
+        is more; they are fitted by the workers, unless the sample is above 32 MiB.
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
         How responsibilities of the sample are made. "auto", the default, is k-means in
         scaled space followed by EM on the sample; the others are scikit-learn's, on

@@ -313,7 +313,7 @@ def terabyte(costs: Costs, workers: int = 100, passes: int = 6) -> str:
         f"{costs.overhead(n_tasks):.1f} s. So a pass takes about {seconds:.0f} s, bound by {bound} "
         f"({even:.0f} s if the ranges could be shared out evenly), and the storage has to give "
         f"{points.nbytes / seconds / 1e9:.0f} GB/s in all. A fit of {passes} passes: "
-        f"{fit / 60:.0f} minutes, {fit * workers / 3600:.0f} worker-hours."
+        f"{fit:,.0f} s, {fit * workers / 3600:.1f} worker-hours."
     )
 
 

@@ -36,10 +36,6 @@ MOST_PASSES = 60
 REAL_ROWS = 50_000
 # Rows of the second table, in which the sample is a small part of the data.
 MANY_ROWS = 4_000_000
-MANY = (
-    "separated", "overlapping", "strongly overlapping, d = 2", "Zipf weights, K = 20",
-    "heavy tails (t, 3)", "overfitted, 4 in K = 8", "K = 16, d = 10", "K = 64, d = 4",
-)  # fmt: skip
 PLOT = RESULTS.parent / "passes_to_optimum.png"
 
 
@@ -275,7 +271,7 @@ def main() -> None:
             optimum = best_optimum(case.rows, case.k, restarts, arguments.cache)
             found.append(Compared.of(name, case, optimum))
             print(*found[-1].cells, sep=" | ", flush=True)
-        for name in (name for name in names if name in MANY):
+        for name in (name for name in names if name in SYNTHETIC):
             large.append(of_many_rows(name, many, n, restarts, arguments.cache))
             print(*large[-1], sep=" | ", flush=True)
     text = report(found, large, restarts)
