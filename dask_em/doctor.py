@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from threadpoolctl import threadpool_info
 
 from .backends.blas import one_blas_thread
+from .chunks import check_present, file_shape, has_checksum
 from .errors import DaskEMError, DataError, StoppedError, StoreError, UsageError
 from .estimators import engine_for
 from .folders import write_durably
@@ -29,7 +30,6 @@ from .initialization import SAMPLE_BYTES
 from .job.cluster import Where, connected, workers_there
 from .job.planning import Plan, count, fleet_of, mebibytes
 from .opening import stored_source
-from .rawchunks import check_present, file_shape, has_checksum
 from .resume import GENERATIONS
 from .sources import ZarrSource, ranges
 from .statistics import kept_bytes

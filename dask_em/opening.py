@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import zarr
 
-    from .rawchunks import Missing
+    from .chunks import Missing
 
 
 def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
@@ -149,7 +149,7 @@ def _checked_dask(array: zarr.Array[Any], missing: Missing, name: str) -> Any:
     """A Dask array of whole chunks that are read as `ZarrSource` reads them."""
     import dask.array as da
 
-    from .rawchunks import CheckedRows
+    from .chunks import CheckedRows
 
     rows = ZarrSource(array).chunk_rows if array.ndim == 2 else int(array.chunks[0])
     return da.from_array(
@@ -163,7 +163,7 @@ def _checked_dask(array: zarr.Array[Any], missing: Missing, name: str) -> Any:
 def _zarr_source(X: zarr.Array[Any], sample_weight: Any, missing: Missing) -> ZarrSource:
     import zarr
 
-    from .rawchunks import check_same, document_stamp
+    from .chunks import check_same, document_stamp
 
     # In this order: what changes after the stamp was taken is found by it.
     stamp = document_stamp(X)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import dask.array as da
     import zarr
 
-    from .rawchunks import Missing
+    from .chunks import Missing
 
 logger = logging.getLogger("dask_em")
 
@@ -348,7 +348,7 @@ class ZarrSource:
     @property
     def chunks_held(self) -> int:
         """Chunks that a task holds: the one in hand, and those being read with their decoding."""
-        from .rawchunks import RawChunks
+        from .chunks import RawChunks
 
         dropping = bool(self.dropping)
         if RawChunks.of(self.array) is not None:
@@ -372,7 +372,7 @@ class ZarrSource:
             Chunks are missing, or links to another place, or the array is not what it was when it
             was opened.
         """
-        from .rawchunks import check_links, check_present, check_same, has_checksum
+        from .chunks import check_links, check_present, check_same, has_checksum
 
         for array, name in self._arrays():
             check_same(array, name)
@@ -420,7 +420,7 @@ class ZarrReader:
     """
 
     def __init__(self, source: ZarrSource) -> None:
-        from .rawchunks import check_same, document_stamp, row_reader
+        from .chunks import check_same, document_stamp, row_reader
 
         self.prints: dict[int, int] = {}
         self._source = source
@@ -461,7 +461,7 @@ class ZarrReader:
     def _compare(self, rows: slice, seen: int, expected: int) -> None:
         if seen == expected:
             return
-        from .rawchunks import chunk_place, file_shape
+        from .chunks import chunk_place, file_shape
 
         name, array = next(self._changed(seen ^ expected))
         shape = file_shape(array)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import pytest
-from benchmarks.cases import SYNTHETIC
+from benchmarks.cases import REAL, SYNTHETIC
 from helpers import (
     add_up,
     assert_sums_close,
@@ -452,17 +454,33 @@ def test_the_bits_do_not_depend_on_who_computes(kind: str, client: Any, tmp_path
     assert model.n_iter_ > 2
 
 
-@pytest.mark.parametrize("name", SYNTHETIC)
-def test_accepted_states_never_fall_on_every_case(name: str) -> None:
-    """On all kinds of synthetic data of the table of passes, a sample of a tenth of them."""
-    case = SYNTHETIC[name](3_000)
+def assert_accepted_states_rise(rows: np.ndarray, **options: Any) -> None:
     states: list[EMState] = []
-    fit(case.rows, n_components=case.k, sample_size=300, callbacks=[states.append], max_iter=12)
+    fit(rows, callbacks=[states.append], **options)
     heights = [state.log_likelihood for state in states]
     accepted = [state.log_likelihood for state in states if state.accepted]
     assert np.isfinite(heights).all()
     assert (np.diff(heights) >= 0).all()
     assert (np.diff(accepted) > 0).all()
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_accepted_states_never_fall_on_every_case(name: str) -> None:
+    """On all kinds of synthetic data of the table of passes, a sample of a tenth of them."""
+    case = SYNTHETIC[name](3_000)
+    assert_accepted_states_rise(case.rows, n_components=case.k, sample_size=300, max_iter=12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_accepted_states_never_fall_on_real_tables(name: str, tmp_path: Path) -> None:
+    """Which are downloaded; with the default sample, and with a tenth of the rows."""
+    try:
+        case = REAL[name](tmp_path)
+    except subprocess.CalledProcessError as e:
+        pytest.skip(f"the table cannot be downloaded: {e}")
+    for size in (None, len(case.rows) // 10):
+        assert_accepted_states_rise(case.rows, n_components=case.k, sample_size=size, max_iter=30)
 
 
 def test_auto_needs_fewer_passes_than_em(kind: str) -> None:

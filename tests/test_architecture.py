@@ -48,10 +48,10 @@ FLOORS = {
 }
 # Beside the tower: what each of these rooms may import of the package.
 BESIDE = {
-    "rawchunks": {"errors", "statistics"},
+    "chunks": {"chunks", "errors", "statistics"},
     "notes": {"statistics"},
-    "sources": {"errors", "statistics", "rawchunks", "stores", "notes"},
-    "opening": {"errors", "statistics", "rawchunks", "stores", "sources"},
+    "sources": {"errors", "statistics", "chunks", "stores", "notes"},
+    "opening": {"errors", "statistics", "chunks", "stores", "sources"},
     "stores": {"errors"},
     "folders": {"errors", "stores"},
     "locks": {"errors", "run", "stores", "folders"},

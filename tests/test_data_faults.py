@@ -26,11 +26,11 @@ from zarr.codecs import (
 )
 from zarr.storage import MemoryStore
 
-from dask_em import GaussianMixture, load, rawchunks, sources
+from dask_em import GaussianMixture, chunks, load, sources
+from dask_em.chunks import WatchedReader, check_present, has_checksum, row_reader, watched
 from dask_em.cli import main
 from dask_em.errors import DataError
 from dask_em.opening import as_source
-from dask_em.rawchunks import WatchedReader, check_present, has_checksum, row_reader
 from dask_em.sources import fold_range, ranges
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -651,7 +651,7 @@ def test_an_array_without_a_checksum_is_told_once_how_to_get_one(
 
 def test_watching_keeps_no_chunk(tmp_path) -> None:
     array = stored(tmp_path, "parts of shards")
-    watch = rawchunks.Watch(array.store, rawchunks._index_request(array))
+    watch = watched.Watch(array.store, watched._index_request(array))
     reader = WatchedReader(array)
     np.testing.assert_array_equal(reader._read(watch, slice(0, 100)), X[:100])
     assert sum(map(len, watch.indices.values())) == 50 * 16 + 4
@@ -662,12 +662,12 @@ def test_watching_keeps_no_chunk(tmp_path) -> None:
 def test_every_flipped_bit_has_another_fingerprint(dtype: str, n: int) -> None:
     rng = np.random.default_rng(n)
     numbers = rng.integers(0, 256, n * np.dtype(dtype).itemsize, dtype=np.uint8)
-    first = rawchunks.fingerprint(numbers.view(dtype))
+    first = chunks.fingerprint(numbers.view(dtype))
     for bit in rng.integers(0, 8 * len(numbers), 200).tolist():
         numbers[bit // 8] ^= 1 << bit % 8
-        assert rawchunks.fingerprint(numbers.view(dtype)) != first
+        assert chunks.fingerprint(numbers.view(dtype)) != first
         numbers[bit // 8] ^= 1 << bit % 8
-    assert rawchunks.fingerprint(numbers.view(dtype)) == first
+    assert chunks.fingerprint(numbers.view(dtype)) == first
 
 
 def test_every_reader_has_the_same_fingerprint(layout: str, tmp_path) -> None:
