@@ -115,13 +115,14 @@ def test_make_goes_on_after_75_and_makes_nothing_twice(
 ) -> None:
     if shutil.which("make") is None:
         pytest.skip("this machine has no make")
-    command = ["make", "-f", EXAMPLES / "Makefile", f"DATA={points}", f"K={K}", f"OUT={tmp_path}",
+    out = tmp_path / "models"
+    command = ["make", "-f", EXAMPLES / "Makefile", f"DATA={points}", f"K={K}", f"OUT={out}",
                f"DASK_EM={program.path}", f"WHERE={WHERE}", "PAUSE=0"]  # fmt: skip
     done = program.run(*command, "all")
     assert done.returncode == 0, done.stdout + done.stderr
     assert program.codes("fit") == [75, 0]
     assert "resuming from" in done.stderr
-    check_whole(points, tmp_path / "model.npz", tmp_path / "answers.zarr", tmp_path / "report.html")
+    check_whole(points, out / "model.npz", out / "answers.zarr", out / "report.html")
 
     # Nothing changed, so nothing is made.
     before = len(program.lines())
