@@ -56,6 +56,46 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError("".join(lines))
 
 
+# How programs begin that run `dask-em fit` many times, each in a fork: without a cluster and
+# compiled loops, and with all imported that is not to be counted.
+FORKED = '''
+import os, sys
+from contextlib import contextmanager
+from pathlib import Path
+import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
+from dask_em import cli, load, sources
+from dask_em.job import planning
+
+@contextmanager
+def here(where):
+    with dask.config.set({"scheduler": "synchronous", "dask_em.fast": False}):
+        yield
+
+dask.config.set({"dask_em.fast": False})
+planning.connected = here
+sources.READ_BYTES = 8192
+
+def fit(data, output, *options, prepare):
+    """The program's exit code, or minus the signal that ended it."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    prepare()
+    try:
+        cli.main(["fit", data, "-k", "2", "-o", str(output), "--tol", "1e-9", "--sample-size",
+                  "100", "--init-params", "random_from_data", "--checkpoint-interval", "0",
+                  *options])
+    except SystemExit as e:
+        os._exit(e.code or 0)
+    os._exit(1)
+
+def parameters(output):
+    model = load(output)
+    arrays = (model.means_, model.covariances_, model.weights_)
+    return [a.tobytes() for a in arrays], model.lower_bounds_, model.n_iter_
+'''
+
+
 def kill_when(text: str, command: Sequence[str], cwd: Any = None) -> None:
     """SIGKILL a program when it says `text` on standard error."""
     process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True)

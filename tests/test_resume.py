@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from distributed import Client
-from helpers import blobs, digest, kill_when, start, wait_until, write_zarr
+from helpers import FORKED, blobs, digest, kill_when, start, wait_until, write_zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -573,34 +573,15 @@ def test_a_cluster_hands_over_what_is_done(client: Client, tmp_path: Path) -> No
 
 # -- the program -------------------------------------------------------------------------
 
-KILLED = '''
-"""Kill `dask-em fit` at every step of what it does to files; see that it goes on from there."""
-import os, signal, shutil, sys
-from contextlib import contextmanager
-from pathlib import Path
-import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
-from dask_em import cli, load, sources
-from dask_em.job import planning
-
-@contextmanager
-def here(where):
-    with dask.config.set({"scheduler": "synchronous", "dask_em.fast": False}):
-        yield
-
-dask.config.set({"dask_em.fast": False})
-planning.connected = here
-sources.READ_BYTES = 8192
+KILLED = (
+    FORKED
+    + """
+# Kill `dask-em fit` at every step of what it does to files; see that it goes on from there.
+import signal
 data, folder, first, stride = sys.argv[1:]
 output = Path(folder, "m.npz")
-arguments = ["fit", data, "-k", "2", "-o", str(output), "--max-iter", "2", "--tol", "1e-9",
-             "--sample-size", "100", "--init-params", "random_from_data",
-             "--checkpoint-interval", "0"]
 
 def run(kill_at):
-    """Run the program in a process of its own; its exit code, or minus the signal."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     calls = [0]
     def dying(function):
         def call(*args, **kwargs):
@@ -609,22 +590,14 @@ def run(kill_at):
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
         return call
-    for name in ("fsync", "replace", "unlink", "rmdir", "chmod"):
-        setattr(os, name, dying(getattr(os, name)))
-    sys.stderr = sys.stdout = open(os.devnull, "w")
-    try:
-        cli.main(arguments, standalone_mode=True)
-    except SystemExit as e:
-        os._exit(e.code or 0)
-    os._exit(1)
-
-def parameters():
-    model = load(output)
-    arrays = (model.means_, model.covariances_, model.weights_)
-    return [a.tobytes() for a in arrays], model.lower_bounds_, model.n_iter_
+    def prepare():
+        for name in ("fsync", "replace", "unlink", "rmdir", "chmod"):
+            setattr(os, name, dying(getattr(os, name)))
+        sys.stderr = sys.stdout = open(os.devnull, "w")
+    return fit(data, output, "--max-iter", "2", prepare=prepare)
 
 assert run(0) == 0
-straight = parameters()
+straight = parameters(output)
 output.unlink()
 kill_at = int(first) - int(stride)
 while True:
@@ -635,11 +608,12 @@ while True:
     assert code == -signal.SIGKILL, code
     code = run(0)
     assert code == 0, (kill_at, code)
-    assert parameters() == straight, kill_at
+    assert parameters(output) == straight, kill_at
     assert os.listdir(folder) == ["m.npz"], (kill_at, os.listdir(folder))
     output.unlink()
 print(kill_at)
-'''
+"""
+)
 
 
 @pytest.mark.parametrize(("first", "stride"), [(1, 13), pytest.param(1, 1, marks=pytest.mark.slow)])

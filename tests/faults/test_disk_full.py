@@ -14,37 +14,22 @@ from typing import Any
 
 import pytest
 from chaos import tell
-from helpers import write_zarr
+from helpers import FORKED, write_zarr
 from test_resume import X
 
 pytestmark = pytest.mark.faults
 
-FILLED = '''
-"""Fill the disk before every write of `dask-em fit` in turn; see that nothing is torn."""
-import os, random, sys
-from contextlib import contextmanager
-from pathlib import Path
-import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
-from dask_em import cli, load, sources
+FILLED = (
+    FORKED
+    + '''
+# Fill the disk before every write of `dask-em fit` in turn; see that nothing is torn.
+import random
 from dask_em.checkpoint import read_arrays
-from dask_em.job import planning
 from dask_em.resume import KIND
-
-@contextmanager
-def here(where):
-    with dask.config.set({"scheduler": "synchronous", "dask_em.fast": False}):
-        yield
-
-dask.config.set({"dask_em.fast": False})
-planning.connected = here
-sources.READ_BYTES = 8192
 data, disk, logs = sys.argv[1:]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 output, ballast = Path(disk, "m.npz"), Path(disk, "ballast")
 checkpoint, log = Path(disk, ".m.npz.checkpoint"), Path(logs, "log")
-arguments = ["fit", data, "-k", "2", "-o", str(output), "--max-iter", "3", "--tol", "1e-9",
-             "--sample-size", "100", "--init-params", "random_from_data",
-             "--checkpoint-interval", "0", "--metrics-file", str(Path(disk, "metrics"))]
 
 def fill(pages_left):
     """Take all of the disk but for so many pages."""
@@ -57,13 +42,7 @@ def fill(pages_left):
         file.truncate(max(0, file.tell() - pages_left * PAGE))
 
 def run(fill_at, pages_left=0):
-    """Run the program in a process of its own; its exit code, and whether the disk was filled."""
-    pid = os.fork()
-    if pid:
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        filled = ballast.exists()
-        ballast.unlink(missing_ok=True)
-        return code, filled
+    """The program's exit code, and whether the disk was filled."""
     writes = [0]
     def count(event, args):
         if event != "open" or not isinstance(args[0], str) or not args[0].startswith(disk):
@@ -72,27 +51,23 @@ def run(fill_at, pages_left=0):
             writes[0] += 1
             if writes[0] == fill_at:
                 fill(pages_left)
-    sys.addaudithook(count)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    try:
-        cli.main(arguments, standalone_mode=True)
-    except SystemExit as e:
-        os._exit(e.code or 0)
-    os._exit(1)
-
-def parameters():
-    model = load(output)
-    arrays = (model.means_, model.covariances_, model.weights_)
-    return [a.tobytes() for a in arrays], model.lower_bounds_, model.n_iter_
+    def prepare():
+        sys.addaudithook(count)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+    metrics = str(Path(disk, "metrics"))
+    code = fit(data, output, "--max-iter", "3", "--metrics-file", metrics, prepare=prepare)
+    filled = ballast.exists()
+    ballast.unlink(missing_ok=True)
+    return code, filled
 
 def tidy():
     for path in Path(disk).iterdir():
         path.unlink()
 
 assert run(0) == (0, False), log.read_text()
-straight = parameters()
+straight = parameters(output)
 tidy()
 rng, fill_at, stopped, resumed, outcomes = random.Random(3), 0, 0, 0, []
 while True:
@@ -115,11 +90,12 @@ while True:
         assert code == 0, (fill_at, log.read_text())
         assert not kept or "resuming from" in log.read_text(), (fill_at, kept, log.read_text())
         resumed += bool(kept)
-    assert parameters() == straight, fill_at
+    assert parameters(output) == straight, fill_at
     assert sorted(os.listdir(disk)) == ["m.npz", "metrics"], (fill_at, os.listdir(disk))
     tidy()
 print(fill_at - 1, stopped, resumed)
 '''
+)
 
 
 @pytest.fixture
