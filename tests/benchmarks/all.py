@@ -21,6 +21,7 @@ NAMES = [
     "memory",
     "growth",
     "passes_to_optimum",
+    "runners_up",
     "sweep",
     "billion",
     "object_stores",
