@@ -500,11 +500,11 @@ def tell(
     there are several.
     """
     told = [
-        Told(candidate, statistics.members[i], statistics.held_out(i))
+        Served(candidate, statistics.members[i], statistics.held_out(i))
         for i, candidate in enumerate(candidates)
     ]
     if each is None or len(told) < 2:
-        in_threads(Told.note, told)
+        in_threads(Served.note, told)
         return
     memories = each(_memory_after, [replace(one, candidate=one.candidate.apart()) for one in told])
     for candidate, memory in zip(candidates, memories, strict=True):
@@ -512,8 +512,8 @@ def tell(
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one candidate is told of a pass."""
+class Served:
+    """One candidate, and what a pass summed for it."""
 
     candidate: Candidate
     statistics: MixtureStatistics
@@ -524,7 +524,7 @@ class Told:
         self.candidate.tell(self.statistics, self.held_out)
 
 
-def _memory_after(sample: Sampled | None, told: Told) -> dict[str, Any]:
+def _memory_after(sample: Sampled | None, told: Served) -> dict[str, Any]:
     """What a candidate that was sent without the sample knows after a pass."""
     vars(told.candidate.climb)["sample"] = sample
     told.note()

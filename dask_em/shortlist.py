@@ -146,7 +146,7 @@ def shortlist(
             left = [i for i, lost in enumerate(hopeless) if not lost]
             ends = [best[i].last_state() for i in left]
             if mended:
-                found = each(_escaped, ends)
+                found = each(_escaped, ends, in_rows(advance, few))
                 ends = [tried.state for tried in found]
                 n_rows += max(tried.rows_read for tried in found)
             ended = [

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import KINDS, blobs, mixture_of, precisions_like
 
+from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
+from dask_em.backends.serial import SerialBackend
+from dask_em.calls import Each, in_turn
 from dask_em.em import Convergence, PlainEM, climb
-from dask_em.initialization import Sampled
+from dask_em.families.base import NUMPY
+from dask_em.initialization import Sampled, Survey
 from dask_em.mixture import Mixture
 from dask_em.moves import ROWS_PER_PARAMETER, Neighbours
+from dask_em.opening import as_source
 from dask_em.race import LEAST_GAIN, Fits
+from dask_em.starts import Starts
 
 pytestmark = pytest.mark.usefixtures("blas")
 
@@ -141,3 +149,25 @@ def test_a_component_without_rows_stays_out_of_the_way(kind: str) -> None:
     lost = mixture_of(kind, means, precisions_like(kind, 1.0, 4, 2), sample.rows, 1e-6)
     found = Neighbours(lost, sample.rows, sample.weights).best(4)
     assert all(np.isfinite(mean(sample, mixture)) for mixture in found)
+
+
+@contextmanager
+def backwards(fits: Fits) -> Iterator[Each]:
+    """The last call first."""
+
+    def each(function: Any, arguments: Any, advance: Any = None) -> list[Any]:
+        return [function(fits, one) for one in arguments[::-1]][::-1]
+
+    yield each
+
+
+def test_the_order_in_which_fits_are_made_does_not_matter() -> None:
+    rows, _, _ = blobs(2000, 2, 4, seed=3)
+    surveyed = SerialBackend().map_reduce(as_source(rows), Survey(0, 2000, 2, 2000))
+    starts = Starts.of(GaussianMixture(4))
+    expected, found = (
+        starts.start(surveyed, NUMPY, 0, [], together) for together in (in_turn, backwards)
+    )
+    assert expected.log_likelihood == found.log_likelihood
+    assert expected.n_passes == found.n_passes
+    assert np.array_equal(expected.mixture.components.means, found.mixture.components.means)

@@ -62,11 +62,12 @@ class Calls:
         StoppedError
             The job was asked to stop, or the cluster failed for good.
         """
-        if self._client is None or sent_bytes(arguments) > MOST_SENT:
+        size = 0 if self._client is None else sent_bytes(arguments)
+        if self._client is None or size > MOST_SENT:
             return self._by_threads(function, arguments, advance)
         return until_done(
             self._client, advance, "sample",
-            lambda told: self._by_workers(function, arguments, told),
+            lambda told: self._by_workers(function, arguments, size, told),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -91,15 +92,19 @@ class Calls:
             return in_threads(one, arguments)
 
     def _by_workers(
-        self, function: Callable[[Any, In], Out], arguments: Sequence[In], advance: Advance | None
+        self,
+        function: Callable[[Any, In], Out],
+        arguments: Sequence[In],
+        size: int,
+        advance: Advance | None,
     ) -> list[Out]:
         client, name = self._client, uuid.uuid4().hex
         if self._held is None or self._held.status != "finished":
             key: Key = (f"em-shared-{name}", 0)
-            with large_parameters_allowed(self._shared):
+            with large_parameters_allowed(sent_bytes(self._shared)):
                 self._held = client.get({key: (as_it_is, self._shared)}, key, sync=False)
         called = partial(_called, function)
-        with large_parameters_allowed(arguments):
+        with large_parameters_allowed(size):
             futures = client.map(
                 called,
                 arguments,

@@ -107,13 +107,12 @@ def sent_bytes(parameters: Any) -> int:
 
 
 @contextmanager
-def large_parameters_allowed(work: Any) -> Iterator[None]:
-    """Keep distributed's warning of a large graph to what is in it beside the parameters.
+def large_parameters_allowed(size: int) -> Iterator[None]:
+    """Keep distributed's warning of a large graph to what is beside parameters of `size` bytes.
 
     They are in the graph once, as they must be for a lost worker's copy to be made
     again; data that somebody put into a graph are still warned of.
     """
-    size = sent_bytes(work)
     # The setting belongs to the process: two passes must not restore each other's.
     with _raising_threshold:
         threshold = parse_bytes(dask.config.get(LARGE_GRAPH, "10MB"))

@@ -43,6 +43,7 @@ from .cluster import (
     client_in_force,
     large_parameters_allowed,
     result_of,
+    sent_bytes,
     until_done,
 )
 
@@ -322,7 +323,7 @@ def _run_on_client(
 ) -> Any:
     nodes = keeping.nodes if keeping else {}
     keys = [root, *(key for key in rows | nodes if key != root)]
-    with large_parameters_allowed(work):
+    with large_parameters_allowed(sent_bytes(work)):
         futures = client.get(graph, keys, sync=False, retries=RETRIES)
     try:
         for future in futures[1:]:
