@@ -56,7 +56,11 @@ ALONE, BESIDE = 4.0, 2.0
 
 
 def ascent(
-    algorithm: str, start: Mixture | EMState, convergence: Convergence, sample: Sampled | None
+    algorithm: str,
+    start: Mixture | EMState,
+    convergence: Convergence,
+    sample: Sampled | None,
+    rivals: Sequence[Mixture] = (),
 ) -> Climb:
     """The climb that `algorithm` names.
 
@@ -69,10 +73,16 @@ def ascent(
     convergence : Convergence
     sample : Sampled or None
         Rows in memory that "auto" may make steps on; None goes without.
+    rivals : sequence of Mixture
+        Other starts, which the first pass compares with `start`.
     """
+    climbing: Climb
     if algorithm == "em":
-        return PlainEM(start, convergence)
-    return ControlVariateEM(start, convergence, sample)
+        climbing = PlainEM(start, convergence)
+    else:
+        climbing = ControlVariateEM(start, convergence, sample)
+    climbing.rivals = tuple(rivals)
+    return climbing
 
 
 # -- sums about other means, and combinations of them -------------------------------
@@ -400,7 +410,7 @@ def curved(steps: Sequence[Step], scale: Array) -> Array:
 # -- the climb -----------------------------------------------------------------------
 
 
-class ControlVariateEM:
+class ControlVariateEM(Climb):
     """EM whose steps are made on a sample that every pass over the data corrects.
 
     Each step is judged by the pass that is made where it led. Three kinds are tried, each

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -128,22 +128,41 @@ class EMState:
         return self.statistics.mean_log_likelihood
 
 
-class Climb(Protocol):
+class Climb:
     """One ascent of the likelihood that is told what each pass summed.
 
-    Whoever makes the passes asks for `proposal`, sums the statistics there, and tells
-    them; so one pass can serve many climbs.
+    Whoever makes the passes asks for `proposals`, sums the statistics there, chooses, and
+    tells; so one pass can serve many climbs.
+
+    Attributes
+    ----------
+    proposal : Mixture
+        The parameters at which the next pass is wanted.
+    rivals : tuple of Mixture
+        Before the first pass other starts that may be better. One goes on.
     """
 
+    proposal: Mixture
+    rivals: tuple[Mixture, ...] = ()
+
     @property
-    def proposal(self) -> Mixture:
-        """The parameters at which the next pass is wanted."""
+    def proposals(self) -> tuple[Mixture, ...]:
+        """All parameters at which the next pass is wanted."""
+        return (self.proposal, *self.rivals)
+
+    def choose(self, found: Sequence[MixtureStatistics]) -> int:
+        """Go on from the best of the `proposals`, by what a pass summed at each; its number."""
+        values = [sums.mean_log_likelihood for sums in found]
+        best = max(range(len(found)), key=lambda i: (np.isfinite(values[i]), values[i], -i))
+        self.proposal, self.rivals = self.proposals[best], ()
+        return best
 
     def tell(self, statistics: MixtureStatistics) -> EMState:
         """Take what a pass at `proposal` summed; the state has a status when all is over."""
+        raise NotImplementedError
 
 
-class PlainEM:
+class PlainEM(Climb):
     """Expectation-Maximization (Dempster, Laird and Rubin 1977): each pass at the last M-step.
 
     Parameters

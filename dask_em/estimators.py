@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from . import __version__
 from .acceleration import ascent
 from .answers import answer_rows
+from .backends import Advance
 from .backends.blas import one_blas_thread
 from .backends.calls import together
 from .backends.dask import DaskBackend
@@ -30,7 +31,7 @@ from .callbacks import Pass, PassRecord, reporter
 from .calls import Together
 from .checkpoint import read_arrays, read_state, write_arrays
 from .datachecks import check_columns, check_survey, fingerprint_of
-from .em import Climb, Convergence, EMState, Status, climb, memory_of, recall
+from .em import Climb, Convergence, EMState, Status, memory_of, recall
 from .errors import DataError, ModelFileError, OutOfTimeError
 from .families.arrays import resolve_device
 from .families.base import Engine
@@ -47,6 +48,7 @@ from .opening import as_source
 from .records import digest
 from .resume import Checkpoint, Checkpointing, KeptSums, Progress, data_of
 from .run import as_run, current_run
+from .selection import Fleet
 from .sources import AnySource, ZarrSource
 from .starts import LABELLERS, Starts, n_parameters
 from .statistics import Array, Foldable, S
@@ -263,8 +265,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 # The sample is small and in this process, which may have no GPU.
                 here = replace(engine, device="cpu")
                 start = self._start(surveyed, here, callbacks, together_for(source))
-                mixture = replace(start.mixture, engine=engine)
-                climbing = ascent(self.algorithm, mixture, convergence, sample)
+                mixture, *rivals = start.mixtures(engine)
+                climbing = ascent(self.algorithm, mixture, convergence, sample, rivals)
                 print_ = fingerprint_of(surveyed)
                 progress = Progress(memory_of(climbing), None, start.n_passes, print_, [record])
                 unfinished.commit(progress)
@@ -447,21 +449,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
-        backend, records, run = DaskBackend(), progress.records, current_run()
+        records, run = progress.records, current_run()
 
-        def accumulate(mixture: Mixture) -> MixtureStatistics:
-            number = len(records)
-            kept = unfinished.kept("em", number, mixture)
+        def advanced() -> EMState:
+            number, wanted = len(records), climbing.proposals
+            kept = unfinished.kept("em", number, list(wanted))
             with Pass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
-                statistics = backend.map_reduce(source, mixture, running.advance, kept)
+                found = _summed(source, wanted, running.advance, kept)
+                statistics = found[climbing.choose(found)]
                 running.log_likelihood = statistics.mean_log_likelihood
                 running.n_rows = statistics.n_rows
             assert running.record is not None
             records.append(running.record)
-            return statistics
+            return climbing.tell(statistics)
 
-        done = progress.state is not None and progress.state.ended
-        for state in () if done else climb(accumulate, climbing):
+        while progress.state is None or not progress.state.ended:
+            state = advanced()
             if not state.accepted:
                 progress.rejected.append(state.n_iter)
             progress.state, progress.memory = state, memory_of(climbing)
@@ -470,7 +473,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 callback(state)
             # There is a model from here on.
             run.deadline = min(run.deadline, deadline)
-        assert progress.state is not None
         return progress.state
 
     def _keep(
@@ -683,6 +685,20 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 f"random_state={self.random_state!r}: expected an integer from 0 to 2**32 - 1, a "
                 "numpy.random.RandomState, or None"
             ) from e
+
+
+def _summed(
+    source: AnySource,
+    mixtures: tuple[Mixture, ...],
+    advance: Advance | None,
+    kept: KeptSums | None,
+) -> tuple[MixtureStatistics, ...]:
+    """What one pass sums at each of some mixtures."""
+    backend = DaskBackend()
+    if len(mixtures) == 1:
+        # The sums of one are added in place.
+        return (backend.map_reduce(source, mixtures[0], advance, kept),)
+    return backend.map_reduce(source, Fleet(mixtures), advance, kept).members
 
 
 def together_for(source: AnySource) -> Together:

@@ -7,13 +7,13 @@ uniform sample of rows. The start is made from the sample alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from .em import Convergence, em
-from .families.base import blocks
+from .families.base import Engine, blocks
 from .families.covariance import Covariance
 from .families.gaussian import Gaussian
 from .frame import Frame, FrameKind, ridged_factor
@@ -308,11 +308,18 @@ class Start:
         Rows of the sample that were read, as a share of the data.
     log_likelihood : float
         Per row of the sample.
+    rivals : tuple of Mixture
+        Other starts, of which the sample cannot say that they are worse.
     """
 
     mixture: Mixture
     n_passes: float
     log_likelihood: float
+    rivals: tuple[Mixture, ...] = ()
+
+    def mixtures(self, engine: Engine) -> tuple[Mixture, ...]:
+        """The mixture and its rivals, to be computed by `engine`."""
+        return tuple(replace(one, engine=engine) for one in (self.mixture, *self.rivals))
 
 
 @dataclass(frozen=True)
@@ -340,6 +347,11 @@ class Sampled:
     def effective_rows(self) -> float:
         """Rows of equal weight that would tell as much (Kish 1965)."""
         return float(self.weights.sum() ** 2 / (self.weights**2).sum())
+
+    def variance(self, values: Array) -> Array:
+        """Of values (..., m) of its rows, weighted."""
+        weights = self.weights / self.weights.sum()
+        return np.asarray(((values - (values @ weights)[..., None]) ** 2) @ weights)
 
     def accumulate(self, mixture: Mixture) -> MixtureStatistics:
         """The E-step over the sample."""

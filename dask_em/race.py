@@ -12,8 +12,9 @@ from .acceleration import ascent
 from .calls import Together, in_threads, in_turn
 from .em import Convergence, EMState, climb
 from .initialization import FINER, Sampled, Start, Surveyed
-from .mixture import Mixture
+from .mixture import Mixture, Predict
 from .moves import Neighbours
+from .statistics import Array
 
 # Starts at most and at least, and the multiply-adds that they, and the moves, may take.
 MOST_STARTS, FEWEST_STARTS, WORK = 4, 2, 2e11
@@ -26,6 +27,10 @@ ROUGH_ITERATIONS, FINALISTS = 30, 2
 MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
 # Nats per row between two fits to the first rows that led to one optimum, at most.
 ALIKE = 1e-4
+# What is behind on the sample by so many standard errors is worse.
+STANDARD_ERRORS = 4.0
+# Another start enters the full data only where the sums of a model's pass are no larger.
+RIVAL_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Race:
         together: Together = in_turn,
         advance: Callable[[int], None] | None = None,
     ) -> Start:
-        """The best start, fitted to the sample.
+        """The best start, fitted to the sample, and those that may be better on the data.
 
         Parameters
         ----------
@@ -118,9 +123,12 @@ class Race:
             ends = each(partial(Fits.escaped, n_rounds=self.n_rounds), ranked[:FINALISTS])
             worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_rough)]
             finals = each(Fits.wholly, worthy, in_rows(advance, sample))
-        winner = max(finals, key=lambda one: one.rank)
+        winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
+        share = len(sample.rows) / max(1, surveyed.n_weighted)
+        rivals = _may_be_better(winner, others, sample, share)
         n_rows = sum(tried.rows_read for tried in (*ranked[FINALISTS:], *ends, *finals))
-        return Start(winner.state.result, n_rows / max(1, surveyed.n_weighted), winner.value)
+        n_passes = n_rows / max(1, surveyed.n_weighted)
+        return Start(winner.state.result, n_passes, winner.value, rivals)
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,11 @@ class Fits:
         return replace(tried, rows_read=read)
 
 
+def most_entering(result_bytes: int) -> int:
+    """How many starts of a model the first pass serves at most, by the bytes of its sums."""
+    return FINALISTS if result_bytes <= RIVAL_BYTES else 1
+
+
 def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[[int], None] | None:
     """What is to be told of calls, so that `advance` is told of the rows that each reads."""
     return None if advance is None else lambda n_calls: advance(n_calls * len(sample.rows))
@@ -193,3 +206,27 @@ def _worth_fitting(found: Sequence[Tried], n_rough: int) -> list[Tried]:
     room = best.state.result.n_parameters / (2 * n_rough)
     # What is as good is most likely the same.
     return [t for t in found if t is best or ALIKE < best.value - t.value < room]
+
+
+def _may_be_better(
+    winner: Tried, others: Sequence[Tried], sample: Sampled, share: float
+) -> tuple[Mixture, ...]:
+    """Which of the others the data may rank above the winner, by more than is worth a move.
+
+    Both are judged by the same rows, so that the error of their difference is that of the mean
+    of a difference, and none where the sample is all of the data.
+    """
+    best = winner.state.result
+    others = [t for t in others if t.rank[:2] == winner.rank[:2] == (True, True)]
+    if not others or most_entering(best.result_bytes) == 1:
+        return ()
+
+    def densities(mixture: Mixture) -> Array:
+        return np.asarray(Predict(mixture, ("log_density",))(sample.rows)["log_density"])
+
+    reached = densities(best)
+    behind = np.stack([reached - densities(tried.state.result) for tried in others])
+    errors = np.sqrt(sample.variance(behind) / sample.effective_rows * max(1 - share, 0.0))
+    weights = sample.weights / sample.weights.sum()
+    gains = STANDARD_ERRORS * errors - behind @ weights
+    return tuple(t.state.result for t, gain in zip(others, gains, strict=True) if gain > LEAST_GAIN)

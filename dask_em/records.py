@@ -17,7 +17,7 @@ from .families.base import Engine
 from .families.covariance import STRUCTURES
 from .families.gaussian import Gaussian, GaussianStatistics
 from .frame import Frame
-from .initialization import Extent, Moments, NonFinite, Sample, Surveyed
+from .initialization import Extent, Moments, NonFinite, Sample, Start, Surveyed
 from .mixture import Mixture, MixtureStatistics
 from .notes import Noted, Notes
 from .selection import FleetStatistics, Row
@@ -29,7 +29,7 @@ RECORDS: dict[str, type[Any]] = {
     for record in (
         EMState, Extent, FleetStatistics, Frame, Gaussian, GaussianStatistics, Mixture,
         MixtureStatistics, Moments, NonFinite, Noted, Notes, PassRecord, Row, Sample, Shortlisted,
-        Step, Surveyed, *STRUCTURES.values(),
+        Start, Step, Surveyed, *STRUCTURES.values(),
     )
 }  # fmt: skip
 """The only classes that a file may name: frozen dataclasses that are nothing but their fields."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 import numpy as np
@@ -358,6 +359,11 @@ class Candidate:
         assert self.state is not None, "no pass was made"
         return self.state
 
+    def choose(self, found: Sequence[MixtureStatistics], held_out: Sequence[float | None]) -> None:
+        """Take what a pass at each of the climb's proposals summed, and go on from the best."""
+        best = self.climb.choose(found)
+        self.tell(found[best], held_out[best])
+
     def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
         """Take what a pass at the climb's proposal summed."""
         self.measured.append(statistics.mean_log_likelihood)
@@ -485,7 +491,8 @@ def climb_together(
         Those that the last pass served.
     """
     while running := [c for c in candidates if c.running]:
-        tell(running, accumulate(tuple(c.climb.proposal for c in running)), each)
+        wanted = tuple(mixture for c in running for mixture in c.climb.proposals)
+        tell(running, accumulate(wanted), each)
         if weed is not None:
             weed(candidates)
         yield running
@@ -494,15 +501,16 @@ def climb_together(
 def tell(
     candidates: Sequence[Candidate], statistics: FleetStatistics, each: Each | None = None
 ) -> None:
-    """Tell each candidate what a pass at its proposal summed.
+    """Tell each candidate what a pass at its proposals summed.
 
     Accelerated climbs make their next step on the sample, which takes its time: by `each`, if
     there are several.
     """
-    told = [
-        Served(candidate, statistics.members[i], statistics.held_out(i))
-        for i, candidate in enumerate(candidates)
-    ]
+    members = iter(enumerate(statistics.members))
+    told = []
+    for candidate in candidates:
+        numbers, found = zip(*islice(members, len(candidate.climb.proposals)), strict=True)
+        told.append(Served(candidate, found, tuple(map(statistics.held_out, numbers))))
     if each is None or len(told) < 2:
         in_threads(Served.note, told)
         return
@@ -513,15 +521,15 @@ def tell(
 
 @dataclass(frozen=True)
 class Served:
-    """One candidate, and what a pass summed for it."""
+    """One candidate, and what a pass summed at each of its proposals."""
 
     candidate: Candidate
-    statistics: MixtureStatistics
-    held_out: float | None
+    found: tuple[MixtureStatistics, ...]
+    held_out: tuple[float | None, ...]
 
     def note(self) -> None:
         """Tell it."""
-        self.candidate.tell(self.statistics, self.held_out)
+        self.candidate.choose(self.found, self.held_out)
 
 
 def _memory_after(sample: Sampled | None, told: Served) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .calls import Each, Together, in_threads, in_turn
 from .em import Climb, Convergence, EMState
 from .initialization import FINER, Sampled
 from .mixture import Mixture, Predict
-from .race import Fits, Race, Tried, in_rows
+from .race import STANDARD_ERRORS, Fits, Race, Tried, in_rows
 from .selection import (
     DROPPED,
     Candidate,
@@ -36,8 +36,6 @@ ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH, ROUGH_ITERATIONS = 10, 5_000, 50
 SLICE_SAMPLES, LEAST_SLICE, MOST_SLICE, FEW_MODELS = 1.05 * WORTH, 1 / 8, 1 / 3, 3
 # Passes over the slice at most: what it has not told by then is for the full data to say.
 MOST_SLICES = 4
-# A model is given up when it is behind by so many standard errors.
-STANDARD_ERRORS = 4.0
 
 Make = Callable[[Sampled, int], Mixture]
 """(sample, seed) -> a mixture to start from."""
@@ -302,7 +300,6 @@ def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
 def _hopeless(best: Sequence[Candidate], sample: Sampled, rules: Rules) -> list[bool]:
     """Which of some models cannot win, by their fits to the sample or to a slice."""
     values = _values(best, sample, rules.criterion)
-    weights = sample.weights / sample.weights.sum()
     # The rows that they are fitted to: the sample's, or more of the same kind.
     fitted = best[0].last_state().statistics.weight
     m = sample.effective_rows * fitted / sample.weights.sum()
@@ -316,7 +313,7 @@ def _hopeless(best: Sequence[Candidate], sample: Sampled, rules: Rules) -> list[
     if not np.isfinite(reached[leader]):
         return [False] * len(best)
     behind = values[leader] - values
-    errors = np.sqrt(((behind - (behind @ weights)[:, None]) ** 2) @ weights / m)
+    errors = np.sqrt(sample.variance(behind) / m)
     # Mixtures flatter themselves by more than regular models do: a leader's advantage by
     # having more parameters counts for less.
     more = np.maximum(sizes[leader] - sizes, 0) / (2 * m)

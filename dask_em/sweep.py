@@ -189,7 +189,7 @@ class Progress:
     ----------
     phase : {"slice", "em"}
         Which passes are made: with a slice of the rows, or with all.
-    starts : list of Shortlisted or Mixture
+    starts : list of Shortlisted or Start
         Where each model starts in this phase.
     share : float
         Passes that the sample cost.
@@ -202,7 +202,7 @@ class Progress:
     """
 
     phase: str
-    starts: list[Shortlisted | Mixture]
+    starts: list[Shortlisted | Start]
     share: float
     fingerprint: str
     records: list[PassRecord]
@@ -332,15 +332,15 @@ class Sweeping:
         self.kept.commit(progress)
         return progress
 
-    def _separate_starts(self, engine: Engine) -> tuple[list[Shortlisted | Mixture], float]:
+    def _separate_starts(self, engine: Engine) -> tuple[list[Shortlisted | Start], float]:
         """The start that each model's own fit would make."""
-        starts = []
+        starts: list[Start] = []
         for estimator in self.estimators:
             estimator._seed = self.seed
             starts.append(
                 estimator._start(self.surveyed, engine, self.callbacks, together_for(self.source))
             )
-        return [start.mixture for start in starts], sum(start.n_passes for start in starts)
+        return [*starts], sum(start.n_passes for start in starts)
 
     def _rules(self) -> Rules:
         lead = self.lead
@@ -435,13 +435,16 @@ class Sweeping:
         return candidates
 
     def _candidate(
-        self, model: Model, start: Shortlisted | Mixture, engine: Engine
+        self, model: Model, start: Shortlisted | Start, engine: Engine
     ) -> Candidate | None:
         if isinstance(start, Shortlisted) and start.hopeless:
             return None
-        mixture = start.mixture if isinstance(start, Shortlisted) else start
-        mixture = replace(mixture, engine=engine)
-        return Candidate(model, ascent(self.lead.algorithm, mixture, self.convergence, self.sample))
+        if isinstance(start, Start):
+            mixture, *rivals = start.mixtures(engine)
+        else:
+            mixture, rivals = replace(start.mixture, engine=engine), []
+        climbing = ascent(self.lead.algorithm, mixture, self.convergence, self.sample, rivals)
+        return Candidate(model, climbing)
 
     def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
@@ -485,7 +488,7 @@ class Sweeping:
 
     @staticmethod
     def _rows(
-        starts: Sequence[Shortlisted | Mixture],
+        starts: Sequence[Shortlisted | Start],
         candidates: Sequence[Candidate | None],
         best: Candidate,
     ) -> list[Row]:

@@ -321,7 +321,7 @@ def sweep(
     fleet = fleet_of(wanted.n_components, wanted.covariance_types)
     others = [wanted.path(output, *model) for model in fleet] if wanted.keep_all else []
     source = _dropping(stored_source(data, weights), options)
-    needed = partial(count, source, fleet, holdout=bool(wanted.holdout))
+    needed = partial(count, source, fleet, holdout=bool(wanted.holdout), rivals=wanted.exhaustive)
     with _in_time(options), _alone(output, checkpoint) as lock:
         ending = Ending(lock, checkpoint, overwrite)
         written = ending.reached([output, *others], partial(sweeping.unfinished, data, weights))

@@ -20,6 +20,7 @@ from ..families.covariance import STRUCTURES
 from ..families.gaussian import Gaussian
 from ..frame import Frame
 from ..opening import stored_source
+from ..race import most_entering
 from ..sources import ZarrSource, ranges
 from ..statistics import Array, fan_in, kept_bytes
 from .cluster import Where, Worker, connected, workers_here, workers_there
@@ -199,12 +200,23 @@ def plan(
 
 
 def count(
-    source: ZarrSource, fleet: Fleet, workers: Sequence[Worker], holdout: bool = False
+    source: ZarrSource,
+    fleet: Fleet,
+    workers: Sequence[Worker],
+    holdout: bool = False,
+    rivals: bool | None = None,
 ) -> Plan:
-    """What a pass over `source` takes on these workers, without reading any of it."""
+    """What a pass over `source` takes on these workers, without reading any of it.
+
+    Memory is that of the first pass, which serves several starts of a model where there are
+    `rivals`: of a single model, unless told.
+    """
     d = source.n_features
     needs = [model_bytes(k, kind, d) for k, kind in fleet]
-    parameters, parameters_used, kernels, statistics = (sum(n) for n in zip(*needs, strict=True))
+    served = needs
+    if rivals or (rivals is None and len(fleet) == 1):
+        served = [need for need in needs for _ in range(most_entering(need[3]))]
+    parameters, parameters_used, kernels, statistics = (sum(n) for n in zip(*served, strict=True))
     chunk = int(source.chunk_rows) * d * source.dtype.itemsize
     task = source.chunks_held * chunk + kernels + 2 * statistics
     if holdout:
@@ -215,7 +227,7 @@ def count(
     shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
     # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
     shared += kept_bytes(len(ranges(source)), statistics)
-    if len(fleet) > 1:
+    if len(served) > 1:
         # The sums of a fleet are not added in place.
         shared += statistics
     if engine_for(source.dtype).name == "numba":
@@ -234,8 +246,8 @@ def count(
         chunk,
         len(ranges(source)),
         source.nbytes,
-        statistics,
-        parameters,
+        sum(need[3] for need in needs),
+        sum(need[0] for need in needs),
         task,
         shared + tightest.threads * task,
         tightest.limit,

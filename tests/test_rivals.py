@@ -1,0 +1,207 @@
+"""Several starts on the full data: the first pass chooses where the sample cannot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+from helpers import add_up, blobs, digest, write_zarr
+
+from dask_em import GaussianMixture, select
+from dask_em.backends.serial import SerialBackend
+from dask_em.em import Climb, Convergence, EMState, PlainEM
+from dask_em.families.base import NUMPY
+from dask_em.initialization import Sampled, Start, Survey
+from dask_em.job.cluster import Worker
+from dask_em.job.planning import count
+from dask_em.mixture import Mixture
+from dask_em.opening import as_source, stored_source
+from dask_em.race import LEAST_GAIN, RIVAL_BYTES, Tried, _may_be_better, most_entering
+from dask_em.selection import Candidate, Fleet, Holdout, Model, climb_together
+from dask_em.starts import Starts
+
+N, D, K, SAMPLED = 4000, 2, 8, 500
+X = blobs(N, D, K, seed=12, apart=2.0)[0]
+ALL = Sampled(X, np.ones(N))
+SEEDS = range(5)
+OPTIONS: dict[str, Any] = {"sample_size": SAMPLED}
+
+pytestmark = [
+    pytest.mark.usefixtures("many_chunks", "synchronous"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+def fit(data: Any = X, seed: int = 0, **options: Any) -> GaussianMixture:
+    return GaussianMixture(K, random_state=seed, **OPTIONS, **options).fit(data)
+
+
+def started(seed: int = 0, size: int = SAMPLED) -> Start:
+    """Where that fit starts."""
+    drawn = int(np.random.RandomState(seed).randint(np.iinfo(np.int32).max))
+    surveyed = SerialBackend().map_reduce(as_source(X), Survey(drawn, size, D, N))
+    return Starts.of(GaussianMixture(K, **OPTIONS)).start(surveyed, NUMPY, drawn, [])
+
+
+def value(mixture: Mixture, rows: Sampled = ALL) -> float:
+    return rows.accumulate(mixture).mean_log_likelihood
+
+
+def test_the_first_pass_goes_on_from_the_best_start() -> None:
+    others_won = 0
+    for seed in SEEDS:
+        begun, model = started(seed), fit(seed=seed)
+        values = [value(mixture) for mixture in begun.mixtures(NUMPY)]
+        assert len(values) == 2
+        assert model.lower_bounds_[0] == pytest.approx(max(values), rel=1e-12)
+        others_won += values[0] < max(values)
+    # The sample's order is not that of the data, or one would be enough.
+    assert others_won > 0
+
+
+def test_a_sample_of_all_rows_needs_no_other_judge() -> None:
+    assert all(started(seed, N).rivals == () for seed in SEEDS)
+
+
+def test_what_stays_on_the_sample_is_not_better() -> None:
+    one, other = started(1).mixtures(NUMPY)
+    rng = np.random.default_rng(0)
+    stayed = 0
+    for size in (200, 1000, 3000):
+        for _ in range(50):
+            rows = X[rng.choice(N, size, replace=False)]
+            sample = Sampled(rows, np.ones(size))
+            best, behind = sorted(
+                (tried(mixture, sample) for mixture in (one, other)), key=lambda t: -t.value
+            )
+            if not _may_be_better(best, [behind], sample, size / N):
+                stayed += 1
+                assert value(behind.state.result) < value(best.state.result) + LEAST_GAIN
+    assert 0 < stayed < 150
+
+
+def tried(mixture: Mixture, sample: Sampled, **changes: Any) -> Tried:
+    """A fit that ended at `mixture`."""
+    state = replace(PlainEM(mixture, Convergence()).tell(sample.accumulate(mixture)), **changes)
+    return Tried(replace(state, result=mixture), state.log_likelihood, 0)
+
+
+def test_only_whole_starts_of_small_models_enter() -> None:
+    sample = ALL.first(SAMPLED)
+    one, other = started(1).mixtures(NUMPY)
+    best, behind = tried(one, sample), tried(other, sample)
+    assert _may_be_better(best, [behind, behind], sample, 0.1) == (other, other)
+    assert _may_be_better(best, [tried(other, sample, collapsed=(1,))], sample, 0.1) == ()
+    assert _may_be_better(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
+    worse = replace(other, log_weights=np.log(np.full(K, 1e-6)))
+    assert _may_be_better(best, [tried(worse, sample)], sample, 0.1) == ()
+    assert most_entering(RIVAL_BYTES) == 2
+    assert most_entering(RIVAL_BYTES + 1) == 1
+
+
+def test_a_climb_chooses_by_finite_numbers() -> None:
+    one, other = started(1).mixtures(NUMPY)
+    sums = [add_up(mixture, X) for mixture in (one, other)]
+    broken = replace(sums[0], log_likelihood=np.nan)
+    better = int(sums[1].log_likelihood > sums[0].log_likelihood)
+    cases = ((sums, better), (sums[::-1], 1 - better), ([broken, sums[1]], 1), ([broken] * 2, 0))
+    for found, best in cases:
+        climbing: Climb = PlainEM(one, Convergence())
+        climbing.rivals = (other,)
+        proposals = climbing.proposals
+        assert climbing.choose(found) == best
+        assert climbing.proposals == (proposals[best],)
+
+
+def test_a_fleet_s_members_choose_each_for_itself() -> None:
+    one, other = started(0).mixtures(NUMPY)
+    holdout = Holdout(3, 0.2)
+
+    def accumulate(mixtures: tuple[Mixture, ...]) -> Any:
+        return SerialBackend().map_reduce(as_source(X), Fleet(mixtures, holdout))
+
+    def candidate(*starts: Mixture) -> Candidate:
+        climbing = PlainEM(starts[0], Convergence(0, 2))
+        climbing.rivals = starts[1:]
+        return Candidate(Model(K, "full", one.n_parameters), climbing)
+
+    fleet = [candidate(one, other), candidate(one), candidate(other)]
+    list(climb_together(accumulate, fleet))
+    both, *alone = fleet
+    best = max(alone, key=lambda c: c.measured[0])
+    assert both.measured == best.measured
+    assert both.held_out == best.held_out
+    assert alone[0].held_out != alone[1].held_out
+
+
+def test_an_exhaustive_sweep_lets_them_in_too() -> None:
+    found = select(X, [3, K], n_init=1, exhaustive=True, keep_all=True, random_state=0, **OPTIONS)
+    alone = fit()
+    assert started().rivals
+    assert digest(found.models[1]) == digest(alone)
+    assert found.models[1].lower_bounds_ == alone.lower_bounds_
+
+
+def test_workers_let_them_in_too(client: Client, tmp_path: Any) -> None:
+    data = write_zarr(tmp_path / "x.zarr", X, 500)
+    here = fit(data)
+    with client.as_current():
+        there = fit(data)
+    assert started().rivals
+    assert digest(here) == digest(there)
+
+
+class StoppedError(Exception):
+    """What ends a fit in these tests."""
+
+
+class Stop:
+    """A callback that ends a fit before its first pass of EM, or within it, or after it."""
+
+    def __init__(self, when: str) -> None:
+        self.when, self.phase = when, ""
+
+    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
+        self.phase = phase
+        if phase == "em" and self.when == "before":
+            raise StoppedError
+
+    def advance(self, n_rows: int) -> None:
+        if self.phase == "em" and self.when == "within":
+            raise StoppedError
+
+    def end_pass(self, record: Any) -> None:
+        pass
+
+    def fail_pass(self) -> None:
+        pass
+
+    def __call__(self, state: EMState) -> None:
+        if self.when == "after":
+            raise StoppedError
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_they_are_there_when_a_fit_goes_on(when: str, tmp_path: Any) -> None:
+    straight = fit(seed=4)
+    first, second = (value(m) for m in started(4).mixtures(NUMPY))
+    assert first < second
+    with pytest.raises(StoppedError):
+        fit(seed=4, checkpoint=tmp_path / "c", callbacks=[Stop(when)])
+    gone_on = fit(seed=4, checkpoint=tmp_path / "c")
+    assert digest(gone_on) == digest(straight)
+    assert gone_on.lower_bounds_ == straight.lower_bounds_
+
+
+def test_the_plan_has_room_for_them(tmp_path: Any) -> None:
+    write_zarr(tmp_path / "x.zarr", X, 500)
+    source, workers = stored_source(tmp_path / "x.zarr"), [Worker(1, 0)]
+    one, two = (count(source, [(K, "full")], workers, rivals=r) for r in (False, None))
+    assert two.worker_bytes > one.worker_bytes + one.statistics_bytes
+    assert two.statistics_bytes == one.statistics_bytes
+    sweep = [(K, "full"), (2, "full")]
+    plain, entering = (count(source, sweep, workers, rivals=r) for r in (None, True))
+    assert entering.worker_bytes > plain.worker_bytes
