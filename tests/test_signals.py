@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
-from distributed import Client
+from dask.utils import key_split
+from distributed import Client, LocalCluster
 from helpers import digest, read_until, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 
@@ -315,6 +316,17 @@ def test_what_somebody_configured_is_not_changed() -> None:
         found = faults.cluster_settings()
     assert "distributed.scheduler.worker-ttl" not in found
     assert found["distributed.scheduler.allowed-failures"] == 10
+
+
+def test_a_scheduler_forgets_the_keys_of_passes() -> None:
+    ours = {"extensions": faults.scheduler_extensions()}
+    cluster = LocalCluster(
+        n_workers=1, processes=False, dashboard_address=None, scheduler_kwargs=ours
+    )
+    with cluster, Client(cluster) as client:
+        for i in range(50):
+            client.submit(abs, i, key=(f"em-range-{i}", 0)).result()
+        assert key_split.cache_info().currsize < 50
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,17 @@ from ..run import Run
 logger = logging.getLogger("dask_em")
 
 # Of a cluster that is to recover soon. A task may hold the interpreter for a while, so a
-# worker is not taken for hung before a minute; below 11 s nothing connects. The last three
-# bound what a scheduler remembers of passes and workers that are gone, sooner than Dask does.
+# worker is not taken for hung before a minute; below 11 s nothing connects. The cleanup delay
+# and the three lengths bound what a scheduler remembers of passes and workers that are gone,
+# sooner than Dask does: the messages to a killed worker stay until the garbage is collected.
 SETTINGS = {
     "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.no-workers-timeout": "5 minutes",
     "distributed.comm.timeouts.tcp": "15s",
     "distributed.scheduler.events-cleanup-delay": "5 minutes",
-    "distributed.admin.low-level-log-length": 200,
+    "distributed.admin.log-length": 200,
+    "distributed.admin.low-level-log-length": 50,
     "distributed.admin.system-monitor.log-length": 600,
     # Dask has workers give memory back so eagerly that each E-step on the sample takes its
     # buffers anew, page by page, for as long as it computes. Chunks are larger than this.
@@ -43,18 +45,21 @@ def cluster_settings() -> dict[str, Any]:
 
 
 def scheduler_extensions() -> dict[str, Any]:
-    """What a scheduler has beside its tasks, but for the record that grows with every pass.
+    """What a scheduler has beside its tasks, but for the records that grow with every pass.
 
     Dask keeps the groups of all tasks that ever were, by spans, for its page of fine
-    performance metrics: about 18 KiB a pass.
+    performance metrics: about 18 KiB a pass. Of the last 100 000 keys it keeps the prefix,
+    about 2 KiB a pass of few tasks, and no key comes again in another pass.
     """
+    from dask.utils import key_split
     from distributed.scheduler import DEFAULT_EXTENSIONS
     from distributed.spans import SpansSchedulerExtension
 
     class NoSpans(SpansSchedulerExtension):
-        """Knows no spans, whatever it is told."""
+        """Knows no spans, whatever it is told, and no keys of earlier passes."""
 
         def observe_tasks(self, *_: Any, **__: Any) -> dict[Any, Any]:
+            key_split.cache_clear()
             return {}
 
         def heartbeat(self, *_: Any) -> None:
