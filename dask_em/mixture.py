@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -98,6 +98,12 @@ class Mixture:
             single=self.engine.single,
         )
 
+    @property
+    def joins(self) -> Hashable:
+        """What mixtures have in common that can share a `JointEStep`; None if it stays alone."""
+        joins = None if self.engine.device != "cpu" else self.components.joins(self.engine)
+        return None if joins is None else (self.engine, joins)
+
     def array_kernel(self) -> ArrayKernel:
         """The kernel of a device other than the CPU."""
         return ArrayKernel(self.components, self.log_weights, namespace(self.engine.device))
@@ -161,21 +167,35 @@ def softmax_of(engine: Engine, k: int, rows: int) -> Softmax:
     return by_numba
 
 
-class EStep:
-    """Sums a mixture's sufficient statistics over chunks of rows."""
+class JointEStep:
+    """Sums the sufficient statistics of mixtures over chunks of rows.
 
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
-        check_engine(mixture.engine)
-        self.kernel = mixture.components.kernel(mixture.engine)
-        k = len(mixture.log_weights)
+    The components of all mixtures are one to the kernel, which so makes what it needs of a
+    row, and each product, once for all of them; only responsibilities are made apart.
+
+    Parameters
+    ----------
+    mixtures : sequence of Mixture
+        One, or some whose families can be `joined`.
+    """
+
+    def __init__(self, mixtures: Sequence[Mixture]) -> None:
+        self.mixtures = mixtures
+        first = mixtures[0]
+        check_engine(first.engine)
+        families = [mixture.components for mixture in mixtures]
+        family = families[0] if len(families) == 1 else first.components.joined(families)
+        self.kernel = family.kernel(first.engine)
+        sizes = [len(mixture.log_weights) for mixture in mixtures]
+        ends = np.cumsum(sizes)
+        self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
         # Chunks may come in parts of whole blocks: the sums are the same to the bit.
         self.block_rows = self.kernel.block_rows
-        self._softmax = softmax_of(mixture.engine, k, self.block_rows)
+        self._softmax = [softmax_of(first.engine, k, self.block_rows) for k in sizes]
         self._n_rows = 0
         self._weight = 0.0
-        self._log_likelihood = 0.0
-        self._resp_sum = np.zeros(k)
+        self._log_likelihoods = np.zeros(len(mixtures))
+        self._resp_sum = np.zeros(ends[-1])
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
@@ -189,26 +209,42 @@ class EStep:
             if b == 0:
                 continue
             self.kernel.load(block)
-            resp, log_prob = self._softmax(self.kernel.log_prob(), self.mixture.log_weights)
+            resp = self.kernel.log_prob()
+            for i, mixture in enumerate(self.mixtures):
+                _, log_prob = self._softmax[i](resp[self._parts[i]], mixture.log_weights)
+                if weight is not None:
+                    log_prob *= weight
+                self._log_likelihoods[i] += float(log_prob.sum(dtype=np.float64))
             if weight is None:
                 self._weight += b
             else:
                 resp *= weight
-                log_prob *= weight
                 self._weight += float(weight.sum())
             self.kernel.accumulate(resp)
             self._resp_sum += resp.sum(axis=1, dtype=np.float64)
-            self._log_likelihood += float(log_prob.sum(dtype=np.float64))
+
+    def results(self) -> list[MixtureStatistics]:
+        """Sums of each mixture over all chunks given so far."""
+        sums = self.kernel.statistics()
+        apart = [sums] if len(self._parts) == 1 else [sums.part(part) for part in self._parts]
+        return [
+            MixtureStatistics(
+                self._n_rows, self._weight, float(value), self._resp_sum[part].copy(), own
+            )
+            for value, part, own in zip(self._log_likelihoods, self._parts, apart, strict=True)
+        ]
+
+
+class EStep(JointEStep):
+    """Sums a mixture's sufficient statistics over chunks of rows."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        super().__init__((mixture,))
 
     def result(self) -> MixtureStatistics:
         """Sums over all chunks given so far."""
-        return MixtureStatistics(
-            self._n_rows,
-            self._weight,
-            self._log_likelihood,
-            self._resp_sum,
-            self.kernel.statistics(),
-        )
+        (found,) = self.results()
+        return found
 
 
 def joint_blocks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -14,7 +14,7 @@ from .acceleration import expected_log_joint
 from .calls import Each, in_threads
 from .em import Climb, EMState, Status, memory_of, recall
 from .errors import DataError
-from .mixture import Mixture, MixtureStatistics, Predict, first_not_finite
+from .mixture import JointEStep, Mixture, MixtureStatistics, Predict, first_not_finite
 from .statistics import Additive, Array, Fold, Foldable, S, result_bytes
 
 if TYPE_CHECKING:
@@ -174,14 +174,49 @@ class Fleet:
         return sum(m.result_bytes for m in self.mixtures) + 8 * len(self.mixtures) + 8
 
 
+# Components of a mixture that shares an E-step, and of all that share one, at most: a block of
+# more is worked through as quickly alone (measured: tests/benchmarks/fleets.py).
+MOST_EACH, MOST_JOINED = 16, 256
+
+
+def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
+    """Numbers of the mixtures that share an E-step, in groups."""
+    open_groups: dict[Hashable, tuple[list[int], int]] = {}
+    groups: list[list[int]] = []
+    for i, mixture in enumerate(mixtures):
+        k, joins = len(mixture.log_weights), mixture.joins
+        group, size = open_groups.get(joins, ([], 0))
+        alone = joins is None or k > MOST_EACH
+        if alone or not group or size + k > MOST_JOINED:
+            group, size = [], 0
+            groups.append(group)
+        group.append(i)
+        if not alone:
+            open_groups[joins] = group, size + k
+    return groups
+
+
 class FleetFold:
-    """Feeds each chunk to the E-step of every mixture, so each sums as it would alone."""
+    """Feeds each chunk to the E-steps of the mixtures, those that can share one together.
+
+    Attributes
+    ----------
+    block_rows : int
+        Where chunks may come in parts: rows of which a part has whole blocks; else 0.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self._folds = [mixture.fold() for mixture in fleet.mixtures]
+        self._groups = joined(fleet.mixtures)
+        self._folds: list[Any] = []
+        for group in self._groups:
+            mixtures = [fleet.mixtures[i] for i in group]
+            alone = len(group) == 1
+            self._folds.append(mixtures[0].fold() if alone else JointEStep(mixtures))
+        whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
+        self.block_rows = 0 if whole else getattr(self._folds[0], "block_rows", 0)
         self._held_weight = 0.0
-        self._held_log_likelihood = np.zeros(len(self._folds))
+        self._held_log_likelihood = np.zeros(len(fleet.mixtures))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d) with weights (n,)."""
@@ -216,8 +251,12 @@ class FleetFold:
 
     def result(self) -> FleetStatistics:
         """Sums over all chunks given so far."""
-        members = tuple(fold.result() for fold in self._folds)
-        return FleetStatistics(members, self._held_weight, self._held_log_likelihood)
+        members: dict[int, MixtureStatistics] = {}
+        for group, fold in zip(self._groups, self._folds, strict=True):
+            found = fold.results() if len(group) > 1 else [fold.result()]
+            members.update(zip(group, found, strict=True))
+        in_order = tuple(members[i] for i in range(len(members)))
+        return FleetStatistics(in_order, self._held_weight, self._held_log_likelihood)
 
 
 def _check_finite(index: int, numbers: Array, X: Array) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, Self
@@ -84,6 +84,12 @@ class Family(Protocol):
 
     def kernel(self, engine: Engine = NUMPY) -> Kernel:
         """A kernel with sums of zero."""
+
+    def joins(self, engine: Engine) -> Hashable:
+        """What families have in common that can be `joined`; None if this one stays alone."""
+
+    def joined(self, parts: Sequence[Self]) -> Self:
+        """The components of all parts in one family; its statistics have `part(slice)`."""
 
     @property
     def n_components(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -37,6 +37,8 @@ SINGLE_LOSS = 1e-5
 # to share what it takes to make the features (measured for d 1..24, k 1..64 where every
 # responsibility counts).
 FEW_COLUMNS = 16
+# The compiled loops have nothing to share between the components of full covariances beyond.
+SHARED_COLUMNS = 48
 # A component with less than this much data has no rows.
 EMPTY = 1e-12
 
@@ -55,6 +57,10 @@ class GaussianStatistics(Additive):
 
     first: Array
     scatter: Array
+
+    def part(self, components: slice) -> GaussianStatistics:
+        """Those of some components, where each has a scatter of its own."""
+        return GaussianStatistics(self.first[components].copy(), self.scatter[components].copy())
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,25 @@ class Gaussian:
             return self._compiled_kernel(engine)
         fits = LEAST_ROWS * self.covariance.n_features(self.n_features) <= CACHED
         return GaussianKernel(self, features_allowed=fits and self.features_are_safe)
+
+    def joins(self, engine: Engine) -> Hashable:
+        """What Gaussians have in common that can be `joined`; None if this one stays alone.
+
+        One that is tight beside the spread of the data would take the others along on the
+        way that is safe for it.
+        """
+        by_component = engine.name == "numba" and self.covariance.kind == "full"
+        if self.covariance.shared_scatter or (by_component and self.n_features > SHARED_COLUMNS):
+            return None
+        safe = self.features_are_safe, engine.single and self.single_is_safe
+        frame = self.frame.shift.tobytes(), self.frame.scale.tobytes()
+        return self.covariance.kind, self.n_features, *frame, *safe
+
+    def joined(self, parts: Sequence[Self]) -> Self:
+        """The components of all parts side by side."""
+        means = np.concatenate([part.means for part in parts])
+        factor = np.concatenate([part.covariance.factor for part in parts])
+        return replace(self, means=means, covariance=type(self.covariance)(factor))
 
     def _compiled_kernel(self, engine: Engine) -> Kernel:
         from .fused import CentredKernel, FeaturesKernel

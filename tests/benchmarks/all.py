@@ -23,6 +23,7 @@ NAMES = [
     "passes_to_optimum",
     "runners_up",
     "sweep",
+    "fleets",
     "billion",
     "object_stores",
 ]
