@@ -184,14 +184,14 @@ def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
     open_groups: dict[Hashable, tuple[list[int], int]] = {}
     groups: list[list[int]] = []
     for i, mixture in enumerate(mixtures):
-        k, joins = len(mixture.log_weights), mixture.joins
+        k = len(mixture.log_weights)
+        joins = mixture.joins if k <= MOST_EACH else None
         group, size = open_groups.get(joins, ([], 0))
-        alone = joins is None or k > MOST_EACH
-        if alone or not group or size + k > MOST_JOINED:
+        if not group or size + k > MOST_JOINED:
             group, size = [], 0
             groups.append(group)
         group.append(i)
-        if not alone:
+        if joins is not None:
             open_groups[joins] = group, size + k
     return groups
 
