@@ -125,7 +125,7 @@ class Race:
             finals = each(Fits.wholly, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
         share = len(sample.rows) / max(1, surveyed.n_weighted)
-        rivals = _may_be_better(winner, others, sample, share)
+        rivals = may_be_better(winner, others, sample, share)
         n_rows = sum(tried.rows_read for tried in (*ranked[FINALISTS:], *ends, *finals))
         n_passes = n_rows / max(1, surveyed.n_weighted)
         return Start(winner.state.result, n_passes, winner.value, rivals)
@@ -208,7 +208,7 @@ def _worth_fitting(found: Sequence[Tried], n_rough: int) -> list[Tried]:
     return [t for t in found if t is best or ALIKE < best.value - t.value < room]
 
 
-def _may_be_better(
+def may_be_better(
     winner: Tried, others: Sequence[Tried], sample: Sampled, share: float
 ) -> tuple[Mixture, ...]:
     """Which of the others the data may rank above the winner, by more than is worth a move.

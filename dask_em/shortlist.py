@@ -14,7 +14,7 @@ from .calls import Each, Together, in_threads, in_turn
 from .em import Climb, Convergence, EMState
 from .initialization import FINER, Sampled
 from .mixture import Mixture, Predict
-from .race import STANDARD_ERRORS, Fits, Race, Tried, in_rows
+from .race import FINALISTS, STANDARD_ERRORS, Fits, Race, Tried, in_rows, may_be_better
 from .selection import (
     DROPPED,
     Candidate,
@@ -52,11 +52,14 @@ class Shortlisted:
         The sample's numbers, scaled to all rows.
     hopeless : bool
         Whether the sample alone says that it cannot win.
+    rivals : tuple of Mixture
+        Other starts of the model, of which the sample cannot say that they are worse.
     """
 
     mixture: Mixture
     row: Row
     hopeless: bool
+    rivals: tuple[Mixture, ...] = ()
 
     def moved(self, nats: float, weight: float) -> Shortlisted:
         """The same with a row that is `nats` better for each of rows of this weight."""
@@ -109,7 +112,8 @@ def shortlist(
 
     Every start is fitted to the first rows of the sample. The best one of each model leaves its
     local optimum by moves, and is fitted to all of the sample. Before and after, models that
-    are behind the best by more than the sample could be wrong are hopeless.
+    are behind the best by more than the sample could be wrong are hopeless. Where those leave
+    room in a pass, the next best starts of the others are given the same chance.
 
     Parameters
     ----------
@@ -156,8 +160,26 @@ def shortlist(
             lost = _hopeless(ended, sample, rules)
             for i, candidate, given_up in zip(left, ended, lost, strict=True):
                 best[i], hopeless[i] = candidate, given_up
-    pairs = zip(best, hopeless, strict=True)
-    return [_shortlisted(candidate, lost, rules.weight) for candidate, lost in pairs], n_rows
+        rivals: list[tuple[Mixture, ...]] = [()] * len(models)
+        left = [i for i, lost in enumerate(hopeless) if not lost]
+        room = sum(model.n_parameters for model in models)
+        if mended and FINALISTS * sum(models[i].n_parameters for i in left) <= room:
+            others = [c for i in left for c in _ranked(starts, models[i])[1:FINALISTS]]
+            found = each(_escaped, [c.last_state() for c in others])
+            ended = [
+                rules.candidate(c.model, tried.state.result, rules.convergence)
+                for c, tried in zip(others, found, strict=True)
+            ]
+            ended = each(_wholly, ended)
+            n_rows += max((tried.rows_read for tried in found), default=0)
+            n_rows += _most_passes(ended) * len(sample.rows)
+            share = float(sample.weights.sum()) / rules.weight
+            for i in left:
+                best[i], *rest = _ranked([best[i], *ended], models[i])
+                first, *behind = (_tried(c) for c in (best[i], *rest))
+                rivals[i] = may_be_better(first, behind, sample, share)
+    lines = zip(best, hopeless, rivals, strict=True)
+    return [_shortlisted(c, lost, rules.weight, entering) for c, lost, entering in lines], n_rows
 
 
 def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> float | None:
@@ -173,7 +195,7 @@ def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> fl
 def narrowed(
     models: Sequence[Model],
     found: Sequence[Shortlisted],
-    climb_from: Callable[[Mixture], Climb],
+    climb_from: Callable[[Shortlisted], Climb],
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     sample: Sampled,
     rules: Rules,
@@ -193,7 +215,7 @@ def narrowed(
     models : sequence of Model
     found : sequence of Shortlisted
     climb_from : callable
-        An ascent that begins at a mixture.
+        An ascent that begins where the sample left a model.
     accumulate : callable
         A pass over the slice.
     sample : Sampled
@@ -213,7 +235,7 @@ def narrowed(
         Rows of the sample that were read, at most for one model.
     """
     alive = [i for i, one in enumerate(found) if not one.hopeless]
-    candidates = [Candidate(models[i], climb_from(found[i].mixture)) for i in alive]
+    candidates = [Candidate(models[i], climb_from(found[i])) for i in alive]
     for candidate, memory in zip(candidates, memories, strict=False):
         candidate.recall(memory)
 
@@ -336,6 +358,13 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
     return np.stack(in_threads(of, best))
 
 
-def _shortlisted(candidate: Candidate, lost: bool, weight: float) -> Shortlisted:
+def _tried(candidate: Candidate) -> Tried:
+    state = candidate.last_state()
+    return Tried(state, state.log_likelihood, 0)
+
+
+def _shortlisted(
+    candidate: Candidate, lost: bool, weight: float, rivals: tuple[Mixture, ...] = ()
+) -> Shortlisted:
     row = replace(candidate.row(weight), n_passes=0, status=DROPPED)
-    return Shortlisted(candidate.last_state().result, row, lost)
+    return Shortlisted(candidate.last_state().result, row, lost, rivals)

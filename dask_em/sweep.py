@@ -392,9 +392,8 @@ class Sweeping:
         )
         part = Slice(self.seed, share)
 
-        def climb_from(mixture: Mixture) -> Climb:
-            start = replace(mixture, engine=engine)
-            return ascent(self.lead.algorithm, start, limits, self.sample)
+        def climb_from(start: Shortlisted) -> Climb:
+            return self._ascent(start, limits, engine)
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             return self._summed("slice", Fleet(mixtures, self.holdout, part))
@@ -439,12 +438,14 @@ class Sweeping:
     ) -> Candidate | None:
         if isinstance(start, Shortlisted) and start.hopeless:
             return None
-        if isinstance(start, Start):
-            mixture, *rivals = start.mixtures(engine)
-        else:
-            mixture, rivals = replace(start.mixture, engine=engine), []
-        climbing = ascent(self.lead.algorithm, mixture, self.convergence, self.sample, rivals)
-        return Candidate(model, climbing)
+        return Candidate(model, self._ascent(start, self.convergence, engine))
+
+    def _ascent(
+        self, start: Shortlisted | Start, convergence: Convergence, engine: Engine
+    ) -> Climb:
+        starts = (start.mixture, *start.rivals)
+        mixture, *rivals = (replace(one, engine=engine) for one in starts)
+        return ascent(self.lead.algorithm, mixture, convergence, self.sample, rivals)
 
     def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""

@@ -19,9 +19,11 @@ from dask_em.job.cluster import Worker
 from dask_em.job.planning import count
 from dask_em.mixture import Mixture
 from dask_em.opening import as_source, stored_source
-from dask_em.race import LEAST_GAIN, RIVAL_BYTES, Tried, _may_be_better, most_entering
+from dask_em.race import LEAST_GAIN, RIVAL_BYTES, Tried, may_be_better, most_entering
 from dask_em.selection import Candidate, Fleet, Holdout, Model, climb_together
+from dask_em.shortlist import Shortlisted
 from dask_em.starts import Starts
+from dask_em.sweep import Sweeping
 
 N, D, K, SAMPLED = 4000, 2, 8, 500
 X = blobs(N, D, K, seed=12, apart=2.0)[0]
@@ -77,7 +79,7 @@ def test_what_stays_on_the_sample_is_not_better() -> None:
             best, behind = sorted(
                 (tried(mixture, sample) for mixture in (one, other)), key=lambda t: -t.value
             )
-            if not _may_be_better(best, [behind], sample, size / N):
+            if not may_be_better(best, [behind], sample, size / N):
                 stayed += 1
                 assert value(behind.state.result) < value(best.state.result) + LEAST_GAIN
     assert 0 < stayed < 150
@@ -93,11 +95,11 @@ def test_only_whole_starts_of_small_models_enter() -> None:
     sample = ALL.first(SAMPLED)
     one, other = started(1).mixtures(NUMPY)
     best, behind = tried(one, sample), tried(other, sample)
-    assert _may_be_better(best, [behind, behind], sample, 0.1) == (other, other)
-    assert _may_be_better(best, [tried(other, sample, collapsed=(1,))], sample, 0.1) == ()
-    assert _may_be_better(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
+    assert may_be_better(best, [behind, behind], sample, 0.1) == (other, other)
+    assert may_be_better(best, [tried(other, sample, collapsed=(1,))], sample, 0.1) == ()
+    assert may_be_better(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
     worse = replace(other, log_weights=np.log(np.full(K, 1e-6)))
-    assert _may_be_better(best, [tried(worse, sample)], sample, 0.1) == ()
+    assert may_be_better(best, [tried(worse, sample)], sample, 0.1) == ()
     assert most_entering(RIVAL_BYTES) == 2
     assert most_entering(RIVAL_BYTES + 1) == 1
 
@@ -143,6 +145,28 @@ def test_an_exhaustive_sweep_lets_them_in_too() -> None:
     assert started().rivals
     assert digest(found.models[1]) == digest(alone)
     assert found.models[1].lower_bounds_ == alone.lower_bounds_
+
+
+def test_a_sweep_lets_them_in_where_hopeless_models_leave_room() -> None:
+    rows = blobs(20_000, 2, 8, seed=12, apart=2.0)[0]
+    everything = Sampled(rows, np.ones(len(rows)))
+    options = {"n_init": 3, "random_state": 0, "sample_size": 4000}
+    sweeping = Sweeping(range(1, 12), "full", "bic", 0.0, False, options)
+    sweeping.run(rows, None, False)
+    progress = sweeping.progress
+    served = others_won = 0
+    for start, memory in zip(progress.starts, progress.candidates, strict=True):
+        assert isinstance(start, Shortlisted)
+        if memory is None:
+            assert start.hopeless
+            continue
+        values = [value(mixture, everything) for mixture in (start.mixture, *start.rivals)]
+        assert memory["measured"][0] == pytest.approx(max(values), rel=1e-10)
+        served += len(values) * start.mixture.n_parameters
+        others_won += values[0] < max(values)
+    assert others_won > 0
+    # What a plan counts is enough.
+    assert served <= sum(model.n_parameters for model in sweeping.models)
 
 
 def test_workers_let_them_in_too(client: Client, tmp_path: Any) -> None:
