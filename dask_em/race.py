@@ -127,6 +127,9 @@ class Race:
         share = len(sample.rows) / max(1, surveyed.n_weighted)
         rivals = may_be_better(winner, others, sample, share)
         n_rows = sum(tried.rows_read for tried in (*ranked[FINALISTS:], *ends, *finals))
+        if others:
+            # Each was evaluated once more, to be compared.
+            n_rows += len(finals) * len(sample.rows)
         n_passes = n_rows / max(1, surveyed.n_weighted)
         return Start(winner.state.result, n_passes, winner.value, rivals)
 

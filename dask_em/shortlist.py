@@ -172,7 +172,8 @@ def shortlist(
             ]
             ended = each(_wholly, ended)
             n_rows += max((tried.rows_read for tried in found), default=0)
-            n_rows += _most_passes(ended) * len(sample.rows)
+            # The best of each and the next were evaluated once more, to be compared.
+            n_rows += (_most_passes(ended) + FINALISTS) * len(sample.rows)
             share = float(sample.weights.sum()) / rules.weight
             for i in left:
                 best[i], *rest = _ranked([best[i], *ended], models[i])
