@@ -11,7 +11,7 @@ import numpy as np
 from .acceleration import ascent
 from .calls import Together, in_threads, in_turn
 from .em import Convergence, EMState, climb
-from .initialization import FINER, Sampled, Start, Surveyed
+from .initialization import FINER, ROWS_PER_PARAMETER, Sampled, Start, Surveyed
 from .mixture import Mixture, Predict
 from .moves import Neighbours
 from .statistics import Array
@@ -21,7 +21,7 @@ MOST_STARTS, FEWEST_STARTS, WORK = 4, 2, 2e11
 # Starts are fitted, and moves made, on the first rows of the sample, and the best few starts
 # fitted to all of it.
 ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 25, 5_000
-ROUGH_ITERATIONS, FINALISTS = 30, 4
+ROUGH_ITERATIONS, FINALISTS, FEWER_FINALISTS = 30, 4, 2
 # Moves tried at a time, how far each is fitted, how many times, and the nats per row that
 # one must gain.
 MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
@@ -68,11 +68,14 @@ class Race:
     n_starts : int
     n_rounds : int
         How many times moves are tried from each of the best few, at most.
+    n_finalists : int
+        How many those are: fewer where the sample is small, which flatters what moves lead to.
     """
 
     n_rough: int
     n_starts: int
     n_rounds: int = ROUNDS
+    n_finalists: int = FINALISTS
 
     @classmethod
     def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Race:
@@ -83,11 +86,13 @@ class Race:
         work = 2.0 * n_rough * n_parameters
         n_starts = min(max(int(WORK / (work * ROUGH_ITERATIONS)), FEWEST_STARTS), MOST_STARTS)
         n_rounds = min(max(int(WORK / (work * MOVES * MOVE_ITERATIONS)), 1), ROUNDS)
-        return cls(n_rough, max(n_starts, n_init), n_rounds)
+        enough = n_sampled >= ROWS_PER_PARAMETER * n_parameters
+        n_finalists = FINALISTS if enough else FEWER_FINALISTS
+        return cls(n_rough, max(n_starts, n_init), n_rounds, n_finalists)
 
     def n_rows(self, n_sampled: int) -> int:
         """Rows of which `run` tells."""
-        return self.n_starts * self.n_rough + FINALISTS * n_sampled
+        return self.n_starts * self.n_rough + self.n_finalists * n_sampled
 
     def run(
         self,
@@ -120,13 +125,14 @@ class Race:
         with together(fits) as each:
             found = each(Fits.roughly, starts, in_rows(advance, fits.rough))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
-            ends = each(partial(Fits.escaped, n_rounds=self.n_rounds), ranked[:FINALISTS])
+            chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
+            ends = each(partial(Fits.escaped, n_rounds=self.n_rounds), chosen)
             worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_rough)]
             finals = each(Fits.wholly, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
         share = len(sample.rows) / max(1, surveyed.n_weighted)
         rivals = may_be_better(winner, others, sample, share)
-        n_rows = sum(tried.rows_read for tried in (*ranked[FINALISTS:], *ends, *finals))
+        n_rows = sum(tried.rows_read for tried in (*left, *ends, *finals))
         if others:
             # Each was evaluated once more, to be compared.
             n_rows += len(finals) * len(sample.rows)

@@ -542,6 +542,8 @@ def test_a_race_has_fewer_starts_where_they_cost_more() -> None:
     assert [r.n_starts for r in races] == sorted((r.n_starts for r in races), reverse=True)
     assert races[0].n_starts > races[-1].n_starts >= 2
     assert Race.of(50, 10**6, 20).n_starts == 20
+    # The fewer rows a parameter has, the more the sample flatters what moves lead to.
+    assert [Race.of(50, n, 1).n_finalists for n in (1_000, 4_999, 5_000, 20_000)] == [2, 2, 4, 4]
     # A part that is nearly all of the sample is all of it.
     assert Race.of(50, 6_000, 1).n_rough == 6_000
 

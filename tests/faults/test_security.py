@@ -217,11 +217,12 @@ array[:] = X
 # A fault of ours within a fit, as an unforeseen error would be.
 BROKEN = """
 import sys
-from dask_em import cli, em, estimators
-def climb(accumulate, climbing):
-    accumulate(climbing.proposal if hasattr(climbing, "proposal") else None)
+from dask_em import cli, estimators
+summed = estimators._summed
+def summed_and_broken(*arguments):
+    summed(*arguments)
     raise RuntimeError("unforeseen")
-estimators.climb = climb
+estimators._summed = summed_and_broken
 sys.exit(cli.main())
 """
 
