@@ -117,7 +117,7 @@ def main() -> None:
                 chosen, led = max(ends)
                 stayed = [first_and_last(case, mixture)[1] for mixture in found.others]
                 missed.append(max(0.0, *(end - led for _, end in ends), *(s - led for s in stayed)))
-                which = "stays on the sample" if stayed else "enters"
+                which = "enters" if len(entered) > 1 else "stays on the sample"
                 if chosen != ends[0][0]:
                     which = "enters and goes on"
                 rows.append(
