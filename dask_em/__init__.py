@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__
+
 __all__ = ["Checkpointing", "GaussianMixture", "__version__", "load", "select"]
 
 if TYPE_CHECKING:
-    from .estimators import GaussianMixture, load
-    from .resume import Checkpointing
-    from .sweep import select
+    from .estimators.gaussian import GaussianMixture
+    from .estimators.load import load
+    from .estimators.select import select
+    from .storage.checkpoint import Checkpointing
 
 _HOMES = {
-    "Checkpointing": "resume",
-    "GaussianMixture": "estimators",
-    "load": "estimators",
-    "select": "sweep",
+    "Checkpointing": "storage.checkpoint",
+    "GaussianMixture": "estimators.gaussian",
+    "load": "estimators.load",
+    "select": "estimators.select",
 }
 
 

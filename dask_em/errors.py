@@ -1,5 +1,7 @@
 """The exceptions of dask_em, and the exit code that the command line gives each."""
 
+from __future__ import annotations
+
 
 class DaskEMError(Exception):
     """Base of every error that dask_em raises on purpose."""

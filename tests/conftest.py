@@ -8,7 +8,7 @@ from distributed import Client
 from helpers import KINDS, SMALL_READ, SmallReads, start_cluster
 from hypothesis import settings
 
-from dask_em import sources
+from dask_em.core import ranges as sources
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("repeatable")

@@ -14,14 +14,14 @@ import numpy as np
 import zarr
 from distributed import LocalCluster, WorkerPlugin
 
-from dask_em import sources
+from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
-from dask_em.em import Convergence, EMState, em
-from dask_em.estimators import engine_for
-from dask_em.families.covariance import STRUCTURES
-from dask_em.families.gaussian import Gaussian
-from dask_em.frame import Frame
-from dask_em.mixture import Mixture, MixtureStatistics
+from dask_em.core import ranges as sources
+from dask_em.core.em import Convergence, EMState, em
+from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.family import Gaussian
+from dask_em.families.gaussian.whitening import Frame
 
 KINDS = list(STRUCTURES)
 # Small enough that a test's few thousand rows are many chunks.
@@ -63,8 +63,9 @@ import os, sys
 from contextlib import contextmanager
 from pathlib import Path
 import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
-from dask_em import cli, load, sources
-from dask_em.job import planning
+from dask_em import cli, load
+from dask_em.core import ranges as sources
+from dask_em.jobs import plan as planning
 
 @contextmanager
 def here(where):

@@ -28,26 +28,16 @@ from helpers import (
 )
 from sklearn.exceptions import ConvergenceWarning
 
-from dask_em import GaussianMixture, acceleration
-from dask_em.acceleration import (
-    ControlVariateEM,
-    Step,
-    Surrogate,
-    ascent,
-    combined,
-    coordinates,
-    curved,
-    expected_log_joint,
-    mixed,
-    mixture_at,
-    moved,
-    units,
-)
+from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
-from dask_em.em import Convergence, EMState, PlainEM, Status, climb
-from dask_em.initialization import Sampled
-from dask_em.mixture import Mixture, MixtureStatistics
-from dask_em.race import Race
+from dask_em.core.em import Convergence, EMState, PlainEM, Status, climb
+from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.fitting import control_variate as acceleration
+from dask_em.fitting.anderson import Step, coordinates, curved, mixed, mixture_at, units
+from dask_em.fitting.control_variate import ControlVariateEM, Surrogate, ascent
+from dask_em.fitting.multistart import Race
+from dask_em.fitting.sample import Sampled
+from dask_em.fitting.sums import combined, expected_log_joint, moved
 
 pytestmark = pytest.mark.usefixtures("many_chunks", "blas")
 

@@ -128,7 +128,7 @@ def run(code: str) -> str:
 
 @pytest.mark.parametrize(
     "module",
-    ["dask_em", "dask_em.em", "dask_em.initialization", "dask_em.sources", "dask_em.cli"],
+    ["dask_em", "dask_em.core.em", "dask_em.fitting.survey", "dask_em.data.open", "dask_em.cli"],
 )
 def test_an_import_stays_light(module: str) -> None:
     code = f"""

@@ -24,20 +24,16 @@ from helpers import (
     random_precisions,
 )
 
-from dask_em.backends.dask import DaskBackend
+from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
-from dask_em.em import Convergence, em
+from dask_em.core.device import namespace, resolve_device
+from dask_em.core.em import Convergence, em
+from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.scoring import Predict, Score
+from dask_em.data.memory import ArraySource
 from dask_em.errors import UsageError
-from dask_em.families import arrays
-from dask_em.families.arrays import (
-    ArrayEStep,
-    ArrayKernel,
-    namespace,
-    precision,
-    resolve_device,
-)
-from dask_em.mixture import Mixture, MixtureStatistics, Predict, Score
-from dask_em.sources import ArraySource
+from dask_em.families.gaussian import array_api as arrays
+from dask_em.families.gaussian.array_api import ArrayEStep, ArrayKernel, precision
 
 EPS = np.finfo(float).eps
 # Functions of the standard that CuPy 13 has in its main namespace (it lacks astype,

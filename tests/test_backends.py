@@ -37,18 +37,23 @@ from helpers import (
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
-from dask_em import GaussianMixture, select, sources, statistics
-from dask_em.backends import cluster
-from dask_em.backends import dask as dask_backend
+from dask_em import GaussianMixture, select
 from dask_em.backends.blas import one_blas_thread
-from dask_em.backends.dask import DaskBackend
+from dask_em.backends.dask import backend as dask_backend
+from dask_em.backends.dask import client as cluster
+from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
+from dask_em.core import ranges as sources
+from dask_em.core import reduction as statistics
+from dask_em.core.additive import Additive
+from dask_em.core.mixture import Mixture
+from dask_em.core.protocols import result_bytes
+from dask_em.core.ranges import ranges
+from dask_em.core.reduction import add_all, add_tree, fan_in, tree_levels
+from dask_em.data.memory import ArraySource
+from dask_em.data.open import as_source
 from dask_em.errors import DataError
-from dask_em.initialization import Survey
-from dask_em.mixture import Mixture
-from dask_em.opening import as_source
-from dask_em.sources import ArraySource, ranges
-from dask_em.statistics import Additive, add_all, add_tree, fan_in, result_bytes, tree_levels
+from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 

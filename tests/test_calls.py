@@ -14,11 +14,11 @@ import pytest
 from distributed import Client
 from helpers import start_cluster, wait_until
 
-from dask_em.backends import calls
-from dask_em.backends.calls import together
-from dask_em.calls import in_turn
+from dask_em.backends.dask import executor as calls
+from dask_em.backends.dask.executor import together
+from dask_em.core.executor import in_turn
 from dask_em.errors import StoppedError
-from dask_em.run import Run, as_run
+from dask_em.runtime import Run, as_run
 
 SHARED = np.arange(1000.0)
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]

@@ -24,11 +24,12 @@ from helpers import SMALL_READ, read_until, start_cluster
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, load, sources
-from dask_em.cli import main
-from dask_em.job.cluster import Worker
-from dask_em.job.planning import count
-from dask_em.opening import stored_source
+from dask_em import GaussianMixture, load
+from dask_em.cli.main import main
+from dask_em.core import ranges as sources
+from dask_em.data.open import stored_source
+from dask_em.jobs.cluster import Worker
+from dask_em.jobs.plan import count
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
 
@@ -411,7 +412,7 @@ def test_each_kind_of_failure_has_its_exit_code(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("dask_em.job.inspect", fail)
+    monkeypatch.setattr("dask_em.jobs.inspect.inspect", fail)
     assert CliRunner().invoke(main, ["inspect", str(model)]).exit_code == code
 
 

@@ -33,12 +33,13 @@ from click.testing import CliRunner
 from helpers import blobs, digest, wait_until, write_zarr
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, load, stores
-from dask_em.cli import main
-from dask_em.doctor import attempt, describe_disk
+from dask_em import GaussianMixture, load
+from dask_em.cli.main import main
 from dask_em.errors import DataError, OutputExistsError, StoreAccessError
-from dask_em.job import applying
-from dask_em.stores import open_store
+from dask_em.jobs import predict as applying
+from dask_em.jobs.doctor import attempt, describe_disk
+from dask_em.storage import object_store as stores
+from dask_em.storage.object_store import open_store
 
 obstore = pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_chunks", "synchronous")]

@@ -15,15 +15,18 @@ from hypothesis import strategies as st
 from test_kernels import draw_resp, evaluate, exact_statistics
 
 from dask_em import GaussianMixture
-from dask_em.families.base import NEGLIGIBLE, Engine
-from dask_em.families.gaussian import ALLOWED_LOSS, SINGLE_LOSS, GaussianKernel
-from dask_em.job.planning import model_bytes
-from dask_em.mixture import Mixture, Predict, Score, responsibilities, softmax_of
+from dask_em.core.engine import Engine
+from dask_em.core.mixture import Mixture
+from dask_em.core.responsibilities import NEGLIGIBLE, responsibilities, softmax_of
+from dask_em.core.scoring import Predict, Score
+from dask_em.families.gaussian.family import ALLOWED_LOSS, SINGLE_LOSS
+from dask_em.families.gaussian.numpy_kernel import GaussianKernel
+from dask_em.jobs.plan import model_bytes
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
 
-from dask_em.families import simd
-from dask_em.families.fused import CentredKernel, FeaturesKernel, pack_lower
+from dask_em.families.gaussian import simd
+from dask_em.families.gaussian.compiled_kernel import CentredKernel, FeaturesKernel, pack_lower
 
 NUMBA = Engine("numba")
 
@@ -205,7 +208,7 @@ def test_a_process_without_numba_fails_rather_than_take_another_engine() -> None
 import sys; sys.modules["numba"] = None; sys.path.insert(0, "tests")
 from helpers import random_mixture
 import dataclasses, numpy as np
-from dask_em.families.base import Engine
+from dask_em.core.engine import Engine
 mixture = random_mixture("full", 2, 3, np.random.default_rng(0))
 try:
     dataclasses.replace(mixture, engine=Engine("numba")).fold()

@@ -26,12 +26,17 @@ from zarr.codecs import (
 )
 from zarr.storage import MemoryStore
 
-from dask_em import GaussianMixture, chunks, load, sources
-from dask_em.chunks import WatchedReader, check_present, has_checksum, row_reader, watched
-from dask_em.cli import main
+from dask_em import GaussianMixture, load
+from dask_em.cli.main import main
+from dask_em.core.ranges import fold_range, ranges
+from dask_em.data.open import as_source
+from dask_em.data.zarr import readers as chunks
+from dask_em.data.zarr import watched
+from dask_em.data.zarr.layout import check_present, has_checksum
+from dask_em.data.zarr.readers import row_reader
+from dask_em.data.zarr.source import ZarrReader
+from dask_em.data.zarr.watched import WatchedReader
 from dask_em.errors import DataError
-from dask_em.opening import as_source
-from dask_em.sources import fold_range, ranges
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 
@@ -159,7 +164,7 @@ def test_a_chunk_that_is_deleted_during_a_pass_is_named(
     layout: str, during: int, tmp_path, monkeypatch, synchronous
 ) -> None:
     array, file = stored(tmp_path, layout), chunk_file(tmp_path, layout)
-    reader, readers = sources.ZarrReader.__call__, []
+    reader, readers = ZarrReader.__call__, []
 
     def deleting(self: Any, chunk: int, *hand: Any) -> Any:
         if chunk == 0:
@@ -169,7 +174,7 @@ def test_a_chunk_that_is_deleted_during_a_pass_is_named(
                 file.unlink()
         return reader(self, chunk, *hand)
 
-    monkeypatch.setattr(sources.ZarrReader, "__call__", deleting)
+    monkeypatch.setattr(ZarrReader, "__call__", deleting)
     refuses(array, rf"X lacks {LAYOUTS[layout][2]}")
     assert len(readers) == during
 

@@ -23,14 +23,14 @@ from helpers import blobs, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, doctor
-from dask_em.cli import main
-from dask_em.doctor import Check, attempt, examine, exit_code
-from dask_em.job import Where
-from dask_em.job.cluster import workers_here
-from dask_em.job.planning import count, fleet_of
-from dask_em.opening import stored_source
-from dask_em.resume import Checkpointing
+from dask_em import GaussianMixture
+from dask_em.cli.main import main
+from dask_em.data.open import stored_source
+from dask_em.jobs import doctor
+from dask_em.jobs.cluster import Where, workers_here
+from dask_em.jobs.doctor import Check, attempt, examine, exit_code
+from dask_em.jobs.plan import count, fleet_of
+from dask_em.storage.checkpoint import Checkpointing
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from helpers import add_up, blobs, leaves, mixture_of, precisions_like, start, s
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
-from dask_em.em import Convergence, Status, em
-from dask_em.mixture import Mixture, MixtureStatistics
+from dask_em.core.em import Convergence, Status, em
+from dask_em.core.mixture import Mixture, MixtureStatistics
 
 X, LABELS, MEANS = blobs(800, 3, 3, seed=1)
 

@@ -20,13 +20,14 @@ from click.testing import CliRunner
 from distributed import Client
 from helpers import blobs, digest, start_cluster, write_zarr
 
-from dask_em import GaussianMixture, load, sources
-from dask_em.backends import dask as dask_backend
-from dask_em.cli import main
-from dask_em.job import planning
-from dask_em.locks import lock_file
-from dask_em.opening import as_source
-from dask_em.run import current_run
+from dask_em import GaussianMixture, load
+from dask_em.backends.dask import backend as dask_backend
+from dask_em.cli.main import main
+from dask_em.core import ranges as sources
+from dask_em.data.open import as_source
+from dask_em.jobs import plan as planning
+from dask_em.runtime import current_run
+from dask_em.storage.locks import lock_file
 
 X = blobs(4000, 3, 3, apart=1.2)[0]
 FIT = ["-k", "3", "--tol", "1e-9", "--max-iter", "5", "--sample-size", "300"]

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import dask_em
 from dask_em import GaussianMixture
-from dask_em.em import EMState, Status
+from dask_em.core.em import EMState, Status
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 

@@ -17,20 +17,15 @@ from scipy.stats import chisquare
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
-from dask_em.backends.dask import DaskBackend
+from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
-from dask_em.families.covariance import Full
-from dask_em.initialization import (
-    Sampled,
-    Survey,
-    Surveyed,
-    best_start,
-    default_sample_size,
-    from_responsibilities,
-)
-from dask_em.opening import as_source
-from dask_em.sources import ArraySource
-from dask_em.statistics import add_tree
+from dask_em.core.reduction import add_tree
+from dask_em.data.memory import ArraySource
+from dask_em.data.open import as_source
+from dask_em.families.gaussian.covariance import Full
+from dask_em.fitting.sample import Sampled, default_sample_size
+from dask_em.fitting.starts import best_start, from_responsibilities
+from dask_em.fitting.survey import Survey, Surveyed
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 

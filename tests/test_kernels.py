@@ -16,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from dask_em.families import Gaussian
-from dask_em.families.base import NEGLIGIBLE, blocks
-from dask_em.families.covariance import STRUCTURES, symmetric_pairs
-from dask_em.families.gaussian import ALLOWED_LOSS, GaussianKernel, GaussianStatistics
-from dask_em.frame import Frame
-from dask_em.mixture import Predict, responsibilities
+from dask_em.core.family import blocks
+from dask_em.core.responsibilities import NEGLIGIBLE, responsibilities
+from dask_em.core.scoring import Predict
+from dask_em.families.gaussian.covariance import STRUCTURES, symmetric_pairs
+from dask_em.families.gaussian.family import ALLOWED_LOSS, Gaussian
+from dask_em.families.gaussian.numpy_kernel import GaussianKernel
+from dask_em.families.gaussian.statistics import GaussianStatistics
+from dask_em.families.gaussian.whitening import Frame
 
 EPS = np.finfo(float).eps
 

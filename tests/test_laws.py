@@ -25,8 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_em import GaussianMixture
-from dask_em.mixture import Mixture
-from dask_em.statistics import FAN_IN, add_all, add_tree, tree_levels
+from dask_em.core.mixture import Mixture
+from dask_em.core.reduction import FAN_IN, add_all, add_tree, tree_levels
 
 pytestmark = pytest.mark.usefixtures("engine", "many_chunks", "synchronous")
 

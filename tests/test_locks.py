@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from helpers import blobs, digest
 
-from dask_em import GaussianMixture, locks, select
+from dask_em import GaussianMixture, select
 from dask_em.errors import LockedError
-from dask_em.locks import lock_file, locked
-from dask_em.run import Run, as_run
+from dask_em.runtime import Run, as_run
+from dask_em.storage import locks
+from dask_em.storage.locks import lock_file, locked
 
 X = blobs(600, 2, 2, apart=1.2)[0]
 OPTIONS: dict[str, Any] = {

@@ -13,7 +13,8 @@ from distributed import Client, LocalCluster
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture
-from dask_em.job import Where, plan
+from dask_em.jobs.cluster import Where
+from dask_em.jobs.plan import plan
 
 LIMIT = 512 * 2**20
 

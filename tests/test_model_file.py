@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from helpers import blobs
 
-from dask_em import GaussianMixture, checkpoint, load
-from dask_em.checkpoint import HEADER, read_arrays, write_arrays
+from dask_em import GaussianMixture, load
 from dask_em.errors import ModelFileError, OutputExistsError, UsageError
+from dask_em.storage import npz as checkpoint
+from dask_em.storage.npz import HEADER, read_arrays, write_arrays
 
 X = blobs(400, 2, 2)[0]
 

@@ -13,15 +13,16 @@ from helpers import KINDS, blobs, mixture_of, precisions_like
 from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.serial import SerialBackend
-from dask_em.calls import Each, in_turn
-from dask_em.em import Convergence, PlainEM, climb
-from dask_em.families.base import NUMPY
-from dask_em.initialization import Sampled, Survey
-from dask_em.mixture import Mixture
-from dask_em.moves import ROWS_PER_PARAMETER, Neighbours
-from dask_em.opening import as_source
-from dask_em.race import LEAST_GAIN, Fits
-from dask_em.starts import Starts
+from dask_em.core.em import Convergence, PlainEM, climb
+from dask_em.core.engine import NUMPY
+from dask_em.core.executor import Each, in_turn
+from dask_em.core.mixture import Mixture
+from dask_em.data.open import as_source
+from dask_em.fitting.multistart import LEAST_GAIN, Fits
+from dask_em.fitting.sample import Sampled
+from dask_em.fitting.split_merge import ROWS_PER_PARAMETER, Neighbours
+from dask_em.fitting.starts import Starts
+from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("blas")
 

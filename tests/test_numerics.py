@@ -18,8 +18,8 @@ from helpers import (
 )
 
 from dask_em import GaussianMixture
-from dask_em.families.covariance import STRUCTURES
-from dask_em.families.gaussian import GaussianKernel
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.numpy_kernel import GaussianKernel
 
 pytestmark = pytest.mark.usefixtures("engine", "many_chunks", "synchronous")
 

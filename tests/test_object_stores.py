@@ -25,8 +25,11 @@ from helpers import blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, s3_server
 from zarr.codecs import Crc32cCodec
 
-from dask_em import Checkpointing, GaussianMixture, job, load, locks, select, sources, stores
-from dask_em.cli import main
+from dask_em import Checkpointing, GaussianMixture, load, select
+from dask_em.cli.main import main
+from dask_em.core import ranges as sources
+from dask_em.data.open import as_source, open_zarr, stored_source
+from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import (
     DataError,
     LockedError,
@@ -36,13 +39,16 @@ from dask_em.errors import (
     StoreError,
     UsageError,
 )
-from dask_em.folders import BucketFolder
-from dask_em.job import applying, planning
-from dask_em.opening import as_source, open_zarr, stored_source
-from dask_em.resume import remove_checkpoint
-from dask_em.run import Run, as_run
-from dask_em.sources import ZarrSource
-from dask_em.stores import open_store, read_bytes, write_bytes
+from dask_em.jobs import cluster as cluster_jobs
+from dask_em.jobs import plan as planning
+from dask_em.jobs import predict as applying
+from dask_em.jobs import report as report_jobs
+from dask_em.runtime import Run, as_run
+from dask_em.storage import locks
+from dask_em.storage import object_store as stores
+from dask_em.storage.checkpoint import remove_checkpoint
+from dask_em.storage.folders import BucketFolder
+from dask_em.storage.object_store import open_store, read_bytes, write_bytes
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -506,7 +512,7 @@ def test_a_report_of_a_model_in_a_bucket_replaces_an_older_one(
     model, page = "s3://data/reported/model.npz", tmp_path / "model.html"
     fitted(X).save(model)
     page.write_text("older")
-    job.report(model, str(page), job.Where(), url, drift=False, overwrite=True)
+    report_jobs.report(model, str(page), cluster_jobs.Where(), url, drift=False, overwrite=True)
     assert model in page.read_text()
 
 

@@ -22,10 +22,11 @@ from click.testing import CliRunner, Result
 from helpers import SMALL_READ, wait_until
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture, unfinished
-from dask_em.cli import main
-from dask_em.job import applying
-from dask_em.locks import locked
+from dask_em import GaussianMixture
+from dask_em.cli.main import main
+from dask_em.jobs import predict as applying
+from dask_em.storage import staging as unfinished
+from dask_em.storage.locks import locked
 
 CHUNKS, CHUNK_ROWS = 40, 500
 REGIONS = 16
@@ -33,7 +34,7 @@ REGIONS = 16
 GATE = 30
 # The program, cutting a test's few rows into many chunks as large data are.
 PROGRAM = (
-    f"from dask_em import sources; sources.READ_BYTES = {SMALL_READ}; "
+    f"from dask_em.core import ranges; ranges.READ_BYTES = {SMALL_READ}; "
     "from dask_em.cli import main; main()"
 )
 

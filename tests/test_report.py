@@ -20,12 +20,17 @@ from click.testing import CliRunner, Result
 from helpers import KINDS, blobs, write_zarr
 from matplotlib.axes import Axes
 
-from dask_em import GaussianMixture, job, load, plots, report, sources
-from dask_em.cli import main
+from dask_em import GaussianMixture, load
+from dask_em.cli.main import main
+from dask_em.core import ranges as sources
+from dask_em.data.open import stored_source
 from dask_em.errors import DataError, OutputExistsError, UsageError
-from dask_em.evidence import ChunkDensities, Evidence, chunk_densities, sample_rows
-from dask_em.opening import stored_source
-from dask_em.report import report_html, write_report
+from dask_em.jobs import cluster as cluster_jobs
+from dask_em.jobs import report as report_jobs
+from dask_em.report import page as report
+from dask_em.report import plots
+from dask_em.report.drift import ChunkDensities, Evidence, chunk_densities, sample_rows
+from dask_em.report.page import report_html, write_report
 
 EVIL = ["<script>alert(1)</script>", "$x_{1$ & b", "'\"><img src=x onerror=alert(2)>"]
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -502,8 +507,8 @@ def test_data_that_moved_or_changed_are_left_out(folder: Path, tmp_path: Path) -
     page = seen((tmp_path / "gone.html").read_text())
     assert "no such path. Pass --data DATA" in page.text
     assert "Sharpness" not in page.pictures
-    moved = job.report(
-        str(model), str(tmp_path / "m.html"), job.Where(), str(tmp_path / "elsewhere.zarr"),
+    moved = report_jobs.report(
+        str(model), str(tmp_path / "m.html"), cluster_jobs.Where(), str(tmp_path / "elsewhere.zarr"),
         drift=False,
     )  # fmt: skip
     assert moved["n_rows_drawn"] == 300

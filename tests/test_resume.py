@@ -23,27 +23,29 @@ from helpers import FORKED, blobs, digest, kill_when, start, wait_until, write_z
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_em import Checkpointing, GaussianMixture, checkpoint, load, select, sources
-from dask_em.backends import dask as dask_backend
-from dask_em.backends.dask import DaskBackend
-from dask_em.checkpoint import read_arrays
-from dask_em.cli import main
-from dask_em.em import EMState
-from dask_em.errors import DataError, ModelFileError, UsageError
-from dask_em.families.base import NUMPY
-from dask_em.opening import as_source
-from dask_em.records import Packer, unpack
-from dask_em.resume import KIND
-from dask_em.statistics import (
+from dask_em import Checkpointing, GaussianMixture, load, select
+from dask_em.backends.dask import backend as dask_backend
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.cli.main import main
+from dask_em.core import ranges as sources
+from dask_em.core.additive import Additive
+from dask_em.core.codec import Packer, unpack
+from dask_em.core.em import EMState
+from dask_em.core.engine import NUMPY
+from dask_em.core.reduction import (
     KEPT_BYTES,
     KEPT_FEW,
-    Additive,
     Node,
     PartialTree,
     add_tree,
     kept_depth,
     tree_levels,
 )
+from dask_em.data.open import as_source
+from dask_em.errors import DataError, ModelFileError, UsageError
+from dask_em.storage import npz as checkpoint
+from dask_em.storage.checkpoint import KIND
+from dask_em.storage.npz import read_arrays
 
 X = blobs(4000, 3, 3, apart=1.2)[0]
 WEIGHTS = np.random.default_rng(1).uniform(0.5, 2, len(X))

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from helpers import blobs, digest, kill_when, write_zarr
 
-from dask_em import Checkpointing, load, select, sources
-from dask_em.backends import dask as dask_backend
-from dask_em.callbacks import PassRecord
+from dask_em import Checkpointing, load, select
+from dask_em.backends.dask import backend as dask_backend
+from dask_em.core import ranges as sources
 from dask_em.errors import DataError, UsageError
-from dask_em.sweep import Selection
+from dask_em.estimators.select import Selection
+from dask_em.fitting.observers import PassRecord
 
 X = blobs(8000, 3, 4, apart=1.2)[0]
 OPTIONS: dict[str, Any] = {

@@ -12,18 +12,21 @@ from helpers import add_up, blobs, digest, write_zarr
 
 from dask_em import GaussianMixture, select
 from dask_em.backends.serial import SerialBackend
-from dask_em.em import Climb, Convergence, EMState, PlainEM
-from dask_em.families.base import NUMPY
-from dask_em.initialization import Sampled, Start, Survey
-from dask_em.job.cluster import Worker
-from dask_em.job.planning import count
-from dask_em.mixture import Mixture
-from dask_em.opening import as_source, stored_source
-from dask_em.race import LEAST_GAIN, RIVAL_BYTES, Tried, may_be_better, most_entering
-from dask_em.selection import Candidate, Fleet, Holdout, Model, climb_together
-from dask_em.shortlist import Shortlisted
-from dask_em.starts import Starts
-from dask_em.sweep import Sweeping
+from dask_em.core.em import Climb, Convergence, EMState, PlainEM
+from dask_em.core.engine import NUMPY
+from dask_em.core.fleet import Fleet
+from dask_em.core.mixture import Mixture
+from dask_em.core.passes import Holdout
+from dask_em.data.open import as_source, stored_source
+from dask_em.estimators.select import Sweeping
+from dask_em.fitting.candidates import Candidate, Model, climb_together
+from dask_em.fitting.multistart import LEAST_GAIN, RIVAL_BYTES, Tried, may_be_better, most_entering
+from dask_em.fitting.sample import Sampled
+from dask_em.fitting.screening import Shortlisted
+from dask_em.fitting.starts import Start, Starts
+from dask_em.fitting.survey import Survey
+from dask_em.jobs.cluster import Worker
+from dask_em.jobs.plan import count
 
 N, D, K, SAMPLED = 4000, 2, 8, 500
 X = blobs(N, D, K, seed=12, apart=2.0)[0]

@@ -29,37 +29,28 @@ from helpers import (
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 
 import dask_em
-from dask_em import GaussianMixture, load, select, sources, sweep
-from dask_em.backends.dask import DaskBackend
+from dask_em import GaussianMixture, load, select
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
-from dask_em.cli import main
-from dask_em.em import Convergence, PlainEM
+from dask_em.cli.main import main
+from dask_em.core import ranges as sources
+from dask_em.core.em import Convergence, PlainEM
+from dask_em.core.engine import Engine
+from dask_em.core.fleet import MOST_EACH, MOST_JOINED, Fleet, joined
+from dask_em.core.passes import Holdout, Slice, Training
+from dask_em.core.scoring import Score
+from dask_em.data.memory import ArraySource
+from dask_em.data.open import as_source, stored_source
 from dask_em.errors import DataError
-from dask_em.estimators import engine_for
-from dask_em.families.base import Engine
-from dask_em.frame import Frame
-from dask_em.initialization import Survey
-from dask_em.job.cluster import Worker
-from dask_em.job.planning import count
-from dask_em.mixture import Score
-from dask_em.opening import as_source, stored_source
-from dask_em.selection import (
-    MOST_EACH,
-    MOST_JOINED,
-    Candidate,
-    Fleet,
-    Holdout,
-    Model,
-    Slice,
-    Training,
-    climb_together,
-    drop_hopeless,
-    entropy,
-    joined,
-    to_gain,
-)
-from dask_em.shortlist import MOST_SLICES
-from dask_em.sources import ArraySource
+from dask_em.estimators import select as sweep
+from dask_em.families.gaussian.whitening import Frame
+from dask_em.fitting.candidates import Candidate, Model, climb_together, drop_hopeless, to_gain
+from dask_em.fitting.criteria import entropy
+from dask_em.fitting.screening import MOST_SLICES
+from dask_em.fitting.survey import Survey
+from dask_em.jobs.cluster import Worker
+from dask_em.jobs.plan import count
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 FULL_OF_2_TO_6 = {"n_components": range(2, 7), "random_state": 0}

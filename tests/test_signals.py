@@ -22,17 +22,19 @@ from distributed import Client, LocalCluster
 from helpers import digest, read_until, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 
-from dask_em import GaussianMixture, job, load, locks, signals
-from dask_em.backends import faults
-from dask_em.backends.dask import DaskBackend
-from dask_em.cli import main
+from dask_em import GaussianMixture, load
+from dask_em.backends.dask import recovery as faults
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.cli import signals
+from dask_em.cli.main import main
+from dask_em.cli.signals import stopped_by_signals
+from dask_em.data.open import as_source
 from dask_em.errors import LockedError, StoppedError, UsageError
-from dask_em.initialization import Survey
-from dask_em.job.cluster import Where, connected
-from dask_em.locks import lock_file, locked
-from dask_em.opening import as_source
-from dask_em.run import Run, as_run
-from dask_em.signals import stopped_by_signals
+from dask_em.fitting.survey import Survey
+from dask_em.jobs.cluster import Where, connected
+from dask_em.runtime import Run, as_run
+from dask_em.storage import locks
+from dask_em.storage.locks import lock_file, locked
 
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
 
@@ -89,7 +91,7 @@ def fit_while_running(points: Path, output: Path) -> tuple[int, str]:
 def test_the_second_signal_leaves_at_once() -> None:
     code = """
 import numpy as np
-from dask_em.signals import stopped_by_signals
+from dask_em.cli.signals import stopped_by_signals
 A = np.ones((2000, 2000))
 with stopped_by_signals("dask-em again"):
     print("ready", flush=True)
@@ -197,7 +199,7 @@ def test_a_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
     code = f"""
 import os, pathlib
-from dask_em.locks import locked
+from dask_em.storage.locks import locked
 with locked(pathlib.Path({str(path)!r})) as lock:
     lock.note(done="all")
     os.kill(os.getpid(), 9)
@@ -264,7 +266,7 @@ def test_threads_can_be_locked_out(tmp_path: Path) -> None:
 
 
 def test_metrics_are_whole_and_count(points: Path, tmp_path: Path) -> None:
-    from dask_em.callbacks import Totals
+    from dask_em.fitting.observers import Totals
 
     totals = Totals(tmp_path / "metrics.prom")
     with dask.config.set(scheduler="threads"):
@@ -284,7 +286,7 @@ def test_metrics_are_whole_and_count(points: Path, tmp_path: Path) -> None:
 def test_metrics_that_cannot_be_written_end_no_fit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dask_em.callbacks import Totals
+    from dask_em.fitting.observers import Totals
 
     (tmp_path / "full").mkdir()
     killed = tmp_path / ".full.0123abcd.tmp"
@@ -339,7 +341,7 @@ def test_times_have_units(text: str, seconds: float, monkeypatch: pytest.MonkeyP
         given.append(options["max_time"])
         raise StoppedError("seen")
 
-    monkeypatch.setattr(job, "fit", fit)
+    monkeypatch.setattr(fit_jobs, "fit", fit)
     command = ["fit", "x", "-k", "2", "-o", "y", "--max-time"]
     assert CliRunner().invoke(main, [*command, text]).exit_code == 75
     assert given == [seconds]

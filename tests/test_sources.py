@@ -15,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
-from dask_em import sources
+from dask_em.core import ranges as sources
+from dask_em.core.engine import Engine
+from dask_em.core.ranges import even_bounds, fold_range, ranges
+from dask_em.data.dask import DaskSource
+from dask_em.data.memory import ArraySource
+from dask_em.data.open import as_source, zarr_behind
+from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import DataError
-from dask_em.families.base import Engine
-from dask_em.opening import as_source, zarr_behind
-from dask_em.sources import ArraySource, DaskSource, ZarrSource, even_bounds, fold_range, ranges
-from dask_em.stores import describe_url
+from dask_em.storage.urls import describe_url
 
 X = np.random.default_rng(0).normal(size=(500, 3))
 

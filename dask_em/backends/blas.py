@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import scipy.linalg  # noqa: F401  loads SciPy's BLAS, so that the controller below sees it
 import threadpoolctl
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
+
 _users = 0
+
 _limiter: Any = None
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..sources import RangeSource, fold_range, ranges
-from ..statistics import Foldable, S, add_tree, fan_in, result_bytes
-from . import Advance
+from ..core.additive import S
+from ..core.protocols import Advance, Foldable, RangeSource, result_bytes
+from ..core.ranges import fold_range, ranges
+from ..core.reduction import add_tree, fan_in
 from .blas import one_blas_thread
 
 

@@ -1,5 +1,1 @@
-"""Families of component distributions: one file each."""
-
-from .gaussian import Gaussian, GaussianStatistics
-
-__all__ = ["Gaussian", "GaussianStatistics"]
+"""Component distributions: one folder or file a family."""

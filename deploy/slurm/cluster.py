@@ -11,7 +11,7 @@ from dask.utils import parse_bytes
 from dask_jobqueue import SLURMCluster
 from distributed import Security
 
-from dask_em.backends.faults import cluster_settings
+from dask_em.backends.dask.recovery import cluster_settings
 
 # Of a job's memory: the nannies, which watch the workers, live in the rest.
 SHARE = 0.9

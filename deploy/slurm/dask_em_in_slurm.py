@@ -14,9 +14,9 @@ import dask
 from dask_jobqueue.slurm import SLURMRunner
 from distributed import Client, Security
 
-from dask_em.backends.faults import cluster_settings
-from dask_em.cli import main as dask_em
-from dask_em.stores import is_url
+from dask_em.backends.dask.recovery import cluster_settings
+from dask_em.cli.main import main as dask_em
+from dask_em.storage.urls import is_url
 
 # Of a task's memory: the nanny, which watches the worker, lives in the rest.
 SHARE = 0.9

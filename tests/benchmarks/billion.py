@@ -33,7 +33,7 @@ from stores import (
 import numpy as np
 
 from dask_em import GaussianMixture
-from dask_em.job.cluster import Where, connected
+from dask_em.jobs.cluster import Where, connected
 
 D, K = 8, 8
 ROW_BYTES = 4 * D

@@ -22,11 +22,11 @@ from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
-from dask_em.backends.dask import DaskBackend
-from dask_em.job.cluster import Where, connected
-from dask_em.mixture import Mixture
-from dask_em.sources import ZarrSource
-from dask_em.statistics import Array
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.core.additive import Array
+from dask_em.core.mixture import Mixture
+from dask_em.data.zarr.source import ZarrSource
+from dask_em.jobs.cluster import Where, connected
 
 N_ROWS, D, K = 640_000, 8, 8
 FEW, MANY = 64, 6_400

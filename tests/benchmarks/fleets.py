@@ -15,14 +15,14 @@ from stores import options, parse, publish
 import dask
 import numpy as np
 
-from dask_em import selection
 from dask_em.backends.blas import one_blas_thread
-from dask_em.estimators import engine_for
-from dask_em.families.covariance import STRUCTURES
-from dask_em.families.gaussian import Gaussian
-from dask_em.frame import Frame
-from dask_em.mixture import Mixture
-from dask_em.selection import Fleet
+from dask_em.backends.dask.config import engine_for
+from dask_em.core.fleet import Fleet
+from dask_em.core.mixture import Mixture
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.family import Gaussian
+from dask_em.families.gaussian.whitening import Frame
+from dask_em.fitting import candidates as selection
 
 FLEETS = {"K = 1..16": range(1, 17), "7, 8, 9": (7, 8, 9), "5 x 16": (16,) * 5, "2 x 4": (4, 4),
           "2 x 16": (16, 16), "2 x 32": (32, 32)}  # fmt: skip

@@ -33,12 +33,12 @@ from stores import (
 import numpy as np
 from scipy.optimize import nnls
 
-from dask_em.backends.dask import DaskBackend
-from dask_em.families.covariance import STRUCTURES
-from dask_em.job.cluster import Where, connected
-from dask_em.mixture import Mixture
-from dask_em.sources import ranges
-from dask_em.statistics import Array
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.core.additive import Array
+from dask_em.core.mixture import Mixture
+from dask_em.core.ranges import ranges
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.jobs.cluster import Where, connected
 
 ROUNDS = 3
 # Columns and components whose computing in memory gives the constants of computing.

@@ -14,10 +14,11 @@ from common import table
 from stores import MIB, Peaks, Points, options, parse, publish, resident, scratch, stored
 
 # isort: split
-from dask_em.mixture import Mixture
-from dask_em.opening import stored_source
-from dask_em.sources import ZarrSource, fold_range, ranges
-from dask_em.statistics import Array
+from dask_em.core.additive import Array
+from dask_em.core.mixture import Mixture
+from dask_em.core.ranges import fold_range, ranges
+from dask_em.data.open import stored_source
+from dask_em.data.zarr.source import ZarrSource
 
 K, D = 8, 10
 # MiB of a chunk, and chunks; each is measured again with twice the chunks.
@@ -33,8 +34,7 @@ def get_ready(path: str, mixture: Mixture, X: Array) -> tuple[int, int]:
 
     The first E-step, here of a few rows, loads what computes: BLAS, or compiled loops.
     """
-    import dask_em.backends.dask
-    import dask_em.initialization  # noqa: F401
+    import dask_em.fitting.survey  # noqa: F401
 
     stored_source(path).reader()
     imported = resident(os.getpid())
@@ -52,7 +52,7 @@ def sum_one_range(source: ZarrSource, mixture: Mixture, n_chunks: int) -> int:
 def measure(chunk: int, n_chunks: int, folder: Path) -> dict[str, float]:
     """MiB that a fresh worker of one thread holds: imported, idle, and at most above idle."""
     # Here and in `fit`, because workers import this file and need no scikit-learn.
-    from dask_em.job.cluster import Where, connected
+    from dask_em.jobs.cluster import Where, connected
 
     points = Points.of_bytes(n_chunks * chunk * MIB, D, chunk * MIB, k=K)
     with stored(points, folder) as source, connected(Where(workers=1)) as client:

@@ -24,10 +24,11 @@ import zarr
 from stores import MIB, Count, Points, options, parse, publish, scratch, take_turns
 from zarr.codecs import Crc32cCodec
 
-from dask_em import sources
-from dask_em.opening import stored_source
-from dask_em.sources import ZarrSource, fold_range
-from dask_em.stores import open_store
+from dask_em.core import ranges as sources
+from dask_em.core.ranges import fold_range
+from dask_em.data.open import stored_source
+from dask_em.data.zarr.source import ZarrSource
+from dask_em.storage.object_store import open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from object_stores import Proxy, environment, s3_server

@@ -18,13 +18,14 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as Reference
 
-from dask_em.acceleration import ControlVariateEM, coordinates, mixture_at
-from dask_em.em import Convergence, PlainEM, climb
-from dask_em.estimators import engine_for
-from dask_em.families.covariance import STRUCTURES
-from dask_em.families.gaussian import Gaussian
-from dask_em.frame import Frame
-from dask_em.mixture import Mixture, MixtureStatistics
+from dask_em.backends.dask.config import engine_for
+from dask_em.core.em import Convergence, PlainEM, climb
+from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.family import Gaussian
+from dask_em.families.gaussian.whitening import Frame
+from dask_em.fitting.anderson import coordinates, mixture_at
+from dask_em.fitting.control_variate import ControlVariateEM
 
 # scikit-learn's defaults.
 TOL, MAX_ITER, REG_COVAR = 1e-3, 100, 1e-6

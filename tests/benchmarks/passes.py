@@ -29,9 +29,10 @@ from stores import (
 # isort: split
 import numpy as np
 
-from dask_em.backends.dask import DaskBackend
-from dask_em.job.cluster import Where, connected
-from dask_em.sources import ZarrSource, ranges
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.core.ranges import ranges
+from dask_em.data.zarr.source import ZarrSource
+from dask_em.jobs.cluster import Where, connected
 
 ROUNDS = 5
 # Columns and MiB of a chunk.

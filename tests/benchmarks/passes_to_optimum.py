@@ -24,11 +24,11 @@ from optima import Optimum, accumulator, best_optimum, best_restart, limit_from
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
-from dask_em.acceleration import coordinates, mixture_at
 from dask_em.backends.blas import one_blas_thread
-from dask_em.em import Convergence, EMState, PlainEM, climb
-from dask_em.estimators import engine_for
-from dask_em.mixture import Mixture
+from dask_em.backends.dask.config import engine_for
+from dask_em.core.em import Convergence, EMState, PlainEM, climb
+from dask_em.core.mixture import Mixture
+from dask_em.fitting.anderson import coordinates, mixture_at
 
 NEAR = 1e-3
 # Where plain EM and SQUAREM are given up.

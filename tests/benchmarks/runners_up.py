@@ -25,17 +25,19 @@ from optima import accumulator
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
-from dask_em.acceleration import ascent, coordinates
 from dask_em.backends.blas import one_blas_thread
+from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
-from dask_em.calls import Each, in_turn
-from dask_em.em import Convergence, climb
-from dask_em.estimators import engine_for
-from dask_em.initialization import Start, Survey, Surveyed, default_sample_size
-from dask_em.mixture import Mixture
-from dask_em.opening import as_source
-from dask_em.race import Fits
-from dask_em.starts import Starts, n_parameters
+from dask_em.core.em import Convergence, climb
+from dask_em.core.executor import Each, in_turn
+from dask_em.core.mixture import Mixture
+from dask_em.data.open import as_source
+from dask_em.fitting.anderson import coordinates
+from dask_em.fitting.control_variate import ascent
+from dask_em.fitting.multistart import Fits
+from dask_em.fitting.sample import default_sample_size
+from dask_em.fitting.starts import Start, Starts, n_parameters
+from dask_em.fitting.survey import Survey, Surveyed
 
 SEEDS = range(3)
 LIMITS = Convergence(1e-4, 100)

@@ -28,10 +28,10 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from dask_em.mixture import Mixture
-from dask_em.opening import stored_source
-from dask_em.sources import ZarrSource
-from dask_em.statistics import Array
+from dask_em.core.additive import Array
+from dask_em.core.mixture import Mixture
+from dask_em.data.open import stored_source
+from dask_em.data.zarr.source import ZarrSource
 
 MIB = 2**20
 # What else the machine was busy with in the last minute: times say little above 0.2.

@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture, select
-from dask_em.job.cluster import Where, connected
-from dask_em.statistics import Array
+from dask_em.core.additive import Array
+from dask_em.jobs.cluster import Where, connected
 
 ROUNDS = 3
 KS = range(1, 17)

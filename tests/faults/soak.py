@@ -47,7 +47,7 @@ def driver(address: str, data: str, folder: str, minutes: float, pause: float) -
     from helpers import digest
 
     from dask_em import GaussianMixture
-    from dask_em.resume import remove_checkpoint
+    from dask_em.storage.checkpoint import remove_checkpoint
 
     def rest(state: Any) -> None:
         time.sleep(pause)
@@ -133,7 +133,7 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
     from chaos import points
     from helpers import start_cluster
 
-    from dask_em.backends.faults import cluster_settings, scheduler_extensions
+    from dask_em.backends.dask.recovery import cluster_settings, scheduler_extensions
 
     found, rng = Found(), random.Random(0)
     data = points(folder / "points.zarr", N_ROWS, N_COLUMNS, K, CHUNK)

@@ -25,13 +25,13 @@ from clusters import Cluster
 from distributed import Client, LocalCluster
 from helpers import assert_sums_close, leaves, start_cluster, wait_until, write_zarr
 
-from dask_em.backends import faults
-from dask_em.backends.dask import DaskBackend
+from dask_em.backends.dask import recovery as faults
+from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
+from dask_em.core.additive import Additive
+from dask_em.data.open import as_source
 from dask_em.errors import StoppedError
-from dask_em.opening import as_source
-from dask_em.run import Run, as_run
-from dask_em.statistics import Additive
+from dask_em.runtime import Run, as_run
 
 N, CHUNK = 16_000, 1000
 X = np.random.default_rng(0).normal(size=(N, 2))
@@ -82,7 +82,7 @@ class HungryFold(SlowFold):
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from dask_em import sources
+    from dask_em.core import ranges as sources
 
     monkeypatch.setattr(sources, "READ_BYTES", 1)
     array: zarr.Array = write_zarr(tmp_path / "x.zarr", X, CHUNK)

@@ -27,8 +27,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dask_em import GaussianMixture, load
-from dask_em.checkpoint import HEADER, _seal, read_arrays
 from dask_em.errors import ModelFileError
+from dask_em.storage.npz import HEADER, _seal, read_arrays
 
 pytestmark = [
     pytest.mark.faults,

@@ -208,7 +208,7 @@ def secrets(proxy: Proxy) -> dict[str, str]:
 
 PUT = """
 import sys, numpy as np, zarr
-from dask_em.stores import open_store
+from dask_em.storage.object_store import open_store
 X = np.load(sys.argv[2])
 array = zarr.create_array(open_store(sys.argv[1], read_only=False), shape=X.shape,
                           dtype=X.dtype, chunks=(len(X) // 20, X.shape[1]))
@@ -217,7 +217,7 @@ array[:] = X
 # A fault of ours within a fit, as an unforeseen error would be.
 BROKEN = """
 import sys
-from dask_em import cli, estimators
+from dask_em import cli, load
 summed = estimators._summed
 def summed_and_broken(*arguments):
     summed(*arguments)

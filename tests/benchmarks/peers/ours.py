@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from dask_em.families import Gaussian
-from dask_em.families.base import Engine
-from dask_em.families.covariance import STRUCTURES
-from dask_em.frame import Frame
-from dask_em.mixture import Mixture
+from dask_em.core.engine import Engine
+from dask_em.core.mixture import Mixture
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.family import Gaussian
+from dask_em.families.gaussian.whitening import Frame
 
 from .worker import Case, Data, Fit, Run, serve, unit_matrices
 

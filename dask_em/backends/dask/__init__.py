@@ -1,0 +1,1 @@
+"""Passes and calls on the Dask scheduler in force."""

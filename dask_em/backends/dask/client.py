@@ -1,0 +1,138 @@
+"""What every use of a Dask cluster shares: its client, trying again, and waiting for results."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any
+
+import dask.config
+from dask.utils import parse_bytes
+
+from ...core.executor import Out
+from ...core.protocols import Advance
+from ...runtime import current_run
+from .recovery import TaskMemoryError, of_the_cluster, recover
+
+Key = tuple[str, int]
+
+# How often what is awaited is looked at.
+LOOK_SECONDS = 0.2
+
+# A task that failed for a passing reason (a store that hiccups) is tried again.
+RETRIES = 2
+
+# Above this size of a graph distributed warns that data may have got into it.
+LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
+
+_raising_threshold = threading.Lock()
+
+
+def client_in_force() -> Any:
+    """The client whose scheduler is in force, None where there is none."""
+    return getattr(dask.base.get_scheduler(), "__self__", None)
+
+
+def until_done(
+    client: Any, advance: Advance | None, name: str, make: Callable[[Advance | None], Out]
+) -> Out:
+    """What `make` returns, made again where the cluster fails."""
+    run = current_run()
+    for attempt in count(1):
+        run.check()
+        told, began = Told(advance), time.monotonic()
+        try:
+            found = make(told.advance if advance else None)
+            if client is not None:
+                _tell(client, name, time.monotonic() - began, attempt)
+            return found
+        except Exception as e:
+            if client is None or not of_the_cluster(e):
+                raise
+            recover(client, e, attempt, run)
+            told.take_back()
+    raise AssertionError("unreachable")
+
+
+class Told:
+    """What a pass has told of its rows, so that it can be taken back."""
+
+    def __init__(self, advance: Advance | None) -> None:
+        self._advance, self._n_rows = advance, 0
+
+    def advance(self, n_rows: int) -> None:
+        """So many more rows are done."""
+        self._n_rows += n_rows
+        if self._advance:
+            self._advance(n_rows)
+
+    def take_back(self) -> None:
+        """None of them is done."""
+        self.advance(-self._n_rows)
+
+
+def _tell(client: Any, name: str, seconds: float, attempt: int) -> None:
+    """Put the pass among the scheduler's events, topic `dask-em`."""
+    event = {"action": "pass", "of": name, "seconds": seconds, "attempt": attempt}
+    with suppress(OSError):
+        client.log_event("dask-em", event)
+
+
+def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
+    """The result of a future; while it is awaited, `look` is called now and then."""
+    run = current_run()
+    done = threading.Event()
+    root.add_done_callback(lambda _: done.set())
+    # Not by the timeout of `result`: one that strikes while the result is fetched leaves a
+    # cancelled fetch in the client, on which the next call fails.
+    while not (root.done() or done.wait(LOOK_SECONDS)):
+        look()
+        run.check()
+    try:
+        return root.result()
+    except MemoryError as e:
+        # A result that is there, and does not fit in here, is no fault of the cluster's.
+        if root.status == "error":
+            raise TaskMemoryError(e) from e
+        raise
+
+
+def sent_bytes(parameters: Any) -> int:
+    """Bytes in which they are sent."""
+    from distributed.protocol.pickle import dumps
+
+    buffers: list[Any] = []
+    header: bytes = dumps(parameters, buffer_callback=buffers.append)
+    return len(header) + sum(int(buffer.raw().nbytes) for buffer in buffers)
+
+
+@contextmanager
+def large_parameters_allowed(size: int) -> Iterator[None]:
+    """Keep distributed's warning of a large graph to what is beside parameters of `size` bytes.
+
+    They are in the graph once, as they must be for a lost worker's copy to be made
+    again; data that somebody put into a graph are still warned of.
+    """
+    # The setting belongs to the process: two passes must not restore each other's.
+    with _raising_threshold:
+        threshold = parse_bytes(dask.config.get(LARGE_GRAPH, "10MB"))
+        with dask.config.set({LARGE_GRAPH: threshold + size}):
+            yield
+
+
+def as_it_is(value: Any) -> Any:
+    """The task that holds what other tasks want."""
+    return value
+
+
+def advance_by(rows: int, advance: Advance | None) -> Callable[[Any], None]:
+    """What tells `advance` of so many rows when a future is finished."""
+
+    def done(future: Any) -> None:
+        if future.status == "finished" and advance:
+            advance(rows)
+
+    return done

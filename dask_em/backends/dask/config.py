@@ -1,0 +1,22 @@
+"""TODO backends.dask.config."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import dask.config
+import numpy as np
+
+from ...core.engine import Engine
+
+
+def engine_for(dtype: Any) -> Engine:
+    """What computes on data of this type: the compiled loops where the extra `fast` is installed.
+
+    `dask.config.set({"dask_em.fast": False})` (or DASK_DASK_EM__FAST=false) goes without them;
+    `{"dask_em.float32": False}` multiplies float32 data in float64.
+    """
+    fast = dask.config.get("dask_em.fast", find_spec("numba") is not None)
+    single = np.dtype(dtype) == np.float32 and dask.config.get("dask_em.float32", True)
+    return Engine("numba" if fast else "numpy", bool(single))

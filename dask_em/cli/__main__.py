@@ -1,0 +1,5 @@
+"""`python -m dask_em.cli`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,89 @@
+"""SIGTERM and SIGINT as a wish to stop, which is granted in time whatever the program does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import StoppedError
+from ..runtime import Run, as_run
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# After so long the process leaves: whatever is kept is whole at any moment.
+LEAVE_SECONDS = 8.0
+
+# Schedulers of jobs tell a process more than once that it is to end (Slurm when it preempts: the
+# controller and srun): SIGTERM again within so long is the same wish.
+SAME_SECONDS = 1.0
+
+
+@contextmanager
+def stopped_by_signals(farewell: str) -> Iterator[Run]:
+    """A job that the first signal asks to stop; it leaves in time, and at once by a second.
+
+    SIGTERM that comes twice within a second counts once.
+
+    Parameters
+    ----------
+    farewell : str
+        The last line on standard error where the process has to leave on the spot.
+    """
+    run = Run()
+    if threading.current_thread() is not threading.main_thread():
+        with as_run(run):
+            yield run
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    # The system writes into the socket even while this thread is deep in compiled code.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    listening = threading.Thread(target=_listen, args=(receiver, run, farewell), daemon=True)
+    listening.start()
+    try:
+        with as_run(run):
+            yield run
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        sender.close()
+        listening.join()
+        receiver.close()
+
+
+def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
+    """Ask `run` to stop at the first signal; leave at the second, or when time is over."""
+    first, since = 0, 0.0
+    while True:
+        left = since + LEAVE_SECONDS - time.monotonic()
+        receiver.settimeout(max(0.001, left) if first else None)
+        try:
+            numbers = receiver.recv(16)
+        except TimeoutError:
+            _leave(farewell)
+        if not numbers:
+            return
+        for number in numbers:
+            if number not in SIGNALS:
+                continue
+            if not first:
+                run.ask_to_stop(f"interrupted by {signal.Signals(number).name}")
+                first, since = number, time.monotonic()
+            elif not (first == number == signal.SIGTERM and _soon_after(since)):
+                _leave(farewell)
+
+
+def _soon_after(since: float) -> bool:
+    return time.monotonic() - since < SAME_SECONDS
+
+
+def _leave(farewell: str) -> None:
+    os.write(2, f"\n{farewell}\n".encode())
+    os._exit(StoppedError.exit_code)

@@ -1,0 +1,271 @@
+"""The EM loop: a generator of states, one for each pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from .codec import record
+from .mixture import Mixture, MixtureStatistics
+
+# What an ascent is given anew wherever it goes on.
+GIVEN = ("convergence", "sample", "step")
+
+
+@record("status")
+class Status(Enum):
+    """Why a fit ended, with one sentence of what happened and what to try."""
+
+    RUNNING = "the fit is still running"
+    CONVERGED = "the log-likelihood per row gained, or has still to gain, less than tol"
+    OUT_OF_ITERATIONS = (
+        "max_iter passes were made and the log-likelihood was still rising: "
+        "raise max_iter, raise tol, or start from this result with warm_start=True"
+    )
+    OUT_OF_PASSES = (
+        "max_passes passes were made, the survey's among them, and the log-likelihood was still "
+        "rising: raise max_passes, raise tol, or start from this result with warm_start=True"
+    )
+    OUT_OF_TIME = (
+        "max_time seconds were over and the log-likelihood was still rising: "
+        "raise max_time, add workers, or start from this result with warm_start=True"
+    )
+    LIKELIHOOD_FELL = (
+        "the log-likelihood fell and the best parameters so far were kept: reg_covar "
+        "is large beside the variances of a component, so lower it or rescale the columns"
+    )
+    COLLAPSED = (
+        "a component lost all its rows or shrank to a point and kept its last parameters: "
+        "lower n_components, raise reg_covar, or try another random_state"
+    )
+    NON_FINITE = (
+        "the log-likelihood is not a finite number and the last finite parameters were kept: "
+        "look for huge values or changing data in X"
+    )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit reached its limit."""
+        return self is Status.CONVERGED
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """When to stop.
+
+    Attributes
+    ----------
+    tol : float
+        Nats per row below which the fit has converged: of the last pass's gain for plain EM,
+        of the gain still to come, as it is estimated, for accelerated EM.
+    max_iter : int
+        Passes of EM, and M-steps, at most.
+    max_passes : int or None
+        Full passes at most, the survey's counted as one.
+    window : int
+        Where passes are cheap: so many of them must have gained less than `tol` together.
+        A likelihood that has a plateau, or a saddle, rises again after small gains.
+    confirmed : bool
+        Whether accelerated EM ends only where the sample, too, says that little is left.
+    """
+
+    tol: float = 1e-3
+    max_iter: int = 100
+    max_passes: int | None = None
+    window: int = 0
+    confirmed: bool = True
+
+    def spent(self, n_iter: int) -> Status | None:
+        """Why there is no pass after number `n_iter`, None if there may be one."""
+        if n_iter >= self.max_iter:
+            return Status.OUT_OF_ITERATIONS
+        if self.max_passes is not None and n_iter + 1 >= self.max_passes:
+            return Status.OUT_OF_PASSES
+        return None
+
+
+@record("em-state")
+@dataclass(frozen=True)
+class EMState:
+    """Parameters paired with their own statistics.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        The parameters at which the pass was made.
+    statistics : MixtureStatistics
+        What the pass summed, the log-likelihood at `mixture` included.
+    n_iter : int
+        Passes so far, counted from one, those at rejected parameters among them.
+    collapsed : tuple of int
+        Components that an M-step had to keep as they were.
+    status : Status
+        `RUNNING`, or why this state is the last.
+    result : Mixture
+        What the fit would return if it ended here: the M-step of `statistics`.
+    accepted : bool
+        False where the pass just made was at parameters that were rejected: then
+        everything else here is of the best state before it, but for `n_iter` and `status`.
+    """
+
+    mixture: Mixture
+    statistics: MixtureStatistics
+    n_iter: int
+    collapsed: tuple[int, ...]
+    status: Status
+    result: Mixture
+    accepted: bool = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the climb is over."""
+        return self.status is not Status.RUNNING
+
+    @property
+    def log_likelihood(self) -> float:
+        """Mean log-likelihood per row at `mixture`, in nats."""
+        return self.statistics.mean_log_likelihood
+
+
+class Climb:
+    """One ascent of the likelihood that is told what each pass summed.
+
+    Whoever makes the passes asks for `proposals`, sums the statistics there, chooses, and
+    tells; so one pass can serve many climbs.
+
+    Attributes
+    ----------
+    proposal : Mixture
+        The parameters at which the next pass is wanted.
+    rivals : tuple of Mixture
+        Before the first pass other starts that may be better. One goes on.
+    """
+
+    proposal: Mixture
+    rivals: tuple[Mixture, ...] = ()
+
+    @property
+    def proposals(self) -> tuple[Mixture, ...]:
+        """All parameters at which the next pass is wanted."""
+        return (self.proposal, *self.rivals)
+
+    def choose(self, found: Sequence[MixtureStatistics]) -> int:
+        """Go on from the best of the `proposals`, by what a pass summed at each; its number."""
+        values = [sums.mean_log_likelihood for sums in found]
+        best = max(range(len(found)), key=lambda i: (np.isfinite(values[i]), values[i], -i))
+        self.proposal, self.rivals = self.proposals[best], ()
+        return best
+
+    def tell(self, statistics: MixtureStatistics) -> EMState:
+        """Take what a pass at `proposal` summed; the state has a status when all is over."""
+        raise NotImplementedError
+
+
+class PlainEM(Climb):
+    """Expectation-Maximization (Dempster, Laird and Rubin 1977): each pass at the last M-step.
+
+    Parameters
+    ----------
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+    """
+
+    def __init__(self, start: Mixture | EMState, convergence: Convergence) -> None:
+        self.convergence = convergence
+        self.previous = start if isinstance(start, EMState) else None
+        self.proposal = start.result if isinstance(start, EMState) else start
+
+    def tell(self, statistics: MixtureStatistics) -> EMState:
+        """The state at `proposal`.
+
+        The last has a status other than `RUNNING`. Where the log-likelihood
+        fell or stopped being finite, it is the best one before, renamed.
+        """
+        previous = self.previous
+        n_iter = 1 if previous is None else previous.n_iter + 1
+        failure = failure_of(previous, statistics, self.convergence.tol)
+        if failure and previous is not None:
+            return replace(
+                previous, n_iter=n_iter, status=failure, result=previous.mixture, accepted=False
+            )
+        if failure:
+            return EMState(self.proposal, statistics, n_iter, (), failure, self.proposal)
+        result, collapsed = self.proposal.m_step(statistics)
+        state = EMState(self.proposal, statistics, n_iter, collapsed, Status.RUNNING, result)
+        gain = np.inf if previous is None else state.log_likelihood - previous.log_likelihood
+        ended = end_of(abs(gain), n_iter, collapsed, self.convergence)
+        self.previous, self.proposal = state, result
+        return replace(state, status=ended) if ended else state
+
+
+def memory_of(ascent: Climb) -> dict[str, Any]:
+    """All that an ascent knows between two passes, but for what it was given."""
+    return {name: value for name, value in vars(ascent).items() if name not in GIVEN}
+
+
+def recall(ascent: Climb, memory: Mapping[str, Any]) -> None:
+    """Put a new ascent where another was that had this memory."""
+    vars(ascent).update(memory)
+
+
+def climb(accumulate: Callable[[Mixture], MixtureStatistics], ascent: Climb) -> Iterator[EMState]:
+    """Every state of an ascent, one a pass; the last has a status other than `RUNNING`."""
+    status = Status.RUNNING
+    while status is Status.RUNNING:
+        state = ascent.tell(accumulate(ascent.proposal))
+        status = state.status
+        yield state
+
+
+def em(
+    accumulate: Callable[[Mixture], MixtureStatistics],
+    start: Mixture | EMState,
+    convergence: Convergence,
+) -> Iterator[EMState]:
+    """Plain Expectation-Maximization, one state a pass.
+
+    Parameters
+    ----------
+    accumulate : callable
+        The pass: sums the statistics of all data at the given parameters.
+    start : Mixture or EMState
+        Where to start, or a state to go on from; one of `max_iter` passes yields nothing.
+    convergence : Convergence
+    """
+    if isinstance(start, EMState) and start.n_iter >= convergence.max_iter:
+        return
+    yield from climb(accumulate, PlainEM(start, convergence))
+
+
+def failure_of(
+    previous: EMState | None, statistics: MixtureStatistics, tol: float
+) -> Status | None:
+    """What went wrong in a step of plain EM from `previous`, None if nothing did."""
+    value = statistics.mean_log_likelihood
+    if not np.isfinite(value) or not np.isfinite(statistics.resp_sum).all():
+        return Status.NON_FINITE
+    if previous is None:
+        return None
+    fell = previous.log_likelihood - value > max(tol, rounding(previous))
+    return Status.LIKELIHOOD_FELL if fell else None
+
+
+def rounding(state: EMState) -> float:
+    """Nats per row by which the log-likelihood may differ from that of `state` by rounding."""
+    return state.mixture.rounding * (1 + abs(state.log_likelihood))
+
+
+def end_of(
+    gain: float, n_iter: int, collapsed: tuple[int, ...], convergence: Convergence
+) -> Status | None:
+    """Why the climb ends after pass `n_iter`, None if it goes on; `gain` is what `tol` bounds."""
+    converged = gain < convergence.tol
+    spent = convergence.spent(n_iter)
+    if collapsed and (converged or spent):
+        return Status.COLLAPSED
+    return Status.CONVERGED if converged else spent

@@ -1,0 +1,42 @@
+"""TODO core.engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes the E-step: chosen where the fit starts, the same on every worker.
+
+    Two engines agree to rounding, not in their bits, so a worker that lacks the one
+    that was chosen must fail rather than take another.
+
+    Attributes
+    ----------
+    name : {"numpy", "numba"}
+        NumPy and BLAS, or the loops that the extra `fast` compiles.
+    single : bool
+        Whether products may be made in float32 where the family's bound allows.
+    device : "cpu", "cuda" or namespace
+        As `families.arrays.resolve_device` returns it. Anything but "cpu" takes the
+        array kernel, whatever `name` says.
+    """
+
+    name: Literal["numpy", "numba"] = "numpy"
+    single: bool = False
+    device: Any = "cpu"
+
+
+NUMPY = Engine()
+
+
+def check_engine(engine: Engine) -> None:
+    """Raise `ImportError` where this process lacks what `engine` needs."""
+    if engine.name == "numba" and find_spec("numba") is None:
+        raise ImportError(
+            "the fit was started with Numba, and this process has none: pip install "
+            "'dask-em[fast]' on every worker, or set dask_em.fast to false where the fit starts"
+        )

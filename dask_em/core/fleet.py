@@ -1,0 +1,182 @@
+"""TODO core.fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .additive import Additive, Array
+from .codec import record
+from .finite import first_not_finite
+from .mixture import JointEStep, Mixture, MixtureStatistics
+from .passes import Holdout, Slice
+from .scoring import Predict
+
+# -- the pass ------------------------------------------------------------------------
+
+
+@record("fleet-statistics")
+@dataclass(frozen=True)
+class FleetStatistics(Additive):
+    """What one pass tells of many mixtures.
+
+    Attributes
+    ----------
+    members : tuple of MixtureStatistics
+        Of each mixture, over the rows that are fitted.
+    held_weight : float
+        Weight of the rows that are held out.
+    held_log_likelihood : (c,) array
+        sum_n w_n log p(x_n) of each mixture over them, in nats.
+    """
+
+    members: tuple[MixtureStatistics, ...]
+    held_weight: float
+    held_log_likelihood: Array
+
+    def __add__(self, other: FleetStatistics) -> FleetStatistics:
+        return FleetStatistics(
+            tuple(a + b for a, b in zip(self.members, other.members, strict=True)),
+            self.held_weight + other.held_weight,
+            self.held_log_likelihood + other.held_log_likelihood,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the sums take."""
+        return sum(m.nbytes for m in self.members) + self.held_log_likelihood.nbytes + 8
+
+    def held_out(self, i: int) -> float | None:
+        """Mean log-likelihood of the rows held out under mixture i; None if there are none."""
+        return float(self.held_log_likelihood[i]) / self.held_weight if self.held_weight else None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The E-step of many mixtures in one pass: each chunk is read once for all of them.
+
+    Attributes
+    ----------
+    mixtures : tuple of Mixture
+    holdout : Holdout or None
+        Rows that are scored instead of fitted.
+    part : Slice or None
+        The rows that count, fitted or scored; None for all.
+    """
+
+    mixtures: tuple[Mixture, ...]
+    holdout: Holdout | None = None
+    part: Slice | None = None
+
+    def __sizeof__(self) -> int:
+        # Schedulers ask this before they move the parameters of a pass.
+        return object.__sizeof__(self) + sum(m.__sizeof__() for m in self.mixtures)
+
+    def fold(self) -> FleetFold:
+        """The E-steps of one range, before its first chunk."""
+        return FleetFold(self)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the sums of a pass."""
+        return sum(m.result_bytes for m in self.mixtures) + 8 * len(self.mixtures) + 8
+
+
+# Components of a mixture that shares an E-step, and of all that share one, at most: a block of
+# more is worked through as quickly alone (measured: tests/benchmarks/fleets.py).
+MOST_EACH, MOST_JOINED = 16, 256
+
+
+def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
+    """Numbers of the mixtures that share an E-step, in groups."""
+    open_groups: dict[Hashable, tuple[list[int], int]] = {}
+    groups: list[list[int]] = []
+    for i, mixture in enumerate(mixtures):
+        k = len(mixture.log_weights)
+        joins = mixture.joins if k <= MOST_EACH else None
+        group, size = open_groups.get(joins, ([], 0))
+        if not group or size + k > MOST_JOINED:
+            group, size = [], 0
+            groups.append(group)
+        group.append(i)
+        if joins is not None:
+            open_groups[joins] = group, size + k
+    return groups
+
+
+class FleetFold:
+    """Feeds each chunk to the E-steps of the mixtures, those that can share one together.
+
+    Attributes
+    ----------
+    block_rows : int
+        Where chunks may come in parts: rows of which a part has whole blocks; else 0.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._groups = joined(fleet.mixtures)
+        self._folds: list[Any] = []
+        for group in self._groups:
+            mixtures = [fleet.mixtures[i] for i in group]
+            alone = len(group) == 1
+            self._folds.append(mixtures[0].fold() if alone else JointEStep(mixtures))
+        whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
+        self.block_rows = 0 if whole else getattr(self._folds[0], "block_rows", 0)
+        self._held_weight = 0.0
+        self._held_log_likelihood = np.zeros(len(fleet.mixtures))
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add chunk number `index`, of rows X (n, d) with weights (n,)."""
+        n, holdout, part = len(X), self.fleet.holdout, self.fleet.part
+        out, weight = None, sample_weight
+        if holdout is not None:
+            out, weight = holdout.split(index, n, sample_weight)
+        if part is not None:
+            rows = np.flatnonzero(part.mask(index, n))
+            X = X[rows]
+            out, weight, sample_weight = (
+                None if a is None else a[rows] for a in (out, weight, sample_weight)
+            )
+        if out is not None:
+            if sample_weight is not None:
+                out &= sample_weight > 0
+            numbers = np.arange(n) if part is None else rows
+            _check_finite(index, numbers[out], X[out])
+            self._score(X[out], None if sample_weight is None else sample_weight[out])
+        for fold in self._folds:
+            fold.update(index, X, weight)
+
+    def _score(self, X: Array, sample_weight: Array | None) -> None:
+        if len(X) == 0:
+            return
+        self._held_weight += len(X) if sample_weight is None else float(sample_weight.sum())
+        for i, mixture in enumerate(self.fleet.mixtures):
+            density = Predict(mixture, ("log_density",))(X)["log_density"]
+            if sample_weight is not None:
+                density *= sample_weight
+            self._held_log_likelihood[i] += density.sum()
+
+    def result(self) -> FleetStatistics:
+        """Sums over all chunks given so far."""
+        members: dict[int, MixtureStatistics] = {}
+        for group, fold in zip(self._groups, self._folds, strict=True):
+            found = fold.results() if len(group) > 1 else [fold.result()]
+            members.update(zip(group, found, strict=True))
+        in_order = tuple(members[i] for i in range(len(members)))
+        return FleetStatistics(in_order, self._held_weight, self._held_log_likelihood)
+
+
+def _check_finite(index: int, numbers: Array, X: Array) -> None:
+    """Name the first held-out row that is not finite: the survey looks at fitted rows only."""
+    first = first_not_finite(X)
+    if first is not None:
+        what, row, column = first
+        raise DataError(
+            f"X contains {what} at row {int(numbers[row])} of chunk {index}, column {column} "
+            "(a row held out): drop or fill such rows first"
+        )

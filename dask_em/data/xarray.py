@@ -1,0 +1,118 @@
+"""Rows that carry labels: an `xarray.DataArray` in, one with the coordinates of its rows out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.additive import Array
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A two-dimensional DataArray taken apart.
+
+    Attributes
+    ----------
+    data : NumPy or Dask array
+        (n, d), not loaded where it was not.
+    rows : str
+        The dimension of rows.
+    coords : dict
+        Every coordinate that does not run along the columns.
+    feature_names : (d,) array of str, or None
+        The coordinate of the columns, where it holds strings.
+    """
+
+    data: Any
+    rows: Any
+    coords: Any
+    feature_names: Array | None
+
+    @classmethod
+    def of(cls, X: Any, name: str = "X") -> Labelled | None:
+        """The parts of a DataArray, None where X is something else.
+
+        Raises
+        ------
+        DataError
+            A Dataset, or a DataArray that has not two dimensions: which calls make one.
+        """
+        if not _is_xarray(X):
+            return None
+        if not hasattr(X, "dims") or hasattr(X, "data_vars"):
+            raise DataError(
+                f"{name} is an xarray.{type(X).__name__}: pass a DataArray of rows and columns, "
+                "such as ds['points'], or ds[[...]].to_dataarray('feature').transpose(..., "
+                "'feature')"
+            )
+        if len(X.dims) != 2:
+            raise DataError(
+                f"{name} has the dimensions {X.dims}: expected rows and columns; stack all but "
+                f"the columns, as in X.stack(row={tuple(X.dims[:-1])!r}).transpose('row', ...), "
+                "and unstack('row') the answers"
+            )
+        rows, columns = X.dims
+        coords = X.drop_vars([c for c in X.coords if columns in X[c].dims]).coords
+        return cls(_lazy(X), rows, coords, _names(X, columns))
+
+    def answer(self, values: Any, name: str) -> Any:
+        """Values for each row, (n,) or (n, k), as a DataArray with the rows' coordinates."""
+        import xarray as xr
+
+        dims = [self.rows]
+        coords = self.coords
+        if values.ndim == 2:
+            dims.append("component" if self.rows != "component" else "k")
+            coords = coords.assign({dims[1]: np.arange(values.shape[1])})
+        return xr.DataArray(values, coords, dims, name)
+
+    def weights(self, weight: Any) -> Any:
+        """Weights, whose labels, where they have any, must be those of the rows.
+
+        Raises
+        ------
+        DataError
+            They have other dimensions, or another order.
+        """
+        if not _is_xarray(weight):
+            return weight
+        if getattr(weight, "dims", None) != (self.rows,):
+            raise DataError(
+                f"sample_weight has the dimensions {weight.dims}: expected ({self.rows!r},), "
+                "those of X's rows"
+            )
+        ours, theirs = (c.indexes.get(self.rows) for c in (self.coords, weight))
+        if ours is not None and theirs is not None and not ours.equals(theirs):
+            raise DataError(
+                f"sample_weight has other coordinates along {self.rows!r} than X: give both the "
+                f"same order, as by sample_weight.reindex_like(X[{self.rows!r}])"
+            )
+        return weight
+
+
+def unlabelled(weight: Any) -> Any:
+    """Weights without their labels, not loaded where they were not."""
+    return _lazy(weight) if _is_xarray(weight) else weight
+
+
+def _is_xarray(X: object) -> bool:
+    return type(X).__module__.partition(".")[0] == "xarray"
+
+
+def _lazy(X: Any) -> Any:
+    """The array in a DataArray: one that lies in a store is not read, but made a Dask array."""
+    if X.chunks is not None or getattr(X.variable, "_in_memory", True):
+        return X.data
+    return X.chunk(X.encoding.get("preferred_chunks", "auto")).data
+
+
+def _names(X: Any, columns: Any) -> Array | None:
+    if columns not in X.coords:
+        return None
+    values = X.coords[columns].to_numpy()
+    strings = values.dtype.kind in "UT" or all(isinstance(v, str) for v in values.tolist())
+    return np.asarray(values, dtype=object) if strings and values.ndim == 1 else None

@@ -1,0 +1,1 @@
+"""Rows of Zarr arrays, read so that nothing is taken for what it is not."""

@@ -1,0 +1,249 @@
+"""Where the chunks of a Zarr array lie, whether they are there, and whether they may change."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import ShardingCodec
+from zarr.storage import LocalStore
+
+from ...errors import DataError, StoreAccessError
+
+logger = logging.getLogger("dask_em")
+
+# Codecs that verify what they decode; zstd does where it is asked to.
+VERIFYING = {"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib"}
+
+# Missing chunks that an error names.
+NAMED = 3
+
+
+# What may not change of an array while it is read.
+LAYOUT = (
+    "shape",
+    "dtype",
+    "chunks",
+    "shards",
+    "fill_value",
+    "filters",
+    "serializer",
+    "compressors",
+)
+
+
+Missing = Literal["error", "fill"]
+
+Index = tuple[int, ...]
+
+
+# -- in words --------------------------------------------------------------------------
+
+
+def file_shape(array: zarr.Array[Any]) -> Index:
+    """Rows (and columns) that lie in one file or object: a chunk, or a shard of them."""
+    return tuple(map(int, array.shards or array.chunks))
+
+
+def chunk_key(array: zarr.Array[Any], index: Index) -> str:
+    """The key of a chunk (or shard) in the array's store."""
+    key = array.metadata.encode_chunk_key(index)
+    return f"{array.path}/{key}" if array.path else key
+
+
+def chunk_place(array: zarr.Array[Any], index: Index, shape: Index, key: str = "") -> str:
+    """Number, rows and key of a chunk, as an error tells them."""
+    spans = [
+        f"{what} {i * size} to {min((i + 1) * size, n) - 1}"
+        for what, i, size, n in zip(("rows", "columns"), index, shape, array.shape, strict=False)
+    ]
+    one_column = len(index) == 1 or shape[1] >= array.shape[1]
+    number = str(index[0]) if one_column else str(index)
+    store: Any = array.store
+    where = key or chunk_key(array, index[: len(shape)])
+    where = os.path.join(store.root, where) if isinstance(store, LocalStore) else where
+    return f"chunk {number} ({', '.join(spans[:1] if one_column else spans)}; {where})"
+
+
+def remedy(array: zarr.Array[Any]) -> str:
+    """What to do about missing chunks."""
+    return (
+        "restore them; or, if they were never written because every number in them is the fill "
+        f"value {array.fill_value} (Zarr leaves such chunks out unless it is told "
+        'write_empty_chunks=True), pass missing="fill" (--missing fill)'
+    )
+
+
+def lacks(array: zarr.Array[Any], place: str, name: str) -> DataError:
+    """The error of a chunk that is missing."""
+    return DataError(f"{name} lacks {place}: {remedy(array)}")
+
+
+def no_file(place: str, name: str) -> DataError:
+    """The error of something else where a chunk should be."""
+    return DataError(f"{place} of {name} is not a file: restore it")
+
+
+# -- whether they are there ------------------------------------------------------------
+
+
+def check_present(array: zarr.Array[Any], name: str = "X") -> None:
+    """Look for the array's chunks (or shards) in its store, without reading them.
+
+    Raises
+    ------
+    DataError
+        Some are missing; how many, and the first of them.
+    """
+    shape, is_stored = file_shape(array), _presence(array)
+    grid = [-(-n // size) for n, size in zip(array.shape, shape, strict=True)]
+    absent = [index for index in product(*map(range, grid)) if not is_stored(index)]
+    if absent:
+        first = ", ".join(chunk_place(array, index, shape) for index in absent[:NAMED])
+        more = ", ..." if len(absent) > NAMED else ""
+        raise DataError(
+            f"{name} lacks {len(absent)} of {int(np.prod(grid))} chunks: {first}{more}: "
+            f"{remedy(array)}"
+        )
+
+
+def check_links(array: zarr.Array[Any], name: str = "X") -> None:
+    """Follow no link out of an array's folder: it could lead to any file of the machine.
+
+    Raises
+    ------
+    DataError
+        A chunk, or a folder of chunks, is a link to a place outside.
+    """
+    store: Any = array.store
+    if not isinstance(store, LocalStore):
+        return
+    top, shape = os.path.join(store.root, array.path), file_shape(array)
+    root, plain = os.path.realpath(top), set[str]()
+    for index in product(*(range(-(-n // s)) for n, s in zip(array.shape, shape, strict=True))):
+        path = top
+        for part in array.metadata.encode_chunk_key(index).split("/"):
+            path = os.path.join(path, part)
+            if path in plain:
+                continue
+            target = os.path.realpath(path) if Path(path).is_symlink() else root
+            if os.path.commonpath([root, target]) != root:
+                raise DataError(
+                    f"{chunk_place(array, index, shape)} of {name}: {path} is a link to {target}, "
+                    "outside of the array: put the chunks themselves there"
+                )
+            plain.add(path)
+
+
+def _presence(array: zarr.Array[Any]) -> Callable[[Index], bool]:
+    """Whether a chunk is there, as the store's listing tells."""
+    store: Any = array.store
+    if isinstance(store, LocalStore):
+        # To list a folder for each chunk takes forty times as long as to ask for its file.
+        return lambda index: Path(store.root, chunk_key(array, index)).is_file()
+    if not store.supports_listing:
+        return lambda index: True
+    from zarr.core.sync import sync
+
+    prefix = f"{array.path}/" if array.path else ""
+    try:
+        keys = sync(_listed(store, prefix))
+    except StoreAccessError as e:
+        logger.warning("missing chunks are found only when they are read: %s", e)
+        return lambda index: True
+    # Some web servers have listings of something else, or empty ones.
+    if keys.isdisjoint((f"{prefix}zarr.json", f"{prefix}.zarray")):
+        return lambda index: True
+    return lambda index: chunk_key(array, index) in keys
+
+
+async def _listed(store: Store, prefix: str) -> set[str]:
+    return {key async for key in store.list_prefix(prefix)}
+
+
+# -- how they are stored ---------------------------------------------------------------
+
+
+def has_checksum(array: zarr.Array[Any]) -> bool:
+    """Whether a codec of the array finds flipped bits."""
+    metadata: Any = array.metadata
+    if metadata.zarr_format == 2:
+        codecs = [*(metadata.filters or ()), metadata.compressor]
+        return any(_verifies(codec.get_config()) for codec in codecs if codec is not None)
+    return any(_verifies(codec.to_dict()) for codec in all_codecs(metadata.codecs))
+
+
+def all_codecs(codecs: Iterable[Any]) -> Iterator[Any]:
+    """Codecs, and those within shards."""
+    for codec in codecs:
+        yield codec
+        if isinstance(codec, ShardingCodec):
+            yield from all_codecs(codec.codecs)
+
+
+def _verifies(codec: Mapping[str, Any]) -> bool:
+    name = str(codec.get("name", codec.get("id"))).removeprefix("numcodecs.")
+    options = codec.get("configuration", codec)
+    return name in VERIFYING or (name == "zstd" and bool(options.get("checksum")))
+
+
+def fill_value(array: zarr.Array[Any]) -> Any:
+    """What a missing chunk stands for."""
+    # Version 2 of the format knows arrays without one, and Zarr reads zeros there.
+    return 0 if array.fill_value is None else array.fill_value
+
+
+# -- whether the array is still what it was -------------------------------------------
+
+
+def document_stamp(array: zarr.Array[Any]) -> tuple[int, int] | None:
+    """Size and time of the file that describes the array, None where nobody can tell cheaply."""
+    store: Any = array.store
+    if not isinstance(store, LocalStore):
+        return None
+    document = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+    try:
+        file = Path(store.root, array.path, document).stat()
+    except OSError:
+        return None
+    return file.st_size, file.st_mtime_ns
+
+
+def _part(array: zarr.Array[Any], name: str) -> Any:
+    found = getattr(array, name)
+    # The order of bytes on the disk is the codec's, and Zarr forgets that of the numbers.
+    return np.dtype(found).newbyteorder("=") if name == "dtype" else found
+
+
+def check_same(array: zarr.Array[Any], name: str = "X") -> None:
+    """Raise `DataError` where the stored array has another shape, type or layout by now."""
+    from zarr.errors import GroupNotFoundError
+
+    zarr_format = array.metadata.zarr_format
+    try:
+        now = zarr.open_array(array.store_path, mode="r", zarr_format=zarr_format)
+    except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
+        gone = f"{type(e).__name__}: {e}"
+    else:
+        gone = ""
+    if gone:
+        # Not where Zarr's error is caught: as its context it would come along from a worker,
+        # where it cannot be unpacked.
+        raise DataError(
+            f"{name} changed after it was opened: {array.store_path} is not a Zarr array any more "
+            f"({gone})"
+        )
+    for part in LAYOUT:
+        before, after = str(_part(array, part)), str(_part(now, part))
+        if before != after:
+            raise DataError(
+                f"{name} changed after it was opened: its {part.replace('_', ' ')} was {before} "
+                f"and is {after}: fit again when nobody writes to it"
+            )

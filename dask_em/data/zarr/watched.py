@@ -1,0 +1,218 @@
+"""Chunks of any layout, read through Zarr under watch.
+
+Zarr reads a missing chunk as the fill value without a word, in every version; here it is an
+error with the chunk's name, and so is a damaged one.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.codecs import Crc32cCodec, ShardingCodec
+from zarr.storage import LocalStore, StorePath, WrapperStore
+
+from ...core.additive import Array
+from ...errors import DataError, UsageError
+from .fingerprints import fingerprint
+from .layout import Index, Missing, all_codecs, chunk_key, chunk_place, file_shape, lacks, no_file
+from .raw import CHECKSUM_BYTES, Hand
+
+# A shard's index holds this in place of the offset and the length of a missing chunk.
+NO_CHUNK = 2**64 - 1
+
+
+class Watch(WrapperStore[Store]):
+    """A store that notes what was read of it, and what was not there to be read.
+
+    Attributes
+    ----------
+    lengths : dict of str to list
+        Of each key that was read: bytes expected (None for all of them) and bytes found
+        (None where there is no such key).
+    indices : dict of str to bytes
+        The indices of the shards that were read.
+    failed : bool
+        Whether an exception came from the store itself.
+    """
+
+    # Newer versions of Zarr would read around `get`.
+    _supports_sync_io = False
+
+    def __init__(self, store: Store, index: ByteRequest | None = None) -> None:
+        super().__init__(store)
+        self.lengths: dict[str, list[tuple[int | None, int | None]]] = {}
+        self.indices: dict[str, bytes] = {}
+        self.failed = False
+        self._index = index
+
+    async def get(
+        self, key: str, prototype: Any = None, byte_range: ByteRequest | None = None
+    ) -> Any:
+        """Bytes of a key, or None where there is none."""
+        try:
+            found = await self._store.get(key, prototype, byte_range)
+        except BaseException:
+            self.failed = True
+            raise
+        wanted = None
+        if isinstance(byte_range, RangeByteRequest):
+            wanted = byte_range.end - byte_range.start
+        length = None if found is None else len(found)
+        self.lengths.setdefault(key, []).append((wanted, length))
+        if found is not None and self._index is not None:
+            self._note_index(key, byte_range, found)
+        return found
+
+    def get_ranges(self, *args: Any, **kwargs: Any) -> Any:
+        """Parts of a key, each by `get`; newer versions of Zarr ask for several at once."""
+        return Store.get_ranges(self, *args, **kwargs)  # type: ignore[attr-defined]
+
+    def _note_index(self, key: str, byte_range: ByteRequest | None, found: Any) -> None:
+        if byte_range == self._index:
+            self.indices[key] = found.to_bytes()
+        elif byte_range is None and isinstance(self._index, SuffixByteRequest):
+            self.indices[key] = found[-self._index.suffix :].to_bytes()
+        elif byte_range is None and isinstance(self._index, RangeByteRequest):
+            self.indices[key] = found[: self._index.end].to_bytes()
+
+
+class WatchedReader:
+    """Reads rows of an array of any layout through Zarr, and sees what Zarr keeps silent of."""
+
+    def __init__(self, array: zarr.Array[Any], missing: Missing = "error", name: str = "X") -> None:
+        self.array, self.missing, self.name = array, missing, name
+        self._index = _index_request(array)
+        codecs = getattr(array.metadata, "codecs", ())
+        sharded = any(isinstance(codec, ShardingCodec) for codec in all_codecs(codecs))
+        if sharded and self._index is None and missing == "error":
+            raise DataError(
+                f"{name} lies in shards within shards, or behind other codecs: chunks that are "
+                'missing in them cannot be seen; write it in plain shards, or pass missing="fill" '
+                "(--missing fill) to read such chunks as the fill value"
+            )
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
+        watch = Watch(self.array.store, self._index)
+        try:
+            found = np.ascontiguousarray(self._read(watch, rows))
+        except Exception as e:
+            if watch.failed or isinstance(e, MemoryError) or not watch.lengths:
+                raise
+            # Reading ended at the damaged chunk; what is behind it was not asked for.
+            self._check_files(watch, rows, partly=True)
+            raise self._damaged(rows, e) from e
+        self._check_files(watch, rows)
+        if self._index is not None and self.missing == "error":
+            self._check_inner(watch, rows)
+        return found, fingerprint(found)
+
+    def _read(self, watch: Watch, *window: slice) -> Array:
+        place = StorePath(watch, self.array.path)
+        array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(self.array.metadata, place))
+        return np.asarray(array[window])
+
+    def _windows(self, rows: slice, shape: Index) -> list[range]:
+        """Numbers of the chunks of this shape that hold the rows, along each axis."""
+        stop = min(rows.stop, self.array.shape[0])
+        first = range(rows.start // shape[0], -(-stop // shape[0]))
+        others = zip(self.array.shape[1:], shape[1:], strict=True)
+        return [first, *(range(-(-n // size)) for n, size in others)]
+
+    def _check_files(self, watch: Watch, rows: slice, partly: bool = False) -> None:
+        shape = file_shape(self.array)
+        for index in product(*self._windows(rows, shape)):
+            key = chunk_key(self.array, index)
+            if key not in watch.lengths and not partly:
+                raise UsageError(
+                    f"the codec pipeline that Zarr is set to reads {self.name} past its store, so "
+                    "missing chunks cannot be seen: set codec_pipeline.path of zarr.config to its "
+                    "default"
+                )
+            for wanted, length in watch.lengths.get(key, ()):
+                if length is None:
+                    self._check_absent(index, shape, key)
+                elif length == 0 or (wanted is not None and length < wanted):
+                    place = chunk_place(self.array, index, shape)
+                    raise DataError(
+                        f"{place} of {self.name} is empty or was cut: restore it from a copy or "
+                        "write the array again"
+                    )
+
+    def _check_absent(self, index: Index, shape: Index, key: str) -> None:
+        place, store = chunk_place(self.array, index, shape), self.array.store
+        if isinstance(store, LocalStore) and os.path.lexists(os.path.join(store.root, key)):
+            raise no_file(place, self.name)
+        if self.missing == "error":
+            raise lacks(self.array, place, self.name)
+
+    def _check_inner(self, watch: Watch, rows: slice) -> None:
+        """Raise `DataError` where a shard's index says that a chunk of the rows is missing."""
+        inner = tuple(map(int, self.array.chunks))
+        per_shard = tuple(s // c for s, c in zip(file_shape(self.array), inner, strict=True))
+        tables: dict[str, Array] = {}
+        for index in product(*self._windows(rows, inner)):
+            shard, place = zip(*map(divmod, index, per_shard), strict=True)
+            key = chunk_key(self.array, shard)
+            if key not in tables:
+                table = np.frombuffer(watch.indices[key], "<u8", 2 * int(np.prod(per_shard)))
+                tables[key] = table.reshape(*per_shard, 2)
+            if (tables[key][place] == NO_CHUNK).all():
+                named = "inner " + chunk_place(self.array, index, inner, key)
+                raise lacks(self.array, named, self.name)
+
+    def _damaged(self, rows: slice, error: Exception) -> DataError:
+        """What is damaged among the chunks of these rows: each is read by itself."""
+        shape = tuple(map(int, self.array.chunks))
+        inner = "inner " if self.array.shards else ""
+        named = f"rows {rows.start} to {rows.stop - 1}"
+        for index in product(*self._windows(rows, shape)):
+            window = [slice(i * s, (i + 1) * s) for i, s in zip(index, shape, strict=True)]
+            try:
+                self._read(Watch(self.array.store), *window)
+            except Exception as e:
+                shard = [i * c // s for i, c, s in zip(index, shape, file_shape(self.array),
+                                                       strict=True)]  # fmt: skip
+                key = chunk_key(self.array, tuple(shard))
+                named, error = inner + chunk_place(self.array, index, shape, key), e
+                break
+        return DataError(
+            f"{named} of {self.name} cannot be decoded ({type(error).__name__}: {error}): it is "
+            "damaged or was cut; restore it from a copy or write the array again"
+        )
+
+
+def _index_request(array: zarr.Array[Any]) -> ByteRequest | None:
+    """The part of a shard that is its index, None where there are no shards of a plain kind."""
+    codec = getattr(array.metadata, "codecs", (None,))[0]
+    if not array.shards or not isinstance(codec, ShardingCodec):
+        return None
+    first, *rest = codec.index_codecs
+    little = getattr(getattr(first, "endian", None), "value", None) == "little"
+    checked = all(isinstance(c, Crc32cCodec) for c in rest)
+    if not little or not checked or any(isinstance(c, ShardingCodec) for c in codec.codecs):
+        return None
+    per_shard = [s // c for s, c in zip(array.shards, array.chunks, strict=True)]
+    size = 16 * int(np.prod(per_shard)) + CHECKSUM_BYTES * len(rest)
+    at_end = getattr(codec.index_location, "value", codec.index_location) == "end"
+    return SuffixByteRequest(size) if at_end else RangeByteRequest(0, size)
+
+
+class CheckedRows:
+    """A Zarr array as something that is sliced by rows: for Dask, which reads through Zarr."""
+
+    def __init__(self, array: zarr.Array[Any], missing: Missing, name: str) -> None:
+        self.shape, self.dtype, self.ndim = array.shape, np.dtype(array.dtype), array.ndim
+        self._reader = WatchedReader(array, missing, name)
+
+    def __getitem__(self, window: Any) -> Array:
+        rows, *others = window if isinstance(window, tuple) else (window,)
+        found, _ = self._reader(slice(*rows.indices(self.shape[0])))
+        return found[(slice(None), *others)] if others else found

@@ -1,0 +1,126 @@
+"""Small pieces of HTML: tables, numbers, and the summary that notebooks show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from ..core.additive import Array
+from .describe import colour, column_names, variances
+
+MOST_COLUMNS, MOST_COMPONENTS = 8, 10
+
+
+def text(value: object) -> str:
+    """Anything, so that HTML shows it and obeys none of it."""
+    return escape(str(value), quote=True)
+
+
+def number(value: float | None, form: str = ",.4g") -> str:
+    """A number as a person reads it; words where it is none."""
+    if value is None:
+        return "none"
+    if not np.isfinite(value):
+        return "not finite"
+    return format(value, form)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """A table of cells that are HTML already; all but the first columns are aligned as numbers."""
+
+    def cells(tag: str, values: Sequence[str]) -> str:
+        kinds = ("" if j < text_columns else ' class="n"' for j in range(len(values)))
+        return "".join(
+            f"<{tag}{kind}>{value}</{tag}>" for kind, value in zip(kinds, values, strict=True)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return (
+        '<div class="scroll"><table>'
+        f"<thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of names and values, which are HTML already."""
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in pairs)}</dl>"
+
+
+def components_table(model: Any, most: int | None = None) -> str:
+    """Weights, means and standard deviations of the components, most columns left out."""
+    names = column_names(model)[:MOST_COLUMNS]
+    widths = np.sqrt(variances(model))
+    forms = [_form(model.means_[:, j], widths[:, j]) for j in range(len(names))]
+    rows = []
+    for k in range(model.n_components)[:most]:
+        spot = f'<span class="spot" style="background:{colour(k)}"></span>{k}'
+        shown = zip(model.means_[k], widths[k], forms, strict=False)
+        cells = (f"{number(m, f)} <small>&plusmn; {number(s, f)}</small>" for m, s, f in shown)
+        rows.append([spot, number(model.weights_[k], ".4f"), *cells])
+    return table(["component", "weight", *map(text, names)], rows)
+
+
+def _form(means: Array, widths: Array) -> str:
+    """A format for one column that shows three digits of its smallest deviation."""
+    smallest, largest = widths.min(), max(np.abs(means).max(), widths.max())
+    if smallest < 1e-6 or largest > 1e9:
+        return ".3e"
+    return f",.{max(0, 2 - int(np.floor(np.log10(smallest))))}f"
+
+
+def left_out(model: Any, most: int | None = None) -> str:
+    """What `components_table` does not show, in words; empty where it shows all."""
+    k, d = model.means_.shape
+    parts = []
+    if most is not None and k > most:
+        parts.append(f"{most} of {k} components")
+    if d > MOST_COLUMNS:
+        parts.append(f"{MOST_COLUMNS} of {d} columns")
+    return f"Shown are the first {' and '.join(parts)}." if parts else ""
+
+
+def status_words(model: Any) -> str:
+    """Why the fit ended and what to try, as HTML."""
+    status = model.status_
+    return f"<b>{text(status.name.replace('_', ' ').capitalize())}</b>: {text(status.value)}."
+
+
+# Colours are those of the notebook, so that dark themes stay dark.
+_SUMMARY_STYLE = """
+.dask-em{font:13px/1.45 system-ui,sans-serif;max-width:60rem}
+.dask-em h4{margin:.2em 0}.dask-em p{margin:.3em 0}
+.dask-em .scroll{overflow-x:auto}
+.dask-em table{border-collapse:collapse;font-size:inherit;font-variant-numeric:tabular-nums}
+.dask-em th{font-weight:500;max-width:14rem;overflow:hidden;text-overflow:ellipsis}
+.dask-em th,.dask-em td{padding:.15em .7em .15em 0;text-align:left;white-space:nowrap;
+background:none;border-bottom:1px solid rgba(128,128,128,.3)}
+.dask-em .n{text-align:right}.dask-em small{opacity:.7}
+.dask-em .spot{display:inline-block;width:.75em;height:.75em;border-radius:50%;
+margin-right:.45em}
+.dask-em dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1em;margin:.4em 0}
+.dask-em dt{opacity:.7}.dask-em dd{margin:0;overflow-wrap:anywhere}
+"""
+
+
+def summary_html(model: Any) -> str:
+    """A fitted model in a few lines for notebooks: how the fit ended, the data, the components."""
+    k, d = model.means_.shape
+    source = getattr(model, "provenance_", {})
+    pairs = [
+        ("log-likelihood", f"{number(model.lower_bound_, '.6f')} nats per row"),
+        ("passes", f"{number(model.n_passes_, '.2f')}, {model.n_iter_} iterations"),
+    ]
+    if source:
+        shape = f"{source['n_rows']:,} &times; {source['n_features']} {text(source['dtype'])}"
+        pairs.insert(0, ("data", f"{text(source['source'])} ({shape})"))
+    more = left_out(model, MOST_COMPONENTS)
+    return (
+        f'<div class="dask-em"><style>{_SUMMARY_STYLE}</style>'
+        f"<h4>{text(type(model).__name__)}: {k} component{'s' * (k > 1)} in {d} "
+        f"column{'s' * (d > 1)}, {text(model.covariance_type)} covariance</h4>"
+        f"<p>{status_words(model)}</p>{facts(pairs)}"
+        f"{components_table(model, MOST_COMPONENTS)}{f'<p>{more}</p>' * bool(more)}</div>"
+    )

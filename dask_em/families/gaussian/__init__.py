@@ -1,0 +1,1 @@
+"""Gaussian components: parameters, covariance structures, and kernels that compute them."""

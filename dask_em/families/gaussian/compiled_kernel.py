@@ -1,0 +1,281 @@
+"""Kernels of the Gaussian family on the compiled loops of `simd`: the extra `fast`.
+
+The same mathematics as `GaussianKernel`, and the same protocol. Centred, the flops are
+those of the features and nothing cancels, so it is right for any parameters and in
+float32 too; and it skips the rows in which a component has no part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.additive import Array
+from . import simd
+from .covariance import Diagonal, Full
+
+if TYPE_CHECKING:
+    from .family import Gaussian
+    from .statistics import GaussianStatistics
+
+# Bytes of one block's rows in both layouts, their responsibilities and their deviations.
+BLOCK_BYTES = 2**20
+
+LEAST_ROWS, MOST_ROWS = 480, 3840
+
+# Bytes of the deviations that one component gathers at a time.
+GATHERED_BYTES = 24 * 2**10
+
+LEAST_GATHERED = 64
+
+# Bytes of the columns and responsibilities whose moments are summed at a time.
+SUMMED_BYTES = 2**16
+
+# Where registers are 32 and components enough to share what a tile makes, sums are moments in
+# blocks in which more than this share of the responsibilities is not zero (measured on Zen 4
+# for d 10..80: the sums take 1.65 to 1.1 times as long by rows that are gathered).
+MOST_MOMENT_COLUMNS = 64 if simd.AVX512 else 0
+
+LEAST_COUNT = 0.75
+
+
+def round_up(n: int, unit: int) -> int:
+    """The least multiple of `unit` that is not less than `n`."""
+    return -(-n // unit) * unit
+
+
+class FusedKernel:
+    """What both kernels share: rows in the frame, laid out in tiles.
+
+    Parameters
+    ----------
+    gaussian : Gaussian
+    dtype : float64 or float32
+        Of the products; sums are float64.
+    one : bool
+        Whether the columns are followed by one of ones.
+    """
+
+    def __init__(self, gaussian: Gaussian, dtype: Any = np.float64, one: bool = False) -> None:
+        k, d = gaussian.means.shape
+        self.gaussian = gaussian
+        self.dtype = np.dtype(dtype)
+        frame = gaussian.frame
+        width = simd.tile_columns(dtype)
+        # Forty tiles of any register are whole tiles of every other.
+        unit = 480
+        numbers = BLOCK_BYTES // (self.dtype.itemsize * (2 * d + k))
+        self.block_rows = b = min(max(numbers // unit * unit, LEAST_ROWS), MOST_ROWS)
+        rotated = frame.scale.ndim == 2
+        D = round_up(d, simd.lanes(dtype))
+        self._rotate = frame.inverse_scale if rotated else None
+        self._scale = np.zeros(D)
+        self._scale[:d] = 1.0 if rotated else frame.inverse_scale
+        self._shift = np.tile(frame.shift, (b, 1))
+        # Reading whole vectors goes beyond the last row.
+        self._shifted = np.zeros(b * d + D)
+        self._rotated = np.zeros_like(self._shifted if rotated else self._shifted[:0])
+        self._Z = np.zeros((b, D), dtype)
+        self._columns = np.ones((b // width, d + one, width), dtype)
+        self._padded_components = round_up(k, simd.TILE_ROWS)
+        self._out = np.zeros(self._padded_components * b, dtype)
+        self._rows = 0
+        self._tiles, self._buffer = self._columns[:0], self._out[:0, None]
+        self._constant = -0.5 * d * np.log(2 * np.pi) - frame.log_det
+
+    def load(self, X: Array) -> None:
+        """Take the rows X (b, d) as the current block, in the frame's coordinates."""
+        self._rows = b = len(X)
+        d = X.shape[1]
+        laid = self._shifted
+        rows = laid[: b * d].reshape(b, d)
+        np.subtract(X, self._shift[:b], out=rows, dtype=np.float64)
+        if self._rotate is not None:
+            laid = self._rotated
+            np.matmul(rows, self._rotate.T, out=laid[: b * d].reshape(b, d))
+        width = self._columns.shape[2]
+        n_tiles = -(-b // width)
+        self._tiles = tiles = self._columns[:n_tiles]
+        # Room for the log-densities of the block, components and rows padded.
+        buffer = self._out[: self._padded_components * n_tiles * width]
+        self._buffer = buffer.reshape(-1, n_tiles * width)
+        # Rows that fill up the last tile must be numbers.
+        laid[b * d : n_tiles * width * d] = 0
+        simd.place(laid, d, self._scale, self._Z, tiles)
+
+    def _new_moments(self) -> Moments:
+        return Moments(self.gaussian, self._columns.shape[2], self._padded_components)
+
+    def _add_moments(self, moments: Moments, resp: Array) -> None:
+        """Add the moments of the current block under `resp`, in the buffer or not."""
+        buffer = self._buffer
+        here = buffer[: len(resp), : self._rows]
+        # What `log_prob` gave is where it must be.
+        if resp.base is not self._out:
+            here[:] = resp
+        buffer[len(resp) :] = 0
+        buffer[:, self._rows :] = 0
+        moments.add(buffer, self._tiles)
+
+
+class Moments:
+    """Sums of 1, z and products of columns, by `structure.pairs`.
+
+    Parameters
+    ----------
+    gaussian : Gaussian
+        Of full or diagonal covariances.
+    width : int
+        Rows of a tile of columns, of which the last column is ones.
+    padded_components : int
+        Components that the responsibilities have room for.
+    """
+
+    def __init__(self, gaussian: Gaussian, width: int, padded_components: int) -> None:
+        d = gaussian.n_features
+        assert isinstance(gaussian.covariance, Full | Diagonal)
+        left, right = gaussian.covariance.pairs(d)
+        self.gaussian = gaussian
+        self.n_features = n_features = 1 + d + len(left)
+        padded = round_up(n_features, simd.TILE_VECTORS)
+        # A column of ones makes every feature a product of two columns.
+        self.left, self.right = np.full((2, padded), d * width)
+        self.left[1:n_features] = width * np.concatenate([np.arange(d), left])
+        self.right[1 + d : n_features] = width * right
+        self._step = max(SUMMED_BYTES // (8 * width * (d + 1 + padded_components)), 1)
+        groups = -(-padded_components // simd.TALL_ROWS)
+        self._sums = np.zeros((groups, padded, simd.TALL_ROWS))
+
+    def add(self, resp: Array, tiles: Array) -> None:
+        """Add those of the rows in `tiles` under `resp`, both padded."""
+        simd.add_moments(resp, tiles, self.left, self.right, self._step, self._sums)
+
+    def statistics(self) -> GaussianStatistics:
+        """All that was added, about the current means."""
+        from .statistics import GaussianStatistics
+
+        means = self.gaussian.means
+        k, d = means.shape
+        by_components = self._sums.transpose(0, 2, 1).reshape(-1, self._sums.shape[1])
+        sums = by_components[:k, : self.n_features]
+        resp_sum, first, quadratic = sums[:, 0], sums[:, 1 : 1 + d], sums[:, 1 + d :]
+        scatter = self.gaussian.covariance.scatter_of_features(quadratic, first, resp_sum, means)
+        return GaussianStatistics(first - resp_sum[:, None] * means, scatter)
+
+
+class CentredKernel(FusedKernel):
+    """|C_k^{-1} (z - mu_k)|^2 and the scatter about each mean, for full covariances.
+
+    Where features are safe and not too many, the sums of a block in which most
+    responsibilities count are moments: no rows need be gathered for them.
+    """
+
+    def __init__(self, gaussian: Gaussian, dtype: Any = np.float64) -> None:
+        k, d = gaussian.means.shape
+        cheaper = d <= MOST_MOMENT_COLUMNS and k >= simd.TALL_ROWS
+        double = np.dtype(dtype) == np.float64
+        by_moments = cheaper and double and gaussian.features_are_safe
+        super().__init__(gaussian, dtype, one=by_moments)
+        self._moments = self._new_moments() if by_moments else None
+        D = self._Z.shape[1]
+        # The halved square is the square of what is divided by the root of two.
+        assert isinstance(gaussian.covariance, Full)
+        whitener = gaussian.covariance.inverse * np.sqrt(0.5)
+        self._whitener = pack_lower(whitener).astype(dtype)
+        images = np.zeros((k, round_up(d, simd.TILE_ROWS)))
+        images[:, :d] = -np.einsum("kij,kj->ki", whitener, gaussian.means)
+        self._images = images.astype(dtype)
+        self._constants = (self._constant - gaussian.covariance.log_det(d)).astype(dtype)
+        self._means = np.zeros((k, D), dtype)
+        self._means[:, :d] = gaussian.means
+        gathered = max(GATHERED_BYTES // (self.dtype.itemsize * D), LEAST_GATHERED)
+        self._deviations = np.empty((gathered, D), dtype)
+        self._indices = np.empty(self.block_rows + 1, np.int64)
+        self._roots = np.empty(self.block_rows + 1, dtype)
+        self._sums = np.empty(D, dtype)
+        self._first = np.zeros((k, D))
+        self._scatter = np.zeros((k, D, D))
+
+    def log_prob(self) -> Array:
+        """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
+        out = self._buffer[: len(self._means)]
+        simd.subtract_distances(
+            self._whitener, self._images, self._tiles, self.gaussian.n_features,
+            self._constants, out,
+        )  # fmt: skip
+        return out[:, : self._rows]
+
+    def accumulate(self, resp: Array) -> None:
+        """Add the current block's sums under `resp` (k, b)."""
+        if self._moments is not None and simd.count_nonzero(resp) > LEAST_COUNT * resp.size:
+            self._add_moments(self._moments, resp)
+            return
+        simd.add_scatter(
+            self._Z, self.gaussian.n_features, self._means, np.ascontiguousarray(resp),
+            self._indices, self._roots, self._deviations, self._sums, self._first, self._scatter,
+        )  # fmt: skip
+
+    def statistics(self) -> GaussianStatistics:
+        """Sums over all blocks so far, about the current means."""
+        from .statistics import GaussianStatistics
+
+        d = self.gaussian.n_features
+        lower = np.tril(self._scatter[:, :d, :d])
+        scatter = lower + np.tril(lower, -1).transpose(0, 2, 1)
+        total = GaussianStatistics(self._first[:, :d].copy(), scatter)
+        return total if self._moments is None else total + self._moments.statistics()
+
+
+class FeaturesKernel(FusedKernel):
+    """theta (1, z, products) and its transpose, for few columns: products by `structure.pairs`."""
+
+    def __init__(self, gaussian: Gaussian) -> None:
+        super().__init__(gaussian, one=True)
+        self._moments = self._new_moments()
+        structure = gaussian.covariance
+        assert isinstance(structure, Full | Diagonal)
+        theta = np.zeros((self._padded_components, self._moments.n_features))
+        theta[: gaussian.n_components] = structure.natural(gaussian.means)
+        theta[:, 0] -= gaussian.frame.log_det
+        self._theta = pack_groups(theta)
+
+    def log_prob(self) -> Array:
+        """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
+        out = self._buffer
+        simd.linear(self._theta, self._tiles, self._moments.left, self._moments.right, out)
+        return out[: self.gaussian.n_components, : self._rows]
+
+    def accumulate(self, resp: Array) -> None:
+        """Add the current block's sums under `resp` (k, b)."""
+        self._add_moments(self._moments, resp)
+
+    def statistics(self) -> GaussianStatistics:
+        """Sums over all blocks so far, about the current means."""
+        return self._moments.statistics()
+
+
+def pack_lower(matrices: Array) -> Array:
+    """Lower triangular matrices (k, d, d) in the order in which the tiles read them, (k, size).
+
+    Four rows at a time, as far as the last of them reaches, column by column.
+    """
+    k, d, _ = matrices.shape
+    strips = []
+    for i in range(0, d, simd.TILE_ROWS):
+        reach = min(i + simd.TILE_ROWS, d)
+        strip = np.zeros((k, reach, simd.TILE_ROWS))
+        strip[:, :, : reach - i] = matrices[:, i:reach, :reach].transpose(0, 2, 1)
+        strips.append(strip.reshape(k, -1))
+    return np.ascontiguousarray(np.concatenate(strips, axis=1))
+
+
+def pack_groups(theta: Array) -> Array:
+    """Coefficients (k, F) in the order in which `simd.linear` reads them, (k * F,)."""
+    k = len(theta)
+    tall = k // simd.TALL_ROWS * simd.TALL_ROWS
+    sizes = [simd.TALL_ROWS] * (tall // simd.TALL_ROWS)
+    sizes += [simd.TILE_ROWS] * ((k - tall) // simd.TILE_ROWS)
+    ends = np.cumsum(sizes)
+    groups = [theta[end - size : end].T.ravel() for end, size in zip(ends, sizes, strict=True)]
+    return np.concatenate(groups)

@@ -1,0 +1,29 @@
+"""TODO families.gaussian.statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...core.additive import Additive, Array
+from ...core.codec import record
+
+
+@record("gaussian-statistics")
+@dataclass(frozen=True)
+class GaussianStatistics(Additive):
+    """Sums about the means that the E-step used, in the coordinates of its frame.
+
+    Attributes
+    ----------
+    first : (k, d) array
+        sum_n r_nk (z_n - mu_k).
+    scatter : array
+        sum_n r_nk (z_n - mu_k)(z_n - mu_k)^T, in the shape of the covariance structure.
+    """
+
+    first: Array
+    scatter: Array
+
+    def part(self, components: slice) -> GaussianStatistics:
+        """Those of some components, where each has a scatter of its own."""
+        return GaussianStatistics(self.first[components].copy(), self.scatter[components].copy())

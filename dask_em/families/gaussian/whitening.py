@@ -1,0 +1,116 @@
+"""Where the arithmetic happens: data shifted and scaled so that nothing cancels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from ...core.additive import Array
+from ...core.codec import record
+from ...errors import DataError
+
+FrameKind = Literal["scalar", "diagonal", "matrix"]
+
+
+# Columns whose correlation matrix is worse conditioned than this are rotated
+# apart. Below it, scaled columns lose at most 4 of 16 digits to collinearity.
+COLLINEAR = 1e4
+
+# Added to the correlation matrix before it is factorised: any invertible map
+# is a valid frame, and this keeps exactly collinear columns invertible.
+RIDGE = 1e-13
+
+
+@record("whitening")
+@dataclass(frozen=True)
+class Frame:
+    """The affine map x = shift + scale z between the data x and the frame z.
+
+    Attributes
+    ----------
+    shift : (d,) array
+        Origin of the frame, in the units of the data.
+    scale : (d,) or (d, d) array
+        Width of each column, or a lower triangular matrix.
+    """
+
+    shift: Array
+    scale: Array
+
+    @classmethod
+    def of_moments(cls, mean: Array, covariance: Array, kind: FrameKind) -> Frame:
+        """The frame in which data of this mean and covariance have about unit spread.
+
+        Parameters
+        ----------
+        mean : (d,) array
+        covariance : (d, d) array
+        kind : {"scalar", "diagonal", "matrix"}
+            The largest group of maps that leaves a family closed: one scale
+            for all columns, one for each, or any triangular matrix. A matrix
+            is used only where the columns are collinear.
+        """
+        variance = np.diagonal(covariance).copy()
+        if kind == "scalar":
+            variance[:] = variance.mean()
+        width = np.sqrt(np.where(variance > 0, variance, 1.0))
+        if kind == "matrix":
+            correlation = covariance / np.outer(width, width)
+            correlation = (correlation + correlation.T) / 2
+            eigenvalues = np.linalg.eigvalsh(correlation)
+            if eigenvalues[0] * COLLINEAR < eigenvalues[-1]:
+                return cls(mean, width[:, None] * ridged_factor(correlation, RIDGE))
+        return cls(mean, width)
+
+    @cached_property
+    def inverse_scale(self) -> Array:
+        """(d,) or (d, d): z = inverse_scale (x - shift)."""
+        if self.scale.ndim == 1:
+            return 1.0 / self.scale
+        return np.asarray(solve_triangular(self.scale, np.eye(len(self.scale)), lower=True))
+
+    @property
+    def log_det(self) -> float:
+        """Logarithm of the volume of the frame's unit cube, in the units of the data."""
+        diagonal = self.scale if self.scale.ndim == 1 else np.diagonal(self.scale)
+        return float(np.log(diagonal).sum())
+
+    def to_frame(self, X: Array, out: Array, work: Array) -> Array:
+        """Rows X (n, d) of any numeric dtype as columns Z (d, n) in `out`; `work` is (d, n)."""
+        if self.scale.ndim == 1:
+            np.subtract(X.T, self.shift[:, None], out=out, dtype=np.float64)
+            out *= self.inverse_scale[:, None]
+        else:
+            np.subtract(X.T, self.shift[:, None], out=work, dtype=np.float64)
+            np.matmul(self.inverse_scale, work, out=out)
+        return out
+
+    def points_to_frame(self, points: Array) -> Array:
+        """Points (k, d) of the data as points (k, d) of the frame."""
+        centred = np.asarray(points, dtype=np.float64) - self.shift
+        if self.scale.ndim == 1:
+            return centred * self.inverse_scale
+        return np.asarray(solve_triangular(self.scale, centred.T, lower=True).T)
+
+    def points_from_frame(self, points: Array) -> Array:
+        """Points (k, d) of the frame as points (k, d) of the data."""
+        return np.asarray(self.shift + apply_scale(self.scale, points.T).T)
+
+
+def ridged_factor(covariance: Array, ridge: float) -> Array:
+    """Lower Cholesky factor of a covariance (d, d) after the least ridge that allows one."""
+    while np.isfinite(ridge):
+        try:
+            return np.asarray(np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))))
+        except np.linalg.LinAlgError:
+            ridge *= 10
+    raise DataError("the covariance of X is not a finite matrix: are there values beyond 1e150?")
+
+
+def apply_scale(scale: Array, columns: Array) -> Array:
+    """The product `scale` @ `columns`, for a diagonal (d,) or a matrix (d, d) `scale`."""
+    return np.asarray(scale[:, None] * columns if scale.ndim == 1 else scale @ columns)

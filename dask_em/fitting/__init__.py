@@ -1,0 +1,1 @@
+"""Where a fit starts, how it ascends, and which of several models wins."""

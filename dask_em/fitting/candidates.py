@@ -1,0 +1,276 @@
+"""Fleets of mixtures: many models served by each read of the data, and which of them wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.em import Climb, EMState, Status, memory_of, recall
+from ..core.executor import Each, in_threads
+from ..core.fleet import FleetStatistics
+from ..core.mixture import Mixture, MixtureStatistics
+from .criteria import DROPPED, Criterion, Row, entropy, penalty
+
+if TYPE_CHECKING:
+    from .sample import Sampled
+
+# How quickly gains shrink: where nobody knows, and between which limits it is believed.
+UNKNOWN_RATE, SLOWEST_RATE, QUICKEST_RATE = 0.9, 0.95, 0.5
+
+# What an ascent is expected to gain yet is multiplied by this before it is given up.
+MARGIN = 2.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a candidate is a fit of.
+
+    Attributes
+    ----------
+    n_components : int
+    covariance_type : str
+    n_parameters : int
+    """
+
+    n_components: int
+    covariance_type: str
+    n_parameters: int
+
+
+class Candidate:
+    """One start of a model on its way up: its climb, its gains, and whether it was given up.
+
+    Parameters
+    ----------
+    model : Model
+    climb : Climb
+    """
+
+    def __init__(self, model: Model, climb: Climb) -> None:
+        self.model, self.climb = model, climb
+        self.state: EMState | None = None
+        self.held_out: float | None = None
+        self.n_passes = 0
+        self.dropped = False
+        self.measured: list[float] = []
+        """Mean log-likelihood per row of each pass, also of those that were rejected."""
+        self.rejected: list[int] = []
+        """Numbers of the passes at parameters that were rejected."""
+        self._fitted: list[float] = []
+        self._held_out: list[float] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether it wants another pass."""
+        going = self.state is None or self.state.status is Status.RUNNING
+        return going and not self.dropped
+
+    @property
+    def sound(self) -> bool:
+        """Whether all its components are whole and its numbers finite."""
+        state = self.state
+        failed = (Status.COLLAPSED, Status.NON_FINITE)
+        return state is not None and not state.collapsed and state.status not in failed
+
+    def last_state(self) -> EMState:
+        """The state after its last pass, of which there was one at least."""
+        assert self.state is not None, "no pass was made"
+        return self.state
+
+    def choose(self, found: Sequence[MixtureStatistics], held_out: Sequence[float | None]) -> None:
+        """Take what a pass at each of the climb's proposals summed, and go on from the best."""
+        best = self.climb.choose(found)
+        self.tell(found[best], held_out[best])
+
+    def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
+        """Take what a pass at the climb's proposal summed."""
+        self.measured.append(statistics.mean_log_likelihood)
+        self.state = self.climb.tell(statistics)
+        self.n_passes += 1
+        if not self.state.accepted:
+            self.rejected.append(self.n_passes)
+            return
+        self._fitted.append(self.state.log_likelihood)
+        if held_out is not None:
+            self.held_out = held_out
+            self._held_out.append(held_out)
+
+    def apart(self) -> Candidate:
+        """A copy without the sample, to be told elsewhere."""
+        twin, twin.climb = copy(self), copy(self.climb)
+        vars(twin.climb)["sample"] = None
+        return twin
+
+    def memory(self) -> dict[str, Any]:
+        """All that it knows between two passes, but for the model."""
+        known = {n: v for n, v in vars(self).items() if n not in ("model", "climb")}
+        return {**known, "climb": memory_of(self.climb)}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Put a new candidate where another was that had this memory."""
+        recall(self.climb, memory["climb"])
+        vars(self).update({n: v for n, v in memory.items() if n != "climb"})
+
+    def gain(self, criterion: Criterion) -> float:
+        """Nats per row that it has still to gain, about."""
+        if self.last_state().status is Status.CONVERGED:
+            # By its own rule the rest is not worth a pass.
+            return 0.0
+        return to_gain(self._held_out if criterion == "holdout" else self._fitted)
+
+    def value(self, criterion: Criterion, weight: float | None = None) -> float:
+        """What `criterion` judges by, in nats: higher is better, -inf where it is no number.
+
+        `weight` is the weight of the rows to which the fit's are scaled.
+        """
+        value = self._value(criterion, weight, 0.0)
+        return value if np.isfinite(value) else -np.inf
+
+    def best_value(self, criterion: Criterion) -> float:
+        """The value that it may have in the end, with a margin."""
+        # Nobody can say how far the entropy will fall, but not below zero.
+        judged: Criterion = "bic" if criterion == "icl" else criterion
+        return self._value(judged, None, MARGIN * self.gain(criterion))
+
+    def _value(self, criterion: Criterion, weight: float | None, gain: float) -> float:
+        state = self.last_state()
+        weight = state.statistics.weight if weight is None else weight
+        if criterion == "holdout":
+            return -np.inf if self.held_out is None else weight * (self.held_out + gain)
+        value = weight * (self.fit(criterion) + gain)
+        return value - penalty(criterion, self.model.n_parameters, weight)
+
+    def fit(self, criterion: Criterion) -> float:
+        """What a fitted row adds to `criterion`, penalties apart, in nats."""
+        state = self.last_state()
+        if criterion != "icl":
+            return state.log_likelihood
+        unclear = entropy(state.mixture, state.statistics) / state.statistics.weight
+        return state.log_likelihood - unclear
+
+    def row(self, weight: float | None = None) -> Row:
+        """What the table says of it, scaled to rows of this weight."""
+        state, model = self.last_state(), self.model
+        return Row(
+            model.n_components,
+            model.covariance_type,
+            model.n_parameters,
+            state.log_likelihood,
+            -2 * self.value("aic", weight),
+            -2 * self.value("bic", weight),
+            -2 * self.value("icl", weight),
+            self.held_out,
+            self.n_passes,
+            DROPPED if self.dropped else state.status.name,
+        )
+
+
+def to_gain(values: Sequence[float]) -> float:
+    """What an ascent has still to gain after `values`: Aitken's rule on its last gains.
+
+    With gains that shrink by the same rate, last gain x rate / (1 - rate); see McLachlan
+    and Krishnan, The EM Algorithm and Extensions (2008), section 4.9.
+    """
+    if len(values) < 2:
+        return np.inf
+    gain = max(values[-1] - values[-2], 0.0)
+    rate = UNKNOWN_RATE
+    if len(values) > 2:
+        before = values[-2] - values[-3]
+        rate = gain / before if before > 0 else SLOWEST_RATE
+        rate = min(max(rate, QUICKEST_RATE), SLOWEST_RATE)
+    return gain * rate / (1 - rate)
+
+
+# -- the climb of a fleet ------------------------------------------------------------
+
+
+def climb_together(
+    accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
+    candidates: Sequence[Candidate],
+    weed: Callable[[Sequence[Candidate]], None] | None = None,
+    each: Each | None = None,
+) -> Iterator[list[Candidate]]:
+    """Take every candidate to its end, one pass for the proposals of all that still run.
+
+    Parameters
+    ----------
+    accumulate : callable
+        The pass: sums the statistics of all data for each of the given mixtures.
+    candidates : sequence of Candidate
+    weed : callable, optional
+        Called with the candidates after every pass: gives up those that cannot win.
+    each : callable, optional
+        Who makes the steps between passes, of what shares the sample.
+
+    Yields
+    ------
+    list of Candidate
+        Those that the last pass served.
+    """
+    while running := [c for c in candidates if c.running]:
+        wanted = tuple(mixture for c in running for mixture in c.climb.proposals)
+        tell(running, accumulate(wanted), each)
+        if weed is not None:
+            weed(candidates)
+        yield running
+
+
+def tell(
+    candidates: Sequence[Candidate], statistics: FleetStatistics, each: Each | None = None
+) -> None:
+    """Tell each candidate what a pass at its proposals summed.
+
+    Accelerated climbs make their next step on the sample, which takes its time: by `each`, if
+    there are several.
+    """
+    members = iter(enumerate(statistics.members))
+    told = []
+    for candidate in candidates:
+        numbers, found = zip(*islice(members, len(candidate.climb.proposals)), strict=True)
+        told.append(Served(candidate, found, tuple(map(statistics.held_out, numbers))))
+    if each is None or len(told) < 2:
+        in_threads(Served.note, told)
+        return
+    memories = each(_memory_after, [replace(one, candidate=one.candidate.apart()) for one in told])
+    for candidate, memory in zip(candidates, memories, strict=True):
+        candidate.recall(memory)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One candidate, and what a pass summed at each of its proposals."""
+
+    candidate: Candidate
+    found: tuple[MixtureStatistics, ...]
+    held_out: tuple[float | None, ...]
+
+    def note(self) -> None:
+        """Tell it."""
+        self.candidate.choose(self.found, self.held_out)
+
+
+def _memory_after(sample: Sampled | None, told: Served) -> dict[str, Any]:
+    """What a candidate that was sent without the sample knows after a pass."""
+    vars(told.candidate.climb)["sample"] = sample
+    told.note()
+    return told.candidate.memory()
+
+
+def drop_hopeless(candidates: Sequence[Candidate], criterion: Criterion) -> None:
+    """Give up those that will not reach, by a margin, what the best one has already."""
+    reached = max((c.value(criterion) for c in candidates if c.sound), default=-np.inf)
+    for candidate in candidates:
+        if candidate.running and candidate.best_value(criterion) < reached:
+            candidate.dropped = True
+
+
+def winner(candidates: Sequence[Candidate], criterion: Criterion) -> Candidate:
+    """The best by `criterion` of those that went to their end, sound ones before others."""
+    ended = [c for c in candidates if c.state is not None and not c.dropped]
+    return max(ended, key=lambda c: (c.sound, c.value(criterion)))

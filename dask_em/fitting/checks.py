@@ -1,0 +1,145 @@
+"""What a survey shows to be wrong with the data: refused, or warned of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.additive import Array
+from ..data.any import AnySource
+from ..data.dask import DaskSource
+from ..errors import DataError
+from .survey import Surveyed
+
+# reg_covar that adds more than this share to a column's variance is worth a word.
+LARGE_RIDGE = 0.1
+
+
+def check_survey(
+    source: AnySource,
+    surveyed: Surveyed,
+    n_components: int,
+    reg_covar: float,
+    names: Sequence[str] | Array | None,
+    stacklevel: int,
+) -> None:
+    """Refuse data that cannot be fitted, and warn of what is odd about them.
+
+    Parameters
+    ----------
+    source : AnySource
+        What was surveyed, held to what the survey noted.
+    surveyed : Surveyed
+    n_components : int
+    reg_covar : float
+    names : (d,) sequence of str or None
+        Of the columns.
+    stacklevel : int
+        Of the warnings, as if the caller raised them.
+
+    Raises
+    ------
+    DataError
+        Weights or rows that are no finite numbers, too few rows, or numbers beyond squaring.
+    """
+    columns = Columns(names)
+    _refuse_weights(surveyed)
+    _refuse_non_finite(source, surveyed, columns)
+    _tell_dropped(source.n_dropped, surveyed.n_rows, stacklevel + 2)
+    _refuse_few(surveyed, n_components)
+    _refuse_beyond_squaring(surveyed, columns)
+    _tell_columns(surveyed, reg_covar, columns, stacklevel + 2)
+
+
+class Columns:
+    """What messages call the columns."""
+
+    def __init__(self, names: Sequence[str] | Array | None) -> None:
+        self._names = names
+
+    def name(self, j: int) -> str:
+        """Number, and name where there is one."""
+        return f"column {j}" if self._names is None else f"column {j} ({self._names[j]})"
+
+    def first(self, columns: Sequence[int]) -> str:
+        """The first ten of them."""
+        return ", ".join(self.name(j) for j in columns[:10])
+
+
+def _refuse_weights(surveyed: Surveyed) -> None:
+    if surveyed.bad_weights:
+        raise DataError(
+            f"sample_weight has {surveyed.bad_weights} entries that are negative, NaN or "
+            "infinite; weights must be zero or positive numbers"
+        )
+
+
+def _refuse_non_finite(source: AnySource, surveyed: Surveyed, columns: Columns) -> None:
+    first = surveyed.non_finite.first
+    if first is None:
+        return
+    chunk, row, column, value = first
+    if not isinstance(source, DaskSource):
+        where = f"row {int(source.bounds[chunk]) + row}"
+    else:
+        where = f"row {row} of block {chunk}"
+    what = "NaN" if np.isnan(value) else "infinity"
+    raise DataError(
+        f"X contains {what} at {where}, {columns.name(column)}; "
+        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
+        'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
+    )
+
+
+def _tell_dropped(n_dropped: int, n_left: int, stacklevel: int) -> None:
+    """Warn of rows that were left out, and refuse to go on without any."""
+    if n_left == 0:
+        raise DataError("X holds NaN or infinity in every row: there is nothing to fit")
+    if n_dropped:
+        warnings.warn(
+            f"{n_dropped} rows that hold NaN or infinity were left out of the fit, which goes on "
+            f"with {n_left} rows",
+            stacklevel=stacklevel,
+        )
+
+
+def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
+    n = surveyed.n_weighted
+    if n == 0:
+        raise DataError("sample_weight is zero for every row: there is nothing to fit")
+    if n < n_components:
+        raise DataError(
+            f"X has {n} rows (of positive weight) and n_components={n_components}: "
+            "n_samples must be at least n_components, so lower it"
+        )
+
+
+def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
+    if not np.isfinite(surveyed.covariance).all():
+        largest = np.maximum(np.abs(surveyed.extent.low), np.abs(surveyed.extent.high))
+        raise DataError(
+            f"{columns.name(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
+            "beyond what can be squared: divide X by a constant"
+        )
+
+
+def _tell_columns(surveyed: Surveyed, reg_covar: float, columns: Columns, stacklevel: int) -> None:
+    """Warn of columns that do not vary, or vary so little that `reg_covar` is not small."""
+    constant = surveyed.constant_columns
+    if constant:
+        warnings.warn(
+            f"X does not vary in {columns.first(constant)}: such a column tells components nothing "
+            "apart and its variance is reg_covar alone; leave it out",
+            stacklevel=stacklevel,
+        )
+    variances = np.diagonal(surveyed.covariance)
+    ridged = np.flatnonzero(reg_covar > LARGE_RIDGE * variances).tolist()
+    small = [j for j in ridged if j not in constant]
+    if small:
+        warnings.warn(
+            f"reg_covar={reg_covar:g} is not small beside the variance of {columns.first(small)} "
+            f"({variances[small].min():.3g}) and is added to it: pass reg_covar=0 or scale X",
+            stacklevel=stacklevel,
+        )

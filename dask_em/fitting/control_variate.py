@@ -1,0 +1,463 @@
+"""Accelerated ascents of the likelihood: fewer passes over the data to the same limit.
+
+A full pass at theta gives the sums S(theta) of all data. `Surrogate` iterates on the
+sample with S_m(theta') + [S(theta) - S_m(theta)] in place of sums that it cannot know:
+the sample's, corrected so that at theta they are those of the data. That is EM on a
+surrogate likelihood whose gradient at theta is the true one (variance-reduced EM: Chen,
+Zhu, Teh and Zhang 2018; communication-efficient likelihood: Jordan, Lee and Yang 2019),
+so what the sample gets wrong shrinks with every pass by about its relative error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.additive import Array
+from ..core.em import (
+    Climb,
+    Convergence,
+    EMState,
+    PlainEM,
+    Status,
+    climb,
+    end_of,
+    failure_of,
+    rounding,
+)
+from ..core.mixture import Mixture, MixtureStatistics
+from .anderson import MEMORY, Step, coordinates, curved, mixed, mixture_at, units
+from .sums import combined, expected_log_joint, moved
+
+if TYPE_CHECKING:
+    from .sample import Sampled
+
+# EM on the sample pays where the data have so many times its rows.
+WORTH = 10
+
+# Iterations on the surrogate at most, and what each must gain as a share of `tol`. More
+# of both moved further from where the surrogate is right, and saved no pass.
+INNER_ITERATIONS, INNER_GAIN = 30, 0.002
+
+# Where a plain M-step gains this share of what the surrogate promises, the sample is no use.
+ENOUGH = 0.95
+
+# Rejected steps on the surrogate after which it is given up.
+REJECTIONS = 2
+
+# How much a rejected step multiplies the damping; shares of the promised gain below which
+# it is doubled and above which it is halved; and its least value.
+FIRMER, POOR, GOOD, LEAST_DAMPING = 4.0, 0.5, 0.8, 0.25
+
+# The corrected weight of a component is at least this share of its weight in the data;
+# a pull beyond `MOST_PULL` is a plain M-step.
+LEAST_SHARE, LEAST_PULL, MOST_PULL = 0.05, 0.1, 256.0
+
+# How far the sample is asked what is left, when the gains say that it is little: iterations at
+# most, the share of `tol` that so many of them gain together at the end, and the shares of the
+# damping: a firm pull hides what lies beyond a plateau, a loose one lets the sample err.
+FAR_ITERATIONS, FAR_GAIN, FAR_WINDOW, FAR_DAMPING = 200, 0.005, 8, (0.1, 1.0)
+
+# Gains shrink at least this slowly in the estimate of what is left: a likelihood has slow
+# directions that two gains do not show.
+SLOWEST_SEEN = 0.75
+
+# How many times the promised gain may be left, before and after there are two gains.
+ALONE, BESIDE = 4.0, 2.0
+
+
+def ascent(
+    algorithm: str,
+    start: Mixture | EMState,
+    convergence: Convergence,
+    sample: Sampled | None,
+    rivals: Sequence[Mixture] = (),
+) -> Climb:
+    """The climb that `algorithm` names.
+
+    Parameters
+    ----------
+    algorithm : {"auto", "em"}
+        "em" is plain EM, iteration for iteration; "auto" is `ControlVariateEM`.
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+    sample : Sampled or None
+        Rows in memory that "auto" may make steps on; None goes without.
+    rivals : sequence of Mixture
+        Other starts, which the first pass compares with `start`.
+    """
+    climbing: Climb
+    if algorithm == "em":
+        climbing = PlainEM(start, convergence)
+    else:
+        climbing = ControlVariateEM(start, convergence, sample)
+    climbing.rivals = tuple(rivals)
+    return climbing
+
+
+# -- EM on the sample ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Where EM on the surrogate led.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    plain, promised : float
+        Nats per row that the data should gain by a plain M-step, and by going to `mixture`.
+    """
+
+    mixture: Mixture
+    plain: float
+    promised: float
+
+
+@dataclass(frozen=True)
+class Far:
+    """Where the surrogate itself ends.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    shown, promised : float
+        Nats per row that are gained by going to `mixture`: by the sample's own likelihood,
+        and by the corrected one.
+    """
+
+    mixture: Mixture
+    shown: float
+    promised: float
+
+
+class Surrogate:
+    """The sample's likelihood, corrected at a state so that its gradient is that of the data.
+
+    A pull of `damping` times the sample's relative error sqrt(p_k / m_k), for p_k
+    parameters and m_k rows, keeps each component near the plain M-step, to which it
+    tends as the damping grows.
+
+    Parameters
+    ----------
+    state : EMState
+    sample : Sampled
+    damping : float
+    """
+
+    def __init__(self, state: EMState, sample: Sampled, damping: float) -> None:
+        self.sample = sample
+        self.anchor = _in_process(state.mixture)
+        self.sums = state.statistics
+        here = sample.accumulate(self.anchor)
+        self.scale = self.sums.weight / here.weight
+        self.difference = combined(self.sums, here, -self.scale)
+        self._error = self._relative_error(here)
+        self.damp(damping)
+        self.rows_read = len(sample.rows)
+        self._value_here = self._value(self.anchor, here, self.difference)
+        self._log_likelihood_here = here.log_likelihood
+
+    def damp(self, damping: float) -> None:
+        """Pull this much, whatever the pull was before."""
+        self.pull = damping * self._error
+
+    def accumulate(self, mixture: Mixture) -> MixtureStatistics:
+        """Sums and log-likelihood of the surrogate, whose every pass reads the sample alone.
+
+        Where the sums are those of no data, the log-likelihood is not a number.
+        """
+        here = self.sample.accumulate(mixture)
+        self.rows_read += len(self.sample.rows)
+        corrected = self._corrected(mixture, here)
+        impossible = self._impossible(corrected).any()
+        value = np.nan if impossible else self._value(mixture, here, self._extra)
+        return replace(corrected, log_likelihood=value, weight=self.sums.weight)
+
+    def ahead(self, start: Mixture, tol: float) -> Far:
+        """Where the surrogate itself ends, on its own way from `start`, the plain M-step."""
+        limits = Convergence(FAR_GAIN * tol, FAR_ITERATIONS, window=FAR_WINDOW)
+        climbing = ControlVariateEM(_in_process(start), limits, step=curved)
+        *_, last = climb(self.accumulate, climbing)
+        here = self.sample.accumulate(last.mixture)
+        self.rows_read += len(self.sample.rows)
+        gain = self._value(last.mixture, here, self.difference) - self._value_here
+        shown = self.scale * (here.log_likelihood - self._log_likelihood_here)
+        return Far(last.mixture, shown / self.sums.weight, gain / self.sums.weight)
+
+    def climb(self, start: Mixture, enough: float) -> Inner:
+        """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
+        mixture = best = _in_process(start)
+        last, plain, promised = -np.inf, np.nan, np.nan
+        for _ in range(INNER_ITERATIONS):
+            here = self.sample.accumulate(mixture)
+            self.rows_read += len(self.sample.rows)
+            value = self._value(mixture, here, self._extra)
+            if not value - last >= enough * self.sums.weight:
+                break
+            best, last = mixture, value
+            gain = self._value(mixture, here, self.difference) - self._value_here
+            promised = abs(gain) / self.sums.weight
+            plain = promised if np.isnan(plain) else plain
+            following = self._m_step(mixture, here)
+            if following is None:
+                break
+            mixture = following
+        return Inner(best, plain, promised)
+
+    def _relative_error(self, here: MixtureStatistics) -> Array:
+        """sqrt(p_k / m_k) of each component, at most one."""
+        k = len(here.resp_sum)
+        rows = self.sample.effective_rows * here.resp_sum / here.weight
+        left_out = max(1 - 1 / self.scale, 0.0)
+        if self._shared:
+            rows = np.full(k, rows.mean())
+        per_row = self.anchor.n_parameters / k / np.maximum(rows, 1e-12)
+        return np.asarray(np.sqrt(np.minimum(per_row, 1.0) * left_out))
+
+    @property
+    def _shared(self) -> bool:
+        return bool(self.anchor.components.covariance.shared_scatter)
+
+    @property
+    def _extra(self) -> MixtureStatistics:
+        """What is added to the sample's sums: the correction and the pull."""
+        # What the components share can be pulled as a whole only.
+        pull = float(self.pull.max()) if self._shared else self.pull
+        return combined(self.difference, self.sums, pull)
+
+    def _corrected(self, mixture: Mixture, here: MixtureStatistics) -> MixtureStatistics:
+        """The sample's sums at a mixture, corrected and pulled."""
+        return combined(self._about(self._extra, mixture), here, self.scale)
+
+    def _impossible(self, corrected: MixtureStatistics) -> Array:
+        """Of which components such sums are those of no data."""
+        return np.asarray(corrected.resp_sum < LEAST_SHARE * self.sums.resp_sum)
+
+    def _about(self, sums: MixtureStatistics, mixture: Mixture) -> MixtureStatistics:
+        shift = mixture.components.means - self.anchor.components.means
+        return moved(sums, self.anchor, shift)
+
+    def _value(self, mixture: Mixture, here: MixtureStatistics, extra: MixtureStatistics) -> float:
+        added = expected_log_joint(mixture, self._about(extra, mixture))
+        return self.scale * here.log_likelihood + added
+
+    def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
+        """The M-step of the corrected sums, pulled harder where they are those of no data."""
+        while (self.pull < MOST_PULL).all():
+            corrected = self._corrected(mixture, here)
+            following, collapsed = mixture.m_step(corrected)
+            impossible = self._impossible(corrected)
+            impossible[list(collapsed)] = True
+            if not impossible.any():
+                return following
+            harder = np.maximum(FIRMER * self.pull, LEAST_PULL)
+            self.pull = np.where(impossible, harder, self.pull)
+        return None
+
+
+def _in_process(mixture: Mixture) -> Mixture:
+    """The mixture for the sample, which is in this process, which may have no GPU."""
+    return replace(mixture, engine=replace(mixture.engine, device="cpu"))
+
+
+# -- the climb -----------------------------------------------------------------------
+
+
+class ControlVariateEM(Climb):
+    """EM whose steps are made on a sample that every pass over the data corrects.
+
+    Each step is judged by the pass that is made where it led. Three kinds are tried, each
+    where the log-likelihood at the one before was not above the best so far: EM on the
+    surrogate; plain EM mixed with its earlier steps (Anderson); plain EM. So the
+    log-likelihoods of accepted states never fall. There is no surrogate without a sample,
+    where the data are hardly larger than it, where it has erred twice, and where plain EM
+    gains nearly as much. Before the end the sample is asked once more, without a limit to how
+    far it goes: gains are small on a plateau and beside a saddle, too.
+
+    Parameters
+    ----------
+    start : Mixture or EMState
+        Where to start, or a state to go on from.
+    convergence : Convergence
+        `tol` bounds the gain still to come: what the surrogate promises, near and far, and
+        what is left if the last two gains go on as a geometric series (Aitken 1926).
+    sample : Sampled or None
+    step : callable
+        `mixed`, or `curved`, which leaves saddles.
+
+    Attributes
+    ----------
+    rows_read : int
+        Rows of the sample that were read so far.
+    """
+
+    def __init__(
+        self,
+        start: Mixture | EMState,
+        convergence: Convergence,
+        sample: Sampled | None = None,
+        step: Callable[[Sequence[Step], Array], Array] = mixed,
+    ) -> None:
+        self.convergence, self.sample, self.step = convergence, sample, step
+        self.best = start if isinstance(start, EMState) else None
+        self.n_iter = start.n_iter if isinstance(start, EMState) else 0
+        self.proposal = start.result if isinstance(start, EMState) else start
+        self.kind = "plain"
+        self.promised: float | None = None
+        self.damping, self.rejections = 1.0, 0
+        self.rows_read = 0
+        self.gains: list[float] = []
+        self.steps: list[Step] = []
+        self.heights: list[float] = []
+
+    def tell(self, statistics: MixtureStatistics) -> EMState:
+        """The state at `proposal`, or the best one before if `proposal` is no better.
+
+        The last has a status other than `RUNNING`.
+        """
+        self.n_iter += 1
+        best = self.best
+        failure = failure_of(None, statistics, self.convergence.tol)
+        if best is None and failure:
+            return EMState(self.proposal, statistics, self.n_iter, (), failure, self.proposal)
+        # What is not finite is above nothing.
+        if best is None or (not failure and statistics.mean_log_likelihood > best.log_likelihood):
+            return self._accept(statistics)
+        return self._reject(best, statistics)
+
+    def _accept(self, statistics: MixtureStatistics) -> EMState:
+        result, collapsed = self.proposal.m_step(statistics)
+        state = EMState(self.proposal, statistics, self.n_iter, collapsed, Status.RUNNING, result)
+        if self.best is not None:
+            self.gains.append(state.log_likelihood - self.best.log_likelihood)
+        if self.kind == "surrogate" and self.promised:
+            self._judge(self.gains[-1] / self.promised)
+        self.best = state
+        self._note_height(state)
+        step = Step(coordinates(state.mixture), coordinates(result))
+        self.steps = [*self.steps, step][-1 - MEMORY :]
+        self._propose(state)
+        to_come = self._to_come()
+        if to_come < self.convergence.tol and not collapsed:
+            to_come = max(to_come, self._promised_far(state))
+        ended = end_of(to_come, self.n_iter, collapsed, self.convergence)
+        return replace(state, status=ended) if ended else state
+
+    def _reject(self, best: EMState, statistics: MixtureStatistics) -> EMState:
+        ended = None
+        self._note_height(best)
+        if self.kind == "plain":
+            # Where nothing failed, not even plain EM gains more than rounding.
+            ended = failure_of(best, statistics, self.convergence.tol) or Status.CONVERGED
+        elif self.kind == "surrogate":
+            self.rejections += 1
+            self.damping *= FIRMER
+            self._mix(best)
+        else:
+            self._plainly(best)
+        if ended is Status.CONVERGED and best.collapsed:
+            ended = Status.COLLAPSED
+        result = best.mixture if ended and not ended.converged else best.result
+        ended = ended or self.convergence.spent(self.n_iter) or Status.RUNNING
+        return replace(best, n_iter=self.n_iter, status=ended, result=result, accepted=False)
+
+    def _note_height(self, best: EMState) -> None:
+        self.heights = [*self.heights, best.log_likelihood][-1 - self.convergence.window :]
+
+    def _judge(self, kept: float) -> None:
+        """Damp by how much of its promise the surrogate kept."""
+        if kept < POOR:
+            self.damping *= 2
+        elif kept > GOOD:
+            self.damping = max(self.damping / 2, LEAST_DAMPING)
+
+    # -- three kinds of proposals --------------------------------------------------
+
+    def _propose(self, state: EMState) -> None:
+        self.promised = None
+        if self.sample is None or not self._trusted(self.sample, state):
+            self._mix(state)
+            return
+        surrogate = Surrogate(state, self.sample, self.damping)
+        inner = surrogate.climb(state.result, INNER_GAIN * self.convergence.tol)
+        self.promised = inner.promised
+        self.rows_read += surrogate.rows_read
+        if inner.plain >= ENOUGH * inner.promised:
+            self._mix(state)
+            return
+        self.kind = "surrogate"
+        self.proposal = replace(inner.mixture, engine=state.mixture.engine)
+
+    def _trusted(self, sample: Sampled, state: EMState) -> bool:
+        worth = state.statistics.n_rows >= WORTH * len(sample.rows)
+        return worth and not state.collapsed and self.rejections < REJECTIONS
+
+    def _mix(self, state: EMState) -> None:
+        if len(self.steps) < 2:
+            self._plainly(state)
+            return
+        self.kind = "mixed"
+        self.proposal = mixture_at(self.step(self.steps, units(state.mixture)), state.mixture)
+
+    def _plainly(self, state: EMState) -> None:
+        # The earlier steps have misled, if there are any.
+        self.steps = self.steps[-1:]
+        self.kind, self.proposal = "plain", state.result
+
+    # -- the end -------------------------------------------------------------------
+
+    def _to_come(self) -> float:
+        """Nats per row that are estimated to be still missing."""
+        left, window = np.inf, self.convergence.window
+        if len(self.heights) <= window:
+            return left
+        if window and self.heights[-1] - self.heights[0] >= self.convergence.tol:
+            return left
+        if len(self.gains) > 1:
+            before, last = self.gains[-2:]
+            # What is below rounding has no rate.
+            noise = self.best is not None and max(before, last) < rounding(self.best)
+            rate = SLOWEST_SEEN if noise else max(last / before, SLOWEST_SEEN)
+            if self.promised is None or self.rejections:
+                # Mixed steps gain by fits and starts, and one small gain says little.
+                last = max(before, last)
+            left = last * rate / (1 - rate) if rate < 1 else np.inf
+        if self.promised is None:
+            return left
+        return max(BESIDE * self.promised, left) if np.isfinite(left) else ALONE * self.promised
+
+    def _promised_far(self, state: EMState) -> float:
+        """Nats per row that the sample promises when it is asked to the end, which is proposed.
+
+        Two small gains do not show a plateau; what is beyond it the sample shows, too.
+        """
+        given_up = self.rejections >= REJECTIONS
+        if self.sample is None or given_up or not self.convergence.confirmed:
+            return 0.0
+        surrogate = Surrogate(state, self.sample, self.damping)
+        far = self._far(surrogate, state)
+        self.rows_read += surrogate.rows_read
+        if far is None:
+            return 0.0
+        self.kind, self.promised = "surrogate", far.promised
+        self.proposal = replace(far.mixture, engine=state.mixture.engine)
+        return BESIDE * far.promised
+
+    def _far(self, surrogate: Surrogate, state: EMState) -> Far | None:
+        """Where the surrogate ends, if it promises more than `tol` and the sample itself agrees.
+
+        Far from where it was made the correction alone has no bound.
+        """
+        for share in FAR_DAMPING:
+            surrogate.damp(share * self.damping)
+            far = surrogate.ahead(state.result, self.convergence.tol)
+            if not BESIDE * far.promised >= self.convergence.tol:
+                return None
+            if far.shown >= POOR * far.promised:
+                return far
+        return None

@@ -1,0 +1,90 @@
+"""TODO fitting.criteria."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ..core.codec import record
+from ..core.mixture import Mixture, MixtureStatistics
+from .sums import expected_log_joint
+
+Criterion = Literal["bic", "aic", "icl", "holdout"]
+
+# The status of a candidate that was given up.
+DROPPED = "DROPPED"
+
+
+# -- how good a model is -------------------------------------------------------------
+
+
+def entropy(mixture: Mixture, statistics: MixtureStatistics) -> float:
+    """-sum_nk w_n r_nk log r_nk, in nats, from what the E-step at `mixture` summed.
+
+    log r_nk = log w_k + log p(x_n | k) - log p(x_n), and the sum of r log p(x | k) is linear in
+    the sufficient statistics, so that it takes no pass of its own.
+    """
+    return max(0.0, statistics.log_likelihood - expected_log_joint(mixture, statistics))
+
+
+def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:
+    """What `criterion` takes off the log-likelihood for p parameters and rows of this weight."""
+    if criterion == "holdout":
+        return 0.0
+    return n_parameters * (1.0 if criterion == "aic" else 0.5 * float(np.log(weight)))
+
+
+@record("candidate-row")
+@dataclass(frozen=True)
+class Row:
+    """One model of a sweep.
+
+    Attributes
+    ----------
+    n_components : int
+    covariance_type : str
+    n_parameters : int
+    log_likelihood : float
+        Mean per row at the model's last pass, in nats.
+    aic, bic, icl : float
+        Lower is better.
+    holdout : float or None
+        Mean log-likelihood of a row held out, in nats: higher is better.
+    n_passes : int
+        Passes over the full data that served this model. A model of no pass was dropped
+        on the word of the sample or of a slice, and its numbers are estimates: the winner's,
+        and how much either says that this one is worse.
+    status : str
+        Why its fit ended, or DROPPED.
+    """
+
+    n_components: int
+    covariance_type: str
+    n_parameters: int
+    log_likelihood: float
+    aic: float
+    bic: float
+    icl: float
+    holdout: float | None
+    n_passes: int
+    status: str
+
+    def moved(self, nats: float, weight: float) -> Row:
+        """The same with a log-likelihood `nats` higher for each of rows of this weight."""
+        shift = 2 * weight * nats
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood + nats,
+            aic=self.aic - shift,
+            bic=self.bic - shift,
+            icl=self.icl - shift,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has no infinity: None where something is not a finite number."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }

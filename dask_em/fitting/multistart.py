@@ -1,0 +1,251 @@
+"""Where accelerated EM starts: many starts on the sample, mended by moves, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ..core.additive import Array
+from ..core.em import Convergence, EMState, climb
+from ..core.executor import Together, in_threads, in_turn
+from ..core.mixture import Mixture
+from ..core.scoring import Predict
+from .control_variate import ascent
+from .sample import FINER, ROWS_PER_PARAMETER, Sampled, Start
+from .split_merge import Neighbours
+from .survey import Surveyed
+
+# Starts at most and at least, and the multiply-adds that they, and the moves, may take.
+MOST_STARTS, FEWEST_STARTS, WORK = 4, 2, 2e11
+
+# Starts are fitted, and moves made, on the first rows of the sample, and the best few starts
+# fitted to all of it.
+ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 25, 5_000
+
+ROUGH_ITERATIONS, FINALISTS, FEWER_FINALISTS = 30, 4, 2
+
+# Moves tried at a time, how far each is fitted, how many times, and the nats per row that
+# one must gain.
+MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
+
+# Nats per row between two fits to the first rows that led to one optimum, at most.
+ALIKE = 1e-4
+
+# What is behind on the sample by so many standard errors is worse.
+STANDARD_ERRORS = 4.0
+
+# Starts that enter the full data at most, and the bytes of a model's sums beyond which one does.
+ENTERING, RIVAL_BYTES = 2, 2**23
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A fit to some rows of the sample, and what all of them say of it.
+
+    Attributes
+    ----------
+    state : EMState
+    value : float
+        Mean log-likelihood per row of the sample, most of which may not have been fitted.
+    rows_read : int
+        Rows of the sample that were read for it.
+    """
+
+    state: EMState
+    value: float
+    rows_read: int
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """What the better of two has more of: finite numbers, whole components, likelihood."""
+        finite = bool(np.isfinite(self.value))
+        return finite, not self.state.collapsed, self.value if finite else -np.inf
+
+
+@dataclass(frozen=True)
+class Race:
+    """Many starts on a part of the sample, the best few of them on all of it.
+
+    Attributes
+    ----------
+    n_rough : int
+        Rows of the sample that every start is fitted to.
+    n_starts : int
+    n_rounds : int
+        How many times moves are tried from each of the best few, at most.
+    n_finalists : int
+        How many those are: fewer where the sample is small, which flatters what moves lead to.
+    """
+
+    n_rough: int
+    n_starts: int
+    n_rounds: int = ROUNDS
+    n_finalists: int = FINALISTS
+
+    @classmethod
+    def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Race:
+        """The race for a mixture of so many parameters: at least `n_init` starts."""
+        n_rough = max(ROUGH_ROWS_PER_PARAMETER * n_parameters, FEWEST_ROUGH)
+        # Nearly all of the sample is as good as all of it.
+        n_rough = n_rough if 2 * n_rough <= n_sampled else n_sampled
+        work = 2.0 * n_rough * n_parameters
+        n_starts = min(max(int(WORK / (work * ROUGH_ITERATIONS)), FEWEST_STARTS), MOST_STARTS)
+        n_rounds = min(max(int(WORK / (work * MOVES * MOVE_ITERATIONS)), 1), ROUNDS)
+        enough = n_sampled >= ROWS_PER_PARAMETER * n_parameters
+        n_finalists = FINALISTS if enough else FEWER_FINALISTS
+        return cls(n_rough, max(n_starts, n_init), n_rounds, n_finalists)
+
+    def n_rows(self, n_sampled: int) -> int:
+        """Rows of which `run` tells."""
+        return self.n_starts * self.n_rough + self.n_finalists * n_sampled
+
+    def run(
+        self,
+        surveyed: Surveyed,
+        make: Callable[[Sampled, int], Mixture],
+        seed: int,
+        convergence: Convergence,
+        together: Together = in_turn,
+        advance: Callable[[int], None] | None = None,
+    ) -> Start:
+        """The best start, fitted to the sample, and those that may be better on the data.
+
+        Parameters
+        ----------
+        surveyed : Surveyed
+        make : callable
+            (sample, seed) -> a mixture to start from.
+        seed : int
+        convergence : Convergence
+            Of the fits to all of the sample.
+        together : callable
+            Who makes the fits; every one is a pure function of what it is called with.
+        advance : callable, optional
+            Called with the rows of the sample whenever another fit to them is done.
+        """
+        sample = Sampled.of(surveyed)
+        fits = Fits(sample, sample.first(self.n_rough), convergence)
+        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
+        starts = in_threads(partial(make, fits.rough), seeds)
+        with together(fits) as each:
+            found = each(Fits.roughly, starts, in_rows(advance, fits.rough))
+            ranked = sorted(found, key=lambda one: one.rank, reverse=True)
+            chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
+            ends = each(partial(Fits.escaped, n_rounds=self.n_rounds), chosen)
+            worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_rough)]
+            finals = each(Fits.wholly, worthy, in_rows(advance, sample))
+        winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
+        share = len(sample.rows) / max(1, surveyed.n_weighted)
+        rivals = may_be_better(winner, others, sample, share)
+        n_rows = sum(tried.rows_read for tried in (*left, *ends, *finals))
+        if others:
+            # Each was evaluated once more, to be compared.
+            n_rows += len(finals) * len(sample.rows)
+        n_passes = n_rows / max(1, surveyed.n_weighted)
+        return Start(winner.state.result, n_passes, winner.value, rivals)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Fits to the first rows of the sample, and to all of them.
+
+    Attributes
+    ----------
+    sample, rough : Sampled
+        All rows and the first of them.
+    convergence : Convergence
+        Of the fits to all rows.
+    """
+
+    sample: Sampled
+    rough: Sampled
+    convergence: Convergence
+
+    def roughly(self, mixture: Mixture, most: int = ROUGH_ITERATIONS) -> Tried:
+        """A mixture fitted to the first rows by at most `most` iterations, and judged by all."""
+        tol, most = self.convergence.tol / FINER, min(most, self.convergence.max_iter)
+        limits = replace(self.convergence, tol=tol, max_iter=most)
+        return self.judged(_fitted(self.rough, mixture, limits))
+
+    def wholly(self, mixture: Mixture) -> Tried:
+        """A mixture fitted to all rows of the sample."""
+        state = _fitted(self.sample, mixture, self.convergence)
+        return Tried(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
+
+    def judged(self, state: EMState) -> Tried:
+        """A fit to the first rows, and what all rows say of it."""
+        read = state.n_iter * len(self.rough.rows)
+        if len(self.rough.rows) == len(self.sample.rows):
+            return Tried(state, state.log_likelihood, read)
+        value = self.sample.accumulate(state.result).mean_log_likelihood
+        return Tried(state, value, read + len(self.sample.rows))
+
+    def escaped(self, tried: Tried, n_rounds: int = ROUNDS) -> Tried:
+        """Where split-and-merge moves lead from `tried`, while the sample says that they gain."""
+        if not tried.rank[0]:
+            return tried
+        read = tried.rows_read
+        for _ in range(n_rounds):
+            neighbours = Neighbours(tried.state.result, self.rough.rows, self.rough.weights)
+            found = [self.roughly(moved, MOVE_ITERATIONS) for moved in neighbours.best(MOVES)]
+            read += sum(one.rows_read for one in found)
+            best = max(found, key=lambda one: one.rank, default=tried)
+            if not best.rank > (*tried.rank[:2], tried.rank[2] + LEAST_GAIN):
+                break
+            tried = best
+        return replace(tried, rows_read=read)
+
+
+def most_entering(result_bytes: int) -> int:
+    """How many starts of a model the first pass serves at most, by the bytes of its sums."""
+    return ENTERING if result_bytes <= RIVAL_BYTES else 1
+
+
+def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[[int], None] | None:
+    """What is to be told of calls, so that `advance` is told of the rows that each reads."""
+    return None if advance is None else lambda n_calls: advance(n_calls * len(sample.rows))
+
+
+def _fitted(rows: Sampled, mixture: Mixture, limits: Convergence) -> EMState:
+    *_, state = climb(rows.accumulate, ascent("auto", mixture, limits, None))
+    return state
+
+
+def _worth_fitting(found: Sequence[Tried], n_rough: int) -> list[Tried]:
+    """The best, and those beside it that may win when they are fitted to more rows.
+
+    A fit to n rows is about p / (2 n) nats per row below the best on other rows.
+    """
+    best = max(found, key=lambda one: one.rank)
+    room = best.state.result.n_parameters / (2 * n_rough)
+    # What is as good is most likely the same.
+    return [t for t in found if t is best or ALIKE < best.value - t.value < room]
+
+
+def may_be_better(
+    winner: Tried, others: Sequence[Tried], sample: Sampled, share: float
+) -> tuple[Mixture, ...]:
+    """Which of the others the data may rank above the winner, by more than is worth a move.
+
+    The best of them, as many as may enter. Both are judged by the same rows, so that the error
+    of their difference is that of the mean of a difference, and none where the sample is all of
+    the data.
+    """
+    best = winner.state.result
+    others = [t for t in others if t.rank[:2] == winner.rank[:2] == (True, True)]
+    others = others[: most_entering(best.result_bytes) - 1]
+    if not others:
+        return ()
+
+    def densities(mixture: Mixture) -> Array:
+        return np.asarray(Predict(mixture, ("log_density",))(sample.rows)["log_density"])
+
+    reached = densities(best)
+    behind = np.stack([reached - densities(tried.state.result) for tried in others])
+    errors = np.sqrt(sample.variance(behind) / sample.effective_rows * max(1 - share, 0.0))
+    weights = sample.weights / sample.weights.sum()
+    gains = STANDARD_ERRORS * errors - behind @ weights
+    return tuple(t.state.result for t, gain in zip(others, gains, strict=True) if gain > LEAST_GAIN)

@@ -1,0 +1,311 @@
+"""Moves by which a fit to the sample leaves a local optimum.
+
+EM cannot carry a component from where there are too many to where there is one too few. A
+move does: two components become one, and another is born, as half of a third (Ueda, Nakano,
+Ghahramani and Hinton 2000) or beside all of them (Verbeek, Vlassis and Krose 2003), which is
+how a component comes to be that lies under others. With the responsibilities held, what the
+merger loses and what the birth gains are known before any EM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+from scipy.special import expit, xlogy
+
+from ..core.additive import Array
+from ..core.mixture import Mixture
+from ..core.scoring import Predict
+from ..families.gaussian.family import Gaussian
+
+# EM of a birth, with all that it leaves alone held, before it is judged.
+BIRTH_ITERATIONS = 8
+
+# Those after which the best of several ways to split goes on alone.
+FIRST_ITERATIONS = 3
+
+# What is born, and what is left of its parent, have so many rows a parameter of a component,
+# or they fit noise.
+ROWS_PER_PARAMETER = 3.0
+
+# Variances below this share of the largest are none.
+FLAT = 1e-12
+
+# Weight of a component that is born beside all others, at first.
+FIRST_WEIGHT = 0.1
+
+# Rows of a component are those of which it has this share.
+LEAST_RESP = 1e-3
+
+# A move is tried where its birth gains this share of what its merger loses: EM gains more.
+WORTH_A_TRY = 0.1
+
+# How often one merger, and one birth, is tried at a time; mergers looked at, per component.
+REPEATS, MERGERS = 2, 4
+
+
+@dataclass(frozen=True)
+class Birth:
+    """A component that takes a share of some rows from their components.
+
+    Attributes
+    ----------
+    parents : frozenset of int
+        The components that give.
+    rows : (s,) array of int
+    shares : (s,) array
+        Of what the parents have of each row.
+    gain : float
+        Nats gained.
+    """
+
+    parents: frozenset[int]
+    rows: Array
+    shares: Array
+    gain: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """Two components that become one, and a birth in the place of the second.
+
+    Attributes
+    ----------
+    merged : (int, int)
+    birth : Birth
+    gain : float
+        Nats gained before EM goes on: at least so many where the birth is a split and EM had
+        converged, about so many otherwise.
+    """
+
+    merged: tuple[int, int]
+    birth: Birth
+    gain: float
+
+    def apart(self, other: Move) -> bool:
+        """Whether the two touch no component in common."""
+        ours, theirs = ({*m.merged} | m.birth.parents for m in (self, other))
+        return not ours & theirs
+
+
+class Neighbours:
+    """The mixtures that lie one move away from one that was fitted to rows.
+
+    Parameters
+    ----------
+    mixture : Mixture
+    rows : (m, d) array
+    weights : (m,) array
+    """
+
+    def __init__(self, mixture: Mixture, rows: Array, weights: Array) -> None:
+        self.mixture, self.rows, self.weights = mixture, rows, weights
+        self.resp = Predict(mixture, ("proba",))(rows)["proba"]
+        self.totals = weights @ self.resp
+
+    def best(self, n: int) -> list[Mixture]:
+        """At most `n` of them, first that after all gaining moves that leave each other alone."""
+        moves = self.moves()
+        together: list[Move] = []
+        for move in moves:
+            if move.gain > 0 and all(move.apart(other) for other in together):
+                together.append(move)
+        chosen = [[move] for move in _various(moves, n)]
+        return [self.after(m) for m in ([together] * (len(together) > 1) + chosen)[:n]]
+
+    def moves(self) -> list[Move]:
+        """What is worth a try, the most promising first."""
+        k = len(self.totals)
+        if k < 3:
+            return []
+        births = [self._split(j) for j in range(k)] + [self._beside_all()]
+        found = [
+            Move(pair, birth, birth.gain - loss)
+            for pair, loss in self._losses().items()
+            for birth in births
+            if birth is not None
+            and (len(birth.parents) > 1 or not birth.parents & {*pair})
+            and birth.gain > max(0.0, WORTH_A_TRY * loss)
+        ]
+        return sorted(found, key=lambda move: -move.gain)
+
+    def after(self, moves: Sequence[Move]) -> Mixture:
+        """The M-step of the responsibilities after moves that are all apart."""
+        resp = self.resp.copy()
+        for move in moves:
+            (i, j), birth = move.merged, move.birth
+            resp[:, i] += resp[:, j]
+            resp[:, j] = 0.0
+            parents = np.ix_(birth.rows, np.array(sorted(birth.parents)))
+            given = resp[parents] * birth.shares[:, None]
+            resp[parents] -= given
+            resp[birth.rows, j] += given.sum(axis=1)
+        return _m_step(self.mixture, self.rows, resp * self.weights[:, None])
+
+    # -- what mergers lose ---------------------------------------------------------------
+
+    def _losses(self) -> dict[tuple[int, int], float]:
+        """What the expected log-likelihood loses, in nats, where two components become one."""
+        resp, weights, totals = self.resp, self.weights, self.totals
+        k, entropies = len(totals), weights @ xlogy(resp, resp)
+        whole = [j for j in range(k) if totals[j] > 0]
+        least = {
+            (i, j): self._volume_lost(i, j)
+            + float(xlogy(totals[[i, j]], totals[[i, j]] / (totals[i] + totals[j])).sum())
+            for i, j in combinations(whole, 2)
+        }
+        # The rest of the loss, which is positive, is of every row.
+        for pair in sorted(least, key=least.__getitem__)[MERGERS * k :]:
+            del least[pair]
+        losses = {}
+        for (i, j), loss in least.items():
+            both = resp[:, i] + resp[:, j]
+            unclear = weights @ xlogy(both, both) - entropies[i] - entropies[j]
+            losses[i, j] = loss + float(unclear)
+        return losses
+
+    def _volume_lost(self, i: int, j: int) -> float:
+        """What the widening of the covariances takes off, in nats."""
+        gaussian: Gaussian = self.mixture.components
+        kind, (a, b) = gaussian.covariance.kind, self.totals[[i, j]]
+        spreads, n = self._spreads, a + b
+        apart = gaussian.means[i] - gaussian.means[j]
+        if kind == "tied":
+            distance = apart @ np.linalg.solve(spreads[0], apart)
+            total = self.totals.sum()
+            return float(total * np.log1p(a * b / (n * total) * distance) / 2)
+        merged = (a * spreads[i] + b * spreads[j]) / n + a * b / n**2 * np.outer(apart, apart)
+        of_three = _log_dets(kind, np.stack([merged, spreads[i], spreads[j]]))
+        return float(np.array([n, -a, -b]) @ of_three / 2)
+
+    @cached_property
+    def _spreads(self) -> Array:
+        gaussian: Gaussian = self.mixture.components
+        return gaussian.covariance.full(*gaussian.means.shape)
+
+    # -- what births gain ----------------------------------------------------------------
+
+    @property
+    def _fewest(self) -> float:
+        """Weight of the rows that a component must have."""
+        return ROWS_PER_PARAMETER * self.mixture.n_parameters / len(self.totals)
+
+    def _split(self, j: int) -> Birth | None:
+        """The best of some ways to make two of component j."""
+        rows = np.flatnonzero(self.resp[:, j] > LEAST_RESP)
+        if len(rows) == 0:
+            return None
+        X, weights = self.rows[rows], self.resp[rows, j] * self.weights[rows]
+        density = _log_density(_copies(self.mixture, j, 1), X)
+        first = _copies(self.mixture, j, 2)
+        deviation = self.mixture.components.frame.points_to_frame(X)
+        halves = [*_sides(deviation, weights), density > np.median(density)]
+        tried = []
+        for half in halves:
+            resp = np.stack([~half, half], axis=1) * weights[:, None]
+            tried.append(_iterated(_m_step(first, X, resp), X, weights, FIRST_ITERATIONS))
+        best, _ = max(tried, key=lambda one: one[1])
+        local, _ = _iterated(best, X, weights, BIRTH_ITERATIONS - FIRST_ITERATIONS)
+        answers = Predict(local, ("proba", "log_density"))(X)
+        if not (weights @ answers["proba"]).min() >= self._fewest:
+            return None
+        gain = float(weights @ (answers["log_density"] - density))
+        return Birth(frozenset({j}), rows, answers["proba"][:, 1], gain)
+
+    def _beside_all(self) -> Birth | None:
+        """A component that begins as wide as all rows."""
+        if self.mixture.components.covariance.shared_scatter:
+            return None
+        X, weights = self.rows, self.weights
+        others = _log_density(self.mixture, X)
+        share, resp = FIRST_WEIGHT, np.ones(len(X))
+        born = _copies(self.mixture, 0, 1)
+        for _ in range(BIRTH_ITERATIONS):
+            born = _m_step(born, X, (resp * weights)[:, None])
+            odds = np.log(share / (1 - share)) + _log_density(born, X) - others
+            resp = expit(odds)
+            share = float(resp @ weights / weights.sum())
+        if not min(share, 1 - share) * weights.sum() >= self._fewest:
+            return None
+        gain = float(weights @ (np.log1p(-share) + np.logaddexp(0.0, odds)))
+        return Birth(frozenset(range(len(self.totals))), np.arange(len(X)), resp, gain)
+
+
+def _sides(Z: Array, weights: Array) -> list[Array]:
+    """Halves of the rows Z (s, d), each on one side of their mean.
+
+    Across the longest axis, and in the directions of least and most kurtosis: two clusters of
+    like size have little along the line between them, a small one beside a large one has much.
+    They are the extreme eigenvectors of E[|z|^2 z z^T] of whitened rows (Cardoso 1989).
+    """
+    total = weights.sum()
+    D = Z - weights @ Z / total
+    lengths, axes = np.linalg.eigh((D * weights[:, None]).T @ D / total)
+    longest = D @ axes[:, -1]
+    if not lengths[0] > FLAT * lengths[-1] or len(lengths) == 1:
+        return [longest > 0]
+    white = D @ (axes / np.sqrt(lengths))
+    weight = weights * (white**2).sum(1)
+    _, directions = np.linalg.eigh((white * weight[:, None]).T @ white)
+    return [side > 0 for side in (longest, white @ directions[:, 0], white @ directions[:, -1])]
+
+
+def _iterated(mixture: Mixture, X: Array, weights: Array, n_iter: int) -> tuple[Mixture, float]:
+    """The mixture after EM, and the log-likelihood before its last M-step."""
+    value = -np.inf
+    for _ in range(n_iter):
+        fold = mixture.fold()
+        fold.update(0, X, weights)
+        statistics = fold.result()
+        value = statistics.log_likelihood
+        mixture, _ = mixture.m_step(statistics)
+    return mixture, value
+
+
+def _various(moves: Sequence[Move], n: int) -> list[Move]:
+    """The first `n` moves, but for those too much like the ones before them."""
+    chosen: list[Move] = []
+    for move in moves:
+        merged = sum(move.merged == other.merged for other in chosen)
+        born = sum(move.birth is other.birth for other in chosen)
+        if max(merged, born) < REPEATS:
+            chosen.append(move)
+        if len(chosen) == n:
+            break
+    return chosen
+
+
+def _copies(mixture: Mixture, j: int, n: int) -> Mixture:
+    """A mixture of n times component j alone."""
+    gaussian: Gaussian = mixture.components
+    structure = gaussian.covariance
+    factor = structure.factor if structure.shared_scatter else structure.factor[[j] * n]
+    gaussian = replace(gaussian, means=gaussian.means[[j] * n], covariance=type(structure)(factor))
+    return replace(mixture, log_weights=np.full(n, -np.log(n)), components=gaussian)
+
+
+def _log_density(mixture: Mixture, X: Array) -> Array:
+    return Predict(mixture, ("log_density",))(X)["log_density"]
+
+
+def _m_step(mixture: Mixture, X: Array, resp: Array) -> Mixture:
+    """The M-step of responsibilities (m, k) given for X (m, d)."""
+    components: Gaussian = mixture.components
+    resp_sum = resp.sum(axis=0)
+    after, _ = components.maximize(resp_sum, components.sufficient_statistics(X, resp))
+    weights = np.maximum(resp_sum / resp_sum.sum(), np.finfo(np.float64).tiny)
+    return replace(mixture, log_weights=np.log(weights), components=after)
+
+
+def _log_dets(kind: str, covariances: Array) -> Array:
+    """log |Sigma| of matrices (n, d, d) as far as the structure can hold them."""
+    diagonal = np.einsum("nii->ni", covariances)
+    if kind == "full":
+        return np.asarray(np.linalg.slogdet(covariances)[1])
+    if kind == "diag":
+        return np.asarray(np.log(diagonal).sum(1))
+    return np.asarray(diagonal.shape[1] * np.log(diagonal.mean(1)))

@@ -1,0 +1,285 @@
+"""The survey of the data, and where the fit starts.
+
+One pass counts rows, sums moments, finds what is not finite, and draws a
+uniform sample of rows. The start is made from the sample alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.additive import Additive, Array
+from ..core.codec import record
+from ..core.family import blocks
+from ..families.gaussian.whitening import Frame, FrameKind
+
+SURVEY_ROWS = 2048
+
+
+@record("moments")
+@dataclass(frozen=True)
+class Moments(Additive):
+    """Weight, mean and scatter of rows; they add by Chan, Golub and LeVeque (1983).
+
+    Attributes
+    ----------
+    weight : float
+    mean : (d,) array
+    scatter : (d, d) array
+        sum_n w_n (x_n - mean)(x_n - mean)^T.
+    """
+
+    weight: float
+    mean: Array
+    scatter: Array
+
+    def __add__(self, other: Moments) -> Moments:
+        weight = self.weight + other.weight
+        if weight == 0:
+            return self
+        gap = other.mean - self.mean
+        share = other.weight / weight
+        scatter = self.scatter + other.scatter + np.outer(gap, gap) * (self.weight * share)
+        return Moments(weight, self.mean + gap * share, scatter)
+
+
+@record("sample")
+@dataclass(frozen=True)
+class Sample(Additive):
+    """The rows with the smallest random keys: a uniform sample without replacement.
+
+    Each row's key depends on the seed and the row's place alone, so samples of
+    parts of the data add up to the sample of the whole.
+    """
+
+    size: int
+    keys: Array
+    rows: Array
+    weights: Array
+
+    def __add__(self, other: Sample) -> Sample:
+        keys = np.concatenate([self.keys, other.keys])
+        rows = np.concatenate([self.rows, other.rows])
+        weights = np.concatenate([self.weights, other.weights])
+        return Sample(self.size, keys, rows, weights).smallest()
+
+    def smallest(self) -> Sample:
+        """The sample cut to its size, in the order of the keys."""
+        order = np.argsort(self.keys, kind="stable")[: self.size]
+        return Sample(self.size, self.keys[order], self.rows[order], self.weights[order])
+
+
+@record("non-finite")
+@dataclass(frozen=True)
+class NonFinite(Additive):
+    """How many rows hold NaN or infinity, and where the first is.
+
+    Attributes
+    ----------
+    n_rows : int
+    first : tuple or None
+        (chunk, row in the chunk, column, value).
+    """
+
+    n_rows: int = 0
+    first: tuple[int, int, int, float] | None = None
+
+    def __add__(self, other: NonFinite) -> NonFinite:
+        both = [f for f in (self.first, other.first) if f is not None]
+        return NonFinite(self.n_rows + other.n_rows, min(both, default=None))
+
+
+@record("extent")
+@dataclass(frozen=True)
+class Extent(Additive):
+    """Smallest and largest number of each column, (d,)."""
+
+    low: Array
+    high: Array
+
+    def __add__(self, other: Extent) -> Extent:
+        return Extent(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
+@record("survey")
+@dataclass(frozen=True)
+class Surveyed(Additive):
+    """What the survey pass found.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows, those of weight zero included.
+    n_weighted : int
+        Rows of positive weight; everything below is of these.
+    bad_weights : int
+        Weights that are negative or not finite.
+    moments : Moments
+    extent : Extent
+    non_finite : NonFinite
+    sample : Sample
+    """
+
+    n_rows: int
+    n_weighted: int
+    bad_weights: int
+    moments: Moments
+    extent: Extent
+    non_finite: NonFinite
+    sample: Sample
+
+    @property
+    def covariance(self) -> Array:
+        """Maximum-likelihood covariance of all rows, (d, d)."""
+        return self.moments.scatter / self.moments.weight
+
+    def frame(self, kind: FrameKind) -> Frame:
+        """The frame in which these data have about unit spread."""
+        return Frame.of_moments(self.moments.mean, self.covariance, kind)
+
+    @property
+    def constant_columns(self) -> list[int]:
+        """Columns that hold one value only."""
+        return np.flatnonzero(self.extent.low == self.extent.high).tolist()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The description of the survey pass.
+
+    Attributes
+    ----------
+    seed : int
+    sample_size : int
+    n_features : int
+    n_rows : int or None
+        Where known, and rows have no weights, rows that cannot be in the sample are
+        dropped at once.
+    """
+
+    seed: int
+    sample_size: int
+    n_features: int
+    n_rows: int | None
+
+    def fold(self) -> SurveyFold:
+        """The survey of one range, before its first chunk."""
+        return SurveyFold(self)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of what the survey finds, at most."""
+        d = self.n_features
+        sample = self.sample_size if self.n_rows is None else min(self.sample_size, self.n_rows)
+        return 8 * (d * d + 3 * d + sample * (d + 2))
+
+    @property
+    def threshold(self) -> float:
+        """A key above this is not in the sample (but once in 1e9 surveys)."""
+        if self.n_rows is None:
+            return 1.0
+        most = self.sample_size + 6 * np.sqrt(self.sample_size) + 10
+        return float(min(1.0, most / self.n_rows))
+
+
+class SurveyFold:
+    """Surveys chunks of rows, block by block."""
+
+    def __init__(self, survey: Survey) -> None:
+        d = survey.n_features
+        self.survey = survey
+        self._n_rows = self._n_weighted = self._bad_weights = 0
+        self._moments = Moments(0.0, np.zeros(d), np.zeros((d, d)))
+        self._extent = Extent(np.full(d, np.inf), np.full(d, -np.inf))
+        self._non_finite = NonFinite()
+        self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
+        self._buffer = np.empty((SURVEY_ROWS, d))
+        self._weighted = np.empty((SURVEY_ROWS, d))
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add chunk number `index`, of rows X (n, d)."""
+        self._n_rows += len(X)
+        if sample_weight is None:
+            usable = np.ones(len(X), dtype=bool)
+        else:
+            bad = ~(sample_weight >= 0) | np.isinf(sample_weight)
+            self._bad_weights += int(bad.sum())
+            usable = (sample_weight > 0) & ~bad
+        self._n_weighted += int(usable.sum())
+        for rows in blocks(len(X), SURVEY_ROWS):
+            numbers = rows.start + np.flatnonzero(usable[rows])
+            if len(numbers) == rows.stop - rows.start:
+                block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
+            else:
+                assert sample_weight is not None
+                block, weight = X[numbers], sample_weight[numbers]
+            # What overflows is found, and named, when the survey is checked.
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._add_block(index, numbers, block, weight)
+        self._draw(index, X, usable, sample_weight)
+
+    def _draw(self, index: int, X: Array, usable: Array, sample_weight: Array | None) -> None:
+        seeds = np.random.SeedSequence(self.survey.seed, spawn_key=(index,))
+        keys = np.random.default_rng(seeds).random(len(X))
+        # Nobody knows how many rows have a weight before all are read.
+        threshold = self.survey.threshold if sample_weight is None else 1.0
+        chosen = np.flatnonzero(usable & (keys < threshold))
+        if len(chosen) > self.survey.sample_size:
+            order = np.argpartition(keys[chosen], self.survey.sample_size)
+            chosen = chosen[order[: self.survey.sample_size]]
+        if len(chosen) == 0:
+            return
+        weights = np.ones(len(chosen)) if sample_weight is None else sample_weight[chosen]
+        drawn = np.asarray(X[chosen], dtype=np.float64)
+        self._sample += Sample(self.survey.sample_size, keys[chosen], drawn, weights)
+
+    def _add_block(self, index: int, numbers: Array, block: Array, weight: Array | None) -> None:
+        b = len(block)
+        if b == 0:
+            return
+        D, weighted = self._buffer[:b], self._weighted[:b]
+        D[:] = block
+        if not np.isfinite(D.sum()) and not np.isfinite(D).all():
+            self._non_finite += _first_non_finite(index, numbers, D)
+            return
+        self._extent += Extent(D.min(axis=0), D.max(axis=0))
+        origin = D[0].copy()
+        D -= origin
+        if weight is None:
+            total, first, scatter = float(b), D.sum(axis=0), D.T @ D
+        else:
+            np.multiply(D, weight[:, None], out=weighted)
+            total, first, scatter = float(weight.sum()), weighted.sum(axis=0), D.T @ weighted
+        scatter -= np.outer(first, first / total)
+        self._moments += Moments(total, origin + first / total, (scatter + scatter.T) / 2)
+
+    def result(self) -> Surveyed:
+        """What was found in the chunks given so far."""
+        return Surveyed(
+            self._n_rows,
+            self._n_weighted,
+            self._bad_weights,
+            self._moments,
+            self._extent,
+            self._non_finite,
+            self._sample,
+        )
+
+
+def _first_non_finite(index: int, numbers: Array, block: Array) -> NonFinite:
+    bad = ~np.isfinite(block)
+    row = int(bad.any(axis=1).argmax())
+    column = int(bad[row].argmax())
+    n_rows = int(bad.any(axis=1).sum())
+    return NonFinite(n_rows, (index, int(numbers[row]), column, float(block[row, column])))
+
+
+def fingerprint_of(surveyed: Surveyed) -> str:
+    """sha256 of what the survey summed: other data, another fingerprint."""
+    digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
+    for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

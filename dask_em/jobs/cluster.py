@@ -1,0 +1,194 @@
+"""The Dask cluster of a job: a running one, or a LocalCluster made for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import dask.config
+
+from ..backends.dask.recovery import cluster_settings, scheduler_extensions
+from ..errors import UsageError
+from ..runtime import current_run
+from ..storage.urls import describe_url
+
+logger = logging.getLogger("dask_em")
+
+
+@dataclass(frozen=True)
+class Where:
+    """The cluster to run on: a running one, or a LocalCluster made for the job.
+
+    Attributes
+    ----------
+    scheduler, scheduler_file : str or None
+        Address or file of a running scheduler.
+    workers, threads : int or None
+        Processes, and threads in each, of the LocalCluster.
+    memory_limit : str
+        Of each worker: "2GiB", or "auto" for an even share of the machine.
+    tls_ca_file, tls_cert, tls_key : str or None
+        Certificates for a scheduler that speaks TLS.
+    require_tls : bool
+        Refuse any other scheduler.
+    """
+
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    workers: int | None = None
+    threads: int = 1
+    memory_limit: str = "auto"
+    tls_ca_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    require_tls: bool = False
+
+    @property
+    def remote(self) -> bool:
+        """Whether a running cluster is used."""
+        return bool(self.scheduler or self.scheduler_file)
+
+    @property
+    def n_workers(self) -> int:
+        """Processes of the LocalCluster."""
+        return self.workers or os.cpu_count() or 1
+
+    @property
+    def worker_limit(self) -> int:
+        """Bytes that a worker of the LocalCluster may hold, 0 for no limit."""
+        from dask.system import CPU_COUNT
+        from dask.utils import parse_bytes
+        from distributed.system import MEMORY_LIMIT
+
+        if self.memory_limit == "auto":
+            return int(MEMORY_LIMIT * min(1.0, self.threads / CPU_COUNT))
+        try:
+            return int(parse_bytes(self.memory_limit))
+        except ValueError as e:
+            raise UsageError(f"--memory-limit {self.memory_limit}: {e}; try 2GiB") from e
+
+
+@contextmanager
+def connected(where: Where) -> Iterator[Any]:
+    """A Dask client of the cluster, closed at the end; a LocalCluster is stopped too."""
+    from distributed import Client, LocalCluster
+
+    if where.require_tls and not (where.scheduler or "tls://").startswith("tls://"):
+        raise UsageError(f"--require-tls: {_address(where)} does not begin with tls://")
+    if set("@?#") & set(where.scheduler or ""):
+        # Dask's own words would show what may be a password.
+        raise UsageError(
+            "--scheduler: an address holds no user, password, query or fragment; expected "
+            "tcp://HOST:PORT or tls://HOST:PORT"
+        )
+    if where.remote:
+        security = _security(where)
+        try:
+            # One that never connects would stay the client of this process, and passes wait for it.
+            client = Client(
+                where.scheduler,
+                scheduler_file=where.scheduler_file,
+                security=security,
+                set_as_default=False,
+            )
+        except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
+            raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
+        with client, client.as_current(), _lost_workers_counted(client):
+            yield client
+        return
+    if where.require_tls:
+        raise UsageError("--require-tls needs --scheduler tls://HOST:PORT or --scheduler-file")
+    with (
+        dask.config.set(cluster_settings()),
+        LocalCluster(
+            n_workers=where.n_workers,
+            threads_per_worker=where.threads,
+            memory_limit=where.memory_limit,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            # Zarr's own threads would compete with Dask's.
+            env={"ZARR_THREADING__MAX_WORKERS": "2"},
+            scheduler_kwargs={"extensions": scheduler_extensions()},
+            silence_logs="ERROR",
+        ) as cluster,
+        Client(cluster) as client,
+        _lost_workers_counted(client),
+    ):
+        yield client
+
+
+@contextmanager
+def _lost_workers_counted(client: Any) -> Iterator[None]:
+    """Tell of every worker that leaves without being asked to."""
+    run = current_run()
+
+    def seen(event: tuple[float, dict[str, Any]]) -> None:
+        message = event[1]
+        if message.get("action") == "remove-worker" and not message.get("expected"):
+            run.lost_workers += 1
+            logger.warning("worker %s was lost", message.get("worker"))
+
+    client.subscribe_topic("all", seen)
+    try:
+        yield
+    finally:
+        # A scheduler that is gone tells nothing more; one that lives would tell a closed client.
+        with suppress(Exception):
+            client.unsubscribe_topic("all")
+
+
+def _security(where: Where) -> Any:
+    """What the connection must be like; None leaves it to Dask's own configuration."""
+    from distributed.security import Security
+
+    files = {
+        "tls_ca_file": where.tls_ca_file,
+        "tls_client_cert": where.tls_cert,
+        "tls_client_key": where.tls_key,
+    }
+    given = {name: file for name, file in files.items() if file}
+    security = Security(require_encryption=True, **given) if given or where.require_tls else None
+    if (where.scheduler or "").startswith("tls://"):
+        # By the options, or else by Dask's configuration.
+        found = (security or Security()).get_tls_config_for_role("client")
+        if not (found["ca_file"] and found["cert"]):
+            # Dask's client would say so too, and then not be able to close.
+            raise UsageError(
+                f"no Dask scheduler answers at {_address(where)}: there is no certificate to show; "
+                "pass --tls-ca-file, --tls-cert and --tls-key"
+            )
+    return security
+
+
+def _address(where: Where) -> str:
+    """The scheduler's address or file, without credentials."""
+    return describe_url(where.scheduler) if where.scheduler else str(where.scheduler_file)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker has: threads, and bytes that it may hold (0 for no limit)."""
+
+    threads: int
+    limit: int
+
+
+def workers_here(where: Where) -> list[Worker]:
+    """The workers that the LocalCluster will have."""
+    return [Worker(where.threads, where.worker_limit)] * where.n_workers
+
+
+def workers_there(client: Any) -> list[Worker]:
+    """The workers of a running cluster at this moment; it may have none yet."""
+    try:
+        # Some versions tell of the first five only, unless told otherwise.
+        info = client.scheduler_info(n_workers=-1)
+    except TypeError:
+        info = client.scheduler_info()
+    return [
+        Worker(int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in info["workers"].values()
+    ]

@@ -1,0 +1,92 @@
+"""The demonstration: data made, fitted, scored, labelled and drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..data.open import open_zarr
+from ..estimators.load import load
+from ..storage.staging import new_folder
+from .cluster import Where
+from .fit import fit
+from .predict import predict
+from .report import report
+from .score import score
+
+
+def make_demo_data(path: Path, n_rows: int, seed: int = 0) -> None:
+    """Write two-dimensional points of five overlapping clusters, sorted by cluster, to Zarr."""
+    import zarr
+    from zarr.codecs import Crc32cCodec
+
+    rng = np.random.default_rng(seed)
+    means = np.array([[0, 0], [5, 1], [1, 5], [6, 6], [-4, 3]], dtype=float)
+    spreads = rng.normal(size=(5, 2, 2)) * 0.6 + np.eye(2)
+    shares = np.array([0.3, 0.25, 0.2, 0.15, 0.1])
+    counts = np.floor(shares * n_rows).astype(int)
+    counts[0] += n_rows - counts.sum()
+    points = np.concatenate(
+        [
+            mean + rng.normal(size=(n, 2)) @ spread
+            for mean, spread, n in zip(means, spreads, counts, strict=True)
+        ]
+    )
+    array = zarr.create_array(
+        path,
+        shape=points.shape,
+        chunks=(n_rows // 16, 2),
+        dtype="f8",
+        compressors=[Crc32cCodec()],
+    )
+    array[:] = points
+
+
+def demo(
+    folder: str, rows: int, where: Where, overwrite: bool, say: Callable[[str], None]
+) -> tuple[str, str]:
+    """Make data, fit, score, label and draw them in a new folder; return data and model."""
+    data, model, answers, picture, page = (
+        os.path.join(folder, name)
+        for name in ("points.zarr", "model.npz", "answers.zarr", "picture.png", "report.html")
+    )
+    with new_folder(Path(folder), overwrite):
+        say(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
+        make_demo_data(Path(data), rows)
+        say("2. a mixture of five Gaussians, on one process a core")
+        fitted = fit(data, model, where, {"n_components": 5, "random_state": 0})
+        say(
+            f"   {fitted.status_.name.lower()} after {fitted.n_passes_:.2f} passes; weights "
+            + " ".join(f"{w:.3f}" for w in sorted(fitted.weights_, reverse=True))
+            + " (made with 0.3 0.25 0.2 0.15 0.1)"
+        )
+        scores = score(model, data, where)
+        say(f"3. score: {scores['log_likelihood']:.6f} nats/row, BIC {scores['bic']:,.0f}")
+        predict(model, data, answers, where)
+        say(f"4. a label for every row -> {answers}/labels")
+        if draw(model, data, picture):
+            say(f"5. a picture -> {picture}")
+            report(model, page, where)
+            say(f"6. a page about all of it, to open in a browser -> {page}")
+        else:
+            say("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
+    return data, model
+
+
+def draw(model_path: str, data: str, picture: str, n_rows: int = 5000) -> bool:
+    """Draw a model over some rows of the data; False where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        return False
+    matplotlib.use("Agg")
+    from ..report.plots import plot_components
+
+    array = open_zarr(data)
+    step = max(1, array.shape[0] // n_rows)
+    axes = plot_components(load(model_path), np.asarray(array[:])[::step])
+    axes.figure.savefig(picture, dpi=120)
+    return True

@@ -1,0 +1,28 @@
+"""TODO jobs.inspect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..estimators.load import load
+
+
+def inspect(model_path: str) -> dict[str, Any]:
+    """What is in a model file and where it came from."""
+    model = load(model_path)
+    return {
+        "options": {
+            name: value
+            for name, value in model.get_params().items()
+            if isinstance(value, str | int | float | bool | None)
+        },
+        "status": model.status_.name,
+        "what": model.status_.value,
+        "n_iter": model.n_iter_,
+        "n_passes": model.n_passes_,
+        "log_likelihood": model.lower_bound_,
+        "provenance": model.provenance_,
+        "weights": model.weights_.tolist(),
+        "means": model.means_.tolist(),
+        "history": model.history_,
+    }

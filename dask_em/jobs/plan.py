@@ -1,0 +1,346 @@
+"""What a pass over the data takes, counted before it starts: memory, tasks, seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..backends.blas import one_blas_thread
+from ..backends.dask.config import engine_for
+from ..core.additive import Array
+from ..core.ranges import ranges
+from ..core.reduction import fan_in, kept_bytes
+from ..data.open import stored_source
+from ..data.zarr.source import ZarrSource
+from ..errors import UsageError
+from ..estimators.gaussian import GaussianMixture
+from ..families.gaussian.covariance import STRUCTURES
+from ..families.gaussian.family import Gaussian
+from ..families.gaussian.whitening import Frame
+from ..fitting.multistart import most_entering
+from .cluster import Where, Worker, connected, workers_here, workers_there
+
+logger = logging.getLogger("dask_em")
+
+# What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
+IDLE_BYTES = 165 * 2**20
+
+# What Numba adds to it, with LLVM and the compiled loops: 125 MiB measured.
+COMPILER_BYTES = 130 * 2**20
+
+# Dask pauses a worker at this share of its limit.
+PAUSE = 0.8
+
+# The probe of a plan computes about this many products of a responsibility and a feature:
+# about a second of one core.
+PROBE_PRODUCTS = 10**10
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How long one thread takes for a row.
+
+    Attributes
+    ----------
+    rows_read, rows_computed : int
+        What the times were taken of.
+    read_seconds, compute_seconds : float
+        For one row.
+    """
+
+    rows_read: int
+    rows_computed: int
+    read_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass costs, known before it starts.
+
+    Attributes
+    ----------
+    source, n_rows, n_features, dtype
+        The data.
+    n_chunks, chunk_bytes : int
+        Chunks as they are read, and the size of one.
+    n_ranges : int
+        Tasks of a pass.
+    bytes_per_pass, statistics_bytes, parameter_bytes : int
+        Read by a pass; the sums of one task; what every task is given.
+    task_bytes, worker_bytes : int
+        Held by a task, and by a worker with all its threads busy.
+    worker_limit, worker_threads : int
+        Of the worker that comes closest to its limit (0 for no limit).
+    n_workers, n_threads : int
+        Of the whole cluster; 0 where it has no workers yet.
+    probe : Probe or None
+        Times taken of two chunks, None where nobody took any.
+    """
+
+    source: str
+    n_rows: int
+    n_features: int
+    dtype: str
+    n_chunks: int
+    chunk_bytes: int
+    n_ranges: int
+    bytes_per_pass: int
+    statistics_bytes: int
+    parameter_bytes: int
+    task_bytes: int
+    worker_bytes: int
+    worker_limit: int
+    worker_threads: int
+    n_workers: int
+    n_threads: int
+    probe: Probe | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether a worker stays below the share of its limit at which Dask pauses it."""
+        return not self.worker_limit or self.worker_bytes <= PAUSE * self.worker_limit
+
+    @property
+    def read_seconds(self) -> float | None:
+        """Seconds that reading takes in one pass over all threads, about."""
+        return None if self.probe is None else self._per_pass(self.probe.read_seconds)
+
+    @property
+    def compute_seconds(self) -> float | None:
+        """Seconds that the E-step takes in one pass over all threads, about."""
+        return None if self.probe is None else self._per_pass(self.probe.compute_seconds)
+
+    def _per_pass(self, seconds: float) -> float | None:
+        # More threads than tasks have nothing to do.
+        busy = min(self.n_threads, self.n_ranges)
+        return seconds * self.n_rows / busy if busy else None
+
+    @property
+    def seconds_per_pass(self) -> float | None:
+        """The longer of both, about: a chunk is read while the one before is computed."""
+        read, compute = self.read_seconds, self.compute_seconds
+        return None if read is None or compute is None else max(read, compute)
+
+    @property
+    def limited_by(self) -> str | None:
+        """Which of the two takes longer: "reading" or "computing"."""
+        read, compute = self.read_seconds, self.compute_seconds
+        if read is None or compute is None:
+            return None
+        return "reading" if read > compute else "computing"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        derived = ("fits", "read_seconds", "compute_seconds", "seconds_per_pass", "limited_by")
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
+
+    def check(self) -> None:
+        """Raise `UsageError` where a worker cannot hold a task."""
+        if not self.n_workers:
+            logger.warning(
+                "the cluster has no workers yet: the job waits for one, and nobody can say whether "
+                "it will have the %s that a worker needs",
+                mebibytes(self.worker_bytes),
+            )
+        if not self.fits:
+            raise UsageError(
+                f"a worker of {self.worker_threads} threads needs about "
+                f"{mebibytes(self.worker_bytes)}, and Dask pauses it at "
+                f"{mebibytes(PAUSE * self.worker_limit)} of its {mebibytes(self.worker_limit)}: "
+                "raise --memory-limit, lower --threads, or store the data in chunks smaller than "
+                f"{mebibytes(self.chunk_bytes)}"
+            )
+
+
+def mebibytes(n: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
+
+
+Fleet = Sequence[tuple[int, str]]
+"""K and covariance structure of each model that a pass serves."""
+
+
+def fleet_of(ks: int | Sequence[int], kinds: str | Sequence[str]) -> Fleet:
+    """Every K with every covariance structure."""
+    ks = [ks] if isinstance(ks, int) else ks
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return [(k, kind) for kind in kinds for k in ks]
+
+
+def plan(
+    data: str,
+    k: int | Sequence[int],
+    covariance: str | Sequence[str],
+    where: Where,
+    probe: bool = False,
+) -> Plan:
+    """Count what a pass over `data` takes; with `probe`, read two chunks and take the time.
+
+    Of several K or structures, it is the pass that serves all of them. On a running
+    cluster one of its workers reads the chunks, else this process.
+    """
+    source, fleet = stored_source(data), fleet_of(k, covariance)
+    if not where.remote:
+        planned = count(source, fleet, workers_here(where))
+        # Processes beyond the cores take turns.
+        planned = replace(planned, n_threads=min(planned.n_threads, os.cpu_count() or 1))
+        if probe and planned.fits:
+            planned = replace(planned, probe=probe_chunks(source, fleet))
+        return planned
+    with connected(where) as client:
+        planned = count(source, fleet, workers_there(client))
+        if probe and planned.fits and planned.n_workers:
+            measured = client.submit(probe_chunks, source, fleet, pure=False).result()
+            planned = replace(planned, probe=measured)
+    return planned
+
+
+def count(
+    source: ZarrSource,
+    fleet: Fleet,
+    workers: Sequence[Worker],
+    holdout: bool = False,
+    rivals: bool | None = None,
+) -> Plan:
+    """What a pass over `source` takes on these workers, without reading any of it.
+
+    Memory is that of the first pass, which serves several starts of a model where there are
+    `rivals`: of a single model, unless told.
+    """
+    d = source.n_features
+    needs = [model_bytes(k, kind, d) for k, kind in fleet]
+    served = needs
+    if rivals or (rivals is None and len(fleet) == 1):
+        served = [need for need in needs for _ in range(most_entering(need[3]))]
+    parameters, parameters_used, kernels, statistics = (sum(n) for n in zip(*served, strict=True))
+    chunk = int(source.chunk_rows) * d * source.dtype.itemsize
+    task = source.chunks_held * chunk + kernels + 2 * statistics
+    if holdout:
+        # Random numbers, weights and the mask of a chunk, and the rows that it holds out.
+        task += chunk + 3 * 8 * int(source.chunk_rows)
+    # A worker keeps the parameters as they came and as they are used, and it adds the
+    # sums of some tasks while others run.
+    shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
+    # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
+    shared += kept_bytes(len(ranges(source)), statistics)
+    if len(served) > 1:
+        # The sums of a fleet are not added in place.
+        shared += statistics
+    if engine_for(source.dtype).name == "numba":
+        shared += COMPILER_BYTES
+    tightest = min(
+        workers,
+        key=lambda w: PAUSE * w.limit - w.threads * task if w.limit else np.inf,
+        default=Worker(1, 0),
+    )
+    return Plan(
+        source.description,
+        source.n_rows,
+        d,
+        str(source.dtype),
+        source.n_chunks,
+        chunk,
+        len(ranges(source)),
+        source.nbytes,
+        sum(need[3] for need in needs),
+        sum(need[0] for need in needs),
+        task,
+        shared + tightest.threads * task,
+        tightest.limit,
+        tightest.threads,
+        len(workers),
+        sum(w.threads for w in workers),
+    )
+
+
+def model_bytes(k: int, kind: str, d: int) -> tuple[int, int, int, int]:
+    """Bytes of one model's parameters as sent and as used, of its kernel, of its sums."""
+    frame = Frame(np.zeros(d), np.ones(d))
+    components = Gaussian(np.zeros((k, d)), STRUCTURES[kind].of_data(np.eye(d), k), frame)
+    parameters = _array_bytes(components, components.covariance, frame) + 8 * k
+    # Making a kernel adds what it derives from the parameters to them.
+    # NumPy's holds more than the compiled one that may take its place.
+    kernel = components.kernel()
+    parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
+    statistics = kernel.statistics().nbytes + 8 * k
+    return parameters, parameters_used, _array_bytes(kernel), statistics
+
+
+def _array_bytes(*objects: object) -> int:
+    values = (value for o in objects for value in vars(o).values())
+    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+
+def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
+    """Time one thread on two chunks, from the front and the middle of the data.
+
+    The first chunk warms up and the second counts. The E-step is timed with a mixture
+    made from these rows, so that its responsibilities are like real ones: the one of the
+    fleet that costs most, and the others are taken to cost in proportion.
+
+    Returns
+    -------
+    Probe or None
+        None where the chunks hold too few finite rows for such a mixture.
+    """
+    # Whether chunks are missing, the fit will say, and be told what to make of it.
+    read = replace(source, missing="fill").reader()
+    front = read(0)[0]
+    begin = time.perf_counter()
+    middle = read(source.n_chunks // 2)[0]
+    reading = time.perf_counter() - begin
+    d = source.n_features
+    costs = {model: model[0] * STRUCTURES[model[1]].n_features(d) for model in fleet}
+    k, covariance = max(costs, key=lambda model: costs[model])
+    per_row = costs[k, covariance]
+    most = max(1000, 2 * k, PROBE_PRODUCTS // per_row)
+    warm_up, timed = _finite_rows(front, most), _finite_rows(middle, most)
+    if min(len(warm_up), len(timed)) < max(k, 2):
+        return None
+    fold = _quick_start(np.concatenate([warm_up, timed]), k, covariance, most).fold()
+    with one_blas_thread():
+        fold.update(0, warm_up, None)
+        fold.result()
+        begin = time.perf_counter()
+        fold.update(1, timed, None)
+        fold.result()
+        computing = time.perf_counter() - begin
+    computing *= sum(costs.values()) / per_row
+    return Probe(len(middle), len(timed), reading / len(middle), computing / len(timed))
+
+
+def _finite_rows(X: Array, most: int) -> Array:
+    return np.asarray(X[np.isfinite(X).all(axis=1)][:most])
+
+
+def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Any:
+    """A mixture that two iterations on some rows make of k-means++."""
+    step = -(-len(rows) // max(most // 4, 4 * k))
+    model = GaussianMixture(
+        k, covariance_type=covariance, init_params="k-means++", max_iter=2, random_state=0
+    )
+    with warnings.catch_warnings():
+        # Whatever is odd about the data, the fit will say.
+        warnings.simplefilter("ignore")
+        return model.fit(rows[::step]).predictor(()).mixture
+
+
+@contextmanager
+def checked(where: Where, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
+    """A cluster whose workers can hold what is `needed`; a local one is asked before it starts."""
+    if not where.remote:
+        needed(workers_here(where)).check()
+    with connected(where) as client:
+        if where.remote:
+            needed(workers_there(client)).check()
+        yield

@@ -1,0 +1,211 @@
+"""What a report knows of the data: some rows, and how likely each chunk is under the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends.dask.backend import DaskBackend
+from ..core.additive import Additive, Array
+from ..data.columns import check_columns
+from ..data.open import as_source
+from ..data.zarr.source import ZarrSource
+from ..errors import DataError
+from ..fitting.observers import Pass
+
+# Chunks that a sample is read from, evenly spaced: all of them where there are no more.
+SAMPLE_CHUNKS = 64
+
+# Below so many standard errors a chunk is more unlike than chance makes one.
+CHANCE = -4.0
+
+
+@dataclass(frozen=True)
+class ChunkDensities(Additive):
+    """How well a model describes each chunk; two of them add up to both, side by side.
+
+    Attributes
+    ----------
+    n_rows : (c,) array of int
+    means : (c,) array
+        Mean log p(x) over the chunk's rows, in nats.
+    scatters : (c,) array
+        sum_n (log p(x_n) - mean)^2 over the chunk's rows.
+    """
+
+    n_rows: Array
+    means: Array
+    scatters: Array
+
+    def __add__(self, other: ChunkDensities) -> ChunkDensities:
+        return ChunkDensities(
+            np.concatenate([self.n_rows, other.n_rows]),
+            np.concatenate([self.means, other.means]),
+            np.concatenate([self.scatters, other.scatters]),
+        )
+
+    @property
+    def first_rows(self) -> Array:
+        """First row of each chunk, (c,)."""
+        return np.asarray(np.cumsum(self.n_rows) - self.n_rows)
+
+    @property
+    def finite(self) -> Array:
+        """Which chunks have a finite mean, (c,): in others the density of a row underflows."""
+        return np.isfinite(self.means) & np.isfinite(self.scatters)
+
+    @property
+    def median(self) -> float:
+        """Median of the finite means: no chunk, however odd, moves it far. NaN for no chunks."""
+        return self._median(self.means)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the log-density of a row, of the median chunk."""
+        return self._median(np.sqrt(self.scatters / self.n_rows))
+
+    def _median(self, values: Array) -> float:
+        return float(np.median(values[self.finite])) if self.finite.any() else np.nan
+
+    @property
+    def standard_errors(self) -> Array:
+        """How far each chunk's mean lies from `median`, in the standard errors of a mean, (c,)."""
+        errors = self.deviation / np.sqrt(self.n_rows)
+        far = np.where(self.finite, 0.0, -np.inf)
+        np.divide(self.means - self.median, errors, out=far, where=self.finite & (errors > 0))
+        return far
+
+    @property
+    def unlike(self) -> Array:
+        """Which chunks lie further below `median` than chance explains, (c,) of bool."""
+        return np.asarray(self.standard_errors < CHANCE)
+
+    def most_unlike(self, most: int) -> list[int]:
+        """The chunks of lowest density for their number of rows, lowest first."""
+        order = np.argsort(self.standard_errors, kind="stable")
+        return [int(c) for c in order[:most]]
+
+
+@dataclass(frozen=True)
+class Densities:
+    """The description of a pass that sums log-densities by chunk.
+
+    Attributes
+    ----------
+    answer : callable
+        Rows (n, d) -> {"log_density": (n,)}.
+    """
+
+    answer: Callable[[Array], dict[str, Array]]
+
+    def fold(self) -> DensityFold:
+        """The densities of one range, before its first chunk."""
+        return DensityFold(self.answer)
+
+
+class DensityFold:
+    """Sums log-densities of chunks as they come."""
+
+    def __init__(self, answer: Callable[[Array], dict[str, Array]]) -> None:
+        self.answer = answer
+        self._chunks: list[tuple[int, float, float]] = []
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add the rows X (n, d) of chunk number `index`."""
+        if len(X) == 0:
+            return
+        try:
+            values = self.answer(X)["log_density"]
+        except DataError as e:
+            raise DataError(f"chunk {index}: {e}") from e
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(values.mean())
+            scatter = float(((values - mean) ** 2).sum())
+        self._chunks.append((len(X), mean, scatter))
+
+    def result(self) -> ChunkDensities:
+        """What the chunks given so far hold."""
+        chunks = np.array(self._chunks, dtype=float).reshape(-1, 3)
+        return ChunkDensities(chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2])
+
+
+def chunk_densities(model: Any, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
+    """Mean log-density of every chunk, from one pass on the Dask scheduler in force.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
+        (n, d).
+    callbacks : sequence, optional
+        Observers of the pass.
+
+    Raises
+    ------
+    DataError
+        Another number of columns than the model's, NaN or infinity.
+    """
+    source = as_source(X)
+    check_columns("X", source.n_features, model.n_features_in_)
+    with Pass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
+        work = Densities(model.predictor(("log_density",)))
+        return DaskBackend().map_reduce(source, work, running.advance)
+
+
+def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
+    """Some rows (m, d) for pictures, drawn from at most 64 evenly spaced chunks.
+
+    One chunk is held at a time. Each gives rows by its share of the rows of all.
+
+    Raises
+    ------
+    DataError
+        A row that was drawn holds NaN or infinity.
+    """
+    wanted = min(SAMPLE_CHUNKS, source.n_chunks)
+    chunks = np.linspace(0, source.n_chunks - 1, wanted).round().astype(int)
+    lengths = np.diff(source.bounds)[chunks]
+    share = min(1.0, n_rows / lengths.sum())
+    counts = np.diff(np.rint(np.cumsum(lengths) * share).astype(int), prepend=0)
+    read = source.reader()
+    parts = []
+    for chunk, length, count in zip(chunks.tolist(), lengths, counts, strict=True):
+        if count == 0:
+            continue
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(chunk,)))
+        # Numbers of rows make a copy, so the reader may use its buffers again.
+        chosen = np.sort(rng.choice(length, count, replace=False))
+        rows = read(chunk)[0][chosen]
+        bad = ~np.isfinite(rows).all(axis=1)
+        if bad.any():
+            row = int(source.bounds[chunk] + chosen[bad.argmax()])
+            raise DataError(
+                f"{source.description} holds NaN or infinity at row {row}: drop or fill it first"
+            )
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a report knows beside the model.
+
+    Attributes
+    ----------
+    rows : (n, d) array or None
+        A sample of the data, None where there is none.
+    densities : ChunkDensities or None
+        Of one pass over the data.
+    origin : mapping of str to str
+        Where it all comes from: names and values for the reader.
+    missing : sequence of str
+        What was left out, why, and how to get it.
+    """
+
+    rows: Array | None = None
+    densities: ChunkDensities | None = None
+    origin: Mapping[str, str] | None = None
+    missing: Sequence[str] = ()

@@ -1,0 +1,463 @@
+"""The report: one HTML page about a fitted model that needs nothing beside it.
+
+Pictures are inline SVG in the colours of the page, so there is one page for light and
+dark; a content policy forbids the browser to fetch anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.additive import Array
+from ..errors import OutputExistsError, UsageError
+from ..estimators.html import components_table, facts, left_out, number, status_words, table, text
+from ..storage.folders import remove_unfinished, write_durably
+from ..storage.staging import check_free
+from ..version import __version__
+from . import plots
+from .drift import CHANCE, ChunkDensities, Evidence
+
+# Columns whose pairs and marginals are drawn, and chunks that are named.
+MOST_COLUMNS, MOST_CHUNKS = 4, 5
+
+
+def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise what `write_report` would raise, before the work.
+
+    Raises
+    ------
+    OutputExistsError
+        `path` is there and `overwrite` is False, or it is a folder.
+    UsageError
+        matplotlib is not installed.
+    """
+    check_free(path, overwrite)
+    if Path(path).is_dir():
+        raise OutputExistsError(f"{os.fspath(path)} is a folder; choose the name of a file")
+    if find_spec("matplotlib") is None:
+        raise UsageError("a report needs matplotlib: pip install 'dask-em[plot]'")
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    model: Any,
+    evidence: Evidence | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the page about a fitted model to one file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+    model : fitted GaussianMixture
+    evidence : Evidence, optional
+        Rows, densities and where they come from; parts that need what is not there are
+        left out, and the page says so.
+    overwrite : bool
+        Replace the file that is there.
+
+    Raises
+    ------
+    OutputExistsError
+        The file is there and `overwrite` is False, or it is a folder.
+    UsageError
+        matplotlib is not installed.
+    """
+    check_output(path, overwrite)
+    page = report_html(model, evidence)
+    remove_unfinished(path)
+    write_durably(Path(path), page.encode())
+
+
+def report_html(model: Any, evidence: Evidence | None = None) -> str:
+    """The page about a fitted model, in ASCII so that no encoding can spoil it."""
+    evidence = evidence or Evidence()
+    k, d = model.means_.shape
+    title = f"{k} Gaussian component{'s' * (k > 1)} in {d} column{'s' * (d > 1)}"
+    parts = [
+        _header(model, title),
+        _fit_section(model),
+        _components_section(model),
+        _rows_section(model, evidence.rows),
+        _drift_section(evidence.densities),
+        _missing(evidence),
+        _provenance_section(model, evidence),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+        f"<title>{text(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
+    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def _header(model: Any, title: str) -> str:
+    source = getattr(model, "provenance_", {})
+    tiles = [
+        (number(model.lower_bound_, ".6g"), "log-likelihood, nats per row"),
+        (number(model.n_passes_, ",.2f"), "passes over the data"),
+        (f"{model.n_iter_:,}", "iterations"),
+        (f"{model.state_.result.n_parameters:,}", "free parameters"),
+    ]
+    if source:
+        tiles.insert(0, (f"{source['n_rows']:,}", "rows"))
+    shown = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>" for value, name in tiles)
+    where = f'<p class="source">{text(source["source"])}</p>' if source else ""
+    good = "good" if model.status_.converged else "warn"
+    return (
+        f"<header><h1>{text(title)}</h1>{where}"
+        f'<p class="status {good}">{status_words(model)}</p>'
+        f'<div class="tiles">{shown}</div></header>'
+    )
+
+
+def _fit_section(model: Any) -> str:
+    figures = []
+    if any(r["phase"] == "em" for r in model.history_):
+        figures.append(
+            _figure(
+                partial(plots.plot_log_likelihood, model),
+                "Log-likelihood over passes",
+                "Each full pass measures it at the parameters it was given. A cross is a step "
+                "that was rejected.",
+            )
+        )
+    selection = _selection(model)
+    if selection:
+        figures += [
+            _figure(
+                partial(plots.plot_criterion, selection, name),
+                f"{name.upper()} over the number of components",
+                "Lower is better; the circle is the lowest. Where the line has no dot, the model "
+                "was dropped early and its number is an estimate.",
+            )
+            for name in ("bic", "icl")
+            if plots.candidates(selection, name)
+        ]
+    return _section("The fit", _grid(figures) + (_selection_table(selection) if selection else ""))
+
+
+def _selection(model: Any) -> Sequence[Mapping[str, Any]]:
+    """The candidates among which the model was chosen, none where it was fitted alone."""
+    sweep = getattr(model, "provenance_", {}).get("sweep", {})
+    return getattr(model, "selection_", None) or sweep.get("table") or ()
+
+
+# What may be known of a candidate, and how its numbers are shown.
+CANDIDATE = {
+    "covariance_type": "", "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
+    "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "holdout": ",.4f", "passes": ",.4g",
+    "n_passes": ",.4g", "status": "",
+}  # fmt: skip
+
+
+def _selection_table(selection: Sequence[Mapping[str, Any]]) -> str:
+    def cell(value: Any, form: str) -> str:
+        if value is None:
+            return ""
+        return number(value, form) if form else text(str(value).lower().replace("_", " "))
+
+    names = [n for n in CANDIDATE if any(c.get(n) is not None for c in selection)]
+    rows = [[cell(c.get(name), CANDIDATE[name]) for name in names] for c in selection]
+    return _details("All candidates", table([text(n.replace("_", " ")) for n in names], rows))
+
+
+def _components_section(model: Any) -> str:
+    figures = [
+        _figure(
+            partial(plots.plot_weights, model),
+            "Weights",
+            "The share of the data that each component has.",
+        ),
+        _figure(
+            partial(plots.plot_profiles, model),
+            "Profiles",
+            "Means of the components with one standard deviation, in standard deviations of the "
+            "whole mixture from its mean.",
+        ),
+    ]
+    return _section(
+        "The components",
+        _grid(figures)
+        + '<p class="note">Mean &plusmn; standard deviation in each column, in its own unit. '
+        + f"{text(left_out(model))}</p>{components_table(model)}",
+    )
+
+
+def _rows_section(model: Any, rows: Array | None) -> str:
+    """Pictures of the data beside the model; without rows, of the model alone."""
+    columns = plots.telling_columns(model, MOST_COLUMNS)
+    names = plots.column_names(model)
+    figures = []
+    if rows is not None:
+        figures += [
+            _figure(
+                partial(plots.plot_components, model, rows, pair),
+                f"{names[pair[0]]} and {names[pair[1]]}",
+                "Rows by their likeliest component; ellipses at 1 and 2 standard deviations.",
+            )
+            for pair in combinations(columns, 2)
+        ]
+    over = "" if rows is None else " over a histogram of the rows"
+    figures += [
+        _figure(
+            partial(plots.plot_marginal, model, j, rows),
+            f"Density of {names[j]}",
+            f"The mixture and its components{over}.",
+        )
+        for j in columns
+    ]
+    if rows is not None:
+        figures.append(
+            _figure(
+                partial(plots.plot_sharpness, model, rows),
+                "Sharpness",
+                "Rows at the right belong clearly to one component; rows at the left are shared.",
+            )
+        )
+    d = len(names)
+    chosen = f"The {len(columns)} of {d} columns in which the components differ most. "
+    drawn = "" if rows is None else f"{len(rows):,} rows drawn evenly from the data."
+    note = (chosen if d > len(columns) else "") + drawn
+    return _section(
+        "Data and model", (f'<p class="note">{note}</p>' if note else "") + _grid(figures)
+    )
+
+
+def _drift_section(densities: ChunkDensities | None) -> str:
+    if densities is None:
+        return ""
+    if len(densities.means) == 1:
+        return _section("Drift over the store", "<p>One chunk holds all of the data.</p>")
+    figure = _figure(
+        partial(plots.plot_drift, densities),
+        "Mean log-density of each chunk",
+        "Dashed: the median chunk. Triangles: chunks that lie further below it than chance "
+        "explains.",
+    )
+    errors, first = densities.standard_errors, densities.first_rows
+    rows = [
+        [
+            f"{first[c]:,} to {first[c] + densities.n_rows[c] - 1:,}",
+            number(densities.means[c], ",.4f"),
+            number(densities.means[c] - densities.median, "+,.4f"),
+            number(errors[c], "+,.1f"),
+        ]
+        for c in densities.most_unlike(MOST_CHUNKS)
+    ]
+    named = f'<div class="wide"><h3>Most unlike the model</h3><p>{_verdict(densities)}</p>'
+    head = ["rows", "nats per row", "from the median", "standard errors"]
+    return _section(
+        "Drift over the store", f'<div class="grid">{figure}{named}{table(head, rows)}</div></div>'
+    )
+
+
+def _verdict(densities: ChunkDensities) -> str:
+    beyond, n = int(densities.unlike.sum()), len(densities.means)
+    if not beyond:
+        return f"None of {n:,} chunks lies further below the median chunk than chance explains."
+    return (
+        f"{beyond:,} of {n:,} chunks lie more than {-CHANCE:g} standard errors below the median "
+        "chunk, further than chance explains. Where rows are sorted by cluster or time, that may "
+        "be their order: wide components have low densities."
+    )
+
+
+def _missing(evidence: Evidence) -> str:
+    reasons = list(evidence.missing)
+    if evidence.rows is None and not reasons:
+        reasons = ["Pictures of rows and the drift over chunks, for which no data were given."]
+    if not reasons:
+        return ""
+    items = "".join(f"<li>{text(reason)}</li>" for reason in reasons)
+    return _section("Left out", f"<ul>{items}</ul>")
+
+
+def _provenance_section(model: Any, evidence: Evidence) -> str:
+    source = getattr(model, "provenance_", {})
+    names = {"source": "source", "n_rows": "rows", "n_features": "columns", "dtype": "type"}
+    names |= {name: name for name in source if name not in names}
+    data = [
+        (text(shown), text(f"{source[name]:,}" if isinstance(source[name], int) else source[name]))
+        for name, shown in names.items()
+        if isinstance(source.get(name), str | int | float)
+    ]
+    if "sweep" in source:
+        data.append(("chosen by", text(source["sweep"].get("criterion", "a sweep"))))
+    options = [
+        (text(name), text(_option(value)))
+        for name, value in model.get_params().items()
+        if name != "callbacks"
+    ]
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    page = {**(evidence.origin or {}), "written": f"{now} by dask_em {__version__}"}
+    made = [(text(name), text(value)) for name, value in page.items()]
+    rows = [
+        [
+            text(r["phase"]),
+            f"{r['number']:,}",
+            number(r["seconds"], ",.2f"),
+            f"{r['rows']:,}",
+            number(r["bytes"] / 1e6, ",.1f"),
+            "" if r["log_likelihood"] is None else number(r["log_likelihood"], ".6f"),
+        ]
+        for r in model.history_
+    ]
+    head = ["pass", "number", "seconds", "rows", "MB", "nats per row"]
+    return _section(
+        "Provenance",
+        f'<div class="grid"><div><h3>Data and fit</h3>{facts(data)}</div>'
+        f"<div><h3>This page</h3>{facts(made)}</div></div>"
+        + _details("Options of the fit", facts(options))
+        + _details("Every pass", table(head, rows)),
+    )
+
+
+def _option(value: object) -> object:
+    if value is None:
+        return "not set"
+    return "given" if isinstance(value, np.ndarray) else value
+
+
+def _section(title: str, inner: str) -> str:
+    return f"<section><h2>{title}</h2>{inner}</section>\n"
+
+
+def _grid(figures: Sequence[str]) -> str:
+    return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def _details(title: str, inner: str) -> str:
+    return f"<details><summary>{title}</summary>{inner}</details>"
+
+
+# -- pictures --------------------------------------------------------------------
+
+# Stands for the colour of the page's text until the picture is in the page.
+INK = "#2b2f36"
+
+LOOK: Any = {
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "font.size": 8.5,
+    "savefig.facecolor": "none",
+    # Words stay words: they can be searched, and take the font of the page.
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "xtick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.color": INK,
+    "ytick.major.width": 0.6,
+}
+
+SIZE, DPI = (4.0, 2.9), 200
+
+
+def _figure(draw: Callable[..., Any], title: str, caption: str) -> str:
+    """A picture with its title and caption."""
+    return (
+        f"<figure><h3>{text(title)}</h3>{svg(draw, title)}"
+        f"<figcaption>{text(caption)}</figcaption></figure>"
+    )
+
+
+def svg(draw: Callable[..., Any], title: str) -> str:
+    """What `draw(ax=...)` draws, as SVG to put into a page.
+
+    Parameters
+    ----------
+    draw : callable
+        One of `plots`, with all its arguments but `ax`.
+    title : str
+        What is told to those who do not see it; no two pictures of a page share one.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    # Names in the SVG are hashes: with the title in them they are unique in the page.
+    with warnings.catch_warnings(), mpl.rc_context():
+        # Whatever somebody set for pictures of their own, the page looks the same.
+        mpl.rcdefaults()
+        mpl.rcParams.update({**LOOK, "svg.hashsalt": title})
+        # The browser has letters that matplotlib's font has not.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure = Figure(figsize=SIZE, layout="constrained")
+        ax = figure.subplots()
+        draw(ax=ax)
+        ax.set_title("")
+        figure.savefig(
+            buffer, format="svg", dpi=DPI,
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+        )  # fmt: skip
+    found = buffer.getvalue()
+    found = found[found.index("<svg") :].replace(INK, "currentColor")
+    found = re.sub(r'<g id="[^"]*"', "<g", found)
+    found = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", found)
+    found = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", found)
+    return found.replace("<svg", f'<svg role="img" aria-label="{text(title)}"', 1)
+
+
+STYLE = """
+:root{--ink:#1d2025;--soft:#5d6470;--line:#dfe3e8;--page:#fff;--card:#f6f7f9;--good:#1a6fb5;
+--warn:#b35a00}
+@media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b4;--line:#343a43;
+--page:#14171b;--card:#1c2026;--good:#69b3ef;--warn:#ffb457}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,
+"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;-webkit-text-size-adjust:100%}
+main{max-width:76rem;margin:0 auto;padding:1.5rem 1rem 3rem}
+h1{font-size:1.7rem;line-height:1.2;margin:0;letter-spacing:-.01em;text-wrap:balance}
+h2{font-size:1.2rem;margin:2.5rem 0 .9rem;padding-top:.9rem;border-top:1px solid var(--line)}
+h3{font-size:.95rem;margin:0 0 .5rem;overflow-wrap:anywhere}
+p{margin:.4rem 0;max-width:46rem}
+.source{color:var(--soft);overflow-wrap:anywhere}
+.status{border-left:3px solid var(--good);padding-left:.7rem;margin:1rem 0}
+.status.warn{border-color:var(--warn)}.status b{color:var(--good)}.status.warn b{color:var(--warn)}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem}
+.tiles div{background:var(--card);border-radius:.5rem;padding:.6rem .8rem}
+.tiles b{display:block;font-size:1.25rem;line-height:1.3;font-variant-numeric:tabular-nums}
+.tiles span{color:var(--soft);font-size:.8rem;line-height:1.3;display:block}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));
+gap:1.6rem 1.8rem;align-items:start}
+.grid>div{min-width:0}
+@media(min-width:48rem){.grid>.wide{grid-column-end:span 2}}
+figure{margin:0;min-width:0}
+figure svg{display:block;width:100%;height:auto;max-width:34rem}
+figure svg text{font-family:inherit!important}
+figcaption,.note{color:var(--soft);font-size:.85rem;line-height:1.4;margin:.3rem 0 0}
+.note{margin:0 0 1rem}section>.grid+.note{margin:1.5rem 0 .5rem}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
+th,td{padding:.32rem 1.1rem .32rem 0;text-align:left;white-space:nowrap;
+border-bottom:1px solid var(--line)}
+th{color:var(--soft);font-weight:500;max-width:14rem;overflow:hidden;text-overflow:ellipsis}
+.n{text-align:right}td small{color:var(--soft)}
+.spot{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.5em}
+dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.2rem 1.1rem;margin:0;
+font-size:.9rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+details{margin:1rem 0}summary{cursor:pointer;font-weight:500;margin-bottom:.5rem}
+ul{padding-left:1.2rem}li{overflow-wrap:anywhere;max-width:46rem}
+"""

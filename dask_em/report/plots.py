@@ -1,0 +1,480 @@
+"""Pictures of a fitted mixture, with matplotlib (extra `plot`).
+
+Every function draws into one matplotlib Axes, a new one where none is given, and returns
+it. Rows X are a sample that fits in memory: all of them are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.additive import Array
+from ..errors import UsageError
+from ..estimators.describe import COLOURS, colour, column_names, overall, variances
+
+# More components than this are told apart by colour alone: numbers and curves would overlap.
+MOST_LABELLED = 20
+
+# More columns than this are numbered and joined by lines.
+MOST_NAMED_COLUMNS = 12
+
+LONGEST_NAME = 24
+
+
+def telling_columns(model: Any, most: int = 4) -> list[int]:
+    """The columns that tell components apart best, at most so many, in their order.
+
+    Best is the largest share of a column's variance that lies between the components.
+    """
+    center, spread = overall(model)
+    between = model.weights_ @ (model.means_ - center) ** 2
+    share = np.divide(between, spread**2, out=np.zeros_like(between), where=spread > 0)
+    return sorted(np.argsort(-share, kind="stable")[:most].tolist())
+
+
+def plot_components(model: Any, X: Array, columns: tuple[int, int] = (0, 1), ax: Any = None) -> Any:
+    """Scatter of some rows, coloured by component, with ellipses at 1 and 2 standard deviations.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    X : (n, d) array
+        A few thousand rows; all of them are drawn.
+    columns : pair of int
+        Which columns are the axes.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    UsageError
+        A column that the model does not have.
+    """
+    from matplotlib.patches import Ellipse
+
+    ax = _axes(ax, (6, 5))
+    X = _rows(model, X)
+    pair = [_column(model, j) for j in columns]
+    labels = _answer(model, X, "labels")
+    colours = np.array([colour(k) for k in range(model.n_components)])
+    ax.scatter(*X[:, pair].T, s=4, c=colours[labels], alpha=0.35, linewidths=0, rasterized=True)
+    for k, mean in enumerate(model.means_[:, pair]):
+        angle, widths = _ellipse(_covariance(model, k, pair))
+        for deviations in (1, 2):
+            major, minor = 2 * deviations * widths
+            outline = Ellipse(
+                tuple(mean), major, minor, angle=angle, fill=False, color=colour(k), lw=1.2
+            )
+            ax.add_patch(outline)
+        if model.n_components <= MOST_LABELLED:
+            _number(ax, k, mean)
+    names = column_names(model)
+    _label(ax, names[pair[0]], names[pair[1]])
+    ax.set_title(f"{model.n_components} components, {len(X):,} rows of the data")
+    return ax
+
+
+def plot_pairs(
+    model: Any, X: Array, columns: Sequence[int] | None = None, axes: Any = None
+) -> Array:
+    """Every pair of some columns as a scatter with ellipses, marginals on the diagonal.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    X : (n, d) array
+    columns : sequence of int, optional
+        By default the (at most) four in which the components differ most.
+    axes : (m, m) array of matplotlib Axes, optional
+
+    Returns
+    -------
+    (m, m) array of matplotlib Axes
+    """
+    chosen = telling_columns(model) if columns is None else list(columns)
+    m = len(chosen)
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        size = max(4.0, 2.6 * m)
+        _, axes = plt.subplots(m, m, figsize=(size, size), layout="constrained", squeeze=False)
+    axes = np.asarray(axes)
+    if axes.shape != (m, m):
+        raise UsageError(f"axes has shape {axes.shape}, expected {(m, m)} for {m} columns")
+    for i, row in enumerate(chosen):
+        for j, column in enumerate(chosen):
+            if i == j:
+                plot_marginal(model, row, X, axes[i, j])
+            else:
+                plot_components(model, X, (column, row), axes[i, j])
+            axes[i, j].set_title("")
+    grid: Array = axes
+    return grid
+
+
+def plot_weights(model: Any, ax: Any = None) -> Any:
+    """The share of the data that each component has, as bars.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes(ax)
+    k = np.arange(model.n_components)
+    ax.bar(k, model.weights_, color=[colour(i) for i in k], width=0.7)
+    if model.n_components <= MOST_LABELLED:
+        ax.set_xticks(k)
+    _label(ax, "component", "weight")
+    return ax
+
+
+def plot_log_likelihood(model: Any, ax: Any = None) -> Any:
+    """Mean log-likelihood per row at each pass, in nats; rejected steps as crosses.
+
+    A step was rejected where the record of its pass says so, or, in records that say
+    nothing of it, where it lowered the log-likelihood.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes(ax)
+    passes, values, accepted = _ascent(model.history_)
+    ax.plot(passes[accepted], values[accepted], "o-", ms=4, lw=1.5, color=COLOURS[0])
+    if not accepted.all():
+        bad = ~accepted
+        ax.plot(passes[bad], values[bad], "x", ms=6, color=COLOURS[2], label="rejected")
+        # Above the axes: inside, its cross would look like a pass.
+        ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
+    _whole_numbers(ax.xaxis)
+    _label(ax, "pass", "nats per row")
+    return ax
+
+
+def candidates(selection: Sequence[Mapping[str, Any]], criterion: str) -> list[Mapping[str, Any]]:
+    """Those of a selection's candidates that have a finite `criterion`."""
+    return [c for c in selection if _finite(c.get(criterion))]
+
+
+def plot_criterion(
+    selection: Sequence[Mapping[str, Any]], criterion: str = "bic", ax: Any = None
+) -> Any:
+    """A criterion over the number of components, one line a covariance structure.
+
+    Parameters
+    ----------
+    selection : sequence of dict
+        Candidates with the keys n_components, covariance_type and `criterion`, and status
+        where they have one. One whose criterion is None or not finite is left out; one of
+        status DROPPED, whose criterion is an estimate, is on the line without a dot.
+    criterion : {"bic", "aic", "icl"}
+        Lower is better: the lowest that was not dropped is circled.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    UsageError
+        No candidate has the criterion.
+    """
+    ax = _axes(ax)
+    drawn = candidates(selection, criterion)
+    if not drawn:
+        raise UsageError(f"no candidate has a finite {criterion!r}: nothing to draw")
+    structures = list(dict.fromkeys(str(c["covariance_type"]) for c in drawn))
+    for i, structure in enumerate(structures):
+        mine = [c for c in drawn if c["covariance_type"] == structure]
+        mine.sort(key=lambda c: int(c["n_components"]))
+        ax.plot(
+            [c["n_components"] for c in mine],
+            [c[criterion] for c in mine],
+            "o-",
+            ms=4,
+            lw=1.5,
+            markevery=[j for j, c in enumerate(mine) if not _dropped(c)],
+            color=colour(i),
+            label=structure,
+        )
+    best = min(drawn, key=lambda c: (_dropped(c), float(c[criterion])))
+    ax.plot(best["n_components"], best[criterion], "o", ms=11, mfc="none", mec=_ink(), mew=1.2)
+    if len(structures) > 1:
+        ax.legend(frameon=False)
+    _whole_numbers(ax.xaxis)
+    _label(ax, "components", criterion.upper())
+    return ax
+
+
+def plot_sharpness(model: Any, X: Array, ax: Any = None) -> Any:
+    """How clearly rows belong to one component: histogram of their largest responsibility.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    X : (n, d) array
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes(ax)
+    resp = _answer(model, _rows(model, X), "proba")
+    labels, largest = resp.argmax(axis=1), resp.max(axis=1)
+    parts = [largest[labels == k] for k in range(model.n_components)]
+    ax.hist(
+        parts,
+        bins=20,
+        range=(0, 1),
+        weights=[np.full(len(part), 1 / len(largest)) for part in parts],
+        color=[colour(k) for k in range(model.n_components)],
+        stacked=True,
+    )
+    ax.set_xlim(0, 1)
+    _label(ax, "largest responsibility", "share of rows")
+    return ax
+
+
+def plot_profiles(model: Any, ax: Any = None) -> Any:
+    """Means of the components over the columns, with one standard deviation around them.
+
+    Columns are in standard deviations of the whole mixture from its mean, so that
+    columns of any unit share the axis.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes(ax)
+    center, spread = overall(model)
+    spread = np.where(spread > 0, spread, 1.0)
+    k, d = model.means_.shape
+    means = (model.means_ - center) / spread
+    widths = np.sqrt(variances(model)) / spread
+    few = d <= MOST_NAMED_COLUMNS
+    for i in range(k):
+        x = np.arange(d) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
+        if few:
+            ax.errorbar(x, means[i], widths[i], fmt="o", ms=4, lw=1.5, capsize=0, color=colour(i))
+        else:
+            ax.plot(x, means[i], lw=1.2, color=colour(i))
+            low, high = means[i] - widths[i], means[i] + widths[i]
+            ax.fill_between(x, low, high, color=colour(i), alpha=0.1, lw=0)
+    ax.axhline(0, lw=0.6, color=_ink(), alpha=0.5, zorder=0)
+    if few:
+        names = [_short(name) for name in column_names(model)]
+        turned = sum(map(len, names)) > 40
+        ax.set_xticks(
+            range(d), names, parse_math=False,
+            rotation=35 if turned else 0, ha="right" if turned else "center",
+        )  # fmt: skip
+        ax.set_xlim(-0.6, d - 0.4)
+    else:
+        _whole_numbers(ax.xaxis)
+    _label(ax, "" if few else "column", "standard deviations")
+    return ax
+
+
+def plot_marginal(model: Any, column: int = 0, X: Array | None = None, ax: Any = None) -> Any:
+    """Fitted density of one column and its components, over a histogram of rows.
+
+    Parameters
+    ----------
+    model : fitted GaussianMixture
+    column : int
+    X : (n, d) array, optional
+        Rows of the histogram.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    UsageError
+        A column that the model does not have.
+    """
+    ax = _axes(ax)
+    j = _column(model, column)
+    means, widths = model.means_[:, j], np.sqrt(variances(model)[:, j])
+    x = _grid(means, widths)
+    if X is not None:
+        values = _rows(model, X)[:, j]
+        bins = int(np.clip(np.sqrt(len(values)), 10, 60))
+        ax.hist(values, bins=bins, density=True, color=_ink(), alpha=0.18)
+        x = _grid(means, widths, (float(values.min()), float(values.max())))
+    z = (x - means[:, None]) / widths[:, None]
+    parts = np.exp(-(z**2) / 2) / (widths[:, None] * np.sqrt(2 * np.pi))
+    parts *= model.weights_[:, None]
+    if 1 < model.n_components <= MOST_LABELLED:
+        for k, part in enumerate(parts):
+            ax.plot(x, part, lw=1.2, color=colour(k))
+    ax.plot(x, parts.sum(axis=0), lw=1.6, color=_ink())
+    ax.set_ylim(bottom=0)
+    _label(ax, column_names(model)[j], "density")
+    return ax
+
+
+def plot_drift(densities: Any, ax: Any = None) -> Any:
+    """Mean log-density of each chunk over the rows of the store, the unlike ones marked.
+
+    Parameters
+    ----------
+    densities : report.ChunkDensities
+        What `report.chunk_densities(model, X)` returns.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = _axes(ax)
+    middle = densities.first_rows + densities.n_rows / 2
+    ends = np.append(densities.first_rows[:1], densities.first_rows + densities.n_rows)
+    means = np.where(densities.finite, densities.means, np.nan)
+    ax.stairs(means, ends, baseline=None, color=COLOURS[0])
+    if np.isfinite(densities.median):
+        ax.axhline(densities.median, lw=0.8, ls="--", color=_ink(), alpha=0.7)
+    unlike = densities.unlike & densities.finite
+    ax.plot(middle[unlike], means[unlike], "v", ms=6, color=COLOURS[2])
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)
+    ax.xaxis.set_major_formatter(_with_unit)
+    ax.xaxis.get_major_locator().set_params(nbins=6)
+    _label(ax, "row", "nats per row")
+    return ax
+
+
+def _axes(ax: Any, size: tuple[float, float] = (5, 3.5)) -> Any:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=size, layout="constrained")
+    return ax
+
+
+def _ink() -> str:
+    """The colour of text, which the user's style may have made white."""
+    import matplotlib as mpl
+
+    return str(mpl.rcParams["text.color"])
+
+
+def _rows(model: Any, X: Array) -> Array:
+    X = np.asarray(X)
+    d = model.means_.shape[1]
+    if X.ndim != 2 or X.shape[1] != d or len(X) == 0:
+        raise UsageError(f"X has shape {X.shape}, expected rows of {d} columns, (n, {d})")
+    return X if X.dtype.kind == "f" else X.astype(np.float64)
+
+
+def _answer(model: Any, X: Array, answer: str) -> Array:
+    """What the model says of rows, which have no column names even if the model has."""
+    return np.asarray(model.predictor((answer,))(X)[answer])
+
+
+def _column(model: Any, column: int) -> int:
+    d: int = model.means_.shape[1]
+    if not -d <= column < d:
+        raise UsageError(f"column {column}: the model has {d} columns, numbered from 0")
+    return column % d
+
+
+def _covariance(model: Any, k: int, columns: list[int]) -> Array:
+    """Covariance of component `k` between some columns, without making those of all others."""
+    covariances = np.asarray(model.covariances_)
+    if model.covariance_type == "full":
+        return np.asarray(covariances[k][np.ix_(columns, columns)])
+    if model.covariance_type == "tied":
+        return np.asarray(covariances[np.ix_(columns, columns)])
+    return np.diag(variances(model)[k, columns])
+
+
+def _ellipse(covariance: Array) -> tuple[float, Array]:
+    """Angle of the longer axis in degrees, and the deviations along both, longer first."""
+    squares, axes = np.linalg.eigh(covariance)
+    angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
+    return angle, np.sqrt(np.maximum(squares[::-1], 0))
+
+
+def _number(ax: Any, k: int, mean: Array) -> None:
+    box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colour(k), "lw": 1.2, "alpha": 0.9}
+    ax.annotate(
+        str(k), tuple(mean), ha="center", va="center", fontsize=6.5, color="black", bbox=box
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
+def _label(ax: Any, x: str, y: str) -> None:
+    # Names come with the data: a dollar in them is not mathematics.
+    ax.set_xlabel(_short(x), parse_math=False)
+    ax.set_ylabel(_short(y), parse_math=False)
+
+
+def _whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+def _with_unit(value: float, _: int) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _finite(value: Any) -> bool:
+    return value is not None and bool(np.isfinite(float(value)))
+
+
+def _dropped(candidate: Mapping[str, Any]) -> bool:
+    return candidate.get("status") == "DROPPED"
+
+
+def _ascent(history: Sequence[Mapping[str, Any]]) -> tuple[Array, Array, Array]:
+    """Numbers of the EM passes, their log-likelihoods, and whether each step was accepted."""
+    records = [r for r in history if r["phase"] == "em" and _finite(r.get("log_likelihood"))]
+    values = np.array([r["log_likelihood"] for r in records], dtype=float)
+    best = np.maximum.accumulate(values) if len(values) else values
+    # Rounding alone may take a little from a fit that stands still.
+    kept = values >= best - 1e-9 * (1 + np.abs(best))
+    accepted = [r.get("accepted", by_value) for r, by_value in zip(records, kept, strict=True)]
+    numbers = np.array([r["number"] for r in records], dtype=int)
+    return numbers, values, np.array(accepted, dtype=bool)
+
+
+def _grid(means: Array, widths: Array, reach: tuple[float, float] | None = None) -> Array:
+    """Points of a curve (m,), close together at every component, however tight it is."""
+    low, high = (means - 4 * widths).min(), (means + 4 * widths).max()
+    if reach is not None:
+        low, high = min(low, reach[0]), max(high, reach[1])
+    near = means[:, None] + widths[:, None] * np.linspace(-4, 4, 41)
+    return np.unique(np.concatenate([np.linspace(low, high, 200), near.ravel()]))

@@ -1,0 +1,1 @@
+"""Where bytes lie and what is kept: URLs, folders, locks, files of arrays, checkpoints, outputs."""

@@ -1,0 +1,207 @@
+"""Answers for every row: Zarr arrays beside each other in a group, written chunk by chunk.
+
+A region is a range of chunks. Its marker is written after its chunk files and their
+folders were synced to the disk, so what a marker stands for outlives a power failure,
+and a job that was interrupted goes on with the regions that have none. Syncing waits for
+the end of a region: by then the system has written most of it by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.additive import Additive, Array
+from ..errors import DataError
+from .folders import Folder, sync
+from .object_store import open_store
+
+if TYPE_CHECKING:
+    import zarr
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Ranges of chunks, each with a marker once its answers are where they are not lost.
+
+    Attributes
+    ----------
+    folder : Folder
+        Of the markers.
+    stamps : mapping of range to str
+        Every region, with the `source_stamp` of its rows before the pass.
+    """
+
+    folder: Folder
+    stamps: Mapping[range, str]
+
+    def mark(self, chunks: range) -> None:
+        """Say that the answers of `chunks` are stored."""
+        self.folder.write(self._marker(chunks), b"")
+
+    def marked(self) -> list[range]:
+        """Regions that are stored and whose source has not been touched since."""
+        found = set(self.folder.names())
+        return [chunks for chunks in self.stamps if self._marker(chunks) in found]
+
+    def _marker(self, chunks: range) -> str:
+        return f"{chunks.start}-{chunks.stop}-{self.stamps[chunks] or 'unknown'}"
+
+
+@dataclass(frozen=True)
+class Written(Additive):
+    """How many rows were written."""
+
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class WriteAnswers:
+    """The description of a pass that writes an answer for every row.
+
+    The output's chunks begin where the source's do, so no two tasks write the same
+    chunk, and a task that runs twice writes the same bytes twice.
+
+    Attributes
+    ----------
+    answer : callable
+        Rows (n, d) -> a dict of arrays that begin with axis n.
+    bounds : (n_chunks + 1,) array
+        First row of each chunk of the source.
+    outputs : mapping of str to zarr.Array
+        Where each entry of the dict goes.
+    regions : Regions
+        Where it is noted that a range is done.
+    """
+
+    answer: Callable[[Array], dict[str, Array]]
+    bounds: Array
+    outputs: Mapping[str, zarr.Array[Any]]
+    regions: Regions
+
+    def fold(self) -> AnswerWriter:
+        """The writer of one range, before its first chunk."""
+        return AnswerWriter(self)
+
+
+class AnswerWriter:
+    """Writes the answers of chunks as they come, and marks their region at the end."""
+
+    def __init__(self, work: WriteAnswers) -> None:
+        self.work = work
+        self._written: list[int] = []
+        self._n_rows = 0
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Write the answers of chunk number `index`; without rows, it has them already."""
+        if len(X) == 0:
+            return
+        rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
+        try:
+            answers = self.work.answer(X)
+        except DataError as e:
+            raise DataError(f"chunk {index} (from row {rows.start}): {e}") from e
+        for name, values in answers.items():
+            self.work.outputs[name][rows] = values
+        self._written.append(index)
+        self._n_rows += len(X)
+
+    def result(self) -> Written:
+        """Rows written, all of them on the disk."""
+        if self._written:
+            for output in self.work.outputs.values():
+                _sync_chunks(output, self._written)
+            self.work.regions.mark(range(self._written[0], self._written[-1] + 1))
+        return Written(self._n_rows)
+
+
+def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:
+    store: Any = array.store
+    return Path(store.root, array.path, array.metadata.encode_chunk_key(index))
+
+
+def chunk_key(output: zarr.Array[Any], chunk: int) -> str:
+    """The name of a chunk of rows, within its array."""
+    return output.metadata.encode_chunk_key((chunk, *(0,) * (output.ndim - 1)))
+
+
+def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
+    """Bring chunk files, and the folders that name them, to the disk."""
+    from zarr.storage import LocalStore
+
+    store: Any = output.store
+    if not isinstance(store, LocalStore):
+        return
+    top = Path(store.root, output.path)
+    folders: set[Path] = set()
+    for chunk in chunks:
+        path = top / chunk_key(output, chunk)
+        sync(path)
+        folders.update(parent for parent in path.parents if parent.is_relative_to(top))
+    for folder in folders:
+        sync(folder)
+
+
+def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
+    """sha256 of the sizes and times of the files that hold rows `start` to `stop`.
+
+    Other data in the same place have another stamp. Empty where the store is not a
+    local folder: there nobody can tell without reading.
+    """
+    from zarr.storage import LocalStore
+
+    if not isinstance(array.store, LocalStore):
+        return ""
+    rows, columns = (array.shards or array.chunks)[:2]
+    digest = hashlib.sha256()
+    for i in range(start // rows, -(-stop // rows)):
+        for j in range(-(-array.shape[1] // columns)):
+            try:
+                file = _chunk_file(array, i, j).stat()
+                digest.update(f"{i},{j}:{file.st_size}:{file.st_mtime_ns};".encode())
+            except FileNotFoundError:
+                digest.update(f"{i},{j}:missing;".encode())
+    return digest.hexdigest()
+
+
+def create_outputs(
+    path: Path | str, n_rows: int, chunk_rows: int, kinds: Mapping[str, tuple[int | None, Any]]
+) -> None:
+    """Make empty checksummed Zarr arrays in a new group.
+
+    Parameters
+    ----------
+    path : Path, or URL
+    n_rows, chunk_rows : int
+    kinds : mapping of str to (columns or None, dtype)
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    group = zarr.create_group(_place(path))
+    for name, (columns, dtype) in kinds.items():
+        tail = () if columns is None else (columns,)
+        group.create_array(
+            name,
+            shape=(n_rows, *tail),
+            chunks=(min(chunk_rows, n_rows), *tail),
+            dtype=np.dtype(dtype),
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        )
+
+
+def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a group, to be written: chunks of nothing but zeros too."""
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        return dict(zarr.open_group(_place(path), mode="r+").arrays())
+
+
+def _place(path: Path | str) -> Any:
+    return open_store(path, read_only=False) if isinstance(path, str) else path

@@ -1,0 +1,254 @@
+"""Folders of small files, on a disk or in an object store: listed, read, written durably."""
+
+from __future__ import annotations
+
+import glob
+import os
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import LockedError, UsageError
+from .object_store import check_writable, explained, object_store
+from .urls import describe_url, is_url
+
+COPIES_AT_ONCE = 16
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file so that its name stands for all of it, even if the power fails."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what a writer of the file at `path` left when it was killed.
+
+    Whoever calls this must know that nobody is writing there.
+    """
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class DiskFolder:
+    """A folder of this machine, which need not be there yet.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def at(self, name: str) -> Path:
+        """Where a file lies."""
+        return self.path / name
+
+    def names(self) -> list[str]:
+        """What is right in the folder, in order."""
+        return sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, None where there is none."""
+        try:
+            return self.at(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file: all of it, or the old one stays."""
+        write_durably(self.at(name), data)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files, in this order."""
+        for name in names:
+            self.at(name).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise where something else has its name, or where there is no folder for it."""
+        free = self.path.absolute().parent.is_dir() and not os.path.lexists(self.path)
+        if not (free or self.path.is_dir()):
+            raise UsageError(
+                f"checkpoint {self}: expected a folder, or a new name in a folder that is there"
+            )
+
+    def make(self) -> None:
+        """Make the folder, in one that is there."""
+        self.check()
+        if not self.path.is_dir():
+            self.path.mkdir()
+            sync(self.path.absolute().parent)
+
+    def claim(self) -> None:
+        """Remove what writers that were killed left, and the folder if nothing else is in it."""
+        for leftover in self.path.glob(".*.npz.????????.tmp"):
+            leftover.unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+            sync(self.path.absolute().parent)
+
+
+@dataclass(frozen=True)
+class BucketFolder:
+    """The objects below a URL, by their names.
+
+    It travels as its URL; whoever has it opens the store with credentials of their own.
+
+    Attributes
+    ----------
+    url : str
+    """
+
+    url: str
+    # Of what `claim` found, and of what was written since.
+    _versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return describe_url(self.url)
+
+    @property
+    def _store(self) -> Any:
+        return object_store(self.url)
+
+    def at(self, name: str) -> str:
+        """Where an object lies."""
+        return f"{self.url}/{name}"
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names of all objects below a prefix, in order."""
+        return sorted(meta["path"] for meta in self._listed(prefix))
+
+    def _listed(self, prefix: str = "") -> list[Any]:
+        import obstore
+
+        with explained(self.url):
+            pages = obstore.list(self._store, prefix or None, chunk_size=1000)
+            return [meta for page in pages for meta in page]
+
+    def read(self, name: str) -> bytes | None:
+        """An object's bytes, None where there is none."""
+        import obstore
+
+        try:
+            with explained(self.url):
+                return bytes(obstore.get(self._store, name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def head(self, name: str) -> Any:
+        """Time and tag of an object, None where there is none."""
+        import obstore
+
+        try:
+            with explained(self.url):
+                return obstore.head(self._store, name)
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, data: bytes, mode: Any = "overwrite") -> Any:
+        """Write an object; return its version, or None where the condition `mode` does not hold."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with explained(self.url):
+            try:
+                return obstore.put(self._store, name, data, mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                # A request of ours may have got through though the answer to it was lost.
+                return self.head(name) if self.read(name) == data else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object: all of it, or the old one stays."""
+        self.put(name, data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write an object that nobody else has written since `claim`.
+
+        Raises
+        ------
+        LockedError
+            Somebody else has.
+        """
+        seen = self._versions.get(name)
+        new = self.put(name, data, "create" if seen is None else unless_changed(seen))
+        if new is None:
+            raise LockedError(
+                f"{self}/{name} was written by another job meanwhile: see that only one runs, and "
+                "run the same command again"
+            )
+        self._versions[name] = new
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects."""
+        import obstore
+
+        names = list(names)
+        if names:
+            with explained(self.url):
+                obstore.delete(self._store, names)
+        for name in names:
+            self._versions.pop(name, None)
+
+    def check(self) -> None:
+        """Nothing: `folder_at` takes no URL that cannot be written."""
+
+    def make(self) -> None:
+        """Nothing: a store has no folders."""
+
+    def claim(self) -> None:
+        """Take note of what is there: `replace` writes over nothing else."""
+        self._versions.update((meta["path"], meta) for meta in self._listed())
+
+    def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Let the store copy objects, each from one name to another."""
+        import obstore
+
+        def copy_one(pair: tuple[str, str]) -> None:
+            with explained(self.url):
+                obstore.copy(self._store, *pair)
+
+        with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
+            for _ in pool.map(copy_one, pairs):
+                pass
+
+
+Folder = DiskFolder | BucketFolder
+
+
+def folder_at(path: str | os.PathLike[str]) -> Folder:
+    """The folder at a path, or at a URL of an object store."""
+    if is_url(path):
+        check_writable(os.fspath(path))
+        return BucketFolder(os.fspath(path).rstrip("/"))
+    return DiskFolder(Path(path))
+
+
+def unless_changed(version: Any) -> dict[str, str]:
+    """The condition that an object is still of this version."""
+    return {name: version[name] for name in ("e_tag", "version") if version.get(name) is not None}

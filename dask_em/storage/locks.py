@@ -1,0 +1,397 @@
+"""One writer at a time: a lock beside what is written, `.NAME.lock`, a file or an object.
+
+It says who holds it and shows a sign of life every few seconds. On one machine the system's
+own lock decides, which ends with its process however that ends. Other machines may not see
+that lock, and object stores have none: there a lock that was touched lately counts as held.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import LockedError, StoreError
+from ..runtime import Run, current_run
+from .folders import BucketFolder, unless_changed
+from .urls import describe_url, is_url, split_url
+
+logger = logging.getLogger("dask_em")
+
+# How often a lock is touched, and how long one that is not touched counts as held elsewhere.
+BEAT_SECONDS, STALE_SECONDS = 15.0, 120.0
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+Record = dict[str, Any]
+"""What a lock says: id, host, process and start of who holds it, and what that noted."""
+
+
+class LockPlace(Protocol):
+    """Where a lock lies."""
+
+    def take(self, mine: Record) -> Record:
+        """Make it ours; what it said before, if it was left by a job that is gone.
+
+        Raises
+        ------
+        LockedError
+            Another job holds it.
+        """
+
+    def owner(self) -> Record:
+        """What it says; nothing where it is empty, damaged, or not there."""
+
+    def write(self, mine: Record) -> None:
+        """Let it say something else, durably."""
+
+    def beat(self, mine: Record) -> bool:
+        """Show a sign of life; False where another job has taken it."""
+
+    def release(self, mine: Record) -> None:
+        """Leave it to others."""
+
+
+class Lock:
+    """The right to write something, held by a sign of life.
+
+    Attributes
+    ----------
+    before : dict
+        What the job noted that held the lock before, if it was killed; else nothing.
+    """
+
+    def __init__(self, path: Path | str, place: LockPlace, run: Run) -> None:
+        self.before: Record = {}
+        self._shown = describe_url(os.fspath(path))
+        self._place, self._run = place, run
+        self._mine: Record = {
+            "id": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "space": _space(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        }
+        self._over = threading.Event()
+        self._lost = False
+        self._guard = threading.Lock()
+        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+
+    def _take(self) -> None:
+        gone = self._place.take(self._mine)
+        if gone:
+            logger.warning(
+                "taking over the lock of %s from process %s on %s, which is gone",
+                self._shown,
+                gone.get("pid"),
+                gone.get("host"),
+            )
+        self.before = {k: v for k, v in gone.items() if k not in self._mine}
+        self._seen = time.monotonic()
+        self._thread.start()
+
+    def _leave(self) -> None:
+        self._over.set()
+        self._thread.join()
+        if not self._lost:
+            # A lock that stays behind is taken over.
+            with suppress(StoreError):
+                self._place.release(self._mine)
+
+    def note(self, **what: Any) -> None:
+        """Tell whoever takes the lock over, if this job is killed."""
+        with self._guard:
+            self._mine |= what
+            self._place.write(self._mine)
+
+    def check(self) -> None:
+        """Raise where another job may have begun to write."""
+        owner = self._place.owner().get("id", self._mine["id"])
+        # A machine that slept knows of no seconds.
+        if self._lost or owner != self._mine["id"] or time.monotonic() - self._seen > STALE_SECONDS:
+            raise LockedError(
+                f"{self._shown}: this job lost its lock, because it showed no sign of life for "
+                f"{STALE_SECONDS:.0f} s: run the same command again"
+            )
+
+    def _beat(self) -> None:
+        """Touch the lock until all is over, or until another job has taken it."""
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                with self._guard:
+                    mine = self._place.beat(self._mine)
+            except OSError:
+                # `check` tells when this has lasted too long.
+                continue
+            if not mine:
+                self._lost = True
+                self._run.ask_to_stop(
+                    f"another job took over the lock of {self._shown}: this one was away for too "
+                    "long"
+                )
+                return
+            self._seen = time.monotonic()
+
+
+@contextmanager
+def locked(path: Path | str) -> Iterator[Lock]:
+    """Be the only one who writes `path`, or what is at a URL, while the block runs.
+
+    A job that has the lock already goes on with it.
+
+    Raises
+    ------
+    LockedError
+        Another job writes it: the message names its machine, process, and start.
+    """
+    place: LockPlace
+    if isinstance(path, str) and is_url(path):
+        place = LockObject(path)
+    else:
+        path = Path(path).absolute()
+        place = LockFile(path)
+    run, name = current_run(), os.fspath(path)
+    if name in run.locks:
+        yield run.locks[name]
+        return
+    lock = Lock(path, place, run)
+    lock._take()
+    run.locks[name] = lock
+    try:
+        yield lock
+    finally:
+        del run.locks[name]
+        lock._leave()
+
+
+def _held(path: Path | str, owner: Mapping[str, Any], remedy: str) -> LockedError:
+    who = "another job"
+    if owner:
+        who += f" (process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')})"
+    shown = describe_url(os.fspath(path))
+    return LockedError(f"{who} is writing {shown}: {remedy}, or choose another name")
+
+
+def _held_elsewhere(path: Path | str, owner: Mapping[str, Any], silent: float) -> LockedError:
+    left = max(0.0, STALE_SECONDS - silent)
+    return _held(path, owner, f"wait until it ends, or {left:.0f} s if that machine is gone")
+
+
+def _record(data: bytes | str | None) -> Record:
+    try:
+        found = json.loads(data or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _space() -> str:
+    """What numbers of processes are counted in: containers on one machine each have their own."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _near(owner: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    """Whether the process that a lock names would be seen from here."""
+    return all(owner.get(name) == mine[name] for name in ("host", "space"))
+
+
+def _lives(owner: Mapping[str, Any]) -> bool:
+    """Whether there is a process of the number that a lock from near names."""
+    pid = owner.get("pid")
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+# -- on a disk -------------------------------------------------------------------------
+
+
+def lock_file(path: Path) -> Path:
+    """The lock of `path`, beside it."""
+    return path.with_name(f".{path.name}.lock")
+
+
+class LockFile:
+    """A lock beside a path of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, lock_file(path)
+
+    def take(self, mine: Record) -> Record:
+        """Make it ours; what it said before."""
+        while True:
+            # A link would let somebody else say what is written over.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._descriptor = os.open(self._file, flags, 0o666)
+            try:
+                before = self._free(mine)
+                # Who held the lock before may have removed it in between.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(self._descriptor), self._file.stat()):
+                        self._put(mine)
+                        return before
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+            os.close(self._descriptor)
+
+    def _free(self, mine: Record) -> Record:
+        """What a job that is gone left in it; raise if another job holds it."""
+        known = True
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise _held(self._path, self.owner(), "wait until it ends") from e
+        except OSError as e:
+            # Some network file systems know no locks.
+            if e.errno not in NO_LOCKS:
+                raise
+            known = False
+        owner = self.owner()
+        if known and owner.get("host") == mine["host"]:
+            return owner
+        if not known and _near(owner, mine):
+            if _lives(owner):
+                raise _held(self._path, owner, "wait until it ends")
+            return owner
+        silent = self._now() - os.fstat(self._descriptor).st_mtime
+        if owner and silent < STALE_SECONDS:
+            raise _held_elsewhere(self._path, owner, silent)
+        return owner
+
+    def _now(self) -> float:
+        """The time by the file system's clock, which may be another machine's."""
+        with tempfile.TemporaryFile(dir=self._file.parent) as probe:
+            return os.fstat(probe.fileno()).st_mtime
+
+    def owner(self) -> Record:
+        """What it says."""
+        try:
+            return _record(self._file.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def write(self, mine: Record) -> None:
+        """Let it say something else, on the disk."""
+        self._put(mine)
+        os.fsync(self._descriptor)
+
+    def _put(self, mine: Record) -> None:
+        # In one step, for those who are killed within it; blanks cover what was there.
+        text = json.dumps(mine).encode()
+        os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
+
+    def beat(self, mine: Record) -> bool:
+        """Touch the file, if it is ours."""
+        if self.owner().get("id") != mine["id"]:
+            return False
+        os.utime(self._descriptor)
+        return True
+
+    def release(self, mine: Record) -> None:
+        """Remove the file, and leave the system's lock."""
+        try:
+            if self.owner().get("id") == mine["id"]:
+                self._file.unlink(missing_ok=True)
+        finally:
+            os.close(self._descriptor)
+
+
+# -- in an object store ----------------------------------------------------------------
+
+
+class LockObject:
+    """A lock beside a URL: written on the condition that nobody else has written it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        parent, name = split_url(url)
+        self._folder, self._name = BucketFolder(parent), f".{name}.lock"
+        self._clock = f".{name}.clock"
+        self._beats = 0
+        self._version: Any = None
+
+    def take(self, mine: Record) -> Record:
+        """Make it ours; what it said before."""
+        before: Record = {}
+        version = self._put(mine, "create")
+        if version is None:
+            found, before = self._folder.head(self._name), self.owner()
+            if found is None:
+                version = self._put(mine, "create")
+            else:
+                gone = _near(before, mine) and not _lives(before)
+                silent = self._silence(found, mine)
+                if gone or silent > STALE_SECONDS:
+                    version = self._put(mine, unless_changed(found))
+                if version is None:
+                    raise _held_elsewhere(self._url, self.owner(), silent)
+        if version is None:
+            raise _held(self._url, self.owner(), "wait until it ends")
+        self._version = version
+        return before
+
+    def _put(self, mine: Record, mode: Any) -> Any:
+        # Every sign of life is another object, whose version tells.
+        self._beats += 1
+        body = json.dumps({**mine, "beats": self._beats})
+        return self._folder.put(self._name, body.encode(), mode)
+
+    def _silence(self, found: Any, mine: Record) -> float:
+        """Seconds since the last sign of life, by the store's own clock."""
+        name = f"{self._clock}/{mine['id']}"
+        self._folder.put(name, b"now")
+        probe = self._folder.head(name)
+        self._folder.remove([name])
+        # Whoever has just left the lock may have removed it.
+        now = found if probe is None else probe
+        return float((now["last_modified"] - found["last_modified"]).total_seconds())
+
+    def owner(self) -> Record:
+        """What it says."""
+        found = _record(self._folder.read(self._name))
+        found.pop("beats", None)
+        return found
+
+    def write(self, mine: Record) -> None:
+        """Let it say something else."""
+        if not self.beat(mine):
+            raise _held(self._url, self.owner(), "wait until it ends")
+
+    def beat(self, mine: Record) -> bool:
+        """Show a sign of life, if it is ours."""
+        new = self._put(mine, unless_changed(self._version))
+        if new is None and self.owner().get("id") == mine["id"]:
+            # An earlier sign of life got through though the answer to it was lost.
+            new = self._folder.head(self._name)
+        if new is None:
+            return False
+        self._version = new
+        return True
+
+    def release(self, mine: Record) -> None:
+        """Remove the object."""
+        if self.owner().get("id") == mine["id"]:
+            # With what somebody left who was killed while he looked at the time.
+            self._folder.remove([self._name, *self._folder.names(f"{self._clock}/")])

@@ -1,0 +1,224 @@
+"""Files of results: one checksummed .npz each, never a pickle, written whole or not at all.
+
+The comment that ends the archive holds the sha256 of all bytes before it, so no bit of the file
+can change unnoticed, and every reader of .npz files still takes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..core.additive import Array
+from ..errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
+from .folders import sync
+from .object_store import LARGEST_MODEL, read_bytes, write_bytes
+from .urls import is_url
+
+FORMAT_VERSION = 2
+
+KIND = "dask_em model"
+
+HEADER = "header"
+
+SEAL, DIGEST_BYTES = b"dask_em sha256 ", 64
+
+
+class DamagedError(Exception):
+    """A file's checksum is not that of its bytes."""
+
+
+def _seal(file: BinaryIO) -> None:
+    """End an archive with the sha256 of all its other bytes, as the archive's comment."""
+    # The last two bytes of an archive are the length of its comment, none so far.
+    file.seek(-2, os.SEEK_END)
+    file.write((len(SEAL) + DIGEST_BYTES).to_bytes(2, "little") + SEAL)
+    size = file.tell()
+    file.write(_digest(file, size))
+
+
+def _check_seal(file: BinaryIO, size: int) -> None:
+    """Raise unless a file ends with the sha256 of all its other bytes."""
+    end = size - DIGEST_BYTES
+    file.seek(max(0, end - len(SEAL)))
+    if file.read(len(SEAL)) != SEAL:
+        raise ValueError("it does not end with its checksum")
+    if file.read() != _digest(file, end):
+        raise DamagedError
+
+
+def _digest(file: BinaryIO, end: int) -> bytes:
+    """sha256 of the first bytes of a file, in hexadecimal; the file is left at its end."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while (left := end - file.tell()) > 0:
+        part = file.read(min(left, 2**20))
+        if not part:
+            raise EOFError("it ends too early")
+        digest.update(part)
+    file.seek(0, os.SEEK_END)
+    return digest.hexdigest().encode()
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    overwrite: bool = True,
+    kind: str = KIND,
+) -> None:
+    """Write a header and arrays to one file: all of it, or the old file stays.
+
+    The bytes go to a temporary file beside `path`, are synced to the disk and
+    renamed over it, and the folder is synced. An object store takes them at once.
+
+    Parameters
+    ----------
+    path : path, or URL of an object store
+    header : mapping
+        Whatever JSON holds; `format_version` and `kind` are added.
+    arrays : mapping of str to array
+    overwrite : bool
+        False raises `OutputExistsError` where there is a file.
+    kind : str
+        What the file is, for whoever reads it.
+
+    Raises
+    ------
+    UsageError
+        It would be larger than any file that is read.
+    """
+    if is_url(path):
+        write_bytes(os.fspath(path), packed(path, header, arrays, kind), overwrite)
+        return
+    contents = _contents(path, header, arrays, kind)
+    path = Path(path)
+    if not overwrite and path.exists():
+        raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            np.savez(file, allow_pickle=False, **contents)
+            _seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+        sync(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def packed(
+    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array], kind: str
+) -> bytes:
+    """The bytes of the file that `write_arrays` writes to `path`."""
+    whole = io.BytesIO()
+    np.savez(whole, allow_pickle=False, **_contents(path, header, arrays, kind))
+    _seal(whole)
+    return whole.getvalue()
+
+
+def _contents(
+    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array], kind: str
+) -> dict[str, Any]:
+    full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
+    text = json.dumps(full, sort_keys=True)
+    _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
+    return {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_arrays(
+    path: str | os.PathLike[str], kind: str = KIND
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The header and the arrays of a file, after its checksum was verified.
+
+    Never takes more memory than the file has bytes.
+
+    Raises
+    ------
+    ModelFileError
+        No such file, not one of ours, of a newer format, or damaged.
+    StoreError
+        It lies in an object store that cannot be reached, or refuses.
+    """
+    noun = kind.removeprefix("dask_em ")
+    try:
+        with _opened(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            _check_size(path, size, ModelFileError)
+            _check_seal(file, size)
+            contents = _members(file, size)
+        header = json.loads(contents.pop(HEADER).tobytes().decode())
+        found, version = header["kind"], header["format_version"]
+    except (FileNotFoundError, IsADirectoryError):
+        raise ModelFileError(f"{path}: no such {noun} file") from None
+    except DamagedError as e:
+        wrong = "its checksum does not match its contents: it is damaged"
+        raise ModelFileError(f"{path}: {wrong}") from e
+    except DaskEMError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as e:
+        raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, MemoryError) as e:
+        raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
+    if found != kind:
+        raise ModelFileError(f"{path}: a file of kind {found!r}, expected {kind!r}")
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: format version {version}, and this dask_em reads version "
+            f"{FORMAT_VERSION}: open it with the dask_em that wrote it"
+        )
+    return header, contents
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """The bytes of a file."""
+    if not is_url(path):
+        return Path(path).open("rb")
+    return io.BytesIO(read_bytes(os.fspath(path), LARGEST_MODEL))
+
+
+def _check_size(path: str | os.PathLike[str], size: int, error: type[DaskEMError]) -> None:
+    if size > LARGEST_MODEL:
+        raise error(f"{path} takes {size} bytes, and no file of more than {LARGEST_MODEL} is read")
+
+
+def _members(file: BinaryIO, size: int) -> dict[str, Array]:
+    """The arrays of an archive that is no larger than it says."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        # What was packed could unpack to any size; `write_arrays` packs nothing.
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise ValueError("it is compressed")
+        if sum(m.file_size for m in members) > size:
+            raise ValueError("its parts claim to be larger than the file")
+        return {m.filename.removesuffix(".npy"): _member(archive, m) for m in members}
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    with archive.open(member) as file:
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, _, dtype = read[npy.read_magic(file)](file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} is of another size than it claims")
+    with archive.open(member) as file:
+        return np.asarray(npy.read_array(file, allow_pickle=False))
