@@ -508,7 +508,8 @@ def test_data_that_moved_or_changed_are_left_out(folder: Path, tmp_path: Path) -
     assert "no such path. Pass --data DATA" in page.text
     assert "Sharpness" not in page.pictures
     moved = report_jobs.report(
-        str(model), str(tmp_path / "m.html"), cluster_jobs.Where(), str(tmp_path / "elsewhere.zarr"),
+        str(model), str(tmp_path / "m.html"), cluster_jobs.Where(),
+        str(tmp_path / "elsewhere.zarr"),
         drift=False,
     )  # fmt: skip
     assert moved["n_rows_drawn"] == 300

@@ -31,6 +31,7 @@ from dask_em.cli.signals import stopped_by_signals
 from dask_em.data.open import as_source
 from dask_em.errors import LockedError, StoppedError, UsageError
 from dask_em.fitting.survey import Survey
+from dask_em.jobs import fit as fit_jobs
 from dask_em.jobs.cluster import Where, connected
 from dask_em.runtime import Run, as_run
 from dask_em.storage import locks

@@ -73,7 +73,8 @@ class Predict:
         """Answers for the rows X (n, d), in the rows' order."""
         if self.mixture.engine.device != "cpu":
             _check_finite(X, 0)
-            return self.mixture.array_kernel().answers(X, self.answers)
+            found: dict[str, Array] = self.mixture.array_kernel().answers(X, self.answers)
+            return found
         shapes = {"proba": (len(X), len(self.mixture.log_weights))}
         out: dict[str, Array] = {
             a: np.empty(shapes.get(a, (len(X),)), dtype=answer_dtype(a)) for a in self.answers

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..core import ranges
 from ..core.additive import Array
 from ..core.chunk_log import Notes
-from ..core import ranges
 from ..core.ranges import even_bounds
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..errors import OutputExistsError, UsageError
+from ..estimators.describe import column_names
 from ..estimators.html import components_table, facts, left_out, number, status_words, table, text
 from ..storage.folders import remove_unfinished, write_durably
 from ..storage.staging import check_free
@@ -203,7 +204,7 @@ def _components_section(model: Any) -> str:
 def _rows_section(model: Any, rows: Array | None) -> str:
     """Pictures of the data beside the model; without rows, of the model alone."""
     columns = plots.telling_columns(model, MOST_COLUMNS)
-    names = plots.column_names(model)
+    names = column_names(model)
     figures = []
     if rows is not None:
         figures += [

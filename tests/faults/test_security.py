@@ -217,7 +217,8 @@ array[:] = X
 # A fault of ours within a fit, as an unforeseen error would be.
 BROKEN = """
 import sys
-from dask_em import cli, load
+from dask_em import cli
+from dask_em.estimators import gaussian as estimators
 summed = estimators._summed
 def summed_and_broken(*arguments):
     summed(*arguments)

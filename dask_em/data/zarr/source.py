@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ...core import ranges
 from ...core.additive import Array
 from ...core.chunk_log import Notes
-from ...core import ranges
 from ...core.ranges import even_bounds
 from ...errors import DataError
 from ...storage.object_store import UrlStore
