@@ -170,7 +170,7 @@ def test_sums_are_right_in_a_rotated_frame(kind: str, device: Any) -> None:
     mixture = mixture_of(
         kind, means, np.stack([precision_] * 2) if kind == "full" else precision_, X
     )
-    assert mixture.components.frame.scale.ndim == 2
+    assert mixture.components.whitening.scale.ndim == 2
     assert_sums_close(add_up_on(device, mixture, X), add_up(mixture, X), 1e-10)
 
 

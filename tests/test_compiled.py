@@ -98,7 +98,7 @@ def test_collinear_columns_are_rotated_before_they_are_multiplied(d: int) -> Non
     X[:, 2] = X[:, 0] + 1e-4 * X[:, 2]
     means, precisions = X[:3], precisions_like("full", 1.0, 3, d)
     gaussian = mixture_of("full", means, precisions, X).components
-    assert gaussian.frame.scale.ndim == 2
+    assert gaussian.whitening.scale.ndim == 2
     resp = draw_resp(len(X), 3, rng, dense=True)
     expected = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
     actual = evaluate(CentredKernel(gaussian), X, resp)

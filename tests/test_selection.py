@@ -44,7 +44,7 @@ from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source, stored_source
 from dask_em.errors import DataError
 from dask_em.estimators import select as sweep
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting.candidates import Candidate, Model, climb_together, drop_hopeless, to_gain
 from dask_em.fitting.criteria import entropy
 from dask_em.fitting.screening import MOST_SLICES
@@ -114,7 +114,7 @@ def test_mixtures_join_where_it_pays() -> None:
     assert sizes(made(4), made(MOST_EACH + 1), made(2)) == [2, 1]
     assert sizes(*[made(16) for _ in range(17)]) == [MOST_JOINED // 16, 1]
     # In other coordinates, of other structures, with another bound, by other loops.
-    other = Frame(np.ones(3), np.ones(3))
+    other = Whitening(np.ones(3), np.ones(3))
     tight = {"means": np.full((4, 3), 1e6)}
     assert sizes(made(4), made(4, frame=other), made(4, kind="diag"), made(4, **tight)) == [1] * 4
     assert sizes(made(4), made(4, name="numba"), made(4, name="numba")) == [1, 2]

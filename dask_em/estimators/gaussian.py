@@ -40,15 +40,16 @@ from ..data.open import as_source
 from ..data.xarray import Labelled, unlabelled
 from ..data.zarr.source import ZarrSource
 from ..errors import DataError, OutOfTimeError
-from ..families.gaussian.covariance import STRUCTURES, Covariance
+from ..families.gaussian.constraints import CONSTRAINTS, Constraint
 from ..families.gaussian.family import Gaussian
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.options import GaussianOptions
+from ..families.gaussian.whitening import Whitening
 from ..fitting.checks import check_survey
 from ..fitting.control_variate import ascent
 from ..fitting.driver import Progress
 from ..fitting.observers import Pass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
-from ..fitting.starts import LABELLERS, Starts, n_parameters
+from ..fitting.starts import LABELLERS, StartOptions
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_run, current_run
 from ..storage.checkpoint import Checkpoint, Checkpointing, KeptSums
@@ -399,7 +400,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return DaskBackend().map_reduce(source, noting, running.advance, kept)
 
     def _n_parameters(self, d: int) -> int:
-        return n_parameters(self.covariance_type, self.n_components, d)
+        return self._start_options().n_parameters(d)
 
     def _check_survey(self, source: AnySource, surveyed: Surveyed) -> None:
         names = getattr(self, "feature_names_in_", None)
@@ -411,11 +412,21 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """What computes, here and on every worker, for data of this type."""
         return replace(engine_for(dtype), device=resolve_device(self.device))
 
+    def _family_options(self) -> GaussianOptions:
+        return GaussianOptions(
+            self.covariance_type, self.reg_covar, self.means_init, self.precisions_init
+        )
+
+    def _start_options(self) -> StartOptions:
+        names = ("n_components", "tol", "max_iter", "n_init", "init_params", "weights_init")
+        options = {name: getattr(self, name) for name in names}
+        return StartOptions(self._family_options(), **options, algorithm=self.algorithm)
+
     def _start(
         self, surveyed: Surveyed, engine: Engine, callbacks: list[Any], by: Together
     ) -> Start:
         if self.warm_start and hasattr(self, "means_"):
-            last = (self._fitted_structure.kind, self.means_.shape)
+            last = (self._fitted_constraint.name, self.means_.shape)
             now = (self.covariance_type, (self.n_components, self.n_features_in_))
             if last != now:
                 raise ValueError(
@@ -423,13 +434,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
                     "warm_start=False"
                 )
-            frame = surveyed.frame(self._fitted_structure.frame_kind)
-            return Start(self._mixture(engine, frame), 0.0, 0.0)
-        return Starts.of(self).start(surveyed, engine, self._seed, callbacks, by)
+            whitening = self._family_options().whitening(surveyed.moments)
+            return Start(self._mixture(engine, whitening), 0.0, 0.0)
+        return self._start_options().start(surveyed, engine, self._seed, callbacks, by)
 
     def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
         """A function from the sample and a seed to a mixture to start from."""
-        return Starts.of(self).maker(surveyed, engine)
+        return self._start_options().maker(surveyed, engine)
 
     # -- the loop ----------------------------------------------------------------
 
@@ -501,32 +512,35 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = state.n_iter
         self.lower_bound_ = state.log_likelihood
         self.weights_ = state.result.weights / state.result.weights.sum()
-        self.means_, covariance = state.result.components.data_coordinates()
-        self.covariances_ = covariance.covariances
-        self.precisions_cholesky_ = covariance.precisions_cholesky
-        self.precisions_ = covariance.precisions
+        for name, value in state.result.components.attributes().items():
+            setattr(self, name, value)
 
     # -- predictions -------------------------------------------------------------
 
     @property
-    def _fitted_structure(self) -> type[Covariance]:
+    def _fitted_constraint(self) -> Constraint:
         """That of the fitted attributes, whatever the options have been set to since."""
         if not hasattr(self, "state_"):
-            return STRUCTURES[self.covariance_type]
-        return STRUCTURES[self.state_.result.components.covariance.kind]
+            return CONSTRAINTS[self.covariance_type]
+        fitted: Any = self.state_.result.components
+        return CONSTRAINTS[fitted.covariance_type]
 
-    def _mixture(self, engine: Engine, frame: Frame | None = None) -> Mixture:
-        """The fitted attributes as a mixture, in a frame made of its own moments."""
-        structure = self._fitted_structure
+    def _mixture(self, engine: Engine, whitening: Whitening | None = None) -> Mixture:
+        """Return the fitted attributes as a mixture, whitened by its own moments."""
+        constraint = self._fitted_constraint
         means = np.asarray(self.means_)
-        covariance = structure.from_precisions_cholesky(np.asarray(self.precisions_cholesky_))
-        if frame is None:
+        covariance = constraint.storage.from_precisions_cholesky(
+            np.asarray(self.precisions_cholesky_)
+        )
+        if whitening is None:
             k, d = means.shape
             center = self.weights_ @ means
             spread = np.einsum("k,kij->ij", self.weights_, covariance.full(k, d))
             spread = spread + ((means - center).T * self.weights_) @ (means - center)
-            frame = Frame.of_moments(center, spread, structure.frame_kind)
-        components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
+            whitening = Whitening.of_moments(center, spread, constraint.whitening_kind)
+        components = Gaussian.from_data_coordinates(
+            means, covariance, whitening, self.reg_covar, constraint.name
+        )
         return Mixture(np.log(self.weights_), components, engine)
 
     def _answer(self, X: Any, answer: Answer) -> Any:
@@ -621,7 +635,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
         options = {name: getattr(self, name) for name in shared}
         options["n_components"] = len(self.means_)
-        options["covariance_type"] = self._fitted_structure.kind
+        options["covariance_type"] = self._fitted_constraint.name
         if options["init_params"] == "auto":
             options["init_params"] = "kmeans"
         model = SklearnGaussianMixture(**options)
@@ -662,7 +676,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"checkpoint={self.checkpoint!r}: expected the path of a folder or a Checkpointing"
             )
-        _check_choice("covariance_type", self.covariance_type, STRUCTURES)
+        _check_choice("covariance_type", self.covariance_type, CONSTRAINTS)
         _check_choice("init_params", self.init_params, LABELLERS)
         _check_choice("nonfinite", self.nonfinite, ("error", "drop"))
         _check_choice("missing", self.missing, ("error", "fill"))

@@ -15,11 +15,15 @@ from ..core.additive import Array
 from ..core.em import EMState, Status
 from ..core.engine import Engine
 from ..core.mixture import Mixture, MixtureStatistics
-from ..families.gaussian.covariance import STRUCTURES
+from ..families.gaussian.constraints import CONSTRAINTS
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.statistics import GaussianStatistics
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.whitening import Whitening
 from ..fitting.observers import PassRecord
+
+
+def _any(value: Any) -> Any:
+    return value
 
 
 def state_header(state: EMState) -> dict[str, Any]:
@@ -29,8 +33,8 @@ def state_header(state: EMState) -> dict[str, Any]:
         "status": state.status.name,
         "accepted": state.accepted,
         "collapsed": list(state.collapsed),
-        "covariance_type": state.mixture.components.covariance.kind,
-        "ridge": state.mixture.components.ridge,
+        "covariance_type": _any(state.mixture.components).covariance_type,
+        "ridge": _any(state.mixture.components).ridge,
         "engine": {"name": state.mixture.engine.name, "single": state.mixture.engine.single},
         "n_rows": state.statistics.n_rows,
         "weight": state.statistics.weight,
@@ -40,30 +44,32 @@ def state_header(state: EMState) -> dict[str, Any]:
 
 def state_arrays(state: EMState) -> dict[str, Array]:
     """Parameters and statistics of a state, to the bit, by the names in the file."""
-    frame, sums = state.mixture.components.frame, state.statistics
+    frame, sums = _any(state.mixture.components).whitening, state.statistics
     arrays = {
         "frame.shift": frame.shift,
         "frame.scale": frame.scale,
         "statistics.resp_sum": sums.resp_sum,
-        "statistics.first": sums.components.first,
-        "statistics.scatter": sums.components.scatter,
+        "statistics.first": _any(sums.components).first,
+        "statistics.scatter": _any(sums.components).scatter,
     }
     for role, mixture in (("state", state.mixture), ("result", state.result)):
         arrays[f"{role}.log_weights"] = mixture.log_weights
-        arrays[f"{role}.means"] = mixture.components.means
-        arrays[f"{role}.factor"] = mixture.components.covariance.factor
+        arrays[f"{role}.means"] = _any(mixture.components).means
+        arrays[f"{role}.factor"] = _any(mixture.components).covariance.factor
     return arrays
 
 
 def read_state(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMState:
     """The state that `state_header` and `state_arrays` described."""
-    structure = STRUCTURES[header["covariance_type"]]
-    frame = Frame(arrays["frame.shift"], arrays["frame.scale"])
+    structure = CONSTRAINTS[header["covariance_type"]].storage
+    frame = Whitening(arrays["frame.shift"], arrays["frame.scale"])
     engine = Engine(**header["engine"])
     mixtures = []
     for role in ("state", "result"):
         means, factor = arrays[f"{role}.means"], arrays[f"{role}.factor"]
-        components = Gaussian(means, structure(factor), frame, header["ridge"])
+        components = Gaussian(
+            means, structure(factor), frame, header["ridge"], header["covariance_type"]
+        )
         mixtures.append(Mixture(arrays[f"{role}.log_weights"], components, engine))
     sums = GaussianStatistics(arrays["statistics.first"], arrays["statistics.scatter"])
     statistics = MixtureStatistics(
@@ -142,7 +148,7 @@ def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
     }
     # The file is of the fit, whatever was set since; no generator or module goes into it.
     options["n_components"] = len(model.weights_)
-    options["covariance_type"] = state.result.components.covariance.kind
+    options["covariance_type"] = state.result.components.covariance_type
     options |= {"warm_start": bool(model.warm_start), "verbose": int(model.verbose)}
     if not isinstance(options["random_state"], int | None):
         options["random_state"] = None
@@ -226,7 +232,7 @@ def _require(name: str, value: Any, holds: bool) -> None:
 def _check_arrays(arrays: Mapping[str, Array], k: int, kind: str) -> None:
     d = arrays["means_"].shape[-1] if arrays["means_"].ndim else 0
     # No memory is touched, whatever a file claims.
-    shape = STRUCTURES[kind].zeros(k, d).shape
+    shape = CONSTRAINTS[kind].storage.zeros(k, d).shape
     shapes: dict[str, tuple[int, ...]] = {
         "weights_": (k,), "means_": (k, d), "covariances_": shape, "precisions_": shape,
         "precisions_cholesky_": shape, "frame.shift": (d,), "statistics.resp_sum": (k,),

@@ -347,8 +347,7 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
     """What each row of the sample adds to each model's criterion, penalties apart, (c, m)."""
 
     def of(candidate: Candidate) -> Array:
-        mixture = candidate.last_state().mixture
-        mixture = replace(mixture, engine=replace(mixture.engine, device="cpu"))
+        mixture = candidate.last_state().mixture.on_cpu
         if criterion != "icl":
             return Predict(mixture, ("log_density",))(sample.rows)["log_density"]
         answers = Predict(mixture, ("log_density", "proba"))(sample.rows)

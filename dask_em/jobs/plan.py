@@ -22,9 +22,9 @@ from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
 from ..estimators.gaussian import GaussianMixture
-from ..families.gaussian.covariance import STRUCTURES
+from ..families.gaussian.constraints import CONSTRAINTS
 from ..families.gaussian.family import Gaussian
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.whitening import Whitening
 from ..fitting.multistart import most_entering
 from .cluster import Where, Worker, connected, workers_here, workers_there
 
@@ -265,8 +265,8 @@ def count(
 
 def model_bytes(k: int, kind: str, d: int) -> tuple[int, int, int, int]:
     """Bytes of one model's parameters as sent and as used, of its kernel, of its sums."""
-    frame = Frame(np.zeros(d), np.ones(d))
-    components = Gaussian(np.zeros((k, d)), STRUCTURES[kind].of_data(np.eye(d), k), frame)
+    frame = Whitening(np.zeros(d), np.ones(d))
+    components = Gaussian(np.zeros((k, d)), CONSTRAINTS[kind].storage.of_data(np.eye(d), k), frame)
     parameters = _array_bytes(components, components.covariance, frame) + 8 * k
     # Making a kernel adds what it derives from the parameters to them.
     # NumPy's holds more than the compiled one that may take its place.
@@ -300,7 +300,7 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
     middle = read(source.n_chunks // 2)[0]
     reading = time.perf_counter() - begin
     d = source.n_features
-    costs = {model: model[0] * STRUCTURES[model[1]].n_features(d) for model in fleet}
+    costs = {model: model[0] * CONSTRAINTS[model[1]].storage.n_features(d) for model in fleet}
     k, covariance = max(costs, key=lambda model: costs[model])
     per_row = costs[k, covariance]
     most = max(1000, 2 * k, PROBE_PRODUCTS // per_row)

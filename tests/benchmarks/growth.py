@@ -37,7 +37,7 @@ from dask_em.backends.dask.backend import DaskBackend
 from dask_em.core.additive import Array
 from dask_em.core.mixture import Mixture
 from dask_em.core.ranges import ranges
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.jobs.cluster import Where, connected
 
 ROUNDS = 3
@@ -54,7 +54,7 @@ PLOTS = Path(__file__).parent / "plots"
 @cache
 def work_of(d: int, k: int) -> tuple[float, float, float]:
     """Flops, responsibilities and kernel blocks of one row (full covariance)."""
-    n_features = 1 + STRUCTURES["full"].n_features(d)
+    n_features = 1 + CONSTRAINTS["full"].storage.n_features(d)
     block_rows = Points(1, d, 1, k).mixture().fold().kernel.block_rows
     return 4.0 * k * n_features, float(k), 1 / block_rows
 

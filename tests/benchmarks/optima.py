@@ -21,9 +21,9 @@ from sklearn.mixture import GaussianMixture as Reference
 from dask_em.backends.dask.config import engine_for
 from dask_em.core.em import Convergence, PlainEM, climb
 from dask_em.core.mixture import Mixture, MixtureStatistics
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting.anderson import coordinates, mixture_at
 from dask_em.fitting.control_variate import ControlVariateEM
 
@@ -111,8 +111,10 @@ def _like(rows: np.ndarray, k: int) -> Mixture:
 def _mixture(
     rows: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
 ) -> Mixture:
-    structure = STRUCTURES["full"]
-    frame = Frame.of_moments(rows.mean(axis=0), np.cov(rows.T, bias=True), structure.frame_kind)
+    structure = CONSTRAINTS["full"].storage
+    frame = Whitening.of_moments(
+        rows.mean(axis=0), np.cov(rows.T, bias=True), structure.whitening_kind
+    )
     covariance = structure.from_precisions(np.linalg.inv(covariances))
     components = Gaussian.from_data_coordinates(means, covariance, frame, REG_COVAR)
     return Mixture(np.log(weights), components, engine_for(np.float64))
