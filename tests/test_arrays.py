@@ -69,7 +69,7 @@ def device(request: pytest.FixtureRequest) -> Any:
     """Where to compute: an accelerator without NumPy, and a GPU where there is one."""
     if request.param == "strict":
         return Accelerator()
-    why = arrays._why_no_cupy()
+    why = arrays.why_no_cupy()
     if why is not None:
         pytest.skip(f"the GPU itself is not run: {why}")
     return "cuda"

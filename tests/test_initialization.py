@@ -19,12 +19,13 @@ from sklearn.exceptions import ConvergenceWarning
 from dask_em import GaussianMixture
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
+from dask_em.core.mixture import Mixture
 from dask_em.core.reduction import add_tree
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
-from dask_em.families.gaussian.covariance import Full
+from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.fitting.sample import Sampled, default_sample_size
-from dask_em.fitting.starts import best_start, from_responsibilities
+from dask_em.fitting.starts import best_start
 from dask_em.fitting.survey import Survey, Surveyed
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -158,7 +159,8 @@ def test_the_best_of_several_starts_goes_on() -> None:
 
     def make(sample: Sampled, seed: int):
         resp = np.random.default_rng(seed).dirichlet(np.ones(4), len(sample.rows))
-        mixture = from_responsibilities(sample, resp, Full, surveyed, 0.0)
+        pooled = GaussianOptions().of_data(surveyed.moments, 4).near(sample.rows, resp)
+        mixture = Mixture(np.full(4, -np.log(4)), pooled).of_responsibilities(sample.rows, resp)
         scores.append(sample.accumulate(mixture).mean_log_likelihood)
         return mixture
 

@@ -19,9 +19,11 @@ from scipy.stats import multivariate_normal
 from dask_em.core.family import blocks
 from dask_em.core.responsibilities import NEGLIGIBLE, responsibilities
 from dask_em.core.scoring import Predict
-from dask_em.families.gaussian.constraints import CONSTRAINTS, symmetric_pairs
-from dask_em.families.gaussian.family import ALLOWED_LOSS, Gaussian
+from dask_em.families.gaussian.constraints import CONSTRAINTS
+from dask_em.families.gaussian.factors import symmetric_pairs
+from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
+from dask_em.families.gaussian.parameters import ALLOWED_LOSS
 from dask_em.families.gaussian.statistics import GaussianStatistics
 from dask_em.families.gaussian.whitening import Whitening
 

@@ -21,7 +21,6 @@ from dask_em.data.open import as_source
 from dask_em.fitting.multistart import LEAST_GAIN, Fits
 from dask_em.fitting.sample import Sampled
 from dask_em.fitting.split_merge import ROWS_PER_PARAMETER, Neighbours
-from dask_em.fitting.starts import Starts
 from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("blas")
@@ -165,7 +164,7 @@ def backwards(fits: Fits) -> Iterator[Each]:
 def test_the_order_in_which_fits_are_made_does_not_matter() -> None:
     rows, _, _ = blobs(2000, 2, 4, seed=3)
     surveyed = SerialBackend().map_reduce(as_source(rows), Survey(0, 2000, 2, 2000))
-    starts = Starts.of(GaussianMixture(4))
+    starts = GaussianMixture(4)._start_options()
     expected, found = (
         starts.start(surveyed, NUMPY, 0, [], together) for together in (in_turn, backwards)
     )

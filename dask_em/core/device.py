@@ -48,7 +48,7 @@ def resolve_device(device: Device) -> Device:
     if isinstance(device, str) and device in DEVICE_NAMES:
         if device != "auto":
             return device
-        return "cuda" if _why_no_cupy() is None else "cpu"
+        return "cuda" if why_no_cupy() is None else "cpu"
     if not isinstance(device, str) and all(hasattr(device, n) for n in ("asarray", "matmul")):
         return device
     raise UsageError(
@@ -72,7 +72,7 @@ def namespace(device: Device) -> Any:
         return device
     if device != "cuda":
         raise UsageError(f"device={device!r} has no array namespace; expected 'cuda'")
-    reason = _why_no_cupy()
+    reason = why_no_cupy()
     if reason is not None:
         process = f"process {os.getpid()} on {socket.gethostname()}"
         raise UsageError(f"device='cuda' cannot be had in {process}: {reason}, or use device='cpu'")
@@ -81,7 +81,7 @@ def namespace(device: Device) -> Any:
     return cupy
 
 
-def _why_no_cupy() -> str | None:
+def why_no_cupy() -> str | None:
     """What keeps this process from computing with CuPy and what to do, None if nothing."""
     try:
         import cupy

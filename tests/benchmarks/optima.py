@@ -24,7 +24,6 @@ from dask_em.core.mixture import Mixture, MixtureStatistics
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.whitening import Whitening
-from dask_em.fitting.anderson import coordinates, mixture_at
 from dask_em.fitting.control_variate import ControlVariateEM
 
 # scikit-learn's defaults.
@@ -85,7 +84,7 @@ def best_restart(rows: np.ndarray, k: int, restarts: int, cache: Path) -> Mixtur
     """Where the best of the restarts ends."""
     fits = [_restart(rows, k, seed, _folder(rows, k, cache)) for seed in range(restarts)]
     best = max(fits, key=lambda fit: float(fit["end"]))
-    return mixture_at(best["coordinates"], _like(rows, k))
+    return _like(rows, k).from_unconstrained(best["coordinates"])
 
 
 def limit_from(rows: np.ndarray, start: Mixture) -> float:
@@ -133,7 +132,7 @@ def _restart(rows: np.ndarray, k: int, seed: int, folder: Path) -> dict[str, np.
             end=state.log_likelihood,
             n_iter=state.n_iter,
             n_kmeans=kmeans.n_iter_,
-            coordinates=coordinates(state.result),
+            coordinates=state.result.to_unconstrained(),
         )
     with np.load(kept) as saved:
         return dict(saved)
