@@ -26,7 +26,7 @@ from ..core.additive import Array, S
 from ..core.chunk_log import Noted, Notes, Noting
 from ..core.codec import digest
 from ..core.device import resolve_device
-from ..core.em import Climb, Convergence, EMState, Status, memory_of, recall
+from ..core.em import Climb, Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.executor import Together
 from ..core.fleet import Fleet
@@ -45,13 +45,13 @@ from ..families.gaussian.family import Gaussian
 from ..families.gaussian.whitening import Frame
 from ..fitting.checks import check_survey
 from ..fitting.control_variate import ascent
-from ..fitting.driver import Progress
+from ..fitting.driver import Progress, SurveyPass
 from ..fitting.observers import Pass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
 from ..fitting.starts import LABELLERS, Starts, n_parameters
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_run, current_run
-from ..storage.checkpoint import Checkpoint, Checkpointing, KeptSums
+from ..storage.checkpoint import Checkpoint, Checkpointing, PartialSums
 from ..storage.npz import write_arrays
 from ..storage.staging import check_folder
 from ..version import __version__
@@ -251,7 +251,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
         with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
-            unfinished.tell()
+            unfinished.log_resumed()
             source, surveyed, record = self._survey(source, callbacks, unfinished)
             engine = self._engine(source.dtype)
             sample = Sampled.of(surveyed)
@@ -262,13 +262,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 mixture, *rivals = start.mixtures(engine)
                 climbing = ascent(self.algorithm, mixture, convergence, sample, rivals)
                 print_ = fingerprint_of(surveyed)
-                progress = Progress(memory_of(climbing), None, start.n_passes, print_, [record])
-                unfinished.commit(progress)
+                begun = climbing.state_dict()
+                progress = Progress(begun, None, start.n_passes, print_, [record])
+                unfinished.commit(progress, 0)
             else:
-                progress = Progress(**unfinished.progress)
+                progress = unfinished.progress
                 unfinished.check_survey(progress.fingerprint, fingerprint_of(surveyed))
-                climbing = ascent(self.algorithm, progress.memory["proposal"], convergence, sample)
-                recall(climbing, progress.memory)
+                last = progress.algorithm
+                climbing = ascent(self.algorithm, last.proposal, convergence, sample)
+                climbing.load_state_dict(last)
             deadline = began + (np.inf if self.max_time is None else self.max_time)
             with run.until(deadline if progress.state else np.inf):
                 try:
@@ -284,16 +286,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         unfinished.sign(self.provenance_)
         return self
 
-    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint:
+    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, Progress]:
         """The fit of these options to these data that `checkpoint` keeps, or a new one."""
         self._check_options()
         return self._unfinished(self._source(X, sample_weight, reset=True))
 
-    def _unfinished(self, source: AnySource) -> Checkpoint:
-        engine = self._engine(source.dtype)
-        if self.checkpoint is None:
-            return Checkpoint(None, {}, {}, engine)
-        return Checkpoint(self.checkpoint, self._identity(engine), data_of(source), engine)
+    def _unfinished(self, source: AnySource) -> Checkpoint[SurveyPass, Progress]:
+        engine, options, data = self._engine(source.dtype), {}, {}
+        if self.checkpoint is not None:
+            options, data = self._identity(engine), data_of(source)
+        return Checkpoint(self.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         """All that the bits of a fit depend on beside the data."""
@@ -361,13 +363,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return [*callbacks, reporter()] if self.verbose > 0 else callbacks
 
     def _survey(
-        self, source: AnySource, callbacks: list[Any], unfinished: Checkpoint
+        self, source: AnySource, callbacks: list[Any], unfinished: Checkpoint[SurveyPass, Progress]
     ) -> tuple[AnySource, Surveyed, PassRecord]:
         """The source that later passes read, what the survey found, and the record of it."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed = self._seed = unfinished.begin(seed)
         if unfinished.survey is not None:
-            found, record = unfinished.survey
+            found, record = unfinished.survey.found, unfinished.survey.record
             source = self._held_to(source, found.notes, unfinished)
             self._check_survey(source, found.sums)
             return source, found.sums, record
@@ -375,16 +377,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         size = self.sample_size or default_sample_size(self._n_parameters(d), d)
         survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
         with Pass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
-            found = self._first_pass(source, survey, running, unfinished.kept("survey", 1))
+            found = self._first_pass(source, survey, running, unfinished.partial_sums("survey", 1))
             running.n_rows = found.sums.n_rows
         assert running.record is not None
         source = source.held_to(found.notes)
         self._check_survey(source, found.sums)
-        unfinished.keep_survey(found, running.record)
+        unfinished.keep_survey(SurveyPass(found, running.record))
         return source, found.sums, running.record
 
     @staticmethod
-    def _held_to(source: AnySource, notes: Notes, unfinished: Checkpoint) -> AnySource:
+    def _held_to(source: AnySource, notes: Notes, unfinished: Checkpoint[Any, Any]) -> AnySource:
         """The source that later passes read: the same data as the survey did, unless forced."""
         source = source.held_to(notes)
         if unfinished.forced and isinstance(source, ZarrSource):
@@ -392,7 +394,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return source
 
     def _first_pass(
-        self, source: AnySource, work: Foldable[S], running: Pass, kept: KeptSums | None = None
+        self, source: AnySource, work: Foldable[S], running: Pass, kept: PartialSums | None = None
     ) -> Noted[S]:
         """What `work` sums, and the notes that hold later passes to what this one read."""
         noting = Noting(work, self.nonfinite == "drop")
@@ -439,7 +441,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         climbing: Climb,
         callbacks: list[Any],
         progress: Progress,
-        unfinished: Checkpoint,
+        unfinished: Checkpoint[SurveyPass, Progress],
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
@@ -447,7 +449,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         def advanced() -> EMState:
             number, wanted = len(records), climbing.proposals
-            kept = unfinished.kept("em", number, list(wanted))
+            kept = unfinished.partial_sums("em", number, list(wanted))
             with Pass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
                 found = _summed(source, wanted, running.advance, kept)
                 statistics = found[climbing.choose(found)]
@@ -461,8 +463,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             state = advanced()
             if not state.accepted:
                 progress.rejected.append(state.n_iter)
-            progress.state, progress.memory = state, memory_of(climbing)
-            unfinished.commit(progress)
+            progress.state, progress.algorithm = state, climbing.state_dict()
+            unfinished.commit(progress, len(records) - 1)
             for callback in callbacks:
                 callback(state)
             # There is a model from here on.
@@ -685,7 +687,7 @@ def _summed(
     source: AnySource,
     mixtures: tuple[Mixture, ...],
     advance: Advance | None,
-    kept: KeptSums | None,
+    kept: PartialSums | None,
 ) -> tuple[MixtureStatistics, ...]:
     """What one pass sums at each of some mixtures."""
     backend = DaskBackend()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import LockedError, UsageError
 from .object_store import check_writable, explained, object_store
@@ -27,12 +28,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that its name stands for all of it, even if the power fails."""
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that its name stands for all of it, even if the power fails.
+
+    The bytes go to a temporary file beside it, are synced to the disk and renamed over it, and
+    the folder is synced.
+
+    Parameters
+    ----------
+    path : Path
+    write : callable
+        Is given the open temporary file.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
+        with temporary.open("x+b") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -40,6 +51,11 @@ def write_durably(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write bytes to a file as `write_whole` does."""
+    write_whole(path, lambda file: file.write(data))
 
 
 def remove_unfinished(path: str | os.PathLike[str]) -> None:
@@ -84,6 +100,10 @@ class DiskFolder:
     def write(self, name: str, data: bytes) -> None:
         """Write a file: all of it, or the old one stays."""
         write_durably(self.at(name), data)
+
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write a file by a function of the open file: all of it, or the old one stays."""
+        write_whole(self.at(name), write)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, in this order."""
@@ -187,16 +207,18 @@ class BucketFolder:
         """Write an object: all of it, or the old one stays."""
         self.put(name, data)
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Write an object that nobody else has written since `claim`.
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write an object, by a function of an open file, that nobody else wrote since `claim`.
 
         Raises
         ------
         LockedError
             Somebody else has.
         """
+        whole = io.BytesIO()
+        write(whole)
         seen = self._versions.get(name)
-        new = self.put(name, data, "create" if seen is None else unless_changed(seen))
+        new = self.put(name, whole.getvalue(), "create" if seen is None else unless_changed(seen))
         if new is None:
             raise LockedError(
                 f"{self}/{name} was written by another job meanwhile: see that only one runs, and "
