@@ -33,6 +33,7 @@ from ..core.fleet import Fleet
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.protocols import Advance, Foldable
 from ..core.scoring import Answer, Predict, Score
+from ..core.validation import require, require_array
 from ..data.any import AnySource
 from ..data.columns import check_columns
 from ..data.identity import data_of
@@ -52,12 +53,15 @@ from ..fitting.starts import LABELLERS, Starts, n_parameters
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_run, current_run
 from ..storage.checkpoint import Checkpoint, Checkpointing, PartialSums
-from ..storage.npz import write_arrays
 from ..storage.staging import check_folder
 from ..version import __version__
 from .answers import answer_rows
 from .html import summary_html
-from .model_file import INIT_ARRAYS, PUBLIC_ARRAYS, model_parts, plain
+from .model_file import SavedModel, estimator_tag, plain, register_estimator, write_model
+
+PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+
+INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
 
 # Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
 UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
@@ -70,6 +74,7 @@ def _in_memory(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
 
 
+@register_estimator("gaussian-mixture")
 class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
@@ -644,8 +649,65 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         check_folder(os.fspath(path))
-        header, arrays = model_parts(self)
-        write_arrays(path, header, arrays, overwrite)
+        write_model(path, self, overwrite)
+
+    def to_saved(self) -> SavedModel:
+        """Return what a model file holds of the fit."""
+        apart = (*INIT_ARRAYS, "callbacks", "checkpoint")
+        options = {n: plain(value) for n, value in self.get_params().items() if n not in apart}
+        # The file is of the fit, whatever was set since; no generator or module goes into it.
+        options["n_components"] = len(self.weights_)
+        options["covariance_type"] = self._fitted_structure.kind
+        options |= {"warm_start": bool(self.warm_start), "verbose": int(self.verbose)}
+        if not isinstance(options["random_state"], int | None):
+            options["random_state"] = None
+        if not isinstance(self.device, str):
+            options["device"] = "cpu"
+        arrays = {name: np.asarray(getattr(self, name)) for name in PUBLIC_ARRAYS}
+        for name in INIT_ARRAYS:
+            if getattr(self, name) is not None:
+                arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)
+        tag = estimator_tag(type(self))
+        made = self.history_, self.n_passes_, self.provenance_
+        return SavedModel(tag, options, self.state_, *made, arrays)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel) -> Self:
+        """Return the fitted estimator that a model file held.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            A part is missing, or does not go with the others.
+        """
+        found, state = saved.attributes, saved.state
+        inits = {name: found[name] for name in INIT_ARRAYS if name in found}
+        model = cls(**{**saved.options, **inits})
+        model._check_options()
+        for mixture in (state.mixture, state.result):
+            kind = mixture.components.covariance.kind
+            require("covariance_type", kind, kind == model.covariance_type)
+        require("n_components", model.n_components, model.n_components == len(state.result.weights))
+        model._set_state(state)
+        for name in PUBLIC_ARRAYS:
+            require_array(name, found[name], getattr(model, name).shape)
+            setattr(model, name, found[name])
+        require("weights_", model.weights_, bool((model.weights_ >= 0).all()))
+        for name, array in inits.items():
+            require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
+        model.n_features_in_ = d = model.means_.shape[1]
+        if "feature_names_in_" in found:
+            names = found["feature_names_in_"]
+            wrong = f"{names.dtype} {names.shape}"
+            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
+            model.feature_names_in_ = names.astype(object)
+        model.history_ = saved.history
+        model.lower_bounds_ = _lower_bounds(saved.history)
+        model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
+        model.n_dropped_ = int(saved.provenance["n_dropped"])
+        return model
 
     def _check_options(self) -> None:
         _check_number("n_components", self.n_components, int, 1)

@@ -12,6 +12,7 @@ from ...core.additive import Array
 from ...core.codec import record
 from ...core.engine import NUMPY, Engine
 from ...core.family import Kernel, blocks
+from ...core.validation import require, require_array
 from .covariance import Covariance
 from .numpy_kernel import CACHED, LEAST_ROWS, GaussianKernel
 from .statistics import GaussianStatistics
@@ -81,6 +82,22 @@ class Gaussian:
         k, d = self.means.shape
         # Nobody writes these zeros, so they take no memory.
         return GaussianStatistics(np.zeros((k, d)), self.covariance.zeros(k, d)).nbytes
+
+    def validate(self, statistics: GaussianStatistics) -> None:
+        """Raise `ValueError` that names what of the parameters or their statistics is wrong."""
+        k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        # No memory is touched, whatever a file claims.
+        shape = self.covariance.zeros(k, d).shape
+        scale = self.frame.scale
+        require_array("means", self.means, (k, d))
+        require_array("factor", self.covariance.factor, shape)
+        require_array("shift", self.frame.shift, (d,))
+        require_array("scale", scale, (d,) if scale.ndim == 1 else (d, d))
+        diagonal = scale if scale.ndim == 1 else np.diagonal(scale)
+        require("scale", scale, bool((diagonal > 0).all()))
+        require("ridge", self.ridge, 0 <= self.ridge < np.inf)
+        require_array("first", statistics.first, (k, d))
+        require_array("scatter", statistics.scatter, shape)
 
     def log_prob(self, X: Array) -> Array:
         """log N(x_n; mu_k, Sigma_k), (n, k), in units of the data."""
