@@ -31,6 +31,8 @@ def from_format_2(
         A part is missing, or of another type.
     """
     old = header["state"]
+    if not isinstance(header["model"], str):
+        raise TypeError(f"model is {header['model']!r:.60}")
     packer = Packer()
     new = {
         **{name: header[name] for name in ("history", "n_passes", "provenance")},
