@@ -156,6 +156,15 @@ def register_estimator(tag: str) -> Callable[[E], E]:
     ------
     ValueError
         Another class has the tag.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> @register_estimator("doc-mixture")
+    ... class Mine(GaussianMixture):
+    ...     pass
+    >>> estimator_tag(Mine)
+    'doc-mixture'
     """
 
     def register(kind: E) -> E:

@@ -176,7 +176,7 @@ class Checkpoint(Generic[V, P]):
 
     @property
     def forced(self) -> bool:
-        """Whether the data may be others than those that were read before."""
+        """Return whether the data may be others than those that were read before."""
         return self.how is not None and self.how.force
 
     # -- what is kept --------------------------------------------------------------

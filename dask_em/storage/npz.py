@@ -107,6 +107,16 @@ def write_arrays(
     ------
     UsageError
         It would be larger than any file that is read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "file.npz")
+    ...     write_arrays(path, {"name": "x"}, {"a": np.arange(3)}, kind="example")
+    ...     header, arrays = read_arrays(path, kind="example")
+    >>> header["name"], arrays["a"]
+    ('x', array([0, 1, 2]))
     """
     if is_url(path):
         whole = io.BytesIO()
