@@ -694,7 +694,7 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(
 def test_a_lock_is_kept_up_and_its_loss_is_noticed(
     s3: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.02)
     folder, run = BucketFolder("s3://data/locks"), Run()
 
     def said() -> dict[str, Any]:

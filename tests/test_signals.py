@@ -220,7 +220,7 @@ def test_damaged_locks_are_nobodys(tmp_path: Path) -> None:
 
 
 def test_who_lost_the_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
     run = Run()
     with as_run(run), locked(tmp_path / "m") as lock:
         owned_by(tmp_path / "m", "elsewhere", 1, 0)

@@ -20,6 +20,7 @@ from .codec import record
 from .engine import NUMPY, Engine
 from .moments import Moments
 from .responsibilities import Arithmetic, arithmetic_of
+from .validation import require, require_array
 
 # Draws of a component from which moments are estimated that a family does not know.
 MOMENT_DRAWS = 4096
@@ -124,6 +125,16 @@ class Family(ABC, Generic[Sums]):
     def with_arrays(self, arrays: Mapping[str, Array]) -> Self:
         """Return the family with these `arrays` in place of its own."""
         return replace(self, **arrays)  # type: ignore[type-var]
+
+    def validate(self, statistics: Sums) -> None:
+        """Raise `ValueError` that names what of the parameters, or of their sums, is wrong."""
+        for name, array in self.arrays().items():
+            require(name, array, array.ndim > 0 and len(array) == self.n_components)
+            require_array(name, array, array.shape)
+        like = self.kernel().statistics()
+        require("statistics", statistics, type(statistics) is type(like))
+        for name, array in vars(like).items():
+            require_array(name, vars(statistics)[name], np.shape(array))
 
     @property
     def n_components(self) -> int:

@@ -26,13 +26,14 @@ from ..core.additive import Array, S
 from ..core.chunk_log import Noted, Notes, Noting
 from ..core.codec import digest
 from ..core.device import resolve_device
-from ..core.em import Climb, Convergence, EMState, Status, memory_of, recall
+from ..core.em import Climb, Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.executor import Together
 from ..core.fleet import Fleet
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.protocols import Advance, Foldable
 from ..core.scoring import Answer, Predict, Score
+from ..core.validation import require, require_array
 from ..data.any import AnySource
 from ..data.columns import check_columns
 from ..data.identity import data_of
@@ -46,19 +47,22 @@ from ..families.gaussian.options import GaussianOptions
 from ..families.gaussian.whitening import Whitening
 from ..fitting.checks import check_survey
 from ..fitting.control_variate import ascent
-from ..fitting.driver import Progress
+from ..fitting.driver import Progress, SurveyPass
 from ..fitting.observers import Pass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
 from ..fitting.starts import LABELLERS, StartOptions
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_run, current_run
-from ..storage.checkpoint import Checkpoint, Checkpointing, KeptSums
-from ..storage.npz import write_arrays
+from ..storage.checkpoint import Checkpoint, Checkpointing, PartialSums
 from ..storage.staging import check_folder
 from ..version import __version__
 from .answers import answer_rows
 from .html import summary_html
-from .model_file import INIT_ARRAYS, PUBLIC_ARRAYS, model_parts, plain
+from .model_file import SavedModel, estimator_tag, plain, register_estimator, write_model
+
+PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+
+INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
 
 # Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
 UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
@@ -71,6 +75,7 @@ def _in_memory(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
 
 
+@register_estimator("gaussian-mixture")
 class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
@@ -252,7 +257,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
         with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
-            unfinished.tell()
+            unfinished.log_resumed()
             source, surveyed, record = self._survey(source, callbacks, unfinished)
             engine = self._engine(source.dtype)
             sample = Sampled.of(surveyed)
@@ -263,13 +268,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 mixture, *rivals = start.mixtures(engine)
                 climbing = ascent(self.algorithm, mixture, convergence, sample, rivals)
                 print_ = fingerprint_of(surveyed)
-                progress = Progress(memory_of(climbing), None, start.n_passes, print_, [record])
-                unfinished.commit(progress)
+                begun = climbing.state_dict()
+                progress = Progress(begun, None, start.n_passes, print_, [record])
+                unfinished.commit(progress, 0)
             else:
-                progress = Progress(**unfinished.progress)
+                progress = unfinished.progress
                 unfinished.check_survey(progress.fingerprint, fingerprint_of(surveyed))
-                climbing = ascent(self.algorithm, progress.memory["proposal"], convergence, sample)
-                recall(climbing, progress.memory)
+                last = progress.algorithm
+                climbing = ascent(self.algorithm, last.proposal, convergence, sample)
+                climbing.load_state_dict(last)
             deadline = began + (np.inf if self.max_time is None else self.max_time)
             with run.until(deadline if progress.state else np.inf):
                 try:
@@ -285,16 +292,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         unfinished.sign(self.provenance_)
         return self
 
-    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint:
+    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, Progress]:
         """The fit of these options to these data that `checkpoint` keeps, or a new one."""
         self._check_options()
         return self._unfinished(self._source(X, sample_weight, reset=True))
 
-    def _unfinished(self, source: AnySource) -> Checkpoint:
-        engine = self._engine(source.dtype)
-        if self.checkpoint is None:
-            return Checkpoint(None, {}, {}, engine)
-        return Checkpoint(self.checkpoint, self._identity(engine), data_of(source), engine)
+    def _unfinished(self, source: AnySource) -> Checkpoint[SurveyPass, Progress]:
+        engine, options, data = self._engine(source.dtype), {}, {}
+        if self.checkpoint is not None:
+            options, data = self._identity(engine), data_of(source)
+        return Checkpoint(self.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         """All that the bits of a fit depend on beside the data."""
@@ -362,13 +369,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return [*callbacks, reporter()] if self.verbose > 0 else callbacks
 
     def _survey(
-        self, source: AnySource, callbacks: list[Any], unfinished: Checkpoint
+        self, source: AnySource, callbacks: list[Any], unfinished: Checkpoint[SurveyPass, Progress]
     ) -> tuple[AnySource, Surveyed, PassRecord]:
         """The source that later passes read, what the survey found, and the record of it."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed = self._seed = unfinished.begin(seed)
         if unfinished.survey is not None:
-            found, record = unfinished.survey
+            found, record = unfinished.survey.found, unfinished.survey.record
             source = self._held_to(source, found.notes, unfinished)
             self._check_survey(source, found.sums)
             return source, found.sums, record
@@ -376,16 +383,16 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         size = self.sample_size or default_sample_size(self._n_parameters(d), d)
         survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
         with Pass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
-            found = self._first_pass(source, survey, running, unfinished.kept("survey", 1))
+            found = self._first_pass(source, survey, running, unfinished.partial_sums("survey", 1))
             running.n_rows = found.sums.n_rows
         assert running.record is not None
         source = source.held_to(found.notes)
         self._check_survey(source, found.sums)
-        unfinished.keep_survey(found, running.record)
+        unfinished.keep_survey(SurveyPass(found, running.record))
         return source, found.sums, running.record
 
     @staticmethod
-    def _held_to(source: AnySource, notes: Notes, unfinished: Checkpoint) -> AnySource:
+    def _held_to(source: AnySource, notes: Notes, unfinished: Checkpoint[Any, Any]) -> AnySource:
         """The source that later passes read: the same data as the survey did, unless forced."""
         source = source.held_to(notes)
         if unfinished.forced and isinstance(source, ZarrSource):
@@ -393,7 +400,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return source
 
     def _first_pass(
-        self, source: AnySource, work: Foldable[S], running: Pass, kept: KeptSums | None = None
+        self, source: AnySource, work: Foldable[S], running: Pass, kept: PartialSums | None = None
     ) -> Noted[S]:
         """What `work` sums, and the notes that hold later passes to what this one read."""
         noting = Noting(work, self.nonfinite == "drop")
@@ -450,7 +457,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         climbing: Climb,
         callbacks: list[Any],
         progress: Progress,
-        unfinished: Checkpoint,
+        unfinished: Checkpoint[SurveyPass, Progress],
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
@@ -458,7 +465,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         def advanced() -> EMState:
             number, wanted = len(records), climbing.proposals
-            kept = unfinished.kept("em", number, list(wanted))
+            kept = unfinished.partial_sums("em", number, list(wanted))
             with Pass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
                 found = _summed(source, wanted, running.advance, kept)
                 statistics = found[climbing.choose(found)]
@@ -472,8 +479,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             state = advanced()
             if not state.accepted:
                 progress.rejected.append(state.n_iter)
-            progress.state, progress.memory = state, memory_of(climbing)
-            unfinished.commit(progress)
+            progress.state, progress.algorithm = state, climbing.state_dict()
+            unfinished.commit(progress, len(records) - 1)
             for callback in callbacks:
                 callback(state)
             # There is a model from here on.
@@ -656,8 +663,66 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         check_folder(os.fspath(path))
-        header, arrays = model_parts(self)
-        write_arrays(path, header, arrays, overwrite)
+        write_model(path, self, overwrite)
+
+    def to_saved(self) -> SavedModel:
+        """Return what a model file holds of the fit."""
+        apart = (*INIT_ARRAYS, "callbacks", "checkpoint")
+        options = {n: plain(value) for n, value in self.get_params().items() if n not in apart}
+        # The file is of the fit, whatever was set since; no generator or module goes into it.
+        options["n_components"] = len(self.weights_)
+        options["covariance_type"] = self._fitted_structure.kind
+        options |= {"warm_start": bool(self.warm_start), "verbose": int(self.verbose)}
+        if not isinstance(options["random_state"], int | None):
+            options["random_state"] = None
+        if not isinstance(self.device, str):
+            options["device"] = "cpu"
+        arrays = {name: np.asarray(getattr(self, name)) for name in PUBLIC_ARRAYS}
+        for name in INIT_ARRAYS:
+            if getattr(self, name) is not None:
+                arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)
+        tag = estimator_tag(type(self))
+        made = self.history_, self.n_passes_, self.provenance_
+        return SavedModel(tag, options, self.state_, *made, arrays)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel) -> Self:
+        """Return the fitted estimator that a model file held.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            A part is missing, or does not go with the others.
+        """
+        found, state = saved.attributes, saved.state
+        inits = {name: found[name] for name in INIT_ARRAYS if name in found}
+        model = cls(**{**saved.options, **inits})
+        model._check_options()
+        for mixture in (state.mixture, state.result):
+            components: Any = mixture.components
+            kind = components.covariance_type
+            require("covariance_type", kind, kind == model.covariance_type)
+        require("n_components", model.n_components, model.n_components == len(state.result.weights))
+        model._set_state(state)
+        for name in PUBLIC_ARRAYS:
+            require_array(name, found[name], getattr(model, name).shape)
+            setattr(model, name, found[name])
+        require("weights_", model.weights_, bool((model.weights_ >= 0).all()))
+        for name, array in inits.items():
+            require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
+        model.n_features_in_ = d = model.means_.shape[1]
+        if "feature_names_in_" in found:
+            names = found["feature_names_in_"]
+            wrong = f"{names.dtype} {names.shape}"
+            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
+            model.feature_names_in_ = names.astype(object)
+        model.history_ = saved.history
+        model.lower_bounds_ = _lower_bounds(saved.history)
+        model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
+        model.n_dropped_ = int(saved.provenance["n_dropped"])
+        return model
 
     def _check_options(self) -> None:
         _check_number("n_components", self.n_components, int, 1)
@@ -699,7 +764,7 @@ def _summed(
     source: AnySource,
     mixtures: tuple[Mixture, ...],
     advance: Advance | None,
-    kept: KeptSums | None,
+    kept: PartialSums | None,
 ) -> tuple[MixtureStatistics, ...]:
     """What one pass sums at each of some mixtures."""
     backend = DaskBackend()

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from ..backends.blas import one_blas_thread
 from ..backends.dask.backend import DaskBackend
+from ..core.codec import record
 from ..core.em import Climb, Convergence, Status
 from ..core.engine import Engine
 from ..core.fleet import Fleet, FleetStatistics
@@ -21,9 +22,17 @@ from ..core.passes import Holdout, Slice, Training
 from ..core.protocols import Foldable
 from ..data.identity import data_of
 from ..errors import DataError, OutOfTimeError
-from ..fitting.candidates import Candidate, Model, climb_together, drop_hopeless, winner
+from ..fitting.candidates import (
+    Candidate,
+    CandidateState,
+    Model,
+    climb_together,
+    drop_hopeless,
+    winner,
+)
 from ..fitting.control_variate import ascent
 from ..fitting.criteria import Criterion, Row
+from ..fitting.driver import SurveyPass
 from ..fitting.observers import Pass, PassRecord
 from ..fitting.sample import FINER, SAMPLE_ITERATIONS, Sampled, Start, default_sample_size
 from ..fitting.screening import MOST_SLICES, Rules, Shortlisted, narrowed, shortlist, slice_share
@@ -164,6 +173,7 @@ def _models(
     return models
 
 
+@record("sweep-progress")
 @dataclass
 class Progress:
     """All that a sweep knows between two passes.
@@ -179,9 +189,9 @@ class Progress:
     fingerprint : str
         Of what the survey summed.
     records : list of PassRecord
-    candidates : list of dict or None
-        What each candidate of this phase knows, None where the model is hopeless; none before
-        the first pass.
+    candidates : list of CandidateState or None
+        Of each candidate of this phase, None where the model is hopeless; none before the first
+        pass.
     """
 
     phase: str
@@ -189,7 +199,7 @@ class Progress:
     share: float
     fingerprint: str
     records: list[PassRecord]
-    candidates: list[dict[str, Any] | None] = field(default_factory=list)
+    candidates: list[CandidateState | None] = field(default_factory=list)
 
 
 class Sweeping:
@@ -214,13 +224,13 @@ class Sweeping:
         self.callbacks = self.lead._callbacks()
         self.records: list[PassRecord] = []
 
-    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint:
+    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint[SurveyPass, Progress]:
         """The sweep of these options to these data that is kept, or a new one."""
         lead = self.lead
         self.source = lead._source(X, sample_weight, reset=True)
         engine = lead._engine(self.source.dtype)
         if lead.checkpoint is None:
-            return Checkpoint(None, {}, {}, engine)
+            return Checkpoint(None, {}, {}, engine, SurveyPass, Progress)
         kinds = dict.fromkeys(m.covariance_type for m in self.estimators)
         options = {
             **lead._identity(engine),
@@ -230,7 +240,8 @@ class Sweeping:
             "holdout": self.share_held_out,
             "exhaustive": self.exhaustive,
         }
-        return Checkpoint(lead.checkpoint, options, data_of(self.source), engine)
+        data = data_of(self.source)
+        return Checkpoint(lead.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
         """Make the passes, from where they were left; the winner, and how the others did."""
@@ -238,7 +249,7 @@ class Sweeping:
         self.deadline = began + (np.inf if lead.max_time is None else lead.max_time)
         self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes)
         with one_blas_thread(), as_run(run), self.unfinished(X, sample_weight) as self.kept:
-            self.kept.tell()
+            self.kept.log_resumed()
             seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
             self.seed = self.kept.begin(seed)
             self.holdout = Holdout(self.seed, self.share_held_out) if self.share_held_out else None
@@ -271,9 +282,9 @@ class Sweeping:
 
     def _survey(self) -> Surveyed:
         if self.kept.survey is not None:
-            found, record = self.kept.survey
+            found = self.kept.survey.found
             self.source = self.lead._held_to(self.source, found.notes, self.kept)
-            self.records = [record]
+            self.records = [self.kept.survey.record]
             self.lead._check_survey(self.source, found.sums)
             return found.sums
         d = self.source.n_features
@@ -282,13 +293,13 @@ class Sweeping:
         survey = Survey(self.seed, max(size, self.lead.n_components), d, self.source.n_rows)
         work: Foldable[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         with self._pass("survey") as running:
-            parts = self.kept.kept("survey", 1)
+            parts = self.kept.partial_sums("survey", 1)
             found = self.lead._first_pass(self.source, work, running, parts)
             running.n_rows = found.sums.n_rows
         self.source = self.source.held_to(found.notes)
         self._record(running)
         self.lead._check_survey(self.source, found.sums)
-        self.kept.keep_survey(found, self.records[0])
+        self.kept.keep_survey(SurveyPass(found, self.records[0]))
         return found.sums
 
     def _record(self, running: Pass) -> None:
@@ -301,7 +312,7 @@ class Sweeping:
         """The sweep that is kept, or one whose models start on the sample."""
         fingerprint = fingerprint_of(self.surveyed)
         if self.kept.progress is not None:
-            progress = Progress(**self.kept.progress)
+            progress = self.kept.progress
             self.kept.check_survey(progress.fingerprint, fingerprint)
             return progress
         here = replace(engine, device="cpu")
@@ -312,7 +323,7 @@ class Sweeping:
             found, share = self._shortlist(here)
             phase = "em" if self._slice_share(found) is None else "slice"
             progress = Progress(phase, [*found], share, fingerprint, self.records)
-        self.kept.commit(progress)
+        self.kept.commit(progress, len(progress.records) - 1)
         return progress
 
     def _separate_starts(self, engine: Engine) -> tuple[list[Shortlisted | Start], float]:
@@ -390,7 +401,7 @@ class Sweeping:
                 self.sample,
                 self._rules(),
                 each,
-                [memory for memory in progress.candidates if memory is not None],
+                [state for state in progress.candidates if state is not None],
                 self._commit,
             )
         progress.phase, progress.candidates, progress.starts = "em", [], [*found]
@@ -398,8 +409,8 @@ class Sweeping:
 
     def _commit(self, candidates: Sequence[Candidate | None]) -> None:
         """Keep what is known after a pass."""
-        self.progress.candidates = [None if c is None else c.memory() for c in candidates]
-        self.kept.commit(self.progress)
+        self.progress.candidates = [None if c is None else c.state_dict() for c in candidates]
+        self.kept.commit(self.progress, len(self.records) - 1)
 
     # -- passes over all rows ------------------------------------------------------
 
@@ -411,9 +422,9 @@ class Sweeping:
             self.convergence = replace(self.convergence, max_passes=most)
         pairs = zip(self.models, self.progress.starts, strict=True)
         candidates = [self._candidate(model, start, engine) for model, start in pairs]
-        for candidate, memory in zip(candidates, self.progress.candidates, strict=False):
-            if candidate is not None and memory is not None:
-                candidate.recall(memory)
+        for candidate, state in zip(candidates, self.progress.candidates, strict=False):
+            if candidate is not None and state is not None:
+                candidate.load_state_dict(state)
         return candidates
 
     def _candidate(
@@ -463,7 +474,7 @@ class Sweeping:
     def _summed(self, phase: str, fleet: Fleet) -> FleetStatistics:
         """One pass, on record."""
         with self._pass(phase) as running:
-            parts = self.kept.kept(phase, running.number, list(fleet.mixtures))
+            parts = self.kept.partial_sums(phase, running.number, list(fleet.mixtures))
             statistics = DaskBackend().map_reduce(self.source, fleet, running.advance, parts)
             running.n_rows = self.surveyed.n_rows
             running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)

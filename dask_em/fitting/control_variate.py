@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
+from ..core.codec import record
 from ..core.em import (
+    AlgorithmState,
     Climb,
     Convergence,
     EMState,
@@ -26,6 +28,7 @@ from ..core.em import (
     climb,
     end_of,
     failure_of,
+    other_state,
     rounding,
 )
 from ..core.mixture import Mixture, MixtureStatistics
@@ -275,6 +278,23 @@ def _combined(
 # -- the climb -----------------------------------------------------------------------
 
 
+@record("control-variate-state")
+@dataclass(frozen=True)
+class ControlVariateState(AlgorithmState):
+    """The state of `ControlVariateEM`; its attributes are those of the algorithm."""
+
+    best: EMState | None
+    n_iter: int
+    kind: str
+    promised: float | None
+    damping: float
+    rejections: int
+    rows_read: int
+    gains: tuple[float, ...]
+    steps: tuple[Step, ...]
+    heights: tuple[float, ...]
+
+
 class ControlVariateEM(Climb):
     """EM whose steps are made on a sample that every pass over the data corrects.
 
@@ -321,6 +341,33 @@ class ControlVariateEM(Climb):
         self.gains: list[float] = []
         self.steps: list[Step] = []
         self.heights: list[float] = []
+
+    def state_dict(self) -> ControlVariateState:
+        """Return all that the algorithm knows between two passes, but for the sample."""
+        return ControlVariateState(
+            self.proposal,
+            self.rivals,
+            self.best,
+            self.n_iter,
+            self.kind,
+            self.promised,
+            self.damping,
+            self.rejections,
+            self.rows_read,
+            tuple(self.gains),
+            tuple(self.steps),
+            tuple(self.heights),
+        )
+
+    def load_state_dict(self, state: AlgorithmState) -> None:
+        """Go on from such a state."""
+        if not isinstance(state, ControlVariateState):
+            raise other_state(state, ControlVariateState)
+        self.proposal, self.rivals, self.best = state.proposal, state.rivals, state.best
+        self.n_iter, self.kind, self.promised = state.n_iter, state.kind, state.promised
+        self.damping, self.rejections = state.damping, state.rejections
+        self.rows_read, self.gains = state.rows_read, [*state.gains]
+        self.steps, self.heights = [*state.steps], [*state.heights]
 
     def tell(self, statistics: MixtureStatistics) -> EMState:
         """The state at `proposal`, or the best one before if `proposal` is no better.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.special import entr
@@ -16,7 +15,7 @@ from ..core.executor import Each, Together, in_threads, in_turn
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
 from ..core.scoring import Predict
-from .candidates import Candidate, Model, climb_together, winner
+from .candidates import Candidate, CandidateState, Model, climb_together, winner
 from .control_variate import WORTH, ascent
 from .criteria import DROPPED, Criterion, Row, penalty
 from .multistart import ENTERING, STANDARD_ERRORS, Fits, Race, Tried, in_rows, may_be_better
@@ -199,7 +198,7 @@ def narrowed(
     sample: Sampled,
     rules: Rules,
     each: Each | None = None,
-    memories: Sequence[Mapping[str, Any]] = (),
+    states: Sequence[CandidateState] = (),
     after_pass: Callable[[Sequence[Candidate]], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
     """Where the models start that a slice of the data leaves of those that the sample left.
@@ -221,7 +220,7 @@ def narrowed(
     rules : Rules
     each : callable, optional
         Who makes the steps between passes, of what shares the sample.
-    memories : sequence of mapping, optional
+    states : sequence of CandidateState, optional
         Of each model that is left, to go on from.
     after_pass : callable, optional
         Called with the candidates after every pass.
@@ -235,8 +234,8 @@ def narrowed(
     """
     alive = [i for i, one in enumerate(found) if not one.hopeless]
     candidates = [Candidate(models[i], climb_from(found[i])) for i in alive]
-    for candidate, memory in zip(candidates, memories, strict=False):
-        candidate.recall(memory)
+    for candidate, state in zip(candidates, states, strict=False):
+        candidate.load_state_dict(state)
 
     def weed(climbing: Sequence[Candidate]) -> None:
         rest = [c for c in climbing if not c.dropped]

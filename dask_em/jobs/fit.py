@@ -22,7 +22,7 @@ from ..estimators.load import load
 from ..estimators.select import Selection, Sweeping
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_run
-from ..storage.checkpoint import Checkpoint, Checkpointing, is_kept, remove_checkpoint
+from ..storage.checkpoint import Checkpoint, Checkpointing, checkpoint_exists, remove_checkpoint
 from ..storage.folders import folder_at, remove_unfinished
 from ..storage.locks import Lock, locked
 from ..storage.staging import check_folder, check_free
@@ -149,7 +149,9 @@ class Ending:
     checkpoint: Checkpointing | None
     overwrite: bool
 
-    def reached(self, outputs: Sequence[str], unfinished: Callable[[], Checkpoint]) -> list[str]:
+    def reached(
+        self, outputs: Sequence[str], unfinished: Callable[[], Checkpoint[Any, Any]]
+    ) -> list[str]:
         """Which outputs a job wrote that was killed when it had written all; none if no job did.
 
         Raises
@@ -234,7 +236,7 @@ def _telling_what_is_kept(checkpoint: Checkpointing | None) -> Iterator[None]:
         yield
     except BaseException as e:
         with suppress(Exception):
-            if checkpoint is not None and is_kept(checkpoint.path):
+            if checkpoint is not None and checkpoint_exists(checkpoint.path):
                 after = ""
                 if isinstance(e, DataError):
                     after = ", or add --no-resume to throw it away"

@@ -82,8 +82,13 @@ def guard() -> Guard:
     return Guard()
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+OLDER = Path(__file__).parents[1] / "data" / "model-0.1.0-full.npz"
+
+
+@pytest.fixture(scope="module", params=["of today", "of 0.1.0"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    if request.param == "of 0.1.0":
+        return OLDER.read_bytes()
     path = tmp_path_factory.mktemp("whole") / "m.npz"
     X = blobs(400, 2, 3)[0]
     GaussianMixture(3, random_state=0, means_init=X[:3]).fit(X).save(path)

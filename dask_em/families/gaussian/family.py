@@ -12,7 +12,8 @@ import numpy as np
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
-from .constraints import constraint_of
+from ...core.validation import require, require_array
+from .constraints import CONSTRAINTS, constraint_of
 from .covariance import Covariance
 from .numpy_kernel import CACHED, LEAST_ROWS, GaussianKernel
 from .parameters import GaussianParameters
@@ -87,6 +88,24 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         k, d = self.means.shape
         # Nobody writes these zeros, so they take no memory.
         return GaussianStatistics(np.zeros((k, d)), self.covariance.zeros(k, d)).nbytes
+
+    def validate(self, statistics: GaussianStatistics) -> None:
+        k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        constraint = CONSTRAINTS.get(self.covariance_type)
+        allowed = constraint is not None and constraint.storage is type(self.covariance)
+        require("constraint", self.constraint, allowed)
+        # No memory is touched, whatever a file claims.
+        shape = self.covariance.zeros(k, d).shape
+        scale = self.whitening.scale
+        require_array("means", self.means, (k, d))
+        require_array("factor", self.covariance.factor, shape)
+        require_array("shift", self.whitening.shift, (d,))
+        require_array("scale", scale, (d,) if scale.ndim == 1 else (d, d))
+        diagonal = scale if scale.ndim == 1 else np.diagonal(scale)
+        require("scale", scale, bool((diagonal > 0).all()))
+        require("ridge", self.ridge, 0 <= self.ridge < np.inf)
+        require_array("first", statistics.first, (k, d))
+        require_array("scatter", statistics.scatter, shape)
 
     # -- the E-step ------------------------------------------------------------------
 
