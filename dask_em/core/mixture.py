@@ -13,7 +13,7 @@ from .codec import record
 from .device import namespace
 from .engine import NUMPY, Engine, check_engine
 from .family import blocks
-from .protocols import Fold
+from .protocols import Fold, Pass
 from .responsibilities import softmax_of
 
 
@@ -50,7 +50,7 @@ class MixtureStatistics(Additive):
 
 @record("mixture")
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Pass[MixtureStatistics]):
     """The density p(x) = sum_k w_k p(x | component k).
 
     Attributes
@@ -195,7 +195,7 @@ class JointEStep:
         ]
 
 
-class EStep(JointEStep):
+class EStep(JointEStep, Fold[MixtureStatistics]):
     """Sums a mixture's sufficient statistics over chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:

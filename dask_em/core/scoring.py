@@ -12,8 +12,9 @@ from scipy.special import entr
 from .additive import Additive, Array
 from .engine import check_engine
 from .family import blocks
-from .finite import _check_finite
+from .finite import check_finite
 from .mixture import Mixture
+from .protocols import Fold, Pass
 from .responsibilities import softmax_of
 
 
@@ -40,7 +41,7 @@ def joint_blocks(
 
     for rows in blocks(len(X), kernel.block_rows):
         block = X[rows]
-        _check_finite(block, rows.start)
+        check_finite(block, rows.start)
         kernel.load(block)
         log_joint = kernel.log_prob()
         log_joint += mixture.log_weights[:, None]
@@ -72,7 +73,7 @@ class Predict:
     def __call__(self, X: Array) -> dict[str, Array]:
         """Answers for the rows X (n, d), in the rows' order."""
         if self.mixture.engine.device != "cpu":
-            _check_finite(X, 0)
+            check_finite(X, 0)
             found: dict[str, Array] = self.mixture.array_kernel().answers(X, self.answers)
             return found
         shapes = {"proba": (len(X), len(self.mixture.log_weights))}
@@ -110,7 +111,7 @@ class Scores(Additive):
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Pass[Scores]):
     """The description of a scoring pass."""
 
     mixture: Mixture
@@ -120,7 +121,7 @@ class Score:
         return ScoreFold(self.mixture)
 
 
-class ScoreFold:
+class ScoreFold(Fold[Scores]):
     """Scores chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:
@@ -130,7 +131,7 @@ class ScoreFold:
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d)."""
         if self.mixture.engine.device != "cpu":
-            _check_finite(X, 0)
+            check_finite(X, 0)
             self._scores += Scores(len(X), *self.mixture.array_kernel().scores(X))
             return
         for _, log_joint, softmax in joint_blocks(self.mixture, X):

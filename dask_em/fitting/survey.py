@@ -14,6 +14,7 @@ import numpy as np
 from ..core.additive import Additive, Array
 from ..core.codec import record
 from ..core.family import blocks
+from ..core.protocols import Fold, Pass
 from ..families.gaussian.whitening import Frame, FrameKind
 
 SURVEY_ROWS = 2048
@@ -147,7 +148,7 @@ class Surveyed(Additive):
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(Pass[Surveyed]):
     """The description of the survey pass.
 
     Attributes
@@ -185,7 +186,7 @@ class Survey:
         return float(min(1.0, most / self.n_rows))
 
 
-class SurveyFold:
+class SurveyFold(Fold[Surveyed]):
     """Surveys chunks of rows, block by block."""
 
     def __init__(self, survey: Survey) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backends.dask.backend import DaskBackend
 from ..core.additive import Additive, Array
+from ..core.protocols import Backend, Fold, Pass, Source
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
@@ -90,7 +91,7 @@ class ChunkDensities(Additive):
 
 
 @dataclass(frozen=True)
-class Densities:
+class Densities(Pass[ChunkDensities]):
     """The description of a pass that sums log-densities by chunk.
 
     Attributes
@@ -106,7 +107,7 @@ class Densities:
         return DensityFold(self.answer)
 
 
-class DensityFold:
+class DensityFold(Fold[ChunkDensities]):
     """Sums log-densities of chunks as they come."""
 
     def __init__(self, answer: Callable[[Array], dict[str, Array]]) -> None:

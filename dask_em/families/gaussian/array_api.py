@@ -22,6 +22,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.device import Device, namespace
 from ...core.family import blocks
+from ...core.protocols import Fold
 from ...core.responsibilities import NEGLIGIBLE
 from .covariance import Covariance, Diagonal, Full, Spherical, Tied
 from .family import Gaussian
@@ -305,7 +306,7 @@ class ArrayKernel:
 # -- the fold --------------------------------------------------------------------------
 
 
-class ArrayEStep(Generic[S]):
+class ArrayEStep(Fold[S], Generic[S]):
     """Sums a Gaussian mixture's sufficient statistics over chunks of rows, on a device.
 
     Parameters
