@@ -357,7 +357,5 @@ class Backend(Protocol):
             The job was asked to stop, or the cluster failed for good.
         """
 
-    def executor(
-        self, shared: T, in_process: bool = False
-    ) -> AbstractContextManager[Executor[T]]:
+    def executor(self, shared: T, in_process: bool = False) -> AbstractContextManager[Executor[T]]:
         """Return what calls functions of `shared`; in this process where that is asked for."""

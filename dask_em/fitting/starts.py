@@ -12,13 +12,14 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from ..core.additive import Array
 from ..core.em import Convergence, em
 from ..core.engine import Engine
-from ..core.executor import Together, in_turn
+from ..core.executor import serial_executor
 from ..core.mixture import Mixture
+from ..core.protocols import ExecutorFactory
 from ..families.gaussian.covariance import STRUCTURES, Covariance
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.whitening import Frame, ridged_factor
 from .multistart import Race
-from .observers import Pass
+from .observers import ObservedPass
 from .sample import FINER, SAMPLE_ITERATIONS, Sampled, Start
 from .survey import Surveyed
 
@@ -88,11 +89,11 @@ class Starts:
         engine: Engine,
         seed: int,
         callbacks: Sequence[Any],
-        together: Together = in_turn,
+        executor: ExecutorFactory = serial_executor,
     ) -> Start:
         """The mixture to start from, and what it cost; `callbacks` are told of the sample's fits.
 
-        `together` says who makes the fits where many are raced.
+        `executor` makes what calls the fits where many are raced.
 
         Raises
         ------
@@ -106,12 +107,12 @@ class Starts:
             return Start(Mixture(_log(weights), components, engine), 0.0, 0.0)
         make = self.maker(surveyed, engine)
         if self.algorithm == "auto" and self.init_params == "auto":
-            return self._race(surveyed, make, seed, callbacks, together)
+            return self._race(surveyed, make, seed, callbacks, executor)
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
             running.log_likelihood = start.log_likelihood or None
         return start
@@ -122,7 +123,7 @@ class Starts:
         make: Callable[[Sampled, int], Mixture],
         seed: int,
         callbacks: Sequence[Any],
-        together: Together,
+        executor: ExecutorFactory,
     ) -> Start:
         """The best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
@@ -132,8 +133,8 @@ class Starts:
         limits = Convergence(FINER * self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         n_rows = race.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
-            start = race.run(surveyed, make, seed, limits, together, running.advance)
+        with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
+            start = race.run(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
         return start
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any, Self
 
-from ..core.chunk_log import Noted
+from ..core.chunk_log import Logged
 from ..core.codec import Packer, digest, unpack
 from ..core.engine import Engine
 from ..core.reduction import Node
@@ -121,7 +121,7 @@ class Checkpoint:
         self.how = Checkpointing(how) if isinstance(how, str | os.PathLike) else how
         self.id = uuid.uuid4().hex
         self.seed: int | None = None
-        self.survey: tuple[Noted[Surveyed], PassRecord] | None = None
+        self.survey: tuple[Logged[Surveyed], PassRecord] | None = None
         self.progress: dict[str, Any] | None = None
         self._engine, self._held = engine, ExitStack()
         self._fit = json.loads(json.dumps({"options": dict(options), "data": dict(data)}))
@@ -156,7 +156,7 @@ class Checkpoint:
             self.seed = seed
         return self.seed
 
-    def keep_survey(self, found: Noted[Surveyed], record: PassRecord) -> None:
+    def keep_survey(self, found: Logged[Surveyed], record: PassRecord) -> None:
         """Keep what the survey found."""
         self._write(SURVEY, (found, record))
         self._drop_kept()
@@ -183,11 +183,13 @@ class Checkpoint:
         if self.how is not None:
             provenance["fit"] = {"id": self.id, "identity": self.identity}
 
-    def kept(self, phase: str, number: int, parameters: Any = None) -> KeptSums | None:
-        """Where the sums of an unfinished pass at these parameters are kept."""
+    def partial_sums(
+        self, phase: str, number: int, parameters: Any = None
+    ) -> CheckpointedSums | None:
+        """Return the store of the partial sums of an unfinished pass at these parameters."""
         if self.how is None:
             return None
-        return KeptSums(self, [phase, number, digest(parameters)], self.how.interval)
+        return CheckpointedSums(self, [phase, number, digest(parameters)], self.how.interval)
 
     # -- files ---------------------------------------------------------------------
 
@@ -279,15 +281,15 @@ class Checkpoint:
             self.folder.remove([KEPT] if KEPT in self.folder.names() else [])
 
 
-class KeptSums:
-    """Sums of whole parts of one pass, kept every so often: see `backends.Kept`."""
+class CheckpointedSums:
+    """Keep partial sums of one pass in a checkpoint: a `PartialSumsStore`."""
 
     def __init__(self, checkpoint: Checkpoint, which: list[Any], interval: float) -> None:
         self._checkpoint, self._which, self._interval = checkpoint, which, interval
         self._last = time.monotonic()
 
     def recall(self) -> Mapping[Node, Any]:
-        """Sums of whole nodes that an earlier process kept of this pass."""
+        """Return the sums of whole nodes that an earlier process kept of this pass."""
         found = self._checkpoint._read_or_warn(KEPT, "the pass is made again")
         if found is None or found["pass"] != self._which or self._checkpoint.forced:
             return {}
@@ -295,7 +297,7 @@ class KeptSums:
         return dict(found["sums"])
 
     def due(self) -> bool:
-        """Whether it is time to keep again."""
+        """Tell whether it is time to keep again."""
         return time.monotonic() - self._last >= self._interval
 
     def keep(self, sums: Mapping[Node, Any]) -> None:
