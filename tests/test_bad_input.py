@@ -256,7 +256,7 @@ def test_positive_weights_must_be_as_many_as_components() -> None:
         ("reg_covar", np.inf, "a number of at least 0"),
         ("sample_size", 0, "an integer of at least 1"),
         ("nonfinite", "ignore", "one of error, drop"),
-        ("missing", "skip", "one of error, fill"),
+        ("missing_chunks", "skip", "one of error, fill"),
         ("covariance_type", "fulll", "full, tied, diag, spherical"),
         ("covariance_type", None, "full, tied, diag, spherical"),
         ("init_params", "k-means", "kmeans, k-means"),

@@ -117,7 +117,7 @@ def test_a_missing_chunk_is_named(where: Where, tmp_path: Path) -> None:
     checks = examine(where, str(path))
     assert wrong(checks) == [("chunks", 65)]
     assert "chunk 7 (rows 70 to 79" in found(checks, "chunks").text
-    assert exit_code(examine(where, str(path), missing="fill")) == 0
+    assert exit_code(examine(where, str(path), missing_chunks="fill")) == 0
 
 
 @pytest.mark.parametrize("what", ["damaged", "not there", "not Zarr"])
@@ -186,7 +186,7 @@ def test_workers_too_small_for_a_chunk(tmp_path: Path) -> None:
         n_workers=1, processes=False, memory_limit="400MiB", dashboard_address=":0"
     ) as cluster:
         there = Where(scheduler=cluster.scheduler_address)
-        checks = examine(there, str(path), missing="fill")
+        checks = examine(there, str(path), missing_chunks="fill")
     assert wrong(checks) == [("memory", 2)]
     assert "raise --memory-limit" in found(checks, "memory").text
     # The words and the verdict of `plan`.

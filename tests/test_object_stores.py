@@ -27,8 +27,11 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em import Checkpointing, GaussianMixture, load, select
 from dask_em.cli.main import main
-from dask_em.core import ranges as sources
-from dask_em.data.open import as_source, open_zarr, stored_source
+from dask_em.core.protocols import Fold
+from dask_em.core.reading import fold_range
+from dask_em.data.open import as_source, stored_source
+from dask_em.data.options import ReadOptions
+from dask_em.data.zarr.opening import open_zarr
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import (
     DataError,
@@ -355,7 +358,7 @@ def test_a_missing_object_is_named_before_anything_is_read(s3: Proxy, url: str) 
     with pytest.raises(DataError, match=r"lacks 1 of 8 chunks: chunk 7 .*c/7/0"):
         fitted(url)
     assert s3.count(part="/c/") == 0
-    rows, _ = stored_source(url, missing="fill").reader()(7)
+    rows, _ = stored_source(url, options=ReadOptions("fill")).reader().read(7)
     assert not rows.any()
 
 
@@ -428,14 +431,14 @@ def test_reads_overlap_where_the_store_is_slow(s3: Proxy, url: str) -> None:
         chunks = range(source.n_chunks)
         seen = []
 
-        class Seen:
+        class Seen(Fold[Any]):
             def update(self, index: int, X: np.ndarray, weight: Any) -> None:
                 seen.append(index)
 
             def result(self) -> Any:
                 return seen
 
-        assert sources.fold_range(source, Seen(), chunks, None) == list(chunks)
+        assert fold_range(source, Seen(), chunks, None) == list(chunks)
     finally:
         del s3.forward
     assert 2 <= most[0] <= 4

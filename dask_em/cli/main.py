@@ -216,7 +216,7 @@ def plan(
     help="Refuse rows that hold NaN or infinity, or leave them out and count them.",
 )
 @click.option(
-    "--missing",
+    "--missing-chunks",
     type=click.Choice(["error", "fill"]),
     default="error",
     help="Refuse missing chunks, or read them as the fill value; predict and score follow.",
@@ -386,7 +386,7 @@ def _cell(value: Any, width: int, form: str) -> str:
     help="Where the fit will keep its checkpoint, or write its model.",
 )
 @click.option(
-    "--missing",
+    "--missing-chunks",
     type=click.Choice(["error", "fill"]),
     default="error",
     help="As in fit.",
@@ -398,7 +398,7 @@ def doctor(
     k: tuple[int, ...],
     covariance: tuple[str, ...],
     checkpoint: str,
-    missing: Literal["error", "fill"],
+    missing_chunks: Literal["error", "fill"],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -411,7 +411,7 @@ def doctor(
     """
     from ..jobs import doctor as doctors
 
-    checks = doctors.examine(where_of(options), data, k, covariance, checkpoint, missing)
+    checks = doctors.examine(where_of(options), data, k, covariance, checkpoint, missing_chunks)
     code = doctors.exit_code(checks)
     width = max(len(check.name) for check in checks)
     colours = {"ok": "green", "WARN": "yellow", "WRONG": "red"}

@@ -12,7 +12,7 @@ from .additive import Additive, Array
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family, blocks
-from .protocols import Fold
+from .protocols import Fold, Pass
 from .responsibilities import Assignment
 
 
@@ -49,7 +49,7 @@ class MixtureStatistics(Additive):
 
 @record("mixture")
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Pass[MixtureStatistics]):
     """Hold the density p(x) = sum_k w_k p(x | component k).
 
     Attributes
@@ -241,7 +241,7 @@ class JointEStep:
         ]
 
 
-class EStep(JointEStep):
+class EStep(JointEStep, Fold[MixtureStatistics]):
     """Sum a mixture's sufficient statistics over chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:

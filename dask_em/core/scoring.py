@@ -12,8 +12,9 @@ from scipy.special import entr
 from .additive import Additive, Array
 from .engine import check_engine
 from .family import blocks
-from .finite import _check_finite
+from .finite import check_finite
 from .mixture import Mixture
+from .protocols import Fold, Pass
 from .responsibilities import Arithmetic
 
 
@@ -32,7 +33,7 @@ def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Ari
     arithmetic = kernel.arithmetic(mixture.engine, len(mixture.log_weights))
     for rows in blocks(len(X), kernel.block_rows):
         block = X[rows]
-        _check_finite(block, rows.start)
+        check_finite(block, rows.start)
         kernel.load(block)
         yield rows, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
 
@@ -98,7 +99,7 @@ class Scores(Additive):
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Pass[Scores]):
     """The description of a scoring pass."""
 
     mixture: Mixture
@@ -108,7 +109,7 @@ class Score:
         return ScoreFold(self.mixture)
 
 
-class ScoreFold:
+class ScoreFold(Fold[Scores]):
     """Score chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:

@@ -15,7 +15,7 @@ from ..families.gaussian.statistics import GaussianStatistics
 from ..families.gaussian.whitening import Whitening
 
 # Options that have another name today.
-RENAMED: dict[str, str] = {}
+RENAMED = {"missing": "missing_chunks"}
 
 STATE_ARRAYS = ("state.", "result.", "frame.", "statistics.")
 

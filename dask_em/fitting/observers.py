@@ -70,10 +70,10 @@ class PassObserver(Protocol):
         """The pass was ended by an exception."""
 
 
-class Pass:
+class ObservedPass:
     """Times one pass and tells whoever observes it.
 
-    Used as a context: `with Pass(callbacks, "em", 3, n_rows, nbytes) as running: ...`.
+    Used as a context: `with ObservedPass(callbacks, "em", 3, n_rows, nbytes) as running: ...`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Pass:
         self.record: PassRecord | None = None
         self._run = current_run()
 
-    def __enter__(self) -> Pass:
+    def __enter__(self) -> ObservedPass:
         self._start = time.perf_counter()
         self._before = (self._run.retries, self._run.lost_workers)
         for observer in self.observers:

@@ -13,13 +13,14 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from ..core.additive import Array
 from ..core.em import Convergence, em
 from ..core.engine import Engine
-from ..core.executor import Together, in_turn
+from ..core.executor import serial_executor
 from ..core.family import FamilyOptions
 from ..core.finite import as_finite
 from ..core.mixture import Mixture
+from ..core.protocols import ExecutorFactory
 from ..core.responsibilities import Assignment
 from .multistart import Race
-from .observers import Pass
+from .observers import ObservedPass
 from .sample import FINER, SAMPLE_ITERATIONS, Sampled, Start
 from .survey import Surveyed
 
@@ -92,7 +93,7 @@ class StartOptions:
         engine: Engine,
         seed: int,
         callbacks: Sequence[Any],
-        together: Together = in_turn,
+        executor: ExecutorFactory = serial_executor,
     ) -> Start:
         """Make the mixture to start from; `callbacks` are told of the sample's fits.
 
@@ -102,8 +103,8 @@ class StartOptions:
         engine : Engine
         seed : int
         callbacks : sequence
-        together : callable
-            Who makes the fits where there are many.
+        executor : callable
+            Makes what calls the fits where there are many.
 
         Raises
         ------
@@ -115,12 +116,12 @@ class StartOptions:
             return Start(replace(given, engine=engine), 0.0, 0.0)
         make = self.maker(surveyed, engine)
         if self.algorithm == "auto" and self.init_params == "auto":
-            return self._race(surveyed, make, seed, callbacks, together)
+            return self._race(surveyed, make, seed, callbacks, executor)
         refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
             running.log_likelihood = start.log_likelihood or None
         return start
@@ -131,7 +132,7 @@ class StartOptions:
         make: Maker,
         seed: int,
         callbacks: Sequence[Any],
-        together: Together,
+        executor: ExecutorFactory,
     ) -> Start:
         """Return the best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
@@ -139,8 +140,8 @@ class StartOptions:
         limits = Convergence(FINER * self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
         n_rows = race.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with Pass(callbacks, "start", 1, n_rows, nbytes) as running:
-            start = race.run(surveyed, make, seed, limits, together, running.advance)
+        with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
+            start = race.run(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
         return start
 

@@ -15,6 +15,7 @@ from ..core.additive import Additive, Array
 from ..core.codec import record
 from ..core.family import blocks
 from ..core.moments import Moments
+from ..core.protocols import Fold, Pass
 
 SURVEY_ROWS = 2048
 
@@ -116,7 +117,7 @@ class Surveyed(Additive):
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(Pass[Surveyed]):
     """The description of the survey pass.
 
     Attributes
@@ -154,7 +155,7 @@ class Survey:
         return float(min(1.0, most / self.n_rows))
 
 
-class SurveyFold:
+class SurveyFold(Fold[Surveyed]):
     """Surveys chunks of rows, block by block."""
 
     def __init__(self, survey: Survey) -> None:

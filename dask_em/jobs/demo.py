@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.open import open_zarr
+from ..data.zarr.opening import open_zarr
 from ..estimators.load import load
 from ..storage.staging import new_folder
 from .cluster import Where

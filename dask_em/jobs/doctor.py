@@ -10,11 +10,11 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import dask.config
@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_info
 
 from ..backends.blas import one_blas_thread
 from ..backends.dask.config import engine_for
-from ..core.ranges import ranges
-from ..core.reduction import kept_bytes
+from ..core.partial_sums import partial_bytes
 from ..data.open import stored_source
+from ..data.options import MissingChunks, ReadOptions
 from ..data.zarr.layout import check_present, file_shape, has_checksum
 from ..data.zarr.source import ZarrSource
 from ..errors import DaskEMError, DataError, StoppedError, StoreError, UsageError
@@ -122,7 +122,7 @@ def examine(
     k: int | Sequence[int] = 8,
     covariance: str | Sequence[str] = "full",
     folder: str = ".",
-    missing: Literal["error", "fill"] = "error",
+    missing_chunks: MissingChunks = "error",
 ) -> list[Check]:
     """Look at everything that a fit of `data` would need, and at what needs no data.
 
@@ -136,7 +136,7 @@ def examine(
         What would be fitted: memory and disk depend on it.
     folder : str
         Where checkpoints would go.
-    missing : {"error", "fill"}
+    missing_chunks : {"error", "fill"}
         Whether missing chunks are an error.
     """
     checks = [
@@ -148,7 +148,7 @@ def examine(
     if data is not None:
         checks.append(attempt("store", describe_store, data))
         if checks[-1].ok:
-            source = stored_source(data, missing=missing)
+            source = stored_source(data, options=ReadOptions(missing_chunks))
             checks.append(attempt("checksum", describe_checksum, source))
             checks.append(attempt("chunks", describe_chunks, source))
     planned = None if source is None else count(source, fleet_of(k, covariance), [])
@@ -273,7 +273,7 @@ def blas_line(found: Mapping[str, list[tuple[str, int, int]]]) -> str:
 
 def describe_store(data: str) -> str:
     """What the array is, after its first chunk was read."""
-    source = stored_source(data, missing="fill")
+    source = stored_source(data, options=ReadOptions(missing_chunks="fill"))
     begin = time.perf_counter()
     first_chunk(source)
     seconds = time.perf_counter() - begin
@@ -286,10 +286,10 @@ def describe_store(data: str) -> str:
 
 def first_chunk(source: ZarrSource) -> int:
     """Read the first chunk; its fingerprint."""
-    reader: Any = source.reader()
-    reader(0)
+    reader = source.reader()
+    reader.read(0)
     reader.close()
-    return int(reader.prints[0])
+    return reader.fingerprints[0]
 
 
 def describe_checksum(source: ZarrSource) -> str:
@@ -308,7 +308,7 @@ def describe_chunks(source: ZarrSource) -> str:
     n_files = 1
     for n, size in zip(source.array.shape, shape, strict=True):
         n_files *= -(-n // size)
-    if source.missing == "fill":
+    if source.options.missing_chunks == "fill":
         return f"{n_files:,} expected; missing ones read as {source.array.fill_value}"
     check_present(source.array)
     return f"all {n_files:,} are there"
@@ -349,11 +349,11 @@ def describe_disk(folder: str, source: ZarrSource | None, planned: Plan | None) 
 def checkpoint_bytes(source: ZarrSource, planned: Plan) -> int:
     """What an unfinished fit takes on the disk at most, about."""
     sample = min(SAMPLE_BYTES, 8 * source.n_rows * (source.n_features + 2))
-    notes = 16 * source.n_chunks
+    log = 16 * source.n_chunks
     state = STATES * (planned.parameter_bytes + planned.statistics_bytes)
-    kept = kept_bytes(len(ranges(source)), planned.statistics_bytes)
+    partial = partial_bytes(len(source.ranges()), planned.statistics_bytes)
     # A file is written before the one that it replaces is removed.
-    return sample + notes + (GENERATIONS + 1) * state + 2 * kept + 2**20
+    return sample + log + (GENERATIONS + 1) * state + 2 * partial + 2**20
 
 
 # -- the cluster -------------------------------------------------------------------------
@@ -473,7 +473,7 @@ def describe_blas(client: Any) -> str:
 def compare_store(client: Any, source: ZarrSource) -> str:
     """Whether every worker sees the data that this process sees."""
     # What a fit sends: the source, not its path.
-    source = replace(source, missing="fill")
+    source = source.filling()
     expected = first_chunk(source)
     found = client.run(first_chunk, source, on_error="return")
     for worker, theirs in sorted(found.items()):

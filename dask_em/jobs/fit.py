@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 
 from ..core.em import Status
 from ..data.open import stored_source
-from ..data.zarr.source import ZarrSource
 from ..errors import DataError, ModelFileError, OutOfTimeError, StoppedError, UsageError
 from ..estimators.gaussian import GaussianMixture
 from ..estimators.load import load
@@ -62,7 +61,7 @@ def fit(
         ending = Ending(lock, checkpoint, overwrite)
         if ending.reached([output], partial(model.unfinished, data, weights)):
             return load(output)
-        source = _dropping(stored_source(data, weights), options)
+        source = stored_source(data, weights, model.read_options)
         needed = partial(count, source, fleet_of(model.n_components, model.covariance_type))
         with _telling_what_is_kept(checkpoint):
             with _ending_in_words(output, needed(())), checked(where, needed):
@@ -323,7 +322,7 @@ def sweep(
         )
     fleet = fleet_of(wanted.n_components, wanted.covariance_types)
     others = [wanted.path(output, *model) for model in fleet] if wanted.keep_all else []
-    source = _dropping(stored_source(data, weights), options)
+    source = stored_source(data, weights, sweeping.lead.read_options)
     needed = partial(count, source, fleet, holdout=bool(wanted.holdout), rivals=wanted.exhaustive)
     with _in_time(options), _alone(output, checkpoint) as lock:
         ending = Ending(lock, checkpoint, overwrite)
@@ -350,10 +349,3 @@ def _selection_of(models: list[GaussianMixture]) -> Selection:
     return Selection(
         best, known["table"], others, known["criterion"], best.n_passes_, best.history_
     )
-
-
-def _dropping(source: ZarrSource, options: dict[str, Any]) -> ZarrSource:
-    """The source as far as memory goes: a chunk that rows are left out of is copied."""
-    if options.get("nonfinite") != "drop":
-        return source
-    return replace(source, dropping=frozenset(range(source.n_chunks)))

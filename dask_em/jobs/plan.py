@@ -16,8 +16,8 @@ import numpy as np
 from ..backends.blas import one_blas_thread
 from ..backends.dask.config import engine_for
 from ..core.additive import Array
-from ..core.ranges import ranges
-from ..core.reduction import fan_in, kept_bytes
+from ..core.partial_sums import partial_bytes
+from ..core.reduction import fan_in
 from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
@@ -232,7 +232,7 @@ def count(
     # sums of some tasks while others run.
     shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
     # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
-    shared += kept_bytes(len(ranges(source)), statistics)
+    shared += partial_bytes(len(source.ranges()), statistics)
     if len(served) > 1:
         # The sums of a fleet are not added in place.
         shared += statistics
@@ -250,7 +250,7 @@ def count(
         str(source.dtype),
         source.n_chunks,
         chunk,
-        len(ranges(source)),
+        len(source.ranges()),
         source.nbytes,
         sum(need[3] for need in needs),
         sum(need[0] for need in needs),
@@ -294,10 +294,10 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
         None where the chunks hold too few finite rows for such a mixture.
     """
     # Whether chunks are missing, the fit will say, and be told what to make of it.
-    read = replace(source, missing="fill").reader()
-    front = read(0)[0]
+    reader = source.filling().reader()
+    front = reader.read(0)[0]
     begin = time.perf_counter()
-    middle = read(source.n_chunks // 2)[0]
+    middle = reader.read(source.n_chunks // 2)[0]
     reading = time.perf_counter() - begin
     d = source.n_features
     costs = {model: model[0] * CONSTRAINTS[model[1]].storage.n_features(d) for model in fleet}

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..backends.dask.backend import DaskBackend
-from ..core.additive import Array
-from ..core.ranges import ranges
+from ..backends import backend_in_force
 from ..core.scoring import Answer, Predict, answer_dtype
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..estimators.load import load
-from ..fitting.observers import Pass, reporter
+from ..fitting.observers import ObservedPass, reporter
 from ..storage.answers import WriteAnswers, create_outputs, source_stamp
 from ..storage.staging import check_folder, resumable
 from ..storage.urls import is_url
@@ -28,28 +23,6 @@ from .cluster import Where, connected
 from .files import _sha256
 
 logger = logging.getLogger("dask_em")
-
-
-@dataclass(frozen=True)
-class UnansweredChunks(ZarrSource):
-    """A Zarr array of which the chunks that are answered already read as no rows.
-
-    Chunks keep their numbers and their ranges, so what is left is computed as if
-    nobody had stopped.
-    """
-
-    answered: Sequence[range] = ()
-
-    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
-        read = super().reader()
-        nothing = np.empty((0, self.n_features), dtype=self.dtype)
-
-        def read_unanswered(chunk: int) -> tuple[Array, Array | None]:
-            if any(chunk in chunks for chunks in self.answered):
-                return nothing, None
-            return read(chunk)
-
-        return read_unanswered
 
 
 def predict(
@@ -69,7 +42,7 @@ def predict(
     """
     check_folder(destination)
     model = load(model_path)
-    source = stored_source(data, missing=model.missing)
+    source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
@@ -88,9 +61,7 @@ def predict(
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
         work = WriteAnswers(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
-            known = {f.name: getattr(source, f.name) for f in fields(source)}
-            left = UnansweredChunks(**known, answered=whole)
-            n_rows = _write(left, work, where)
+            n_rows = _write(source.skipping(whole), work, where)
     return {
         "destination": destination,
         "arrays": list(kinds),
@@ -103,9 +74,9 @@ def _write(source: ZarrSource, work: WriteAnswers, where: Where) -> int:
     """Answer what is left on the cluster; return how many rows that was."""
     with (
         connected(where),
-        Pass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
+        ObservedPass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
     ):
-        return DaskBackend().map_reduce(source, work, running.advance).n_rows
+        return backend_in_force().map_reduce(source, work, running.advance).n_rows
 
 
 def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[str, Any]:
@@ -127,5 +98,5 @@ def _stamps(source: ZarrSource) -> dict[range, str]:
     bounds = source.bounds
     return {
         chunks: source_stamp(source.array, int(bounds[chunks.start]), int(bounds[chunks.stop]))
-        for chunks in ranges(source)
+        for chunks in source.ranges()
     }

@@ -43,7 +43,11 @@ def report(
     stored = is_url(model_path)
     if not stored and os.path.exists(output) and Path(output).samefile(model_path):
         raise UsageError(f"{output} is the model itself; choose another name for the page")
-    source, reason = (stored_source(data), "") if data is not None else _own_data(model)
+    source, reason = (
+        (stored_source(data, options=model.read_options), "")
+        if data is not None
+        else _own_data(model)
+    )
     missing = [reason] if reason else []
     rows = densities = None
     origin = {
@@ -73,7 +77,7 @@ def _own_data(model: GaussianMixture) -> tuple[ZarrSource | None, str]:
     known: dict[str, Any] = model.provenance_
     fix = "Pass --data DATA for pictures of rows and the drift over chunks."
     try:
-        source = stored_source(known["source"])
+        source = stored_source(known["source"], options=model.read_options)
     except Exception as e:
         # Stores fail in ways of their own, and the page can do without.
         return None, f"The data that the model was fitted to cannot be opened: {e}. {fix}"

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.dask.backend import DaskBackend
+from ..backends import backend_in_force
 from ..core.additive import Additive, Array
+from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
 from ..errors import DataError
-from ..fitting.observers import Pass
+from ..fitting.observers import ObservedPass
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
 SAMPLE_CHUNKS = 64
@@ -90,7 +91,7 @@ class ChunkDensities(Additive):
 
 
 @dataclass(frozen=True)
-class Densities:
+class Densities(Pass[ChunkDensities]):
     """The description of a pass that sums log-densities by chunk.
 
     Attributes
@@ -106,7 +107,7 @@ class Densities:
         return DensityFold(self.answer)
 
 
-class DensityFold:
+class DensityFold(Fold[ChunkDensities]):
     """Sums log-densities of chunks as they come."""
 
     def __init__(self, answer: Callable[[Array], dict[str, Array]]) -> None:
@@ -148,11 +149,11 @@ def chunk_densities(model: Any, X: Any, callbacks: Sequence[Any] = ()) -> ChunkD
     DataError
         Another number of columns than the model's, NaN or infinity.
     """
-    source = as_source(X)
+    source = as_source(X, options=model.read_options)
     check_columns("X", source.n_features, model.n_features_in_)
-    with Pass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
+    with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
         work = Densities(model.predictor(("log_density",)))
-        return DaskBackend().map_reduce(source, work, running.advance)
+        return backend_in_force().map_reduce(source, work, running.advance)
 
 
 def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
@@ -170,7 +171,7 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
     lengths = np.diff(source.bounds)[chunks]
     share = min(1.0, n_rows / lengths.sum())
     counts = np.diff(np.rint(np.cumsum(lengths) * share).astype(int), prepend=0)
-    read = source.reader()
+    reader = source.reader()
     parts = []
     for chunk, length, count in zip(chunks.tolist(), lengths, counts, strict=True):
         if count == 0:
@@ -178,7 +179,7 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(chunk,)))
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
-        rows = read(chunk)[0][chosen]
+        rows = reader.read(chunk)[0][chosen]
         bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():
             row = int(source.bounds[chunk] + chosen[bad.argmax()])

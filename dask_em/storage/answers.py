@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.additive import Additive, Array
+from ..core.protocols import Fold, Pass
 from ..errors import DataError
 from .folders import Folder, sync
 from .object_store import open_store
@@ -61,7 +62,7 @@ class Written(Additive):
 
 
 @dataclass(frozen=True)
-class WriteAnswers:
+class WriteAnswers(Pass[Written]):
     """The description of a pass that writes an answer for every row.
 
     The output's chunks begin where the source's do, so no two tasks write the same
@@ -89,7 +90,7 @@ class WriteAnswers:
         return AnswerWriter(self)
 
 
-class AnswerWriter:
+class AnswerWriter(Fold[Written]):
     """Writes the answers of chunks as they come, and marks their region at the end."""
 
     def __init__(self, work: WriteAnswers) -> None:

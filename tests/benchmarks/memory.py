@@ -16,7 +16,7 @@ from stores import MIB, Peaks, Points, options, parse, publish, resident, scratc
 # isort: split
 from dask_em.core.additive import Array
 from dask_em.core.mixture import Mixture
-from dask_em.core.ranges import fold_range, ranges
+from dask_em.core.reading import fold_range
 from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
 
@@ -73,7 +73,7 @@ def measure(chunk: int, n_chunks: int, folder: Path) -> dict[str, float]:
         "idle": idle / MIB,
         "fit": (fitting.bytes["worker"] - idle) / MIB,
         "ahead": (ahead.bytes["worker"] - idle) / MIB,
-        "per range": n_chunks / len(ranges(source)),
+        "per range": n_chunks / len(source.ranges()),
     }
 
 

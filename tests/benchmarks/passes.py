@@ -30,7 +30,6 @@ from stores import (
 import numpy as np
 
 from dask_em.backends.dask.backend import DaskBackend
-from dask_em.core.ranges import ranges
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.jobs.cluster import Where, connected
 
@@ -77,7 +76,7 @@ def _cold(client: Any, source: ZarrSource, points: Points, folder: Path) -> list
     share = fetched / (2 * (ROUNDS + 1) * source.nbytes)
     ratio = seconds["pass"] / max(seconds["read"], seconds["compute"])
     times = [f"{seconds[name]:.3f}" for name in contestants]
-    per_range = f"{source.n_chunks / len(ranges(source)):.1f}"
+    per_range = f"{source.n_chunks / len(source.ranges()):.1f}"
     return [per_range, f"{source.n_rows:,}", *times, f"{ratio:.2f}", f"{min(share, 1):.0%}"]
 
 
@@ -115,11 +114,11 @@ def read_files(source: ZarrSource) -> None:
 
 def read_source(source: ZarrSource) -> None:
     """Every chunk as a pass reads it: one reader a range."""
-    for chunks in ranges(source):
-        read = source.reader()
+    for chunks in source.ranges():
+        reader = source.reader()
         for chunk in chunks:
-            read(chunk)
-        read.close()
+            reader.read(chunk)
+        reader.close()
 
 
 def two_workers(folder: Path, total: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.em import Convergence, climb
-from dask_em.core.executor import Each, in_turn
+from dask_em.core.executor import SerialExecutor
 from dask_em.core.mixture import Mixture
 from dask_em.data.open import as_source
 from dask_em.fitting.control_variate import ascent
@@ -67,18 +67,15 @@ def starts_of(case: Case, seed: int) -> Found:
     ends: list[Mixture] = []
 
     @contextmanager
-    def recording(fits: Any) -> Iterator[Each]:
-        with in_turn(fits) as each:
-
-            def recorded(
-                function: Callable[[Any, Any], Any], arguments: Sequence[Any], advance: Any = None
-            ) -> list[Any]:
-                results = each(function, arguments, advance)
+    def recording(fits: Any) -> Iterator[SerialExecutor[Any]]:
+        class Recording(SerialExecutor[Any]):
+            def map(self, function: Any, items: Any, advance: Any = None) -> list[Any]:
+                results = super().map(function, items, advance)
                 if function is Fits.wholly:
                     ends.extend(tried.state.result for tried in results)
                 return results
 
-            yield recorded
+        yield Recording(fits)
 
     starts = GaussianMixture(case.k)._start_options()
     start = starts.start(surveyed, engine_for(case.rows.dtype), seed, [], recording)

@@ -29,6 +29,7 @@ from dask_em.backends.dask import recovery as faults
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.additive import Additive
+from dask_em.core.protocols import Fold, Pass
 from dask_em.data.open import as_source
 from dask_em.errors import StoppedError
 from dask_em.runtime import Run, as_run
@@ -43,7 +44,7 @@ class Total(Additive):
 
 
 @dataclass(frozen=True)
-class Slowly:
+class Slowly(Pass[Total]):
     """Sums the columns, and takes its time."""
 
     seconds: float = 0.15
@@ -53,7 +54,7 @@ class Slowly:
 
 
 @dataclass
-class SlowFold:
+class SlowFold(Fold[Total]):
     seconds: float
     values: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
