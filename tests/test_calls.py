@@ -18,7 +18,7 @@ from dask_em.backends.dask import executor as calls
 from dask_em.backends.dask.executor import together
 from dask_em.core.executor import in_turn
 from dask_em.errors import StoppedError
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 
 SHARED = np.arange(1000.0)
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -110,10 +110,10 @@ def waiting(shared: Path, number: int) -> int:
 
 
 def test_a_stop_ends_the_waiting(client: Client, tmp_path: Path) -> None:
-    run = Run()
-    timer = threading.Timer(0.5, run.ask_to_stop, ["enough"])
+    run = JobControl()
+    timer = threading.Timer(0.5, run.request_stop, ["enough"])
     timer.start()
-    with as_run(run), together(tmp_path) as each, pytest.raises(StoppedError, match="enough"):
+    with as_job(run), together(tmp_path) as each, pytest.raises(StoppedError, match="enough"):
         each(waiting, [1, 2, 3])
     (tmp_path / "go").touch()
     wait_until(lambda: not any(client.run(held).values()))

@@ -26,7 +26,7 @@ from dask_em.cli.main import main
 from dask_em.core import ranges as sources
 from dask_em.data.open import as_source
 from dask_em.jobs import plan as planning
-from dask_em.runtime import current_run
+from dask_em.runtime import current_job
 from dask_em.storage.locks import lock_file
 
 X = blobs(4000, 3, 3, apart=1.2)[0]
@@ -68,7 +68,7 @@ def over_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     def fold_range(*arguments: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
-            current_run().deadline = 0.0
+            current_job().deadline = 0.0
         return whole(*arguments)
 
     def over(ranges: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import StoppedError
-from ..runtime import Run, as_run
+from ..runtime import JobControl, as_job
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,7 +24,7 @@ SAME_SECONDS = 1.0
 
 
 @contextmanager
-def stopped_by_signals(farewell: str) -> Iterator[Run]:
+def stopped_by_signals(farewell: str) -> Iterator[JobControl]:
     """A job that the first signal asks to stop; it leaves in time, and at once by a second.
 
     SIGTERM that comes twice within a second counts once.
@@ -34,9 +34,9 @@ def stopped_by_signals(farewell: str) -> Iterator[Run]:
     farewell : str
         The last line on standard error where the process has to leave on the spot.
     """
-    run = Run()
+    run = JobControl()
     if threading.current_thread() is not threading.main_thread():
-        with as_run(run):
+        with as_job(run):
             yield run
         return
     receiver, sender = socket.socketpair()
@@ -47,7 +47,7 @@ def stopped_by_signals(farewell: str) -> Iterator[Run]:
     listening = threading.Thread(target=_listen, args=(receiver, run, farewell), daemon=True)
     listening.start()
     try:
-        with as_run(run):
+        with as_job(run):
             yield run
     finally:
         signal.set_wakeup_fd(before)
@@ -58,7 +58,7 @@ def stopped_by_signals(farewell: str) -> Iterator[Run]:
         receiver.close()
 
 
-def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
+def _listen(receiver: socket.socket, run: JobControl, farewell: str) -> None:
     """Ask `run` to stop at the first signal; leave at the second, or when time is over."""
     first, since = 0, 0.0
     while True:
@@ -74,7 +74,7 @@ def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
             if number not in SIGNALS:
                 continue
             if not first:
-                run.ask_to_stop(f"interrupted by {signal.Signals(number).name}")
+                run.request_stop(f"interrupted by {signal.Signals(number).name}")
                 first, since = number, time.monotonic()
             elif not (first == number == signal.SIGTERM and _soon_after(since)):
                 _leave(farewell)

@@ -50,7 +50,7 @@ from ..fitting.observers import Pass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
 from ..fitting.starts import LABELLERS, Starts, n_parameters
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
+from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint, Checkpointing, KeptSums
 from ..storage.npz import write_arrays
 from ..storage.staging import check_folder
@@ -246,11 +246,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             Another job fits there.
         """
         self._check_options()
-        began, run = time.monotonic(), current_run()
+        began, run = time.monotonic(), current_job()
         convergence = Convergence(self.tol, self.max_iter, self.max_passes)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
-        with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
+        with one_blas_thread(), as_job(run), self._unfinished(source) as unfinished:
             unfinished.tell()
             source, surveyed, record = self._survey(source, callbacks, unfinished)
             engine = self._engine(source.dtype)
@@ -443,7 +443,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
-        records, run = progress.records, current_run()
+        records, run = progress.records, current_job()
 
         def advanced() -> EMState:
             number, wanted = len(records), climbing.proposals

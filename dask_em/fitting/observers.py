@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 from ..core.codec import record
 from ..core.em import EMState
-from ..runtime import current_run
+from ..runtime import current_job
 from ..storage.folders import remove_unfinished, write_durably
 
 logger = logging.getLogger("dask_em")
@@ -87,7 +87,7 @@ class Pass:
         self.advance = self._advance if self.observers else None
         self.log_likelihood: float | None = None
         self.record: PassRecord | None = None
-        self._run = current_run()
+        self._run = current_job()
 
     def __enter__(self) -> Pass:
         self._start = time.perf_counter()

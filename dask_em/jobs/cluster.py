@@ -13,7 +13,7 @@ import dask.config
 
 from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 from ..errors import UsageError
-from ..runtime import current_run
+from ..runtime import current_job
 from ..storage.urls import describe_url
 
 logger = logging.getLogger("dask_em")
@@ -124,7 +124,7 @@ def connected(where: Where) -> Iterator[Any]:
 @contextmanager
 def _lost_workers_counted(client: Any) -> Iterator[None]:
     """Tell of every worker that leaves without being asked to."""
-    run = current_run()
+    run = current_job()
 
     def seen(event: tuple[float, dict[str, Any]]) -> None:
         message = event[1]

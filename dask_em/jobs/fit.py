@@ -21,7 +21,7 @@ from ..estimators.gaussian import GaussianMixture
 from ..estimators.load import load
 from ..estimators.select import Selection, Sweeping
 from ..fitting.observers import Totals, reporter
-from ..runtime import current_run
+from ..runtime import current_job
 from ..storage.checkpoint import Checkpoint, Checkpointing, is_kept, remove_checkpoint
 from ..storage.folders import folder_at, remove_unfinished
 from ..storage.locks import Lock, locked
@@ -97,7 +97,7 @@ def _alone(output: str, checkpoint: Checkpointing | None) -> Iterator[Lock]:
 def _in_time(options: Mapping[str, Any]) -> AbstractContextManager[None]:
     """The time that a job is given, counted from here."""
     seconds = options.get("max_time")
-    return current_run().until(np.inf if seconds is None else time.monotonic() + seconds)
+    return current_job().until(np.inf if seconds is None else time.monotonic() + seconds)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ...core.protocols import Advance, Foldable, Kept, RangeSource, result_bytes
 from ...core.ranges import fold_range, ranges
 from ...core.reduction import Node, PartialTree, add_all, fan_in, kept_depth, tree_levels
 from ...data.dask import DaskSource
-from ...runtime import current_run
+from ...runtime import current_job
 from ..blas import one_blas_thread
 from .client import (
     RETRIES,
@@ -287,14 +287,14 @@ def _run_locally(
     advance: Advance | None,
     keeping: Keeping | None,
 ) -> Any:
-    run = current_run()
+    run = current_job()
 
     def finished(key: Hashable, sums: Any, *_: object) -> None:
         if advance and key in rows:
             advance(rows[key])
         if keeping:
             keeping.finished(key, sums)
-        if run.asked and keeping and key in keeping.nodes:
+        if run.stop_requested and keeping and key in keeping.nodes:
             keeping.kept.keep(keeping.tree.sums)
         run.check()
 
@@ -325,11 +325,11 @@ def _run_on_client(
             # range's sums on the workers until the end of the pass.
             future.add_done_callback(_advance_and_release(rows[future.key], advance))
         held = [future for future in futures[1:] if future.key in nodes]
-        run = current_run()
+        run = current_job()
 
         def look() -> None:
-            if keeping and (keeping.kept.due() or run.asked):
-                keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
+            if keeping and (keeping.kept.due() or run.stop_requested):
+                keeping.gather(client, held, STOP_SECONDS if run.stop_requested else GATHER_SECONDS)
 
         total = result_of(futures[0], look)
         if advance and root in rows:

@@ -14,7 +14,7 @@ from dask.utils import parse_bytes
 
 from ...core.executor import Out
 from ...core.protocols import Advance
-from ...runtime import current_run
+from ...runtime import current_job
 from .recovery import TaskMemoryError, of_the_cluster, recover
 
 Key = tuple[str, int]
@@ -40,7 +40,7 @@ def until_done(
     client: Any, advance: Advance | None, name: str, make: Callable[[Advance | None], Out]
 ) -> Out:
     """What `make` returns, made again where the cluster fails."""
-    run = current_run()
+    run = current_job()
     for attempt in count(1):
         run.check()
         told, began = Told(advance), time.monotonic()
@@ -83,7 +83,7 @@ def _tell(client: Any, name: str, seconds: float, attempt: int) -> None:
 
 def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
     """The result of a future; while it is awaited, `look` is called now and then."""
-    run = current_run()
+    run = current_job()
     done = threading.Event()
     root.add_done_callback(lambda _: done.set())
     # Not by the timeout of `result`: one that strikes while the result is fetched leaves a

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core.executor import In, Out, in_threads
 from ...core.protocols import Advance
-from ...runtime import current_run
+from ...runtime import current_job
 from ..blas import one_blas_thread
 from .client import (
     RETRIES,
@@ -79,7 +79,7 @@ class Calls:
     def _by_threads(
         self, function: Callable[[Any, In], Out], arguments: Sequence[In], advance: Advance | None
     ) -> list[Out]:
-        run = current_run()
+        run = current_job()
 
         def one(argument: In) -> Out:
             run.check()
