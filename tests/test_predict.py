@@ -25,8 +25,8 @@ from zarr.codecs import Crc32cCodec
 from dask_em import GaussianMixture
 from dask_em.cli.main import main
 from dask_em.jobs import predict as applying
-from dask_em.storage import staging as unfinished
 from dask_em.storage.locks import locked
+from dask_em.storage.outputs import resumable as unfinished
 
 CHUNKS, CHUNK_ROWS = 40, 500
 REGIONS = 16
@@ -364,7 +364,7 @@ def test_whole_answers_that_could_not_be_named_are_not_computed_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(unfinished.Unfinished, "publish", full)
+        patch.setattr(unfinished.UnfinishedGroup, "publish", full)
         result = invoke(given)
     assert result.exit_code == 74
     assert f"{REGIONS} of {REGIONS} regions are whole" in result.stderr

@@ -53,7 +53,7 @@ from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint, Checkpointing, KeptSums
 from ..storage.npz import write_arrays
-from ..storage.staging import check_folder
+from ..storage.outputs.files import check_folder
 from ..version import __version__
 from .answers import answer_rows
 from .html import summary_html

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 from ..core.codec import record
 from ..core.em import EMState
 from ..runtime import current_job
-from ..storage.folders import remove_unfinished, write_durably
+from ..storage.outputs.files import remove_unfinished, write_durably
 
 logger = logging.getLogger("dask_em")
 

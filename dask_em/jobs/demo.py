@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.open import open_zarr
 from ..estimators.load import load
-from ..storage.staging import new_folder
+from ..storage.outputs.staging import new_folder
 from .cluster import Where
 from .fit import fit
 from .predict import predict

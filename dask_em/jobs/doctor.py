@@ -31,8 +31,8 @@ from ..data.zarr.source import ZarrSource
 from ..errors import DaskEMError, DataError, StoppedError, StoreError, UsageError
 from ..fitting.sample import SAMPLE_BYTES
 from ..storage.checkpoint import GENERATIONS
-from ..storage.folders import write_durably
 from ..storage.object_store import check_bucket, check_writable, is_object_url
+from ..storage.outputs.files import write_durably
 from ..storage.urls import describe_url, is_url
 from .cluster import Where, connected, workers_there
 from .plan import Plan, count, fleet_of, mebibytes

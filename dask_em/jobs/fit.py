@@ -23,9 +23,10 @@ from ..estimators.select import Selection, Sweeping
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpoint, Checkpointing, is_kept, remove_checkpoint
-from ..storage.folders import folder_at, remove_unfinished
+from ..storage.folders import folder_at
 from ..storage.locks import Lock, locked
-from ..storage.staging import check_folder, check_free
+from ..storage.outputs.files import check_folder, remove_unfinished
+from ..storage.outputs.staging import check_free
 from ..storage.urls import describe_url, is_url, split_url
 from .cluster import Where
 from .plan import Plan, checked, count, fleet_of, mebibytes

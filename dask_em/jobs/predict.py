@@ -20,8 +20,9 @@ from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..estimators.load import load
 from ..fitting.observers import Pass, reporter
-from ..storage.answers import WriteAnswers, create_outputs, source_stamp
-from ..storage.staging import check_folder, resumable
+from ..storage.outputs.files import check_folder
+from ..storage.outputs.predictions import WritePredictions, create_outputs, source_stamp
+from ..storage.outputs.resumable import resumable_group
 from ..storage.urls import is_url
 from ..version import __version__
 from .cluster import Where, connected
@@ -82,11 +83,11 @@ def predict(
     stamps = _stamps(source)
     path = destination if is_url(destination) else Path(destination).absolute()
     n_rows = 0
-    with resumable(path, identity, stamps, create, overwrite, resume) as unfinished:
+    with resumable_group(path, identity, stamps, create, overwrite, resume) as unfinished:
         whole = unfinished.whole()
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
-        work = WriteAnswers(predictor, source.bounds, unfinished.outputs, unfinished.regions)
+        work = WritePredictions(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
             known = {f.name: getattr(source, f.name) for f in fields(source)}
             left = UnansweredChunks(**known, answered=whole)
@@ -99,7 +100,7 @@ def predict(
     }
 
 
-def _write(source: ZarrSource, work: WriteAnswers, where: Where) -> int:
+def _write(source: ZarrSource, work: WritePredictions, where: Where) -> int:
     """Answer what is left on the cluster; return how many rows that was."""
     with (
         connected(where),

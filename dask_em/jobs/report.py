@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..estimators.gaussian import GaussianMixture
 from ..estimators.load import load
 from ..fitting.observers import reporter
-from ..storage.staging import check_folder
+from ..storage.outputs.files import check_folder
 from ..storage.urls import describe_url, is_url
 from .cluster import Where, connected
 from .files import _sha256

@@ -24,8 +24,8 @@ from ..core.additive import Array
 from ..errors import OutputExistsError, UsageError
 from ..estimators.describe import column_names
 from ..estimators.html import components_table, facts, left_out, number, status_words, table, text
-from ..storage.folders import remove_unfinished, write_durably
-from ..storage.staging import check_free
+from ..storage.outputs.files import remove_unfinished, write_durably
+from ..storage.outputs.staging import check_free
 from ..version import __version__
 from . import plots
 from .drift import CHANCE, ChunkDensities, Evidence

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,43 +11,10 @@ from typing import Any
 
 from ..errors import LockedError, UsageError
 from .object_store import check_writable, explained, object_store
+from .outputs.files import sync, write_durably
 from .urls import describe_url, is_url
 
 COPIES_AT_ONCE = 16
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that its name stands for all of it, even if the power fails."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def remove_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what a writer of the file at `path` left when it was killed.
-
-    Whoever calls this must know that nobody is writing there.
-    """
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

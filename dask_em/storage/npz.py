@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +21,8 @@ from numpy.lib import format as npy
 
 from ..core.additive import Array
 from ..errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
-from .folders import sync
 from .object_store import LARGEST_MODEL, read_bytes, write_bytes
+from .outputs.files import durable_file
 from .urls import is_url
 
 FORMAT_VERSION = 2
@@ -106,19 +105,9 @@ def write_arrays(
     path = Path(path)
     if not overwrite and path.exists():
         raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            np.savez(file, allow_pickle=False, **contents)
-            _seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-        sync(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with durable_file(path) as file:
+        np.savez(file, allow_pickle=False, **contents)
+        _seal(file)
 
 
 def packed(
@@ -138,12 +127,6 @@ def _contents(
     text = json.dumps(full, sort_keys=True)
     _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
     return {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_arrays(
