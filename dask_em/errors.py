@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
     """Exit codes of the program, mostly those of BSD's sysexits.h.
 
+    Attributes
+    ----------
+    meaning : str
+        In the words of the program's help.
+
     Examples
     --------
-    >>> DataError.exit_code
-    <ExitCode.BAD_DATA: 65>
+    >>> code = DataError.exit_code
+    >>> int(code), code.meaning
+    (65, 'the data are bad')
     """
 
-    DONE = 0
-    USAGE = 2
-    BAD_DATA = 65
-    FAULT = 70
-    OUTPUT_TAKEN = 73
-    DISK_FAILED = 74
-    STOPPED = 75
+    meaning: str
+
+    DONE = 0, "done"
+    USAGE = 2, "wrong usage"
+    BAD_DATA = 65, "the data are bad"
+    FAULT = 70, "a fault of ours"
+    OUTPUT_TAKEN = 73, "the output is taken"
+    DISK_FAILED = 74, "the disk failed"
+    STOPPED = 75, "stopped before the end"
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """Make a code of its number and its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 class DaskEMError(Exception):

@@ -163,7 +163,7 @@ def test_azure_data_models_and_answers(
     with pytest.raises(OutputExistsError, match="exists"):
         fitted(X[:2000]).save("az://data/model.npz", overwrite=False)
 
-    monkeypatch.setattr(applying, "connected", lambda where: nullcontext())
+    monkeypatch.setattr(applying, "cluster_client", lambda where: nullcontext())
     model.save(tmp_path / "model.npz")
     for where in ("az://data/answers.zarr", str(tmp_path / "answers.zarr")):
         command = ["predict", str(tmp_path / "model.npz"), str(points), where, "--log-density"]

@@ -48,7 +48,7 @@ def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with dask.config.set(scheduler="synchronous"):
             yield
 
-    monkeypatch.setattr(planning, "connected", here)
+    monkeypatch.setattr(planning, "cluster_client", here)
     write_zarr(tmp_path / "x.zarr", X, 500)
     assert len(sources.ranges(as_source(str(tmp_path / "x.zarr")))) == RANGES
     return tmp_path / "x.zarr"

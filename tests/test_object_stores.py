@@ -512,7 +512,9 @@ def test_a_report_of_a_model_in_a_bucket_replaces_an_older_one(
     model, page = "s3://data/reported/model.npz", tmp_path / "model.html"
     fitted(X).save(model)
     page.write_text("older")
-    report_jobs.report(model, str(page), cluster_jobs.Where(), url, drift=False, overwrite=True)
+    report_jobs.report(
+        model, str(page), cluster_jobs.ClusterOptions(), url, drift=False, overwrite=True
+    )
     assert model in page.read_text()
 
 
@@ -535,7 +537,7 @@ def model(X: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program's commands without a cluster."""
     for module in (planning, applying):
-        monkeypatch.setattr(module, "connected", lambda where: nullcontext())
+        monkeypatch.setattr(module, "cluster_client", lambda where: nullcontext())
 
 
 def predict(model: Any, data: Any, dest: Any, *more: str) -> tuple[int, str]:

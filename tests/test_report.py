@@ -508,7 +508,7 @@ def test_data_that_moved_or_changed_are_left_out(folder: Path, tmp_path: Path) -
     assert "no such path. Pass --data DATA" in page.text
     assert "Sharpness" not in page.pictures
     moved = report_jobs.report(
-        str(model), str(tmp_path / "m.html"), cluster_jobs.Where(),
+        str(model), str(tmp_path / "m.html"), cluster_jobs.ClusterOptions(),
         str(tmp_path / "elsewhere.zarr"),
         drift=False,
     )  # fmt: skip

@@ -32,7 +32,7 @@ from dask_em.data.open import as_source
 from dask_em.errors import LockedError, StoppedError, UsageError
 from dask_em.fitting.survey import Survey
 from dask_em.jobs import fit as fit_jobs
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 from dask_em.runtime import JobControl, as_job
 from dask_em.storage import locks
 from dask_em.storage.locks import lock_file, locked
@@ -304,12 +304,12 @@ def test_metrics_that_cannot_be_written_end_no_fit(
 @pytest.mark.parametrize(
     "where",
     [
-        Where(require_tls=True),
-        Where(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
+        ClusterOptions(require_tls=True),
+        ClusterOptions(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
     ],
 )
-def test_tls_is_required(where: Where) -> None:
-    with pytest.raises(UsageError, match="--require-tls") as caught, connected(where):
+def test_tls_is_required(where: ClusterOptions) -> None:
+    with pytest.raises(UsageError, match="--require-tls") as caught, cluster_client(where):
         pass
     assert "canary" not in str(caught.value)
 
@@ -358,7 +358,7 @@ def listening() -> set[tuple[str, int]]:
 
 def test_what_we_start_listens_on_this_machine_only() -> None:
     before = listening()
-    with connected(Where(workers=1, memory_limit="1GiB")) as client:
+    with cluster_client(ClusterOptions(workers=1, memory_limit="1GiB")) as client:
         assert client.dashboard_link.startswith("http://127.0.0.1:")
         assert {address[0] for address in listening() - before} == {"127.0.0.1"}
 

@@ -34,7 +34,7 @@ from ..storage.checkpoint import GENERATIONS
 from ..storage.object_store import check_bucket, check_writable, is_object_url
 from ..storage.outputs.files import write_durably
 from ..storage.urls import describe_url, is_url
-from .cluster import Where, connected, workers_there
+from .cluster import ClusterOptions, cluster_client, workers_there
 from .plan import Plan, count, fleet_of, mebibytes
 
 DISK_FAILED = 74
@@ -117,7 +117,7 @@ def attempt(name: str, look: Callable[..., str], *args: Any) -> Check:
 
 
 def examine(
-    where: Where,
+    cluster: ClusterOptions,
     data: str | None = None,
     k: int | Sequence[int] = 8,
     covariance: str | Sequence[str] = "full",
@@ -153,7 +153,7 @@ def examine(
             checks.append(attempt("chunks", describe_chunks, source))
     planned = None if source is None else count(source, fleet_of(k, covariance), [])
     checks.append(attempt("checkpoint", describe_disk, folder, source, planned))
-    checks += look_at_cluster(where, source, fleet_of(k, covariance))
+    checks += look_at_cluster(cluster, source, fleet_of(k, covariance))
     return checks
 
 
@@ -360,17 +360,17 @@ def checkpoint_bytes(source: ZarrSource, planned: Plan) -> int:
 
 
 def look_at_cluster(
-    where: Where, source: ZarrSource | None, fleet: Sequence[tuple[int, str]]
+    cluster: ClusterOptions, source: ZarrSource | None, fleet: Sequence[tuple[int, str]]
 ) -> list[Check]:
     """Connect, or start a local cluster, and look at it from here and from its workers."""
-    files = attempt("TLS", tls_files, where)
+    files = attempt("TLS", tls_files, cluster)
     if not files.ok:
         return [files]
     checks: list[Check] = []
 
     def look() -> str:
-        with connected(where) as client:
-            checks.append(attempt("TLS", describe_tls, where, client))
+        with cluster_client(cluster) as client:
+            checks.append(attempt("TLS", describe_tls, cluster, client))
             workers = sorted(client.nthreads())
             if not workers:
                 raise StoppedError(
@@ -383,9 +383,9 @@ def look_at_cluster(
                 checks.append(attempt("workers' BLAS", describe_blas, client))
                 if source is not None:
                     checks.append(attempt("workers' store", compare_store, client, source))
-            checks.append(attempt("memory", describe_memory, where, client, source, fleet))
+            checks.append(attempt("memory", describe_memory, cluster, client, source, fleet))
             threads = sum(worker.threads for worker in workers_there(client))
-            kind = "answers" if where.remote else "was started here"
+            kind = "answers" if cluster.remote else "was started here"
             return f"{client.scheduler.address} {kind}: {len(workers)} workers, {threads} threads"
 
     with dask.config.set({"distributed.comm.timeouts.connect": CONNECT}):
@@ -393,12 +393,12 @@ def look_at_cluster(
     return [reached, *checks]
 
 
-def tls_files(where: Where) -> str:
+def tls_files(cluster: ClusterOptions) -> str:
     """The certificates, which must be files that can be read."""
     given = {
-        "--tls-ca-file": where.tls_ca_file,
-        "--tls-cert": where.tls_cert,
-        "--tls-key": where.tls_key,
+        "--tls-ca-file": cluster.tls_ca_file,
+        "--tls-cert": cluster.tls_cert,
+        "--tls-key": cluster.tls_key,
     }
     for option, file in given.items():
         if file is not None and not os.access(file, os.R_OK):
@@ -409,11 +409,11 @@ def tls_files(where: Where) -> str:
     return ""
 
 
-def describe_tls(where: Where, client: Any) -> str:
+def describe_tls(cluster: ClusterOptions, client: Any) -> str:
     """How the scheduler speaks, and for how long its certificate lasts."""
     address = client.scheduler.address
     if not address.startswith("tls://"):
-        if not where.remote:
+        if not cluster.remote:
             return "not needed: the cluster listens on this machine alone"
         return (
             "plain TCP, which nobody asked to be TLS (--require-tls): whoever can connect to "
@@ -493,7 +493,7 @@ def compare_store(client: Any, source: ZarrSource) -> str:
 
 
 def describe_memory(
-    where: Where,
+    cluster: ClusterOptions,
     client: Any,
     source: ZarrSource | None,
     fleet: Sequence[tuple[int, str]],
@@ -501,7 +501,7 @@ def describe_memory(
     """What a worker needs of what it may take, and what all of them may of the machine."""
     workers = workers_there(client)
     limits = [worker.limit for worker in workers]
-    if not where.remote:
+    if not cluster.remote:
         from distributed.system import MEMORY_LIMIT
 
         if not all(limits) or sum(limits) > MEMORY_LIMIT:

@@ -26,7 +26,7 @@ from ..families.gaussian.covariance import STRUCTURES
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.whitening import Frame
 from ..fitting.multistart import most_entering
-from .cluster import Where, Worker, connected, workers_here, workers_there
+from .cluster import ClusterOptions, Worker, cluster_client, workers_here, workers_there
 
 logger = logging.getLogger("dask_em")
 
@@ -181,7 +181,7 @@ def plan(
     data: str,
     k: int | Sequence[int],
     covariance: str | Sequence[str],
-    where: Where,
+    cluster: ClusterOptions,
     probe: bool = False,
 ) -> Plan:
     """Count what a pass over `data` takes; with `probe`, read two chunks and take the time.
@@ -190,14 +190,14 @@ def plan(
     cluster one of its workers reads the chunks, else this process.
     """
     source, fleet = stored_source(data), fleet_of(k, covariance)
-    if not where.remote:
-        planned = count(source, fleet, workers_here(where))
+    if not cluster.remote:
+        planned = count(source, fleet, workers_here(cluster))
         # Processes beyond the cores take turns.
         planned = replace(planned, n_threads=min(planned.n_threads, os.cpu_count() or 1))
         if probe and planned.fits:
             planned = replace(planned, probe=probe_chunks(source, fleet))
         return planned
-    with connected(where) as client:
+    with cluster_client(cluster) as client:
         planned = count(source, fleet, workers_there(client))
         if probe and planned.fits and planned.n_workers:
             measured = client.submit(probe_chunks, source, fleet, pure=False).result()
@@ -336,11 +336,11 @@ def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Any:
 
 
 @contextmanager
-def checked(where: Where, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
+def checked(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
     """A cluster whose workers can hold what is `needed`; a local one is asked before it starts."""
-    if not where.remote:
-        needed(workers_here(where)).check()
-    with connected(where) as client:
-        if where.remote:
+    if not cluster.remote:
+        needed(workers_here(cluster)).check()
+    with cluster_client(cluster) as client:
+        if cluster.remote:
             needed(workers_there(client)).check()
         yield

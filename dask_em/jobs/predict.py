@@ -25,7 +25,7 @@ from ..storage.outputs.predictions import WritePredictions, create_outputs, sour
 from ..storage.outputs.resumable import resumable_group
 from ..storage.urls import is_url
 from ..version import __version__
-from .cluster import Where, connected
+from .cluster import ClusterOptions, cluster_client
 from .files import _sha256
 
 logger = logging.getLogger("dask_em")
@@ -57,7 +57,7 @@ def predict(
     model_path: str,
     data: str,
     destination: str,
-    where: Where,
+    cluster: ClusterOptions,
     answers: Sequence[Answer] = ("labels",),
     overwrite: bool = False,
     resume: bool = True,
@@ -91,7 +91,7 @@ def predict(
         if len(whole) < len(stamps):
             known = {f.name: getattr(source, f.name) for f in fields(source)}
             left = UnansweredChunks(**known, answered=whole)
-            n_rows = _write(left, work, where)
+            n_rows = _write(left, work, cluster)
     return {
         "destination": destination,
         "arrays": list(kinds),
@@ -100,10 +100,10 @@ def predict(
     }
 
 
-def _write(source: ZarrSource, work: WritePredictions, where: Where) -> int:
+def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> int:
     """Answer what is left on the cluster; return how many rows that was."""
     with (
-        connected(where),
+        cluster_client(cluster),
         Pass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
     ):
         return DaskBackend().map_reduce(source, work, running.advance).n_rows

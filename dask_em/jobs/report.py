@@ -15,14 +15,14 @@ from ..estimators.load import load
 from ..fitting.observers import reporter
 from ..storage.outputs.files import check_folder
 from ..storage.urls import describe_url, is_url
-from .cluster import Where, connected
+from .cluster import ClusterOptions, cluster_client
 from .files import _sha256
 
 
 def report(
     model_path: str,
     output: str,
-    where: Where,
+    cluster: ClusterOptions,
     data: str | None = None,
     n_rows: int = 5000,
     drift: bool = True,
@@ -55,7 +55,7 @@ def report(
         origin["rows from"] = source.description
         rows = sample_rows(source, n_rows)
         if drift:
-            with connected(where):
+            with cluster_client(cluster):
                 densities = chunk_densities(model, source.array, [reporter()])
         else:
             missing.append("The drift over chunks: run the report without --no-drift.")
