@@ -3,6 +3,7 @@ starts and ends a process of its own."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
+from dask_em.cli.options import ESTIMATOR, Option
 from dask_em.core import ranges as sources
 from dask_em.data.open import stored_source
 from dask_em.jobs.cluster import Worker
@@ -503,3 +505,16 @@ def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
     fitted = load(folder / "model.npz")
     np.testing.assert_allclose(sorted(fitted.weights_), [0.1, 0.15, 0.2, 0.25, 0.3], atol=0.02)
     assert refused("demo", folder, *SMALL)[0] == 73
+
+
+# Where the program differs on purpose: its seed is fixed, and a sweep makes more starts.
+OTHER_DEFAULTS = {"random_state": 0, "n_init": None}
+
+
+@pytest.mark.parametrize("option", ESTIMATOR, ids=lambda option: option.flag)
+def test_an_option_is_that_of_the_estimator(option: Option) -> None:
+    parameters = inspect.signature(GaussianMixture).parameters
+    default = OTHER_DEFAULTS.get(option.sets, parameters[option.sets].default)
+    assert option.default == default
+    for choice in getattr(option.type, "choices", ()):
+        GaussianMixture(**{option.sets: choice})._check_options()

@@ -37,7 +37,8 @@ from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.errors import DataError, OutputExistsError, StoreAccessError
 from dask_em.jobs import predict as applying
-from dask_em.jobs.doctor import attempt, describe_disk
+from dask_em.jobs.checks.check import attempt
+from dask_em.jobs.checks.machine import describe_disk
 from dask_em.storage import object_store as stores
 from dask_em.storage.object_store import open_store
 

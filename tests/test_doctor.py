@@ -26,9 +26,11 @@ from zarr.codecs import Crc32cCodec
 from dask_em import GaussianMixture
 from dask_em.cli.main import main
 from dask_em.data.open import stored_source
-from dask_em.jobs import doctor
+from dask_em.jobs.checks import cluster as cluster_checks
+from dask_em.jobs.checks import machine
+from dask_em.jobs.checks.check import Check, attempt
 from dask_em.jobs.cluster import ClusterOptions, workers_here
-from dask_em.jobs.doctor import Check, attempt, examine, exit_code
+from dask_em.jobs.doctor import examine, exit_code
 from dask_em.jobs.plan import count, fleet_of
 from dask_em.storage.checkpoint import Checkpointing
 
@@ -159,7 +161,7 @@ def test_checkpoints_take_no_more_than_is_said(tmp_path: Path) -> None:
     assert len(sizes) == 6
     planned = count(source, fleet_of(4, "full"), [])
     # What is replaced is there while it is replaced.
-    assert max(sizes) < doctor.checkpoint_bytes(source, planned) - 2**20
+    assert max(sizes) < machine.checkpoint_bytes(source, planned) - 2**20
 
 
 def test_a_disk_that_is_full(
@@ -177,7 +179,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, kind: str, code: int) -
     (tmp_path / "a file").write_text("")
     # Nobody may write there, not even root.
     folder = "/proc/self" if kind == "read only" else str(tmp_path / kind / "checkpoint")
-    check = attempt("checkpoint", doctor.describe_disk, folder, None, None)
+    check = attempt("checkpoint", machine.describe_disk, folder, None, None)
     assert check.exit_code == code, check
 
 
@@ -206,7 +208,9 @@ def test_workers_larger_than_the_machine() -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        check = attempt("memory", doctor.describe_memory, ClusterOptions(), client, None, [])
+        check = attempt(
+            "memory", cluster_checks.describe_memory, ClusterOptions(), client, None, []
+        )
     assert (check.exit_code, "lower --memory-limit" in check.text) == (2, True)
 
 
@@ -215,37 +219,37 @@ def test_workers_larger_than_the_machine() -> None:
 
 def test_an_extra_that_the_data_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    assert "not needed here: " in doctor.extras_here(None)
-    check = attempt("extras", doctor.extras_here, "s3://bucket/points.zarr")
+    assert "not needed here: " in machine.extras_here(None)
+    check = attempt("extras", machine.extras_here, "s3://bucket/points.zarr")
     assert (check.exit_code, "pip install 'dask-em[s3]'" in check.text) == (2, True)
 
 
 def test_an_extra_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if doctor.find_spec("cupy") is not None:
+    if machine.find_spec("cupy") is not None:
         pytest.skip("cupy is installed here")
     (tmp_path / "cupy.py").write_text("raise ImportError('libcuda.so.1: not found')")
     monkeypatch.syspath_prepend(tmp_path)
-    check = attempt("extras", doctor.extras_here, None)
+    check = attempt("extras", machine.extras_here, None)
     assert check.exit_code == 2
     assert "cupy is installed but does not import" in check.text
     assert "libcuda.so.1" in check.text
 
 
 def test_a_requirement_that_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_requirements", lambda: ["numpy>=99", "nothing-of-the-kind>=1"])
-    check = attempt("versions", doctor.versions_here)
+    monkeypatch.setattr(machine, "_requirements", lambda: ["numpy>=99", "nothing-of-the-kind>=1"])
+    check = attempt("versions", machine.versions_here)
     assert check.exit_code == 2
     assert f"numpy {np.__version__} (needs >=99)" in check.text
     assert "nothing-of-the-kind is missing" in check.text
 
 
 def test_blas_that_keeps_its_threads_is_named() -> None:
-    assert "one thread within a pass" in doctor.blas_here()
+    assert "one thread within a pass" in machine.blas_here()
     free = {"tcp://a": [("openblas 0.3", 1, 2)], "tcp://b": [("mkl 2025", 2, 2)]}
-    check = attempt("BLAS", doctor.blas_line, free)
+    check = attempt("BLAS", machine.blas_line, free)
     assert (check.exit_code, check.text.startswith("tcp://b: mkl 2025 cannot")) == (2, True)
     differ = {"tcp://a": [("openblas for Zen", 1, 2)], "tcp://b": [("openblas for Haswell", 1, 2)]}
-    assert "last digits depend on who computes" in doctor.blas_line(differ)
+    assert "last digits depend on who computes" in machine.blas_line(differ)
 
 
 # -- clusters ------------------------------------------------------------------------
@@ -311,7 +315,7 @@ def test_a_worker_that_sees_other_data(
 
 
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CONNECT", "1s")
+    monkeypatch.setattr(cluster_checks, "CONNECT", "1s")
     checks = examine(ClusterOptions(scheduler="tcp://127.0.0.1:9"))
     assert wrong(checks) == [("scheduler", 2)]
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in found(checks, "scheduler").text
@@ -397,7 +401,7 @@ def test_an_encrypted_cluster(
             return
         assert "lasts 20 days more" in found(checks, "TLS").text
         # Of another authority, and none at all.
-        monkeypatch.setattr(doctor, "CONNECT", "2s")
+        monkeypatch.setattr(cluster_checks, "CONNECT", "2s")
         others = certificates(tmp_path / "others", 20)
         for refused in (
             ClusterOptions(scheduler=address, **others),

@@ -338,8 +338,10 @@ def test_a_scheduler_forgets_the_keys_of_passes() -> None:
 def test_times_have_units(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
 
-    def fit(data: str, output: str, where: object, options: dict[str, object], *_: object) -> None:
-        given.append(options["max_time"])
+    def fit(
+        data: str, output: str, cluster: object, request: fit_jobs.FitRequest, **_: object
+    ) -> None:
+        given.append(request.options["max_time"])
         raise StoppedError("seen")
 
     monkeypatch.setattr(fit_jobs, "fit", fit)

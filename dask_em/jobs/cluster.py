@@ -196,6 +196,12 @@ def _security(cluster: ClusterOptions) -> Security | None:
     return security
 
 
+def scheduler_address(client: Client) -> str:
+    """Return the address of the scheduler that a client is connected to."""
+    assert client.scheduler is not None
+    return str(client.scheduler.address)
+
+
 @dataclass(frozen=True)
 class Worker:
     """Threads of one worker, and bytes that it may hold (0 for no limit)."""
