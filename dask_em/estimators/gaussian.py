@@ -56,6 +56,7 @@ from ..storage.npz import write_arrays
 from ..storage.outputs.files import check_folder
 from ..version import __version__
 from .answers import answer_rows
+from .describe import ComponentDescription, GaussianDescription, names_of_columns
 from .html import summary_html
 from .model_file import INIT_ARRAYS, PUBLIC_ARRAYS, model_parts, plain
 
@@ -594,6 +595,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         _check_number("n_samples", n_samples, int, 1)
         drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
         return drawn
+
+    def describe(self) -> ComponentDescription:
+        """Describe the components in the units of the data, for tables and pictures."""
+        check_is_fitted(self)
+        names = names_of_columns(getattr(self, "feature_names_in_", None), self.means_.shape[1])
+        kind = self._fitted_structure.kind
+        return GaussianDescription(kind, names, self.means_, self.covariances_)
 
     # -- in notebooks --------------------------------------------------------------
 

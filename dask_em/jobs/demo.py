@@ -1,4 +1,4 @@
-"""The demonstration: data made, fitted, scored, labelled and drawn."""
+"""The job that shows the whole tour: data made, fitted, scored, labelled and drawn."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ def demo(
 
 
 def draw(model_path: str, data: str, picture: str, n_rows: int = 5000) -> bool:
-    """Draw a model over some rows of the data; False where matplotlib is not installed."""
+    """Draw a model over some rows of the data; return False where matplotlib is not installed."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return False
-    matplotlib.use("Agg")
     from ..report.plots import plot_components
 
     array = open_zarr(data)
     step = max(1, array.shape[0] // n_rows)
-    axes = plot_components(load(model_path), np.asarray(array[:])[::step])
-    axes.figure.savefig(picture, dpi=120)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    plot_components(load(model_path), np.asarray(array[:])[::step], ax=figure.subplots())
+    figure.savefig(picture, dpi=120)
     return True

@@ -14,6 +14,7 @@ from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
 from ..errors import DataError
+from ..estimators.describe import FittedMixture
 from ..fitting.observers import Pass
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
@@ -132,7 +133,7 @@ class DensityFold:
         return ChunkDensities(chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2])
 
 
-def chunk_densities(model: Any, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
+def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
     """Mean log-density of every chunk, from one pass on the Dask scheduler in force.
 
     Parameters
