@@ -86,7 +86,7 @@ class FittedMixture(Protocol):
 
     @property
     def status_(self) -> Status:
-        """Why the fit ended."""
+        """The reason for which the fit ended."""
 
     @property
     def lower_bound_(self) -> float:
@@ -106,7 +106,7 @@ class FittedMixture(Protocol):
 
     @property
     def provenance_(self) -> Mapping[str, Any]:
-        """What was fitted: source, shape, type."""
+        """Source, shape and type of the data, and what else is known of the fit."""
 
     def describe(self) -> ComponentDescription:
         """Describe the components in the units of the data."""

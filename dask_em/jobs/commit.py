@@ -1,4 +1,4 @@
-"""How the models of a fit are committed: written, noted, and freed of what the fit kept."""
+"""The commit of a fit: its models are written, the lock notes it, the checkpoint goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jobs that apply a saved model to data: labels, scores, a report; and what is in it."""
+"""The job that writes predictions of a saved model for every row of the data."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from ..storage.outputs.resumable import resumable_group
 from ..storage.urls import is_url
 from ..version import __version__
 from .cluster import ClusterOptions, cluster_client
-from .files import _sha256
+from .files import file_sha256
 
 logger = logging.getLogger("dask_em")
 
 
 @dataclass(frozen=True)
-class UnansweredChunks(ZarrSource):
-    """A Zarr array of which the chunks that are answered already read as no rows.
+class RemainingChunks(ZarrSource):
+    """A Zarr array of which the chunks whose predictions are stored read as no rows.
 
     Chunks keep their numbers and their ranges, so what is left is computed as if
     nobody had stopped.
     """
 
-    answered: Sequence[range] = ()
+    stored: Sequence[range] = ()
 
     def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
         read = super().reader()
         nothing = np.empty((0, self.n_features), dtype=self.dtype)
 
-        def read_unanswered(chunk: int) -> tuple[Array, Array | None]:
-            if any(chunk in chunks for chunks in self.answered):
+        def read_remaining(chunk: int) -> tuple[Array, Array | None]:
+            if any(chunk in chunks for chunks in self.stored):
                 return nothing, None
             return read(chunk)
 
-        return read_unanswered
+        return read_remaining
 
 
 def predict(
@@ -62,7 +62,7 @@ def predict(
     overwrite: bool = False,
     resume: bool = True,
 ) -> dict[str, Any]:
-    """Write answers for every row of `data` to a new Zarr group, one pass for all of them.
+    """Write predictions for every row of `data` to a new Zarr group, all in one pass.
 
     What an interrupted call left is finished by the next one of the same model, data
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
@@ -72,15 +72,14 @@ def predict(
     model = load(model_path)
     source = stored_source(data, missing=model.missing)
     check_columns(source.description, source.n_features, model.n_features_in_)
+    predictor = model.predictor(answers)
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
     }
     create = partial(
         create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
     )
-    predictor = model.predictor(answers)
-    identity = _identity(model_path, source, predictor)
-    stamps = _stamps(source)
+    identity, stamps = _identity(model_path, source, predictor), _stamps(source)
     path = destination if is_url(destination) else Path(destination).absolute()
     n_rows = 0
     with resumable_group(path, identity, stamps, create, overwrite, resume) as unfinished:
@@ -90,7 +89,7 @@ def predict(
         work = WritePredictions(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
             known = {f.name: getattr(source, f.name) for f in fields(source)}
-            left = UnansweredChunks(**known, answered=whole)
+            left = RemainingChunks(**known, stored=whole)
             n_rows = _write(left, work, cluster)
     return {
         "destination": destination,
@@ -101,7 +100,7 @@ def predict(
 
 
 def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> int:
-    """Answer what is left on the cluster; return how many rows that was."""
+    """Write what is left, on the cluster; return the number of its rows."""
     with (
         cluster_client(cluster),
         Pass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
@@ -110,10 +109,10 @@ def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) 
 
 
 def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[str, Any]:
-    """Everything that the bytes of the answers depend on, but for the data's contents."""
+    """Collect all that the bytes of the predictions depend on, but for the data's contents."""
     return {
         "dask_em": __version__,
-        "model_sha256": _sha256(model_path),
+        "model_sha256": file_sha256(model_path),
         "data": source.description,
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
@@ -124,7 +123,7 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
 
 
 def _stamps(source: ZarrSource) -> dict[range, str]:
-    """Each range of chunks and what its files look like."""
+    """Compute the stamp of each range of chunks."""
     bounds = source.bounds
     return {
         chunks: source_stamp(source.array, int(bounds[chunks.start]), int(bounds[chunks.stop]))

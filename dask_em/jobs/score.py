@@ -1,4 +1,4 @@
-"""TODO jobs.score."""
+"""The job that scores data under a saved model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .cluster import ClusterOptions, cluster_client
 
 
 def score(model_path: str, data: str, cluster: ClusterOptions) -> dict[str, float]:
-    """Mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
+    """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
     model = load(model_path)
     model.set_params(callbacks=[reporter()])
     stored_source(data)

@@ -135,7 +135,7 @@ def _note_what_is_kept(e: BaseException, unfinished: UnfinishedGroup) -> None:
 
 
 def _is_begun(staging: Staging) -> bool:
-    """Whether a group is on its way; where it is whole already a few remains may be."""
+    """Tell whether a group is on its way; remains of one that was whole do not count."""
     text = staging.header()
     if text is None:
         return False

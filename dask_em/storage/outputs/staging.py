@@ -37,7 +37,7 @@ Create = Callable[[Path | str], None]
 
 
 class Staging(Protocol):
-    """Where a group lies on its way, and how it gets to its destination."""
+    """Place of a group on its way to its destination."""
 
     def check_free(self, overwrite: bool) -> None:
         """Raise `OutputExistsError` where the destination is taken and may not be replaced."""
