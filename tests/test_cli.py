@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dask
 import numpy as np
@@ -27,10 +27,21 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
-from dask_em.cli.options import ESTIMATOR, Option
+from dask_em.cli.options import (
+    CHOICE,
+    CLUSTER,
+    COVARIANCE,
+    COVARIANCE_TYPES,
+    ESTIMATOR,
+    N_COMPONENTS,
+    Option,
+)
 from dask_em.core import ranges as sources
 from dask_em.data.open import stored_source
-from dask_em.jobs.cluster import Worker
+from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.fitting.criteria import Criterion
+from dask_em.jobs.cluster import ClusterOptions, Worker
+from dask_em.jobs.fit import FitRequest
 from dask_em.jobs.plan import count
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -518,3 +529,12 @@ def test_an_option_is_that_of_the_estimator(option: Option) -> None:
     assert option.default == default
     for choice in getattr(option.type, "choices", ()):
         GaussianMixture(**{option.sets: choice})._check_options()
+
+
+def test_choices_of_models_are_those_of_the_library() -> None:
+    assert tuple(STRUCTURES) == COVARIANCE_TYPES
+    criterion = next(option for option in CHOICE if option.sets == "criterion")
+    assert tuple(criterion.type.choices) == get_args(Criterion)
+    fields = FitRequest.__dataclass_fields__
+    assert all(option.sets in fields for option in (N_COMPONENTS, COVARIANCE, *CHOICE))
+    assert {option.sets for option in CLUSTER} == set(ClusterOptions.__dataclass_fields__)
