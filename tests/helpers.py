@@ -73,7 +73,7 @@ def here(where):
         yield
 
 dask.config.set({"dask_em.fast": False})
-planning.connected = here
+planning.cluster_client = here
 sources.READ_BYTES = 8192
 
 def fit(data, output, *options, prepare):

@@ -16,7 +16,7 @@ from helpers import blobs, digest
 
 from dask_em import GaussianMixture, select
 from dask_em.errors import LockedError
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 from dask_em.storage import locks
 from dask_em.storage.locks import lock_file, locked
 
@@ -109,8 +109,8 @@ def test_a_fit_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
         lock.write_text(json.dumps({"id": "another"}))
         holder._seen -= locks.STALE_SECONDS + 1
 
-    run = Run()
-    with as_run(run), pytest.raises(LockedError, match="lost its lock"):
+    run = JobControl()
+    with as_job(run), pytest.raises(LockedError, match="lost its lock"):
         fit(tmp_path, callbacks=[away])
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == found
     assert json.loads(lock.read_text()) == {"id": "another"}
@@ -118,12 +118,12 @@ def test_a_fit_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
 
 
 def test_a_job_goes_in_with_the_lock_that_it_has(tmp_path: Path) -> None:
-    with as_run(Run()), locked(tmp_path / "c") as lock:
+    with as_job(JobControl()), locked(tmp_path / "c") as lock:
         with locked(tmp_path / "c") as again:
             assert again is lock
         assert lock_file(tmp_path / "c").exists()
         lock.check()
         # Another one of this process does not.
-        with as_run(Run()), pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        with as_job(JobControl()), pytest.raises(LockedError, match=f"process {os.getpid()} "):
             fit(tmp_path)
     assert not lock_file(tmp_path / "c").exists()

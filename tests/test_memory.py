@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture
-from dask_em.jobs.cluster import Where
+from dask_em.jobs.cluster import ClusterOptions
 from dask_em.jobs.plan import plan
 
 LIMIT = 512 * 2**20
@@ -58,7 +58,7 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
         values = np.random.default_rng(i).normal(size=(rows, columns)).round(1)
         array[i * rows : (i + 1) * rows] = values + 4 * (i % 2)
 
-    planned = plan(str(path), 4, "full", Where(workers=1, memory_limit="512MiB"))
+    planned = plan(str(path), 4, "full", ClusterOptions(workers=1, memory_limit="512MiB"))
     assert planned.fits
     with (
         LocalCluster(

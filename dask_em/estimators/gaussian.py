@@ -56,11 +56,12 @@ from ..fitting.observers import ObservedPass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
 from ..fitting.starts import LABELLERS, StartOptions
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
+from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint, Checkpointing
-from ..storage.staging import check_folder
+from ..storage.outputs.files import check_folder
 from ..version import __version__
 from .answers import answer_rows
+from .describe import ComponentDescription, GaussianDescription, names_of_columns
 from .html import summary_html
 from .model_file import SavedModel, estimator_tag, plain, register_estimator, write_model
 
@@ -256,11 +257,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             Another job fits there.
         """
         self._check_options()
-        began, run, backend = time.monotonic(), current_run(), backend_in_force()
+        began, run, backend = time.monotonic(), current_job(), backend_in_force()
         convergence = Convergence(self.tol, self.max_iter, self.max_passes)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
-        with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
+        with one_blas_thread(), as_job(run), self._unfinished(source) as unfinished:
             unfinished.log_resumed()
             source, surveyed, record = self._survey(backend, source, callbacks, unfinished)
             engine = self._engine(source.dtype)
@@ -475,7 +476,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
-        records, run = progress.records, current_run()
+        records, run = progress.records, current_job()
 
         def advanced() -> EMState:
             number, wanted = len(records), climbing.proposals
@@ -629,6 +630,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         _check_number("n_samples", n_samples, int, 1)
         drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
         return drawn
+
+    def describe(self) -> ComponentDescription:
+        """Describe the components in the units of the data, for tables and pictures."""
+        check_is_fitted(self)
+        names = names_of_columns(getattr(self, "feature_names_in_", None), self.means_.shape[1])
+        kind = self._fitted_structure.kind
+        return GaussianDescription(kind, names, self.means_, self.covariances_)
 
     # -- in notebooks --------------------------------------------------------------
 

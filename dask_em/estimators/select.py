@@ -36,7 +36,7 @@ from ..fitting.observers import ObservedPass, PassRecord
 from ..fitting.sample import FINER, SAMPLE_ITERATIONS, Sampled, Start, default_sample_size
 from ..fitting.screening import MOST_SLICES, Rules, Shortlisted, narrowed, shortlist, slice_share
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
+from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from .gaussian import GaussianMixture, executor_factory, warn_unless_converged
 
@@ -244,11 +244,11 @@ class Sweeping:
 
     def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
         """Make the passes, from where they were left; the winner, and how the others did."""
-        began, run, lead = time.monotonic(), current_run(), self.lead
+        began, run, lead = time.monotonic(), current_job(), self.lead
         self.backend = backend_in_force()
         self.deadline = began + (np.inf if lead.max_time is None else lead.max_time)
         self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes)
-        with one_blas_thread(), as_run(run), self.unfinished(X, sample_weight) as self.kept:
+        with one_blas_thread(), as_job(run), self.unfinished(X, sample_weight) as self.kept:
             self.kept.log_resumed()
             seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
             self.seed = self.kept.begin(seed)
@@ -448,7 +448,7 @@ class Sweeping:
 
     def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
-        run = current_run()
+        run = current_job()
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             statistics = self._summed("em", Fleet(mixtures, self.holdout))

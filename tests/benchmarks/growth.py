@@ -37,7 +37,7 @@ from dask_em.backends.dask.backend import DaskBackend
 from dask_em.core.mixture import Mixture
 from dask_em.core.protocols import Reader, Source
 from dask_em.families.gaussian.constraints import CONSTRAINTS
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 ROUNDS = 3
 # Columns and components whose computing in memory gives the constants of computing.
@@ -321,8 +321,8 @@ def main() -> None:
     rows = []
     with (
         scratch(arguments) as folder,
-        connected(Where(workers=2)) as two,
-        connected(Where(workers=1)) as one,
+        cluster_client(ClusterOptions(workers=2)) as two,
+        cluster_client(ClusterOptions(workers=1)) as one,
     ):
         with one.as_current():
             costs = measure_costs(one, folder, total)
