@@ -9,7 +9,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import KINDS, PARAMETERS, assert_fits_close, blobs, leaves, start, write_zarr
 from sklearn.base import clone
@@ -126,6 +125,7 @@ def test_options_are_kept_in_the_file(tmp_path) -> None:
 
 
 def test_names_of_columns_are_kept_in_the_file(tmp_path) -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(X, columns=["höhe", "b", "c"])
     model = fit(rows=frame)
     model.save(tmp_path / "m.npz")
@@ -303,6 +303,7 @@ def test_provenance_tells_data_apart(tmp_path) -> None:
 
 
 def test_frames_of_pandas_have_names() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     model = fit(rows=frame)
     assert list(model.feature_names_in_) == ["a", "b", "c"]
