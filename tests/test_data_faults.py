@@ -30,8 +30,8 @@ from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.core.ranges import fold_range, ranges
 from dask_em.data.open import as_source
-from dask_em.data.zarr import readers as chunks
 from dask_em.data.zarr import watched
+from dask_em.data.zarr.fingerprints import fingerprint
 from dask_em.data.zarr.layout import check_present, has_checksum
 from dask_em.data.zarr.readers import row_reader
 from dask_em.data.zarr.source import ZarrReader
@@ -302,11 +302,16 @@ def test_zarr_beside_dask_is_looked_at_too(tmp_path, synchronous) -> None:
 # -- chunks that are not whole ---------------------------------------------------------
 
 
+def made_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-7]),
     "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
     "empty": lambda file: file.write_bytes(b""),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a folder": made_a_folder,
 }
 
 
@@ -348,7 +353,7 @@ def flip(file: Path, bit: int) -> None:
         f.write(bytes([byte ^ (1 << bit % 8)]))
 
 
-CHECKSUMMED = {
+CHECKSUMMED: dict[str, dict[str, Any]] = {
     "raw": CHECKED,
     "zstd": {"compressors": [ZstdCodec(), Crc32cCodec()]},
     "columns": {"chunks": (CHUNK, 2), **CHECKED},
@@ -667,12 +672,12 @@ def test_watching_keeps_no_chunk(tmp_path) -> None:
 def test_every_flipped_bit_has_another_fingerprint(dtype: str, n: int) -> None:
     rng = np.random.default_rng(n)
     numbers = rng.integers(0, 256, n * np.dtype(dtype).itemsize, dtype=np.uint8)
-    first = chunks.fingerprint(numbers.view(dtype))
+    first = fingerprint(numbers.view(dtype))
     for bit in rng.integers(0, 8 * len(numbers), 200).tolist():
         numbers[bit // 8] ^= 1 << bit % 8
-        assert chunks.fingerprint(numbers.view(dtype)) != first
+        assert fingerprint(numbers.view(dtype)) != first
         numbers[bit // 8] ^= 1 << bit % 8
-    assert chunks.fingerprint(numbers.view(dtype)) == first
+    assert fingerprint(numbers.view(dtype)) == first
 
 
 def test_every_reader_has_the_same_fingerprint(layout: str, tmp_path) -> None:

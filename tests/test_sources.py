@@ -50,7 +50,7 @@ def read_all(source) -> list[tuple[int, np.ndarray, np.ndarray | None]]:
     ]
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "compressed": {"chunks": (37, 3)},
     "raw": {"chunks": (37, 3), "compressors": None},
     "checksummed": {"chunks": (37, 3), "compressors": [Crc32cCodec()]},
@@ -128,8 +128,9 @@ def test_ranges_cover_every_chunk_once_with_a_bounded_number_of_tasks(
         bounds = even_bounds(n_chunks * chunk_rows, chunk_rows)
         nbytes = n_chunks * chunk_rows * row_bytes
 
-    Shape.n_chunks = n_chunks
-    parts = ranges(Shape())
+    shape: Any = Shape()
+    shape.n_chunks = n_chunks
+    parts = ranges(shape)
     assert [chunk for part in parts for chunk in part] == list(range(n_chunks))
     assert min(n_chunks, sources.FEWEST_RANGES) <= len(parts) <= sources.MOST_RANGES
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -260,7 +261,8 @@ def test_a_chunk_summed_while_it_is_read_has_the_bits_of_one_read_whole(
     sums = []
     for name, options in {"raw": {"compressors": None}, "zstd": {}}.items():
         source = as_source(write_zarr(tmp_path / name, X, 80_000, **options), weight)
-        fold, calls = mixture.fold(), 0
+        fold: Any = mixture.fold()
+        calls = 0
         update = fold.update
 
         def counted(*arguments: Any, update: Any = update) -> None:
