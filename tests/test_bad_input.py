@@ -86,7 +86,7 @@ def test_rows_must_have_two_axes(holder: str, shape: tuple[int, ...], tmp_path) 
 @pytest.mark.parametrize("holder", ["numpy", "zarr", "dask"])
 @pytest.mark.parametrize("shape", [(0, 3), (60, 0)])
 def test_there_must_be_something_to_cluster(holder: str, shape: tuple[int, int], tmp_path) -> None:
-    rows = np.ones(shape)
+    rows: Any = np.ones(shape)
     if holder == "zarr":
         rows = zarr.create_array(str(tmp_path / "x"), shape=shape, chunks=(10, 3), dtype="f8")
     elif holder == "dask":
