@@ -142,7 +142,7 @@ def random_precisions(kind: str, k: int, d: int, rng: np.random.Generator) -> np
 def precisions_like(kind: str, value: float, k: int, d: int) -> np.ndarray:
     """`value` times the identity, in scikit-learn's shape."""
     shape = {"full": (k, 1, 1), "tied": (1, 1), "diag": (k, 1), "spherical": (k,)}[kind]
-    unit = {"full": np.eye(d), "tied": np.eye(d), "diag": np.ones(d), "spherical": 1.0}[kind]
+    unit: Any = {"full": np.eye(d), "tied": np.eye(d), "diag": np.ones(d), "spherical": 1.0}[kind]
     return value * np.ones(shape) * unit
 
 

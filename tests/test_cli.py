@@ -83,7 +83,7 @@ def refused(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-def store(path: Path, values: np.ndarray, **options: object) -> Path:
+def store(path: Path, values: np.ndarray, **options: Any) -> Path:
     options = {"chunks": (max(1, len(values) // 7), *values.shape[1:]), **options}
     array = zarr.create_array(path, shape=values.shape, dtype=values.dtype, **options)
     array[...] = values

@@ -18,7 +18,7 @@ from dask_em import GaussianMixture
 from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture
 from dask_em.core.responsibilities import NEGLIGIBLE, CompiledArithmetic, responsibilities
-from dask_em.core.scoring import Predict, Score
+from dask_em.core.scoring import Answer, Predict, Score
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
 from dask_em.families.gaussian.parameters import ALLOWED_LOSS, SINGLE_LOSS
 from dask_em.jobs.plan import model_bytes
@@ -187,7 +187,7 @@ def test_both_engines_sum_and_answer_alike(kind: str) -> None:
     compiled = Mixture(plain.log_weights, plain.components, NUMBA)
     X, weight = rng.normal(size=(3000, 4)), rng.integers(0, 3, 3000).astype(float)
     assert_sums_close(add_up(compiled, X, weight), add_up(plain, X, weight), rtol=1e-11)
-    answers = ("labels", "proba", "log_density")
+    answers: tuple[Answer, ...] = ("labels", "proba", "log_density")
     for name, values in Predict(compiled, answers)(X).items():
         np.testing.assert_allclose(values, Predict(plain, answers)(X)[name], rtol=1e-9, atol=1e-13)
     folds = [Score(m).fold() for m in (compiled, plain)]

@@ -154,7 +154,7 @@ def test_checkpoints_take_no_more_than_is_said(tmp_path: Path) -> None:
         sizes.append(sum(file.stat().st_size for file in kept.iterdir()))
 
     how = Checkpointing(kept, interval=0)
-    options = {"random_state": 0, "max_iter": 6, "sample_size": 500}
+    options: dict[str, Any] = {"random_state": 0, "max_iter": 6, "sample_size": 500}
     model = GaussianMixture(4, tol=0, checkpoint=how, callbacks=[weigh], **options)
     with pytest.warns(ConvergenceWarning):
         model.fit(tmp_path / "points.zarr")
@@ -385,7 +385,7 @@ def test_an_encrypted_cluster(
     tmp_path: Path, points: Path, days: float, expected: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    files = certificates(tmp_path / "ours", days)
+    files: dict[str, Any] = certificates(tmp_path / "ours", days)
     with LocalCluster(
         n_workers=1,
         processes=False,
@@ -402,7 +402,7 @@ def test_an_encrypted_cluster(
         assert "lasts 20 days more" in found(checks, "TLS").text
         # Of another authority, and none at all.
         monkeypatch.setattr(cluster_checks, "CONNECT", "2s")
-        others = certificates(tmp_path / "others", 20)
+        others: dict[str, Any] = certificates(tmp_path / "others", 20)
         for refused in (
             ClusterOptions(scheduler=address, **others),
             ClusterOptions(scheduler=address),
@@ -411,7 +411,11 @@ def test_an_encrypted_cluster(
 
 
 def test_certificates_that_are_not_there(tmp_path: Path) -> None:
-    files = {"tls_ca_file": str(tmp_path / "ca.pem"), "tls_cert": "c", "tls_key": "k"}
+    files: dict[str, Any] = {
+        "tls_ca_file": str(tmp_path / "ca.pem"),
+        "tls_cert": "c",
+        "tls_key": "k",
+    }
     checks = examine(ClusterOptions(scheduler="tls://127.0.0.1:9", **files))
     assert wrong(checks) == [("TLS", 2)]
     assert "--tls-ca-file" in found(checks, "TLS").text

@@ -58,7 +58,14 @@ def test_two_processes_do_not_fit_in_one_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     np.save(tmp_path / "x.npy", X)
-    words = [sys.executable, "-c", FIT, tmp_path / "x.npy", tmp_path / "c", json.dumps(OPTIONS)]
+    words: list[Any] = [
+        sys.executable,
+        "-c",
+        FIT,
+        tmp_path / "x.npy",
+        tmp_path / "c",
+        json.dumps(OPTIONS),
+    ]
     with subprocess.Popen(
         [*words, "waits"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:

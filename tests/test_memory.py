@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
     # 5 chunks of 48 MB, or of 24 MB where a task holds four of them.
     rows, columns = 600_000 if codec == "raw" else 300_000, 10
     path = tmp_path / "points.zarr"
-    options = {"compressors": [Crc32cCodec()]} if codec == "raw" else {}
+    options: dict[str, Any] = {"compressors": [Crc32cCodec()]} if codec == "raw" else {}
     array = zarr.create_array(
         path, shape=(5 * rows, columns), chunks=(rows, columns), dtype="f8", **options
     )

@@ -87,7 +87,7 @@ def test_a_truncated_file_is_refused(whole: bytes, path: Path) -> None:
 
 def places(whole: bytes, step: int) -> list[int]:
     """Every `step`-th byte, and all bytes of the archive's own records."""
-    records = []
+    records: list[int] = []
     for mark, length in ((b"PK\x03\x04", 30), (b"PK\x01\x02", 46), (b"PK\x05\x06", 101)):
         found = whole.find(mark)
         records += range(found, found + length)
@@ -165,7 +165,7 @@ def rewritten(whole: bytes, path: Path, **changes: object) -> None:
     save_sealed(path, {HEADER: text, **contents})
 
 
-def save_sealed(path: Path, contents: dict[str, np.ndarray]) -> None:
+def save_sealed(path: Path, contents: dict[str, Any]) -> None:
     """Any arrays in a file that ends with a right checksum."""
     with path.open("w+b") as file:
         np.savez(file, **contents)

@@ -107,7 +107,7 @@ def test_collinear_columns_come_out_right(kind: str, offset: float) -> None:
     base = rng.normal(size=(4000, 2)) + 30.0 * labels[:, None]
     X = np.column_stack([base, base.sum(axis=1) + 1e-3 * rng.normal(size=4000)]) + offset
     assert np.linalg.cond(np.cov(X[labels == 0].T)) > 1e6
-    options = {"covariance_type": kind, "reg_covar": 0, "random_state": 0}
+    options: dict[str, Any] = {"covariance_type": kind, "reg_covar": 0, "random_state": 0}
     model = GaussianMixture(2, **options).fit(X)
     order = np.argsort(model.means_[:, 0])
     expected = hard_moments(X, labels, kind)

@@ -469,7 +469,7 @@ def test_an_object_is_written_whole_once_and_read_within_a_limit(s3: Proxy) -> N
 def test_a_write_whose_answer_is_lost_is_not_taken_for_anothers(
     s3: Proxy, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    forward, lost = s3.forward, []
+    forward, lost = s3.forward, list[Any]()
 
     def losing(request: Any, body: bytes) -> Any:
         answer = forward(request, body)
@@ -829,7 +829,7 @@ def test_who_writes_to_the_same_checkpoint_is_noticed(s3: Proxy, url: str, kept:
 def test_states_whose_answers_are_lost_are_kept_once(
     s3: Proxy, url: str, kept: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, lost = s3.forward, []
+    forward, lost = s3.forward, list[Any]()
 
     def losing(request: Any, body: bytes) -> Any:
         answer = forward(request, body)

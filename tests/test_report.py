@@ -10,16 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import sklearn
 import zarr
 from click.testing import CliRunner, Result
 from helpers import KINDS, blobs, write_zarr
-from matplotlib.axes import Axes
 from scipy.special import gammaln
 
 from dask_em import GaussianMixture, load
@@ -35,6 +31,10 @@ from dask_em.report import page as report
 from dask_em.report import plots
 from dask_em.report.drift import ChunkDensities, Evidence, chunk_densities, sample_rows
 from dask_em.report.page import report_html, write_report
+
+mpl = pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+plt = pytest.importorskip("matplotlib.pyplot", reason="the extra `plot` is not installed")
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
 EVIL = ["<script>alert(1)</script>", "$x_{1$ & b", "'\"><img src=x onerror=alert(2)>"]
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -164,7 +164,7 @@ def test_every_picture_of_every_structure(kind: str, d: int) -> None:
     if d > 1:
         drawn.append(plots.plot_components(model, X, (0, d - 1), next(spare)))
     for ax in drawn:
-        assert isinstance(ax, Axes)
+        assert isinstance(ax, mpl.axes.Axes)
         assert ax.figure is figure
         assert ax.has_data()
     figure.canvas.draw()
@@ -175,7 +175,7 @@ def test_pairs_are_a_square_of_axes(d: int) -> None:
     model, X = fitted("diag", d)
     axes = plots.plot_pairs(model, X)
     assert axes.shape == (min(d, 4),) * 2
-    assert all(isinstance(ax, Axes) and ax.has_data() for ax in axes.flat)
+    assert all(isinstance(ax, mpl.axes.Axes) and ax.has_data() for ax in axes.flat)
 
 
 def test_many_columns_are_numbered() -> None:

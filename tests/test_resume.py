@@ -142,7 +142,7 @@ def test_zarr_weights_and_dropped_rows(tmp_path: Path) -> None:
     rows[[5, 1234, 3999], 1] = np.nan
     data = write_zarr(tmp_path / "x.zarr", rows, 500)
     weights = write_zarr(tmp_path / "w.zarr", WEIGHTS, 500)
-    options = {"data": data, "weights": weights, "nonfinite": "drop"}
+    options: dict[str, Any] = {"data": data, "weights": weights, "nonfinite": "drop"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         straight = fit(**options)
@@ -720,7 +720,12 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     write_zarr(tmp_path / "x.zarr", X[:900], 300)
     (tmp_path / "out").mkdir()
     (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, tmp_path / "killed.py", tmp_path / "x.zarr", tmp_path / "out"]
+    command: list[Any] = [
+        sys.executable,
+        tmp_path / "killed.py",
+        tmp_path / "x.zarr",
+        tmp_path / "out",
+    ]
     command += [str(first), str(stride)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr

@@ -149,6 +149,7 @@ def test_a_signal_asks_the_run_and_handlers_are_put_back() -> None:
 def test_a_pass_is_abandoned(where: str, points: Path, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("client" if where == "client" else "synchronous")
     source, run = as_source(str(points)), JobControl()
+    assert source.n_rows is not None
     told: list[int] = []
 
     def advance(n_rows: int) -> None:
