@@ -29,6 +29,7 @@ from dask_em.backends.serial import SerialBackend
 from dask_em.core.device import namespace, resolve_device
 from dask_em.core.em import Convergence, em
 from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.protocols import Pass
 from dask_em.core.scoring import Predict, Score
 from dask_em.data.memory import ArraySource
 from dask_em.errors import UsageError
@@ -76,7 +77,7 @@ def device(request: pytest.FixtureRequest) -> Any:
 
 
 @dataclass(frozen=True)
-class OnDevice:
+class OnDevice(Pass[MixtureStatistics]):
     """The description of an E-step on a device."""
 
     mixture: Mixture
