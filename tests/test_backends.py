@@ -47,8 +47,7 @@ from dask_em.core import ranges as sources
 from dask_em.core import reduction as statistics
 from dask_em.core.additive import Additive
 from dask_em.core.mixture import Mixture
-from dask_em.core.protocols import result_bytes
-from dask_em.core.ranges import ranges
+from dask_em.core.protocols import Fold, Pass
 from dask_em.core.reduction import add_all, add_tree, fan_in, tree_levels
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
@@ -213,7 +212,7 @@ def test_the_total_is_the_sum_of_the_ranges(stored: zarr.Array, synchronous: Non
     mixture = mixture_of("full", MEANS, precisions_like("full", 1.0, K, D), X)
     total = DaskBackend().map_reduce(source, mixture)
     folds = []
-    for part in ranges(source):
+    for part in source.ranges():
         fold = mixture.fold()
         for chunk in part:
             fold.update(chunk, X[source.bounds[chunk] : source.bounds[chunk + 1]], None)
@@ -230,7 +229,8 @@ def has_row_axis(value: Any) -> bool:
 def test_no_array_of_rows_reaches_the_driver(
     kind: str, stored: zarr.Array, monkeypatch: pytest.MonkeyPatch, client: Client
 ) -> None:
-    returned, fetched = [], []
+    returned: list[Any] = []
+    fetched: list[Any] = []
     gather = Client._gather
 
     async def spy_gather(self: Client, futures: Any, **options: Any) -> Any:
@@ -391,11 +391,11 @@ def test_a_node_adds_fewer_where_the_sums_are_large() -> None:
 def test_a_pass_knows_the_size_of_its_sums(kind: str) -> None:
     mixture = some_mixture(kind)
     sums = add_up(mixture, X)
-    assert 0 <= sums.nbytes - result_bytes(mixture) < 100  # numbers beside the arrays
+    assert 0 <= sums.nbytes - mixture.result_bytes < 100  # numbers beside the arrays
     survey = Survey(seed=0, sample_size=50, n_features=D, n_rows=N)
     fold = survey.fold()
     fold.update(0, X, None)
-    assert abs(fold.result().nbytes - result_bytes(survey)) < 150
+    assert abs(fold.result().nbytes - survey.result_bytes) < 150
     # Schedulers and workers see the sums, not the header of the record.
     assert sizeof(sums) >= sums.nbytes
 
@@ -404,7 +404,7 @@ def test_a_tree_of_pairs_gives_the_same_bits_on_every_scheduler(
     pairs: None, stored: zarr.Array, client: Client
 ) -> None:
     mixture = some_mixture()
-    assert fan_in(result_bytes(mixture)) == 2
+    assert fan_in(mixture.result_bytes) == 2
     expected = SerialBackend().map_reduce(as_source(stored), mixture)
     for rows in (stored, with_graph(stored)):
         totals = [DaskBackend().map_reduce(as_source(rows), mixture)]
@@ -485,7 +485,7 @@ def test_adding_takes_one_record_of_memory_however_many_the_parts() -> None:
     assert parts[0].nbytes <= peak < 1.2 * parts[0].nbytes
 
 
-class Counted:
+class Counted(Pass["CountedSum"]):
     """A pass whose large sums are counted while anybody holds them."""
 
     result_bytes = 2**30
@@ -514,7 +514,7 @@ class CountedSum:
         return self.work.note(CountedSum(self.work, self.n_rows + other.n_rows))
 
 
-class CountedFold:
+class CountedFold(Fold[CountedSum]):
     def __init__(self, work: Counted) -> None:
         self.work, self.n_rows = work, 0
 
@@ -545,7 +545,7 @@ def test_few_sums_are_held_at_a_time(
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Meeting(Pass[Many]):
     """A pass with large parameters in which every worker waits for the other."""
 
     folder: Path
@@ -555,7 +555,7 @@ class Meeting:
         return MeetingFold(self)
 
 
-class MeetingFold:
+class MeetingFold(Fold[Many]):
     def __init__(self, work: Meeting) -> None:
         self.work = work
 

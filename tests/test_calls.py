@@ -14,11 +14,11 @@ import pytest
 from distributed import Client
 from helpers import start_cluster, wait_until
 
+from dask_em.backends import backend_in_force
 from dask_em.backends.dask import executor as calls
-from dask_em.backends.dask.executor import together
-from dask_em.core.executor import in_turn
+from dask_em.core.executor import serial_executor
 from dask_em.errors import StoppedError
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 
 SHARED = np.arange(1000.0)
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -30,7 +30,7 @@ def scaled(shared: np.ndarray, number: int) -> tuple[float, int]:
 
 def products(each: Any, advance: Callable[[int], None] | None = None) -> tuple[list[float], set]:
     """The results, and the processes that computed them."""
-    values, processes = zip(*each(scaled, NUMBERS, advance), strict=True)
+    values, processes = zip(*each.map(scaled, NUMBERS, advance), strict=True)
     return list(values), set(processes)
 
 
@@ -39,21 +39,21 @@ EXPECTED = [SHARED.sum() * number for number in NUMBERS]
 
 def test_one_after_the_other() -> None:
     told: list[int] = []
-    with in_turn(SHARED) as each:
+    with serial_executor(SHARED) as each:
         assert products(each, told.append) == (EXPECTED, {os.getpid()})
     assert told == [1] * len(NUMBERS)
 
 
 def test_threads_of_this_process_where_there_is_no_cluster() -> None:
     told: list[int] = []
-    with together(SHARED) as each:
+    with backend_in_force().executor(SHARED) as each:
         assert products(each, told.append) == (EXPECTED, {os.getpid()})
     assert sum(told) == len(NUMBERS)
 
 
 def test_workers_where_there_are_some(client: Client) -> None:
     told: list[int] = []
-    with together(SHARED) as each:
+    with backend_in_force().executor(SHARED) as each:
         values, processes = products(each, told.append)
         assert products(each)[0] == values == EXPECTED
     assert processes <= set(client.run(os.getpid).values())
@@ -61,16 +61,16 @@ def test_workers_where_there_are_some(client: Client) -> None:
 
 
 def test_rows_in_memory_are_computed_here_though_there_are_workers(client: Client) -> None:
-    with together(SHARED, in_process=True) as each:
+    with backend_in_force().executor(SHARED, in_process=True) as each:
         assert products(each) == (EXPECTED, {os.getpid()})
 
 
 def test_what_is_too_large_is_not_sent(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "MOST_SENT", SHARED.nbytes // 2)
-    with together(SHARED) as each:
+    with backend_in_force().executor(SHARED) as each:
         assert products(each) == (EXPECTED, {os.getpid()})
-    with together(2.0) as each:
-        found = each(np.multiply, [SHARED])
+    with backend_in_force().executor(2.0) as each:
+        found = each.map(np.multiply, [SHARED])
         assert np.array_equal(found[0], 2 * SHARED)
 
 
@@ -85,7 +85,7 @@ def received(dask_worker: Any) -> list[str]:
 
 def test_what_is_shared_is_sent_once_and_forgotten(client: Client) -> None:
     before = client.run(received)
-    with together(SHARED) as each:
+    with backend_in_force().executor(SHARED) as each:
         for _ in range(3):
             products(each)
         assert any("em-shared" in key for keys in client.run(held).values() for key in keys)
@@ -99,8 +99,8 @@ def failing(shared: Any, number: int) -> int:
 
 
 def test_an_error_is_that_of_the_function(client: Client) -> None:
-    with together(SHARED) as each, pytest.raises(ValueError, match="3 is none"):
-        each(failing, [3])
+    with backend_in_force().executor(SHARED) as each, pytest.raises(ValueError, match="3 is none"):
+        each.map(failing, [3])
     wait_until(lambda: not any(client.run(held).values()))
 
 
@@ -110,11 +110,15 @@ def waiting(shared: Path, number: int) -> int:
 
 
 def test_a_stop_ends_the_waiting(client: Client, tmp_path: Path) -> None:
-    run = Run()
-    timer = threading.Timer(0.5, run.ask_to_stop, ["enough"])
+    run = JobControl()
+    timer = threading.Timer(0.5, run.request_stop, ["enough"])
     timer.start()
-    with as_run(run), together(tmp_path) as each, pytest.raises(StoppedError, match="enough"):
-        each(waiting, [1, 2, 3])
+    with (
+        as_job(run),
+        backend_in_force().executor(tmp_path) as each,
+        pytest.raises(StoppedError, match="enough"),
+    ):
+        each.map(waiting, [1, 2, 3])
     (tmp_path / "go").touch()
     wait_until(lambda: not any(client.run(held).values()))
 
@@ -131,8 +135,12 @@ def dying(shared: Path, number: int) -> int:
 
 def test_a_lost_worker_costs_nothing_but_time(tmp_path: Path) -> None:
     told: list[int] = []
-    with start_cluster(1) as cluster, Client(cluster) as client, together(tmp_path) as each:
+    with (
+        start_cluster(1) as cluster,
+        Client(cluster) as client,
+        backend_in_force().executor(tmp_path) as each,
+    ):
         before = client.run(os.getpid)
-        assert each(dying, NUMBERS, told.append) == [2 * number for number in NUMBERS]
+        assert each.map(dying, NUMBERS, told.append) == [2 * number for number in NUMBERS]
         wait_until(lambda: sum(told) == len(NUMBERS))
         assert set(client.run(os.getpid).values()).isdisjoint(before.values())

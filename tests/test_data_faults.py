@@ -28,12 +28,14 @@ from zarr.storage import MemoryStore
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
-from dask_em.core.ranges import fold_range, ranges
+from dask_em.core.protocols import Fold
+from dask_em.core.reading import fold_range
 from dask_em.data.open import as_source
-from dask_em.data.zarr import readers as chunks
+from dask_em.data.options import ReadOptions
 from dask_em.data.zarr import watched
+from dask_em.data.zarr.fingerprints import fingerprint
 from dask_em.data.zarr.layout import check_present, has_checksum
-from dask_em.data.zarr.readers import row_reader
+from dask_em.data.zarr.readers import read_rows, row_reader
 from dask_em.data.zarr.source import ZarrReader
 from dask_em.data.zarr.watched import WatchedReader
 from dask_em.errors import DataError
@@ -79,7 +81,7 @@ def chunk_file(path: Path, layout: str) -> Path:
     return path / "x.zarr" / LAYOUTS[layout][1]
 
 
-class Rows:
+class Rows(Fold[np.ndarray]):
     """A fold that keeps what it was given."""
 
     def __init__(self) -> None:
@@ -93,7 +95,7 @@ class Rows:
 
 
 def read_all(source: Any) -> np.ndarray:
-    parts = ranges(source)
+    parts = source.ranges()
     return np.concatenate(
         [fold_range(source, Rows(), part, source.shipped_weights(part)) for part in parts]
     )
@@ -143,7 +145,9 @@ def test_a_chunk_that_was_deleted_before_the_fit_is_named(layout: str, tmp_path)
     array = stored(tmp_path, layout)
     chunk_file(tmp_path, layout).unlink()
     named = LAYOUTS[layout][2]
-    refuses(array, rf'X lacks 1 of \d+ chunks: {named}.*missing="fill" \(--missing fill\)')
+    refuses(
+        array, rf'X lacks 1 of \d+ chunks: {named}.*missing_chunks="fill" \(--missing-chunks fill\)'
+    )
     # Whoever does not look before reading finds it too.
     with pytest.raises(DataError, match=rf"X lacks {named}"):
         read_all(as_source(array))
@@ -164,17 +168,17 @@ def test_a_chunk_that_is_deleted_during_a_pass_is_named(
     layout: str, during: int, tmp_path, monkeypatch, synchronous
 ) -> None:
     array, file = stored(tmp_path, layout), chunk_file(tmp_path, layout)
-    reader, readers = ZarrReader.__call__, []
+    reader, readers = ZarrReader.blocks, []
 
-    def deleting(self: Any, chunk: int, *hand: Any) -> Any:
+    def deleting(self: Any, chunk: int, *block_rows: Any) -> Any:
         if chunk == 0:
             readers.append(self)
             # The rows before it were read, and it was there when the pass began.
             if len(readers) == during:
                 file.unlink()
-        return reader(self, chunk, *hand)
+        return reader(self, chunk, *block_rows)
 
-    monkeypatch.setattr(ZarrReader, "__call__", deleting)
+    monkeypatch.setattr(ZarrReader, "blocks", deleting)
     refuses(array, rf"X lacks {LAYOUTS[layout][2]}")
     assert len(readers) == during
 
@@ -201,13 +205,13 @@ def test_chunks_that_zarr_did_not_write_are_refused_or_filled(layout: str, tmp_p
     array = stored(tmp_path, layout, rows)
     assert not chunk_file(tmp_path, layout).exists()
     refuses(array, "lacks 1 of 12 chunks: chunk 3 .*fill value 0.0 .*write_empty_chunks=True")
-    filled = fit(array, missing="fill")
+    filled = fit(array, missing_chunks="fill")
     whole = {"config": {"write_empty_chunks": True}}
     assert digest(filled) == digest(fit(write_zarr(tmp_path / "y.zarr", rows, CHUNK, **whole)))
     labels = filled.predict(array).compute()
     np.testing.assert_array_equal(labels, filled.predict(rows))
     with pytest.raises(DataError, match="X lacks chunk 3"):
-        filled.set_params(missing="error").predict(array).compute()
+        filled.set_params(missing_chunks="error").predict(array).compute()
 
 
 @pytest.mark.parametrize("layout", SHARDED)
@@ -216,8 +220,8 @@ def test_an_inner_chunk_that_is_missing_in_its_shard_is_named(layout: str, tmp_p
     rows[170:180] = 0
     array = stored(tmp_path, layout, rows)
     assert chunk_file(tmp_path, layout).exists()
-    refuses(array, r"X lacks inner chunk 17 \(rows 170 to 179; .*missing=\"fill\"")
-    np.testing.assert_array_equal(read_all(as_source(array, missing="fill")), rows)
+    refuses(array, r"X lacks inner chunk 17 \(rows 170 to 179; .*missing_chunks=\"fill\"")
+    np.testing.assert_array_equal(read_all(as_source(array, options=ReadOptions("fill"))), rows)
 
 
 @pytest.mark.parametrize("location", ["start", "end"])
@@ -237,7 +241,7 @@ def test_inner_chunks_are_found_wherever_the_index_is(location: str, shard: Any,
     named = r"inner chunk \(17, 1\) \(rows 170 to 179, columns 2 to 3;"
     with pytest.raises(DataError, match=named):
         read_all(as_source(array))
-    np.testing.assert_array_equal(read_all(as_source(array, missing="fill")), rows)
+    np.testing.assert_array_equal(read_all(as_source(array, options=ReadOptions("fill"))), rows)
     rows[170:180] = 1
     array[:] = rows
     np.testing.assert_array_equal(read_all(as_source(array)), rows)
@@ -263,7 +267,7 @@ def test_shards_that_cannot_be_looked_into_are_refused(tmp_path) -> None:
         )
         array[:] = X
         refuses(array, "shards within shards, or behind other codecs")
-        np.testing.assert_array_equal(read_all(as_source(array, missing="fill")), X)
+        np.testing.assert_array_equal(read_all(as_source(array, options=ReadOptions("fill"))), X)
 
 
 def test_chunks_in_stores_that_are_no_folders_are_looked_for(tmp_path) -> None:
@@ -302,11 +306,16 @@ def test_zarr_beside_dask_is_looked_at_too(tmp_path, synchronous) -> None:
 # -- chunks that are not whole ---------------------------------------------------------
 
 
+def made_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-7]),
     "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
     "empty": lambda file: file.write_bytes(b""),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a folder": made_a_folder,
 }
 
 
@@ -320,7 +329,7 @@ def test_a_chunk_that_is_not_whole_is_named(damage: str, layout: str, tmp_path) 
     refuses(array, named)
     for missing in ("error", "fill"):
         with pytest.raises(DataError, match=named):
-            read_all(as_source(array, missing=missing))
+            read_all(as_source(array, options=ReadOptions(missing)))
 
 
 def test_a_disk_that_fails_is_not_called_bad_data(tmp_path, monkeypatch) -> None:
@@ -348,7 +357,7 @@ def flip(file: Path, bit: int) -> None:
         f.write(bytes([byte ^ (1 << bit % 8)]))
 
 
-CHECKSUMMED = {
+CHECKSUMMED: dict[str, dict[str, Any]] = {
     "raw": CHECKED,
     "zstd": {"compressors": [ZstdCodec(), Crc32cCodec()]},
     "columns": {"chunks": (CHUNK, 2), **CHECKED},
@@ -369,9 +378,9 @@ def test_no_flipped_bit_behind_a_checksum_is_read_as_data(kind: str, tmp_path) -
         first = int(file.relative_to(tmp_path / "x.zarr" / "c").parts[0]) * CHUNK
         flip(file, bit)
         with pytest.raises(DataError, match=rf"rows {first} to|inner chunk"):
-            reader(slice(first, first + CHUNK))
+            read_rows(reader, slice(first, first + CHUNK))
         flip(file, bit)
-        found, _ = reader(slice(first, first + CHUNK))
+        found, _ = read_rows(reader, slice(first, first + CHUNK))
         np.testing.assert_array_equal(found, X[first : first + CHUNK])
 
 
@@ -449,7 +458,7 @@ def test_a_chunk_that_appears_between_passes_is_a_change(tmp_path) -> None:
         def write(array: zarr.Array = array) -> None:
             array[150:200] = X[150:200]
 
-        refuses(array, "of X changed", callbacks=[after_pass(1, write)], missing="fill")
+        refuses(array, "of X changed", callbacks=[after_pass(1, write)], missing_chunks="fill")
 
 
 @pytest.mark.parametrize(
@@ -603,8 +612,8 @@ def test_missing_chunks_on_the_command_line(client: Client, tmp_path) -> None:
     code, said = command(client, *fitting)
     assert (code, model.exists()) == (65, False)
     assert "X lacks 1 of 12 chunks: chunk 3 (rows 150 to 199;" in said
-    assert "--missing fill" in said
-    assert command(client, *fitting, "--missing", "fill")[0] == 0
+    assert "--missing-chunks fill" in said
+    assert command(client, *fitting, "--missing-chunks", "fill")[0] == 0
     assert command(client, "score", model, data)[0] == 0
     assert command(client, "predict", model, data, tmp_path / "answers.zarr")[0] == 0
     labels = zarr.open_array(tmp_path / "answers.zarr" / "labels")[:]
@@ -667,19 +676,19 @@ def test_watching_keeps_no_chunk(tmp_path) -> None:
 def test_every_flipped_bit_has_another_fingerprint(dtype: str, n: int) -> None:
     rng = np.random.default_rng(n)
     numbers = rng.integers(0, 256, n * np.dtype(dtype).itemsize, dtype=np.uint8)
-    first = chunks.fingerprint(numbers.view(dtype))
+    first = fingerprint(numbers.view(dtype))
     for bit in rng.integers(0, 8 * len(numbers), 200).tolist():
         numbers[bit // 8] ^= 1 << bit % 8
-        assert chunks.fingerprint(numbers.view(dtype)) != first
+        assert fingerprint(numbers.view(dtype)) != first
         numbers[bit // 8] ^= 1 << bit % 8
-    assert chunks.fingerprint(numbers.view(dtype)) == first
+    assert fingerprint(numbers.view(dtype)) == first
 
 
 def test_every_reader_has_the_same_fingerprint(layout: str, tmp_path) -> None:
     array = stored(tmp_path, layout)
     rows = slice(0, SMALL_READ // (8 * D) // CHUNK * CHUNK)
     first, second = row_reader(array, rows.stop), row_reader(array, rows.stop)
-    (a, seen), (b, again) = first(rows), second(rows)
+    (a, seen), (b, again) = read_rows(first, rows), read_rows(second, rows)
     assert seen == again
     np.testing.assert_array_equal(a, b)
 
@@ -692,7 +701,7 @@ def test_a_link_out_of_the_array_is_not_followed(linked: str, missing: str, tmp_
     place.rename(outside)
     place.symlink_to(outside)
     with pytest.raises(DataError, match=rf"{linked} is a link to .*outside, outside of the array"):
-        GaussianMixture(2, missing=missing).fit(tmp_path / "x.zarr")
+        GaussianMixture(2, missing_chunks=missing).fit(tmp_path / "x.zarr")
     # One within it, or to all of it, is.
     place.unlink()
     outside.rename(tmp_path / "x.zarr" / "moved")
@@ -700,4 +709,7 @@ def test_a_link_out_of_the_array_is_not_followed(linked: str, missing: str, tmp_
     (tmp_path / "link").symlink_to(tmp_path / "x.zarr")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert GaussianMixture(2, missing=missing, max_iter=1).fit(tmp_path / "link").n_iter_ == 1
+        assert (
+            GaussianMixture(2, missing_chunks=missing, max_iter=1).fit(tmp_path / "link").n_iter_
+            == 1
+        )

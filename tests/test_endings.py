@@ -23,10 +23,10 @@ from helpers import blobs, digest, start_cluster, write_zarr
 from dask_em import GaussianMixture, load
 from dask_em.backends.dask import backend as dask_backend
 from dask_em.cli.main import main
-from dask_em.core import ranges as sources
+from dask_em.core import reading
 from dask_em.data.open import as_source
 from dask_em.jobs import plan as planning
-from dask_em.runtime import current_run
+from dask_em.runtime import current_job
 from dask_em.storage.locks import lock_file
 
 X = blobs(4000, 3, 3, apart=1.2)[0]
@@ -48,9 +48,9 @@ def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with dask.config.set(scheduler="synchronous"):
             yield
 
-    monkeypatch.setattr(planning, "connected", here)
+    monkeypatch.setattr(planning, "cluster_client", here)
     write_zarr(tmp_path / "x.zarr", X, 500)
-    assert len(sources.ranges(as_source(str(tmp_path / "x.zarr")))) == RANGES
+    assert len(as_source(str(tmp_path / "x.zarr")).ranges()) == RANGES
     return tmp_path / "x.zarr"
 
 
@@ -63,12 +63,12 @@ def fit(points: Path, *more: str, output: str = "m.npz") -> Any:
 @pytest.fixture
 def over_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Lets the time of the next fit be over after so many ranges of chunks."""
-    whole, left = sources.fold_range, [0]
+    whole, left = reading.fold_range, [0]
 
     def fold_range(*arguments: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
-            current_run().deadline = 0.0
+            current_job().deadline = 0.0
         return whole(*arguments)
 
     def over(ranges: int) -> None:

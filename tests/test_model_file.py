@@ -19,7 +19,7 @@ from helpers import blobs
 from dask_em import GaussianMixture, load
 from dask_em.core.codec import digest
 from dask_em.errors import ModelFileError, OutputExistsError, UsageError
-from dask_em.estimators.load import register_estimator
+from dask_em.estimators.model_file import register_estimator
 from dask_em.storage import npz as checkpoint
 from dask_em.storage.npz import HEADER, read_arrays, write_arrays
 
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_refused(whole: bytes, path: Path) -> None:
 
 def places(whole: bytes, step: int) -> list[int]:
     """Every `step`-th byte, and all bytes of the archive's own records."""
-    records = []
+    records: list[int] = []
     for mark, length in ((b"PK\x03\x04", 30), (b"PK\x01\x02", 46), (b"PK\x05\x06", 101)):
         found = whole.find(mark)
         records += range(found, found + length)
@@ -165,7 +165,7 @@ def rewritten(whole: bytes, path: Path, **changes: object) -> None:
     save_sealed(path, {HEADER: text, **contents})
 
 
-def save_sealed(path: Path, contents: dict[str, np.ndarray]) -> None:
+def save_sealed(path: Path, contents: dict[str, Any]) -> None:
     """Any arrays in a file that ends with a right checksum."""
     with path.open("w+b") as file:
         np.savez(file, **contents)

@@ -15,13 +15,13 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.em import Convergence, PlainEM, climb
 from dask_em.core.engine import NUMPY
-from dask_em.core.executor import Each, in_turn
+from dask_em.core.executor import SerialExecutor, serial_executor
 from dask_em.core.mixture import Mixture
+from dask_em.core.protocols import Executor
 from dask_em.data.open import as_source
 from dask_em.fitting.multistart import LEAST_GAIN, Fits
 from dask_em.fitting.sample import Sampled
 from dask_em.fitting.split_merge import ROWS_PER_PARAMETER, Neighbours
-from dask_em.fitting.starts import Starts
 from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("blas")
@@ -153,21 +153,22 @@ def test_a_component_without_rows_stays_out_of_the_way(kind: str) -> None:
 
 
 @contextmanager
-def backwards(fits: Fits) -> Iterator[Each]:
+def backwards(fits: Fits) -> Iterator[Executor[Fits]]:
     """The last call first."""
+    yield Backwards(fits)
 
-    def each(function: Any, arguments: Any, advance: Any = None) -> list[Any]:
-        return [function(fits, one) for one in arguments[::-1]][::-1]
 
-    yield each
+class Backwards(SerialExecutor[Fits]):
+    def map(self, function: Any, items: Any, advance: Any = None) -> list[Any]:
+        return super().map(function, items[::-1], advance)[::-1]
 
 
 def test_the_order_in_which_fits_are_made_does_not_matter() -> None:
     rows, _, _ = blobs(2000, 2, 4, seed=3)
     surveyed = SerialBackend().map_reduce(as_source(rows), Survey(0, 2000, 2, 2000))
-    starts = Starts.of(GaussianMixture(4))
+    starts = GaussianMixture(4)._start_options()
     expected, found = (
-        starts.start(surveyed, NUMPY, 0, [], together) for together in (in_turn, backwards)
+        starts.start(surveyed, NUMPY, 0, [], executor) for executor in (serial_executor, backwards)
     )
     assert expected.log_likelihood == found.log_likelihood
     assert expected.n_passes == found.n_passes

@@ -28,18 +28,16 @@ from dask_em import Checkpointing, GaussianMixture, load, select
 from dask_em.backends.dask import backend as dask_backend
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.cli.main import main
-from dask_em.core import ranges as sources
+from dask_em.core import ranges, reading
 from dask_em.core.additive import Additive
 from dask_em.core.codec import Packer, record, unpack
 from dask_em.core.em import Convergence, EMState, PlainEM
 from dask_em.core.engine import NUMPY
+from dask_em.core.partial_sums import PARTIAL_BYTES, PARTIAL_FEW, PartialTree, partial_depth
+from dask_em.core.protocols import Fold, Pass
 from dask_em.core.reduction import (
-    KEPT_BYTES,
-    KEPT_FEW,
     Node,
-    PartialTree,
     add_tree,
-    kept_depth,
     tree_levels,
 )
 from dask_em.data.open import as_source
@@ -144,7 +142,7 @@ def test_zarr_weights_and_dropped_rows(tmp_path: Path) -> None:
     rows[[5, 1234, 3999], 1] = np.nan
     data = write_zarr(tmp_path / "x.zarr", rows, 500)
     weights = write_zarr(tmp_path / "w.zarr", WEIGHTS, 500)
-    options = {"data": data, "weights": weights, "nonfinite": "drop"}
+    options: dict[str, Any] = {"data": data, "weights": weights, "nonfinite": "drop"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         straight = fit(**options)
@@ -525,15 +523,15 @@ def leaves_below(node: Node, n: int, fan_in: int) -> range:
 @given(st.integers(1, 1024), st.integers(2, 8), st.integers(1, 2**30))
 def test_what_is_kept_of_a_pass_is_bounded(n: int, fan_in: int, nbytes: int) -> None:
     counts = [n, *(len(level) for level in tree_levels(n, fan_in))]
-    depth = kept_depth(n, fan_in, nbytes)
-    assert counts[depth] * nbytes <= max(KEPT_BYTES, KEPT_FEW * nbytes)
-    assert all(c * nbytes > KEPT_BYTES and c > KEPT_FEW for c in counts[:depth])
+    depth = partial_depth(n, fan_in, nbytes)
+    assert counts[depth] * nbytes <= max(PARTIAL_BYTES, PARTIAL_FEW * nbytes)
+    assert all(c * nbytes > PARTIAL_BYTES and c > PARTIAL_FEW for c in counts[:depth])
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     """A function that says after how many ranges to stop, and returns what is read then."""
-    whole = sources.fold_range
+    whole = reading.fold_range
     read: list[int] = []
     limit = [10**9]
 
@@ -561,7 +559,7 @@ def test_a_pass_goes_on_where_it_was_killed(
     read = counted(10**9)
     straight = fit(data, algorithm=algorithm)
     in_a_pass = len(read) // (straight.n_iter_ + 1)
-    assert in_a_pass == len(sources.ranges(as_source(data))) == 13
+    assert in_a_pass == len(as_source(data).ranges()) == 13
     keep = Checkpointing(tmp_path / "c", interval=0.0)
     counted(passes * in_a_pass + done)
     with pytest.raises(StoppedError):
@@ -604,7 +602,7 @@ class Chunks(Additive):
 
 
 @dataclass(frozen=True)
-class LastWaits:
+class LastWaits(Pass[Chunks]):
     """A pass whose last chunk waits for a file, and which leaves a file for each chunk."""
 
     last: int
@@ -615,7 +613,7 @@ class LastWaits:
         return LastWaitsFold(self)
 
 
-class LastWaitsFold:
+class LastWaitsFold(Fold[Chunks]):
     def __init__(self, work: LastWaits) -> None:
         self.work, self.found = work, Chunks(0.0, ())
 
@@ -722,7 +720,12 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     write_zarr(tmp_path / "x.zarr", X[:900], 300)
     (tmp_path / "out").mkdir()
     (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, tmp_path / "killed.py", tmp_path / "x.zarr", tmp_path / "out"]
+    command: list[Any] = [
+        sys.executable,
+        tmp_path / "killed.py",
+        tmp_path / "x.zarr",
+        tmp_path / "out",
+    ]
     command += [str(first), str(stride)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
@@ -742,7 +745,7 @@ def test_the_program_goes_on_where_it_was_killed(tmp_path: Path, client: Client)
     # The same command again, on other workers.
     straight = GaussianMixture(3, tol=0, max_iter=30, algorithm="em", random_state=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "READ_BYTES", 8 * 2**20)
+        patch.setattr(ranges, "READ_BYTES", 8 * 2**20)
         again = CliRunner().invoke(main, [*command, "--scheduler", client.scheduler.address])
         assert again.exit_code == 0, again.stderr
         assert f"resuming from {tmp_path / '.m.npz.checkpoint'}: " in again.stderr

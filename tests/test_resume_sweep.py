@@ -14,7 +14,7 @@ from helpers import blobs, digest, kill_when, write_zarr
 
 from dask_em import Checkpointing, load, select
 from dask_em.backends.dask import backend as dask_backend
-from dask_em.core import ranges as sources
+from dask_em.core import ranges, reading
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.select import Selection
 from dask_em.fitting.observers import PassRecord
@@ -108,7 +108,7 @@ def test_stopped_before_every_pass_is_not_stopped_at_all(case: str, tmp_path: Pa
 
 def test_a_sweep_goes_on_within_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_zarr(tmp_path / "x.zarr", X, 1000)
-    whole, read = sources.fold_range, [0]
+    whole, read = reading.fold_range, [0]
     limit = [10**9]
 
     def fold_range(*arguments: Any) -> Any:
@@ -178,7 +178,7 @@ def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tmp_path: Path) -> N
     files = {"m.npz", "x.zarr", *(f"m-k{k}-full.npz" for k in (2, 3, 4))}
     assert {path.name for path in tmp_path.iterdir()} == files
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "READ_BYTES", 8 * 2**20)
+        patch.setattr(ranges, "READ_BYTES", 8 * 2**20)
         straight = select(
             tmp_path / "x.zarr", [2, 3, 4], tol=0, max_iter=6, exhaustive=True, sample_size=500,
             n_init=1, random_state=0,

@@ -1,49 +1,43 @@
-"""What the first pass notes of the chunks, so that later ones hold to it."""
+"""The log of chunks that a first pass writes, so that later passes hold to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, runtime_checkable
+from typing import Generic
 
 import numpy as np
 
 from .additive import Additive, Array, S
 from .codec import record
-from .finite import finite_rows
-from .protocols import Fold, Foldable, result_bytes
-
-
-@runtime_checkable
-class TakesPrints(Protocol):
-    """A fold that wants to know what the chunks looked like."""
-
-    def take_prints(self, prints: Mapping[int, int]) -> None:
-        """The fingerprint of each chunk that was read for the fold."""
 
 
 @record("chunk-log")
 @dataclass(frozen=True)
-class Notes(Additive):
-    """What the first pass noted of each chunk.
+class ChunkLog(Additive):
+    """Record the fingerprint of each chunk, and how many of its rows are not finite.
 
     Attributes
     ----------
-    chunks, prints : array
+    chunks, fingerprints : (c,) array
         Numbers of chunks, and their fingerprints: that of the rows in the lower 32 bits,
         that of stored weights in the upper.
     dropped : tuple of (int, int)
         Chunks that hold rows of NaN or infinity, and how many such rows.
+
+    Examples
+    --------
+    >>> (ChunkLog(dropped=((3, 2),)) + ChunkLog(dropped=((7, 1),))).n_dropped
+    3
     """
 
     chunks: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    prints: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    fingerprints: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     dropped: tuple[tuple[int, int], ...] = ()
 
-    def __add__(self, other: Notes) -> Notes:
-        return Notes(
+    def __add__(self, other: ChunkLog) -> ChunkLog:
+        return ChunkLog(
             np.concatenate([self.chunks, other.chunks]),
-            np.concatenate([self.prints, other.prints]),
+            np.concatenate([self.fingerprints, other.fingerprints]),
             self.dropped + other.dropped,
         )
 
@@ -58,71 +52,16 @@ class Notes(Additive):
         return frozenset(chunk for chunk, _ in self.dropped)
 
     def in_order(self) -> Array:
-        """The fingerprints of all chunks by number, as they came from the whole data."""
-        prints = np.empty_like(self.prints)
-        prints[self.chunks] = self.prints
-        return prints
+        """Return the fingerprints of all chunks of the data by number, (n_chunks,)."""
+        fingerprints = np.empty_like(self.fingerprints)
+        fingerprints[self.chunks] = self.fingerprints
+        return fingerprints
 
 
 @record("logged")
 @dataclass(frozen=True)
-class Noted(Additive, Generic[S]):
-    """Sums of a pass, and the notes that it took."""
+class Logged(Additive, Generic[S]):
+    """Pair the sums of a pass with the log of the chunks that it read."""
 
     sums: S
-    notes: Notes
-
-
-@dataclass(frozen=True)
-class Noting(Generic[S]):
-    """A pass that takes notes of the chunks besides.
-
-    Attributes
-    ----------
-    work : Foldable
-        The pass.
-    drop : bool
-        Whether `work` is spared rows that hold NaN or infinity.
-    """
-
-    work: Foldable[S]
-    drop: bool = False
-
-    def fold(self) -> NotingFold[S]:
-        """The pass over one range, before its first chunk."""
-        return NotingFold(self.work.fold(), self.drop)
-
-    @property
-    def result_bytes(self) -> int:
-        """Bytes of what the pass sums; notes are small beside it."""
-        return result_bytes(self.work)
-
-
-class NotingFold(Generic[S]):
-    """Hands chunks on, and notes what they look like."""
-
-    def __init__(self, fold: Fold[S], drop: bool) -> None:
-        self._fold, self._drop = fold, drop
-        self._dropped: dict[int, int] = {}
-        self._prints: Mapping[int, int] = {}
-
-    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Add chunk number `index`, of rows X (n, d)."""
-        if self._drop:
-            X, sample_weight, n_dropped = finite_rows(X, sample_weight)
-            if n_dropped:
-                self._dropped[index] = n_dropped
-        self._fold.update(index, X, sample_weight)
-
-    def take_prints(self, prints: Mapping[int, int]) -> None:
-        """The fingerprint of each chunk that was read for the fold."""
-        self._prints = prints
-
-    def result(self) -> Noted[S]:
-        """Sums and notes of the chunks given so far."""
-        notes = Notes(
-            np.fromiter(self._prints, dtype=np.int64),
-            np.fromiter(self._prints.values(), dtype=np.uint64),
-            tuple(self._dropped.items()),
-        )
-        return Noted(self._fold.result(), notes)
+    log: ChunkLog

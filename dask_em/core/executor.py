@@ -1,57 +1,50 @@
-"""Calls of pure functions, several at a time; who makes them is decided above."""
+"""Calls of pure functions in this process: one after the other, or by threads."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import Generic
 
-In = TypeVar("In")
-
-Out = TypeVar("Out")
+from .protocols import Advance, Executor, In, Out, T, T_co
 
 
-class Each(Protocol):
-    """Calls a function of what all calls share and of each of some arguments."""
+class SerialExecutor(Executor[T_co], Generic[T_co]):
+    """Make one call after the other, in the calling thread.
 
-    def __call__(
+    Examples
+    --------
+    >>> SerialExecutor(10).map(lambda shared, item: shared * item, [1, 2, 3])
+    [10, 20, 30]
+    """
+
+    def __init__(self, shared: T_co) -> None:
+        self._shared = shared
+
+    def map(
         self,
-        function: Callable[[Any, In], Out],
-        arguments: Sequence[In],
-        advance: Callable[[int], None] | None = None,
+        function: Callable[[T_co, In], Out],
+        items: Sequence[In],
+        advance: Advance | None = None,
     ) -> list[Out]:
-        """The results in their order; `advance` is told how many more calls are done.
-
-        `function` is pure: it may be called in any process, and again where one is lost.
-        """
-
-
-Together = Callable[[Any], AbstractContextManager[Each]]
-"""Makes an `Each` of what all calls share."""
-
-
-@contextmanager
-def in_turn(shared: Any) -> Iterator[Each]:
-    """One call after the other, in this thread."""
-
-    def each(
-        function: Callable[[Any, In], Out],
-        arguments: Sequence[In],
-        advance: Callable[[int], None] | None = None,
-    ) -> list[Out]:
+        """Return `function(shared, item)` of each item, in order."""
         found = []
-        for argument in arguments:
-            found.append(function(shared, argument))
+        for item in items:
+            found.append(function(self._shared, item))
             if advance:
                 advance(1)
         return found
 
-    yield each
+
+@contextmanager
+def serial_executor(shared: T) -> Iterator[Executor[T]]:
+    """Make a `SerialExecutor`: an `ExecutorFactory` for whoever is given no backend."""
+    yield SerialExecutor(shared)
 
 
-def in_threads(function: Callable[[In], Out], arguments: Sequence[In]) -> list[Out]:
-    """`function` of each argument, in their order, by as many threads as there are cores."""
+def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+    """Return `function(item)` of each item, in order, by as many threads as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, arguments))
+        return list(pool.map(function, items))

@@ -1,6 +1,8 @@
-"""TODO core.finite."""
+"""Rows that hold NaN or infinity: left out, or refused with their place."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -8,22 +10,47 @@ from ..errors import DataError
 from .additive import Array
 
 
+def finite_mask(X: Array) -> Array:
+    """Return which rows of X (n, d) hold finite numbers only, (n,) of bool.
+
+    Examples
+    --------
+    >>> finite_mask(np.array([[1.0, 2.0], [np.nan, 0.0]]))
+    array([ True, False])
+    """
+    return np.asarray(np.isfinite(X).all(axis=1))
+
+
 def finite_rows(X: Array, weight: Array | None) -> tuple[Array, Array | None, int]:
-    """Rows (and their weights) without NaN and infinity, and how many rows were left out."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if X.dtype.kind != "f" or np.isfinite(X.sum(dtype=np.float64)):
-            return X, weight, 0
-    finite = np.isfinite(X).all(axis=1)
+    """Return the finite rows of X (n, d), their weights, and how many rows were left out.
+
+    Examples
+    --------
+    >>> finite_rows(np.array([[1.0], [np.inf], [3.0]]), None)
+    (array([[1.],
+           [3.]]), None, 1)
+    """
+    if _sum_is_finite(X):
+        return X, weight, 0
+    finite = finite_mask(X)
     n_dropped = len(X) - int(finite.sum())
     if n_dropped == 0:
         return X, weight, 0
     return X[finite], None if weight is None else weight[finite], n_dropped
 
 
-def _check_finite(block: Array, start: int) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(block.sum(dtype=np.float64)):
-            return
+def check_finite(block: Array, start: int) -> None:
+    """Raise `DataError` where a block (b, d), of rows from `start` of its chunk, is not finite.
+
+    Examples
+    --------
+    >>> check_finite(np.array([[0.0, np.nan]]), 7)
+    Traceback (most recent call last):
+    ...
+    dask_em.errors.DataError: X contains NaN at row 7 of its chunk, column 1: drop or fill such rows first
+    """  # noqa: E501
+    if _sum_is_finite(block):
+        return
     first = first_not_finite(block)
     if first is not None:
         what, row, column = first
@@ -34,9 +61,45 @@ def _check_finite(block: Array, start: int) -> None:
 
 
 def first_not_finite(X: Array) -> tuple[str, int, int] | None:
-    """What the first number of X (n, d) is that is not finite, its row and its column."""
+    """Return the first number of X (n, d) that is not finite: its name, row and column.
+
+    Examples
+    --------
+    >>> first_not_finite(np.array([[0.0, 1.0], [2.0, -np.inf]]))
+    ('infinity', 1, 1)
+    """
     bad = ~np.isfinite(X)
     if not bad.any():
         return None
     row, column = (int(i) for i in np.argwhere(bad)[0])
     return "NaN" if np.isnan(X[row, column]) else "infinity", row, column
+
+
+def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+    """Return what the user gave as an array of finite numbers, None where nothing was given.
+
+    Raises
+    ------
+    ValueError
+        It has another shape, or holds what is no finite number.
+    """
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{name}={value!r:.80}: expected numbers of shape {shape}") from e
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {shape} for these n_components and "
+            "covariance_type and this X"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")
+    return array
+
+
+def _sum_is_finite(X: Array) -> bool:
+    """Tell by one sum that all numbers are finite; False where that is not certain."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return X.dtype.kind != "f" or bool(np.isfinite(X.sum(dtype=np.float64)))

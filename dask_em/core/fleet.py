@@ -14,6 +14,7 @@ from .codec import record
 from .finite import first_not_finite
 from .mixture import JointEStep, Mixture, MixtureStatistics
 from .passes import Holdout, Slice
+from .protocols import Fold, Pass
 from .scoring import Predict
 
 # -- the pass ------------------------------------------------------------------------
@@ -56,7 +57,7 @@ class FleetStatistics(Additive):
 
 
 @dataclass(frozen=True)
-class Fleet:
+class Fleet(Pass[FleetStatistics]):
     """The E-step of many mixtures in one pass: each chunk is read once for all of them.
 
     Attributes
@@ -97,18 +98,18 @@ def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i, mixture in enumerate(mixtures):
         k = len(mixture.log_weights)
-        joins = mixture.joins if k <= MOST_EACH else None
-        group, size = open_groups.get(joins, ([], 0))
+        key = mixture.join_key if k <= MOST_EACH else None
+        group, size = open_groups.get(key, ([], 0))
         if not group or size + k > MOST_JOINED:
             group, size = [], 0
             groups.append(group)
         group.append(i)
-        if joins is not None:
-            open_groups[joins] = group, size + k
+        if key is not None:
+            open_groups[key] = group, size + k
     return groups
 
 
-class FleetFold:
+class FleetFold(Fold[FleetStatistics]):
     """Feeds each chunk to the E-steps of the mixtures, those that can share one together.
 
     Attributes
@@ -126,7 +127,7 @@ class FleetFold:
             alone = len(group) == 1
             self._folds.append(mixtures[0].fold() if alone else JointEStep(mixtures))
         whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
-        self.block_rows = 0 if whole else getattr(self._folds[0], "block_rows", 0)
+        self.block_rows = 0 if whole else self._folds[0].block_rows
         self._held_weight = 0.0
         self._held_log_likelihood = np.zeros(len(fleet.mixtures))
 

@@ -1,14 +1,17 @@
-"""TODO core.passes."""
+"""Passes over some of the rows, and passes that log the chunks besides."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic
 
 import numpy as np
 
 from .additive import Array, S
-from .protocols import Fold, Foldable, result_bytes
+from .chunk_log import ChunkLog, Logged
+from .finite import finite_rows
+from .protocols import Fold, Pass
 
 # -- some of the rows ----------------------------------------------------------------
 
@@ -53,10 +56,10 @@ class Holdout(Drawn):
 
 
 @dataclass(frozen=True)
-class Training(Generic[S]):
+class Training(Pass[S], Generic[S]):
     """Any pass over the rows that are not held out; the others have weight zero in it."""
 
-    work: Foldable[S]
+    work: Pass[S]
     holdout: Holdout
 
     def fold(self) -> Fold[S]:
@@ -66,10 +69,10 @@ class Training(Generic[S]):
     @property
     def result_bytes(self) -> int:
         """Bytes of the sums of a pass."""
-        return result_bytes(self.work)
+        return self.work.result_bytes
 
 
-class TrainingFold(Generic[S]):
+class TrainingFold(Fold[S], Generic[S]):
     """Feeds chunks to a fold with the held-out rows' weights set to zero."""
 
     def __init__(self, fold: Fold[S], holdout: Holdout) -> None:
@@ -83,3 +86,60 @@ class TrainingFold(Generic[S]):
     def result(self) -> S:
         """What the fold summed."""
         return self._fold.result()
+
+
+# -- a log of the chunks ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoggingPass(Pass[Logged[S]], Generic[S]):
+    """Any pass, with a log of the chunks besides.
+
+    Attributes
+    ----------
+    work : Pass
+    drop : bool
+        Whether rows that hold NaN or infinity are left out of `work`.
+    """
+
+    work: Pass[S]
+    drop: bool = False
+
+    def fold(self) -> LoggingFold[S]:
+        """Make the fold of one range, before its first chunk."""
+        return LoggingFold(self.work.fold(), self.drop)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of what the pass sums; the log is small beside it."""
+        return self.work.result_bytes
+
+
+class LoggingFold(Fold[Logged[S]], Generic[S]):
+    """Feed chunks to a fold, and log their fingerprints and dropped rows."""
+
+    def __init__(self, fold: Fold[S], drop: bool) -> None:
+        self._fold, self._drop = fold, drop
+        self._dropped: dict[int, int] = {}
+        self._fingerprints: Mapping[int, int] = {}
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add chunk number `index`, of rows X (n, d)."""
+        if self._drop:
+            X, sample_weight, n_dropped = finite_rows(X, sample_weight)
+            if n_dropped:
+                self._dropped[index] = n_dropped
+        self._fold.update(index, X, sample_weight)
+
+    def take_fingerprints(self, fingerprints: Mapping[int, int]) -> None:
+        """Take the fingerprint of each chunk that was read for the fold."""
+        self._fingerprints = fingerprints
+
+    def result(self) -> Logged[S]:
+        """Return the sums and the log of the chunks given so far."""
+        log = ChunkLog(
+            np.fromiter(self._fingerprints, dtype=np.int64),
+            np.fromiter(self._fingerprints.values(), dtype=np.uint64),
+            tuple(self._dropped.items()),
+        )
+        return Logged(self._fold.result(), log)

@@ -1,48 +1,162 @@
-"""Who computes: backends call a fold on every chunk and add the results in a fixed tree."""
+"""The seams between rooms: a pass, the source that it reads, and the backend that makes it.
+
+Each is a typed protocol with whatever can be said once for all as a default: a class that names
+the protocol as its base inherits it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 from .additive import Array, S, S_co
+from .chunk_log import ChunkLog
+from .ranges import even_ranges
 from .reduction import Node
+
+T = TypeVar("T")
+
+T_co = TypeVar("T_co", covariant=True)
+
+In = TypeVar("In")
+
+Out = TypeVar("Out")
+
+Advance = Callable[[int], None]
+"""Called with the number of rows (or calls) whenever another part of the work is done.
+
+It may be called from another thread, and with a negative number where work was lost.
+"""
+
+Block = tuple[Array, Array | None]
+"""Rows (n, d), and their weights (n,) where rows have weights."""
+
+
+# -- a pass ----------------------------------------------------------------------------
 
 
 class Fold(Protocol[S_co]):
-    """Sums something over the chunks of one range: made, fed chunk by chunk, read once."""
+    """Sum something over the chunks of one range: made, fed chunk by chunk, read once.
+
+    Attributes
+    ----------
+    block_rows : int
+        Rows of a block. A chunk may be given in several parts, of which all but the last are
+        whole blocks, with the bits of the chunk given at once. 0 where chunks must come whole.
+    """
+
+    block_rows: int = 0
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Add chunk number `index`, of rows `X` (n, d) and weights (n,)."""
+        """Add rows X (n, d) of chunk number `index`, with weights (n,)."""
+
+    def take_fingerprints(self, fingerprints: Mapping[int, int]) -> None:
+        """Take the fingerprint of each chunk that was read, by its number, after the last one."""
+        _ = fingerprints
 
     def result(self) -> S_co:
-        """Sums over all chunks given so far."""
+        """Return the sums over all chunks given so far."""
 
 
-class Foldable(Protocol[S_co]):
-    """The description of a pass: picklable, and the same for every range.
+class Pass(Protocol[S_co]):
+    """Describe what one pass over the data sums: picklable, and the same for every range."""
 
-    One whose sums take megabytes says so in an attribute `result_bytes`, see
-    `result_bytes`.
-    """
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the sums over any number of chunks, at most; 0 where they are small."""
+        return 0
 
     def fold(self) -> Fold[S_co]:
-        """A fold of this pass that has seen no chunk yet."""
+        """Make a fold that has seen no chunk yet."""
 
 
-def result_bytes(work: Foldable[Any]) -> int:
-    """Bytes of the sums of a pass over any number of chunks, at most, known before the pass.
+# -- what is read ----------------------------------------------------------------------
 
-    The attribute of that name, zero where the description has none: what is not
-    said is taken to be small.
+
+class Reader(Protocol):
+    """Read chunks of a source, for one range.
+
+    Attributes
+    ----------
+    fingerprints : mapping of int to int
+        Of each chunk that was read to its end, by its number: 32 bits of the rows, and 32 of
+        stored weights above them. Empty where a source has none.
     """
-    return int(getattr(work, "result_bytes", 0))
+
+    fingerprints: Mapping[int, int]
+
+    def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
+        """Yield a chunk in parts that are whole blocks (but the last), as they arrive.
+
+        With `block_rows` 0 it is one part. Parts stay as they are until two more chunks were
+        begun, or the reader was closed: there may be two buffers, used in turn.
+
+        Raises
+        ------
+        DataError
+            The chunk is missing, damaged, or not what a first pass read. Parts that were
+            yielded before are worth nothing then; with `block_rows` 0 there are none.
+        """
+
+    def read(self, chunk: int) -> Block:
+        """Return a whole chunk."""
+        (whole,) = self.blocks(chunk)
+        return whole
+
+    def close(self) -> None:
+        """Give up buffers, and the rows in them."""
+        _ = self
+
+
+BlockFunction = Callable[[int, Array, Array | None, T], Out]
+"""Of a chunk's number, its rows (n, d) and weights (n,), and what all chunks share."""
+
+
+@dataclass(frozen=True)
+class DelayedBlocks:
+    """The tasks of a graph that compute something of each chunk.
+
+    Attributes
+    ----------
+    graph : mapping
+        Of Dask.
+    keys : sequence of key
+        Those of the results, one a chunk in order.
+    n_rows : sequence of int
+        Of each chunk, 0 where unknown.
+    """
+
+    graph: Mapping[Hashable, Any]
+    keys: Sequence[Hashable]
+    n_rows: Sequence[int]
+
+
+class RowValues(Protocol):
+    """Values for every row: a NumPy array, or a Dask array that is computed later."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+
+    @property
+    def ndim(self) -> int:
+        """One or two."""
 
 
 class Source(Protocol):
-    """Rows in numbered chunks."""
+    """Rows in numbered chunks, cut in the same places whoever reads them.
+
+    A source of stored rows, or rows in memory, is read by its `reader`. One whose chunks are
+    results of a graph of tasks gives that graph by `delayed_blocks`, too.
+    """
 
     @property
     def n_rows(self) -> int | None:
@@ -58,70 +172,190 @@ class Source(Protocol):
 
     @property
     def n_chunks(self) -> int:
-        """How many chunks there are."""
+        """Number of chunks."""
+
+    @property
+    def description(self) -> str:
+        """Name for people; never a credential."""
 
     @property
     def nbytes(self) -> int:
         """Decoded bytes of one pass, 0 where unknown."""
+        return 0 if self.n_rows is None else self.n_rows * self.n_features * self.dtype.itemsize
 
     @property
     def in_process(self) -> bool:
         """Whether the rows lie in this process's memory, so that others cannot read them."""
-
-    @property
-    def description(self) -> str:
-        """What a person would call it; never a credential."""
-
-
-class RangeSource(Source, Protocol):
-    """A source that any worker can read by itself."""
-
-    @property
-    def bounds(self) -> Array:
-        """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
-
-    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
-        """A function from a chunk's number to its rows (n, d) and weights (n,).
-
-        What it returns stays as it is until the function was called twice more, or closed
-        where it can be: it may read into two buffers in turn, which the next one takes over.
-        """
-
-    def shipped_weights(self, chunks: range) -> Array | None:
-        """Weights of these chunks that the reader cannot read and must be given."""
+        return False
 
     @property
     def read_ahead(self) -> int:
         """Chunks that are read at once while one is summed."""
+        return 1
 
     @property
     def dropping(self) -> frozenset[int]:
-        """Chunks whose rows of NaN or infinity are left out."""
+        """Chunks whose rows of NaN or infinity whoever reads them leaves out."""
+        return frozenset()
 
     @property
     def n_dropped(self) -> int:
-        """Rows that are left out, as a first pass counted them."""
+        """Rows of NaN or infinity that are left out, as a first pass counted them."""
+        return 0
+
+    def ranges(self) -> list[range]:
+        """Return groups of whole neighbouring chunks, by the data alone: one task each."""
+        return even_ranges(self.n_chunks)
+
+    def rows_of(self, chunks: range) -> int:
+        """Return the number of rows in these chunks, 0 where unknown."""
+
+    def reader(self) -> Reader:
+        """Open the source for one range."""
+
+    def shipped_weights(self, chunks: range) -> Array | None:
+        """Return the weights (n,) of these chunks that a reader elsewhere must be given."""
+        _ = chunks
+        return None
+
+    def delayed_blocks(
+        self, function: BlockFunction[T, Any], shared: T, name: str
+    ) -> DelayedBlocks | None:
+        """Make the tasks that call `function` on each chunk where another task makes it.
+
+        Parameters
+        ----------
+        function : callable
+            (index, rows, weights, shared) -> anything.
+        shared : object
+            It is in the graph once.
+        name : str
+            Part of every key, and in no other graph.
+
+        Returns
+        -------
+        DelayedBlocks or None
+            None where the chunks are read by `reader`.
+        """
+        _ = function, shared, name
+        return None
+
+    def map_rows(
+        self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
+    ) -> RowValues:
+        """Compute a function of all rows: at once where they are in memory, else lazily.
+
+        Parameters
+        ----------
+        function : callable
+            Rows (n, d) -> (n,), or (n, width).
+        width : int or None
+        dtype : dtype
+            Of what `function` returns.
+        """
+
+    def check(self) -> None:
+        """Look for what is wrong with the stored data, as far as that costs no reading.
+
+        Raises
+        ------
+        DataError
+            Chunks are missing, or the data are not what was opened.
+        """
+        _ = self
+
+    def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
+        """Return the same rows without those that a first pass dropped.
+
+        A chunk that is not what that pass read is an error from now on, unless `forced`.
+        """
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells the data from others without reading what is stored, for JSON."""
+
+    def locate(self, chunk: int, row: int) -> str:
+        """Say which row of the data a chunk's row is, for a message."""
 
 
-Advance = Callable[[int], None]
-"""Called with the number of rows whenever another part of a pass is done."""
+# -- who computes ----------------------------------------------------------------------
+
+
+class Executor(Protocol[T_co]):
+    """Call pure functions of a value that all calls share, and of one item each."""
+
+    def map(
+        self,
+        function: Callable[[T_co, In], Out],
+        items: Sequence[In],
+        advance: Advance | None = None,
+    ) -> list[Out]:
+        """Return `function(shared, item)` of each item, in order.
+
+        Parameters
+        ----------
+        function : callable
+            It may be called in any process, and again where a call is lost.
+        items : sequence
+        advance : callable, optional
+            Told how many more calls are done.
+
+        Raises
+        ------
+        StoppedError
+            The job was asked to stop, or the cluster failed for good.
+        """
+
+
+class ExecutorFactory(Protocol):
+    """Make an `Executor` of what all its calls share; it is closed at the end of the block."""
+
+    def __call__(self, shared: T) -> AbstractContextManager[Executor[T]]:
+        """Return the executor, to be entered by `with`."""
+
+
+class PartialSumsStore(Protocol[S]):
+    """Keep sums of an unfinished pass beyond the life of this process."""
+
+    def recall(self) -> Mapping[Node, S]:
+        """Return the sums of whole nodes that an earlier process kept of this pass."""
+
+    def due(self) -> bool:
+        """Tell whether it is time to keep again."""
+
+    def keep(self, sums: Mapping[Node, S]) -> None:
+        """Keep these, which are all that is known, in place of those kept before."""
 
 
 class Backend(Protocol):
-    """Makes one pass over a source."""
+    """Make passes over sources, and calls of pure functions."""
 
-    def map_reduce(self, source: Any, work: Foldable[S], advance: Advance | None = None) -> S:
-        """Sum of `work` over all chunks of `source`, in a tree fixed by the source alone."""
+    def map_reduce(
+        self,
+        source: Source,
+        pass_: Pass[S],
+        advance: Advance | None = None,
+        partial_sums: PartialSumsStore[S] | None = None,
+    ) -> S:
+        """Sum a pass over all chunks of a source.
 
+        The leaves are the source's ranges and they are added in a tree fixed by their number
+        and the size of the sums, so every backend returns the same bits.
 
-class Kept(Protocol):
-    """Remembers sums of an unfinished pass beyond the life of this process."""
+        Parameters
+        ----------
+        source : Source
+        pass_ : Pass
+        advance : callable, optional
+            Told how many more rows are done.
+        partial_sums : PartialSumsStore, optional
+            Given the sums of whole nodes of the tree now and then; those that it recalls are
+            not computed again.
 
-    def recall(self) -> Mapping[Node, Any]:
-        """Sums of whole nodes that an earlier process kept of this pass."""
+        Raises
+        ------
+        StoppedError
+            The job was asked to stop, or the cluster failed for good.
+        """
 
-    def due(self) -> bool:
-        """Whether it is time to keep again."""
-
-    def keep(self, sums: Mapping[Node, Any]) -> None:
-        """Keep these, which are all that is known, in place of those kept before."""
+    def executor(self, shared: T, in_process: bool = False) -> AbstractContextManager[Executor[T]]:
+        """Return what calls functions of `shared`; in this process where that is asked for."""

@@ -1,4 +1,4 @@
-"""The additive monoid: whatever a pass over the data sums up."""
+"""Addition of many sums in a tree whose shape, and so the bits of the total, is fixed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ LEAST_FAN_IN, FAN_IN = 2, 8
 
 
 def fan_in(nbytes: int) -> int:
-    """How many sums of `nbytes` each one node of the reduction adds.
+    """Return how many sums of `nbytes` each one node of the tree adds.
 
     It depends on the sums' size alone, which the data and the options fix, so
     every backend builds the same tree.
+
+    Examples
+    --------
+    >>> fan_in(1000), fan_in(10 * 2**20), fan_in(2**30)
+    (8, 6, 2)
     """
     return min(max(NODE_BYTES // max(nbytes, 1), LEAST_FAN_IN), FAN_IN)
 
 
 def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
-    """Which neighbours are added at each level of the reduction of `n` sums.
+    """Return which neighbours are added at each level of the tree of `n` sums.
 
     The tree depends on `n` and `fan_in` alone, never on who finishes first, so
     the bits of the total do not depend on the number of workers.
@@ -36,6 +41,11 @@ def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
     list of list of range
         One list a level; each range names the nodes of the level below that
         one node adds, from left to right.
+
+    Examples
+    --------
+    >>> tree_levels(5, fan_in=2)
+    [[range(0, 2), range(2, 4), range(4, 5)], [range(0, 2), range(2, 3)], [range(0, 2)]]
     """
     levels = []
     while n > 1:
@@ -45,83 +55,11 @@ def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
 
 
 Node = tuple[int, int]
-"""A node of the reduction: levels above the leaves, and its number from the left."""
-
-
-# Sums that are kept of an unfinished pass take at most these bytes, or are so few.
-KEPT_BYTES, KEPT_FEW = 64 * 2**20, 4
-
-
-def kept_depth(n: int, fan_in: int, nbytes: int) -> int:
-    """The level of the reduction of `n` sums of `nbytes` whose nodes are kept one by one.
-
-    The leaves, or the lowest level above them whose sums fit into `KEPT_BYTES`.
-    """
-    counts = [n, *(len(level) for level in tree_levels(n, fan_in))]
-    few = (d for d, c in enumerate(counts) if c <= KEPT_FEW or c * nbytes <= KEPT_BYTES)
-    return next(few)
-
-
-def kept_bytes(n: int, nbytes: int) -> int:
-    """Bytes of what is kept of the reduction of `n` sums of `nbytes` before it is fetched."""
-    counts = [n, *(len(level) for level in tree_levels(n, fan_in(nbytes)))]
-    kept = counts[kept_depth(n, fan_in(nbytes), nbytes)]
-    return kept * nbytes if kept > 1 else 0
-
-
-class PartialTree(Generic[S]):
-    """Sums of some whole nodes of the reduction of `n` sums, each node as high as it can be.
-
-    Neighbours that make a node whole are added at once, in the order in which every
-    backend adds them, so what is put together has the bits of the reduction itself.
-
-    Attributes
-    ----------
-    sums : dict of Node to sums
-        No node in it lies below another.
-    root : Node
-    """
-
-    def __init__(self, n: int, fan_in: int) -> None:
-        self._levels, self._fan_in = tree_levels(n, fan_in), fan_in
-        self.root: Node = (len(self._levels), 0)
-        self.sums: dict[Node, S] = {}
-
-    def put(self, node: Node, sums: S) -> None:
-        """Take the sums of a whole node."""
-        if any(self._within(node, known) for known in self.sums):
-            return
-        self.sums = {n: s for n, s in self.sums.items() if not self._within(n, node)}
-        self.sums[node] = sums
-        depth, j = node
-        if node == self.root:
-            return
-        parent = (depth + 1, j // self._fan_in)
-        children = self._children(parent)
-        if all(child in self.sums for child in children):
-            self.put(parent, add_all([self.sums[child] for child in children]))
-
-    def missing(self, node: Node | None = None) -> list[Node]:
-        """The highest nodes, from left to right, of which nothing is known."""
-        node = self.root if node is None else node
-        if node in self.sums:
-            return []
-        if not any(self._within(known, node) for known in self.sums):
-            return [node]
-        return [m for child in self._children(node) for m in self.missing(child)]
-
-    def _children(self, node: Node) -> list[Node]:
-        depth, j = node
-        return [(depth - 1, i) for i in self._levels[depth - 1][j]]
-
-    def _within(self, node: Node, other: Node) -> bool:
-        """Whether `node` is `other` or lies below it."""
-        up = other[0] - node[0]
-        return up >= 0 and node[1] // self._fan_in**up == other[1]
+"""A node of the tree: levels above the leaves, and its number from the left."""
 
 
 class Adder(Generic[S]):
-    """Adds parts from left to right, in one record that nobody else holds.
+    """Add parts from left to right, in one record that nobody else holds.
 
     The parts are never changed, because whoever made them may use them again: the
     first addition makes a new record, and the later ones are made in its arrays.
@@ -142,7 +80,7 @@ class Adder(Generic[S]):
         self.n_parts += 1
 
     def take(self) -> S:
-        """Sum of the parts so far, at least one; the adder is empty again."""
+        """Return the sum of the parts so far, at least one, and be empty again."""
         assert self.n_parts, "the sum of no parts is not known"
         total: S = self._total
         self.n_parts, self._total = 0, None
@@ -166,7 +104,13 @@ def _like(a: Any, b: Any) -> bool:
 
 
 def add_all(parts: Iterable[S]) -> S:
-    """Sum of `parts`, of which there is at least one, from left to right."""
+    """Return the sum of `parts`, of which there is at least one, from left to right.
+
+    Examples
+    --------
+    >>> add_all([1.0, 2.0, 3.0])
+    6.0
+    """
     adder: Adder[S] = Adder()
     for part in parts:
         adder.add(part)
@@ -174,26 +118,31 @@ def add_all(parts: Iterable[S]) -> S:
 
 
 def add_tree(parts: Iterable[S], fan_in: int = FAN_IN) -> S:
-    """Sum of `parts`, of which there is at least one, by the tree of `tree_levels`.
+    """Return the sum of `parts`, of which there is at least one, by the tree of `tree_levels`.
 
     The parts are taken one by one, and beside the part in hand there is at most
     one unfinished sum for each level of the tree.
+
+    Examples
+    --------
+    >>> add_tree(iter("abcde"), fan_in=2)
+    'abcde'
     """
     levels: list[Adder[S]] = [Adder()]
     for part in parts:
-        _climb(levels, part, fan_in)
+        _add_at(levels, part, fan_in)
         # The next part is made while this loop waits.
         del part
     for depth, adder in enumerate(levels):
         if adder.n_parts and depth + 1 < len(levels):
-            _climb(levels, adder.take(), fan_in, depth + 1)
+            _add_at(levels, adder.take(), fan_in, depth + 1)
     return levels[-1].take()
 
 
-def _climb(levels: list[Adder[S]], part: S, fan_in: int, depth: int = 0) -> None:
-    """Give `part` to the node that is open at `depth`, and what that completes to the next."""
+def _add_at(levels: list[Adder[S]], part: S, fan_in: int, depth: int = 0) -> None:
+    """Add `part` to the node that is open at `depth`, and what that completes to the next."""
     levels[depth].add(part)
     if levels[depth].n_parts == fan_in:
         if depth + 1 == len(levels):
             levels.append(Adder())
-        _climb(levels, levels[depth].take(), fan_in, depth + 1)
+        _add_at(levels, levels[depth].take(), fan_in, depth + 1)

@@ -1,28 +1,56 @@
-"""TODO data.dask."""
+"""Rows of a Dask array with a graph of its own, whose blocks of rows are the chunks."""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ..core.additive import Array
-from ..core.chunk_log import Notes
+from ..core.chunk_log import ChunkLog
+from ..core.finite import finite_mask
+from ..core.protocols import (
+    Block,
+    BlockFunction,
+    DelayedBlocks,
+    Reader,
+    RowValues,
+    Source,
+    T,
+)
+from ..errors import DataError
+from .checks import check_array, check_weight, memory_weight
+from .identity import layout_identity
+from .lazy import map_blocks
+from .options import MissingChunks, ReadOptions
 
 if TYPE_CHECKING:
     import dask.array as da
+    import zarr
 
 
 @dataclass(frozen=True)
-class DaskSource:
-    """A Dask array with a graph of its own: its blocks of rows are the chunks."""
+class DaskSource(Source):
+    """Take the blocks of rows of a Dask array as chunks.
+
+    Attributes
+    ----------
+    X : dask.array.Array
+        (n, d), of one block of columns.
+    sample_weight : dask.array.Array or None
+        (n,), of the same blocks.
+    n_dropped : int
+        Rows of NaN or infinity that are left out.
+    """
 
     X: da.Array
     sample_weight: da.Array | None = None
     n_dropped: int = 0
-
-    in_process = False
 
     @property
     def n_rows(self) -> int | None:
@@ -42,20 +70,59 @@ class DaskSource:
         return len(self.X.chunks[0])
 
     @property
-    def nbytes(self) -> int:
-        return 0 if self.n_rows is None else self.n_rows * self.n_features * self.dtype.itemsize
-
-    @property
     def description(self) -> str:
         return f"Dask array {self.X.shape} {self.X.dtype}"
 
-    def held_to(self, notes: Notes) -> Self:
-        """The same rows, without those that a first pass dropped."""
-        if not notes.dropping:
+    def ranges(self) -> list[range]:
+        """Return one range a block: other tasks make the blocks."""
+        return [range(i, i + 1) for i in range(self.n_chunks)]
+
+    def rows_of(self, chunks: range) -> int:
+        return sum(self._lengths[chunks.start : chunks.stop])
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [0 if np.isnan(n) else int(n) for n in self.X.chunks[0]]
+
+    def reader(self) -> Reader:
+        return DaskReader(self)
+
+    def delayed_blocks(
+        self, function: BlockFunction[T, Any], shared: T, name: str
+    ) -> DelayedBlocks:
+        import dask
+        import dask.array as da
+        from dask.delayed import delayed
+
+        arrays = [self.X]
+        if self.sample_weight is not None:
+            arrays.append(self.sample_weight[:, None])
+        results = da.map_blocks(
+            _of_block,
+            *arrays,
+            function=function,
+            shared=delayed(shared, name=f"em-params-{name}", traverse=False),
+            chunks=((1,) * self.n_chunks, (1,)),
+            dtype=object,
+            meta=np.empty((0, 0), dtype=object),
+            name=f"em-block-{name}",
+        )
+        # Fused with the tasks that make the blocks.
+        (optimized,) = dask.base.optimize(results)
+        keys = [key for (key,) in optimized.__dask_keys__()]
+        return DelayedBlocks(dict(optimized.__dask_graph__()), keys, self._lengths)
+
+    def map_rows(
+        self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
+    ) -> RowValues:
+        return map_blocks(self.X, function, width, dtype)
+
+    def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
+        if not log.dropping:
             return self
         import dask.array as da
 
-        dropped = dict(notes.dropped)
+        dropped = dict(log.dropped)
         lengths = tuple(n - dropped.get(block, 0) for block, n in enumerate(self.X.chunks[0]))
 
         def filtered(*weight: da.Array) -> Any:
@@ -64,16 +131,56 @@ class DaskSource:
                 _finite_block,
                 self.X,
                 *weight,
-                dropping=notes.dropping,
+                dropping=log.dropping,
                 chunks=(lengths, like.chunks[1]),
                 dtype=like.dtype,
                 meta=np.empty((0, 0), dtype=like.dtype),
             )
 
         if self.sample_weight is None:
-            return replace(self, X=filtered(), n_dropped=notes.n_dropped)
+            return replace(self, X=filtered(), n_dropped=log.n_dropped)
         weight = filtered(self.sample_weight[:, None])[:, 0]
-        return replace(self, X=filtered(), sample_weight=weight, n_dropped=notes.n_dropped)
+        return replace(self, X=filtered(), sample_weight=weight, n_dropped=log.n_dropped)
+
+    def identity(self) -> dict[str, object]:
+        """Return what tells the data from others; the graph is taken at its word."""
+        weighted = self.sample_weight is not None
+        return {**layout_identity(self, self.X.chunks[0]), "sample_weight": weighted}
+
+    def locate(self, chunk: int, row: int) -> str:
+        return f"row {row} of block {chunk}"
+
+
+class DaskReader(Reader):
+    """Compute blocks one by one in the calling thread, for backends without a graph."""
+
+    fingerprints: Mapping[int, int] = MappingProxyType({})
+
+    def __init__(self, source: DaskSource) -> None:
+        self._source = source
+
+    def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
+        """Yield the chunk at once, when it is computed."""
+        X: Array = self._source.X.blocks[chunk].compute(scheduler="synchronous")
+        weight = self._source.sample_weight
+        if weight is None:
+            yield X, None
+        else:
+            found = weight.blocks[chunk].compute(scheduler="synchronous")
+            yield X, np.asarray(found, dtype=np.float64)
+
+
+def _of_block(
+    X: Array,
+    weight: Array | None = None,
+    *,
+    function: BlockFunction[T, Any],
+    shared: T,
+    block_id: tuple[int, int],
+) -> Any:
+    return function(
+        block_id[0], X, None if weight is None else weight[:, 0].astype(np.float64), shared
+    )
 
 
 def _finite_block(
@@ -81,4 +188,87 @@ def _finite_block(
 ) -> Array:
     """The rows of a block of X, or of its weights, where those of X are finite."""
     values = weight[0] if weight else X
-    return values[np.isfinite(X).all(axis=1)] if block_id[0] in dropping else values
+    return values[finite_mask(X)] if block_id[0] in dropping else values
+
+
+# -- opening ---------------------------------------------------------------------------
+
+
+def is_dask(X: object) -> bool:
+    """Tell whether an object is a collection of Dask, without an import of Dask."""
+    return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "__dask_graph__")
+
+
+def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
+    """Return the Zarr array that a Dask array is nothing but a view of, else None."""
+    import zarr
+
+    layers = X.dask.layers
+    if len(layers) != 2 or X.name not in layers:
+        return None
+    (below,) = layers.keys() - {X.name}
+    values = list(layers[below].values()) if len(layers[below]) == 1 else []
+    array = values[0] if values else None
+    array = getattr(array, "value", array)
+    if not isinstance(array, zarr.Array) or not X.name.startswith("from-zarr-"):
+        return None
+    if array.shape != X.shape or array.dtype != X.dtype:
+        return None
+    # `da.from_zarr(path)` opens local files through fsspec, which reads them slowly.
+    files = getattr(array.store, "fs", None)
+    local = "file" in getattr(files, "protocol", ()) if files is not None else False
+    path = Path(getattr(array.store, "path", ""), array.path)
+    return zarr.open_array(path, mode="r") if local and path.is_dir() else array
+
+
+def checked_array(
+    array: zarr.Array[Any], chunk_rows: int, missing_chunks: MissingChunks, name: str
+) -> Any:
+    """Return a Dask array of whole chunks that are read under the checks of a `ZarrSource`."""
+    import dask.array as da
+
+    from .zarr.watched import CheckedRows
+
+    return da.from_array(
+        CheckedRows(array, missing_chunks, name),
+        chunks=(chunk_rows, *array.shape[1:]),
+        name=f"em-zarr-{uuid.uuid4().hex}",
+        meta=np.empty((0,) * array.ndim, dtype=array.dtype),
+    )
+
+
+def dask_source(X: da.Array, sample_weight: Any, options: ReadOptions) -> DaskSource:
+    """Make a source of a Dask array, with weights of any kind.
+
+    Raises
+    ------
+    DataError
+        Wrong shape or type, or weights that cannot be brought beside the rows.
+    """
+    import dask.array as da
+    import zarr
+
+    check_array("X", X, 2)
+    X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
+    if sample_weight is None:
+        return DaskSource(X)
+    if isinstance(sample_weight, zarr.Array):
+        rows = int(sample_weight.chunks[0])
+        sample_weight = checked_array(sample_weight, rows, options.missing_chunks, "sample_weight")
+    known = not np.isnan(X.shape[0])
+    if not is_dask(sample_weight):
+        if not known:
+            raise DataError(
+                "sample_weight is in memory but the lengths of X's blocks are not known: "
+                "call X.compute_chunk_sizes() first, or pass a Dask array of the same blocks"
+            )
+        sample_weight = da.from_array(memory_weight(sample_weight, X.shape[0]), X.chunks[:1])
+    elif known and not np.isnan(sample_weight.shape[0]):
+        check_weight(sample_weight, X.shape[0])
+        sample_weight = sample_weight.rechunk(X.chunks[:1])
+    elif sample_weight.numblocks != X.numblocks[:1]:
+        raise DataError(
+            f"sample_weight has {sample_weight.numblocks[0]} blocks and X has {X.numblocks[0]}, "
+            "of unknown lengths: give both the same blocks"
+        )
+    return DaskSource(X, sample_weight)

@@ -9,13 +9,13 @@ from ..core.additive import Array
 from ..core.codec import Packer
 from ..core.em import EMState, Status
 from ..core.mixture import Mixture, MixtureStatistics
-from ..families.gaussian.covariance import STRUCTURES
+from ..families.gaussian.constraints import CONSTRAINTS
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.statistics import GaussianStatistics
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.whitening import Whitening
 
 # Options that have another name today.
-RENAMED: dict[str, str] = {}
+RENAMED = {"missing": "missing_chunks"}
 
 STATE_ARRAYS = ("state.", "result.", "frame.", "statistics.")
 
@@ -46,12 +46,13 @@ def from_format_2(
 
 
 def _state(old: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMState:
-    structure = STRUCTURES[old["covariance_type"]]
-    frame = Frame(arrays["frame.shift"], arrays["frame.scale"])
+    kind = old["covariance_type"]
+    structure = CONSTRAINTS[kind].storage
+    whitening = Whitening(arrays["frame.shift"], arrays["frame.scale"])
 
     def mixture(role: str) -> Mixture:
         factor = structure(arrays[f"{role}.factor"])
-        components = Gaussian(arrays[f"{role}.means"], factor, frame, old["ridge"])
+        components = Gaussian(arrays[f"{role}.means"], factor, whitening, old["ridge"], kind)
         return Mixture(arrays[f"{role}.log_weights"], components)
 
     statistics = MixtureStatistics(

@@ -18,44 +18,50 @@ from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
-from ..backends.dask.backend import DaskBackend
 from ..backends.dask.config import engine_for
-from ..backends.dask.executor import together
 from ..core.additive import Array, S
-from ..core.chunk_log import Noted, Notes, Noting
+from ..core.chunk_log import Logged
 from ..core.codec import digest
 from ..core.device import resolve_device
 from ..core.em import Climb, Convergence, EMState, Status
 from ..core.engine import Engine
-from ..core.executor import Together
-from ..core.fleet import Fleet
+from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
-from ..core.protocols import Advance, Foldable
+from ..core.passes import LoggingPass
+from ..core.protocols import (
+    Advance,
+    Backend,
+    ExecutorFactory,
+    PartialSumsStore,
+    Pass,
+    Source,
+)
 from ..core.scoring import Answer, Predict, Score
 from ..core.validation import require, require_array
-from ..data.any import AnySource
 from ..data.columns import check_columns
-from ..data.identity import data_of
 from ..data.open import as_source
+from ..data.options import MissingChunks, NonFinite, ReadOptions
 from ..data.xarray import Labelled, unlabelled
-from ..data.zarr.source import ZarrSource
 from ..errors import DataError, OutOfTimeError
-from ..families.gaussian.covariance import STRUCTURES, Covariance
+from ..families.gaussian.constraints import CONSTRAINTS, Constraint
 from ..families.gaussian.family import Gaussian
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.options import GaussianOptions
+from ..families.gaussian.whitening import Whitening
 from ..fitting.checks import check_survey
 from ..fitting.control_variate import ascent
 from ..fitting.driver import Progress, SurveyPass
-from ..fitting.observers import Pass, PassRecord, reporter
+from ..fitting.observers import ObservedPass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
-from ..fitting.starts import LABELLERS, Starts, n_parameters
+from ..fitting.starts import LABELLERS, StartOptions
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
-from ..storage.checkpoint import Checkpoint, Checkpointing, PartialSums
-from ..storage.staging import check_folder
+from ..runtime import as_job, current_job
+from ..storage.checkpoint import Checkpoint, Checkpointing
+from ..storage.outputs.files import check_folder
 from ..version import __version__
 from .answers import answer_rows
+from .describe import ComponentDescription, GaussianDescription, names_of_columns
 from .html import summary_html
 from .model_file import SavedModel, estimator_tag, plain, register_estimator, write_model
 
@@ -116,7 +122,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     nonfinite : {"error", "drop"}, default="error"
         What becomes of rows that hold NaN or infinity: "drop" leaves them out of the fit,
         with a warning that counts them.
-    missing : {"error", "fill"}, default="error"
+    missing_chunks : {"error", "fill"}, default="error"
         What becomes of Zarr chunks that are not there: "fill" reads them as the array's fill
         value, as Zarr does. Zarr does not write chunks of nothing but that value unless it
         is told to, so nobody can tell such a chunk from a lost one.
@@ -191,8 +197,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         sample_size: int | None = None,
         max_passes: int | None = None,
         max_time: float | None = None,
-        nonfinite: str = "error",
-        missing: Any = "error",
+        nonfinite: NonFinite = "error",
+        missing_chunks: MissingChunks = "error",
         random_state: Any = None,
         warm_start: bool = False,
         callbacks: Sequence[Callable[[EMState], None]] | None = None,
@@ -215,7 +221,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.max_passes = max_passes
         self.max_time = max_time
         self.nonfinite = nonfinite
-        self.missing = missing
+        self.missing_chunks = missing_chunks
         self.random_state = random_state
         self.warm_start = warm_start
         self.callbacks = callbacks
@@ -251,19 +257,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             Another job fits there.
         """
         self._check_options()
-        began, run = time.monotonic(), current_run()
+        began, run, backend = time.monotonic(), current_job(), backend_in_force()
         convergence = Convergence(self.tol, self.max_iter, self.max_passes)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
-        with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
+        with one_blas_thread(), as_job(run), self._unfinished(source) as unfinished:
             unfinished.log_resumed()
-            source, surveyed, record = self._survey(source, callbacks, unfinished)
+            source, surveyed, record = self._survey(backend, source, callbacks, unfinished)
             engine = self._engine(source.dtype)
             sample = Sampled.of(surveyed)
             if unfinished.progress is None:
                 # The sample is small and in this process, which may have no GPU.
                 here = replace(engine, device="cpu")
-                start = self._start(surveyed, here, callbacks, together_for(source))
+                start = self._start(surveyed, here, callbacks, executor_factory(backend, source))
                 mixture, *rivals = start.mixtures(engine)
                 climbing = ascent(self.algorithm, mixture, convergence, sample, rivals)
                 print_ = fingerprint_of(surveyed)
@@ -280,7 +286,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             with run.until(deadline if progress.state else np.inf):
                 try:
                     state = self._iterate(
-                        source, climbing, callbacks, progress, unfinished, deadline
+                        backend, source, climbing, callbacks, progress, unfinished, deadline
                     )
                 except OutOfTimeError:
                     state = _out_of_time(progress.state, climbing.proposal, sample)
@@ -296,10 +302,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self._check_options()
         return self._unfinished(self._source(X, sample_weight, reset=True))
 
-    def _unfinished(self, source: AnySource) -> Checkpoint[SurveyPass, Progress]:
-        engine, options, data = self._engine(source.dtype), {}, {}
+    def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, Progress]:
+        engine = self._engine(source.dtype)
+        options: dict[str, Any] = {}
+        data: dict[str, Any] = {}
         if self.checkpoint is not None:
-            options, data = self._identity(engine), data_of(source)
+            options, data = self._identity(engine), source.identity()
         return Checkpoint(self.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
@@ -320,7 +328,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Fit, then label every row; equal to `fit(X).predict(X)`."""
         return self.fit(X, y, sample_weight).predict(X)
 
-    def _source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> AnySource:
+    def _source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
         labelled = Labelled.of(X)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
@@ -339,15 +347,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             }
             if labelled is None:
                 X = validate_data(self, X, reset=reset, **checks)
-                return as_source(X, unlabelled(sample_weight), self.missing)
+                return as_source(X, unlabelled(sample_weight), self.read_options)
             X = check_array(X, estimator=self, **checks)
-        source = as_source(X, unlabelled(sample_weight), self.missing)
-        if reset and isinstance(source, ZarrSource):
+        source = as_source(X, unlabelled(sample_weight), self.read_options)
+        if reset:
             source.check()
         self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
         return source
 
-    def _take_columns(self, source: AnySource, names: Array | None, reset: bool) -> None:
+    def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
         """Keep number and names of the columns, or hold them to those of the fit."""
         if reset:
             self.n_features_in_ = source.n_features
@@ -368,47 +376,54 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return [*callbacks, reporter()] if self.verbose > 0 else callbacks
 
     def _survey(
-        self, source: AnySource, callbacks: list[Any], unfinished: Checkpoint[SurveyPass, Progress]
-    ) -> tuple[AnySource, Surveyed, PassRecord]:
+        self,
+        backend: Backend,
+        source: Source,
+        callbacks: list[Any],
+        unfinished: Checkpoint[SurveyPass, Progress],
+    ) -> tuple[Source, Surveyed, PassRecord]:
         """The source that later passes read, what the survey found, and the record of it."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed = self._seed = unfinished.begin(seed)
         if unfinished.survey is not None:
             found, record = unfinished.survey.found, unfinished.survey.record
-            source = self._held_to(source, found.notes, unfinished)
+            source = source.held_to(found.log, unfinished.forced)
             self._check_survey(source, found.sums)
             return source, found.sums, record
         d = source.n_features
         size = self.sample_size or default_sample_size(self._n_parameters(d), d)
         survey = Survey(seed, max(size, self.n_components), d, source.n_rows)
-        with Pass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
-            found = self._first_pass(source, survey, running, unfinished.partial_sums("survey", 1))
+        with ObservedPass(callbacks, "survey", 1, source.n_rows, source.nbytes) as running:
+            partial_sums = unfinished.partial_sums("survey", 1)
+            found = self._first_pass(backend, source, survey, running.advance, partial_sums)
             running.n_rows = found.sums.n_rows
         assert running.record is not None
-        source = source.held_to(found.notes)
+        source = source.held_to(found.log)
         self._check_survey(source, found.sums)
         unfinished.keep_survey(SurveyPass(found, running.record))
         return source, found.sums, running.record
 
-    @staticmethod
-    def _held_to(source: AnySource, notes: Notes, unfinished: Checkpoint[Any, Any]) -> AnySource:
-        """The source that later passes read: the same data as the survey did, unless forced."""
-        source = source.held_to(notes)
-        if unfinished.forced and isinstance(source, ZarrSource):
-            return replace(source, expected=None)
-        return source
-
     def _first_pass(
-        self, source: AnySource, work: Foldable[S], running: Pass, kept: PartialSums | None = None
-    ) -> Noted[S]:
-        """What `work` sums, and the notes that hold later passes to what this one read."""
-        noting = Noting(work, self.nonfinite == "drop")
-        return DaskBackend().map_reduce(source, noting, running.advance, kept)
+        self,
+        backend: Backend,
+        source: Source,
+        pass_: Pass[S],
+        advance: Advance | None,
+        partial_sums: PartialSumsStore[Logged[S]] | None,
+    ) -> Logged[S]:
+        """The sums of a pass, and the log that holds later passes to what this one read."""
+        logging_pass = LoggingPass(pass_, self.read_options.nonfinite == "drop")
+        return backend.map_reduce(source, logging_pass, advance, partial_sums)
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How data are read: whatever is done with the model reads as its fit did."""
+        return ReadOptions(self.missing_chunks, self.nonfinite)
 
     def _n_parameters(self, d: int) -> int:
-        return n_parameters(self.covariance_type, self.n_components, d)
+        return self._start_options().n_parameters(d)
 
-    def _check_survey(self, source: AnySource, surveyed: Surveyed) -> None:
+    def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         names = getattr(self, "feature_names_in_", None)
         check_survey(source, surveyed, self.n_components, self.reg_covar, names, 4)
 
@@ -418,11 +433,21 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """What computes, here and on every worker, for data of this type."""
         return replace(engine_for(dtype), device=resolve_device(self.device))
 
+    def _family_options(self) -> GaussianOptions:
+        return GaussianOptions(
+            self.covariance_type, self.reg_covar, self.means_init, self.precisions_init
+        )
+
+    def _start_options(self) -> StartOptions:
+        names = ("n_components", "tol", "max_iter", "n_init", "init_params", "weights_init")
+        options = {name: getattr(self, name) for name in names}
+        return StartOptions(self._family_options(), **options, algorithm=self.algorithm)
+
     def _start(
-        self, surveyed: Surveyed, engine: Engine, callbacks: list[Any], by: Together
+        self, surveyed: Surveyed, engine: Engine, callbacks: list[Any], executor: ExecutorFactory
     ) -> Start:
         if self.warm_start and hasattr(self, "means_"):
-            last = (self._fitted_structure.kind, self.means_.shape)
+            last = (self._fitted_constraint.name, self.means_.shape)
             now = (self.covariance_type, (self.n_components, self.n_features_in_))
             if last != now:
                 raise ValueError(
@@ -430,19 +455,20 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
                     "warm_start=False"
                 )
-            frame = surveyed.frame(self._fitted_structure.frame_kind)
-            return Start(self._mixture(engine, frame), 0.0, 0.0)
-        return Starts.of(self).start(surveyed, engine, self._seed, callbacks, by)
+            whitening = self._family_options().whitening(surveyed.moments)
+            return Start(self._mixture(engine, whitening), 0.0, 0.0)
+        return self._start_options().start(surveyed, engine, self._seed, callbacks, executor)
 
     def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
         """A function from the sample and a seed to a mixture to start from."""
-        return Starts.of(self).maker(surveyed, engine)
+        return self._start_options().maker(surveyed, engine)
 
     # -- the loop ----------------------------------------------------------------
 
     def _iterate(
         self,
-        source: AnySource,
+        backend: Backend,
+        source: Source,
         climbing: Climb,
         callbacks: list[Any],
         progress: Progress,
@@ -450,13 +476,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
-        records, run = progress.records, current_run()
+        records, run = progress.records, current_job()
 
         def advanced() -> EMState:
             number, wanted = len(records), climbing.proposals
-            kept = unfinished.partial_sums("em", number, list(wanted))
-            with Pass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
-                found = _summed(source, wanted, running.advance, kept)
+            partial_sums = unfinished.partial_sums("em", number, list(wanted))
+            with ObservedPass(callbacks, "em", number, source.n_rows, source.nbytes) as running:
+                found = _summed(backend, source, wanted, running.advance, partial_sums)
                 statistics = found[climbing.choose(found)]
                 running.log_likelihood = statistics.mean_log_likelihood
                 running.n_rows = statistics.n_rows
@@ -478,7 +504,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _keep(
         self,
-        source: AnySource,
+        source: Source,
         surveyed: Surveyed,
         start: Start,
         state: EMState,
@@ -508,32 +534,35 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = state.n_iter
         self.lower_bound_ = state.log_likelihood
         self.weights_ = state.result.weights / state.result.weights.sum()
-        self.means_, covariance = state.result.components.data_coordinates()
-        self.covariances_ = covariance.covariances
-        self.precisions_cholesky_ = covariance.precisions_cholesky
-        self.precisions_ = covariance.precisions
+        for name, value in state.result.components.attributes().items():
+            setattr(self, name, value)
 
     # -- predictions -------------------------------------------------------------
 
     @property
-    def _fitted_structure(self) -> type[Covariance]:
+    def _fitted_constraint(self) -> Constraint:
         """That of the fitted attributes, whatever the options have been set to since."""
         if not hasattr(self, "state_"):
-            return STRUCTURES[self.covariance_type]
-        return STRUCTURES[self.state_.result.components.covariance.kind]
+            return CONSTRAINTS[self.covariance_type]
+        fitted: Any = self.state_.result.components
+        return CONSTRAINTS[fitted.covariance_type]
 
-    def _mixture(self, engine: Engine, frame: Frame | None = None) -> Mixture:
-        """The fitted attributes as a mixture, in a frame made of its own moments."""
-        structure = self._fitted_structure
+    def _mixture(self, engine: Engine, whitening: Whitening | None = None) -> Mixture:
+        """Return the fitted attributes as a mixture, whitened by its own moments."""
+        constraint = self._fitted_constraint
         means = np.asarray(self.means_)
-        covariance = structure.from_precisions_cholesky(np.asarray(self.precisions_cholesky_))
-        if frame is None:
+        covariance = constraint.storage.from_precisions_cholesky(
+            np.asarray(self.precisions_cholesky_)
+        )
+        if whitening is None:
             k, d = means.shape
             center = self.weights_ @ means
             spread = np.einsum("k,kij->ij", self.weights_, covariance.full(k, d))
             spread = spread + ((means - center).T * self.weights_) @ (means - center)
-            frame = Frame.of_moments(center, spread, structure.frame_kind)
-        components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
+            whitening = Whitening.of_moments(center, spread, constraint.whitening_kind)
+        components = Gaussian.from_data_coordinates(
+            means, covariance, whitening, self.reg_covar, constraint.name
+        )
         return Mixture(np.log(self.weights_), components, engine)
 
     def _answer(self, X: Any, answer: Answer) -> Any:
@@ -581,10 +610,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Mean log-likelihood per row, AIC, BIC and ICL, all from one pass."""
         check_is_fitted(self)
         source = self._source(X)
-        reading = Pass(self._callbacks(), "score", 1, source.n_rows, source.nbytes)
+        reading = ObservedPass(self._callbacks(), "score", 1, source.n_rows, source.nbytes)
         mixture = self._mixture(self._engine())
         with reading as running, one_blas_thread():
-            scores = DaskBackend().map_reduce(source, Score(mixture), running.advance)
+            scores = backend_in_force().map_reduce(source, Score(mixture), running.advance)
         parameters = mixture.n_parameters
         deviance = -2 * scores.log_likelihood
         bic = float(deviance + parameters * np.log(scores.n_rows))
@@ -601,6 +630,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         _check_number("n_samples", n_samples, int, 1)
         drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
         return drawn
+
+    def describe(self) -> ComponentDescription:
+        """Describe the components in the units of the data, for tables and pictures."""
+        check_is_fitted(self)
+        names = names_of_columns(getattr(self, "feature_names_in_", None), self.means_.shape[1])
+        kind = self._fitted_structure.kind
+        return GaussianDescription(kind, names, self.means_, self.covariances_)
 
     # -- in notebooks --------------------------------------------------------------
 
@@ -628,7 +664,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
         options = {name: getattr(self, name) for name in shared}
         options["n_components"] = len(self.means_)
-        options["covariance_type"] = self._fitted_structure.kind
+        options["covariance_type"] = self._fitted_constraint.name
         if options["init_params"] == "auto":
             options["init_params"] = "kmeans"
         model = SklearnGaussianMixture(**options)
@@ -687,7 +723,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         model = cls(**{**saved.options, **inits})
         model._check_options()
         for mixture in (state.mixture, state.result):
-            kind = mixture.components.covariance.kind
+            components: Any = mixture.components
+            kind = components.covariance_type
             require("covariance_type", kind, kind == model.covariance_type)
         require("n_components", model.n_components, model.n_components == len(state.result.weights))
         model._set_state(state)
@@ -726,10 +763,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"checkpoint={self.checkpoint!r}: expected the path of a folder or a Checkpointing"
             )
-        _check_choice("covariance_type", self.covariance_type, STRUCTURES)
+        _check_choice("covariance_type", self.covariance_type, CONSTRAINTS)
         _check_choice("init_params", self.init_params, LABELLERS)
-        _check_choice("nonfinite", self.nonfinite, ("error", "drop"))
-        _check_choice("missing", self.missing, ("error", "fill"))
+        _ = self.read_options
         _check_choice("algorithm", self.algorithm, ("auto", "em"))
         callbacks = self.callbacks
         if callbacks is not None and not (
@@ -746,22 +782,23 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _summed(
-    source: AnySource,
+    backend: Backend,
+    source: Source,
     mixtures: tuple[Mixture, ...],
     advance: Advance | None,
-    kept: PartialSums | None,
+    partial_sums: PartialSumsStore[Any] | None,
 ) -> tuple[MixtureStatistics, ...]:
-    """What one pass sums at each of some mixtures."""
-    backend = DaskBackend()
+    """The sums of one pass at each of some mixtures."""
     if len(mixtures) == 1:
         # The sums of one are added in place.
-        return (backend.map_reduce(source, mixtures[0], advance, kept),)
-    return backend.map_reduce(source, Fleet(mixtures), advance, kept).members
+        return (backend.map_reduce(source, mixtures[0], advance, partial_sums),)
+    found: FleetStatistics = backend.map_reduce(source, Fleet(mixtures), advance, partial_sums)
+    return found.members
 
 
-def together_for(source: AnySource) -> Together:
-    """Who makes the fits to the sample of a source."""
-    return partial(together, in_process=source.in_process)
+def executor_factory(backend: Backend, source: Source) -> ExecutorFactory:
+    """Return what makes the fits to the sample of a source."""
+    return partial(backend.executor, in_process=source.in_process)
 
 
 def _out_of_time(state: EMState | None, proposal: Mixture, sample: Sampled) -> EMState:

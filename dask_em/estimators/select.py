@@ -11,16 +11,15 @@ from typing import Any, get_args
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
-from ..backends.dask.backend import DaskBackend
 from ..core.codec import record
 from ..core.em import Climb, Convergence, Status
 from ..core.engine import Engine
 from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
-from ..core.protocols import Foldable
-from ..data.identity import data_of
+from ..core.protocols import Pass
 from ..errors import DataError, OutOfTimeError
 from ..fitting.candidates import (
     Candidate,
@@ -33,13 +32,13 @@ from ..fitting.candidates import (
 from ..fitting.control_variate import ascent
 from ..fitting.criteria import Criterion, Row
 from ..fitting.driver import SurveyPass
-from ..fitting.observers import Pass, PassRecord
+from ..fitting.observers import ObservedPass, PassRecord
 from ..fitting.sample import FINER, SAMPLE_ITERATIONS, Sampled, Start, default_sample_size
 from ..fitting.screening import MOST_SLICES, Rules, Shortlisted, narrowed, shortlist, slice_share
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
+from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
-from .gaussian import GaussianMixture, together_for, warn_unless_converged
+from .gaussian import GaussianMixture, executor_factory, warn_unless_converged
 
 
 @dataclass(frozen=True)
@@ -240,15 +239,16 @@ class Sweeping:
             "holdout": self.share_held_out,
             "exhaustive": self.exhaustive,
         }
-        data = data_of(self.source)
+        data = self.source.identity()
         return Checkpoint(lead.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
         """Make the passes, from where they were left; the winner, and how the others did."""
-        began, run, lead = time.monotonic(), current_run(), self.lead
+        began, run, lead = time.monotonic(), current_job(), self.lead
+        self.backend = backend_in_force()
         self.deadline = began + (np.inf if lead.max_time is None else lead.max_time)
         self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes)
-        with one_blas_thread(), as_run(run), self.unfinished(X, sample_weight) as self.kept:
+        with one_blas_thread(), as_job(run), self.unfinished(X, sample_weight) as self.kept:
             self.kept.log_resumed()
             seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
             self.seed = self.kept.begin(seed)
@@ -276,14 +276,14 @@ class Sweeping:
         rows = self._rows(self.progress.starts, candidates, best)
         return self._selection(rows, candidates, best, keep_all)
 
-    def _pass(self, phase: str) -> Pass:
+    def _pass(self, phase: str) -> ObservedPass:
         number = sum(record.phase == phase for record in self.records) + 1
-        return Pass(self.callbacks, phase, number, self.source.n_rows, self.source.nbytes)
+        return ObservedPass(self.callbacks, phase, number, self.source.n_rows, self.source.nbytes)
 
     def _survey(self) -> Surveyed:
         if self.kept.survey is not None:
             found = self.kept.survey.found
-            self.source = self.lead._held_to(self.source, found.notes, self.kept)
+            self.source = self.source.held_to(found.log, self.kept.forced)
             self.records = [self.kept.survey.record]
             self.lead._check_survey(self.source, found.sums)
             return found.sums
@@ -291,18 +291,18 @@ class Sweeping:
         size = max(m.sample_size or default_sample_size(m._n_parameters(d), d)
                    for m in self.estimators)  # fmt: skip
         survey = Survey(self.seed, max(size, self.lead.n_components), d, self.source.n_rows)
-        work: Foldable[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
+        work: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         with self._pass("survey") as running:
             parts = self.kept.partial_sums("survey", 1)
-            found = self.lead._first_pass(self.source, work, running, parts)
+            found = self.lead._first_pass(self.backend, self.source, work, running.advance, parts)
             running.n_rows = found.sums.n_rows
-        self.source = self.source.held_to(found.notes)
+        self.source = self.source.held_to(found.log)
         self._record(running)
         self.lead._check_survey(self.source, found.sums)
         self.kept.keep_survey(SurveyPass(found, self.records[0]))
         return found.sums
 
-    def _record(self, running: Pass) -> None:
+    def _record(self, running: ObservedPass) -> None:
         assert running.record is not None
         self.records.append(running.record)
 
@@ -332,7 +332,12 @@ class Sweeping:
         for estimator in self.estimators:
             estimator._seed = self.seed
             starts.append(
-                estimator._start(self.surveyed, engine, self.callbacks, together_for(self.source))
+                estimator._start(
+                    self.surveyed,
+                    engine,
+                    self.callbacks,
+                    executor_factory(self.backend, self.source),
+                )
             )
         return [*starts], sum(start.n_passes for start in starts)
 
@@ -350,13 +355,13 @@ class Sweeping:
     def _shortlist(self, engine: Engine) -> tuple[list[Shortlisted], float]:
         """Where each model starts, by the sample, which is small and in this process."""
         makers = [m._maker(self.surveyed, engine) for m in self.estimators]
-        with Pass(self.callbacks, "start", 1, None, 0) as running:
+        with ObservedPass(self.callbacks, "start", 1, None, 0) as running:
             found, n_rows = shortlist(
                 self.models,
                 makers,
                 self.sample,
                 self._rules(),
-                together_for(self.source),
+                executor_factory(self.backend, self.source),
                 running.advance,
             )
             running.n_rows = n_rows
@@ -392,7 +397,7 @@ class Sweeping:
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             return self._summed("slice", Fleet(mixtures, self.holdout, part))
 
-        with together_for(self.source)(self.sample) as each:
+        with executor_factory(self.backend, self.source)(self.sample) as executor:
             found, n_rows = narrowed(
                 self.models,
                 found,
@@ -400,7 +405,7 @@ class Sweeping:
                 accumulate,
                 self.sample,
                 self._rules(),
-                each,
+                executor,
                 [state for state in progress.candidates if state is not None],
                 self._commit,
             )
@@ -443,7 +448,7 @@ class Sweeping:
 
     def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
-        run = current_run()
+        run = current_job()
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             statistics = self._summed("em", Fleet(mixtures, self.holdout))
@@ -456,8 +461,8 @@ class Sweeping:
 
         weed = None if self.exhaustive else partial(drop_hopeless, criterion=self.criterion)
         try:
-            with together_for(self.source)(self.sample) as each:
-                for served in climb_together(accumulate, climbing, weed, each):
+            with executor_factory(self.backend, self.source)(self.sample) as executor:
+                for served in climb_together(accumulate, climbing, weed, executor):
                     self._commit(candidates)
                     for callback in self.callbacks:
                         for candidate in served:
@@ -475,7 +480,9 @@ class Sweeping:
         """One pass, on record."""
         with self._pass(phase) as running:
             parts = self.kept.partial_sums(phase, running.number, list(fleet.mixtures))
-            statistics = DaskBackend().map_reduce(self.source, fleet, running.advance, parts)
+            statistics: FleetStatistics = self.backend.map_reduce(
+                self.source, fleet, running.advance, parts
+            )
             running.n_rows = self.surveyed.n_rows
             running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
         self._record(running)

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..core.codec import record
 from ..core.em import AlgorithmState, Climb, EMState, Status
-from ..core.executor import Each, in_threads
+from ..core.executor import in_threads
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
+from ..core.protocols import Executor
 from .criteria import DROPPED, Criterion, Row, entropy, penalty
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def climb_together(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     candidates: Sequence[Candidate],
     weed: Callable[[Sequence[Candidate]], None] | None = None,
-    each: Each | None = None,
+    executor: Executor[Sampled | None] | None = None,
 ) -> Iterator[list[Candidate]]:
     """Take every candidate to its end, one pass for the proposals of all that still run.
 
@@ -253,8 +254,8 @@ def climb_together(
     candidates : sequence of Candidate
     weed : callable, optional
         Called with the candidates after every pass: gives up those that cannot win.
-    each : callable, optional
-        Who makes the steps between passes, of what shares the sample.
+    executor : Executor, optional
+        Makes the steps between passes, of what shares the sample.
 
     Yields
     ------
@@ -263,18 +264,20 @@ def climb_together(
     """
     while running := [c for c in candidates if c.running]:
         wanted = tuple(mixture for c in running for mixture in c.climb.proposals)
-        tell(running, accumulate(wanted), each)
+        tell(running, accumulate(wanted), executor)
         if weed is not None:
             weed(candidates)
         yield running
 
 
 def tell(
-    candidates: Sequence[Candidate], statistics: FleetStatistics, each: Each | None = None
+    candidates: Sequence[Candidate],
+    statistics: FleetStatistics,
+    executor: Executor[Sampled | None] | None = None,
 ) -> None:
     """Tell each candidate what a pass at its proposals summed.
 
-    Accelerated climbs make their next step on the sample, which takes its time: by `each`, if
+    Accelerated climbs make their next step on the sample, which takes its time: by `executor`, if
     there are several.
     """
     members = iter(enumerate(statistics.members))
@@ -282,10 +285,12 @@ def tell(
     for candidate in candidates:
         numbers, found = zip(*islice(members, len(candidate.climb.proposals)), strict=True)
         told.append(Served(candidate, found, tuple(map(statistics.held_out, numbers))))
-    if each is None or len(told) < 2:
+    if executor is None or len(told) < 2:
         in_threads(Served.note, told)
         return
-    states = each(_state_after, [replace(one, candidate=one.candidate.apart()) for one in told])
+    states = executor.map(
+        _state_after, [replace(one, candidate=one.candidate.apart()) for one in told]
+    )
     for candidate, state in zip(candidates, states, strict=True):
         candidate.load_state_dict(state)
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.additive import Array
-from ..data.any import AnySource
-from ..data.dask import DaskSource
+from ..core.protocols import Source
 from ..errors import DataError
 from .survey import Surveyed
 
@@ -18,7 +17,7 @@ LARGE_RIDGE = 0.1
 
 
 def check_survey(
-    source: AnySource,
+    source: Source,
     surveyed: Surveyed,
     n_components: int,
     reg_covar: float,
@@ -29,8 +28,8 @@ def check_survey(
 
     Parameters
     ----------
-    source : AnySource
-        What was surveyed, held to what the survey noted.
+    source : Source
+        What was surveyed, held to the log of the survey.
     surveyed : Surveyed
     n_components : int
     reg_covar : float
@@ -76,18 +75,14 @@ def _refuse_weights(surveyed: Surveyed) -> None:
         )
 
 
-def _refuse_non_finite(source: AnySource, surveyed: Surveyed, columns: Columns) -> None:
+def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> None:
     first = surveyed.non_finite.first
     if first is None:
         return
     chunk, row, column, value = first
-    if not isinstance(source, DaskSource):
-        where = f"row {int(source.bounds[chunk]) + row}"
-    else:
-        where = f"row {row} of block {chunk}"
     what = "NaN" if np.isnan(value) else "infinity"
     raise DataError(
-        f"X contains {what} at {where}, {columns.name(column)}; "
+        f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
         f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
         'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
     )

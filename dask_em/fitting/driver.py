@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..core.chunk_log import Noted
+from ..core.chunk_log import Logged
 from ..core.codec import record
 from ..core.em import AlgorithmState, EMState
 from .observers import PassRecord
@@ -16,7 +16,7 @@ from .survey import Surveyed
 class SurveyPass:
     """What the survey found, and the record of the pass."""
 
-    found: Noted[Surveyed]
+    found: Logged[Surveyed]
     record: PassRecord
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.em import Convergence, EMState, climb
-from ..core.executor import Together, in_threads, in_turn
+from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
+from ..core.protocols import ExecutorFactory
 from ..core.scoring import Predict
 from .control_variate import ascent
 from .sample import FINER, ROWS_PER_PARAMETER, Sampled, Start
@@ -108,7 +109,7 @@ class Race:
         make: Callable[[Sampled, int], Mixture],
         seed: int,
         convergence: Convergence,
-        together: Together = in_turn,
+        executor: ExecutorFactory = serial_executor,
         advance: Callable[[int], None] | None = None,
     ) -> Start:
         """The best start, fitted to the sample, and those that may be better on the data.
@@ -121,8 +122,8 @@ class Race:
         seed : int
         convergence : Convergence
             Of the fits to all of the sample.
-        together : callable
-            Who makes the fits; every one is a pure function of what it is called with.
+        executor : ExecutorFactory
+            Makes what calls the fits; every one is a pure function of its arguments.
         advance : callable, optional
             Called with the rows of the sample whenever another fit to them is done.
         """
@@ -130,13 +131,13 @@ class Race:
         fits = Fits(sample, sample.first(self.n_rough), convergence)
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         starts = in_threads(partial(make, fits.rough), seeds)
-        with together(fits) as each:
-            found = each(Fits.roughly, starts, in_rows(advance, fits.rough))
+        with executor(fits) as calls:
+            found = calls.map(Fits.roughly, starts, in_rows(advance, fits.rough))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
             chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
-            ends = each(partial(Fits.escaped, n_rounds=self.n_rounds), chosen)
+            ends = calls.map(partial(Fits.escaped, n_rounds=self.n_rounds), chosen)
             worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_rough)]
-            finals = each(Fits.wholly, worthy, in_rows(advance, sample))
+            finals = calls.map(Fits.wholly, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
         share = len(sample.rows) / max(1, surveyed.n_weighted)
         rivals = may_be_better(winner, others, sample, share)

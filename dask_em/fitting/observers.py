@@ -12,8 +12,8 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 from ..core.codec import record
 from ..core.em import EMState
-from ..runtime import current_run
-from ..storage.folders import remove_unfinished, write_durably
+from ..runtime import current_job
+from ..storage.outputs.files import remove_unfinished, write_durably
 
 logger = logging.getLogger("dask_em")
 
@@ -70,10 +70,10 @@ class PassObserver(Protocol):
         """The pass was ended by an exception."""
 
 
-class Pass:
+class ObservedPass:
     """Times one pass and tells whoever observes it.
 
-    Used as a context: `with Pass(callbacks, "em", 3, n_rows, nbytes) as running: ...`.
+    Used as a context: `with ObservedPass(callbacks, "em", 3, n_rows, nbytes) as running: ...`.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Pass:
         self.advance = self._advance if self.observers else None
         self.log_likelihood: float | None = None
         self.record: PassRecord | None = None
-        self._run = current_run()
+        self._run = current_job()
 
-    def __enter__(self) -> Pass:
+    def __enter__(self) -> ObservedPass:
         self._start = time.perf_counter()
         self._before = (self._run.retries, self._run.lost_workers)
         for observer in self.observers:

@@ -11,9 +11,10 @@ from scipy.special import entr
 from ..core.additive import Array
 from ..core.codec import record
 from ..core.em import Climb, Convergence, EMState
-from ..core.executor import Each, Together, in_threads, in_turn
+from ..core.executor import in_threads, serial_executor
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
+from ..core.protocols import Executor, ExecutorFactory
 from ..core.scoring import Predict
 from .candidates import Candidate, CandidateState, Model, climb_together, winner
 from .control_variate import WORTH, ascent
@@ -102,7 +103,7 @@ def shortlist(
     makers: Sequence[Make],
     sample: Sampled,
     rules: Rules,
-    together: Together = in_turn,
+    executor: ExecutorFactory = serial_executor,
     advance: Callable[[int], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
     """The best of many starts of every model, found on the sample alone.
@@ -119,8 +120,8 @@ def shortlist(
         (sample, seed) -> a mixture to start from, for each model.
     sample : Sampled
     rules : Rules
-    together : callable
-        Who makes the fits.
+    executor : ExecutorFactory
+        Makes what calls the fits.
     advance : callable, optional
         Called with the rows of the sample whenever another fit to them is done.
 
@@ -135,9 +136,9 @@ def shortlist(
     whole = len(few.rows) == len(sample.rows)
     limits = rules.convergence if whole else rules.rough
     mended = rules.algorithm != "em"
-    with together(Fits(sample, few, rules.convergence)) as each:
+    with executor(Fits(sample, few, rules.convergence)) as calls:
         starts = _started(models, makers, few, rules, limits)
-        starts = each(_roughly, starts, in_rows(advance, few))
+        starts = calls.map(_roughly, starts, in_rows(advance, few))
         n_rows = _most_passes(starts) * len(few.rows)
         best = [_ranked(starts, model)[0] for model in models]
         hopeless = _hopeless(best, few, rules)
@@ -145,14 +146,14 @@ def shortlist(
             left = [i for i, lost in enumerate(hopeless) if not lost]
             ends = [best[i].last_state() for i in left]
             if mended:
-                found = each(_escaped, ends, in_rows(advance, few))
+                found = calls.map(_escaped, ends, in_rows(advance, few))
                 ends = [tried.state for tried in found]
                 n_rows += max(tried.rows_read for tried in found)
             ended = [
                 rules.candidate(models[i], end.result, rules.convergence)
                 for i, end in zip(left, ends, strict=True)
             ]
-            ended = each(_wholly, ended, in_rows(advance, sample))
+            ended = calls.map(_wholly, ended, in_rows(advance, sample))
             n_rows += _most_passes(ended) * len(sample.rows)
             lost = _hopeless(ended, sample, rules)
             for i, candidate, given_up in zip(left, ended, lost, strict=True):
@@ -162,12 +163,12 @@ def shortlist(
         room = sum(model.n_parameters for model in models)
         if mended and ENTERING * sum(models[i].n_parameters for i in left) <= room:
             others = [c for i in left for c in _ranked(starts, models[i])[1:ENTERING]]
-            found = each(_escaped, [c.last_state() for c in others])
+            found = calls.map(_escaped, [c.last_state() for c in others])
             ended = [
                 rules.candidate(c.model, tried.state.result, rules.convergence)
                 for c, tried in zip(others, found, strict=True)
             ]
-            ended = each(_wholly, ended)
+            ended = calls.map(_wholly, ended)
             n_rows += max((tried.rows_read for tried in found), default=0)
             # The best of each and the next were evaluated once more, to be compared.
             n_rows += (_most_passes(ended) + ENTERING) * len(sample.rows)
@@ -197,7 +198,7 @@ def narrowed(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     sample: Sampled,
     rules: Rules,
-    each: Each | None = None,
+    executor: Executor[Sampled] | None = None,
     states: Sequence[CandidateState] = (),
     after_pass: Callable[[Sequence[Candidate]], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
@@ -218,8 +219,8 @@ def narrowed(
         A pass over the slice.
     sample : Sampled
     rules : Rules
-    each : callable, optional
-        Who makes the steps between passes, of what shares the sample.
+    executor : Executor, optional
+        Makes the steps between passes, of what shares the sample.
     states : sequence of CandidateState, optional
         Of each model that is left, to go on from.
     after_pass : callable, optional
@@ -242,7 +243,7 @@ def narrowed(
         for candidate, lost in zip(rest, _hopeless(rest, sample, rules), strict=True):
             candidate.dropped = lost
 
-    for _ in climb_together(accumulate, candidates, weed, each):
+    for _ in climb_together(accumulate, candidates, weed, executor):
         if after_pass is not None:
             after_pass(candidates)
     after = [_shortlisted(c, c.dropped, rules.weight) for c in candidates]
@@ -346,8 +347,7 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
     """What each row of the sample adds to each model's criterion, penalties apart, (c, m)."""
 
     def of(candidate: Candidate) -> Array:
-        mixture = candidate.last_state().mixture
-        mixture = replace(mixture, engine=replace(mixture.engine, device="cpu"))
+        mixture = candidate.last_state().mixture.on_cpu
         if criterion != "icl":
             return Predict(mixture, ("log_density",))(sample.rows)["log_density"]
         answers = Predict(mixture, ("log_density", "proba"))(sample.rows)

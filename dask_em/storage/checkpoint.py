@@ -220,11 +220,13 @@ class Checkpoint(Generic[V, P]):
         if self.how is not None:
             provenance["fit"] = {"id": self.id, "identity": self.identity}
 
-    def partial_sums(self, phase: str, number: int, parameters: Any = None) -> PartialSums | None:
+    def partial_sums(
+        self, phase: str, number: int, parameters: Any = None
+    ) -> CheckpointedSums | None:
         """Return the store of an unfinished pass's sums at these parameters, None without one."""
         if self.how is None:
             return None
-        return PartialSums(self, phase, number, digest(parameters), self.how.interval)
+        return CheckpointedSums(self, phase, number, digest(parameters), self.how.interval)
 
     def log_resumed(self) -> None:
         """Log what is gone on with."""
@@ -333,11 +335,8 @@ class Checkpoint(Generic[V, P]):
             self.folder.remove([PARTIAL_SUMS] if PARTIAL_SUMS in self.folder.names() else [])
 
 
-class PartialSums:
-    """The store of one unfinished pass: sums of whole parts of it, kept every so often.
-
-    It satisfies `core.protocols.Kept`.
-    """
+class CheckpointedSums:
+    """Keep partial sums of one pass in a checkpoint every so often: a `PartialSumsStore`."""
 
     def __init__(
         self,
@@ -361,7 +360,7 @@ class PartialSums:
         return dict(found.sums)
 
     def due(self) -> bool:
-        """Return whether it is time to keep again."""
+        """Tell whether it is time to keep again."""
         return time.monotonic() - self._last >= self._interval
 
     def keep(self, sums: Mapping[Node, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import os
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,58 +12,10 @@ from typing import Any, BinaryIO
 
 from ..errors import LockedError, UsageError
 from .object_store import check_writable, explained, object_store
+from .outputs.files import durable_file, sync, write_durably
 from .urls import describe_url, is_url
 
 COPIES_AT_ONCE = 16
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that its name stands for all of it, even if the power fails.
-
-    The bytes go to a temporary file beside it, are synced to the disk and renamed over it, and
-    the folder is synced.
-
-    Parameters
-    ----------
-    path : Path
-    write : callable
-        Is given the open temporary file.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("x+b") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write bytes to a file as `write_whole` does."""
-    write_whole(path, lambda file: file.write(data))
-
-
-def remove_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that a killed writer of the file at `path` left.
-
-    Nobody may be writing there.
-    """
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -103,7 +53,8 @@ class DiskFolder:
 
     def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Write a file by a function of the open file: all of it, or the old one stays."""
-        write_whole(self.at(name), write)
+        with durable_file(self.at(name)) as file:
+            write(file)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, in this order."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import LockedError, StoreError
-from ..runtime import Run, current_run
+from ..runtime import JobControl, current_job
 from .folders import BucketFolder, unless_changed
 from .urls import describe_url, is_url, split_url
 
@@ -73,7 +73,7 @@ class Lock:
         Notes of the job that held the lock before, if it was killed; else nothing.
     """
 
-    def __init__(self, path: Path | str, place: LockPlace, run: Run) -> None:
+    def __init__(self, path: Path | str, place: LockPlace, run: JobControl) -> None:
         self.before: Record = {}
         self._shown = describe_url(os.fspath(path))
         self._place, self._run = place, run
@@ -143,7 +143,7 @@ class Lock:
                 continue
             if not mine:
                 self._lost = True
-                self._run.ask_to_stop(
+                self._run.request_stop(
                     f"another job took over the lock of {self._shown}: this one was away for too "
                     "long"
                 )
@@ -178,7 +178,7 @@ def locked(path: Path | str) -> Iterator[Lock]:
     else:
         path = Path(path).absolute()
         place = LockFile(path)
-    run, name = current_run(), os.fspath(path)
+    run, name = current_job(), os.fspath(path)
     if name in run.locks:
         yield run.locks[name]
         return

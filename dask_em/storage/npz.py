@@ -23,8 +23,8 @@ from numpy.lib import format as npy
 from ..core.additive import Array
 from ..errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
 from ..version import __version__
-from .folders import write_whole
 from .object_store import LARGEST_MODEL, read_bytes, write_bytes
+from .outputs.files import durable_file
 from .urls import is_url
 
 FORMAT_VERSION = 3
@@ -127,7 +127,8 @@ def write_arrays(
     write = file_writer(path, header, arrays, kind)
     if not overwrite and path.exists():
         raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
-    write_whole(path, write)
+    with durable_file(path) as file:
+        write(file)
 
 
 def file_writer(

@@ -9,7 +9,6 @@ same run, one part at a time, never fitted to the passes that it is drawn beside
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from common import alternate, table
 from stores import (
     MIB,
     Count,
+    Held,
     Points,
     drop_page_cache,
     options,
@@ -34,11 +34,10 @@ import numpy as np
 from scipy.optimize import nnls
 
 from dask_em.backends.dask.backend import DaskBackend
-from dask_em.core.additive import Array
 from dask_em.core.mixture import Mixture
-from dask_em.core.ranges import ranges
-from dask_em.families.gaussian.covariance import STRUCTURES
-from dask_em.jobs.cluster import Where, connected
+from dask_em.core.protocols import Reader, Source
+from dask_em.families.gaussian.constraints import CONSTRAINTS
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 ROUNDS = 3
 # Columns and components whose computing in memory gives the constants of computing.
@@ -54,7 +53,7 @@ PLOTS = Path(__file__).parent / "plots"
 @cache
 def work_of(d: int, k: int) -> tuple[float, float, float]:
     """Flops, responsibilities and kernel blocks of one row (full covariance)."""
-    n_features = 1 + STRUCTURES["full"].n_features(d)
+    n_features = 1 + CONSTRAINTS["full"].storage.n_features(d)
     block_rows = Points(1, d, 1, k).mixture().fold().kernel.block_rows
     return 4.0 * k * n_features, float(k), 1 / block_rows
 
@@ -129,36 +128,32 @@ def rate(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class NoRows:
+class NoRows(Source):
     """A source of ranges with nothing in them: what is left of a pass is Dask's."""
 
-    n_chunks: int
+    chunks: int
 
-    in_process = False
-    read_ahead = 1
-    dropping = frozenset[int]()
-    n_dropped = 0
     n_features = 1
     dtype = np.dtype("f8")
     description = "no rows"
 
     @property
+    def n_chunks(self) -> int:
+        return self.chunks
+
+    @property
     def n_rows(self) -> int:
-        return self.n_chunks
+        return self.chunks
 
     @property
     def nbytes(self) -> int:
-        return self.n_chunks
+        return self.chunks
 
-    @property
-    def bounds(self) -> Array:
-        return np.arange(self.n_chunks + 1)
+    def rows_of(self, chunks: range) -> int:
+        return len(chunks)
 
-    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
-        return lambda chunk: (np.empty((1, 1)), None)
-
-    def shipped_weights(self, chunks: range) -> Array | None:
-        return None
+    def reader(self) -> Reader:
+        return Held([np.empty((1, 1))])
 
 
 def seconds_in_memory(points: Points, mixture: Mixture) -> float:
@@ -199,7 +194,7 @@ def measure_costs(client: Any, folder: Path, total: int) -> Costs:
         }
         read = alternate(reading, ROUNDS)
         fresh = take_turns({"read": reading["few"]}, ROUNDS, lambda: drop_page_cache(folder))
-    overhead = one_pass + len(ranges(few)) * task
+    overhead = one_pass + len(few.ranges()) * task
     chunk = (read["many"] - read["few"]) / (many.array.nchunks - few.array.nchunks)
     large_chunks = few.array.nchunks * chunk
     byte = (read["few"] - overhead - large_chunks) / large.nbytes
@@ -261,7 +256,7 @@ def measure(cases: Cases, clients: dict[int, Any], costs: Costs, folder: Path) -
         with stored(points, folder, client) as source, client.as_current():
             contestant = {"pass": lambda s=source, m=mixture: DaskBackend().map_reduce(s, m)}
             seconds = alternate(contestant, ROUNDS)["pass"]
-            model = costs.passing(points, len(ranges(source)), workers)
+            model = costs.passing(points, len(source.ranges()), workers)
         found.append(Measured(x, seconds, model))
         print(*found[-1].row(), flush=True)
     return found
@@ -295,7 +290,7 @@ def terabyte(costs: Costs, workers: int = 100, passes: int = 6) -> str:
     points = Points.of_bytes(TERABYTE, 8, 16 * MIB, k=8)
     n_chunks = points.n_rows // points.chunk_rows
     # So many chunks make as many ranges as there may be, whatever is in them.
-    n_tasks = len(ranges(NoRows(n_chunks)))
+    n_tasks = len(NoRows(n_chunks).ranges())
     busiest = math.ceil(n_tasks / workers)
     read = costs.read(points.nbytes, n_chunks, cold=True)
     compute = costs.compute(points.n_rows, points.d, points.k)
@@ -326,8 +321,8 @@ def main() -> None:
     rows = []
     with (
         scratch(arguments) as folder,
-        connected(Where(workers=2)) as two,
-        connected(Where(workers=1)) as one,
+        cluster_client(ClusterOptions(workers=2)) as two,
+        cluster_client(ClusterOptions(workers=1)) as one,
     ):
         with one.as_current():
             costs = measure_costs(one, folder, total)

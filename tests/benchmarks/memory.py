@@ -16,7 +16,7 @@ from stores import MIB, Peaks, Points, options, parse, publish, resident, scratc
 # isort: split
 from dask_em.core.additive import Array
 from dask_em.core.mixture import Mixture
-from dask_em.core.ranges import fold_range, ranges
+from dask_em.core.reading import fold_range
 from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
 
@@ -52,10 +52,10 @@ def sum_one_range(source: ZarrSource, mixture: Mixture, n_chunks: int) -> int:
 def measure(chunk: int, n_chunks: int, folder: Path) -> dict[str, float]:
     """MiB that a fresh worker of one thread holds: imported, idle, and at most above idle."""
     # Here and in `fit`, because workers import this file and need no scikit-learn.
-    from dask_em.jobs.cluster import Where, connected
+    from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
     points = Points.of_bytes(n_chunks * chunk * MIB, D, chunk * MIB, k=K)
-    with stored(points, folder) as source, connected(Where(workers=1)) as client:
+    with stored(points, folder) as source, cluster_client(ClusterOptions(workers=1)) as client:
         mixture, few = points.mixture(), source.array[:100]
         (pid,) = client.run(os.getpid).values()
         ((imported, idle),) = client.run(get_ready, source.description, mixture, few).values()
@@ -73,7 +73,7 @@ def measure(chunk: int, n_chunks: int, folder: Path) -> dict[str, float]:
         "idle": idle / MIB,
         "fit": (fitting.bytes["worker"] - idle) / MIB,
         "ahead": (ahead.bytes["worker"] - idle) / MIB,
-        "per range": n_chunks / len(ranges(source)),
+        "per range": n_chunks / len(source.ranges()),
     }
 
 

@@ -25,7 +25,7 @@ from stores import MIB, Count, Points, options, parse, publish, scratch, take_tu
 from zarr.codecs import Crc32cCodec
 
 from dask_em.core import ranges as sources
-from dask_em.core.ranges import fold_range
+from dask_em.core.reading import fold_range
 from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.storage.object_store import open_store

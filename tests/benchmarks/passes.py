@@ -30,9 +30,8 @@ from stores import (
 import numpy as np
 
 from dask_em.backends.dask.backend import DaskBackend
-from dask_em.core.ranges import ranges
 from dask_em.data.zarr.source import ZarrSource
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 ROUNDS = 5
 # Columns and MiB of a chunk.
@@ -53,7 +52,7 @@ def one_pass(client: Any, source: ZarrSource, work: Any) -> Callable[[], object]
 def out_of_core(folder: Path, total: int) -> str:
     """Passes from a cold cache on one worker with one thread."""
     rows = []
-    with connected(Where(workers=1)) as client:
+    with cluster_client(ClusterOptions(workers=1)) as client:
         for d, chunk in CASES:
             points = Points.of_bytes(total, d, chunk * MIB)
             with stored(points, folder, client) as source:
@@ -77,7 +76,7 @@ def _cold(client: Any, source: ZarrSource, points: Points, folder: Path) -> list
     share = fetched / (2 * (ROUNDS + 1) * source.nbytes)
     ratio = seconds["pass"] / max(seconds["read"], seconds["compute"])
     times = [f"{seconds[name]:.3f}" for name in contestants]
-    per_range = f"{source.n_chunks / len(ranges(source)):.1f}"
+    per_range = f"{source.n_chunks / len(source.ranges()):.1f}"
     return [per_range, f"{source.n_rows:,}", *times, f"{ratio:.2f}", f"{min(share, 1):.0%}"]
 
 
@@ -115,11 +114,11 @@ def read_files(source: ZarrSource) -> None:
 
 def read_source(source: ZarrSource) -> None:
     """Every chunk as a pass reads it: one reader a range."""
-    for chunks in ranges(source):
-        read = source.reader()
+    for chunks in source.ranges():
+        reader = source.reader()
         for chunk in chunks:
-            read(chunk)
-        read.close()
+            reader.read(chunk)
+        reader.close()
 
 
 def two_workers(folder: Path, total: int) -> str:
@@ -130,7 +129,10 @@ def two_workers(folder: Path, total: int) -> str:
     found = {d: [f"{Points.of_bytes(total, d, 8 * MIB).n_rows:,}"] for d in (2, 32)}
     for held in (False, True):
         # What a cluster does when idle would cost the two workers a core's share.
-        with connected(Where(workers=1)) as one, connected(Where(workers=2)) as two:
+        with (
+            cluster_client(ClusterOptions(workers=1)) as one,
+            cluster_client(ClusterOptions(workers=2)) as two,
+        ):
             for client in (one, two) if held else ():
                 for core, worker in enumerate(sorted(client.nthreads())):
                     client.run(hold_to_core, core, workers=[worker])

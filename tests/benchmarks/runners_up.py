@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +29,12 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.em import Convergence, climb
-from dask_em.core.executor import Each, in_turn
+from dask_em.core.executor import SerialExecutor
 from dask_em.core.mixture import Mixture
 from dask_em.data.open import as_source
-from dask_em.fitting.anderson import coordinates
 from dask_em.fitting.control_variate import ascent
 from dask_em.fitting.multistart import Fits
-from dask_em.fitting.sample import default_sample_size
-from dask_em.fitting.starts import Start, Starts, n_parameters
+from dask_em.fitting.sample import Start, default_sample_size
 from dask_em.fitting.survey import Survey, Surveyed
 
 SEEDS = range(3)
@@ -62,32 +60,31 @@ class Found:
 def starts_of(case: Case, seed: int) -> Found:
     """The starts that a fit compares on all of its sample."""
     n, d = case.rows.shape
-    size = default_sample_size(n_parameters("full", case.k, d), d)
+    size = default_sample_size(GaussianMixture(case.k)._n_parameters(d), d)
     surveyed: Surveyed = SerialBackend().map_reduce(
         as_source(case.rows), Survey(seed, max(size, case.k), d, n)
     )
     ends: list[Mixture] = []
 
     @contextmanager
-    def recording(fits: Any) -> Iterator[Each]:
-        with in_turn(fits) as each:
-
-            def recorded(
-                function: Callable[[Any, Any], Any], arguments: Sequence[Any], advance: Any = None
-            ) -> list[Any]:
-                results = each(function, arguments, advance)
+    def recording(fits: Any) -> Iterator[SerialExecutor[Any]]:
+        class Recording(SerialExecutor[Any]):
+            def map(self, function: Any, items: Any, advance: Any = None) -> list[Any]:
+                results = super().map(function, items, advance)
                 if function is Fits.wholly:
                     ends.extend(tried.state.result for tried in results)
                 return results
 
-            yield recorded
+        yield Recording(fits)
 
-    starts = Starts.of(GaussianMixture(case.k))
+    starts = GaussianMixture(case.k)._start_options()
     start = starts.start(surveyed, engine_for(case.rows.dtype), seed, [], recording)
     entered = start.mixtures(start.mixture.engine)
     # Records are compared by what they are: arrays know no truth.
-    known = [coordinates(mixture) for mixture in entered]
-    others = [m for m in ends if not any(np.array_equal(coordinates(m), one) for one in known)]
+    known = [mixture.to_unconstrained() for mixture in entered]
+    others = [
+        m for m in ends if not any(np.array_equal(m.to_unconstrained(), one) for one in known)
+    ]
     return Found(start, others)
 
 

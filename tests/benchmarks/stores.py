@@ -30,6 +30,7 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em.core.additive import Array
 from dask_em.core.mixture import Mixture
+from dask_em.core.protocols import Block, Fold, Pass, Reader
 from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
 
@@ -216,7 +217,7 @@ def stored(points: Points, folder: Path, client: Any = None) -> Iterator[ZarrSou
 # -- parts of a pass -----------------------------------------------------------------
 
 
-class Count:
+class Count(Pass[int], Fold[int]):
     """The pass that only reads: it counts rows."""
 
     def fold(self) -> Count:
@@ -236,10 +237,21 @@ class Resident(ZarrSource):
     The first chunks are kept in each process that reads, and given again and again.
     """
 
-    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
+    def reader(self) -> Reader:
         assert self.n_rows % self.chunk_rows == 0
-        kept = _kept_chunks(self)
-        return lambda chunk: (kept[chunk % len(kept)], None)
+        return Held(_kept_chunks(self))
+
+
+class Held(Reader):
+    """Gives arrays in turn."""
+
+    fingerprints: Mapping[int, int] = {}
+
+    def __init__(self, chunks: list[Array]) -> None:
+        self._chunks = chunks
+
+    def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
+        yield self._chunks[chunk % len(self._chunks)], None
 
 
 _kept: dict[str, list[Array]] = {}
@@ -250,8 +262,8 @@ def _kept_chunks(source: ZarrSource) -> list[Array]:
     if key not in _kept:
         _kept.clear()
         n = min(source.n_chunks, max(2, KEPT_BYTES // (source.nbytes // source.n_chunks)))
-        read = ZarrSource.reader(source)
-        _kept[key] = [read(chunk)[0].copy() for chunk in range(n)]
+        reader = ZarrSource.reader(source)
+        _kept[key] = [reader.read(chunk)[0].copy() for chunk in range(n)]
     return _kept[key]
 
 

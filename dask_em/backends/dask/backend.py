@@ -9,21 +9,19 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Hashable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Generic
 
-import dask.array as da
 import dask.threaded
-import numpy as np
 from dask.callbacks import Callback
-from dask.delayed import delayed
 from dask.optimization import cull
 
 from ...core.additive import Array, S
-from ...core.protocols import Advance, Foldable, Kept, RangeSource, result_bytes
-from ...core.ranges import fold_range, ranges
-from ...core.reduction import Node, PartialTree, add_all, fan_in, kept_depth, tree_levels
-from ...data.dask import DaskSource
-from ...runtime import current_run
+from ...core.partial_sums import PartialSums
+from ...core.protocols import Advance, Backend, Executor, PartialSumsStore, Pass, Source, T
+from ...core.reading import fold_range
+from ...core.reduction import Node, add_all, fan_in, tree_levels
+from ...runtime import current_job
 from ..blas import one_blas_thread
 from .client import (
     RETRIES,
@@ -36,6 +34,7 @@ from .client import (
     sent_bytes,
     until_done,
 )
+from .executor import dask_executor
 
 logger = logging.getLogger("dask_em")
 
@@ -44,131 +43,108 @@ logger = logging.getLogger("dask_em")
 GATHER_SECONDS, STOP_SECONDS = 30.0, 3.0
 
 
-class DaskBackend:
-    """Runs a pass on the Dask scheduler in force.
+class DaskBackend(Backend):
+    """Run a pass on the Dask scheduler in force.
 
     A `Client` if there is one, what `dask.config` says if it says, else threads
     in this process. Rows in this process's memory stay there: they are always
     summed by threads, or by the synchronous scheduler if that is configured.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em.data.memory import ArraySource
+    >>> from dask_em.fitting.survey import Survey
+    >>> survey = Survey(seed=0, sample_size=2, n_features=2, n_rows=3)
+    >>> DaskBackend().map_reduce(ArraySource(np.eye(3, 2)), survey).n_rows
+    3
     """
 
     def map_reduce(
         self,
-        source: RangeSource | DaskSource,
-        work: Foldable[S],
+        source: Source,
+        pass_: Pass[S],
         advance: Advance | None = None,
-        kept: Kept | None = None,
+        partial_sums: PartialSumsStore[S] | None = None,
     ) -> S:
-        """Sum of `work` over all chunks of `source`, in a tree fixed by the source alone.
+        """Sum a pass over all chunks of a source; see `Backend`.
 
-        `kept` is given the sums of whole nodes of the tree now and then, and those that it
-        recalls are not computed again. A pass that the cluster lost is made again.
-
-        Raises
-        ------
-        StoppedError
-            The job was asked to stop, or the cluster failed for good.
+        A pass that the cluster lost is made again.
         """
         client = None if source.in_process else client_in_force()
         return until_done(
-            client, advance, type(work).__name__,
-            lambda told: self._pass(source, work, told, kept),
+            client, advance, type(pass_).__name__,
+            lambda told: self._pass(source, pass_, told, partial_sums),
         )  # fmt: skip
+
+    def executor(self, shared: T, in_process: bool = False) -> AbstractContextManager[Executor[T]]:
+        """Return what makes calls on the workers, or in threads where there are none."""
+        return dask_executor(shared, in_process)
 
     def _pass(
         self,
-        source: RangeSource | DaskSource,
-        work: Foldable[S],
+        source: Source,
+        pass_: Pass[S],
         advance: Advance | None,
-        kept: Kept | None,
+        store: PartialSumsStore[S] | None,
     ) -> S:
-        name = uuid.uuid4().hex
-        # Keys are tuples under a name of this pass: with string keys the scheduler
-        # would take the ranges of all passes for one group and crowd one worker.
-        params: Key = (f"em-params-{name}", 0)
-        graph: dict[Hashable, Any] = {params: (as_it_is, work)}
-        if isinstance(source, DaskSource):
-            leaves, rows = _block_leaves(graph, source, work, name)
-        else:
-            leaves, rows = _range_leaves(graph, source, params, name)
-        levels = _add_tree_tasks(graph, leaves, name, fan_in(result_bytes(work)))
-        done = {} if advance is None else dict(zip(leaves, rows, strict=True))
-        if kept is None:
-            sums: S = _entry(
-                _run(graph, levels[-1][0], done, advance, source.in_process, work, None)
-            )
+        name, nbytes = uuid.uuid4().hex, pass_.result_bytes
+        graph: dict[Hashable, Any] = {}
+        leaves, rows = _leaves(graph, source, pass_, name)
+        levels = _add_tree_tasks(graph, leaves, name, fan_in(nbytes))
+        n_rows = {} if advance is None else dict(zip(leaves, rows, strict=True))
+        if store is None:
+            sums: S = _run(graph, levels[-1][0], n_rows, advance, source.in_process, pass_, None)
             return sums
-        keeping = Keeping(kept, levels, result_bytes(work))
-        if keeping.missing:
-            graph, root = keeping.left_of(graph, name)
-            done = _left_of_rows(done, graph, advance)
-            found = _run(graph, root, done, advance, source.in_process, work, keeping)
-            keeping.put_missing(found)
-        total: S = keeping.tree.sums[keeping.tree.root]
-        return total
+        partial = GraphPartialSums(store, levels, nbytes)
+        if partial.missing:
+            graph, root = partial.left_of(graph, name)
+            n_rows = _left_of_rows(n_rows, graph, advance)
+            found = _run(graph, root, n_rows, advance, source.in_process, pass_, partial)
+            partial.put_missing(found)
+        return partial.total
+
+
+def _leaves(
+    graph: dict[Hashable, Any], source: Source, pass_: Pass[Any], name: str
+) -> tuple[list[Hashable], list[int]]:
+    """Put the tasks of the leaves into a graph; return their keys and rows."""
+    blocks = source.delayed_blocks(_sum_block, pass_, name)
+    if blocks is not None:
+        graph.update(blocks.graph)
+        return list(blocks.keys), list(blocks.n_rows)
+    # Keys are tuples under a name of this pass: with string keys the scheduler
+    # would take the ranges of all passes for one group and crowd one worker.
+    params: Key = (f"em-params-{name}", 0)
+    graph[params] = (as_it_is, pass_)
+    return _range_leaves(graph, source, params, name)
 
 
 def _range_leaves(
-    graph: dict[Hashable, Any], source: RangeSource, params: Key, name: str
+    graph: dict[Hashable, Any], source: Source, params: Key, name: str
 ) -> tuple[list[Hashable], list[int]]:
     shared: Key = (f"em-source-{name}", 0)
     graph[shared] = (as_it_is, source)
     leaves: list[Hashable] = []
     rows = []
-    for j, chunks in enumerate(ranges(source)):
+    for j, chunks in enumerate(source.ranges()):
         leaf = (f"em-range-{name}", j)
         graph[leaf] = (_sum_range, shared, params, chunks, source.shipped_weights(chunks))
         leaves.append(leaf)
-        rows.append(int(source.bounds[chunks.stop] - source.bounds[chunks.start]))
+        rows.append(source.rows_of(chunks))
     return leaves, rows
 
 
-def _sum_range(source: RangeSource, work: Foldable[S], chunks: range, weights: Array | None) -> S:
+def _sum_range(source: Source, pass_: Pass[S], chunks: range, weights: Array | None) -> S:
     with one_blas_thread():
-        return fold_range(source, work.fold(), chunks, weights)
+        return fold_range(source, pass_.fold(), chunks, weights)
 
 
-def _block_leaves(
-    graph: dict[Hashable, Any], source: DaskSource, work: Foldable[Any], name: str
-) -> tuple[list[Hashable], list[int]]:
-    """One leaf a block, fused by Dask with the tasks that make the block."""
-    arrays = [source.X]
-    if source.sample_weight is not None:
-        arrays.append(source.sample_weight[:, None])
-    sums = da.map_blocks(
-        _sum_block,
-        *arrays,
-        work=delayed(work, name=f"em-params-{name}", traverse=False),
-        chunks=((1,) * source.n_chunks, (1,)),
-        dtype=object,
-        meta=np.empty((0, 0), dtype=object),
-        name=f"em-block-{name}",
-    )
-    (optimized,) = dask.base.optimize(sums)
-    graph.update(optimized.__dask_graph__())
-    leaves: list[Hashable] = [key for (key,) in optimized.__dask_keys__()]
-    lengths = source.X.chunks[0]
-    return leaves, [0 if np.isnan(n) else int(n) for n in lengths]
-
-
-def _sum_block(
-    X: Array, weight: Array | None = None, *, work: Foldable[Any], block_id: tuple[int, int]
-) -> Array:
+def _sum_block(index: int, X: Array, weight: Array | None, pass_: Pass[S]) -> S:
     with one_blas_thread():
-        fold = work.fold()
-        fold.update(block_id[0], X, None if weight is None else weight[:, 0].astype(np.float64))
-        total = np.empty((1, 1), dtype=object)
-        total[0, 0] = fold.result()
-        return total
-
-
-def _entry(sums: Any) -> Any:
-    """Sums as they are, or out of the block of one entry in which dask.array wants them."""
-    return sums[0, 0] if isinstance(sums, np.ndarray) else sums
-
-
-def _add_sums(parts: list[Any]) -> Any:
-    return add_all(_entry(part) for part in parts)
+        fold = pass_.fold()
+        fold.update(index, X, weight)
+        return fold.result()
 
 
 def _add_tree_tasks(
@@ -180,57 +156,49 @@ def _add_tree_tasks(
         keys: list[Hashable] = []
         for j, group in enumerate(level):
             key = (f"em-sum{depth}-{name}", j)
-            graph[key] = (_add_sums, [levels[-1][i] for i in group])
+            graph[key] = (add_all, [levels[-1][i] for i in group])
             keys.append(key)
         levels.append(keys)
     return levels
 
 
-class Keeping:
-    """What a pass has summed so far, for `Kept` to keep.
+class GraphPartialSums(PartialSums[S], Generic[S]):
+    """Collect partial sums from the tasks of a graph.
 
     Attributes
     ----------
-    tree : PartialTree
-    missing : list of Node
-        What was not kept when the pass began.
     nodes : dict of key to Node
-        Tasks whose results are kept until their time comes.
+        Tasks whose results are held until it is time to keep them.
     """
 
-    def __init__(self, kept: Kept, levels: list[list[Hashable]], nbytes: int) -> None:
-        self.kept, self._levels = kept, levels
-        n, width = len(levels[0]), fan_in(nbytes)
-        self.tree: PartialTree[Any] = PartialTree(n, width)
-        for node, sums in kept.recall().items():
-            self.tree.put(node, sums)
-        self.missing = self.tree.missing()
-        depth = kept_depth(n, width, nbytes)
+    def __init__(
+        self, store: PartialSumsStore[S], levels: list[list[Hashable]], nbytes: int
+    ) -> None:
+        super().__init__(store, len(levels[0]), nbytes)
+        self._levels, keys = levels, levels[self.depth]
         # The root is the whole pass.
-        single = len(levels[depth]) == 1
-        self.nodes = {} if single else {key: (depth, j) for j, key in enumerate(levels[depth])}
+        single = len(keys) == 1
+        self.nodes: dict[Hashable, Node] = (
+            {} if single else {key: (self.depth, j) for j, key in enumerate(keys)}
+        )
 
     def left_of(self, graph: dict[Hashable, Any], name: str) -> tuple[dict[Hashable, Any], Key]:
-        """What of a pass's graph is still to be computed, and the key of its results."""
+        """Return what of a pass's graph is still to be computed, and the key of its results."""
         missing: Key = (f"em-missing-{name}", 0)
-        left, _ = cull(graph | {missing: (_listed, [self._key(n) for n in self.missing])}, missing)
+        wanted = [self._levels[depth][j] for depth, j in self.missing]
+        left, _ = cull(graph | {missing: (as_it_is, wanted)}, missing)
         self.nodes = {key: node for key, node in self.nodes.items() if key in left}
         return left, missing
 
-    def _key(self, node: Node) -> Hashable:
-        return self._levels[node[0]][node[1]]
-
-    def put_missing(self, sums: list[Any]) -> None:
+    def put_missing(self, sums: list[S]) -> None:
         """Take what was missing: then the root is known."""
         for node, one in zip(self.missing, sums, strict=True):
             self.tree.put(node, one)
 
-    def finished(self, key: Hashable, sums: Any) -> None:
+    def finished(self, key: Hashable, sums: S) -> None:
         """Take the result of a task of this process."""
         if key in self.nodes:
-            self.tree.put(self.nodes[key], _entry(sums))
-            if self.kept.due():
-                self.kept.keep(self.tree.sums)
+            self.put(self.nodes[key], sums)
 
     def gather(self, client: Any, held: list[Any], seconds: float) -> None:
         """Fetch the results that `held` futures have, release them, and keep all."""
@@ -242,14 +210,10 @@ class Keeping:
             logger.warning("sums of the unfinished pass could not be fetched: %r", e)
             return
         for future, sums in zip(ready, results, strict=True):
-            self.tree.put(self.nodes[future.key], _entry(sums))
+            self.tree.put(self.nodes[future.key], sums)
             held.remove(future)
             future.release()
-        self.kept.keep(self.tree.sums)
-
-
-def _listed(sums: list[Any]) -> list[Any]:
-    return [_entry(one) for one in sums]
+        self.keep()
 
 
 def _left_of_rows(
@@ -268,15 +232,15 @@ def _run(
     rows: dict[Hashable, int],
     advance: Advance | None,
     in_process: bool,
-    work: Foldable[Any],
-    keeping: Keeping | None,
+    pass_: Pass[Any],
+    partial: GraphPartialSums[Any] | None,
 ) -> Any:
     client = client_in_force()
     if client is None or in_process:
         get = dask.threaded.get if client is not None else None
         get = get or dask.base.get_scheduler() or dask.threaded.get
-        return _run_locally(get, graph, root, rows, advance, keeping)
-    return _run_on_client(client, graph, root, rows, advance, work, keeping)
+        return _run_locally(get, graph, root, rows, advance, partial)
+    return _run_on_client(client, graph, root, rows, advance, pass_, partial)
 
 
 def _run_locally(
@@ -285,17 +249,17 @@ def _run_locally(
     root: Hashable,
     rows: dict[Hashable, int],
     advance: Advance | None,
-    keeping: Keeping | None,
+    partial: GraphPartialSums[Any] | None,
 ) -> Any:
-    run = current_run()
+    run = current_job()
 
     def finished(key: Hashable, sums: Any, *_: object) -> None:
         if advance and key in rows:
             advance(rows[key])
-        if keeping:
-            keeping.finished(key, sums)
-        if run.asked and keeping and key in keeping.nodes:
-            keeping.kept.keep(keeping.tree.sums)
+        if partial:
+            partial.finished(key, sums)
+        if run.stop_requested and partial and key in partial.nodes:
+            partial.keep()
         run.check()
 
     with one_blas_thread(), Callback(posttask=finished):
@@ -308,12 +272,12 @@ def _run_on_client(
     root: Hashable,
     rows: dict[Hashable, int],
     advance: Advance | None,
-    work: Foldable[Any],
-    keeping: Keeping | None,
+    pass_: Pass[Any],
+    partial: GraphPartialSums[Any] | None,
 ) -> Any:
-    nodes = keeping.nodes if keeping else {}
+    nodes = partial.nodes if partial else {}
     keys = [root, *(key for key in rows | nodes if key != root)]
-    with large_parameters_allowed(sent_bytes(work)):
+    with large_parameters_allowed(sent_bytes(pass_)):
         futures = client.get(graph, keys, sync=False, retries=RETRIES)
     try:
         for future in futures[1:]:
@@ -325,11 +289,11 @@ def _run_on_client(
             # range's sums on the workers until the end of the pass.
             future.add_done_callback(_advance_and_release(rows[future.key], advance))
         held = [future for future in futures[1:] if future.key in nodes]
-        run = current_run()
+        run = current_job()
 
         def look() -> None:
-            if keeping and (keeping.kept.due() or run.asked):
-                keeping.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
+            if partial and (partial.due() or run.stop_requested):
+                partial.gather(client, held, STOP_SECONDS if run.stop_requested else GATHER_SECONDS)
 
         total = result_of(futures[0], look)
         if advance and root in rows:

@@ -1,4 +1,4 @@
-"""What every use of a Dask cluster shares: its client, trying again, and waiting for results."""
+"""The client of a Dask cluster, trying again where it fails, and waiting for results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 import dask.config
 from dask.utils import parse_bytes
 
-from ...core.executor import Out
-from ...core.protocols import Advance
-from ...runtime import current_run
+from ...core.protocols import Advance, Out
+from ...runtime import current_job
 from .recovery import TaskMemoryError, of_the_cluster, recover
 
 Key = tuple[str, int]
@@ -32,18 +31,34 @@ _raising_threshold = threading.Lock()
 
 
 def client_in_force() -> Any:
-    """The client whose scheduler is in force, None where there is none."""
+    """Return the client whose scheduler is in force, None where there is none."""
     return getattr(dask.base.get_scheduler(), "__self__", None)
 
 
 def until_done(
     client: Any, advance: Advance | None, name: str, make: Callable[[Advance | None], Out]
 ) -> Out:
-    """What `make` returns, made again where the cluster fails."""
-    run = current_run()
+    """Return what `make` returns, called again where the cluster fails.
+
+    Parameters
+    ----------
+    client : distributed.Client or None
+    advance : callable, optional
+        Told how much more is done; what a failed attempt told is taken back.
+    name : str
+        Of the pass, among the scheduler's events.
+    make : callable
+        What tells of its progress -> the result.
+
+    Raises
+    ------
+    StoppedError
+        The job was asked to stop, or the cluster failed for good.
+    """
+    run = current_job()
     for attempt in count(1):
         run.check()
-        told, began = Told(advance), time.monotonic()
+        told, began = Progress(advance), time.monotonic()
         try:
             found = make(told.advance if advance else None)
             if client is not None:
@@ -57,20 +72,20 @@ def until_done(
     raise AssertionError("unreachable")
 
 
-class Told:
-    """What a pass has told of its rows, so that it can be taken back."""
+class Progress:
+    """Count what a pass has told of its rows, so that it can be taken back."""
 
     def __init__(self, advance: Advance | None) -> None:
         self._advance, self._n_rows = advance, 0
 
     def advance(self, n_rows: int) -> None:
-        """So many more rows are done."""
+        """Tell of so many more rows that are done."""
         self._n_rows += n_rows
         if self._advance:
             self._advance(n_rows)
 
     def take_back(self) -> None:
-        """None of them is done."""
+        """Tell that none of them is done."""
         self.advance(-self._n_rows)
 
 
@@ -82,8 +97,8 @@ def _tell(client: Any, name: str, seconds: float, attempt: int) -> None:
 
 
 def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
-    """The result of a future; while it is awaited, `look` is called now and then."""
-    run = current_run()
+    """Return the result of a future; while it is awaited, `look` is called now and then."""
+    run = current_job()
     done = threading.Event()
     root.add_done_callback(lambda _: done.set())
     # Not by the timeout of `result`: one that strikes while the result is fetched leaves a
@@ -101,7 +116,7 @@ def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
 
 
 def sent_bytes(parameters: Any) -> int:
-    """Bytes in which they are sent."""
+    """Return the number of bytes in which parameters are sent."""
     from distributed.protocol.pickle import dumps
 
     buffers: list[Any] = []
@@ -124,12 +139,12 @@ def large_parameters_allowed(size: int) -> Iterator[None]:
 
 
 def as_it_is(value: Any) -> Any:
-    """The task that holds what other tasks want."""
+    """Return the value: the task that holds what other tasks want."""
     return value
 
 
 def advance_by(rows: int, advance: Advance | None) -> Callable[[Any], None]:
-    """What tells `advance` of so many rows when a future is finished."""
+    """Return what tells `advance` of so many rows when a future is finished."""
 
     def done(future: Any) -> None:
         if future.status == "finished" and advance:

@@ -6,12 +6,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
-from ...core.executor import In, Out, in_threads
-from ...core.protocols import Advance
-from ...runtime import current_run
+from ...core.protocols import Advance, Executor, In, Out, T, T_co
 from ..blas import one_blas_thread
+from ..threads import ThreadsExecutor
 from .client import (
     RETRIES,
     Key,
@@ -29,45 +28,42 @@ MOST_SENT = 2**25
 
 
 @contextmanager
-def together(shared: Any, in_process: bool = False) -> Iterator[Calls]:
-    """Calls of pure functions of `shared` and one argument each, several at a time.
+def dask_executor(shared: T, in_process: bool = False) -> Iterator[Executor[T]]:
+    """Make an executor of `shared`: the workers of a cluster, each of which is sent it once.
 
-    By the workers, each of which is sent `shared` once; by threads of this process where
-    there are none, where they are not to be used, or where it is too large to be sent.
+    Threads of this process where there are no workers, where they are not to be used, or where
+    `shared` is too large to be sent.
     """
     client = None if in_process else client_in_force()
-    calls = Calls(client if client and sent_bytes(shared) <= MOST_SENT else None, shared)
+    if client is None or sent_bytes(shared) > MOST_SENT:
+        yield ThreadsExecutor(shared)
+        return
+    executor = DaskExecutor(client, shared)
     try:
-        yield calls
+        yield executor
     finally:
-        calls.close()
+        executor.close()
 
 
-class Calls:
-    """Calls of pure functions of `shared` and of one argument each; see `together`."""
+class DaskExecutor(Executor[T_co], Generic[T_co]):
+    """Call functions of `shared` and one item each on the workers; see `dask_executor`."""
 
-    def __init__(self, client: Any, shared: Any) -> None:
+    def __init__(self, client: Any, shared: T_co) -> None:
         self._client, self._shared, self._held = client, shared, None
 
-    def __call__(
+    def map(
         self,
-        function: Callable[[Any, In], Out],
-        arguments: Sequence[In],
+        function: Callable[[T_co, In], Out],
+        items: Sequence[In],
         advance: Advance | None = None,
     ) -> list[Out]:
-        """The results in their order; `advance` is told how many more calls are done.
-
-        Raises
-        ------
-        StoppedError
-            The job was asked to stop, or the cluster failed for good.
-        """
-        size = 0 if self._client is None else sent_bytes(arguments)
-        if self._client is None or size > MOST_SENT:
-            return self._by_threads(function, arguments, advance)
+        """Return `function(shared, item)` of each item, in order."""
+        size = sent_bytes(items)
+        if size > MOST_SENT:
+            return ThreadsExecutor(self._shared).map(function, items, advance)
         return until_done(
             self._client, advance, "sample",
-            lambda told: self._by_workers(function, arguments, size, told),
+            lambda told: self._by_workers(function, items, size, told),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -76,25 +72,10 @@ class Calls:
             self._held.release()
             self._held = None
 
-    def _by_threads(
-        self, function: Callable[[Any, In], Out], arguments: Sequence[In], advance: Advance | None
-    ) -> list[Out]:
-        run = current_run()
-
-        def one(argument: In) -> Out:
-            run.check()
-            found = function(self._shared, argument)
-            if advance:
-                advance(1)
-            return found
-
-        with one_blas_thread():
-            return in_threads(one, arguments)
-
     def _by_workers(
         self,
-        function: Callable[[Any, In], Out],
-        arguments: Sequence[In],
+        function: Callable[[T_co, In], Out],
+        items: Sequence[In],
         size: int,
         advance: Advance | None,
     ) -> list[Out]:
@@ -107,8 +88,8 @@ class Calls:
         with large_parameters_allowed(size):
             futures = client.map(
                 called,
-                arguments,
-                key=[(f"em-call-{name}", j) for j in range(len(arguments))],
+                items,
+                key=[(f"em-call-{name}", j) for j in range(len(items))],
                 shared=self._held,
                 retries=RETRIES,
             )
@@ -121,6 +102,6 @@ class Calls:
                 future.release()
 
 
-def _called(function: Callable[[Any, In], Out], argument: In, shared: Any) -> Out:
+def _called(function: Callable[[T, In], Out], item: In, shared: T) -> Out:
     with one_blas_thread():
-        return function(shared, argument)
+        return function(shared, item)

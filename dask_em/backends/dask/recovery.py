@@ -1,4 +1,4 @@
-"""What to do when a Dask cluster fails: wait and try again, or stop with the reason in words."""
+"""Recovery from a Dask cluster that fails: wait and try again, or stop and say why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import dask.config
 
 from ...errors import StoppedError
-from ...runtime import Run
+from ...runtime import JobControl
 
 logger = logging.getLogger("dask_em")
 
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def cluster_settings() -> dict[str, Any]:
-    """`SETTINGS`, but for those that somebody has configured."""
+    """Return `SETTINGS`, but for those that somebody has configured."""
     defaults = dask.config.merge(*dask.config.defaults)
     return {
         name: value
@@ -45,7 +45,7 @@ def cluster_settings() -> dict[str, Any]:
 
 
 def scheduler_extensions() -> dict[str, Any]:
-    """What a scheduler has beside its tasks, but for the records that grow with every pass.
+    """Return what a scheduler has beside its tasks, but for records that grow with every pass.
 
     Dask keeps the groups of all tasks that ever were, by spans, for its page of fine
     performance metrics: about 18 KiB a pass. Of the last 100 000 keys it keeps the prefix,
@@ -81,7 +81,7 @@ class TaskMemoryError(MemoryError):
 
 
 def of_the_cluster(e: Exception) -> bool:
-    """Whether the cluster failed, and not what was computed on it."""
+    """Tell whether the cluster failed, and not what was computed on it."""
     from distributed.comm.core import CommClosedError
 
     if isinstance(e, TaskMemoryError | CancelledError | CommClosedError):
@@ -89,8 +89,8 @@ def of_the_cluster(e: Exception) -> bool:
     return type(e).__module__.partition(".")[0] == "distributed"
 
 
-def recover(client: Any, e: Exception, attempt: int, run: Run) -> None:
-    """Return when the pass may be made again.
+def recover(client: Any, e: Exception, attempt: int, run: JobControl) -> None:
+    """Wait until the pass may be made again.
 
     Raises
     ------
@@ -130,7 +130,7 @@ MORE_MEMORY = (
 
 
 def _killed(client: Any, e: Any) -> str:
-    """Why workers died of one task."""
+    """Return why workers died of one task."""
     try:
         events = client.get_events("worker-restart-memory")
     except Exception:

@@ -1,4 +1,4 @@
-"""What tells whether bytes are sound, and still the same, given piece by piece."""
+"""Fingerprints and checksums of bytes that are given piece by piece."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LANES_BYTES = 8192
 
 
 class Fingerprint:
-    """32 bits that tell whether bytes are still the same, given piece by piece.
+    """Compute 32 bits that tell whether bytes are still the same, given piece by piece.
 
     The CRC-32C of the sums of 64-bit words 8 KiB apart: any flipped bit changes one of them,
     at half the cost of a checksum of the bytes themselves. All pieces but the last are whole
@@ -35,19 +35,25 @@ class Fingerprint:
 
     @property
     def value(self) -> int:
-        """Of all pieces so far."""
+        """Fingerprint of all pieces so far."""
         return int(crc32c(np.concatenate([self._sums.view(np.uint8), self._rest])))
 
 
 def fingerprint(numbers: Array) -> int:
-    """The `Fingerprint` of contiguous numbers."""
+    """Return the `Fingerprint` of contiguous numbers.
+
+    Examples
+    --------
+    >>> fingerprint(np.arange(5)) == fingerprint(np.arange(5)[::-1].copy())
+    False
+    """
     found = Fingerprint()
     found.update(numbers.reshape(-1).view(np.uint8))
     return found.value
 
 
 class Checksum:
-    """The CRC-32C of bytes given piece by piece."""
+    """Compute the CRC-32C of bytes given piece by piece."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -57,6 +63,6 @@ class Checksum:
         self.value = int(extend(self.value, piece))
 
 
-def print_of_prints(prints: Iterable[int]) -> int:
-    """One fingerprint of several, in their order."""
-    return int(crc32c(np.fromiter(prints, dtype="<u4").tobytes()))
+def combined(fingerprints: Iterable[int]) -> int:
+    """Return one fingerprint of several, in their order."""
+    return int(crc32c(np.fromiter(fingerprints, dtype="<u4").tobytes()))

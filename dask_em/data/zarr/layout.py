@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zarr
@@ -39,27 +39,25 @@ LAYOUT = (
 )
 
 
-Missing = Literal["error", "fill"]
-
 Index = tuple[int, ...]
 
 
-# -- in words --------------------------------------------------------------------------
+# -- where they lie, as messages say it ------------------------------------------------
 
 
 def file_shape(array: zarr.Array[Any]) -> Index:
-    """Rows (and columns) that lie in one file or object: a chunk, or a shard of them."""
+    """Return the rows (and columns) in one file or object: those of a chunk, or of a shard."""
     return tuple(map(int, array.shards or array.chunks))
 
 
 def chunk_key(array: zarr.Array[Any], index: Index) -> str:
-    """The key of a chunk (or shard) in the array's store."""
+    """Return the key of a chunk (or shard) in the array's store."""
     key = array.metadata.encode_chunk_key(index)
     return f"{array.path}/{key}" if array.path else key
 
 
 def chunk_place(array: zarr.Array[Any], index: Index, shape: Index, key: str = "") -> str:
-    """Number, rows and key of a chunk, as an error tells them."""
+    """Return number, rows and key of a chunk, for a message."""
     spans = [
         f"{what} {i * size} to {min((i + 1) * size, n) - 1}"
         for what, i, size, n in zip(("rows", "columns"), index, shape, array.shape, strict=False)
@@ -73,21 +71,21 @@ def chunk_place(array: zarr.Array[Any], index: Index, shape: Index, key: str = "
 
 
 def remedy(array: zarr.Array[Any]) -> str:
-    """What to do about missing chunks."""
+    """Return what to do about missing chunks, for a message."""
     return (
         "restore them; or, if they were never written because every number in them is the fill "
         f"value {array.fill_value} (Zarr leaves such chunks out unless it is told "
-        'write_empty_chunks=True), pass missing="fill" (--missing fill)'
+        'write_empty_chunks=True), pass missing_chunks="fill" (--missing-chunks fill)'
     )
 
 
 def lacks(array: zarr.Array[Any], place: str, name: str) -> DataError:
-    """The error of a chunk that is missing."""
+    """Make the error of a chunk that is missing."""
     return DataError(f"{name} lacks {place}: {remedy(array)}")
 
 
 def no_file(place: str, name: str) -> DataError:
-    """The error of something else where a chunk should be."""
+    """Make the error of something else where a chunk should be."""
     return DataError(f"{place} of {name} is not a file: restore it")
 
 
@@ -115,7 +113,7 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
 
 
 def check_links(array: zarr.Array[Any], name: str = "X") -> None:
-    """Follow no link out of an array's folder: it could lead to any file of the machine.
+    """Refuse links out of an array's folder: they could lead to any file of the machine.
 
     Raises
     ------
@@ -143,7 +141,7 @@ def check_links(array: zarr.Array[Any], name: str = "X") -> None:
 
 
 def _presence(array: zarr.Array[Any]) -> Callable[[Index], bool]:
-    """Whether a chunk is there, as the store's listing tells."""
+    """Return a function that tells whether a chunk is there, by the store's listing."""
     store: Any = array.store
     if isinstance(store, LocalStore):
         # To list a folder for each chunk takes forty times as long as to ask for its file.
@@ -172,7 +170,7 @@ async def _listed(store: Store, prefix: str) -> set[str]:
 
 
 def has_checksum(array: zarr.Array[Any]) -> bool:
-    """Whether a codec of the array finds flipped bits."""
+    """Tell whether a codec of the array finds flipped bits."""
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
         codecs = [*(metadata.filters or ()), metadata.compressor]
@@ -181,7 +179,7 @@ def has_checksum(array: zarr.Array[Any]) -> bool:
 
 
 def all_codecs(codecs: Iterable[Any]) -> Iterator[Any]:
-    """Codecs, and those within shards."""
+    """Yield codecs, and those within shards."""
     for codec in codecs:
         yield codec
         if isinstance(codec, ShardingCodec):
@@ -195,7 +193,7 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
 
 
 def fill_value(array: zarr.Array[Any]) -> Any:
-    """What a missing chunk stands for."""
+    """Return the number that a missing chunk stands for."""
     # Version 2 of the format knows arrays without one, and Zarr reads zeros there.
     return 0 if array.fill_value is None else array.fill_value
 
@@ -204,7 +202,7 @@ def fill_value(array: zarr.Array[Any]) -> Any:
 
 
 def document_stamp(array: zarr.Array[Any]) -> tuple[int, int] | None:
-    """Size and time of the file that describes the array, None where nobody can tell cheaply."""
+    """Return size and time of the file that describes the array, None where that costs more."""
     store: Any = array.store
     if not isinstance(store, LocalStore):
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ from zarr.storage import LocalStore
 
 from ...core.additive import Array
 from ...errors import DataError
-from .fingerprints import Checksum, Fingerprint, print_of_prints
-from .layout import Missing, chunk_key, chunk_place, fill_value, lacks, no_file
+from ..options import MissingChunks
+from .fingerprints import Checksum, Fingerprint, combined
+from .layout import chunk_key, chunk_place, fill_value, lacks, no_file
 
 CACHE_LINE = 64
 
@@ -32,23 +33,16 @@ CHECKSUM_BYTES = 4
 # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
 PIECE_BYTES = 2**20
 
-# A buffer up to this size is kept for the next range.
-SPARE_BYTES = 2**26
+# A buffer up to this size is left to the next range.
+POOLED_BYTES = 2**26
 
 # Of a missing chunk, where that is allowed: it must not appear between passes either.
 ABSENT = 0
 
 
-Filled = Callable[[int], None]
-"""Told how many rows are there already."""
-
-Hand = Callable[[Array, int], None]
-"""Told of a chunk that is being read, and how many of its rows are there already."""
-
-
 @dataclass(frozen=True)
 class RawChunks:
-    """The chunk files of one two-dimensional array, of which each holds all columns.
+    """Read the chunk files of one two-dimensional array, of which each holds all columns.
 
     Attributes
     ----------
@@ -56,21 +50,21 @@ class RawChunks:
         In a local store.
     checksum : bool
         Whether each file ends with the CRC-32C of its numbers.
-    missing : {"error", "fill"}
+    missing_chunks : {"error", "fill"}
     name : str
         What an error calls the array.
     """
 
     array: zarr.Array[Any]
     checksum: bool
-    missing: Missing = "error"
+    missing_chunks: MissingChunks = "error"
     name: str = "X"
 
     @classmethod
     def of(
-        cls, array: zarr.Array[Any], missing: Missing = "error", name: str = "X"
+        cls, array: zarr.Array[Any], missing_chunks: MissingChunks = "error", name: str = "X"
     ) -> RawChunks | None:
-        """The raw chunks of a two-dimensional array, None where its files hold anything else."""
+        """Take a two-dimensional array; return None where its files hold anything else."""
         codecs = getattr(array.metadata, "codecs", None)
         if not isinstance(array.store, LocalStore) or not codecs or array.shards:
             return None
@@ -83,7 +77,7 @@ class RawChunks:
         stored_order = getattr(first.endian, "value", first.endian)
         if dtype.itemsize > 1 and (stored_order != "little" or not _is_little(dtype)):
             return None
-        return cls(array, bool(rest), missing, name)
+        return cls(array, bool(rest), missing_chunks, name)
 
     @property
     def chunk_shape(self) -> tuple[int, int]:
@@ -91,61 +85,62 @@ class RawChunks:
         rows, columns = self.array.chunks
         return int(rows), int(columns)
 
-    def read_into(self, out: Array, first: int, filled: Filled | None = None) -> int:
+    def read_into(self, out: Array, first: int, found: list[int]) -> Iterator[int]:
         """Fill `out` (m x chunk rows, chunk columns) with the chunks from number `first` on.
 
-        `filled`, if given, is told every now and then how many rows are there already, before
-        it is known whether the chunk they are of is sound.
+        The fingerprint of each is added to `found` when it is known to be sound.
 
-        Returns
-        -------
+        Yields
+        ------
         int
-            Their fingerprint.
+            Rows that are there already, before it is known whether their chunk is sound.
         """
         rows = self.chunk_shape[0]
-        return print_of_prints(
-            self._read_one(out[j * rows : (j + 1) * rows], first + j, filled, j * rows)
-            for j in range(len(out) // rows)
-        )
+        for j in range(len(out) // rows):
+            for n_rows in self._read_one(out[j * rows : (j + 1) * rows], first + j, found):
+                yield j * rows + n_rows
 
-    def _read_one(self, out: Array, number: int, filled: Filled | None, before: int) -> int:
+    def _read_one(self, out: Array, number: int, found: list[int]) -> Iterator[int]:
         store: Any = self.array.store
         path = os.path.join(store.root, chunk_key(self.array, (number, 0)))
         numbers = out.reshape(-1).view(np.uint8)
-        expected = len(numbers) + CHECKSUM_BYTES * self.checksum
+        check = Checksum() if self.checksum else Fingerprint()
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
-            if self.missing == "error":
+            if self.missing_chunks == "error":
                 raise lacks(self.array, self._place(number), self.name) from None
             out[...] = fill_value(self.array)
-            return ABSENT
+            found.append(ABSENT)
+            return
         try:
-            file = os.fstat(descriptor)
-            if not stat.S_ISREG(file.st_mode):
-                raise no_file(self._place(number), self.name)
-            if file.st_size != expected:
-                raise DataError(
-                    f"{self._place(number)} of {self.name} holds {file.st_size} bytes, expected "
-                    f"{expected}: the file was cut or written by something else; restore it"
-                )
-            found = self._read_pieces(descriptor, numbers, number, filled, before)
+            self._check_size(descriptor, number, len(numbers) + CHECKSUM_BYTES * self.checksum)
+            yield from self._read_pieces(descriptor, numbers, number, check)
             tail = os.read(descriptor, CHECKSUM_BYTES) if self.checksum else b""
         finally:
             os.close(descriptor)
-        if self.checksum and found.to_bytes(CHECKSUM_BYTES, "little") != tail:
+        if self.checksum and check.value.to_bytes(CHECKSUM_BYTES, "little") != tail:
             raise DataError(
                 f"{self._place(number)} of {self.name} does not match its checksum: the file is "
                 "damaged; restore it from a copy or write the array again"
             )
-        return found
+        found.append(check.value)
+
+    def _check_size(self, descriptor: int, number: int, expected: int) -> None:
+        file = os.fstat(descriptor)
+        if not stat.S_ISREG(file.st_mode):
+            raise no_file(self._place(number), self.name)
+        if file.st_size != expected:
+            raise DataError(
+                f"{self._place(number)} of {self.name} holds {file.st_size} bytes, expected "
+                f"{expected}: the file was cut or written by something else; restore it"
+            )
 
     def _read_pieces(
-        self, descriptor: int, numbers: Array, number: int, filled: Filled | None, before: int
-    ) -> int:
-        """Fill `numbers` from the file, and their checksum or fingerprint."""
+        self, descriptor: int, numbers: Array, number: int, check: Checksum | Fingerprint
+    ) -> Iterator[int]:
+        """Fill `numbers` from the file and give them to `check`; yield how many rows are there."""
         row_bytes = len(numbers) // self.chunk_shape[0]
-        found = Checksum() if self.checksum else Fingerprint()
         for start in range(0, len(numbers), PIECE_BYTES):
             piece = numbers[start : start + PIECE_BYTES]
             done = 0
@@ -158,75 +153,83 @@ class RawChunks:
                     )
                 done += more
             # While it is in cache.
-            found.update(piece)
-            if filled is not None:
-                filled(before + (start + len(piece)) // row_bytes)
-        return found.value
+            check.update(piece)
+            yield (start + len(piece)) // row_bytes
 
     def _place(self, number: int) -> str:
         return chunk_place(self.array, (number, 0), self.chunk_shape)
 
 
 class RawReader:
-    """Reads rows of raw chunk files into two buffers in turn."""
+    """Read rows of raw chunk files into two buffers in turn.
+
+    Attributes
+    ----------
+    fingerprints : dict of int to int
+        Of the chunks of each read, by its first row.
+    """
 
     def __init__(self, raw: RawChunks, chunk_rows: int) -> None:
         stored_rows, columns = raw.chunk_shape
         self.raw = raw
+        self.fingerprints: dict[int, int] = {}
         self.n_features = int(raw.array.shape[1])
         shape = (min(chunk_rows, -(-raw.array.shape[0] // stored_rows) * stored_rows), columns)
-        self._buffers = [_spare.take(shape, raw.array.dtype) for _ in range(2)]
+        self._buffers = [_pool.take(shape, raw.array.dtype) for _ in range(2)]
         self._turn = 0
 
     def close(self) -> None:
         """Leave the buffers to the next reader of this thread; what was read is over."""
-        _spare.keep(self._buffers)
+        _pool.put(self._buffers)
         self._buffers = []
 
-    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
+    def arriving(self, rows: slice) -> Iterator[tuple[Array, int]]:
+        """Yield the rows, and how many of them are there before they are known to be sound."""
         stored_rows = self.raw.chunk_shape[0]
         n = rows.stop - rows.start
         whole = -(-n // stored_rows) * stored_rows
         self._turn = 1 - self._turn
         buffer: Array = self._buffers[self._turn]
         X = buffer[:n, : self.n_features]
-        filled = None if hand is None else lambda n_rows: hand(X, min(n_rows, n))
-        seen = self.raw.read_into(buffer[:whole], rows.start // stored_rows, filled)
-        return X, seen
+        found: list[int] = []
+        for n_there in self.raw.read_into(buffer[:whole], rows.start // stored_rows, found):
+            yield X, min(n_there, n)
+        self.fingerprints[rows.start] = combined(found)
+        yield X, 0
 
 
-class Spare(threading.local):
-    """Buffers that a thread's reader left to the next: fresh memory costs as much as reading."""
+class BufferPool(threading.local):
+    """Hold buffers that a thread's reader left to the next: fresh ones cost as much as reading."""
 
     def __init__(self) -> None:
         self._buffers: list[Array] = []
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """A buffer of that shape; what it holds means nothing."""
+        """Return a buffer of that shape; what it holds means nothing."""
         buffers, self._buffers = self._buffers, []
         if buffers and buffers[-1].shape == shape and buffers[-1].dtype == dtype:
             *self._buffers, found = buffers
             return found
         return aligned_empty(shape, dtype)
 
-    def keep(self, buffers: list[Array]) -> None:
-        """Keep buffers that are not too large to lie about."""
-        self._buffers = [buffer for buffer in buffers if buffer.nbytes <= SPARE_BYTES]
+    def put(self, buffers: list[Array]) -> None:
+        """Take back buffers that are not too large to lie about."""
+        self._buffers = [buffer for buffer in buffers if buffer.nbytes <= POOLED_BYTES]
 
 
-_spare = Spare()
+_pool = BufferPool()
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array that is not filled, whose first byte lies on a cache line.
+    """Return an array that is not filled, whose first byte lies on a cache line.
 
     The kernel copies a file's pages eight times as fast to such an address as to the one
     16 bytes past a page at which NumPy puts large arrays.
     """
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    spare = np.empty(count + CACHE_LINE, dtype=np.uint8)
-    start = -spare.ctypes.data % CACHE_LINE
-    return np.ndarray(shape, dtype, spare, start)
+    memory = np.empty(count + CACHE_LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return np.ndarray(shape, dtype, memory, start)
 
 
 def _is_little(dtype: np.dtype[Any]) -> bool:

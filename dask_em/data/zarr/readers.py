@@ -1,50 +1,74 @@
-"""Chunks of a Zarr array, read so that none is taken for what it is not.
+"""Readers of the rows of one Zarr array: whole chunks, sound, with a fingerprint of each read.
 
 Zarr reads a missing chunk as the fill value without a word, in every version; here it is an
-error with the chunk's name, and so is a damaged one. With every read comes a
-fingerprint, by which later passes see whether the data changed.
+error with the chunk's name, and so is a damaged one. By the fingerprints later passes see
+whether the data changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import zarr
 
 from ...core.additive import Array
-from .layout import Missing
-from .raw import Hand, RawChunks, RawReader
+from ..options import MissingChunks
+from .raw import RawChunks, RawReader
 from .watched import WatchedReader
 
 
 class RowReader(Protocol):
-    """Reads rows of one array."""
+    """Read rows of one array.
 
-    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
-        """The rows and the fingerprint of their chunks.
+    Attributes
+    ----------
+    fingerprints : dict of int to int
+        Of the chunks of each read that came to its end, by its first row.
+    """
 
-        Rows stay as they are until two more reads: there may be two buffers used in turn.
-        A reader that knows may tell `hand` before its end how many rows are there.
+    fingerprints: dict[int, int]
+
+    def arriving(self, rows: slice) -> Iterator[tuple[Array, int]]:
+        """Read rows, which stay as they are until two more reads were begun.
+
+        Yields
+        ------
+        array
+            The rows: the same array each time, which fills.
+        int
+            How many of them are there already, before it is known whether they are sound. With
+            the last comes 0, and then all are there and sound.
         """
 
     def close(self) -> None:
-        """End reading: what was read last is given up too."""
+        """End reading: the rows that were read last are given up too."""
 
 
 def row_reader(
-    array: zarr.Array[Any], chunk_rows: int, missing: Missing = "error", name: str = "X"
+    array: zarr.Array[Any],
+    chunk_rows: int,
+    missing_chunks: MissingChunks = "error",
+    name: str = "X",
 ) -> RowReader:
-    """The quickest reader of an array, for reads of whole chunks of at most `chunk_rows` rows.
+    """Return the quickest reader of an array, for reads of whole chunks.
 
     Parameters
     ----------
     array : zarr.Array
         (n, d) or (n,); a reader of (n,) takes any rows.
     chunk_rows : int
-    missing : {"error", "fill"}
+        Rows that are read at once, at most.
+    missing_chunks : {"error", "fill"}
         Whether a missing chunk is an error or stands for the fill value.
     name : str
         What an error calls the array.
     """
-    raw = RawChunks.of(array, missing, name) if array.ndim == 2 else None
-    return RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing, name)
+    raw = RawChunks.of(array, missing_chunks, name) if array.ndim == 2 else None
+    return RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing_chunks, name)
+
+
+def read_rows(reader: RowReader, rows: slice) -> tuple[Array, int]:
+    """Return rows and their fingerprint, when they are all there and sound."""
+    *_, (found, _) = reader.arriving(rows)
+    return found, reader.fingerprints[rows.start]

@@ -1,9 +1,9 @@
-"""TODO data.zarr.source."""
+"""Rows in a Zarr array, with weights beside them: cut into chunks, read, held to a log."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -12,18 +12,22 @@ import numpy as np
 
 from ...core import ranges
 from ...core.additive import Array
-from ...core.chunk_log import Notes
+from ...core.chunk_log import ChunkLog
+from ...core.protocols import Block, Reader, RowValues, Source
 from ...core.ranges import even_bounds
 from ...errors import DataError
 from ...storage.object_store import UrlStore
 from ...storage.urls import describe_url
+from ..identity import layout_identity, sha256_of
+from ..options import ReadOptions
 
 if TYPE_CHECKING:
     import zarr
 
-    from .layout import Missing
+    from .readers import RowReader
 
 logger = logging.getLogger("dask_em")
+
 # Read at once from a store on the network, for one task: what a line of 100 MB/s brings while
 # a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
 AHEAD_BYTES = 32 * 2**20
@@ -32,8 +36,8 @@ MOST_AHEAD = 4
 
 
 @dataclass(frozen=True)
-class ZarrSource:
-    """A two-dimensional Zarr array, read in whole chunks (or shards) of rows.
+class ZarrSource(Source):
+    """Cut a two-dimensional Zarr array into whole chunks (or shards) of rows.
 
     Attributes
     ----------
@@ -44,27 +48,29 @@ class ZarrSource:
         The same from memory; it stays with the caller and travels by range.
     read_bytes : int
         Small chunks are read together up to this size.
-    missing : {"error", "fill"}
-        Whether a missing chunk is an error or stands for the fill value.
+    options : ReadOptions
     expected : (n_chunks,) array or None
-        The fingerprint that each chunk must have: what a first pass noted.
+        The fingerprint that each chunk must have: that of a first pass.
     dropping : frozenset of int
         Chunks whose rows of NaN or infinity are left out.
     n_dropped : int
         Such rows, as a first pass counted them.
     stamp : tuple or None
         Of the file that describes the array, when the array was found to be as it is here.
+    skipped : sequence of range
+        Chunks that are read as no rows, because whatever is done with them is done.
     """
 
     array: zarr.Array[Any]
     stored_weight: zarr.Array[Any] | None = None
     memory_weight: Array | None = None
     read_bytes: int = field(default_factory=lambda: ranges.READ_BYTES)
-    missing: Missing = "error"
+    options: ReadOptions = field(default_factory=ReadOptions)
     expected: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
     stamp: tuple[int, int] | None = None
+    skipped: Sequence[range] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Whoever receives the source must cut it in the same places. Weights in memory
@@ -83,10 +89,6 @@ class ZarrSource:
     @property
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self.array.dtype)
-
-    @property
-    def nbytes(self) -> int:
-        return self.n_rows * self.n_features * self.dtype.itemsize
 
     @property
     def n_chunks(self) -> int:
@@ -119,9 +121,13 @@ class ZarrSource:
 
     @cached_property
     def bounds(self) -> Array:
+        """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
         return even_bounds(self.n_rows, self.chunk_rows)
 
-    def reader(self) -> Callable[[int], tuple[Array, Array | None]]:
+    def rows_of(self, chunks: range) -> int:
+        return int(self.bounds[chunks.stop] - self.bounds[chunks.start])
+
+    def reader(self) -> Reader:
         return ZarrReader(self)
 
     @property
@@ -129,7 +135,8 @@ class ZarrSource:
         """Chunks that a task holds: the one in hand, and those being read with their decoding."""
         from .raw import RawChunks
 
-        dropping = bool(self.dropping)
+        # A chunk that rows are left out of is copied.
+        dropping = bool(self.dropping) or self.options.nonfinite == "drop"
         if RawChunks.of(self.array) is not None:
             return 2 + dropping
         return 1 + self.read_ahead * (3 if self.array.compressors else 2) + dropping
@@ -156,7 +163,7 @@ class ZarrSource:
         for array, name in self._arrays():
             check_same(array, name)
             check_links(array, name)
-            if self.missing == "error":
+            if self.options.missing_chunks == "error":
                 check_present(array, name)
             if not has_checksum(array):
                 logger.warning(
@@ -171,66 +178,84 @@ class ZarrSource:
         if self.stored_weight is not None:
             yield self.stored_weight, "sample_weight"
 
-    def held_to(self, notes: Notes) -> Self:
-        """The same rows, without those that a first pass dropped.
-
-        A chunk that is not what that pass read is an error from now on.
-        """
+    def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         return replace(
             self,
-            expected=notes.in_order(),
-            dropping=notes.dropping,
-            n_dropped=notes.n_dropped,
+            expected=None if forced else log.in_order(),
+            dropping=log.dropping,
+            n_dropped=log.n_dropped,
         )
+
+    def filling(self) -> Self:
+        """Return the same rows, with missing chunks read as the fill value."""
+        return replace(self, options=replace(self.options, missing_chunks="fill"))
+
+    def skipping(self, chunks: Sequence[range]) -> Self:
+        """Return the same chunks in the same ranges, of which some are read as no rows.
+
+        So what is left of a pass is computed as if nobody had stopped.
+        """
+        return replace(self, skipped=tuple(chunks))
 
     def shipped_weights(self, chunks: range) -> Array | None:
         if self.memory_weight is None:
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
 
+    def map_rows(
+        self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
+    ) -> RowValues:
+        from ..lazy import map_chunks
 
-class ZarrReader:
-    """Reads chunks of a Zarr array with their weights, and holds them to what they must be.
+        return map_chunks(self, np.diff(self.bounds).tolist(), function, width, dtype)
 
-    Attributes
-    ----------
-    prints : dict of int to int
-        The fingerprint of each chunk read so far, as `Notes` has it.
-    """
+    def identity(self) -> dict[str, object]:
+        weight: str | None = None
+        if self.stored_weight is not None:
+            weight = describe_url(str(self.stored_weight.store_path))
+        elif self.memory_weight is not None:
+            weight = sha256_of(self.memory_weight)
+        return {**layout_identity(self, self.bounds), "sample_weight": weight}
+
+    def locate(self, chunk: int, row: int) -> str:
+        return f"row {int(self.bounds[chunk]) + row}"
+
+
+class ZarrReader(Reader):
+    """Read chunks of a Zarr array with their weights, and hold them to what they must be."""
 
     def __init__(self, source: ZarrSource) -> None:
         from .layout import check_same, document_stamp
         from .readers import row_reader
 
-        self.prints: dict[int, int] = {}
+        self.fingerprints: dict[int, int] = {}
         self._source = source
         if source.stamp is None or document_stamp(source.array) != source.stamp:
             check_same(source.array)
-        self._rows = row_reader(source.array, source.chunk_rows, source.missing)
-        self._weights = None
+        missing_chunks = source.options.missing_chunks
+        self._rows = row_reader(source.array, source.chunk_rows, missing_chunks)
+        self._weights: RowReader | None = None
         if source.stored_weight is not None:
             self._weights = row_reader(
-                source.stored_weight, source.chunk_rows, source.missing, "sample_weight"
+                source.stored_weight, source.chunk_rows, missing_chunks, "sample_weight"
             )
 
-    def __call__(
-        self, chunk: int, hand: Callable[[Array, Array | None, int], None] | None = None
-    ) -> tuple[Array, Array | None]:
-        """Rows and weights of a chunk; `hand` may be given them, and how many rows are there."""
-        source = self._source
+    def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
+        """Yield the rows and weights of a chunk, whole blocks as they arrive."""
+        source, done = self._source, 0
+        if any(chunk in chunks for chunks in source.skipped):
+            yield np.empty((0, source.n_features), dtype=source.dtype), None
+            return
         rows = slice(int(source.bounds[chunk]), int(source.bounds[chunk + 1]))
-        weight = None if source.memory_weight is None else source.memory_weight[rows]
-        of_weight = 0
-        if self._weights is not None:
-            stored, of_weight = self._weights(rows)
-            weight = stored.astype(np.float64)
-        filling = None if hand is None else lambda X, there: hand(X, weight, there)
-        X, seen = self._rows(rows, filling)
-        seen |= of_weight << 32
-        self.prints[chunk] = seen
-        if source.expected is not None:
-            self._compare(rows, seen, int(source.expected[chunk]))
-        return X, weight
+        weight, of_weight = self._weight(rows)
+        for X, there in self._rows.arriving(rows):
+            end = there // block_rows * block_rows if block_rows else 0
+            if end > done:
+                yield X[done:end], None if weight is None else weight[done:end]
+                done = end
+        self._log(chunk, rows, self._rows.fingerprints[rows.start] | of_weight << 32)
+        if done < len(X):
+            yield X[done:], None if weight is None else weight[done:]
 
     def close(self) -> None:
         """Give up the buffers that were read into, and the rows in them."""
@@ -238,12 +263,25 @@ class ZarrReader:
             if rows is not None:
                 rows.close()
 
-    def _compare(self, rows: slice, seen: int, expected: int) -> None:
-        if seen == expected:
+    def _weight(self, rows: slice) -> tuple[Array | None, int]:
+        """Weights of rows, and their fingerprint where they are stored."""
+        from .readers import read_rows
+
+        if self._weights is not None:
+            stored, fingerprint = read_rows(self._weights, rows)
+            return stored.astype(np.float64), fingerprint
+        given = self._source.memory_weight
+        return None if given is None else given[rows], 0
+
+    def _log(self, chunk: int, rows: slice, fingerprint: int) -> None:
+        """Log the fingerprint of a chunk, and compare it to that of the first pass."""
+        self.fingerprints[chunk] = fingerprint
+        expected = self._source.expected
+        if expected is None or fingerprint == int(expected[chunk]):
             return
         from .layout import chunk_place, file_shape
 
-        name, array = next(self._changed(seen ^ expected))
+        name, array = next(self._changed(fingerprint ^ int(expected[chunk])))
         shape = file_shape(array)
         numbers = range(rows.start // shape[0], -(-rows.stop // shape[0]))
         place = chunk_place(array, (numbers[0],) + (0,) * (array.ndim - 1), shape)

@@ -1,4 +1,4 @@
-"""Chunks of any layout, read through Zarr under watch.
+"""Chunks of any layout, read through Zarr by a store that watches what is read.
 
 Zarr reads a missing chunk as the fill value without a word, in every version; here it is an
 error with the chunk's name, and so is a damaged one.
@@ -7,6 +7,7 @@ error with the chunk's name, and so is a damaged one.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -18,16 +19,17 @@ from zarr.storage import LocalStore, StorePath, WrapperStore
 
 from ...core.additive import Array
 from ...errors import DataError, UsageError
+from ..options import MissingChunks
 from .fingerprints import fingerprint
-from .layout import Index, Missing, all_codecs, chunk_key, chunk_place, file_shape, lacks, no_file
-from .raw import CHECKSUM_BYTES, Hand
+from .layout import Index, all_codecs, chunk_key, chunk_place, file_shape, lacks, no_file
+from .raw import CHECKSUM_BYTES
 
 # A shard's index holds this in place of the offset and the length of a missing chunk.
 NO_CHUNK = 2**64 - 1
 
 
 class Watch(WrapperStore[Store]):
-    """A store that notes what was read of it, and what was not there to be read.
+    """Record what was read of a store, and what was not there to be read.
 
     Attributes
     ----------
@@ -53,7 +55,7 @@ class Watch(WrapperStore[Store]):
     async def get(
         self, key: str, prototype: Any = None, byte_range: ByteRequest | None = None
     ) -> Any:
-        """Bytes of a key, or None where there is none."""
+        """Return the bytes of a key, or None where there is none."""
         try:
             found = await self._store.get(key, prototype, byte_range)
         except BaseException:
@@ -69,7 +71,7 @@ class Watch(WrapperStore[Store]):
         return found
 
     def get_ranges(self, *args: Any, **kwargs: Any) -> Any:
-        """Parts of a key, each by `get`; newer versions of Zarr ask for several at once."""
+        """Return parts of a key, each by `get`; newer versions of Zarr ask for several at once."""
         return Store.get_ranges(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     def _note_index(self, key: str, byte_range: ByteRequest | None, found: Any) -> None:
@@ -82,24 +84,47 @@ class Watch(WrapperStore[Store]):
 
 
 class WatchedReader:
-    """Reads rows of an array of any layout through Zarr, and sees what Zarr keeps silent of."""
+    """Read rows of an array of any layout through Zarr, and check what Zarr does not.
 
-    def __init__(self, array: zarr.Array[Any], missing: Missing = "error", name: str = "X") -> None:
-        self.array, self.missing, self.name = array, missing, name
+    Attributes
+    ----------
+    fingerprints : dict of int to int
+        Of the rows of each read, by its first row.
+    """
+
+    def __init__(
+        self, array: zarr.Array[Any], missing_chunks: MissingChunks = "error", name: str = "X"
+    ) -> None:
+        self.array, self.missing_chunks, self.name = array, missing_chunks, name
+        self.fingerprints: dict[int, int] = {}
         self._index = _index_request(array)
         codecs = getattr(array.metadata, "codecs", ())
         sharded = any(isinstance(codec, ShardingCodec) for codec in all_codecs(codecs))
-        if sharded and self._index is None and missing == "error":
+        if sharded and self._index is None and missing_chunks == "error":
             raise DataError(
                 f"{name} lies in shards within shards, or behind other codecs: chunks that are "
-                'missing in them cannot be seen; write it in plain shards, or pass missing="fill" '
-                "(--missing fill) to read such chunks as the fill value"
+                "missing in them cannot be seen; write it in plain shards, or pass "
+                'missing_chunks="fill" (--missing-chunks fill) to read such chunks as the fill '
+                "value"
             )
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: no buffers are held."""
 
-    def __call__(self, rows: slice, hand: Hand | None = None) -> tuple[Array, int]:
+    def arriving(self, rows: slice) -> Iterator[tuple[Array, int]]:
+        """Yield the rows once, when they are decoded and known to be sound."""
+        found = self.read(rows)
+        self.fingerprints[rows.start] = fingerprint(found)
+        yield found, 0
+
+    def read(self, rows: slice) -> Array:
+        """Return the rows, (n, d) or (n,).
+
+        Raises
+        ------
+        DataError
+            A chunk is missing, empty, cut or damaged; the message names it.
+        """
         watch = Watch(self.array.store, self._index)
         try:
             found = np.ascontiguousarray(self._read(watch, rows))
@@ -110,9 +135,9 @@ class WatchedReader:
             self._check_files(watch, rows, partly=True)
             raise self._damaged(rows, e) from e
         self._check_files(watch, rows)
-        if self._index is not None and self.missing == "error":
+        if self._index is not None and self.missing_chunks == "error":
             self._check_inner(watch, rows)
-        return found, fingerprint(found)
+        return found
 
     def _read(self, watch: Watch, *window: slice) -> Array:
         place = StorePath(watch, self.array.path)
@@ -150,7 +175,7 @@ class WatchedReader:
         place, store = chunk_place(self.array, index, shape), self.array.store
         if isinstance(store, LocalStore) and os.path.lexists(os.path.join(store.root, key)):
             raise no_file(place, self.name)
-        if self.missing == "error":
+        if self.missing_chunks == "error":
             raise lacks(self.array, place, self.name)
 
     def _check_inner(self, watch: Watch, rows: slice) -> None:
@@ -206,13 +231,13 @@ def _index_request(array: zarr.Array[Any]) -> ByteRequest | None:
 
 
 class CheckedRows:
-    """A Zarr array as something that is sliced by rows: for Dask, which reads through Zarr."""
+    """Slice a Zarr array by rows under the same checks: for Dask, which reads through Zarr."""
 
-    def __init__(self, array: zarr.Array[Any], missing: Missing, name: str) -> None:
+    def __init__(self, array: zarr.Array[Any], missing_chunks: MissingChunks, name: str) -> None:
         self.shape, self.dtype, self.ndim = array.shape, np.dtype(array.dtype), array.ndim
-        self._reader = WatchedReader(array, missing, name)
+        self._reader = WatchedReader(array, missing_chunks, name)
 
     def __getitem__(self, window: Any) -> Array:
         rows, *others = window if isinstance(window, tuple) else (window,)
-        found, _ = self._reader(slice(*rows.indices(self.shape[0])))
+        found = self._reader.read(slice(*rows.indices(self.shape[0])))
         return found[(slice(None), *others)] if others else found

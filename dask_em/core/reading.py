@@ -1,0 +1,91 @@
+"""One range of a pass: its chunks are read ahead and fed to a fold."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from queue import SimpleQueue
+
+import numpy as np
+
+from .additive import Array, S
+from .finite import finite_rows
+from .protocols import Block, Fold, Reader, Source
+
+Arriving = SimpleQueue[Block | BaseException | None]
+"""The parts of one chunk, then None, or the error that ended its reading."""
+
+
+def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | None) -> S:
+    """Feed a range's chunks to a fold, and return its result.
+
+    The next chunks are read while one is summed; one chunk is held beside those being read,
+    never more.
+
+    Parameters
+    ----------
+    source : Source
+    fold : Fold
+    chunks : range
+        Numbers of the chunks.
+    weights : (n,) array or None
+        The range's `shipped_weights`.
+
+    Raises
+    ------
+    DataError
+        A chunk is missing, damaged, or not what a first pass read.
+    """
+    reader, row = source.reader(), 0
+    with closing(_read_ahead(source, reader, chunks, fold.block_rows)) as parts:
+        for chunk, X, weight in parts:
+            if weights is not None:
+                weight = weights[row : row + len(X)]
+            row += len(X)
+            if chunk in source.dropping:
+                X, weight, _ = finite_rows(X, weight)
+            # What is not finite here is of a damaged chunk, as the end of its reading tells.
+            with np.errstate(over="ignore", invalid="ignore"):
+                fold.update(chunk, X, weight)
+            del X, weight
+    fold.take_fingerprints(reader.fingerprints)
+    reader.close()
+    return fold.result()
+
+
+def _read_ahead(
+    source: Source, reader: Reader, chunks: range, block_rows: int
+) -> Generator[tuple[int, Array, Array | None], None, None]:
+    """Yield the parts of chunks in order, while later chunks are read by other threads."""
+    depth = source.read_ahead
+    with ThreadPoolExecutor(depth, thread_name_prefix="read-ahead") as ahead:
+
+        def begin(chunk: int) -> Arriving:
+            parts: Arriving = SimpleQueue()
+            # Rows that are left out may leave no whole blocks.
+            rows = 0 if chunk in source.dropping else block_rows
+            ahead.submit(_bring, reader, chunk, rows, parts)
+            return parts
+
+        pending = deque(begin(chunk) for chunk in chunks[:depth])
+        for chunk in chunks:
+            parts = pending.popleft()
+            if chunk + depth in chunks:
+                pending.append(begin(chunk + depth))
+            while (part := parts.get()) is not None:
+                if isinstance(part, BaseException):
+                    raise part
+                yield chunk, *part
+                del part
+
+
+def _bring(reader: Reader, chunk: int, block_rows: int, parts: Arriving) -> None:
+    """Put the parts of a chunk into a queue, then None; or the error that came."""
+    try:
+        for part in reader.blocks(chunk, block_rows):
+            parts.put(part)
+        parts.put(None)
+    except BaseException as e:
+        parts.put(e)

@@ -1,0 +1,85 @@
+"""Lazy values for every row: Dask arrays of the chunks of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.additive import Array
+from ..core.protocols import RowValues, Source
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+def map_chunks(
+    source: Source,
+    lengths: Sequence[int],
+    function: Callable[[Array], Array],
+    width: int | None,
+    dtype: np.dtype[Any],
+) -> RowValues:
+    """Return a Dask array of a function of each chunk, which its task reads by itself.
+
+    So no rows pass through Dask's memory.
+
+    Parameters
+    ----------
+    source : Source
+    lengths : sequence of int
+        Rows of each chunk.
+    function : callable
+        Rows (n, d) -> (n,), or (n, width).
+    width : int or None
+    dtype : dtype
+        Of what `function` returns.
+    """
+    from dask.delayed import delayed
+
+    read = {"source": delayed(source, traverse=False)}
+    return _mapped(_of_chunk, [], tuple(lengths), function, width, dtype, read)
+
+
+def map_blocks(
+    X: da.Array, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
+) -> RowValues:
+    """Return a Dask array of a function of each block of rows of another one; see `map_chunks`."""
+    axes = {"drop_axis": () if width else (1,)}
+    return _mapped(_of_block, [X], X.chunks[0], function, width, dtype, axes)
+
+
+def _mapped(
+    task: Callable[..., Array],
+    arrays: Sequence[da.Array],
+    lengths: tuple[float, ...],
+    function: Callable[[Array], Array],
+    width: int | None,
+    dtype: np.dtype[Any],
+    more: dict[str, Any],
+) -> RowValues:
+    import dask.array as da
+    from dask.delayed import delayed
+
+    values: RowValues = da.map_blocks(
+        task,
+        *arrays,
+        function=delayed(function, traverse=False),
+        chunks=(lengths, (width,)) if width else (lengths,),
+        dtype=dtype,
+        meta=np.empty((0, width) if width else (0,), dtype=dtype),
+        **more,
+    )
+    return values
+
+
+def _of_chunk(
+    source: Source, function: Callable[[Array], Array], block_id: tuple[int, ...]
+) -> Array:
+    X, _ = source.reader().read(block_id[0])
+    return function(X)
+
+
+def _of_block(X: Array, function: Callable[[Array], Array]) -> Array:
+    return function(X)

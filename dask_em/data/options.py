@@ -1,0 +1,46 @@
+"""How stored data are read: one value that a model carries from its fit to all later reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..errors import UsageError
+
+MissingChunks = Literal["error", "fill"]
+
+NonFinite = Literal["error", "drop"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Say what missing chunks and rows that are not finite are taken for.
+
+    Attributes
+    ----------
+    missing_chunks : {"error", "fill"}
+        Whether a missing chunk of a Zarr array is an error or stands for the fill value.
+    nonfinite : {"error", "drop"}
+        Whether a fit refuses rows of NaN or infinity or leaves them out.
+
+    Raises
+    ------
+    UsageError
+        Another value.
+
+    Examples
+    --------
+    >>> ReadOptions(missing_chunks="fill")
+    ReadOptions(missing_chunks='fill', nonfinite='error')
+    """
+
+    missing_chunks: MissingChunks = "error"
+    nonfinite: NonFinite = "error"
+
+    def __post_init__(self) -> None:
+        choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))
+        for name, allowed in choices:
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in get_args(allowed):
+                expected = ", ".join(get_args(allowed))
+                raise UsageError(f"{name}={value!r}: expected one of {expected}")

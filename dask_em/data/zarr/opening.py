@@ -1,0 +1,85 @@
+"""Zarr arrays opened by path or URL, and made a source with weights of any kind."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DataError
+from ...storage.object_store import check_bucket, open_store
+from ...storage.urls import describe_url, is_url
+from ..checks import check_array, check_weight, memory_weight
+from ..options import ReadOptions
+from .source import ZarrSource
+
+if TYPE_CHECKING:
+    import zarr
+
+
+def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
+    """Open the Zarr array at a path or URL, members of groups included (`store.zarr/points`).
+
+    Raises
+    ------
+    DataError
+        No such path, not a Zarr array, or a group, whose arrays are then named.
+    StoreError
+        A store on the network that cannot be reached, or refuses.
+    """
+    import zarr
+    from zarr.errors import GroupNotFoundError
+
+    url = os.fspath(path)
+    name = describe_url(url)
+    place: Any = url.removeprefix("file://")
+    if is_url(url):
+        place = open_store(url)
+    elif os.path.exists(place):
+        # Workers may have been started in another folder.
+        place = Path(place).absolute()
+    else:
+        raise DataError(f"{name}: no such path")
+    try:
+        found = zarr.open(place, mode="r")
+    except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
+        check_bucket(url)
+        instead = "give the path of an array, or of an array in a group as group.zarr/array"
+        if name.endswith(".npy"):
+            instead += '; a .npy file is opened by np.load(path, mmap_mode="r")'
+        raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
+    if isinstance(found, zarr.Group):
+        raise no_array(found, name)
+    return found
+
+
+def no_array(group: zarr.Group, name: str) -> DataError:
+    """Make the error of a group where an array was expected: it names the arrays."""
+    members = ", ".join(f"{name.rstrip('/')}/{key}" for key in sorted(group.array_keys()))
+    return DataError(f"{name} is a group, not an array; its arrays are: {members or 'none'}")
+
+
+def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) -> ZarrSource:
+    """Make a source of a Zarr array, with weights in another one or in memory.
+
+    Raises
+    ------
+    DataError
+        Wrong shape or type, or weights of another length.
+    """
+    import zarr
+
+    from .layout import check_same, document_stamp
+
+    check_array("X", X, 2)
+    # In this order: what changes after the stamp was taken is found by it.
+    stamp = document_stamp(X)
+    check_same(X)
+    source = ZarrSource(X, options=options, stamp=stamp)
+    if sample_weight is None:
+        return source
+    if isinstance(sample_weight, zarr.Array):
+        check_weight(sample_weight, source.n_rows)
+        return replace(source, stored_weight=sample_weight)
+    return replace(source, memory_weight=memory_weight(sample_weight, source.n_rows))
