@@ -174,7 +174,7 @@ def test_a_sweep_lets_them_in_where_hopeless_models_leave_room() -> None:
             assert start.hopeless
             continue
         values = [value(mixture, everything) for mixture in (start.mixture, *start.rivals)]
-        assert memory["measured"][0] == pytest.approx(max(values), rel=1e-10)
+        assert memory.measured[0] == pytest.approx(max(values), rel=1e-10)
         served += len(values) * start.mixture.n_parameters
         others_won += values[0] < max(values)
     assert others_won > 0
