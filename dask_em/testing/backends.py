@@ -51,7 +51,7 @@ class MemoryStore:
 
 
 class BackendTests:
-    """What every backend does; a subclass is collected by pytest.
+    """Check what every backend does; pytest collects a subclass.
 
     Examples
     --------

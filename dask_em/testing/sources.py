@@ -25,7 +25,7 @@ SMALL_READ = 2**10
 
 
 class SourceTests:
-    """What every source does; a subclass is collected by pytest, which gives `tmp_path`.
+    """Check what every source does; pytest collects a subclass, and gives `tmp_path`.
 
     Attributes
     ----------
