@@ -1,18 +1,54 @@
-"""The exceptions of dask_em, and the exit code that the command line gives each."""
+"""Exceptions of dask_em, and the exit codes of the command line: the only place that tells them."""
 
 from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the program, mostly those of BSD's sysexits.h.
+
+    Attributes
+    ----------
+    meaning : str
+        In the words of the program's help.
+
+    Examples
+    --------
+    >>> code = DataError.exit_code
+    >>> int(code), code.meaning
+    (65, 'the data are bad')
+    """
+
+    meaning: str
+
+    DONE = 0, "done"
+    USAGE = 2, "wrong usage"
+    BAD_DATA = 65, "the data are bad"
+    FAULT = 70, "a fault of ours"
+    OUTPUT_TAKEN = 73, "the output is taken"
+    DISK_FAILED = 74, "the disk failed"
+    STOPPED = 75, "stopped before the end"
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """Make a code of its number and its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 class DaskEMError(Exception):
     """Base of every error that dask_em raises on purpose."""
 
-    exit_code = 70
+    exit_code = ExitCode.FAULT
 
 
 class DataError(DaskEMError, ValueError):
     """The data cannot be clustered: wrong shape, wrong type, missing, or not finite."""
 
-    exit_code = 65
+    exit_code = ExitCode.BAD_DATA
 
 
 class ModelFileError(DataError):
@@ -22,7 +58,7 @@ class ModelFileError(DataError):
 class OutputExistsError(DaskEMError, FileExistsError):
     """The output is there already, and nobody asked to replace it."""
 
-    exit_code = 73
+    exit_code = ExitCode.OUTPUT_TAKEN
 
 
 class LockedError(OutputExistsError):
@@ -32,7 +68,7 @@ class LockedError(OutputExistsError):
 class StoppedError(DaskEMError):
     """Stopped before the end: the same command, run again, goes on."""
 
-    exit_code = 75
+    exit_code = ExitCode.STOPPED
 
 
 class OutOfTimeError(StoppedError):
@@ -40,18 +76,18 @@ class OutOfTimeError(StoppedError):
 
 
 class UsageError(DaskEMError, ValueError):
-    """What was asked for cannot be done as it was asked."""
+    """The options given cannot be used, or not together."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class StoreError(DaskEMError, OSError):
     """A store on the network cannot be reached, or failed for longer than it is asked again."""
 
-    exit_code = 74
+    exit_code = ExitCode.DISK_FAILED
 
 
 class StoreAccessError(StoreError):
     """A store cannot be used as things are set up: credentials, bucket, region, packages."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE

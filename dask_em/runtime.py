@@ -1,4 +1,4 @@
-"""What befalls a job beside its numbers: a wish that it stops, and what it lost on the way."""
+"""Control of a running job: a wish that it stops, its deadline, and counters of its faults."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .errors import OutOfTimeError, StoppedError
 
 
 @dataclass
-class Run:
-    """One job of this process; whoever waits for long calls `check` now and then.
+class JobControl:
+    """Control one job of this process; loops that wait for long call `check` now and then.
 
     Attributes
     ----------
@@ -28,7 +28,17 @@ class Run:
     deadline : float
         `time.monotonic()` from which on the job is to stop.
     locks : dict
-        What the job holds, by the names of what nobody else writes meanwhile.
+        Locks that the job holds, by the names of what nobody else writes meanwhile.
+
+    Examples
+    --------
+    >>> job = JobControl()
+    >>> job.check()
+    >>> job.request_stop("interrupted by SIGTERM")
+    >>> job.check()
+    Traceback (most recent call last):
+        ...
+    dask_em.errors.StoppedError: interrupted by SIGTERM
     """
 
     retries: int = 0
@@ -36,34 +46,42 @@ class Run:
     reason: str = ""
     deadline: float = float("inf")
     locks: dict[str, Any] = field(default_factory=dict, repr=False)
-    _asked: threading.Event = field(default_factory=threading.Event, repr=False)
+    _requested: threading.Event = field(default_factory=threading.Event, repr=False)
 
-    def ask_to_stop(self, reason: str) -> None:
+    def request_stop(self, reason: str) -> None:
         """Ask the job to keep what it has and to end; the first reason counts."""
-        if not self._asked.is_set():
+        if not self._requested.is_set():
             self.reason = reason
-            self._asked.set()
+            self._requested.set()
 
     @property
-    def asked(self) -> bool:
-        """Whether the job is to stop."""
-        return self._asked.is_set() or time.monotonic() >= self.deadline
+    def stop_requested(self) -> bool:
+        """Whether the job is to stop: it was asked to, or its deadline has passed."""
+        return self._requested.is_set() or time.monotonic() >= self.deadline
 
     def check(self) -> None:
-        """Raise `StoppedError` if the job is to stop; `OutOfTimeError` if only its time is over."""
-        if self._asked.is_set():
+        """Raise if the job is to stop.
+
+        Raises
+        ------
+        StoppedError
+            The job was asked to stop.
+        OutOfTimeError
+            Its deadline has passed.
+        """
+        if self._requested.is_set():
             raise StoppedError(self.reason)
-        if self.asked:
+        if self.stop_requested:
             raise OutOfTimeError("the time limit is reached")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but not for longer than the job goes on, and `check`."""
-        self._asked.wait(max(0.0, min(seconds, self.deadline - time.monotonic())))
+        """Sleep for some seconds, at most until the job is to stop, and `check`."""
+        self._requested.wait(max(0.0, min(seconds, self.deadline - time.monotonic())))
         self.check()
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[None]:
-        """Stop at `deadline` if the block lasts so long, or sooner if that is set already."""
+        """Lower the deadline while the block runs; one that is earlier already stays."""
         before = self.deadline
         self.deadline = min(before, deadline)
         try:
@@ -72,19 +90,19 @@ class Run:
             self.deadline = before
 
 
-_current: ContextVar[Run | None] = ContextVar("dask_em_run", default=None)
+_current: ContextVar[JobControl | None] = ContextVar("dask_em_job", default=None)
 
 
-def current_run() -> Run:
-    """The job that this thread works for; one that nobody stops where there is none."""
-    return _current.get() or Run()
+def current_job() -> JobControl:
+    """Return the control of the job that this thread works for; a new one where there is none."""
+    return _current.get() or JobControl()
 
 
 @contextmanager
-def as_run(run: Run) -> Iterator[Run]:
-    """Make `run` the job that this thread works for."""
-    token = _current.set(run)
+def as_job(job: JobControl) -> Iterator[JobControl]:
+    """Make `job` the one that this thread works for while the block runs."""
+    token = _current.set(job)
     try:
-        yield run
+        yield job
     finally:
         _current.reset(token)

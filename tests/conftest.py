@@ -13,6 +13,26 @@ from dask_em.core import ranges as sources
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("repeatable")
 
+# What `-m quick` takes: the mathematics, the passes and the files, without a cluster. It needs no
+# extra, and is what runs where none is installed.
+QUICK = [
+    "architecture",
+    "docstrings",
+    "em",
+    "kernels",
+    "laws",
+    "model_file",
+    "numerics",
+    "sources",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        apart = any(item.get_closest_marker(name) for name in ("slow", "deploy", "faults"))
+        if item.path.stem.removeprefix("test_") in QUICK and not apart:
+            item.add_marker("quick")
+
 
 @pytest.fixture(scope="module")
 def many_chunks() -> Iterator[None]:

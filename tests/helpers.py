@@ -19,11 +19,11 @@ from dask_em.backends.serial import SerialBackend
 from dask_em.core import ranges as sources
 from dask_em.core.em import Convergence, EMState, em
 from dask_em.core.mixture import Mixture, MixtureStatistics
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 
-KINDS = list(STRUCTURES)
+KINDS = list(CONSTRAINTS)
 # Small enough that a test's few thousand rows are many chunks.
 SMALL_READ = 8 * 2**10
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
@@ -73,7 +73,7 @@ def here(where):
         yield
 
 dask.config.set({"dask_em.fast": False})
-planning.connected = here
+planning.cluster_client = here
 sources.READ_BYTES = 8192
 
 def fit(data, output, *options, prepare):
@@ -142,7 +142,7 @@ def random_precisions(kind: str, k: int, d: int, rng: np.random.Generator) -> np
 def precisions_like(kind: str, value: float, k: int, d: int) -> np.ndarray:
     """`value` times the identity, in scikit-learn's shape."""
     shape = {"full": (k, 1, 1), "tied": (1, 1), "diag": (k, 1), "spherical": (k,)}[kind]
-    unit = {"full": np.eye(d), "tied": np.eye(d), "diag": np.ones(d), "spherical": 1.0}[kind]
+    unit: Any = {"full": np.eye(d), "tied": np.eye(d), "diag": np.ones(d), "spherical": 1.0}[kind]
     return value * np.ones(shape) * unit
 
 
@@ -158,8 +158,8 @@ def start(kind: str, means: np.ndarray, precision: float = 1.0) -> dict[str, Any
 
 def random_mixture(kind: str, k: int, d: int, rng: np.random.Generator) -> Mixture:
     """A mixture of unit width or so, in the frame of the data's own coordinates."""
-    frame = Frame(np.zeros(d), np.ones(d))
-    covariance = STRUCTURES[kind].from_precisions(random_precisions(kind, k, d, rng))
+    frame = Whitening(np.zeros(d), np.ones(d))
+    covariance = CONSTRAINTS[kind].storage.from_precisions(random_precisions(kind, k, d, rng))
     log_weights = np.log(rng.dirichlet(np.full(k, 5.0)))
     components = Gaussian(rng.normal(size=(k, d)), covariance, frame)
     return Mixture(log_weights, components, engine_for(np.float64))
@@ -170,9 +170,9 @@ def mixture_of(
 ) -> Mixture:
     """A mixture given in the data's coordinates, equal weights, in the frame of X."""
     d = X.shape[1]
-    structure = STRUCTURES[kind]
+    structure = CONSTRAINTS[kind].storage
     covariance = np.cov(X.T, bias=True).reshape(d, d)
-    frame = Frame.of_moments(X.mean(axis=0), covariance, structure.frame_kind)
+    frame = Whitening.of_moments(X.mean(axis=0), covariance, structure.whitening_kind)
     given = structure.from_precisions(precisions)
     components = Gaussian.from_data_coordinates(means, given, frame, ridge)
     log_weights = np.full(len(means), -np.log(len(means)))

@@ -229,7 +229,8 @@ def has_row_axis(value: Any) -> bool:
 def test_no_array_of_rows_reaches_the_driver(
     kind: str, stored: zarr.Array, monkeypatch: pytest.MonkeyPatch, client: Client
 ) -> None:
-    returned, fetched = [], []
+    returned: list[Any] = []
+    fetched: list[Any] = []
     gather = Client._gather
 
     async def spy_gather(self: Client, futures: Any, **options: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 import zarr
 from helpers import blobs, start, write_zarr
@@ -87,7 +86,7 @@ def test_rows_must_have_two_axes(holder: str, shape: tuple[int, ...], tmp_path) 
 @pytest.mark.parametrize("holder", ["numpy", "zarr", "dask"])
 @pytest.mark.parametrize("shape", [(0, 3), (60, 0)])
 def test_there_must_be_something_to_cluster(holder: str, shape: tuple[int, int], tmp_path) -> None:
-    rows = np.ones(shape)
+    rows: Any = np.ones(shape)
     if holder == "zarr":
         rows = zarr.create_array(str(tmp_path / "x"), shape=shape, chunks=(10, 3), dtype="f8")
     elif holder == "dask":
@@ -141,6 +140,7 @@ def test_what_is_not_finite_is_named(holder: str, value: float, what: str, tmp_p
 
 
 def test_what_is_not_finite_is_named_by_its_column_s_name() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     frame.loc[7, "b"] = np.nan
     with pytest.raises(DataError, match=r"row 7, column 1 \(b\)"):

@@ -18,7 +18,7 @@ from dask_em.backends import backend_in_force
 from dask_em.backends.dask import executor as calls
 from dask_em.core.executor import serial_executor
 from dask_em.errors import StoppedError
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 
 SHARED = np.arange(1000.0)
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -110,11 +110,11 @@ def waiting(shared: Path, number: int) -> int:
 
 
 def test_a_stop_ends_the_waiting(client: Client, tmp_path: Path) -> None:
-    run = Run()
-    timer = threading.Timer(0.5, run.ask_to_stop, ["enough"])
+    run = JobControl()
+    timer = threading.Timer(0.5, run.request_stop, ["enough"])
     timer.start()
     with (
-        as_run(run),
+        as_job(run),
         backend_in_force().executor(tmp_path) as each,
         pytest.raises(StoppedError, match="enough"),
     ):

@@ -3,6 +3,7 @@ starts and ends a process of its own."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dask
 import numpy as np
@@ -26,9 +27,21 @@ from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
+from dask_em.cli.options import (
+    CHOICE,
+    CLUSTER,
+    COVARIANCE,
+    COVARIANCE_TYPES,
+    ESTIMATOR,
+    N_COMPONENTS,
+    Option,
+)
 from dask_em.core import ranges as sources
 from dask_em.data.open import stored_source
-from dask_em.jobs.cluster import Worker
+from dask_em.families.gaussian.constraints import CONSTRAINTS
+from dask_em.fitting.criteria import Criterion
+from dask_em.jobs.cluster import ClusterOptions, Worker
+from dask_em.jobs.fit import FitRequest
 from dask_em.jobs.plan import count
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -70,7 +83,7 @@ def refused(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-def store(path: Path, values: np.ndarray, **options: object) -> Path:
+def store(path: Path, values: np.ndarray, **options: Any) -> Path:
     options = {"chunks": (max(1, len(values) // 7), *values.shape[1:]), **options}
     array = zarr.create_array(path, shape=values.shape, dtype=values.dtype, **options)
     array[...] = values
@@ -503,3 +516,25 @@ def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
     fitted = load(folder / "model.npz")
     np.testing.assert_allclose(sorted(fitted.weights_), [0.1, 0.15, 0.2, 0.25, 0.3], atol=0.02)
     assert refused("demo", folder, *SMALL)[0] == 73
+
+
+# Where the program differs on purpose: its seed is fixed, and a sweep makes more starts.
+OTHER_DEFAULTS = {"random_state": 0, "n_init": None}
+
+
+@pytest.mark.parametrize("option", ESTIMATOR, ids=lambda option: option.flag)
+def test_an_option_is_that_of_the_estimator(option: Option) -> None:
+    parameters = inspect.signature(GaussianMixture).parameters
+    default = OTHER_DEFAULTS.get(option.sets, parameters[option.sets].default)
+    assert option.default == default
+    for choice in getattr(option.type, "choices", ()):
+        GaussianMixture(**{option.sets: choice})._check_options()
+
+
+def test_choices_of_models_are_those_of_the_library() -> None:
+    assert tuple(CONSTRAINTS) == COVARIANCE_TYPES
+    criterion = next(option for option in CHOICE if option.sets == "criterion")
+    assert tuple(criterion.type.choices) == get_args(Criterion)
+    fields = FitRequest.__dataclass_fields__
+    assert all(option.sets in fields for option in (N_COMPONENTS, COVARIANCE, *CHOICE))
+    assert {option.sets for option in CLUSTER} == set(ClusterOptions.__dataclass_fields__)

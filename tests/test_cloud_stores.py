@@ -37,7 +37,8 @@ from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.errors import DataError, OutputExistsError, StoreAccessError
 from dask_em.jobs import predict as applying
-from dask_em.jobs.doctor import attempt, describe_disk
+from dask_em.jobs.checks.check import attempt
+from dask_em.jobs.checks.machine import describe_disk
 from dask_em.storage import object_store as stores
 from dask_em.storage.object_store import open_store
 
@@ -163,7 +164,7 @@ def test_azure_data_models_and_answers(
     with pytest.raises(OutputExistsError, match="exists"):
         fitted(X[:2000]).save("az://data/model.npz", overwrite=False)
 
-    monkeypatch.setattr(applying, "connected", lambda where: nullcontext())
+    monkeypatch.setattr(applying, "cluster_client", lambda where: nullcontext())
     model.save(tmp_path / "model.npz")
     for where in ("az://data/answers.zarr", str(tmp_path / "answers.zarr")):
         command = ["predict", str(tmp_path / "model.npz"), str(points), where, "--log-density"]

@@ -17,10 +17,10 @@ from test_kernels import draw_resp, evaluate, exact_statistics
 from dask_em import GaussianMixture
 from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture
-from dask_em.core.responsibilities import NEGLIGIBLE, responsibilities, softmax_of
-from dask_em.core.scoring import Predict, Score
-from dask_em.families.gaussian.family import ALLOWED_LOSS, SINGLE_LOSS
+from dask_em.core.responsibilities import NEGLIGIBLE, CompiledArithmetic, responsibilities
+from dask_em.core.scoring import Answer, Predict, Score
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
+from dask_em.families.gaussian.parameters import ALLOWED_LOSS, SINGLE_LOSS
 from dask_em.jobs.plan import model_bytes
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
@@ -98,7 +98,7 @@ def test_collinear_columns_are_rotated_before_they_are_multiplied(d: int) -> Non
     X[:, 2] = X[:, 0] + 1e-4 * X[:, 2]
     means, precisions = X[:3], precisions_like("full", 1.0, 3, d)
     gaussian = mixture_of("full", means, precisions, X).components
-    assert gaussian.frame.scale.ndim == 2
+    assert gaussian.whitening.scale.ndim == 2
     resp = draw_resp(len(X), 3, rng, dense=True)
     expected = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
     actual = evaluate(CentredKernel(gaussian), X, resp)
@@ -146,18 +146,20 @@ def test_softmax_is_numpy_s(k: int, b: int, scale: float) -> None:
     rng = np.random.default_rng(k)
     log_joint = rng.normal(size=(k, b)) * scale
     log_weights = np.log(rng.dirichlet(np.ones(k)))
-    resp, log_prob = softmax_of(NUMBA, k, b)(log_joint - log_weights[:, None], log_weights)
+    resp, log_prob = CompiledArithmetic(k, b).normalize(
+        log_joint - log_weights[:, None], log_weights
+    )
     expected, expected_log_prob = responsibilities(log_joint.copy())
     np.testing.assert_allclose(resp, expected, rtol=1e-12 * scale + 1e-13, atol=1e-25)
     np.testing.assert_allclose(log_prob, expected_log_prob, rtol=1e-14, atol=2e-14)
-    single, log_prob32 = softmax_of(NUMBA, k, b)(log_joint.astype("f4"), np.zeros(k))
+    single, log_prob32 = CompiledArithmetic(k, b).normalize(log_joint.astype("f4"), np.zeros(k))
     np.testing.assert_allclose(log_prob32, expected_log_prob, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(single.sum(axis=0), 1, rtol=1e-6)
 
 
 def test_softmax_drops_what_is_negligible_and_shows_what_is_no_number() -> None:
     log_joint = np.array([[0.0, -800.0, 1.0], [NEGLIGIBLE - 1, -800.0, np.nan]])
-    resp, log_prob = softmax_of(NUMBA, 2, 3)(log_joint, np.zeros(2))
+    resp, log_prob = CompiledArithmetic(2, 3).normalize(log_joint, np.zeros(2))
     np.testing.assert_array_equal(resp[:, 0], [1, 0])
     np.testing.assert_array_equal(resp[:, 1], [0.5, 0.5])
     assert np.isnan(log_prob[2])
@@ -185,7 +187,7 @@ def test_both_engines_sum_and_answer_alike(kind: str) -> None:
     compiled = Mixture(plain.log_weights, plain.components, NUMBA)
     X, weight = rng.normal(size=(3000, 4)), rng.integers(0, 3, 3000).astype(float)
     assert_sums_close(add_up(compiled, X, weight), add_up(plain, X, weight), rtol=1e-11)
-    answers = ("labels", "proba", "log_density")
+    answers: tuple[Answer, ...] = ("labels", "proba", "log_density")
     for name, values in Predict(compiled, answers)(X).items():
         np.testing.assert_allclose(values, Predict(plain, answers)(X)[name], rtol=1e-9, atol=1e-13)
     folds = [Score(m).fold() for m in (compiled, plain)]

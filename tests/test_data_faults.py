@@ -306,11 +306,16 @@ def test_zarr_beside_dask_is_looked_at_too(tmp_path, synchronous) -> None:
 # -- chunks that are not whole ---------------------------------------------------------
 
 
+def made_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-7]),
     "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
     "empty": lambda file: file.write_bytes(b""),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a folder": made_a_folder,
 }
 
 
@@ -352,7 +357,7 @@ def flip(file: Path, bit: int) -> None:
         f.write(bytes([byte ^ (1 << bit % 8)]))
 
 
-CHECKSUMMED = {
+CHECKSUMMED: dict[str, dict[str, Any]] = {
     "raw": CHECKED,
     "zstd": {"compressors": [ZstdCodec(), Crc32cCodec()]},
     "columns": {"chunks": (CHUNK, 2), **CHECKED},

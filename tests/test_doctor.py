@@ -26,9 +26,11 @@ from zarr.codecs import Crc32cCodec
 from dask_em import GaussianMixture
 from dask_em.cli.main import main
 from dask_em.data.open import stored_source
-from dask_em.jobs import doctor
-from dask_em.jobs.cluster import Where, workers_here
-from dask_em.jobs.doctor import Check, attempt, examine, exit_code
+from dask_em.jobs.checks import cluster as cluster_checks
+from dask_em.jobs.checks import machine
+from dask_em.jobs.checks.check import Check, attempt
+from dask_em.jobs.cluster import ClusterOptions, workers_here
+from dask_em.jobs.doctor import examine, exit_code
 from dask_em.jobs.plan import count, fleet_of
 from dask_em.storage.checkpoint import Checkpointing
 
@@ -50,9 +52,9 @@ def stored_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def where(client: Client) -> Where:
+def where(client: Client) -> ClusterOptions:
     """Two worker processes that run already."""
-    return Where(scheduler=client.scheduler.address)
+    return ClusterOptions(scheduler=client.scheduler.address)
 
 
 def found(checks: list[Check], name: str) -> Check:
@@ -84,7 +86,9 @@ def test_all_is_well(points: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_running_cluster_is_looked_at_and_left_running(where: Where, client: Client) -> None:
+def test_a_running_cluster_is_looked_at_and_left_running(
+    where: ClusterOptions, client: Client
+) -> None:
     result = CliRunner().invoke(main, ["doctor", "--scheduler", str(where.scheduler)])
     assert result.exit_code == 0, result.output
     assert "2 workers, 2 threads" in result.output
@@ -96,7 +100,7 @@ def test_a_running_cluster_is_looked_at_and_left_running(where: Where, client: C
 # -- data ----------------------------------------------------------------------------
 
 
-def test_a_store_without_a_checksum(where: Where, tmp_path: Path) -> None:
+def test_a_store_without_a_checksum(where: ClusterOptions, tmp_path: Path) -> None:
     write_zarr(tmp_path / "points.zarr", np.ones((100, 2)), 50)
     command = ["doctor", str(tmp_path / "points.zarr"), "--scheduler", str(where.scheduler)]
     # A fit would run, and log a warning.
@@ -110,7 +114,7 @@ def test_a_store_without_a_checksum(where: Where, tmp_path: Path) -> None:
     assert [check["name"] for check in said["checks"] if check["warning"]] == ["checksum"]
 
 
-def test_a_missing_chunk_is_named(where: Where, tmp_path: Path) -> None:
+def test_a_missing_chunk_is_named(where: ClusterOptions, tmp_path: Path) -> None:
     path = tmp_path / "points.zarr"
     write_zarr(path, np.ones((100, 2)), 10, compressors=[Crc32cCodec()])
     (path / "c/7/0").unlink()
@@ -121,7 +125,7 @@ def test_a_missing_chunk_is_named(where: Where, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["damaged", "not there", "not Zarr"])
-def test_a_store_that_cannot_be_read(where: Where, tmp_path: Path, what: str) -> None:
+def test_a_store_that_cannot_be_read(where: ClusterOptions, tmp_path: Path, what: str) -> None:
     path = tmp_path / "points.zarr"
     if what == "damaged":
         write_zarr(path, np.ones((100, 2)), 100, compressors=[Crc32cCodec()])
@@ -150,17 +154,19 @@ def test_checkpoints_take_no_more_than_is_said(tmp_path: Path) -> None:
         sizes.append(sum(file.stat().st_size for file in kept.iterdir()))
 
     how = Checkpointing(kept, interval=0)
-    options = {"random_state": 0, "max_iter": 6, "sample_size": 500}
+    options: dict[str, Any] = {"random_state": 0, "max_iter": 6, "sample_size": 500}
     model = GaussianMixture(4, tol=0, checkpoint=how, callbacks=[weigh], **options)
     with pytest.warns(ConvergenceWarning):
         model.fit(tmp_path / "points.zarr")
     assert len(sizes) == 6
     planned = count(source, fleet_of(4, "full"), [])
     # What is replaced is there while it is replaced.
-    assert max(sizes) < doctor.checkpoint_bytes(source, planned) - 2**20
+    assert max(sizes) < machine.checkpoint_bytes(source, planned) - 2**20
 
 
-def test_a_disk_that_is_full(where: Where, points: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full(
+    where: ClusterOptions, points: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = type("usage", (), {"free": 2**15})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     checks = examine(where, str(points))
@@ -173,7 +179,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, kind: str, code: int) -
     (tmp_path / "a file").write_text("")
     # Nobody may write there, not even root.
     folder = "/proc/self" if kind == "read only" else str(tmp_path / kind / "checkpoint")
-    check = attempt("checkpoint", doctor.describe_disk, folder, None, None)
+    check = attempt("checkpoint", machine.describe_disk, folder, None, None)
     assert check.exit_code == code, check
 
 
@@ -185,12 +191,12 @@ def test_workers_too_small_for_a_chunk(tmp_path: Path) -> None:
     with LocalCluster(
         n_workers=1, processes=False, memory_limit="400MiB", dashboard_address=":0"
     ) as cluster:
-        there = Where(scheduler=cluster.scheduler_address)
+        there = ClusterOptions(scheduler=cluster.scheduler_address)
         checks = examine(there, str(path), missing_chunks="fill")
     assert wrong(checks) == [("memory", 2)]
     assert "raise --memory-limit" in found(checks, "memory").text
     # The words and the verdict of `plan`.
-    local = Where(workers=1, memory_limit="400MiB")
+    local = ClusterOptions(workers=1, memory_limit="400MiB")
     planned = count(stored_source(path), fleet_of(8, "full"), workers_here(local))
     assert not planned.fits
 
@@ -202,7 +208,9 @@ def test_workers_larger_than_the_machine() -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        check = attempt("memory", doctor.describe_memory, Where(), client, None, [])
+        check = attempt(
+            "memory", cluster_checks.describe_memory, ClusterOptions(), client, None, []
+        )
     assert (check.exit_code, "lower --memory-limit" in check.text) == (2, True)
 
 
@@ -211,37 +219,37 @@ def test_workers_larger_than_the_machine() -> None:
 
 def test_an_extra_that_the_data_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    assert "not needed here: " in doctor.extras_here(None)
-    check = attempt("extras", doctor.extras_here, "s3://bucket/points.zarr")
+    assert "not needed here: " in machine.extras_here(None)
+    check = attempt("extras", machine.extras_here, "s3://bucket/points.zarr")
     assert (check.exit_code, "pip install 'dask-em[s3]'" in check.text) == (2, True)
 
 
 def test_an_extra_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if doctor.find_spec("cupy") is not None:
+    if machine.find_spec("cupy") is not None:
         pytest.skip("cupy is installed here")
     (tmp_path / "cupy.py").write_text("raise ImportError('libcuda.so.1: not found')")
     monkeypatch.syspath_prepend(tmp_path)
-    check = attempt("extras", doctor.extras_here, None)
+    check = attempt("extras", machine.extras_here, None)
     assert check.exit_code == 2
     assert "cupy is installed but does not import" in check.text
     assert "libcuda.so.1" in check.text
 
 
 def test_a_requirement_that_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_requirements", lambda: ["numpy>=99", "nothing-of-the-kind>=1"])
-    check = attempt("versions", doctor.versions_here)
+    monkeypatch.setattr(machine, "_requirements", lambda: ["numpy>=99", "nothing-of-the-kind>=1"])
+    check = attempt("versions", machine.versions_here)
     assert check.exit_code == 2
     assert f"numpy {np.__version__} (needs >=99)" in check.text
     assert "nothing-of-the-kind is missing" in check.text
 
 
 def test_blas_that_keeps_its_threads_is_named() -> None:
-    assert "one thread within a pass" in doctor.blas_here()
+    assert "one thread within a pass" in machine.blas_here()
     free = {"tcp://a": [("openblas 0.3", 1, 2)], "tcp://b": [("mkl 2025", 2, 2)]}
-    check = attempt("BLAS", doctor.blas_line, free)
+    check = attempt("BLAS", machine.blas_line, free)
     assert (check.exit_code, check.text.startswith("tcp://b: mkl 2025 cannot")) == (2, True)
     differ = {"tcp://a": [("openblas for Zen", 1, 2)], "tcp://b": [("openblas for Haswell", 1, 2)]}
-    assert "last digits depend on who computes" in doctor.blas_line(differ)
+    assert "last digits depend on who computes" in machine.blas_line(differ)
 
 
 # -- clusters ------------------------------------------------------------------------
@@ -275,18 +283,18 @@ def test_a_worker_of_other_versions_is_named(tmp_path: Path, points: Path) -> No
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: zarr\nVersion: 0.0.1\n")
     with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
-        empty = examine(Where(scheduler=address), str(points))
+        empty = examine(ClusterOptions(scheduler=address), str(points))
         assert wrong(empty) == [("scheduler", 75)]
         assert f"dask worker {address}" in found(empty, "scheduler").text
         with worker(address, tmp_path, PYTHONPATH=str(tmp_path / "site")):
-            checks = examine(Where(scheduler=address), str(points))
+            checks = examine(ClusterOptions(scheduler=address), str(points))
     assert wrong(checks) == [("workers", 2)]
     assert "zarr is 0.0.1 on tcp://" in found(checks, "workers").text
     assert f"{zarr.__version__} here" in found(checks, "workers").text
 
 
 def test_a_worker_that_sees_other_data(
-    where: Where, client: Client, points: Path, tmp_path: Path
+    where: ClusterOptions, client: Client, points: Path, tmp_path: Path
 ) -> None:
     # The same path, and something else to each process.
     here_and_there = "/proc/self/cwd/points.zarr"
@@ -307,11 +315,11 @@ def test_a_worker_that_sees_other_data(
 
 
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CONNECT", "1s")
-    checks = examine(Where(scheduler="tcp://127.0.0.1:9"))
+    monkeypatch.setattr(cluster_checks, "CONNECT", "1s")
+    checks = examine(ClusterOptions(scheduler="tcp://127.0.0.1:9"))
     assert wrong(checks) == [("scheduler", 2)]
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in found(checks, "scheduler").text
-    checks = examine(Where(scheduler="tcp://127.0.0.1:9", require_tls=True))
+    checks = examine(ClusterOptions(scheduler="tcp://127.0.0.1:9", require_tls=True))
     assert (wrong(checks), "does not begin with tls://" in checks[-1].text) == (
         [("scheduler", 2)],
         True,
@@ -377,7 +385,7 @@ def test_an_encrypted_cluster(
     tmp_path: Path, points: Path, days: float, expected: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    files = certificates(tmp_path / "ours", days)
+    files: dict[str, Any] = certificates(tmp_path / "ours", days)
     with LocalCluster(
         n_workers=1,
         processes=False,
@@ -386,24 +394,33 @@ def test_an_encrypted_cluster(
         dashboard_address=":0",
     ) as cluster:
         address = cluster.scheduler_address
-        checks = examine(Where(scheduler=address, require_tls=True, **files), str(points))
+        checks = examine(ClusterOptions(scheduler=address, require_tls=True, **files), str(points))
         assert wrong(checks) == expected, checks
         if expected:
             assert "in 0.5 days: make new ones" in found(checks, "TLS").text
             return
         assert "lasts 20 days more" in found(checks, "TLS").text
         # Of another authority, and none at all.
-        monkeypatch.setattr(doctor, "CONNECT", "2s")
-        others = certificates(tmp_path / "others", 20)
-        for refused in (Where(scheduler=address, **others), Where(scheduler=address)):
+        monkeypatch.setattr(cluster_checks, "CONNECT", "2s")
+        others: dict[str, Any] = certificates(tmp_path / "others", 20)
+        for refused in (
+            ClusterOptions(scheduler=address, **others),
+            ClusterOptions(scheduler=address),
+        ):
             assert wrong(examine(refused)) == [("scheduler", 2)]
 
 
 def test_certificates_that_are_not_there(tmp_path: Path) -> None:
-    files = {"tls_ca_file": str(tmp_path / "ca.pem"), "tls_cert": "c", "tls_key": "k"}
-    checks = examine(Where(scheduler="tls://127.0.0.1:9", **files))
+    files: dict[str, Any] = {
+        "tls_ca_file": str(tmp_path / "ca.pem"),
+        "tls_cert": "c",
+        "tls_key": "k",
+    }
+    checks = examine(ClusterOptions(scheduler="tls://127.0.0.1:9", **files))
     assert wrong(checks) == [("TLS", 2)]
     assert "--tls-ca-file" in found(checks, "TLS").text
     (tmp_path / "ca.pem").write_text("")
-    checks = examine(Where(scheduler="tls://127.0.0.1:9", tls_ca_file=files["tls_ca_file"]))
+    checks = examine(
+        ClusterOptions(scheduler="tls://127.0.0.1:9", tls_ca_file=files["tls_ca_file"])
+    )
     assert "--tls-ca-file alone" in found(checks, "TLS").text

@@ -26,7 +26,7 @@ from dask_em.cli.main import main
 from dask_em.core import reading
 from dask_em.data.open import as_source
 from dask_em.jobs import plan as planning
-from dask_em.runtime import current_run
+from dask_em.runtime import current_job
 from dask_em.storage.locks import lock_file
 
 X = blobs(4000, 3, 3, apart=1.2)[0]
@@ -48,7 +48,7 @@ def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with dask.config.set(scheduler="synchronous"):
             yield
 
-    monkeypatch.setattr(planning, "connected", here)
+    monkeypatch.setattr(planning, "cluster_client", here)
     write_zarr(tmp_path / "x.zarr", X, 500)
     assert len(as_source(str(tmp_path / "x.zarr")).ranges()) == RANGES
     return tmp_path / "x.zarr"
@@ -68,7 +68,7 @@ def over_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     def fold_range(*arguments: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
-            current_run().deadline = 0.0
+            current_job().deadline = 0.0
         return whole(*arguments)
 
     def over(ranges: int) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import KINDS, PARAMETERS, assert_fits_close, blobs, leaves, start, write_zarr
 from sklearn.base import clone
@@ -52,9 +51,10 @@ def test_nothing_is_answered_before_fit() -> None:
     for method in ("predict", "predict_proba", "score_samples", "score", "aic", "bic", "icl"):
         with pytest.raises(NotFittedError):
             getattr(model, method)(X)
-    for method in (model.sample, model.to_sklearn, lambda: model.save("never.npz")):
+    calls: list[Any] = [model.sample, model.to_sklearn, lambda: model.save("never.npz")]
+    for call in calls:
         with pytest.raises(NotFittedError):
-            method()
+            call()
 
 
 def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
@@ -104,7 +104,7 @@ def test_a_saved_model_comes_back_to_the_bit(fitted: GaussianMixture, tmp_path) 
 
 
 def test_options_are_kept_in_the_file(tmp_path) -> None:
-    options = {
+    options: dict[str, Any] = {
         "covariance_type": "diag",
         "tol": 1e-2,
         "reg_covar": 1e-5,
@@ -126,6 +126,7 @@ def test_options_are_kept_in_the_file(tmp_path) -> None:
 
 
 def test_names_of_columns_are_kept_in_the_file(tmp_path) -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(X, columns=["höhe", "b", "c"])
     model = fit(rows=frame)
     model.save(tmp_path / "m.npz")
@@ -185,7 +186,7 @@ def test_warm_start_refuses_another_model(change: dict[str, Any]) -> None:
 
 def test_of_several_starts_the_best_is_taken() -> None:
     rows = blobs(1500, 2, 6, seed=12, apart=4.0)[0]
-    options = {"init_params": "random_from_data", "max_iter": 1}
+    options: dict[str, Any] = {"init_params": "random_from_data", "max_iter": 1}
 
     def score(**more: Any) -> float:
         with warnings.catch_warnings():
@@ -303,6 +304,7 @@ def test_provenance_tells_data_apart(tmp_path) -> None:
 
 
 def test_frames_of_pandas_have_names() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
     model = fit(rows=frame)
     assert list(model.feature_names_in_) == ["a", "b", "c"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import dask
 import dask.array as da
@@ -19,12 +20,13 @@ from sklearn.exceptions import ConvergenceWarning
 from dask_em import GaussianMixture
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
+from dask_em.core.mixture import Mixture
 from dask_em.core.reduction import add_tree
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
-from dask_em.families.gaussian.covariance import Full
+from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.fitting.sample import Sampled, default_sample_size
-from dask_em.fitting.starts import best_start, from_responsibilities
+from dask_em.fitting.starts import best_start
 from dask_em.fitting.survey import Survey, Surveyed
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -88,7 +90,7 @@ def test_few_weighted_rows_among_many_can_be_fitted() -> None:
     rows = blobs(N, D, 2)[0]
     weight = np.zeros(N)
     weight[::100] = 1.0
-    options = {"sample_size": 40, "random_state": 0}
+    options: dict[str, Any] = {"sample_size": 40, "random_state": 0}
     model = GaussianMixture(2, **options).fit(rows, sample_weight=weight)
     assert model.converged_
 
@@ -158,11 +160,12 @@ def test_the_best_of_several_starts_goes_on() -> None:
 
     def make(sample: Sampled, seed: int):
         resp = np.random.default_rng(seed).dirichlet(np.ones(4), len(sample.rows))
-        mixture = from_responsibilities(sample, resp, Full, surveyed, 0.0)
+        pooled = GaussianOptions().of_data(surveyed.moments, 4).near(sample.rows, resp)
+        mixture = Mixture(np.full(4, -np.log(4)), pooled).of_responsibilities(sample.rows, resp)
         scores.append(sample.accumulate(mixture).mean_log_likelihood)
         return mixture
 
-    advanced = []
+    advanced: list[int] = []
     found = best_start(surveyed, make, 5, 0, convergence=None, advance=advanced.append)
     assert len(scores) == len(advanced) == 5
     assert found.log_likelihood == max(scores)
@@ -172,7 +175,12 @@ def test_rows_sorted_by_cluster_reach_the_optimum_of_shuffled_rows(kind: str, tm
     rows, labels, _ = blobs(6000, 3, 4, seed=6)
     tidy = write_zarr(tmp_path / "sorted.zarr", rows[np.argsort(labels, kind="stable")], 111)
     mixed = write_zarr(tmp_path / "mixed.zarr", rows, 111)
-    options = {"covariance_type": kind, "tol": 1e-5, "random_state": 0, "sample_size": 1000}
+    options: dict[str, Any] = {
+        "covariance_type": kind,
+        "tol": 1e-5,
+        "random_state": 0,
+        "sample_size": 1000,
+    }
     one = GaussianMixture(4, **options).fit(tidy)
     other = GaussianMixture(4, **options).fit(mixed)
     assert abs(one.score(rows) - other.score(rows)) < 1e-3
@@ -196,8 +204,12 @@ def test_every_way_to_start_works(kind: str, init_params: str) -> None:
 def test_parts_of_a_start_may_be_given(kind: str, given: str, synchronous: None) -> None:
     rows, _, means = blobs(800, 2, 3, seed=8)
     value = start(kind, means)[given]
-    seen = []
-    options = {"random_state": 0, "init_params": "kmeans", "callbacks": [seen.append]}
+    seen: list[Any] = []
+    options: dict[str, Any] = {
+        "random_state": 0,
+        "init_params": "kmeans",
+        "callbacks": [seen.append],
+    }
     GaussianMixture(3, covariance_type=kind, **{given: value}, **options).fit(rows)
     first = seen[0].mixture
     centres, covariance = first.components.data_coordinates()
@@ -214,7 +226,7 @@ def test_parts_of_a_start_may_be_given(kind: str, given: str, synchronous: None)
 def test_the_start_does_not_depend_on_who_computes(client, tmp_path) -> None:
     rows = blobs(2000, 2, 3, seed=9)[0]
     stored = write_zarr(tmp_path / "x.zarr", rows, 100)
-    options = {"n_init": 3, "random_state": 1, "sample_size": 300}
+    options: dict[str, Any] = {"n_init": 3, "random_state": 1, "sample_size": 300}
     far = GaussianMixture(3, **options).fit(stored)
     with dask.config.set(scheduler="threads"):
         near = GaussianMixture(3, **options).fit(stored)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers import (
@@ -16,19 +18,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from dask_em.core.family import blocks
+from dask_em.core.family import Kernel, blocks
 from dask_em.core.responsibilities import NEGLIGIBLE, responsibilities
 from dask_em.core.scoring import Predict
-from dask_em.families.gaussian.covariance import STRUCTURES, symmetric_pairs
-from dask_em.families.gaussian.family import ALLOWED_LOSS, Gaussian
+from dask_em.families.gaussian.constraints import CONSTRAINTS
+from dask_em.families.gaussian.factors import symmetric_pairs
+from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
+from dask_em.families.gaussian.parameters import ALLOWED_LOSS
 from dask_em.families.gaussian.statistics import GaussianStatistics
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 
 EPS = np.finfo(float).eps
 
 
-def evaluate(kernel: GaussianKernel, X: np.ndarray, resp: np.ndarray):
+def evaluate(kernel: Kernel, X: np.ndarray, resp: np.ndarray):
     """Log-densities (n, k) and statistics, by one kernel."""
     log_prob = np.empty((len(X), resp.shape[1]))
     for rows in blocks(len(X), kernel.block_rows):
@@ -40,7 +44,7 @@ def evaluate(kernel: GaussianKernel, X: np.ndarray, resp: np.ndarray):
 
 def exact_statistics(gaussian: Gaussian, X: np.ndarray, resp: np.ndarray) -> GaussianStatistics:
     """The sums in long double, one deviation at a time."""
-    frame, kind = gaussian.frame, gaussian.covariance.kind
+    frame, kind = gaussian.whitening, gaussian.covariance.kind
     inverse = frame.inverse_scale
     inverse = np.diag(inverse) if inverse.ndim == 1 else inverse
     Z = (X.astype(np.longdouble) - frame.shift.astype(np.longdouble)) @ inverse.T
@@ -70,7 +74,7 @@ def test_log_prob_equals_scipy(kind: str, d: int, features: bool) -> None:
     gaussian = mixture_of(kind, means, precisions, X).components
     resp = np.ones((len(X), k))
     actual, _ = evaluate(GaussianKernel(gaussian, features_allowed=features), X, resp)
-    covariances = STRUCTURES[kind].from_precisions(precisions).full(k, d)
+    covariances = CONSTRAINTS[kind].storage.from_precisions(precisions).full(k, d)
     expected = [
         multivariate_normal(m, c).logpdf(X) for m, c in zip(means, covariances, strict=True)
     ]
@@ -152,7 +156,7 @@ def test_features_would_be_wrong_where_they_are_not_allowed(kind: str) -> None:
 
 def test_parameters_that_are_not_numbers_are_never_safe(kind: str) -> None:
     gaussian = random_mixture(kind, 2, 3, np.random.default_rng(0)).components
-    broken = Gaussian(gaussian.means * np.nan, gaussian.covariance, gaussian.frame)
+    broken = Gaussian(gaussian.means * np.nan, gaussian.covariance, gaussian.whitening)
     assert not broken.features_are_safe
 
 
@@ -204,7 +208,7 @@ def test_responsibilities_sum_to_one_and_drop_what_is_negligible() -> None:
 
 def test_scikit_learn_s_shapes_round_trip(kind: str) -> None:
     precisions = random_precisions(kind, 3, 5, np.random.default_rng(9))
-    structure = STRUCTURES[kind]
+    structure = CONSTRAINTS[kind].storage
     made = structure.from_precisions(precisions)
     np.testing.assert_allclose(made.precisions, precisions, rtol=1e-12)
     again = structure.from_precisions_cholesky(made.precisions_cholesky)
@@ -213,18 +217,18 @@ def test_scikit_learn_s_shapes_round_trip(kind: str) -> None:
     assert product.shape == (3, 5, 5)
 
 
-@pytest.mark.parametrize("frame_kind", ["scalar", "diagonal", "matrix"])
+@pytest.mark.parametrize("whitening_kind", ["scalar", "diagonal", "matrix"])
 @pytest.mark.parametrize("collinear", [True, False])
-def test_a_frame_is_an_invertible_map(frame_kind: str, collinear: bool) -> None:
+def test_a_frame_is_an_invertible_map(whitening_kind: Any, collinear: bool) -> None:
     rng = np.random.default_rng(10)
     X = rng.normal(size=(400, 3)) * [1.0, 10.0, 0.1] + 1e3
     if collinear:
         X[:, 2] = X[:, 0] + 1e-4 * X[:, 2]
-    frame = Frame.of_moments(X.mean(axis=0), np.cov(X.T, bias=True), frame_kind)
-    assert frame.scale.ndim == (2 if collinear and frame_kind == "matrix" else 1)
-    Z = frame.to_frame(X, np.empty((3, 400)), np.empty((3, 400))).T
-    np.testing.assert_allclose(frame.points_to_frame(X), Z, atol=1e-8)
-    np.testing.assert_allclose(frame.points_from_frame(Z), X, rtol=1e-12)
+    frame = Whitening.of_moments(X.mean(axis=0), np.cov(X.T, bias=True), whitening_kind)
+    assert frame.scale.ndim == (2 if collinear and whitening_kind == "matrix" else 1)
+    Z = frame.whiten_columns(X, np.empty((3, 400)), np.empty((3, 400))).T
+    np.testing.assert_allclose(frame.whiten(X), Z, atol=1e-8)
+    np.testing.assert_allclose(frame.unwhiten(Z), X, rtol=1e-12)
     scale = np.diag(frame.scale) if frame.scale.ndim == 1 else frame.scale
     np.testing.assert_allclose(frame.log_det, np.linalg.slogdet(scale)[1], rtol=1e-10)
 
@@ -232,5 +236,5 @@ def test_a_frame_is_an_invertible_map(frame_kind: str, collinear: bool) -> None:
 def test_exactly_collinear_columns_still_have_a_frame() -> None:
     X = np.random.default_rng(11).normal(size=(100, 2))
     X = np.column_stack([X, X[:, 0] + X[:, 1]])
-    frame = Frame.of_moments(X.mean(axis=0), np.cov(X.T, bias=True), "matrix")
+    frame = Whitening.of_moments(X.mean(axis=0), np.cov(X.T, bias=True), "matrix")
     assert np.isfinite(frame.inverse_scale).all()

@@ -220,7 +220,7 @@ def test_a_mixture_of_equal_components_is_one_component(kind: str) -> None:
     one = random_mixture(kind, 1, D, np.random.default_rng(3))
     g = one.components
     factor = g.covariance.factor if kind == "tied" else np.repeat(g.covariance.factor, 4, axis=0)
-    copies = type(g)(np.repeat(g.means, 4, axis=0), type(g.covariance)(factor), g.frame)
+    copies = type(g)(np.repeat(g.means, 4, axis=0), type(g.covariance)(factor), g.whitening)
     mixture = Mixture(np.log(np.full(4, 0.25)), copies)
     actual, expected = add_up(mixture, X), add_up(one, X)
     np.testing.assert_allclose(actual.log_likelihood, expected.log_likelihood, rtol=1e-13)

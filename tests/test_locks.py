@@ -16,7 +16,7 @@ from helpers import blobs, digest
 
 from dask_em import GaussianMixture, select
 from dask_em.errors import LockedError
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 from dask_em.storage import locks
 from dask_em.storage.locks import lock_file, locked
 
@@ -58,7 +58,14 @@ def test_two_processes_do_not_fit_in_one_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     np.save(tmp_path / "x.npy", X)
-    words = [sys.executable, "-c", FIT, tmp_path / "x.npy", tmp_path / "c", json.dumps(OPTIONS)]
+    words: list[Any] = [
+        sys.executable,
+        "-c",
+        FIT,
+        tmp_path / "x.npy",
+        tmp_path / "c",
+        json.dumps(OPTIONS),
+    ]
     with subprocess.Popen(
         [*words, "waits"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:
@@ -109,8 +116,8 @@ def test_a_fit_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
         lock.write_text(json.dumps({"id": "another"}))
         holder._seen -= locks.STALE_SECONDS + 1
 
-    run = Run()
-    with as_run(run), pytest.raises(LockedError, match="lost its lock"):
+    run = JobControl()
+    with as_job(run), pytest.raises(LockedError, match="lost its lock"):
         fit(tmp_path, callbacks=[away])
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == found
     assert json.loads(lock.read_text()) == {"id": "another"}
@@ -118,12 +125,12 @@ def test_a_fit_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
 
 
 def test_a_job_goes_in_with_the_lock_that_it_has(tmp_path: Path) -> None:
-    with as_run(Run()), locked(tmp_path / "c") as lock:
+    with as_job(JobControl()), locked(tmp_path / "c") as lock:
         with locked(tmp_path / "c") as again:
             assert again is lock
         assert lock_file(tmp_path / "c").exists()
         lock.check()
         # Another one of this process does not.
-        with as_run(Run()), pytest.raises(LockedError, match=f"process {os.getpid()} "):
+        with as_job(JobControl()), pytest.raises(LockedError, match=f"process {os.getpid()} "):
             fit(tmp_path)
     assert not lock_file(tmp_path / "c").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from distributed import Client, LocalCluster
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture
-from dask_em.jobs.cluster import Where
+from dask_em.jobs.cluster import ClusterOptions
 from dask_em.jobs.plan import plan
 
 LIMIT = 512 * 2**20
@@ -50,7 +51,7 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
     # 5 chunks of 48 MB, or of 24 MB where a task holds four of them.
     rows, columns = 600_000 if codec == "raw" else 300_000, 10
     path = tmp_path / "points.zarr"
-    options = {"compressors": [Crc32cCodec()]} if codec == "raw" else {}
+    options: dict[str, Any] = {"compressors": [Crc32cCodec()]} if codec == "raw" else {}
     array = zarr.create_array(
         path, shape=(5 * rows, columns), chunks=(rows, columns), dtype="f8", **options
     )
@@ -58,7 +59,7 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
         values = np.random.default_rng(i).normal(size=(rows, columns)).round(1)
         array[i * rows : (i + 1) * rows] = values + 4 * (i % 2)
 
-    planned = plan(str(path), 4, "full", Where(workers=1, memory_limit="512MiB"))
+    planned = plan(str(path), 4, "full", ClusterOptions(workers=1, memory_limit="512MiB"))
     assert planned.fits
     with (
         LocalCluster(

@@ -22,7 +22,6 @@ from dask_em.data.open import as_source
 from dask_em.fitting.multistart import LEAST_GAIN, Fits
 from dask_em.fitting.sample import Sampled
 from dask_em.fitting.split_merge import ROWS_PER_PARAMETER, Neighbours
-from dask_em.fitting.starts import Starts
 from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("blas")
@@ -167,7 +166,7 @@ class Backwards(SerialExecutor[Fits]):
 def test_the_order_in_which_fits_are_made_does_not_matter() -> None:
     rows, _, _ = blobs(2000, 2, 4, seed=3)
     surveyed = SerialBackend().map_reduce(as_source(rows), Survey(0, 2000, 2, 2000))
-    starts = Starts.of(GaussianMixture(4))
+    starts = GaussianMixture(4)._start_options()
     expected, found = (
         starts.start(surveyed, NUMPY, 0, [], executor) for executor in (serial_executor, backwards)
     )

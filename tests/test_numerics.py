@@ -18,7 +18,7 @@ from helpers import (
 )
 
 from dask_em import GaussianMixture
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
 
 pytestmark = pytest.mark.usefixtures("engine", "many_chunks", "synchronous")
@@ -33,7 +33,7 @@ def separated(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Rows of well separated components, their labels, and the true covariances (k, d, d)."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, K, N)
-    truth = STRUCTURES[kind].from_precisions(random_precisions(kind, K, D, rng)).full(K, D)
+    truth = CONSTRAINTS[kind].storage.from_precisions(random_precisions(kind, K, D, rng)).full(K, D)
     factors = np.linalg.cholesky(truth)
     X = MEANS[labels] + np.einsum("nij,nj->ni", factors[labels], rng.normal(size=(N, D)))
     return X, labels, truth
@@ -107,7 +107,7 @@ def test_collinear_columns_come_out_right(kind: str, offset: float) -> None:
     base = rng.normal(size=(4000, 2)) + 30.0 * labels[:, None]
     X = np.column_stack([base, base.sum(axis=1) + 1e-3 * rng.normal(size=4000)]) + offset
     assert np.linalg.cond(np.cov(X[labels == 0].T)) > 1e6
-    options = {"covariance_type": kind, "reg_covar": 0, "random_state": 0}
+    options: dict[str, Any] = {"covariance_type": kind, "reg_covar": 0, "random_state": 0}
     model = GaussianMixture(2, **options).fit(X)
     order = np.argsort(model.means_[:, 0])
     expected = hard_moments(X, labels, kind)

@@ -29,8 +29,9 @@ from dask_em import Checkpointing, GaussianMixture, load, select
 from dask_em.cli.main import main
 from dask_em.core.protocols import Fold
 from dask_em.core.reading import fold_range
-from dask_em.data.open import as_source, open_zarr, stored_source
+from dask_em.data.open import as_source, stored_source
 from dask_em.data.options import ReadOptions
+from dask_em.data.zarr.opening import open_zarr
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import (
     DataError,
@@ -45,7 +46,7 @@ from dask_em.jobs import cluster as cluster_jobs
 from dask_em.jobs import plan as planning
 from dask_em.jobs import predict as applying
 from dask_em.jobs import report as report_jobs
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 from dask_em.storage import locks
 from dask_em.storage import object_store as stores
 from dask_em.storage.checkpoint import remove_checkpoint
@@ -468,7 +469,7 @@ def test_an_object_is_written_whole_once_and_read_within_a_limit(s3: Proxy) -> N
 def test_a_write_whose_answer_is_lost_is_not_taken_for_anothers(
     s3: Proxy, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    forward, lost = s3.forward, []
+    forward, lost = s3.forward, list[Any]()
 
     def losing(request: Any, body: bytes) -> Any:
         answer = forward(request, body)
@@ -514,7 +515,9 @@ def test_a_report_of_a_model_in_a_bucket_replaces_an_older_one(
     model, page = "s3://data/reported/model.npz", tmp_path / "model.html"
     fitted(X).save(model)
     page.write_text("older")
-    report_jobs.report(model, str(page), cluster_jobs.Where(), url, drift=False, overwrite=True)
+    report_jobs.report(
+        model, str(page), cluster_jobs.ClusterOptions(), url, drift=False, overwrite=True
+    )
     assert model in page.read_text()
 
 
@@ -537,7 +540,7 @@ def model(X: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program's commands without a cluster."""
     for module in (planning, applying):
-        monkeypatch.setattr(module, "connected", lambda where: nullcontext())
+        monkeypatch.setattr(module, "cluster_client", lambda where: nullcontext())
 
 
 def predict(model: Any, data: Any, dest: Any, *more: str) -> tuple[int, str]:
@@ -696,25 +699,25 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_at_once(
 def test_a_lock_is_kept_up_and_its_loss_is_noticed(
     s3: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
-    folder, run = BucketFolder("s3://data/locks"), Run()
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.02)
+    folder, run = BucketFolder("s3://data/locks"), JobControl()
 
     def said() -> dict[str, Any]:
         return json.loads(folder.read(".x.lock") or b"{}")
 
-    with as_run(run), locks.locked("s3://data/locks/x") as lock:
+    with as_job(run), locks.locked("s3://data/locks/x") as lock:
         wait_until(lambda: said().get("beats", 0) >= 3)
         lock.check()
         lock.note(done="all")
         assert said()["done"] == "all"
         with (
-            as_run(Run()),
+            as_job(JobControl()),
             pytest.raises(OutputExistsError, match="is writing s3://data/locks/x"),
             locks.locked("s3://data/locks/x"),
         ):
             pass
         folder.put(".x.lock", json.dumps({"host": "h", "pid": 1, "beats": 0}).encode())
-        wait_until(lambda: run.asked)
+        wait_until(lambda: run.stop_requested)
         assert "another job took over" in run.reason
         with pytest.raises(OutputExistsError, match="lost its lock"):
             lock.check()
@@ -826,7 +829,7 @@ def test_who_writes_to_the_same_checkpoint_is_noticed(s3: Proxy, url: str, kept:
 def test_states_whose_answers_are_lost_are_kept_once(
     s3: Proxy, url: str, kept: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, lost = s3.forward, []
+    forward, lost = s3.forward, list[Any]()
 
     def losing(request: Any, body: bytes) -> Any:
         answer = forward(request, body)

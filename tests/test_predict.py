@@ -25,8 +25,8 @@ from zarr.codecs import Crc32cCodec
 from dask_em import GaussianMixture
 from dask_em.cli.main import main
 from dask_em.jobs import predict as applying
-from dask_em.storage import staging as unfinished
 from dask_em.storage.locks import locked
+from dask_em.storage.outputs import resumable as unfinished
 
 CHUNKS, CHUNK_ROWS = 40, 500
 REGIONS = 16
@@ -111,7 +111,7 @@ def chunks_of(regions: list[range]) -> set[str]:
 @contextmanager
 def without_cluster() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(applying, "connected", lambda where: nullcontext())
+        patch.setattr(applying, "cluster_client", lambda where: nullcontext())
         yield
 
 
@@ -364,14 +364,14 @@ def test_whole_answers_that_could_not_be_named_are_not_computed_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(unfinished.Unfinished, "publish", full)
+        patch.setattr(unfinished.UnfinishedGroup, "publish", full)
         result = invoke(given)
     assert result.exit_code == 74
     assert f"{REGIONS} of {REGIONS} regions are whole" in result.stderr
     assert answers.read_text() == "old"
 
     # Nothing is left to compute, so no cluster is started.
-    monkeypatch.setattr(applying, "connected", full)
+    monkeypatch.setattr(applying, "cluster_client", full)
     assert invoke(given).exit_code == 0
     assert contents(answers) == interrupted.undisturbed
     assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]

@@ -7,30 +7,34 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import sklearn
 import zarr
 from click.testing import CliRunner, Result
 from helpers import KINDS, blobs, write_zarr
-from matplotlib.axes import Axes
+from scipy.special import gammaln
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.core import ranges as sources
+from dask_em.core.em import Status
 from dask_em.data.open import stored_source
 from dask_em.errors import DataError, OutputExistsError, UsageError
+from dask_em.estimators.html import summary_html
 from dask_em.jobs import cluster as cluster_jobs
 from dask_em.jobs import report as report_jobs
 from dask_em.report import page as report
 from dask_em.report import plots
 from dask_em.report.drift import ChunkDensities, Evidence, chunk_densities, sample_rows
 from dask_em.report.page import report_html, write_report
+
+mpl = pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+plt = pytest.importorskip("matplotlib.pyplot", reason="the extra `plot` is not installed")
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
 EVIL = ["<script>alert(1)</script>", "$x_{1$ & b", "'\"><img src=x onerror=alert(2)>"]
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -160,7 +164,7 @@ def test_every_picture_of_every_structure(kind: str, d: int) -> None:
     if d > 1:
         drawn.append(plots.plot_components(model, X, (0, d - 1), next(spare)))
     for ax in drawn:
-        assert isinstance(ax, Axes)
+        assert isinstance(ax, mpl.axes.Axes)
         assert ax.figure is figure
         assert ax.has_data()
     figure.canvas.draw()
@@ -171,7 +175,7 @@ def test_pairs_are_a_square_of_axes(d: int) -> None:
     model, X = fitted("diag", d)
     axes = plots.plot_pairs(model, X)
     assert axes.shape == (min(d, 4),) * 2
-    assert all(isinstance(ax, Axes) and ax.has_data() for ax in axes.flat)
+    assert all(isinstance(ax, mpl.axes.Axes) and ax.has_data() for ax in axes.flat)
 
 
 def test_many_columns_are_numbered() -> None:
@@ -284,6 +288,56 @@ def test_the_telling_columns_tell() -> None:
     assert plots.telling_columns(model, 1) == [4]
     assert plots.telling_columns(model, 2) == [4, 5]
     assert len(plots.telling_columns(model)) == 4
+
+
+class Rates:
+    """Independent Poisson rates: what a family tells of its components, and no more."""
+
+    family, structure = "Poisson", ""
+    columns = ("clicks", "visits")
+    means = variances = np.array([[2.0, 5.0], [9.0, 1.0]])
+
+    def covariance(self, component: int, columns: Any) -> np.ndarray:
+        return np.diag(self.variances[component, list(columns)])
+
+    def marginal(self, column: int, x: np.ndarray) -> np.ndarray:
+        rates = self.means[:, column, None]
+        return np.exp(x * np.log(rates) - rates - gammaln(np.abs(x) + 1)) * (x >= 0)
+
+
+class PoissonMixture:
+    """A fitted mixture that has no covariances, as far as reports know one."""
+
+    n_components = n_features_in_ = 2
+    weights_ = np.array([0.4, 0.6])
+    state_ = SimpleNamespace(result=SimpleNamespace(n_parameters=5))
+    status_ = Status.CONVERGED
+    lower_bound_, n_iter_, n_passes_ = -4.0, 3, 4.0
+    history_: tuple[dict[str, Any], ...] = ()
+    provenance_: dict[str, Any] = {}  # noqa: RUF012
+
+    def describe(self) -> Rates:
+        return Rates()
+
+    def predictor(self, answers: Any) -> Any:
+        joint = {
+            "labels": lambda X: (X[:, 1] < X[:, 0]).astype(int),
+            "proba": lambda X: np.eye(2)[(X[:, 1] < X[:, 0]).astype(int)],
+        }
+        return lambda X: {answer: joint[answer](X) for answer in answers}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {"n_components": 2}
+
+
+def test_a_family_without_covariances_is_drawn_by_what_it_tells() -> None:
+    model: Any = PoissonMixture()
+    rows = np.random.default_rng(0).poisson([2.0, 5.0], (50, 2)).astype(float)
+    page = seen(report_html(model, Evidence(rows)))
+    assert "2 Poisson components in 2 columns" in page.text
+    assert {"clicks and visits", "Density of clicks", "Sharpness", "Profiles"} <= {*page.pictures}
+    assert "Gaussian" not in page.text
+    assert "PoissonMixture: 2 components in 2 columns<" in summary_html(model)
 
 
 # -- drift -----------------------------------------------------------------------
@@ -508,7 +562,7 @@ def test_data_that_moved_or_changed_are_left_out(folder: Path, tmp_path: Path) -
     assert "no such path. Pass --data DATA" in page.text
     assert "Sharpness" not in page.pictures
     moved = report_jobs.report(
-        str(model), str(tmp_path / "m.html"), cluster_jobs.Where(),
+        str(model), str(tmp_path / "m.html"), cluster_jobs.ClusterOptions(),
         str(tmp_path / "elsewhere.zarr"),
         drift=False,
     )  # fmt: skip

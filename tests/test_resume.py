@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -29,8 +30,8 @@ from dask_em.backends.dask.backend import DaskBackend
 from dask_em.cli.main import main
 from dask_em.core import ranges, reading
 from dask_em.core.additive import Additive
-from dask_em.core.codec import Packer, unpack
-from dask_em.core.em import EMState
+from dask_em.core.codec import Packer, record, unpack
+from dask_em.core.em import Convergence, EMState, PlainEM
 from dask_em.core.engine import NUMPY
 from dask_em.core.partial_sums import PARTIAL_BYTES, PARTIAL_FEW, PartialTree, partial_depth
 from dask_em.core.protocols import Fold, Pass
@@ -41,6 +42,7 @@ from dask_em.core.reduction import (
 )
 from dask_em.data.open import as_source
 from dask_em.errors import DataError, ModelFileError, UsageError
+from dask_em.fitting.control_variate import ControlVariateEM
 from dask_em.storage import npz as checkpoint
 from dask_em.storage.checkpoint import KIND
 from dask_em.storage.npz import read_arrays
@@ -140,7 +142,7 @@ def test_zarr_weights_and_dropped_rows(tmp_path: Path) -> None:
     rows[[5, 1234, 3999], 1] = np.nan
     data = write_zarr(tmp_path / "x.zarr", rows, 500)
     weights = write_zarr(tmp_path / "w.zarr", WEIGHTS, 500)
-    options = {"data": data, "weights": weights, "nonfinite": "drop"}
+    options: dict[str, Any] = {"data": data, "weights": weights, "nonfinite": "drop"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         straight = fit(**options)
@@ -184,12 +186,68 @@ def test_what_is_packed_comes_back_to_the_bit() -> None:
     assert [type(v) for v in found] == [type(v) for v in values]
 
 
-def test_nothing_but_records_is_made_of_a_file() -> None:
-    for hostile in ({"record": ["Path", {}]}, {"call": "os.system"}, {"record": ["EMState", {}]}):
-        with pytest.raises((KeyError, TypeError)):
-            unpack(hostile, {}, NUMPY)
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"record": "Path", "version": 1, "fields": {}},
+        {"record": "EMState", "version": 1, "fields": {}},
+        {"enum": "Path", "member": "x"},
+        {"call": "os.system"},
+        {"scalar": ["O", "x"]},
+        {"scalar": [None, 1.0]},
+        {"array": "nowhere"},
+        {"list": 5},
+        {},
+        [1],
+    ],
+    ids=str,
+)
+def test_nothing_but_records_is_made_of_a_file(hostile: Any) -> None:
+    with pytest.raises(ValueError, match=r"kind '(Path|EMState)'|no packed value|no number|array"):
+        unpack(hostile, {}, NUMPY)
+
+
+def test_only_records_are_packed() -> None:
     with pytest.raises(TypeError, match="Path is not a record"):
         Packer().pack(Path())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda packed: packed.update(version=2), "a 'em-state' of version 2, .* reads version 1"),
+        (lambda packed: packed.update(record="em-state-2"), "kind 'em-state-2'"),
+        (lambda packed: packed["fields"].pop("n_iter"), "'em-state' lacks, .* n_iter"),
+        (lambda packed: packed["fields"].update(more=1), "'em-state' .*should not have, more"),
+        (lambda packed: packed["fields"].update(n_iter="3"), "n_iter of a 'em-state' is '3'"),
+        (lambda packed: packed["fields"].update(n_iter=True), "n_iter of a 'em-state' is True"),
+        (lambda packed: packed["fields"].update(mixture=None), "mixture of a 'em-state' is None"),
+        (lambda packed: packed["fields"].update(collapsed={"tuple": ["a"]}), "collapsed of a"),
+    ],
+)
+def test_a_record_of_other_code_is_refused_by_name(
+    change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    packer = Packer()
+    packed = packer.pack(fit(max_iter=1).state_)
+    change(packed)
+    with pytest.raises(ValueError, match=named):
+        unpack(packed, packer.arrays)
+
+
+def test_two_records_do_not_share_a_tag() -> None:
+    with pytest.raises(ValueError, match=r"tag 'em-state' of .*Chunks: dask_em.core.em.EMState"):
+        record("em-state")(Chunks)
+
+
+def test_a_state_of_another_algorithm_is_refused_by_name() -> None:
+    state = fit(max_iter=1).state_
+    limits = Convergence()
+    plain, accelerated = PlainEM(state, limits), ControlVariateEM(state, limits)
+    with pytest.raises(ModelFileError, match=r"'control-variate-state', .*'plain-em-state'"):
+        plain.load_state_dict(accelerated.state_dict())
+    with pytest.raises(ModelFileError, match=r"'plain-em-state', .*'control-variate-state'"):
+        accelerated.load_state_dict(plain.state_dict())
 
 
 # -- damage ------------------------------------------------------------------------------
@@ -275,6 +333,47 @@ def test_a_damaged_survey_is_made_again(
     (other / "survey.npz").unlink()
     with pytest.raises(DataError, match="contents was"):
         fit(X + 1, checkpoint=other)
+
+
+def rewritten(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the header of a file, and give it a right checksum."""
+    with np.load(file) as archive:
+        contents = dict(archive)
+    header = json.loads(contents["header"].tobytes())
+    change(header)
+    contents["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    with file.open("w+b") as opened:
+        np.savez(opened, **contents)
+        checkpoint._seal(opened)
+
+
+def older(header: dict[str, Any]) -> None:
+    """Make it a header of dask_em 0.1.0."""
+    header["format_version"] = 2
+    del header["dask_em"]
+
+
+def of_other_code(header: dict[str, Any]) -> None:
+    """Give the algorithm's state another version."""
+    header["content"]["fields"]["algorithm"]["version"] = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (older, r"format version 2, written, and .* reads version 3: .*--no-resume"),
+        (of_other_code, r"pass-000003\.npz.*'control-variate-state' of version 7.*--no-resume"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused_not_passed_over(
+    kept: Path, change: Callable[[dict[str, Any]], None], named: str, undisturbed: Any
+) -> None:
+    rewritten(kept / "pass-000003.npz", change)
+    (kept / "kept.npz").write_bytes(b"the partial sums of dask_em 0.1.0")
+    with pytest.raises(ModelFileError, match=named):
+        fit(checkpoint=kept)
+    assert_same(fit(checkpoint=Checkpointing(kept, resume=False)), undisturbed)
+    assert "kept.npz" not in names(kept)
 
 
 def test_a_file_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
@@ -479,16 +578,16 @@ def test_what_is_kept_of_another_pass_is_not_used(
     counted(2 * 13 + 6)
     with pytest.raises(StoppedError):
         fit(data, checkpoint=keep)
-    kept = (tmp_path / "c" / "kept.npz").read_bytes()
+    kept = (tmp_path / "c" / "partial-sums.npz").read_bytes()
     counted(1 + 13)
     with pytest.raises(StoppedError):
         fit(data, checkpoint=keep)
-    (tmp_path / "c" / "kept.npz").write_bytes(kept)
+    (tmp_path / "c" / "partial-sums.npz").write_bytes(kept)
     counted(10**9)
     straight = fit(data)
     assert_same(fit(data, checkpoint=keep), straight)
     for damaged in (b"", kept[:-1]):
-        (tmp_path / "c" / "kept.npz").write_bytes(damaged)
+        (tmp_path / "c" / "partial-sums.npz").write_bytes(damaged)
         (tmp_path / "c" / "pass-000007.npz").unlink()
         assert_same(fit(data, checkpoint=keep), straight)
         assert "the pass is made again" in caplog.text
@@ -621,7 +720,12 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     write_zarr(tmp_path / "x.zarr", X[:900], 300)
     (tmp_path / "out").mkdir()
     (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, tmp_path / "killed.py", tmp_path / "x.zarr", tmp_path / "out"]
+    command: list[Any] = [
+        sys.executable,
+        tmp_path / "killed.py",
+        tmp_path / "x.zarr",
+        tmp_path / "out",
+    ]
     command += [str(first), str(stride)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr

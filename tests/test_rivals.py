@@ -21,9 +21,8 @@ from dask_em.data.open import as_source, stored_source
 from dask_em.estimators.select import Sweeping
 from dask_em.fitting.candidates import Candidate, Model, climb_together
 from dask_em.fitting.multistart import LEAST_GAIN, RIVAL_BYTES, Tried, may_be_better, most_entering
-from dask_em.fitting.sample import Sampled
+from dask_em.fitting.sample import Sampled, Start
 from dask_em.fitting.screening import Shortlisted
-from dask_em.fitting.starts import Start, Starts
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
 from dask_em.jobs.plan import count
@@ -48,7 +47,7 @@ def started(seed: int = 0, size: int = SAMPLED) -> Start:
     """Where that fit starts."""
     drawn = int(np.random.RandomState(seed).randint(np.iinfo(np.int32).max))
     surveyed = SerialBackend().map_reduce(as_source(X), Survey(drawn, size, D, N))
-    return Starts.of(GaussianMixture(K, **OPTIONS)).start(surveyed, NUMPY, drawn, [])
+    return GaussianMixture(K, **OPTIONS)._start_options().start(surveyed, NUMPY, drawn, [])
 
 
 def value(mixture: Mixture, rows: Sampled = ALL) -> float:

@@ -44,7 +44,7 @@ from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source, stored_source
 from dask_em.errors import DataError
 from dask_em.estimators import select as sweep
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting.candidates import Candidate, Model, climb_together, drop_hopeless, to_gain
 from dask_em.fitting.criteria import entropy
 from dask_em.fitting.screening import MOST_SLICES
@@ -53,7 +53,7 @@ from dask_em.jobs.cluster import Worker
 from dask_em.jobs.plan import count
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
-FULL_OF_2_TO_6 = {"n_components": range(2, 7), "random_state": 0}
+FULL_OF_2_TO_6: dict[str, Any] = {"n_components": range(2, 7), "random_state": 0}
 
 
 def fleet(d: int, seed: int = 0) -> tuple[Any, ...]:
@@ -104,7 +104,7 @@ def test_mixtures_join_where_it_pays() -> None:
     def sizes(*mixtures: Any) -> list[int]:
         return [len(group) for group in joined(mixtures)]
 
-    def made(k: int, d: int = 3, kind: str = "full", name: str = "numpy", **changes: Any) -> Any:
+    def made(k: int, d: int = 3, kind: str = "full", name: Any = "numpy", **changes: Any) -> Any:
         mixture = random_mixture(kind, k, d, rng)
         components = replace(mixture.components, **changes)
         return replace(mixture, components=components, engine=Engine(name))
@@ -114,8 +114,8 @@ def test_mixtures_join_where_it_pays() -> None:
     assert sizes(made(4), made(MOST_EACH + 1), made(2)) == [2, 1]
     assert sizes(*[made(16) for _ in range(17)]) == [MOST_JOINED // 16, 1]
     # In other coordinates, of other structures, with another bound, by other loops.
-    other = Frame(np.ones(3), np.ones(3))
-    tight = {"means": np.full((4, 3), 1e6)}
+    other = Whitening(np.ones(3), np.ones(3))
+    tight: dict[str, Any] = {"means": np.full((4, 3), 1e6)}
     assert sizes(made(4), made(4, frame=other), made(4, kind="diag"), made(4, **tight)) == [1] * 4
     assert sizes(made(4), made(4, name="numba"), made(4, name="numba")) == [1, 2]
     assert sizes(made(4, 60), made(4, 60)) == [2]
@@ -155,10 +155,10 @@ def test_held_out_rows_count_for_nothing_but_the_score(points: np.ndarray) -> No
         density = add_up(mixture, points[out]).mean_log_likelihood
         assert before.held_out(i) == pytest.approx(density, rel=1e-12)
     survey = Training(Survey(7, 500, 3, len(points)), holdout)
-    a, b = (SerialBackend().map_reduce(ArraySource(X), survey) for X in (points, changed))
-    np.testing.assert_array_equal(a.sample.rows, b.sample.rows)
-    np.testing.assert_array_equal(a.moments.scatter, b.moments.scatter)
-    assert a.n_weighted == (~out).sum()
+    one, other = (SerialBackend().map_reduce(ArraySource(X), survey) for X in (points, changed))
+    np.testing.assert_array_equal(one.sample.rows, other.sample.rows)
+    np.testing.assert_array_equal(one.moments.scatter, other.moments.scatter)
+    assert one.n_weighted == (~out).sum()
 
 
 @pytest.mark.parametrize("weighted", [False, True])

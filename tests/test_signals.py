@@ -32,8 +32,8 @@ from dask_em.data.open import as_source
 from dask_em.errors import LockedError, StoppedError, UsageError
 from dask_em.fitting.survey import Survey
 from dask_em.jobs import fit as fit_jobs
-from dask_em.jobs.cluster import Where, connected
-from dask_em.runtime import Run, as_run
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
+from dask_em.runtime import JobControl, as_job
 from dask_em.storage import locks
 from dask_em.storage.locks import lock_file, locked
 
@@ -129,7 +129,7 @@ def test_sigterm_that_comes_twice_at_once_counts_once(
     monkeypatch.setattr(signals, "SAME_SECONDS", seconds)
     with stopped_by_signals("again") as run:
         signal.raise_signal(signal.SIGTERM)
-        wait_until(lambda: run.asked, 5)
+        wait_until(lambda: run.stop_requested, 5)
         signal.raise_signal(signal.SIGTERM)
     # What was sent is heard before the listener ends.
     assert len(leaving) == left
@@ -139,7 +139,7 @@ def test_a_signal_asks_the_run_and_handlers_are_put_back() -> None:
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with stopped_by_signals("") as run:
         signal.raise_signal(signal.SIGTERM)
-        wait_until(lambda: run.asked, 5)
+        wait_until(lambda: run.stop_requested, 5)
         with pytest.raises(StoppedError, match="interrupted by SIGTERM"):
             run.check()
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
@@ -148,12 +148,13 @@ def test_a_signal_asks_the_run_and_handlers_are_put_back() -> None:
 @pytest.mark.parametrize("where", ["synchronous", "threads", "client"])
 def test_a_pass_is_abandoned(where: str, points: Path, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("client" if where == "client" else "synchronous")
-    source, run = as_source(str(points)), Run()
+    source, run = as_source(str(points)), JobControl()
+    assert source.n_rows is not None
     told: list[int] = []
 
     def advance(n_rows: int) -> None:
         told.append(n_rows)
-        run.ask_to_stop("enough")
+        run.request_stop("enough")
 
     def make_pass() -> None:
         DaskBackend().map_reduce(source, Survey(0, 50, 4, source.n_rows), advance)
@@ -161,7 +162,7 @@ def test_a_pass_is_abandoned(where: str, points: Path, request: pytest.FixtureRe
         run.check()
 
     scheduler = {} if where == "client" else {"scheduler": where}
-    with dask.config.set(scheduler), as_run(run), pytest.raises(StoppedError, match="enough"):
+    with dask.config.set(scheduler), as_job(run), pytest.raises(StoppedError, match="enough"):
         make_pass()
     assert 0 < sum(told) <= source.n_rows
 
@@ -220,11 +221,11 @@ def test_damaged_locks_are_nobodys(tmp_path: Path) -> None:
 
 
 def test_who_lost_the_lock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
-    run = Run()
-    with as_run(run), locked(tmp_path / "m") as lock:
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
+    run = JobControl()
+    with as_job(run), locked(tmp_path / "m") as lock:
         owned_by(tmp_path / "m", "elsewhere", 1, 0)
-        wait_until(lambda: run.asked, 5)
+        wait_until(lambda: run.stop_requested, 5)
         with pytest.raises(LockedError, match="lost its lock"):
             lock.check()
     assert "another job took over" in run.reason
@@ -304,12 +305,12 @@ def test_metrics_that_cannot_be_written_end_no_fit(
 @pytest.mark.parametrize(
     "where",
     [
-        Where(require_tls=True),
-        Where(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
+        ClusterOptions(require_tls=True),
+        ClusterOptions(scheduler="tcp://user:canary@127.0.0.1:9?token=canary", require_tls=True),
     ],
 )
-def test_tls_is_required(where: Where) -> None:
-    with pytest.raises(UsageError, match="--require-tls") as caught, connected(where):
+def test_tls_is_required(where: ClusterOptions) -> None:
+    with pytest.raises(UsageError, match="--require-tls") as caught, cluster_client(where):
         pass
     assert "canary" not in str(caught.value)
 
@@ -338,8 +339,10 @@ def test_a_scheduler_forgets_the_keys_of_passes() -> None:
 def test_times_have_units(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
 
-    def fit(data: str, output: str, where: object, options: dict[str, object], *_: object) -> None:
-        given.append(options["max_time"])
+    def fit(
+        data: str, output: str, cluster: object, request: fit_jobs.FitRequest, **_: object
+    ) -> None:
+        given.append(request.options["max_time"])
         raise StoppedError("seen")
 
     monkeypatch.setattr(fit_jobs, "fit", fit)
@@ -358,7 +361,7 @@ def listening() -> set[tuple[str, int]]:
 
 def test_what_we_start_listens_on_this_machine_only() -> None:
     before = listening()
-    with connected(Where(workers=1, memory_limit="1GiB")) as client:
+    with cluster_client(ClusterOptions(workers=1, memory_limit="1GiB")) as client:
         assert client.dashboard_link.startswith("http://127.0.0.1:")
         assert {address[0] for address in listening() - before} == {"127.0.0.1"}
 

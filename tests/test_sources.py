@@ -53,7 +53,7 @@ def read_all(source) -> list[tuple[int, np.ndarray, np.ndarray | None]]:
     ]
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "compressed": {"chunks": (37, 3)},
     "raw": {"chunks": (37, 3), "compressors": None},
     "checksummed": {"chunks": (37, 3), "compressors": [Crc32cCodec()]},
@@ -256,7 +256,8 @@ def test_a_chunk_summed_while_it_is_read_has_the_bits_of_one_read_whole(
     sums = []
     for name, options in {"raw": {"compressors": None}, "zstd": {}}.items():
         source = as_source(write_zarr(tmp_path / name, X, 80_000, **options), weight)
-        fold, calls = mixture.fold(), 0
+        fold: Any = mixture.fold()
+        calls = 0
         update = fold.update
 
         def counted(*arguments: Any, update: Any = update) -> None:

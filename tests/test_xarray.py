@@ -54,7 +54,7 @@ def wrapped(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Any]:
         stored = write_zarr(tmp_path / "x.zarr", X, 100, compressors=[Crc32cCodec()])
         return labelled(da.from_zarr(stored)), stored
     labelled(blocks).to_dataset().to_zarr(tmp_path / "set.zarr", zarr_format=2)
-    chunks = {} if request.param == "xarray's zarr" else None
+    chunks: dict[str, int] | None = {} if request.param == "xarray's zarr" else None
     return xr.open_zarr(tmp_path / "set.zarr", chunks=chunks)["points"], blocks
 
 

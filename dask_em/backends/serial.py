@@ -10,7 +10,7 @@ from ..core.executor import serial_executor
 from ..core.partial_sums import sum_leaves
 from ..core.protocols import Advance, Backend, Executor, PartialSumsStore, Pass, Source, T
 from ..core.reading import fold_range
-from ..runtime import current_run
+from ..runtime import current_job
 from .blas import one_blas_thread
 
 
@@ -40,7 +40,7 @@ class SerialBackend(Backend):
         def sums(leaves: range) -> Iterator[S]:
             """Each range's sums in turn; none is held while the next is made."""
             for chunks in ranges[leaves.start : leaves.stop]:
-                current_run().check()
+                current_job().check()
                 yield fold_range(source, pass_.fold(), chunks, source.shipped_weights(chunks))
                 if advance:
                     advance(source.rows_of(chunks))

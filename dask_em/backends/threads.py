@@ -25,7 +25,7 @@ from ..core.protocols import (
     T_co,
 )
 from ..core.reading import fold_range
-from ..runtime import current_run
+from ..runtime import current_job
 from .blas import one_blas_thread
 
 
@@ -58,7 +58,7 @@ class ThreadsBackend(Backend):
         partial_sums: PartialSumsStore[S] | None = None,
     ) -> S:
         """Sum a pass over all chunks of a source; see `Backend`."""
-        ranges, run = source.ranges(), current_run()
+        ranges, run = source.ranges(), current_job()
 
         def one(chunks: range) -> S:
             found = fold_range(source, pass_.fold(), chunks, source.shipped_weights(chunks))
@@ -110,7 +110,7 @@ class ThreadsExecutor(Executor[T_co], Generic[T_co]):
         advance: Advance | None = None,
     ) -> list[Out]:
         """Return `function(shared, item)` of each item, in order."""
-        run = current_run()
+        run = current_job()
 
         def one(item: In) -> Out:
             run.check()

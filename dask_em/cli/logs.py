@@ -1,4 +1,4 @@
-"""What the program says on standard error: lines for people, or JSON for machines."""
+"""The log of the program on standard error: lines for people, or JSON for machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 
 def log_as(formatter: logging.Formatter) -> None:
-    """Send what the library says to standard error."""
+    """Send the log of the library to standard error, in this format."""
     logger = logging.getLogger("dask_em")
     if not logger.handlers:
         logger.addHandler(StandardError())
@@ -22,7 +22,7 @@ def log_as(formatter: logging.Formatter) -> None:
 
 
 class StandardError(logging.Handler):
-    """Writes lines to what is standard error now: whoever calls a command may have replaced it."""
+    """A handler that looks up standard error for every line: whoever calls may replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -38,7 +38,7 @@ class JsonLines(logging.Formatter):
     structured = True
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format a record as one JSON object."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{when}.{record.msecs:03.0f}Z",

@@ -1,37 +1,103 @@
-"""What commands share: the options that say where to run, and how words are read."""
+"""The options of the commands: each is told once, here, and named in the command's list."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .logs import JsonLines, log_as
 from .signals import stopped_by_signals
 
-# Where a context keeps the command that is to be run again.
+if TYPE_CHECKING:
+    from ..jobs.cluster import ClusterOptions
+
+# Where a click context keeps the command that is to be run again.
 COMMAND = "dask_em.command"
 
-
-def _log_json(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        log_as(JsonLines())
+Command = Callable[..., Any]
 
 
-def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+@dataclass(frozen=True)
+class Option:
+    """One option of the program, and the parameter that it sets.
+
+    Attributes
+    ----------
+    flag : str
+        As it is typed: "--tol", "-o/--output", or "--resume/--no-resume".
+    sets : str
+        Name of the parameter: of the estimator, of a request, or of a job.
+    help : str
+    type : click type, optional
+    default : optional
+    metavar, shown_default : str, optional
+        In the help, in place of what click would show.
+    required, is_flag : bool
+    """
+
+    flag: str
+    sets: str
+    help: str
+    type: Any = None
+    default: Any = None
+    metavar: str | None = None
+    shown_default: str | None = None
+    required: bool = False
+    is_flag: bool = False
+
+    def __call__(self, command: Command) -> Command:
+        """Add the option to a command."""
+        flags = [self.flag] if "/--no-" in self.flag else self.flag.split("/")
+        given: dict[str, Any] = {"help": self.help, "metavar": self.metavar, "type": self.type}
+        if self.required:
+            given["required"] = True
+        elif self.default is not None:
+            given["default"] = self.default
+        if self.shown_default is not None:
+            given["show_default"] = self.shown_default
+        if self.is_flag:
+            given |= {"is_flag": True, "type": None}
+        return click.option(*flags, self.sets, **given)(command)
+
+
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command, in the order of its help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def take(options: dict[str, Any], table: Sequence[Option]) -> dict[str, Any]:
+    """Remove the values of a table's options from all of a command's, and return them."""
+    return {option.sets: options.pop(option.sets) for option in table}
+
+
+# -- types -----------------------------------------------------------------------------
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Seconds of 90, 90s, 30m, 2h, 1d, or 1h30m."""
-    if value is None:
-        return None
-    text = value.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
-        raise click.BadParameter(f"{value!r}: expected seconds, or 90s, 30m, 2h, 1d, 1h30m")
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    return sum(float(n) * units[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Convert a word to seconds."""
+        text = str(value).strip().lower()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text)
+        if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+            self.fail(f"{value!r}: expected seconds, or 90s, 30m, 2h, 1d, 1h30m", param, ctx)
+        units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        return sum(float(n) * units[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
 
 
 class Several(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -41,7 +107,7 @@ class Several(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         self.name, self.one = name, one
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The values, each of them once."""
+        """Convert words to a tuple of values, each of them once."""
         if not isinstance(value, str):
             return value
         try:
@@ -53,7 +119,7 @@ class Several(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return tuple(values)
 
 
-def _ks(word: str) -> list[int]:
+def _numbers(word: str) -> list[int]:
     first, colon, last = word.partition(":")
     if not (first.isdecimal() and (last.isdecimal() or not colon)):
         raise ValueError("expected 8, or 4,8,16, or 2:20 for every K from 2 to 20")
@@ -63,71 +129,170 @@ def _ks(word: str) -> list[int]:
     return list(range(low, high + 1))
 
 
-def _kind(word: str) -> list[str]:
-    kinds = ("full", "tied", "diag", "spherical")
-    if word not in kinds:
-        raise ValueError(f"expected one or several of {', '.join(kinds)}")
+def _covariance_type(word: str) -> list[str]:
+    if word not in COVARIANCE_TYPES:
+        raise ValueError(f"expected one or several of {', '.join(COVARIANCE_TYPES)}")
     return [word]
 
 
-def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say where to run."""
-    options = [
-        click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler."),
-        click.option("--scheduler-file", metavar="FILE", help="Its scheduler file."),
-        click.option(
-            "--workers", type=click.IntRange(1), help="Local processes [default: one a core]."
-        ),
-        click.option(
-            "--threads", type=click.IntRange(1), default=1,
-            help="Threads in each local process.",
-        ),
-        click.option(
-            "--memory-limit", default="auto", metavar="SIZE",
-            help="Of each local process, as 2GiB.",
-        ),
-        click.option("--tls-ca-file", metavar="FILE", help="CA of a scheduler that speaks TLS."),
-        click.option("--tls-cert", metavar="FILE", help="This client's certificate."),
-        click.option("--tls-key", metavar="FILE", help="This client's key."),
-        click.option(
-            "--require-tls", is_flag=True, help="Refuse a scheduler that does not speak TLS."
-        ),
-        click.option(
-            "--log-json", is_flag=True, expose_value=False, callback=_log_json,
-            help="Log one JSON object a line.",
-        ),
-    ]  # fmt: skip
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+COUNT = click.IntRange(1)
+
+
+# -- models ----------------------------------------------------------------------------
+
+N_COMPONENTS = Option(
+    "-k", "n_components",
+    "Number of components: 8, or 4,8,16, or 2:20 for every K from 2 to 20.",
+    Several("K", _numbers), required=True,
+)  # fmt: skip
+
+COVARIANCE = Option(
+    "--covariance", "covariance_types", "full, tied, diag, spherical, or several: full,diag.",
+    Several("KIND", _covariance_type), "full",
+)  # fmt: skip
+
+MISSING_CHUNKS = Option(
+    "--missing-chunks", "missing_chunks",
+    "Refuse missing chunks, or read them as the fill value; predict and score follow.",
+    click.Choice(["error", "fill"]), "error",
+)  # fmt: skip
+
+ESTIMATOR = (
+    Option(
+        "--n-init", "n_init",
+        "Starts tried on the sample [default: 1; 5 where there are several models].", COUNT,
+    ),
+    Option(
+        "--init-params", "init_params",
+        "How starts are made on the sample; auto fits several and keeps the best.",
+        click.Choice(["auto", "kmeans", "k-means++", "random", "random_from_data"]), "auto",
+    ),
+    Option(
+        "--tol", "tol", "Converged when less than this is still to gain, in nats a row.",
+        click.FloatRange(0), 1e-3,
+    ),
+    Option("--max-iter", "max_iter", "Full passes, the survey's not counted.", COUNT, 100),
+    Option(
+        "--reg-covar", "reg_covar",
+        "Added to every variance, in squared units of DATA; 0 where columns are small.",
+        click.FloatRange(0), 1e-6,
+    ),
+    Option(
+        "--algorithm", "algorithm",
+        "auto accelerates; em is plain EM, iteration for iteration.",
+        click.Choice(["auto", "em"]), "auto",
+    ),
+    Option("--max-passes", "max_passes", "Full passes, the survey's counted.", click.IntRange(2)),
+    Option(
+        "--max-time", "max_time",
+        "Stop after so long with the best so far and exit code 75: seconds, or 30m, 2h, 1h30m.",
+        Seconds(), metavar="TIME",
+    ),
+    Option("--sample-size", "sample_size", "Rows the start is made from.", COUNT),
+    Option(
+        "--nonfinite", "nonfinite",
+        "Refuse rows that hold NaN or infinity, or leave them out and count them.",
+        click.Choice(["error", "drop"]), "error",
+    ),
+    MISSING_CHUNKS,
+    Option(
+        "--seed", "random_state",
+        "Of the sample and the starts: the same seed gives the same bits.",
+        click.IntRange(0, 2**32 - 1), 0,
+    ),
+)  # fmt: skip
+"""Options of the estimator; `sets` is the name of its parameter."""
+
+CHOICE = (
+    Option(
+        "--criterion", "criterion", "Criterion by which the best of several models is chosen.",
+        click.Choice(["bic", "aic", "icl", "holdout"]), "bic",
+    ),
+    Option(
+        "--holdout", "holdout", "Share of the rows that no fit sees, to score the models on.",
+        click.FloatRange(0, 1, max_open=True), 0.0,
+    ),
+    Option("--exhaustive", "exhaustive", "Fit every model to its end.", is_flag=True),
+    Option(
+        "--keep-all", "keep_all", "Save the others too, as MODEL-k8-full.npz.", is_flag=True
+    ),
+)  # fmt: skip
+"""Options of the choice among several models; `sets` is a field of `FitRequest`."""
+
+CHECKPOINT = (
+    Option(
+        "--checkpoint", "folder",
+        "Where an unfinished fit is kept [default: .MODEL.checkpoint beside MODEL].",
+        metavar="FOLDER",
+    ),
+    Option(
+        "--resume/--no-resume", "resume", "Go on with the unfinished fit, or throw it away.",
+        default=True,
+    ),
+    Option(
+        "--force", "force", "Go on even if DATA seem to be others than before.", is_flag=True
+    ),
+    Option(
+        "--checkpoint-interval", "interval",
+        "How often the finished parts of a pass are kept; what a pass made is always kept.",
+        click.FloatRange(0), 300.0, metavar="SECONDS",
+    ),
+)  # fmt: skip
+"""Options of the checkpoint; `sets` is a parameter of `jobs.commit.checkpointing`."""
+
+OVERWRITE = Option("--overwrite", "overwrite", "Replace what is there.", is_flag=True)
+
+JSON = Option("--json", "as_json", "Print the result as JSON.", is_flag=True)
+
+
+# -- clusters --------------------------------------------------------------------------
+
+CLUSTER = (
+    Option("--scheduler", "scheduler", "A running Dask scheduler.", metavar="ADDRESS"),
+    Option("--scheduler-file", "scheduler_file", "Its scheduler file.", metavar="FILE"),
+    Option("--workers", "workers", "Local processes [default: one a core].", COUNT),
+    Option("--threads", "threads", "Threads in each local process.", COUNT, 1),
+    Option(
+        "--memory-limit", "memory_limit", "Of each local process, as 2GiB.",
+        default="auto", metavar="SIZE",
+    ),
+    Option(
+        "--tls-ca-file", "tls_ca_file", "CA of a scheduler that speaks TLS.", metavar="FILE"
+    ),
+    Option("--tls-cert", "tls_cert", "This client's certificate.", metavar="FILE"),
+    Option("--tls-key", "tls_key", "This client's key.", metavar="FILE"),
+    Option(
+        "--require-tls", "require_tls", "Refuse a scheduler that does not speak TLS.",
+        is_flag=True,
+    ),
+)  # fmt: skip
+"""Options of the cluster; `sets` is a field of `ClusterOptions`."""
+
+
+def _log_json(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        log_as(JsonLines())
+
+
+def cluster_options(command: Command) -> Command:
+    """Add the options of the cluster to a command, and let signals stop it."""
 
     @functools.wraps(command)
     def stoppable(*args: Any, **kwargs: Any) -> Any:
         with stopped_by_signals(click.get_current_context().meta[COMMAND]):
             return command(*args, **kwargs)
 
-    for option in reversed(options):
-        stoppable = option(stoppable)
-    return stoppable
+    log_json = click.option(
+        "--log-json", is_flag=True, expose_value=False, callback=_log_json,
+        help="Log one JSON object a line.",
+    )  # fmt: skip
+    return with_options(*CLUSTER, log_json)(stoppable)
 
 
-def where_of(options: dict[str, Any]) -> Any:
-    """Take those options out of all of a command's, as a `Where`."""
-    from ..jobs.cluster import Where
+def cluster_of(options: dict[str, Any]) -> ClusterOptions:
+    """Remove the options of the cluster from all of a command's, and return them as one value."""
+    from ..jobs.cluster import ClusterOptions
 
-    names = Where.__dataclass_fields__
-    return Where(**{name: options.pop(name) for name in list(options) if name in names})
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
-
-KS = Several("K", _ks)
-
-covariance_option = click.option(
-    "--covariance",
-    "covariance",
-    type=Several("KIND", _kind),
-    default="full",
-    help="full, tied, diag, spherical, or several: full,diag.",
-)
-
-k_help = "Number of components: 8, or 4,8,16, or 2:20 for every K from 2 to 20."
+    return ClusterOptions(**take(options, CLUSTER))

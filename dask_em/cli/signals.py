@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, which is granted in time whatever the program does."""
+"""SIGTERM and SIGINT ask the job to stop; the process leaves in time whatever it does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import StoppedError
-from ..runtime import Run, as_run
+from ..runtime import JobControl, as_job
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,8 +24,8 @@ SAME_SECONDS = 1.0
 
 
 @contextmanager
-def stopped_by_signals(farewell: str) -> Iterator[Run]:
-    """A job that the first signal asks to stop; it leaves in time, and at once by a second.
+def stopped_by_signals(farewell: str) -> Iterator[JobControl]:
+    """Make a job that the first signal asks to stop; a second one ends the process at once.
 
     SIGTERM that comes twice within a second counts once.
 
@@ -34,21 +34,21 @@ def stopped_by_signals(farewell: str) -> Iterator[Run]:
     farewell : str
         The last line on standard error where the process has to leave on the spot.
     """
-    run = Run()
+    job = JobControl()
     if threading.current_thread() is not threading.main_thread():
-        with as_run(run):
-            yield run
+        with as_job(job):
+            yield job
         return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     # The system writes into the socket even while this thread is deep in compiled code.
     handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    listening = threading.Thread(target=_listen, args=(receiver, run, farewell), daemon=True)
+    listening = threading.Thread(target=_listen, args=(receiver, job, farewell), daemon=True)
     listening.start()
     try:
-        with as_run(run):
-            yield run
+        with as_job(job):
+            yield job
     finally:
         signal.set_wakeup_fd(before)
         for number, handler in handlers.items():
@@ -58,8 +58,8 @@ def stopped_by_signals(farewell: str) -> Iterator[Run]:
         receiver.close()
 
 
-def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
-    """Ask `run` to stop at the first signal; leave at the second, or when time is over."""
+def _listen(receiver: socket.socket, job: JobControl, farewell: str) -> None:
+    """Ask `job` to stop at the first signal; leave at the second, or after `LEAVE_SECONDS`."""
     first, since = 0, 0.0
     while True:
         left = since + LEAVE_SECONDS - time.monotonic()
@@ -74,7 +74,7 @@ def _listen(receiver: socket.socket, run: Run, farewell: str) -> None:
             if number not in SIGNALS:
                 continue
             if not first:
-                run.ask_to_stop(f"interrupted by {signal.Signals(number).name}")
+                job.request_stop(f"interrupted by {signal.Signals(number).name}")
                 first, since = number, time.monotonic()
             elif not (first == number == signal.SIGTERM and _soon_after(since)):
                 _leave(farewell)

@@ -1,7 +1,8 @@
-"""TODO core.additive."""
+"""Records of sums: whatever a pass over the data adds up."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
@@ -25,6 +26,42 @@ class Additive:
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         )
 
+    def plus(self, other: Self, factor: float | Array) -> Self:
+        """Return self + factor * other, field by field.
+
+        Parameters
+        ----------
+        other : Additive
+            Of the same fields.
+        factor : float or (k,) array
+            An array multiplies along the leading axis of every field.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> @dataclass(frozen=True)
+        ... class Sums(Additive):
+        ...     first: Array
+        >>> Sums(np.ones((2, 1))).plus(Sums(np.ones((2, 1))), np.array([1.0, 3.0])).first
+        array([[2.],
+               [4.]])
+        """
+        return self._each(lambda x, y: x + _along(factor, y) * y, other)
+
+    def take(self, components: slice | Sequence[int]) -> Self:
+        """Return the sums of some components, where every field leads with axis k."""
+        index = components if isinstance(components, slice) else list(components)
+        return self._each(lambda x: x[index].copy())
+
+    def _each(self, make: Callable[..., Any], *others: Self) -> Self:
+        """Return the record of what `make` makes of each field."""
+        found = {}
+        for f in fields(self):
+            values = [getattr(one, f.name) for one in (self, *others)]
+            nested = isinstance(values[0], Additive)
+            found[f.name] = values[0]._each(make, *values[1:]) if nested else make(*values)
+        return type(self)(**found)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the sums take."""
@@ -35,6 +72,11 @@ class Additive:
         # Schedulers ask this before they move or store a result, and a record's own
         # header of a few bytes would hide megabytes of sums from them.
         return object.__sizeof__(self) + self.nbytes
+
+
+def _along(factor: float | Array, values: Array) -> float | Array:
+    """Return `factor` so that it multiplies the leading axis of `values`."""
+    return factor if np.ndim(factor) == 0 else np.reshape(factor, (-1, *[1] * (values.ndim - 1)))
 
 
 S = TypeVar("S")

@@ -1,4 +1,4 @@
-"""TODO core.device."""
+"""Devices other than the CPU: which one, its array namespace, and the E-step's operations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import os
 import socket
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ..errors import UsageError
+from .additive import Array
+from .responsibilities import NEGLIGIBLE
 
 Device: TypeAlias = Any
 """`"cpu"`, `"cuda"`, or a namespace of the array API itself."""
@@ -44,7 +48,7 @@ def resolve_device(device: Device) -> Device:
     if isinstance(device, str) and device in DEVICE_NAMES:
         if device != "auto":
             return device
-        return "cuda" if _why_no_cupy() is None else "cpu"
+        return "cuda" if why_no_cupy() is None else "cpu"
     if not isinstance(device, str) and all(hasattr(device, n) for n in ("asarray", "matmul")):
         return device
     raise UsageError(
@@ -68,7 +72,7 @@ def namespace(device: Device) -> Any:
         return device
     if device != "cuda":
         raise UsageError(f"device={device!r} has no array namespace; expected 'cuda'")
-    reason = _why_no_cupy()
+    reason = why_no_cupy()
     if reason is not None:
         process = f"process {os.getpid()} on {socket.gethostname()}"
         raise UsageError(f"device='cuda' cannot be had in {process}: {reason}, or use device='cpu'")
@@ -77,7 +81,7 @@ def namespace(device: Device) -> Any:
     return cupy
 
 
-def _why_no_cupy() -> str | None:
+def why_no_cupy() -> str | None:
     """What keeps this process from computing with CuPy and what to do, None if nothing."""
     try:
         import cupy
@@ -93,3 +97,63 @@ def _why_no_cupy() -> str | None:
     if os.environ.get("CUPY_TF32", "0") not in ("", "0"):
         return "CUPY_TF32 makes products of float32 keep 3 digits: unset it"
     return None
+
+
+def fetch(xp: Any, values: Any) -> Array:
+    """Return numbers of the device as float64 in this process; waits until they are there."""
+    to_numpy = getattr(xp, "asnumpy", np.asarray)  # CuPy converts by that name only
+    return np.asarray(to_numpy(values), dtype=np.float64)
+
+
+class DeviceArithmetic:
+    """Operations of the E-step on arrays of a device; see `responsibilities.Arithmetic`.
+
+    Parameters
+    ----------
+    xp : namespace
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        self._scale = 1.0
+
+    def joint(self, log_prob: Any, log_weights: Array) -> Any:
+        return log_prob + self.xp.asarray(log_weights[:, None], dtype=log_prob.dtype)
+
+    def normalize(self, log_prob: Any, log_weights: Array) -> tuple[Any, Any]:
+        """Return responsibilities (k, b) and log p(x) (b,); NaN where `log_prob` is."""
+        xp, log_joint = self.xp, self.joint(log_prob, log_weights)
+        largest = xp.max(log_joint, axis=0)
+        below = log_joint - largest
+        ratio = xp.exp(below)
+        ratio = xp.where(below <= NEGLIGIBLE, xp.zeros_like(ratio), ratio)
+        total = xp.sum(ratio, axis=0)
+        return ratio / total, largest + xp.log(total)
+
+    def assign(self, log_prob: Any, log_weights: Array) -> tuple[Any, Any]:
+        xp, log_joint = self.xp, self.joint(log_prob, log_weights)
+        numbers = xp.arange(log_joint.shape[0])[:, None]
+        chosen = numbers == xp.argmax(log_joint, axis=0)[None, :]
+        return xp.asarray(chosen, dtype=log_joint.dtype), xp.max(log_joint, axis=0)
+
+    def weigh(self, resp: Any, weight: Array) -> Any:
+        # A power of two takes no digits, and keeps any weight within float32.
+        self._scale = float(np.ldexp(1.0, np.frexp(weight.max())[1] - 1))
+        return resp * self.xp.asarray(weight / self._scale, dtype=resp.dtype)
+
+    def take_scale(self) -> float:
+        """Return what the sums of the current block have to be multiplied by."""
+        return self._scale
+
+    def total(self, values: Any, weight: Array | None) -> float:
+        found = fetch(self.xp, values)
+        return float((found if weight is None else found * weight).sum())
+
+    def totals(self, resp: Any) -> Array:
+        return self._scale * fetch(self.xp, self.xp.sum(resp, axis=1, dtype=self.xp.float64))
+
+    def argmax(self, log_joint: Any) -> Array:
+        return fetch(self.xp, self.xp.argmax(log_joint, axis=0)).astype(np.int64)
+
+    def fetch(self, values: Any) -> Array:
+        return fetch(self.xp, values)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 
-from .codec import record
+from ..errors import ModelFileError
+from .codec import record, tag_of
 from .mixture import Mixture, MixtureStatistics
-
-# What an ascent is given anew wherever it goes on.
-GIVEN = ("convergence", "sample", "step")
+from .validation import require, require_array
 
 
 @record("status")
@@ -130,8 +129,51 @@ class EMState:
         """Mean log-likelihood per row at `mixture`, in nats."""
         return self.statistics.mean_log_likelihood
 
+    def validate(self) -> None:
+        """Raise `ValueError` that names the field where a state from a file is not one."""
+        k, sums = len(self.mixture.log_weights), self.statistics
+        require("collapsed", self.collapsed, all(0 <= c < k for c in self.collapsed))
+        require("weight", sums.weight, 0 <= sums.weight < np.inf)
+        require_array("resp_sum", sums.resp_sum, (k,))
+        for mixture in (self.mixture, self.result):
+            # The weight of a component without rows is zero.
+            require_array("log_weights", mixture.log_weights, (k,), allowed=-np.inf)
+            mixture.components.validate(sums.components)
+            n_components = mixture.components.n_components
+            require("n_components", n_components, n_components == k)
 
-class Climb:
+
+@dataclass(frozen=True)
+class AlgorithmState:
+    """All that an algorithm knows between two passes, but for what it is made with.
+
+    Attributes
+    ----------
+    proposal : Mixture
+        The parameters at which the next pass is wanted.
+    rivals : tuple of Mixture
+        Other starts, which the first pass compares with `proposal`.
+    """
+
+    proposal: Mixture
+    rivals: tuple[Mixture, ...]
+
+
+@record("plain-em-state")
+@dataclass(frozen=True)
+class PlainEMState(AlgorithmState):
+    """The state of `PlainEM`.
+
+    Attributes
+    ----------
+    previous : EMState or None
+        The last accepted state.
+    """
+
+    previous: EMState | None
+
+
+class Climb(ABC):
     """One ascent of the likelihood that is told what each pass summed.
 
     Whoever makes the passes asks for `proposals`, sums the statistics there, chooses, and
@@ -160,9 +202,23 @@ class Climb:
         self.proposal, self.rivals = self.proposals[best], ()
         return best
 
+    @abstractmethod
     def tell(self, statistics: MixtureStatistics) -> EMState:
         """Take what a pass at `proposal` summed; the state has a status when all is over."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def state_dict(self) -> AlgorithmState:
+        """Return all that the algorithm knows between two passes, as a registered record."""
+
+    @abstractmethod
+    def load_state_dict(self, state: AlgorithmState) -> None:
+        """Go on from a state that an algorithm of the same kind returned.
+
+        Raises
+        ------
+        ModelFileError
+            It is of another kind.
+        """
 
 
 class PlainEM(Climb):
@@ -202,15 +258,23 @@ class PlainEM(Climb):
         self.previous, self.proposal = state, result
         return replace(state, status=ended) if ended else state
 
+    def state_dict(self) -> PlainEMState:
+        """Return the proposals and the last accepted state."""
+        return PlainEMState(self.proposal, self.rivals, self.previous)
 
-def memory_of(ascent: Climb) -> dict[str, Any]:
-    """All that an ascent knows between two passes, but for what it was given."""
-    return {name: value for name, value in vars(ascent).items() if name not in GIVEN}
+    def load_state_dict(self, state: AlgorithmState) -> None:
+        """Go on from such a state."""
+        if not isinstance(state, PlainEMState):
+            raise other_state(state, PlainEMState)
+        self.proposal, self.rivals, self.previous = state.proposal, state.rivals, state.previous
 
 
-def recall(ascent: Climb, memory: Mapping[str, Any]) -> None:
-    """Put a new ascent where another was that had this memory."""
-    vars(ascent).update(memory)
+def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelFileError:
+    """Return the error of an algorithm that is given the state of another one."""
+    return ModelFileError(
+        f"a state {tag_of(type(found))!r}, and this algorithm goes on from "
+        f"{tag_of(expected)!r}: go on with the algorithm that the fit was begun with"
+    )
 
 
 def climb(accumulate: Callable[[Mixture], MixtureStatistics], ascent: Climb) -> Iterator[EMState]:

@@ -1,83 +1,314 @@
-"""What a family of distributions must offer to be a component of a mixture."""
+"""Families of distributions: what the components of a mixture are made of.
+
+A family writes five things: where it starts (`FamilyOptions.of_data`), its log-densities and
+sums (`Family.kernel`), its M-step (`maximize`), its expected log-density (`expected_log_joint`)
+and draws (`sample`). Everything else here is derived, and may be overridden by what is quicker
+or keeps more digits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Protocol, Self
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
 
 from .additive import Additive, Array
+from .codec import record
 from .engine import NUMPY, Engine
+from .moments import Moments
+from .responsibilities import Arithmetic, arithmetic_of
+from .validation import require, require_array
+
+# Draws of a component from which moments are estimated that a family does not know.
+MOMENT_DRAWS = 4096
 
 
-class Kernel(Protocol):
-    """Evaluates one family on blocks of rows and sums its statistics: state of one task.
+Sums = TypeVar("Sums", bound=Additive)
 
-    A block is given in the kernel's own coordinates, rows as columns, so that
-    everything derived from it stays in cache.
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most `size` rows that cover `n` rows."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+class Kernel(ABC, Generic[Sums]):
+    """Evaluate one family on blocks of rows and sum its statistics: the state of one task.
+
+    Attributes
+    ----------
+    block_rows : int
+        Rows of a block, at most.
     """
 
     block_rows: int
 
+    @abstractmethod
     def load(self, X: Array) -> None:
         """Take the rows X (b, d), b <= `block_rows`, as the current block."""
 
+    @abstractmethod
     def log_prob(self) -> Array:
-        """log p(x | component) of the current block (k, b), for the caller to overwrite."""
+        """Return log p(x | component) of the current block (k, b), for the caller to overwrite."""
 
+    @abstractmethod
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sufficient statistics under `resp` (k, b)."""
 
-    def statistics(self) -> Additive:
-        """Sums over all blocks accumulated so far."""
+    @abstractmethod
+    def statistics(self) -> Sums:
+        """Return the sums over all blocks accumulated so far."""
+
+    def arithmetic(self, engine: Engine, k: int) -> Arithmetic:
+        """Return the operations on what `log_prob` returns, for at most k components at a time."""
+        return arithmetic_of(engine, k, self.block_rows)
 
 
-class Family(Protocol):
-    """K component distributions in one frozen object; every array leads with axis k."""
+class Family(ABC, Generic[Sums]):
+    """K component distributions in one frozen dataclass; every array of it leads with axis k.
 
-    def log_prob(self, X: Array) -> Array:
-        """Log-density of each row under each component, (n, k)."""
+    Attributes
+    ----------
+    shares_statistics : bool
+        Whether some statistic belongs to all components together, and so has no axis k.
+    """
 
-    def sufficient_statistics(self, X: Array, resp: Array) -> Additive:
-        """Sums over rows weighted by `resp` (n, k); no field has axis n."""
+    shares_statistics: ClassVar[bool] = False
 
-    def maximize(self, resp_sum: Array, statistics: Additive) -> tuple[Self, Sequence[int]]:
-        """The M-step: the components that these statistics make most likely.
+    # -- what a family writes ------------------------------------------------------
+
+    @abstractmethod
+    def kernel(self, engine: Engine = NUMPY) -> Kernel[Sums]:
+        """Return a kernel with sums of zero."""
+
+    @abstractmethod
+    def maximize(self, resp_sum: Array, statistics: Sums) -> tuple[Self, Sequence[int]]:
+        """Return the components that these statistics make most likely: the M-step.
+
+        Parameters
+        ----------
+        resp_sum : (k,) array
+            sum_n w_n r_nk.
+        statistics : Additive
+            What the kernel of this very object summed.
 
         Returns
         -------
         family
             A component without a maximum (no rows, or singular) keeps its parameters.
-        collapsed
+        collapsed : sequence of int
             The components that were kept.
         """
 
-    def kernel(self, engine: Engine = NUMPY) -> Kernel:
-        """A kernel with sums of zero."""
+    @abstractmethod
+    def expected_log_joint(self, log_weights: Array, resp_sum: Array, statistics: Sums) -> float:
+        """Compute sum_nk r_nk (log w_k + log p(x_n | k)) from sums, in nats.
 
-    def joins(self, engine: Engine) -> Hashable:
-        """What families have in common that can be `joined`; None if this one stays alone."""
+        The statistics may be of any responsibilities, or a difference of such sums; they are
+        about the centres of this object, see `recentre`.
+        """
 
-    def joined(self, parts: Sequence[Self]) -> Self:
-        """The components of all parts in one family; its statistics have `part(slice)`."""
+    @abstractmethod
+    def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
+        """Draw n rows (n, d) of one component, in the units of the data."""
+
+    # -- derived: the parameters as arrays -------------------------------------------
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the parameters by name; each leads with axis k and may take any real value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def with_arrays(self, arrays: Mapping[str, Array]) -> Self:
+        """Return the family with these `arrays` in place of its own."""
+        return replace(self, **arrays)  # type: ignore[type-var]
+
+    def validate(self, statistics: Sums) -> None:
+        """Raise `ValueError` that names what of the parameters, or of their sums, is wrong."""
+        for name, array in self.arrays().items():
+            require(name, array, array.ndim > 0 and len(array) == self.n_components)
+            require_array(name, array, array.shape)
+        like = self.kernel().statistics()
+        require("statistics", statistics, type(statistics) is type(like))
+        for name, array in vars(like).items():
+            require_array(name, vars(statistics)[name], np.shape(array))
 
     @property
     def n_components(self) -> int:
         """K."""
+        return len(next(iter(self.arrays().values())))
 
     @property
     def n_parameters(self) -> int:
         """Free parameters, the mixing weights not counted."""
+        return sum(a.size for a in self.arrays().values())
 
     @property
     def nbytes(self) -> int:
         """Bytes of the parameters."""
+        return sum(a.nbytes for a in self.arrays().values())
 
     @property
     def statistics_bytes(self) -> int:
         """Bytes of the sufficient statistics of any number of rows."""
+        return self.kernel().statistics().nbytes
+
+    def attributes(self) -> dict[str, Array]:
+        """Return what an estimator shows of the components, by the name it has there."""
+        return {f"{name}_": array for name, array in self.arrays().items()}
+
+    def take(self, components: Sequence[int]) -> Self:
+        """Return the family of some components, in this order."""
+        index = list(components)
+        return self.with_arrays({name: a[index] for name, a in self.arrays().items()})
+
+    def joined(self, parts: Sequence[Self]) -> Self:
+        """Return the components of all parts side by side."""
+        names = self.arrays()
+        return self.with_arrays(
+            {name: np.concatenate([p.arrays()[name] for p in parts]) for name in names}
+        )
+
+    def join_key(self, engine: Engine) -> Hashable:
+        """Return what families must have in common to be `joined`; None if this stays alone."""
+        shapes = tuple((name, a.shape[1:]) for name, a in self.arrays().items())
+        return None if self.shares_statistics else (type(self), shapes)
+
+    def to_unconstrained(self) -> Array:
+        """Return the parameters as one vector, every value of which is a family, (p,)."""
+        return np.concatenate([a.ravel() for a in self.arrays().values()])
+
+    def from_unconstrained(self, vector: Array) -> Self:
+        """Return the family whose `to_unconstrained` is this vector."""
+        arrays, start = {}, 0
+        for name, like in self.arrays().items():
+            arrays[name] = vector[start : start + like.size].reshape(like.shape)
+            start += like.size
+        return self.with_arrays(arrays)
+
+    def information_scale(self, root_weights: Array) -> Array:
+        """Return about the square root of the complete data's information, (p,).
+
+        It multiplies each unconstrained parameter for it to count as much as it matters.
+
+        Parameters
+        ----------
+        root_weights : (k,) array
+            Square roots of the mixing weights.
+        """
+        shapes = [a.shape for a in self.arrays().values()]
+        return np.concatenate(
+            [np.repeat(root_weights, int(np.prod(s[1:], dtype=int))) for s in shapes]
+        )
+
+    # -- derived: rows ---------------------------------------------------------------
+
+    def log_prob(self, X: Array) -> Array:
+        """Compute the log-density of each row under each component, (n, k)."""
+        kernel = self.kernel()
+        out = np.empty((len(X), self.n_components))
+        for rows in blocks(len(X), kernel.block_rows):
+            kernel.load(X[rows])
+            out[rows] = kernel.log_prob().T
+        return out
+
+    def sufficient_statistics(self, X: Array, resp: Array) -> Sums:
+        """Sum the statistics of the rows X (n, d) under `resp` (n, k)."""
+        kernel = self.kernel()
+        for rows in blocks(len(X), kernel.block_rows):
+            kernel.load(X[rows])
+            kernel.accumulate(np.ascontiguousarray(resp[rows].T))
+        return kernel.statistics()
+
+    def near(self, X: Array, resp: Array) -> Self:
+        """Return a family about which sums under `resp` (n, k) lose no digits."""
+        return self
+
+    def coordinates(self, X: Array) -> Array:
+        """Return rows (n, d) in coordinates in which directions may be compared."""
+        return np.asarray(X, dtype=np.float64)
+
+    def moments(self) -> tuple[Array, Array]:
+        """Return mean and variance of each column in each component, (k, d) both."""
+        rng = np.random.default_rng(0)
+        draws = [self.sample(k, MOMENT_DRAWS, rng) for k in range(self.n_components)]
+        return np.stack([x.mean(axis=0) for x in draws]), np.stack([x.var(axis=0) for x in draws])
+
+    # -- derived: sums ---------------------------------------------------------------
+
+    def recentre(self, resp_sum: Array, statistics: Sums, to: Self) -> Sums:
+        """Return sums about the centres of this object as sums about those of `to`."""
+        return statistics
+
+    def merge_losses(
+        self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array
+    ) -> list[float]:
+        """Compute what sum r log p loses, in nats, where the two of each pair become one.
+
+        Parameters
+        ----------
+        pairs : sequence of (int, int)
+        totals : (k,) array
+            sum_n w_n r_nk.
+        X : (n, d) array
+        resp : (n, k) array
+            Responsibilities times weights.
+        """
+        return [self._merge_loss(pair, totals, X, resp) for pair in pairs]
+
+    def _merge_loss(self, pair: tuple[int, int], totals: Array, X: Array, resp: Array) -> float:
+        apart, one = self.take(pair), self.take(pair[:1])
+        both = resp[:, list(pair)]
+        return apart._value(X, both) - one._value(X, both.sum(axis=1, keepdims=True))
+
+    def _value(self, X: Array, resp: Array) -> float:
+        """Return sum r log p after the M-step of `resp`."""
+        resp_sum = resp.sum(axis=0)
+        sums = self.sufficient_statistics(X, resp)
+        after, _ = self.maximize(resp_sum, sums)
+        moved = self.recentre(resp_sum, sums, after)
+        return after.expected_log_joint(np.zeros(len(resp_sum)), resp_sum, moved)
 
 
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` rows that cover `n` rows."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+class FamilyOptions(ABC):
+    """A family before it has parameters: what the options of an estimator say of it.
+
+    Attributes
+    ----------
+    label : str
+        What tables of sweeps and files call this kind of components.
+    """
+
+    label: str
+
+    @abstractmethod
+    def of_data(self, moments: Moments, k: int) -> Family[Any]:
+        """Return k components alike, each of which describes all of the data."""
+
+    def start_coordinates(self, rows: Array, moments: Moments) -> Array:
+        """Return sampled rows (m, d) as the clustering of a start sees them."""
+        return moments.standardized(rows)
+
+    def with_given(self, components: Family[Any]) -> Family[Any]:
+        """Return a start's components with those parameters that the user gave."""
+        return components
+
+    @property
+    def all_given(self) -> bool:
+        """Whether the user gave all parameters of the components."""
+        return False
+
+    def n_parameters(self, k: int, d: int) -> int:
+        """Count the free parameters of k components in d columns."""
+        return self.of_data(Moments.unit(d), k).n_parameters
+
+
+F = TypeVar("F", bound=Family[Any])
+
+
+def register_family(tag: str) -> Callable[[type[F]], type[F]]:
+    """Register a frozen dataclass as a family that files may hold, under an explicit tag."""
+    return record(tag)

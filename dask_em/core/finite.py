@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import DataError
@@ -71,6 +73,30 @@ def first_not_finite(X: Array) -> tuple[str, int, int] | None:
         return None
     row, column = (int(i) for i in np.argwhere(bad)[0])
     return "NaN" if np.isnan(X[row, column]) else "infinity", row, column
+
+
+def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+    """Return what the user gave as an array of finite numbers, None where nothing was given.
+
+    Raises
+    ------
+    ValueError
+        It has another shape, or holds what is no finite number.
+    """
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{name}={value!r:.80}: expected numbers of shape {shape}") from e
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {shape} for these n_components and "
+            "covariance_type and this X"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")
+    return array
 
 
 def _sum_is_finite(X: Array) -> bool:

@@ -98,14 +98,14 @@ def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i, mixture in enumerate(mixtures):
         k = len(mixture.log_weights)
-        joins = mixture.joins if k <= MOST_EACH else None
-        group, size = open_groups.get(joins, ([], 0))
+        key = mixture.join_key if k <= MOST_EACH else None
+        group, size = open_groups.get(key, ([], 0))
         if not group or size + k > MOST_JOINED:
             group, size = [], 0
             groups.append(group)
         group.append(i)
-        if joins is not None:
-            open_groups[joins] = group, size + k
+        if key is not None:
+            open_groups[key] = group, size + k
     return groups
 
 

@@ -1,4 +1,4 @@
-"""A mixture of K components: its E-step and its M-step."""
+"""Mixtures of K components: the E-step and the M-step."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import numpy as np
 
 from .additive import Additive, Array
 from .codec import record
-from .device import namespace
 from .engine import NUMPY, Engine, check_engine
-from .family import blocks
+from .family import Family, blocks
 from .protocols import Fold, Pass
-from .responsibilities import softmax_of
+from .responsibilities import Assignment
 
 
 @record("mixture-statistics")
 @dataclass(frozen=True)
 class MixtureStatistics(Additive):
-    """Everything that one pass over the data at fixed parameters tells.
+    """Hold everything that one pass over the data at fixed parameters sums.
 
     Attributes
     ----------
@@ -29,7 +28,7 @@ class MixtureStatistics(Additive):
     weight : float
         Sum of the sample weights; `n_rows` where there are none.
     log_likelihood : float
-        sum_n w_n log p(x_n), in nats.
+        sum_n w_n log p(x_n), in nats; of a hard assignment sum_n w_n max_k log w_k p(x_n | k).
     resp_sum : (k,) array
         sum_n w_n r_nk.
     components : Additive
@@ -40,7 +39,7 @@ class MixtureStatistics(Additive):
     weight: float
     log_likelihood: float
     resp_sum: Array
-    components: Any
+    components: Additive
 
     @property
     def mean_log_likelihood(self) -> float:
@@ -51,7 +50,7 @@ class MixtureStatistics(Additive):
 @record("mixture")
 @dataclass(frozen=True)
 class Mixture(Pass[MixtureStatistics]):
-    """The density p(x) = sum_k w_k p(x | component k).
+    """Hold the density p(x) = sum_k w_k p(x | component k).
 
     Attributes
     ----------
@@ -59,11 +58,15 @@ class Mixture(Pass[MixtureStatistics]):
     components : Family
     engine : Engine
         What computes; it travels with the parameters.
+    assignment : {"soft", "hard"}
+        Whether the E-step shares a row among the components, or gives it to the likeliest
+        (classification EM: Celeux and Govaert 1992).
     """
 
     log_weights: Array
-    components: Any
+    components: Family[Any]
     engine: Engine = NUMPY
+    assignment: Assignment = "soft"
 
     @property
     def weights(self) -> Array:
@@ -90,45 +93,83 @@ class Mixture(Pass[MixtureStatistics]):
         return int(self.components.statistics_bytes + self.log_weights.nbytes)
 
     def fold(self) -> Fold[MixtureStatistics]:
-        """The E-step of one range of chunks, before its first chunk."""
-        if self.engine.device == "cpu":
-            return EStep(self)
-        from ..families.gaussian.array_api import ArrayEStep
-
-        return ArrayEStep(
-            self.components,
-            self.log_weights,
-            self.engine.device,
-            MixtureStatistics,
-            single=self.engine.single,
-        )
+        """Return the E-step of one range of chunks, before its first chunk."""
+        return EStep(self)
 
     @property
-    def joins(self) -> Hashable:
+    def join_key(self) -> Hashable:
         """What mixtures have in common that can share a `JointEStep`; None if it stays alone."""
-        joins = None if self.engine.device != "cpu" else self.components.joins(self.engine)
-        return None if joins is None else (self.engine, joins)
+        here = self.engine.device == "cpu"
+        key = self.components.join_key(self.engine) if here else None
+        return None if key is None else (self.engine, self.assignment, key)
 
-    def array_kernel(self) -> Any:
-        """The kernel of a device other than the CPU."""
-        from ..families.gaussian.array_api import ArrayKernel
+    @property
+    def on_cpu(self) -> Self:
+        """The mixture for rows of this process, which may have no GPU."""
+        return replace(self, engine=replace(self.engine, device="cpu"))
 
-        return ArrayKernel(self.components, self.log_weights, namespace(self.engine.device))
-
-    def log_joint(self, X: Array) -> Array:
-        """log w_k + log p(x_n | k), (n, k)."""
-        return np.asarray(self.components.log_prob(X) + self.log_weights)
+    def objective(self, statistics: MixtureStatistics) -> float:
+        """Return what EM raises, per unit of weight: by the M-step it never falls."""
+        return statistics.mean_log_likelihood
 
     def m_step(self, statistics: MixtureStatistics) -> tuple[Self, tuple[int, ...]]:
-        """The mixture that maximizes the expected log-likelihood, and the collapsed components."""
-        components, collapsed = self.components.maximize(statistics.resp_sum, statistics.components)
-        floor = np.finfo(np.float64).tiny
-        weights = np.maximum(statistics.resp_sum / statistics.resp_sum.sum(), floor)
+        """Return the mixture that maximizes the expected log-likelihood, and what collapsed."""
+        return self._maximized(statistics.resp_sum, statistics.components)
+
+    def of_responsibilities(self, X: Array, resp: Array) -> Self:
+        """Return the M-step of responsibilities times weights (n, k) given for the rows X."""
+        found, _ = self._maximized(resp.sum(axis=0), self.components.sufficient_statistics(X, resp))
+        return found
+
+    def _maximized(self, resp_sum: Array, sums: Additive) -> tuple[Self, tuple[int, ...]]:
+        components, collapsed = self.components.maximize(resp_sum, sums)
+        weights = np.maximum(resp_sum / resp_sum.sum(), np.finfo(np.float64).tiny)
         return replace(self, log_weights=np.log(weights), components=components), tuple(collapsed)
+
+    # -- sums at other parameters ------------------------------------------------------
+
+    def recentre(self, statistics: MixtureStatistics, to: Mixture) -> MixtureStatistics:
+        """Return sums about the centres of this mixture as sums about those of another."""
+        moved = self.components.recentre(statistics.resp_sum, statistics.components, to.components)
+        return replace(statistics, components=moved)
+
+    def expected_log_joint(self, statistics: MixtureStatistics) -> float:
+        """Compute sum_nk r_nk log(w_k p(x_n | k)) from sums about the centres of this mixture."""
+        return self.components.expected_log_joint(
+            self.log_weights, statistics.resp_sum, statistics.components
+        )
+
+    def take(self, components: Sequence[int]) -> Self:
+        """Return a mixture of some components in equal shares."""
+        n = len(components)
+        return replace(
+            self, log_weights=np.full(n, -np.log(n)), components=self.components.take(components)
+        )
+
+    # -- as one vector -------------------------------------------------------------------
+
+    def to_unconstrained(self) -> Array:
+        """Return log-weights and parameters as one vector, every value of which is valid, (p,)."""
+        return np.concatenate([self.log_weights, self.components.to_unconstrained()])
+
+    def from_unconstrained(self, vector: Array) -> Self:
+        """Return the mixture of such a vector, its weights made to sum to one."""
+        log_weights, rest = np.split(vector.copy(), [len(self.log_weights)])
+        components = self.components.from_unconstrained(rest)
+        log_weights = log_weights - np.logaddexp.reduce(log_weights)
+        return replace(self, log_weights=log_weights, components=components)
+
+    def information_scale(self) -> Array:
+        """Return what multiplies each unconstrained parameter for it to count as it matters.
+
+        About the square root of the complete data's information, (p,).
+        """
+        root = np.sqrt(self.weights)
+        return np.concatenate([root, self.components.information_scale(root)])
 
 
 class JointEStep:
-    """Sums the sufficient statistics of mixtures over chunks of rows.
+    """Sum the sufficient statistics of mixtures over chunks of rows.
 
     The components of all mixtures are one to the kernel, which so makes what it needs of a
     row, and each product, once for all of them; only responsibilities are made apart.
@@ -136,7 +177,7 @@ class JointEStep:
     Parameters
     ----------
     mixtures : sequence of Mixture
-        One, or some whose families can be `joined`.
+        One, or some of one `join_key`.
     """
 
     def __init__(self, mixtures: Sequence[Mixture]) -> None:
@@ -151,7 +192,7 @@ class JointEStep:
         self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
         # Chunks may come in parts of whole blocks: the sums are the same to the bit.
         self.block_rows = self.kernel.block_rows
-        self._softmax = [softmax_of(first.engine, k, self.block_rows) for k in sizes]
+        self._arithmetic = [self.kernel.arithmetic(first.engine, k) for k in sizes]
         self._n_rows = 0
         self._weight = 0.0
         self._log_likelihoods = np.zeros(len(mixtures))
@@ -165,28 +206,33 @@ class JointEStep:
             if weight is not None and not weight.all():
                 # A row of weight zero is a row left out, whatever it holds.
                 block, weight = block[weight > 0], weight[weight > 0]
-            b = len(block)
-            if b == 0:
-                continue
-            self.kernel.load(block)
-            resp = self.kernel.log_prob()
-            for i, mixture in enumerate(self.mixtures):
-                _, log_prob = self._softmax[i](resp[self._parts[i]], mixture.log_weights)
-                if weight is not None:
-                    log_prob *= weight
-                self._log_likelihoods[i] += float(log_prob.sum(dtype=np.float64))
-            if weight is None:
-                self._weight += b
-            else:
-                resp *= weight
-                self._weight += float(weight.sum())
-            self.kernel.accumulate(resp)
-            self._resp_sum += resp.sum(axis=1, dtype=np.float64)
+            if len(block):
+                self._add(block, weight)
+
+    def _add(self, block: Array, weight: Array | None) -> None:
+        arithmetic = self._arithmetic[0]
+        self.kernel.load(block)
+        resp = self.kernel.log_prob()
+        for i, mixture in enumerate(self.mixtures):
+            part = resp if len(self._parts) == 1 else resp[self._parts[i]]
+            own = self._arithmetic[i]
+            divide = own.assign if mixture.assignment == "hard" else own.normalize
+            found, log_density = divide(part, mixture.log_weights)
+            if len(self._parts) == 1:
+                resp = found
+            self._log_likelihoods[i] += own.total(log_density, weight)
+        if weight is None:
+            self._weight += len(block)
+        else:
+            resp = arithmetic.weigh(resp, weight)
+            self._weight += float(weight.sum())
+        self.kernel.accumulate(resp)
+        self._resp_sum += arithmetic.totals(resp)
 
     def results(self) -> list[MixtureStatistics]:
-        """Sums of each mixture over all chunks given so far."""
+        """Return the sums of each mixture over all chunks given so far."""
         sums = self.kernel.statistics()
-        apart = [sums] if len(self._parts) == 1 else [sums.part(part) for part in self._parts]
+        apart = [sums] if len(self._parts) == 1 else [sums.take(part) for part in self._parts]
         return [
             MixtureStatistics(
                 self._n_rows, self._weight, float(value), self._resp_sum[part].copy(), own
@@ -196,12 +242,12 @@ class JointEStep:
 
 
 class EStep(JointEStep, Fold[MixtureStatistics]):
-    """Sums a mixture's sufficient statistics over chunks of rows."""
+    """Sum a mixture's sufficient statistics over chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:
         super().__init__((mixture,))
 
     def result(self) -> MixtureStatistics:
-        """Sums over all chunks given so far."""
+        """Return the sums over all chunks given so far."""
         (found,) = self.results()
         return found

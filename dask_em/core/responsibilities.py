@@ -1,19 +1,54 @@
-"""TODO core.responsibilities."""
+"""Responsibilities of a block of rows: soft or hard, in the arrays of the kernel that made them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .additive import Array
 from .engine import Engine
 
+Assignment = Literal["soft", "hard"]
+"""Whether a row belongs to each component by its responsibility, or to the likeliest alone."""
 
-def responsibilities(
-    log_joint: Array, matters: NDArray[np.bool_] | None = None
-) -> tuple[Array, Array]:
+# A responsibility below e^-60 adds less than one rounding error to any sum over
+# fewer than 1e10 rows. It is set to exactly zero, so that its rows can be skipped.
+NEGLIGIBLE = -60.0
+
+
+class Arithmetic(Protocol):
+    """Operations of the E-step on a block of log-densities (k, b).
+
+    Arrays are the kernel's: NumPy's, or those of a device. Results for the driver are NumPy's.
+    """
+
+    def joint(self, log_prob: Array, log_weights: Array) -> Array:
+        """Return log w_k + log p(x | k), (k, b); `log_prob` may be overwritten."""
+
+    def normalize(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        """Return responsibilities (k, b) and log p(x) (b,); `log_prob` may be overwritten."""
+
+    def assign(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""
+
+    def weigh(self, resp: Array, weight: Array) -> Array:
+        """Multiply responsibilities by the rows' weights (b,)."""
+
+    def total(self, values: Array, weight: Array | None) -> float:
+        """Return the weighted sum of one number a row, in float64."""
+
+    def totals(self, resp: Array) -> Array:
+        """Return the sums over rows, (k,) float64."""
+
+    def argmax(self, log_joint: Array) -> Array:
+        """Return the number of the likeliest component of each row, (b,)."""
+
+    def fetch(self, values: Array) -> Array:
+        """Return an array of the kernel as one of NumPy."""
+
+
+def responsibilities(log_joint: Array, matters: Array | None = None) -> tuple[Array, Array]:
     """Turn log_joint (k, b) into responsibilities in place; return them and log p(x) (b,).
 
     The largest term is taken out before the exponential, so nothing overflows
@@ -29,35 +64,69 @@ def responsibilities(
     return log_joint, largest + np.log(total)
 
 
-# Log-densities (k, b), and log weights (k,) to add -> responsibilities and log p(x) (b,).
-Softmax = Callable[[Array, Array], tuple[Array, Array]]
+class NumpyArithmetic:
+    """`Arithmetic` on NumPy's arrays, in place.
 
-
-def softmax_of(engine: Engine, k: int, rows: int) -> Softmax:
-    """What adds log weights and makes `responsibilities`, for blocks of at most `rows` rows.
-
-    What it returns lies in the given array and stays until the next call.
+    Parameters
+    ----------
+    k, rows : int
+        Components and rows of a block, at most.
     """
-    if engine.name == "numpy":
-        matters = np.empty(k * rows, dtype=bool)
 
-        def by_numpy(log_joint: Array, log_weights: Array) -> tuple[Array, Array]:
-            log_joint += log_weights[:, None]
-            return responsibilities(log_joint, matters[: log_joint.size].reshape(log_joint.shape))
+    def __init__(self, k: int, rows: int) -> None:
+        self._matters = np.empty(k * rows, dtype=bool)
 
-        return by_numpy
-    from .simd import softmax
+    def joint(self, log_prob: Array, log_weights: Array) -> Array:
+        log_prob += log_weights[:, None]
+        return log_prob
 
-    buffers = {np.dtype(t): np.empty((2, rows), t) for t in (np.float64, np.float32)}
+    def normalize(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        log_joint = self.joint(log_prob, log_weights)
+        return responsibilities(log_joint, self._matters[: log_joint.size].reshape(log_joint.shape))
 
-    def by_numba(log_joint: Array, log_weights: Array) -> tuple[Array, Array]:
-        log_prob, work = buffers[log_joint.dtype][:, : log_joint.shape[1]]
-        softmax(log_joint, log_weights, NEGLIGIBLE, log_prob, work)
-        return log_joint, log_prob
+    def assign(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        log_joint = self.joint(log_prob, log_weights)
+        likeliest = log_joint.argmax(axis=0)
+        rows = np.arange(log_joint.shape[1])
+        largest = log_joint[likeliest, rows]
+        log_joint[:] = 0.0
+        log_joint[likeliest, rows] = 1.0
+        return log_joint, largest
 
-    return by_numba
+    def weigh(self, resp: Array, weight: Array) -> Array:
+        resp *= weight
+        return resp
+
+    def total(self, values: Array, weight: Array | None) -> float:
+        if weight is not None:
+            values *= weight
+        return float(values.sum(dtype=np.float64))
+
+    def totals(self, resp: Array) -> Array:
+        return np.asarray(resp.sum(axis=1, dtype=np.float64))
+
+    def argmax(self, log_joint: Array) -> Array:
+        return np.asarray(log_joint.argmax(axis=0))
+
+    def fetch(self, values: Array) -> Array:
+        return values
 
 
-# A responsibility below e^-60 adds less than one rounding error to any sum over
-# fewer than 1e10 rows. It is set to exactly zero, so that its rows can be skipped.
-NEGLIGIBLE = -60.0
+class CompiledArithmetic(NumpyArithmetic):
+    """`Arithmetic` whose exponentials are one compiled loop; results stay until the next call."""
+
+    def __init__(self, k: int, rows: int) -> None:
+        from .compiled import softmax
+
+        self._softmax = softmax
+        self._buffers = {np.dtype(t): np.empty((2, rows), t) for t in (np.float64, np.float32)}
+
+    def normalize(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        found, work = self._buffers[log_prob.dtype][:, : log_prob.shape[1]]
+        self._softmax(log_prob, log_weights, NEGLIGIBLE, found, work)
+        return log_prob, found
+
+
+def arithmetic_of(engine: Engine, k: int, rows: int) -> Arithmetic:
+    """Return the engine's operations on NumPy's blocks of at most k components and `rows` rows."""
+    return NumpyArithmetic(k, rows) if engine.name == "numpy" else CompiledArithmetic(k, rows)

@@ -1,8 +1,8 @@
-"""TODO core.scoring."""
+"""Answers for rows, and how well a mixture describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,15 +15,13 @@ from .family import blocks
 from .finite import check_finite
 from .mixture import Mixture
 from .protocols import Fold, Pass
-from .responsibilities import softmax_of
+from .responsibilities import Arithmetic
 
 
-def joint_blocks(
-    mixture: Mixture, X: Array
-) -> Iterator[tuple[slice, Array, Callable[[Array], tuple[Array, Array]]]]:
-    """Blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
+def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Arithmetic]]:
+    """Yield blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
 
-    With each comes the function that turns it into responsibilities.
+    With each come the operations that turn it into responsibilities.
 
     Raises
     ------
@@ -32,20 +30,12 @@ def joint_blocks(
     """
     check_engine(mixture.engine)
     kernel = mixture.components.kernel(mixture.engine)
-    k = len(mixture.log_weights)
-    softmax = softmax_of(mixture.engine, k, kernel.block_rows)
-    nothing = np.zeros(k)
-
-    def normalize(log_joint: Array) -> tuple[Array, Array]:
-        return softmax(log_joint, nothing)
-
+    arithmetic = kernel.arithmetic(mixture.engine, len(mixture.log_weights))
     for rows in blocks(len(X), kernel.block_rows):
         block = X[rows]
         check_finite(block, rows.start)
         kernel.load(block)
-        log_joint = kernel.log_prob()
-        log_joint += mixture.log_weights[:, None]
-        yield rows, log_joint, normalize
+        yield rows, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
 
 
 Answer = Literal["labels", "proba", "log_density"]
@@ -58,7 +48,7 @@ def answer_dtype(answer: Answer) -> np.dtype[Any]:
 
 @dataclass(frozen=True)
 class Predict:
-    """Answers for each row: the function that predictions map over chunks.
+    """Answer questions about each row: the function that predictions map over chunks.
 
     Attributes
     ----------
@@ -71,24 +61,22 @@ class Predict:
     answers: tuple[Answer, ...]
 
     def __call__(self, X: Array) -> dict[str, Array]:
-        """Answers for the rows X (n, d), in the rows' order."""
-        if self.mixture.engine.device != "cpu":
-            check_finite(X, 0)
-            found: dict[str, Array] = self.mixture.array_kernel().answers(X, self.answers)
-            return found
-        shapes = {"proba": (len(X), len(self.mixture.log_weights))}
+        """Return the answers for the rows X (n, d), in the rows' order."""
+        k = len(self.mixture.log_weights)
+        shapes = {"proba": (len(X), k)}
         out: dict[str, Array] = {
             a: np.empty(shapes.get(a, (len(X),)), dtype=answer_dtype(a)) for a in self.answers
         }
-        for rows, log_joint, softmax in joint_blocks(self.mixture, X):
+        nothing = np.zeros(k)
+        for rows, log_joint, arithmetic in joint_blocks(self.mixture, X):
             if "labels" in out:
-                out["labels"][rows] = log_joint.argmax(axis=0)
+                out["labels"][rows] = arithmetic.argmax(log_joint)
             if len(out) > 1 or "labels" not in out:
-                resp, log_prob = softmax(log_joint)
+                resp, log_density = arithmetic.normalize(log_joint, nothing)
                 if "proba" in out:
-                    out["proba"][rows] = resp.T
+                    out["proba"][rows] = arithmetic.fetch(resp).T
                 if "log_density" in out:
-                    out["log_density"][rows] = log_prob
+                    out["log_density"][rows] = arithmetic.fetch(log_density)
         return out
 
 
@@ -122,7 +110,7 @@ class Score(Pass[Scores]):
 
 
 class ScoreFold(Fold[Scores]):
-    """Scores chunks of rows."""
+    """Score chunks of rows."""
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
@@ -130,14 +118,12 @@ class ScoreFold(Fold[Scores]):
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d)."""
-        if self.mixture.engine.device != "cpu":
-            check_finite(X, 0)
-            self._scores += Scores(len(X), *self.mixture.array_kernel().scores(X))
-            return
-        for _, log_joint, softmax in joint_blocks(self.mixture, X):
-            resp, log_prob = softmax(log_joint)
-            self._scores += Scores(len(log_prob), float(log_prob.sum()), float(entr(resp).sum()))
+        nothing = np.zeros(len(self.mixture.log_weights))
+        for _, log_joint, arithmetic in joint_blocks(self.mixture, X):
+            resp, log_density = map(arithmetic.fetch, arithmetic.normalize(log_joint, nothing))
+            entropy = float(entr(resp).sum())
+            self._scores += Scores(len(log_density), float(log_density.sum()), entropy)
 
     def result(self) -> Scores:
-        """Sums over the chunks given so far."""
+        """Return the sums over the chunks given so far."""
         return self._scores

@@ -1,12 +1,21 @@
-"""TODO estimators.describe."""
+"""Descriptions of fitted mixtures for tables and pictures, whatever the family.
+
+Tables, pages and pictures know a model by `FittedMixture` and its components by
+`ComponentDescription`; a family that offers one is drawn without a line of its own.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.em import EMState, Status
+from ..core.scoring import Answer, Predict
+from ..data.options import ReadOptions
 
 # Ten colours told apart under every common colour blindness, on white and on black
 # (M. A. Petroff, Accessible color sequences for data visualization, 2021).
@@ -17,31 +26,181 @@ COLOURS = (
 
 
 def colour(k: int) -> str:
-    """Colour of component `k`, as #rrggbb; they repeat after ten."""
+    """Return the colour of component `k`, as #rrggbb; they repeat after ten.
+
+    Examples
+    --------
+    >>> colour(0) == colour(10)
+    True
+    """
     return COLOURS[k % len(COLOURS)]
 
 
-def column_names(model: Any) -> list[str]:
-    """Names of the columns that the model was fitted to, "column 3" where they have none."""
-    names = getattr(model, "feature_names_in_", None)
-    if names is None:
-        return [f"column {j}" for j in range(model.means_.shape[1])]
-    return [str(name) for name in names]
+class ComponentDescription(Protocol):
+    """Moments and marginals of the K components of a mixture over d columns."""
+
+    @property
+    def family(self) -> str:
+        """Name of the family, as in "Gaussian"."""
+
+    @property
+    def structure(self) -> str:
+        """The variant of the family, as in "full covariance"; may be empty."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the d columns."""
+
+    @property
+    def means(self) -> Array:
+        """Means, (k, d)."""
+
+    @property
+    def variances(self) -> Array:
+        """Variances, (k, d)."""
+
+    def covariance(self, component: int, columns: Sequence[int]) -> Array:
+        """Compute the covariance of one component between m columns, (m, m)."""
+
+    def marginal(self, column: int, x: Array) -> Array:
+        """Compute the density of one column under each component at m points, (k, m)."""
 
 
-def variances(model: Any) -> Array:
-    """Variance of each component in each column, (k, d), whatever the structure."""
-    k, d = model.means_.shape
-    covariances = np.asarray(model.covariances_)
-    if model.covariance_type in ("full", "tied"):
-        covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    elif model.covariance_type == "spherical":
-        covariances = covariances[:, None]
-    return np.broadcast_to(covariances, (k, d))
+class FittedMixture(Protocol):
+    """A fitted mixture of any family, as reports and notebooks see it."""
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of columns."""
+
+    @property
+    def weights_(self) -> Array:
+        """Weights of the components, (k,)."""
+
+    @property
+    def state_(self) -> EMState:
+        """Parameters of the best pass paired with their statistics."""
+
+    @property
+    def status_(self) -> Status:
+        """The reason for which the fit ended."""
+
+    @property
+    def lower_bound_(self) -> float:
+        """Mean log-likelihood per row, in nats."""
+
+    @property
+    def n_iter_(self) -> int:
+        """Passes of EM, and M-steps."""
+
+    @property
+    def n_passes_(self) -> float:
+        """Full passes over the data."""
+
+    @property
+    def history_(self) -> Sequence[Mapping[str, Any]]:
+        """One record a pass."""
+
+    @property
+    def provenance_(self) -> Mapping[str, Any]:
+        """Source, shape and type of the data, and what else is known of the fit."""
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the data are read."""
+
+    def describe(self) -> ComponentDescription:
+        """Describe the components in the units of the data."""
+
+    def predictor(self, answers: Sequence[Answer]) -> Predict:
+        """Return a function from rows (n, d) to a dict of answers."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters of the estimator."""
 
 
-def overall(model: Any) -> tuple[Array, Array]:
-    """Mean and standard deviation of the whole mixture in each column, (d,) and (d,)."""
-    center = model.weights_ @ model.means_
-    spread = model.weights_ @ (variances(model) + (model.means_ - center) ** 2)
-    return center, np.sqrt(spread)
+def mixture_moments(weights: Array, components: ComponentDescription) -> tuple[Array, Array]:
+    """Compute mean and standard deviation of the whole mixture in each column, (d,) and (d,)."""
+    mean = weights @ components.means
+    variance = weights @ (components.variances + (components.means - mean) ** 2)
+    return mean, np.sqrt(variance)
+
+
+def names_of_columns(names: Array | None, d: int) -> list[str]:
+    """Return the names of d columns, "column 3" where they have none.
+
+    Examples
+    --------
+    >>> names_of_columns(None, 2)
+    ['column 0', 'column 1']
+    """
+    return [f"column {j}" for j in range(d)] if names is None else [str(name) for name in names]
+
+
+@dataclass(frozen=True)
+class GaussianDescription:
+    """Describe Gaussian components by their means and covariances.
+
+    Attributes
+    ----------
+    kind : {"full", "tied", "diag", "spherical"}
+    columns : sequence of str
+        Names of the d columns.
+    means : (k, d) array
+    covariances : array
+        (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+
+    Examples
+    --------
+    >>> one = GaussianDescription("spherical", ["x", "y"], np.zeros((1, 2)), np.array([4.0]))
+    >>> one.variances
+    array([[4., 4.]])
+    >>> one.covariance(0, [0, 1])
+    array([[4., 0.],
+           [0., 4.]])
+    """
+
+    kind: str
+    columns: Sequence[str]
+    means: Array
+    covariances: Array
+
+    @property
+    def family(self) -> str:
+        """Name of the family."""
+        return "Gaussian"
+
+    @property
+    def structure(self) -> str:
+        """The structure of the covariances, in words."""
+        return f"{self.kind} covariance"
+
+    @property
+    def variances(self) -> Array:
+        """Variances, (k, d), whatever the structure."""
+        covariances = np.asarray(self.covariances)
+        if self.kind in ("full", "tied"):
+            covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
+        elif self.kind == "spherical":
+            covariances = covariances[:, None]
+        return np.broadcast_to(covariances, self.means.shape)
+
+    def covariance(self, component: int, columns: Sequence[int]) -> Array:
+        """Compute the covariance of one component between m columns, (m, m)."""
+        # Without making those of all other columns.
+        chosen = np.ix_(columns, columns)
+        if self.kind == "full":
+            return np.asarray(self.covariances[component][chosen])
+        if self.kind == "tied":
+            return np.asarray(self.covariances[chosen])
+        return np.diag(self.variances[component, columns])
+
+    def marginal(self, column: int, x: Array) -> Array:
+        """Compute the density of one column under each component at m points, (k, m)."""
+        widths = np.sqrt(self.variances[:, column])[:, None]
+        z = (x - self.means[:, column, None]) / widths
+        return np.asarray(np.exp(-(z**2) / 2) / (widths * np.sqrt(2 * np.pi)))

@@ -25,7 +25,7 @@ from ..core.additive import Array, S
 from ..core.chunk_log import Logged
 from ..core.codec import digest
 from ..core.device import resolve_device
-from ..core.em import Climb, Convergence, EMState, Status, memory_of, recall
+from ..core.em import Climb, Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
@@ -39,29 +39,35 @@ from ..core.protocols import (
     Source,
 )
 from ..core.scoring import Answer, Predict, Score
+from ..core.validation import require, require_array
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.options import MissingChunks, NonFinite, ReadOptions
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError, OutOfTimeError
-from ..families.gaussian.covariance import STRUCTURES, Covariance
+from ..families.gaussian.constraints import CONSTRAINTS, Constraint
 from ..families.gaussian.family import Gaussian
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.options import GaussianOptions
+from ..families.gaussian.whitening import Whitening
 from ..fitting.checks import check_survey
 from ..fitting.control_variate import ascent
-from ..fitting.driver import Progress
+from ..fitting.driver import Progress, SurveyPass
 from ..fitting.observers import ObservedPass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
-from ..fitting.starts import LABELLERS, Starts, n_parameters
+from ..fitting.starts import LABELLERS, StartOptions
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
+from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint, Checkpointing
-from ..storage.npz import write_arrays
-from ..storage.staging import check_folder
+from ..storage.outputs.files import check_folder
 from ..version import __version__
 from .answers import answer_rows
+from .describe import ComponentDescription, GaussianDescription, names_of_columns
 from .html import summary_html
-from .model_file import INIT_ARRAYS, PUBLIC_ARRAYS, model_parts, plain
+from .model_file import SavedModel, estimator_tag, plain, register_estimator, write_model
+
+PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+
+INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
 
 # Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
 UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
@@ -74,6 +80,7 @@ def _in_memory(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
 
 
+@register_estimator("gaussian-mixture")
 class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
@@ -250,12 +257,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             Another job fits there.
         """
         self._check_options()
-        began, run, backend = time.monotonic(), current_run(), backend_in_force()
+        began, run, backend = time.monotonic(), current_job(), backend_in_force()
         convergence = Convergence(self.tol, self.max_iter, self.max_passes)
         source = self._source(X, sample_weight, reset=True)
         callbacks = self._callbacks()
-        with one_blas_thread(), as_run(run), self._unfinished(source) as unfinished:
-            unfinished.tell()
+        with one_blas_thread(), as_job(run), self._unfinished(source) as unfinished:
+            unfinished.log_resumed()
             source, surveyed, record = self._survey(backend, source, callbacks, unfinished)
             engine = self._engine(source.dtype)
             sample = Sampled.of(surveyed)
@@ -266,13 +273,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 mixture, *rivals = start.mixtures(engine)
                 climbing = ascent(self.algorithm, mixture, convergence, sample, rivals)
                 print_ = fingerprint_of(surveyed)
-                progress = Progress(memory_of(climbing), None, start.n_passes, print_, [record])
-                unfinished.commit(progress)
+                begun = climbing.state_dict()
+                progress = Progress(begun, None, start.n_passes, print_, [record])
+                unfinished.commit(progress, 0)
             else:
-                progress = Progress(**unfinished.progress)
+                progress = unfinished.progress
                 unfinished.check_survey(progress.fingerprint, fingerprint_of(surveyed))
-                climbing = ascent(self.algorithm, progress.memory["proposal"], convergence, sample)
-                recall(climbing, progress.memory)
+                last = progress.algorithm
+                climbing = ascent(self.algorithm, last.proposal, convergence, sample)
+                climbing.load_state_dict(last)
             deadline = began + (np.inf if self.max_time is None else self.max_time)
             with run.until(deadline if progress.state else np.inf):
                 try:
@@ -288,16 +297,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         unfinished.sign(self.provenance_)
         return self
 
-    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint:
+    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, Progress]:
         """The fit of these options to these data that `checkpoint` keeps, or a new one."""
         self._check_options()
         return self._unfinished(self._source(X, sample_weight, reset=True))
 
-    def _unfinished(self, source: Source) -> Checkpoint:
+    def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, Progress]:
         engine = self._engine(source.dtype)
-        if self.checkpoint is None:
-            return Checkpoint(None, {}, {}, engine)
-        return Checkpoint(self.checkpoint, self._identity(engine), source.identity(), engine)
+        options: dict[str, Any] = {}
+        data: dict[str, Any] = {}
+        if self.checkpoint is not None:
+            options, data = self._identity(engine), source.identity()
+        return Checkpoint(self.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         """All that the bits of a fit depend on beside the data."""
@@ -365,13 +376,17 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return [*callbacks, reporter()] if self.verbose > 0 else callbacks
 
     def _survey(
-        self, backend: Backend, source: Source, callbacks: list[Any], unfinished: Checkpoint
+        self,
+        backend: Backend,
+        source: Source,
+        callbacks: list[Any],
+        unfinished: Checkpoint[SurveyPass, Progress],
     ) -> tuple[Source, Surveyed, PassRecord]:
         """The source that later passes read, what the survey found, and the record of it."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed = self._seed = unfinished.begin(seed)
         if unfinished.survey is not None:
-            found, record = unfinished.survey
+            found, record = unfinished.survey.found, unfinished.survey.record
             source = source.held_to(found.log, unfinished.forced)
             self._check_survey(source, found.sums)
             return source, found.sums, record
@@ -385,7 +400,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         assert running.record is not None
         source = source.held_to(found.log)
         self._check_survey(source, found.sums)
-        unfinished.keep_survey(found, running.record)
+        unfinished.keep_survey(SurveyPass(found, running.record))
         return source, found.sums, running.record
 
     def _first_pass(
@@ -406,7 +421,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return ReadOptions(self.missing_chunks, self.nonfinite)
 
     def _n_parameters(self, d: int) -> int:
-        return n_parameters(self.covariance_type, self.n_components, d)
+        return self._start_options().n_parameters(d)
 
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         names = getattr(self, "feature_names_in_", None)
@@ -418,11 +433,21 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """What computes, here and on every worker, for data of this type."""
         return replace(engine_for(dtype), device=resolve_device(self.device))
 
+    def _family_options(self) -> GaussianOptions:
+        return GaussianOptions(
+            self.covariance_type, self.reg_covar, self.means_init, self.precisions_init
+        )
+
+    def _start_options(self) -> StartOptions:
+        names = ("n_components", "tol", "max_iter", "n_init", "init_params", "weights_init")
+        options = {name: getattr(self, name) for name in names}
+        return StartOptions(self._family_options(), **options, algorithm=self.algorithm)
+
     def _start(
         self, surveyed: Surveyed, engine: Engine, callbacks: list[Any], executor: ExecutorFactory
     ) -> Start:
         if self.warm_start and hasattr(self, "means_"):
-            last = (self._fitted_structure.kind, self.means_.shape)
+            last = (self._fitted_constraint.name, self.means_.shape)
             now = (self.covariance_type, (self.n_components, self.n_features_in_))
             if last != now:
                 raise ValueError(
@@ -430,13 +455,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                     f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
                     "warm_start=False"
                 )
-            frame = surveyed.frame(self._fitted_structure.frame_kind)
-            return Start(self._mixture(engine, frame), 0.0, 0.0)
-        return Starts.of(self).start(surveyed, engine, self._seed, callbacks, executor)
+            whitening = self._family_options().whitening(surveyed.moments)
+            return Start(self._mixture(engine, whitening), 0.0, 0.0)
+        return self._start_options().start(surveyed, engine, self._seed, callbacks, executor)
 
     def _maker(self, surveyed: Surveyed, engine: Engine) -> Callable[[Sampled, int], Mixture]:
         """A function from the sample and a seed to a mixture to start from."""
-        return Starts.of(self).maker(surveyed, engine)
+        return self._start_options().maker(surveyed, engine)
 
     # -- the loop ----------------------------------------------------------------
 
@@ -447,11 +472,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         climbing: Climb,
         callbacks: list[Any],
         progress: Progress,
-        unfinished: Checkpoint,
+        unfinished: Checkpoint[SurveyPass, Progress],
         deadline: float,
     ) -> EMState:
         """The last state; every state is kept, with all that led to it."""
-        records, run = progress.records, current_run()
+        records, run = progress.records, current_job()
 
         def advanced() -> EMState:
             number, wanted = len(records), climbing.proposals
@@ -469,8 +494,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             state = advanced()
             if not state.accepted:
                 progress.rejected.append(state.n_iter)
-            progress.state, progress.memory = state, memory_of(climbing)
-            unfinished.commit(progress)
+            progress.state, progress.algorithm = state, climbing.state_dict()
+            unfinished.commit(progress, len(records) - 1)
             for callback in callbacks:
                 callback(state)
             # There is a model from here on.
@@ -509,32 +534,35 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = state.n_iter
         self.lower_bound_ = state.log_likelihood
         self.weights_ = state.result.weights / state.result.weights.sum()
-        self.means_, covariance = state.result.components.data_coordinates()
-        self.covariances_ = covariance.covariances
-        self.precisions_cholesky_ = covariance.precisions_cholesky
-        self.precisions_ = covariance.precisions
+        for name, value in state.result.components.attributes().items():
+            setattr(self, name, value)
 
     # -- predictions -------------------------------------------------------------
 
     @property
-    def _fitted_structure(self) -> type[Covariance]:
+    def _fitted_constraint(self) -> Constraint:
         """That of the fitted attributes, whatever the options have been set to since."""
         if not hasattr(self, "state_"):
-            return STRUCTURES[self.covariance_type]
-        return STRUCTURES[self.state_.result.components.covariance.kind]
+            return CONSTRAINTS[self.covariance_type]
+        fitted: Any = self.state_.result.components
+        return CONSTRAINTS[fitted.covariance_type]
 
-    def _mixture(self, engine: Engine, frame: Frame | None = None) -> Mixture:
-        """The fitted attributes as a mixture, in a frame made of its own moments."""
-        structure = self._fitted_structure
+    def _mixture(self, engine: Engine, whitening: Whitening | None = None) -> Mixture:
+        """Return the fitted attributes as a mixture, whitened by its own moments."""
+        constraint = self._fitted_constraint
         means = np.asarray(self.means_)
-        covariance = structure.from_precisions_cholesky(np.asarray(self.precisions_cholesky_))
-        if frame is None:
+        covariance = constraint.storage.from_precisions_cholesky(
+            np.asarray(self.precisions_cholesky_)
+        )
+        if whitening is None:
             k, d = means.shape
             center = self.weights_ @ means
             spread = np.einsum("k,kij->ij", self.weights_, covariance.full(k, d))
             spread = spread + ((means - center).T * self.weights_) @ (means - center)
-            frame = Frame.of_moments(center, spread, structure.frame_kind)
-        components = Gaussian.from_data_coordinates(means, covariance, frame, self.reg_covar)
+            whitening = Whitening.of_moments(center, spread, constraint.whitening_kind)
+        components = Gaussian.from_data_coordinates(
+            means, covariance, whitening, self.reg_covar, constraint.name
+        )
         return Mixture(np.log(self.weights_), components, engine)
 
     def _answer(self, X: Any, answer: Answer) -> Any:
@@ -603,6 +631,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
         return drawn
 
+    def describe(self) -> ComponentDescription:
+        """Describe the components in the units of the data, for tables and pictures."""
+        check_is_fitted(self)
+        names = names_of_columns(getattr(self, "feature_names_in_", None), self.means_.shape[1])
+        kind = self._fitted_structure.kind
+        return GaussianDescription(kind, names, self.means_, self.covariances_)
+
     # -- in notebooks --------------------------------------------------------------
 
     @property
@@ -629,7 +664,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
         options = {name: getattr(self, name) for name in shared}
         options["n_components"] = len(self.means_)
-        options["covariance_type"] = self._fitted_structure.kind
+        options["covariance_type"] = self._fitted_constraint.name
         if options["init_params"] == "auto":
             options["init_params"] = "kmeans"
         model = SklearnGaussianMixture(**options)
@@ -650,8 +685,66 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         check_folder(os.fspath(path))
-        header, arrays = model_parts(self)
-        write_arrays(path, header, arrays, overwrite)
+        write_model(path, self, overwrite)
+
+    def to_saved(self) -> SavedModel:
+        """Return what a model file holds of the fit."""
+        apart = (*INIT_ARRAYS, "callbacks", "checkpoint")
+        options = {n: plain(value) for n, value in self.get_params().items() if n not in apart}
+        # The file is of the fit, whatever was set since; no generator or module goes into it.
+        options["n_components"] = len(self.weights_)
+        options["covariance_type"] = self._fitted_structure.kind
+        options |= {"warm_start": bool(self.warm_start), "verbose": int(self.verbose)}
+        if not isinstance(options["random_state"], int | None):
+            options["random_state"] = None
+        if not isinstance(self.device, str):
+            options["device"] = "cpu"
+        arrays = {name: np.asarray(getattr(self, name)) for name in PUBLIC_ARRAYS}
+        for name in INIT_ARRAYS:
+            if getattr(self, name) is not None:
+                arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)
+        tag = estimator_tag(type(self))
+        made = self.history_, self.n_passes_, self.provenance_
+        return SavedModel(tag, options, self.state_, *made, arrays)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel) -> Self:
+        """Return the fitted estimator that a model file held.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            A part is missing, or does not go with the others.
+        """
+        found, state = saved.attributes, saved.state
+        inits = {name: found[name] for name in INIT_ARRAYS if name in found}
+        model = cls(**{**saved.options, **inits})
+        model._check_options()
+        for mixture in (state.mixture, state.result):
+            components: Any = mixture.components
+            kind = components.covariance_type
+            require("covariance_type", kind, kind == model.covariance_type)
+        require("n_components", model.n_components, model.n_components == len(state.result.weights))
+        model._set_state(state)
+        for name in PUBLIC_ARRAYS:
+            require_array(name, found[name], getattr(model, name).shape)
+            setattr(model, name, found[name])
+        require("weights_", model.weights_, bool((model.weights_ >= 0).all()))
+        for name, array in inits.items():
+            require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
+        model.n_features_in_ = d = model.means_.shape[1]
+        if "feature_names_in_" in found:
+            names = found["feature_names_in_"]
+            wrong = f"{names.dtype} {names.shape}"
+            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
+            model.feature_names_in_ = names.astype(object)
+        model.history_ = saved.history
+        model.lower_bounds_ = _lower_bounds(saved.history)
+        model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
+        model.n_dropped_ = int(saved.provenance["n_dropped"])
+        return model
 
     def _check_options(self) -> None:
         _check_number("n_components", self.n_components, int, 1)
@@ -670,7 +763,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"checkpoint={self.checkpoint!r}: expected the path of a folder or a Checkpointing"
             )
-        _check_choice("covariance_type", self.covariance_type, STRUCTURES)
+        _check_choice("covariance_type", self.covariance_type, CONSTRAINTS)
         _check_choice("init_params", self.init_params, LABELLERS)
         _ = self.read_options
         _check_choice("algorithm", self.algorithm, ("auto", "em"))

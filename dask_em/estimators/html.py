@@ -1,26 +1,25 @@
-"""Small pieces of HTML: tables, numbers, and the summary that notebooks show."""
+"""Pieces of HTML: tables, numbers, and the summary of a model that notebooks show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 
 from ..core.additive import Array
-from .describe import colour, column_names, variances
+from .describe import FittedMixture, colour
 
 MOST_COLUMNS, MOST_COMPONENTS = 8, 10
 
 
 def text(value: object) -> str:
-    """Anything, so that HTML shows it and obeys none of it."""
+    """Escape anything, so that HTML shows it and obeys none of it."""
     return escape(str(value), quote=True)
 
 
 def number(value: float | None, form: str = ",.4g") -> str:
-    """A number as a person reads it; words where it is none."""
+    """Format a number as a person reads it; words where it is none."""
     if value is None:
         return "none"
     if not np.isfinite(value):
@@ -29,7 +28,7 @@ def number(value: float | None, form: str = ",.4g") -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
-    """A table of cells that are HTML already; all but the first columns are aligned as numbers."""
+    """Make a table of cells that are HTML already; all but the first are aligned as numbers."""
 
     def cells(tag: str, values: Sequence[str]) -> str:
         kinds = ("" if j < text_columns else ' class="n"' for j in range(len(values)))
@@ -45,35 +44,36 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int 
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """A list of names and values, which are HTML already."""
+    """Make a list of names and values, which are HTML already."""
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in pairs)}</dl>"
 
 
-def components_table(model: Any, most: int | None = None) -> str:
-    """Weights, means and standard deviations of the components, most columns left out."""
-    names = column_names(model)[:MOST_COLUMNS]
-    widths = np.sqrt(variances(model))
-    forms = [_form(model.means_[:, j], widths[:, j]) for j in range(len(names))]
+def components_table(model: FittedMixture, most: int | None = None) -> str:
+    """Make a table of weights, means and standard deviations of the components."""
+    components = model.describe()
+    names = components.columns[:MOST_COLUMNS]
+    means, widths = components.means, np.sqrt(components.variances)
+    forms = [_form(means[:, j], widths[:, j]) for j in range(len(names))]
     rows = []
-    for k in range(model.n_components)[:most]:
+    for k in range(len(means))[:most]:
         spot = f'<span class="spot" style="background:{colour(k)}"></span>{k}'
-        shown = zip(model.means_[k], widths[k], forms, strict=False)
+        shown = zip(means[k], widths[k], forms, strict=False)
         cells = (f"{number(m, f)} <small>&plusmn; {number(s, f)}</small>" for m, s, f in shown)
         rows.append([spot, number(model.weights_[k], ".4f"), *cells])
     return table(["component", "weight", *map(text, names)], rows)
 
 
 def _form(means: Array, widths: Array) -> str:
-    """A format for one column that shows three digits of its smallest deviation."""
+    """Choose a format for one column that shows three digits of its smallest deviation."""
     smallest, largest = widths.min(), max(np.abs(means).max(), widths.max())
     if smallest < 1e-6 or largest > 1e9:
         return ".3e"
     return f",.{max(0, 2 - int(np.floor(np.log10(smallest))))}f"
 
 
-def left_out(model: Any, most: int | None = None) -> str:
-    """What `components_table` does not show, in words; empty where it shows all."""
-    k, d = model.means_.shape
+def left_out(model: FittedMixture, most: int | None = None) -> str:
+    """Say what `components_table` does not show; empty where it shows all."""
+    k, d = model.describe().means.shape
     parts = []
     if most is not None and k > most:
         parts.append(f"{most} of {k} components")
@@ -82,8 +82,8 @@ def left_out(model: Any, most: int | None = None) -> str:
     return f"Shown are the first {' and '.join(parts)}." if parts else ""
 
 
-def status_words(model: Any) -> str:
-    """Why the fit ended and what to try, as HTML."""
+def status_words(model: FittedMixture) -> str:
+    """Say why the fit ended and what to try, as HTML."""
     status = model.status_
     return f"<b>{text(status.name.replace('_', ' ').capitalize())}</b>: {text(status.value)}."
 
@@ -105,10 +105,11 @@ margin-right:.45em}
 """
 
 
-def summary_html(model: Any) -> str:
-    """A fitted model in a few lines for notebooks: how the fit ended, the data, the components."""
-    k, d = model.means_.shape
-    source = getattr(model, "provenance_", {})
+def summary_html(model: FittedMixture) -> str:
+    """Summarize a fitted model in a few lines for notebooks: the fit, the data, the components."""
+    components, source = model.describe(), model.provenance_
+    k, d = components.means.shape
+    structure = f", {text(components.structure)}" if components.structure else ""
     pairs = [
         ("log-likelihood", f"{number(model.lower_bound_, '.6f')} nats per row"),
         ("passes", f"{number(model.n_passes_, '.2f')}, {model.n_iter_} iterations"),
@@ -120,7 +121,7 @@ def summary_html(model: Any) -> str:
     return (
         f'<div class="dask-em"><style>{_SUMMARY_STYLE}</style>'
         f"<h4>{text(type(model).__name__)}: {k} component{'s' * (k > 1)} in {d} "
-        f"column{'s' * (d > 1)}, {text(model.covariance_type)} covariance</h4>"
+        f"column{'s' * (d > 1)}{structure}</h4>"
         f"<p>{status_words(model)}</p>{facts(pairs)}"
         f"{components_table(model, MOST_COMPONENTS)}{f'<p>{more}</p>' * bool(more)}</div>"
     )

@@ -1,102 +1,35 @@
-"""What a model file holds: made of a fitted estimator, and checked before one is made of it.
+"""Write fitted estimators to model files, and check what is read before one is made of it.
 
 A checksum says that a file is as somebody wrote it, not that it is a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import UnionType
-from typing import Any, get_type_hints
+from typing import Any, Protocol, Self, TypeVar, get_type_hints
 
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import EMState, Status
+from ..core.codec import Packer, unpack
+from ..core.em import EMState
 from ..core.engine import Engine
-from ..core.mixture import Mixture, MixtureStatistics
-from ..families.gaussian.covariance import STRUCTURES
-from ..families.gaussian.family import Gaussian
-from ..families.gaussian.statistics import GaussianStatistics
-from ..families.gaussian.whitening import Frame
+from ..core.validation import require
+from ..errors import ModelFileError
 from ..fitting.observers import PassRecord
-
-
-def state_header(state: EMState) -> dict[str, Any]:
-    """What of a state JSON holds; the rest is in `state_arrays`."""
-    return {
-        "n_iter": state.n_iter,
-        "status": state.status.name,
-        "accepted": state.accepted,
-        "collapsed": list(state.collapsed),
-        "covariance_type": state.mixture.components.covariance.kind,
-        "ridge": state.mixture.components.ridge,
-        "engine": {"name": state.mixture.engine.name, "single": state.mixture.engine.single},
-        "n_rows": state.statistics.n_rows,
-        "weight": state.statistics.weight,
-        "log_likelihood": state.statistics.log_likelihood,
-    }
-
-
-def state_arrays(state: EMState) -> dict[str, Array]:
-    """Parameters and statistics of a state, to the bit, by the names in the file."""
-    frame, sums = state.mixture.components.frame, state.statistics
-    arrays = {
-        "frame.shift": frame.shift,
-        "frame.scale": frame.scale,
-        "statistics.resp_sum": sums.resp_sum,
-        "statistics.first": sums.components.first,
-        "statistics.scatter": sums.components.scatter,
-    }
-    for role, mixture in (("state", state.mixture), ("result", state.result)):
-        arrays[f"{role}.log_weights"] = mixture.log_weights
-        arrays[f"{role}.means"] = mixture.components.means
-        arrays[f"{role}.factor"] = mixture.components.covariance.factor
-    return arrays
-
-
-def read_state(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> EMState:
-    """The state that `state_header` and `state_arrays` described."""
-    structure = STRUCTURES[header["covariance_type"]]
-    frame = Frame(arrays["frame.shift"], arrays["frame.scale"])
-    engine = Engine(**header["engine"])
-    mixtures = []
-    for role in ("state", "result"):
-        means, factor = arrays[f"{role}.means"], arrays[f"{role}.factor"]
-        components = Gaussian(means, structure(factor), frame, header["ridge"])
-        mixtures.append(Mixture(arrays[f"{role}.log_weights"], components, engine))
-    sums = GaussianStatistics(arrays["statistics.first"], arrays["statistics.scatter"])
-    statistics = MixtureStatistics(
-        header["n_rows"],
-        header["weight"],
-        header["log_likelihood"],
-        arrays["statistics.resp_sum"],
-        sums,
-    )
-    return EMState(
-        mixtures[0],
-        statistics,
-        header["n_iter"],
-        tuple(header["collapsed"]),
-        Status[header["status"]],
-        mixtures[1],
-        header.get("accepted", True),
-    )
-
+from ..storage.npz import read_arrays, write_arrays
+from .format_2 import from_format_2
 
 Types = Mapping[str, type | UnionType]
-
-
-PUBLIC_ARRAYS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
-
-INIT_ARRAYS = ("weights_init", "means_init", "precisions_init")
-
 
 NUMBER = int | float
 
 PARTS: Types = {
-    "model": str, "options": dict, "history": list, "n_passes": NUMBER, "provenance": dict,
-    "state": dict,
+    "estimator": str, "options": dict, "history": list, "n_passes": NUMBER, "provenance": dict,
+    "engine": dict,
 }  # fmt: skip
 
 # Of the options those that nobody else checks.
@@ -110,11 +43,6 @@ PROVENANCE: Types = {
     "fingerprint": str, "fitted": str, "dask_em": str, "sweep": dict, "fit": dict,
 }  # fmt: skip
 
-STATE: Types = {
-    "n_iter": int, "status": str, "accepted": bool, "collapsed": list, "covariance_type": str,
-    "ridge": NUMBER, "engine": dict, "n_rows": int, "weight": NUMBER, "log_likelihood": NUMBER,
-}  # fmt: skip
-
 ENGINE: Types = {"name": str, "single": bool}
 
 RECORD: Types = {
@@ -126,81 +54,197 @@ RECORD: Types = {
 OPTIONAL = {"sweep", "fit", "accepted"}
 
 
-def model_parts(model: Any) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Header and arrays of a fitted estimator, for `checkpoint.write_arrays`.
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model file holds of a fitted estimator.
+
+    Attributes
+    ----------
+    estimator : str
+        The tag of its class, see `register_estimator`.
+    options : dict
+        Parameters of the estimator that JSON holds.
+    state : EMState
+    history : list of dict
+        One record a pass.
+    n_passes : float
+    provenance : dict
+    attributes : dict of str to array
+        Fitted attributes, and those parameters that are arrays, by their names.
+    """
+
+    estimator: str
+    options: dict[str, Any]
+    state: EMState
+    history: list[dict[str, Any]]
+    n_passes: float
+    provenance: dict[str, Any]
+    attributes: dict[str, Array]
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return header and arrays for `storage.npz.write_arrays`."""
+        packer = Packer()
+        engine = self.state.mixture.engine
+        header = {
+            "estimator": self.estimator,
+            "options": self.options,
+            "history": self.history,
+            "n_passes": self.n_passes,
+            "provenance": self.provenance,
+            "engine": {"name": engine.name, "single": engine.single},
+            "state": packer.pack(self.state, "state"),
+        }
+        return header, {**packer.arrays, **self.attributes}
+
+    @classmethod
+    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """Return the model of a header and arrays, after all its parts were checked.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            What is missing, of another type or shape, or no number.
+        """
+        _check_types("", header, PARTS)
+        _check_types("options.", header["options"], OPTIONS)
+        _check_types("provenance.", header["provenance"], PROVENANCE)
+        _check_types("engine.", header["engine"], ENGINE)
+        for i, record in enumerate(header["history"]):
+            _check_types(f"history[{i}].", record, RECORD)
+        engine = Engine(**header["engine"])
+        require("engine.name", engine.name, engine.name in ("numpy", "numba"))
+        state = unpack(header["state"], arrays, engine)
+        if not isinstance(state, EMState):
+            raise TypeError(f"state is {state!r:.60}")
+        state.validate()
+        return cls(
+            header["estimator"],
+            header["options"],
+            state,
+            header["history"],
+            header["n_passes"],
+            header["provenance"],
+            {name: array for name, array in arrays.items() if not name.startswith("state.")},
+        )
+
+
+class StoredEstimator(Protocol):
+    """A fitted estimator that model files may hold."""
+
+    def to_saved(self) -> SavedModel:
+        """Return what a model file holds of it."""
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel) -> Self:
+        """Return the fitted estimator; raise where its parts do not belong together."""
+
+
+E = TypeVar("E", bound=type[StoredEstimator])
+
+_estimators: dict[str, type[StoredEstimator]] = {}
+
+
+def register_estimator(tag: str) -> Callable[[E], E]:
+    """Register a class of estimators under the tag that names it in model files.
+
+    Parameters
+    ----------
+    tag : str
+        Stays when the class is renamed.
+
+    Raises
+    ------
+    ValueError
+        Another class has the tag.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> @register_estimator("doc-mixture")
+    ... class Mine(GaussianMixture):
+    ...     pass
+    >>> estimator_tag(Mine)
+    'doc-mixture'
+    """
+
+    def register(kind: E) -> E:
+        known = _estimators.get(tag, kind)
+        # A cell of a notebook that is run again defines the class again.
+        if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+            raise ValueError(f"tag {tag!r}: {known.__module__}.{known.__qualname__} has it")
+        _estimators[tag] = kind
+        return kind
+
+    return register
+
+
+def estimator_tag(kind: type[StoredEstimator]) -> str:
+    """Return the tag of a class, or of the registered class that it is derived from."""
+    tags = {registered: tag for tag, registered in _estimators.items()}
+    for base in kind.__mro__:
+        if base in tags:
+            return tags[base]
+    raise TypeError(f"{kind.__name__} has no tag: decorate it with register_estimator")
+
+
+def estimator_of(tag: str) -> type[StoredEstimator]:
+    """Return the class that is registered under a tag."""
+    if tag not in _estimators:
+        raise ValueError(
+            f"a model of the kind {tag!r:.60}, which this dask_em does not know: import the module "
+            "that registers it, or use a newer dask_em"
+        )
+    return _estimators[tag]
+
+
+def write_model(
+    path: str | os.PathLike[str], model: StoredEstimator, overwrite: bool = True
+) -> None:
+    """Write a fitted estimator to one file, whole or not at all.
 
     Raises
     ------
     ValueError
         An option was set since the fit to what no model file holds.
+    OutputExistsError
+        The file is there and `overwrite` is False.
     """
-    state = model.state_
-    options: dict[str, Any] = {
-        name: plain(value)
-        for name, value in model.get_params().items()
-        if name not in (*INIT_ARRAYS, "callbacks", "checkpoint")
-    }
-    # The file is of the fit, whatever was set since; no generator or module goes into it.
-    options["n_components"] = len(model.weights_)
-    options["covariance_type"] = state.result.components.covariance.kind
-    options |= {"warm_start": bool(model.warm_start), "verbose": int(model.verbose)}
-    if not isinstance(options["random_state"], int | None):
-        options["random_state"] = None
-    if not isinstance(model.device, str):
-        options["device"] = "cpu"
-    header = {
-        "model": type(model).__name__,
-        "options": options,
-        "n_passes": model.n_passes_,
-        "history": model.history_,
-        "provenance": model.provenance_,
-        "state": state_header(state),
-    }
-    arrays = {name: np.asarray(getattr(model, name)) for name in PUBLIC_ARRAYS}
-    for name in INIT_ARRAYS:
-        if getattr(model, name) is not None:
-            arrays[name] = np.asarray(getattr(model, name), dtype=np.float64)
-    if hasattr(model, "feature_names_in_"):
-        arrays["feature_names_in_"] = np.asarray(model.feature_names_in_, dtype=str)
-    arrays |= state_arrays(state)
+    saved = model.to_saved()
+    header, arrays = saved.parts()
     try:
-        check_model(header, arrays)
-    except (KeyError, TypeError) as e:
+        # What could not be read must not be written.
+        estimator_of(saved.estimator).from_saved(SavedModel.from_parts(header, arrays))
+    except (KeyError, TypeError, ValueError) as e:
         raise ValueError(f"this model cannot be saved: {e}") from e
-    return header, arrays
+    write_arrays(path, header, arrays, overwrite)
 
 
-def plain(value: Any) -> Any:
-    """A number of NumPy as one of Python, anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def check_model(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Raise unless a header and arrays have the parts of a model.
+def read_model(path: str | os.PathLike[str]) -> StoredEstimator:
+    """Read a fitted estimator of a registered class.
 
     Raises
     ------
-    KeyError, TypeError, ValueError
-        What is missing, of another type or shape, or no number.
+    ModelFileError
+        No such file, not one of ours, or damaged.
     """
-    _check_types("", header, PARTS)
-    _check_types("options.", header["options"], OPTIONS)
-    _check_types("provenance.", header["provenance"], PROVENANCE)
-    _check_types("state.", header["state"], STATE)
-    for i, record in enumerate(header["history"]):
-        _check_types(f"history[{i}].", record, RECORD)
-    state = header["state"]
-    _check_types("state.engine.", state["engine"], ENGINE)
-    _require("state.status", state["status"], state["status"] in Status.__members__)
-    _require("state.engine.name", state["engine"]["name"],
-             state["engine"]["name"] in ("numpy", "numba"))  # fmt: skip
-    for name in ("ridge", "weight"):
-        _require(f"state.{name}", state[name], 0 <= state[name] < np.inf)
-    kind, k = state["covariance_type"], header["options"]["n_components"]
-    _require("state.covariance_type", kind, kind == header["options"]["covariance_type"])
-    _require("state.collapsed", state["collapsed"],
-             all(type(c) is int and 0 <= c < k for c in state["collapsed"]))  # fmt: skip
-    _check_arrays(arrays, k, kind)
+    header, arrays = read_arrays(path)
+    try:
+        if header["format_version"] == 2:
+            header, arrays = from_format_2(header, arrays)
+        saved = SavedModel.from_parts(header, arrays)
+        return estimator_of(saved.estimator).from_saved(saved)
+    except (
+        KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError
+    ) as e:  # fmt: skip
+        raise ModelFileError(
+            f"{path}: a part of the model is missing or wrong ({e!r}): restore it from a copy, or "
+            "fit again"
+        ) from e
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_types(where: str, found: Any, types: Types) -> None:
@@ -216,45 +260,3 @@ def _check_types(where: str, found: Any, types: Types) -> None:
         wrong = isinstance(value, bool) and kind is not bool
         if wrong or not isinstance(value, kind):
             raise TypeError(f"{where}{name} is {value!r:.60}")
-
-
-def _require(name: str, value: Any, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value!r:.60}")
-
-
-def _check_arrays(arrays: Mapping[str, Array], k: int, kind: str) -> None:
-    d = arrays["means_"].shape[-1] if arrays["means_"].ndim else 0
-    # No memory is touched, whatever a file claims.
-    shape = STRUCTURES[kind].zeros(k, d).shape
-    shapes: dict[str, tuple[int, ...]] = {
-        "weights_": (k,), "means_": (k, d), "covariances_": shape, "precisions_": shape,
-        "precisions_cholesky_": shape, "frame.shift": (d,), "statistics.resp_sum": (k,),
-        "statistics.first": (k, d), "statistics.scatter": shape,
-        "weights_init": (k,), "means_init": (k, d), "precisions_init": shape,
-    }  # fmt: skip
-    for role in ("state", "result"):
-        shapes |= {f"{role}.log_weights": (k,), f"{role}.means": (k, d), f"{role}.factor": shape}
-    scale = arrays["frame.scale"]
-    shapes["frame.scale"] = (d,) if scale.ndim == 1 else (d, d)
-    for name, expected in shapes.items():
-        if name.endswith("_init") and name not in arrays:
-            continue
-        array = arrays[name]
-        if array.shape != expected or array.dtype != np.float64:
-            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {expected}")
-        # The weight of a component without rows is zero.
-        allowed = np.isfinite(array) | (array == -np.inf if "log_weights" in name else False)
-        if not allowed.all():
-            raise ValueError(f"{name} holds what is no number")
-    _check_positive("frame.scale", scale)
-    _require("weights_", arrays["weights_"], bool((arrays["weights_"] >= 0).all()))
-    names = arrays.get("feature_names_in_")
-    if names is not None and (names.shape != (d,) or names.dtype.kind != "U"):
-        raise ValueError(f"feature_names_in_ is {names.dtype} {names.shape}, expected {d} names")
-
-
-def _check_positive(name: str, scale: Array) -> None:
-    diagonal = scale if scale.ndim == 1 else np.diagonal(scale)
-    if not (diagonal > 0).all():
-        raise ValueError(f"{name} is not positive")

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
+from ..core.codec import record
 from ..core.em import Climb, Convergence, Status
 from ..core.engine import Engine
 from ..core.fleet import Fleet, FleetStatistics
@@ -20,14 +21,22 @@ from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
 from ..core.protocols import Pass
 from ..errors import DataError, OutOfTimeError
-from ..fitting.candidates import Candidate, Model, climb_together, drop_hopeless, winner
+from ..fitting.candidates import (
+    Candidate,
+    CandidateState,
+    Model,
+    climb_together,
+    drop_hopeless,
+    winner,
+)
 from ..fitting.control_variate import ascent
 from ..fitting.criteria import Criterion, Row
+from ..fitting.driver import SurveyPass
 from ..fitting.observers import ObservedPass, PassRecord
 from ..fitting.sample import FINER, SAMPLE_ITERATIONS, Sampled, Start, default_sample_size
 from ..fitting.screening import MOST_SLICES, Rules, Shortlisted, narrowed, shortlist, slice_share
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
-from ..runtime import as_run, current_run
+from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from .gaussian import GaussianMixture, executor_factory, warn_unless_converged
 
@@ -163,6 +172,7 @@ def _models(
     return models
 
 
+@record("sweep-progress")
 @dataclass
 class Progress:
     """All that a sweep knows between two passes.
@@ -178,9 +188,9 @@ class Progress:
     fingerprint : str
         Of what the survey summed.
     records : list of PassRecord
-    candidates : list of dict or None
-        What each candidate of this phase knows, None where the model is hopeless; none before
-        the first pass.
+    candidates : list of CandidateState or None
+        Of each candidate of this phase, None where the model is hopeless; none before the first
+        pass.
     """
 
     phase: str
@@ -188,7 +198,7 @@ class Progress:
     share: float
     fingerprint: str
     records: list[PassRecord]
-    candidates: list[dict[str, Any] | None] = field(default_factory=list)
+    candidates: list[CandidateState | None] = field(default_factory=list)
 
 
 class Sweeping:
@@ -213,13 +223,13 @@ class Sweeping:
         self.callbacks = self.lead._callbacks()
         self.records: list[PassRecord] = []
 
-    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint:
+    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint[SurveyPass, Progress]:
         """The sweep of these options to these data that is kept, or a new one."""
         lead = self.lead
         self.source = lead._source(X, sample_weight, reset=True)
         engine = lead._engine(self.source.dtype)
         if lead.checkpoint is None:
-            return Checkpoint(None, {}, {}, engine)
+            return Checkpoint(None, {}, {}, engine, SurveyPass, Progress)
         kinds = dict.fromkeys(m.covariance_type for m in self.estimators)
         options = {
             **lead._identity(engine),
@@ -229,16 +239,17 @@ class Sweeping:
             "holdout": self.share_held_out,
             "exhaustive": self.exhaustive,
         }
-        return Checkpoint(lead.checkpoint, options, self.source.identity(), engine)
+        data = self.source.identity()
+        return Checkpoint(lead.checkpoint, options, data, engine, SurveyPass, Progress)
 
     def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
         """Make the passes, from where they were left; the winner, and how the others did."""
-        began, run, lead = time.monotonic(), current_run(), self.lead
+        began, run, lead = time.monotonic(), current_job(), self.lead
         self.backend = backend_in_force()
         self.deadline = began + (np.inf if lead.max_time is None else lead.max_time)
         self.convergence = Convergence(lead.tol, lead.max_iter, lead.max_passes)
-        with one_blas_thread(), as_run(run), self.unfinished(X, sample_weight) as self.kept:
-            self.kept.tell()
+        with one_blas_thread(), as_job(run), self.unfinished(X, sample_weight) as self.kept:
+            self.kept.log_resumed()
             seed = int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max))
             self.seed = self.kept.begin(seed)
             self.holdout = Holdout(self.seed, self.share_held_out) if self.share_held_out else None
@@ -271,9 +282,9 @@ class Sweeping:
 
     def _survey(self) -> Surveyed:
         if self.kept.survey is not None:
-            found, record = self.kept.survey
+            found = self.kept.survey.found
             self.source = self.source.held_to(found.log, self.kept.forced)
-            self.records = [record]
+            self.records = [self.kept.survey.record]
             self.lead._check_survey(self.source, found.sums)
             return found.sums
         d = self.source.n_features
@@ -288,7 +299,7 @@ class Sweeping:
         self.source = self.source.held_to(found.log)
         self._record(running)
         self.lead._check_survey(self.source, found.sums)
-        self.kept.keep_survey(found, self.records[0])
+        self.kept.keep_survey(SurveyPass(found, self.records[0]))
         return found.sums
 
     def _record(self, running: ObservedPass) -> None:
@@ -301,7 +312,7 @@ class Sweeping:
         """The sweep that is kept, or one whose models start on the sample."""
         fingerprint = fingerprint_of(self.surveyed)
         if self.kept.progress is not None:
-            progress = Progress(**self.kept.progress)
+            progress = self.kept.progress
             self.kept.check_survey(progress.fingerprint, fingerprint)
             return progress
         here = replace(engine, device="cpu")
@@ -312,7 +323,7 @@ class Sweeping:
             found, share = self._shortlist(here)
             phase = "em" if self._slice_share(found) is None else "slice"
             progress = Progress(phase, [*found], share, fingerprint, self.records)
-        self.kept.commit(progress)
+        self.kept.commit(progress, len(progress.records) - 1)
         return progress
 
     def _separate_starts(self, engine: Engine) -> tuple[list[Shortlisted | Start], float]:
@@ -395,7 +406,7 @@ class Sweeping:
                 self.sample,
                 self._rules(),
                 executor,
-                [memory for memory in progress.candidates if memory is not None],
+                [state for state in progress.candidates if state is not None],
                 self._commit,
             )
         progress.phase, progress.candidates, progress.starts = "em", [], [*found]
@@ -403,8 +414,8 @@ class Sweeping:
 
     def _commit(self, candidates: Sequence[Candidate | None]) -> None:
         """Keep what is known after a pass."""
-        self.progress.candidates = [None if c is None else c.memory() for c in candidates]
-        self.kept.commit(self.progress)
+        self.progress.candidates = [None if c is None else c.state_dict() for c in candidates]
+        self.kept.commit(self.progress, len(self.records) - 1)
 
     # -- passes over all rows ------------------------------------------------------
 
@@ -416,9 +427,9 @@ class Sweeping:
             self.convergence = replace(self.convergence, max_passes=most)
         pairs = zip(self.models, self.progress.starts, strict=True)
         candidates = [self._candidate(model, start, engine) for model, start in pairs]
-        for candidate, memory in zip(candidates, self.progress.candidates, strict=False):
-            if candidate is not None and memory is not None:
-                candidate.recall(memory)
+        for candidate, state in zip(candidates, self.progress.candidates, strict=False):
+            if candidate is not None and state is not None:
+                candidate.load_state_dict(state)
         return candidates
 
     def _candidate(
@@ -437,7 +448,7 @@ class Sweeping:
 
     def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
-        run = current_run()
+        run = current_job()
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             statistics = self._summed("em", Fleet(mixtures, self.holdout))

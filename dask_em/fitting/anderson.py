@@ -1,17 +1,14 @@
-"""TODO fitting.anderson."""
+"""Steps that mix earlier ones: Anderson's, and Newton's in the span of the steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.additive import Array
 from ..core.codec import record
-from ..core.mixture import Mixture
-from ..families.gaussian.family import Gaussian
-from .sums import _along
 
 # Earlier steps that Anderson's mixing looks back on.
 MEMORY = 3
@@ -24,65 +21,10 @@ ALIGNED, RIDGE = 1e-4, 1e-2
 # -- mixing of earlier steps, in coordinates in which every point is a mixture ---------
 
 
-def coordinates(mixture: Mixture) -> Array:
-    """Log-weights, means, and factors with the logarithm of their diagonals, (p,)."""
-    factor = mixture.components.covariance.factor.copy()
-    diagonal = _positive(factor, mixture)
-    diagonal[:] = np.log(diagonal)
-    return np.concatenate([mixture.log_weights, mixture.components.means.ravel(), factor.ravel()])
-
-
-def mixture_at(vector: Array, like: Mixture) -> Mixture:
-    """The mixture with these `coordinates`, its weights made to sum to one."""
-    gaussian: Gaussian = like.components
-    k = len(like.log_weights)
-    log_weights, means, factor = np.split(vector.copy(), [k, k + gaussian.means.size])
-    factor = factor.reshape(gaussian.covariance.factor.shape)
-    diagonal = _positive(factor, like)
-    diagonal[:] = np.exp(diagonal)
-    components = replace(
-        gaussian,
-        means=means.reshape(gaussian.means.shape),
-        covariance=type(gaussian.covariance)(factor),
-    )
-    log_weights = log_weights - np.logaddexp.reduce(log_weights)
-    return replace(like, log_weights=log_weights, components=components)
-
-
-def _positive(factor: Array, mixture: Mixture) -> Array:
-    """A view of what must stay positive in `factor`."""
-    if mixture.components.covariance.kind in ("full", "tied"):
-        diagonal: Array = np.einsum("...ii->...i", factor)
-        return diagonal
-    return factor
-
-
-def units(mixture: Mixture) -> Array:
-    """What multiplies each of the `coordinates` for it to count as much as it matters, (p,).
-
-    About the square root of the complete data's information: the root of the component's
-    weight, over the component's width where the coordinate is a length.
-    """
-    gaussian: Gaussian = mixture.components
-    k, d = gaussian.means.shape
-    root = np.sqrt(mixture.weights)
-    widths = np.sqrt(np.einsum("kii->ki", gaussian.covariance.full(k, d)))
-    factor = gaussian.covariance.factor
-    of_factor = np.ones_like(factor)
-    if not gaussian.covariance.shared_scatter:
-        of_factor *= _along(root, factor)
-    if gaussian.covariance.kind in ("full", "tied"):
-        lengths = _positive(factor, mixture)
-        of_factor /= lengths[..., :, None]
-        # The coordinate of the diagonal is a logarithm.
-        np.einsum("...ii->...i", of_factor)[:] *= lengths
-    return np.concatenate([root, (root[:, None] / widths).ravel(), of_factor.ravel()])
-
-
 @record("em-step")
 @dataclass(frozen=True)
 class Step:
-    """Where a plain step began and where it led, in `coordinates`."""
+    """Where a plain step began and where it led, as unconstrained vectors."""
 
     begin: Array
     end: Array

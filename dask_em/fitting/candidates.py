@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.em import Climb, EMState, Status, memory_of, recall
+from ..core.codec import record
+from ..core.em import AlgorithmState, Climb, EMState, Status
 from ..core.executor import in_threads
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
@@ -41,6 +42,41 @@ class Model:
     n_components: int
     covariance_type: str
     n_parameters: int
+
+
+@record("candidate-state")
+@dataclass(frozen=True)
+class CandidateState:
+    """All that a candidate knows between two passes, but for its model.
+
+    Attributes
+    ----------
+    algorithm : AlgorithmState
+    state : EMState or None
+        After its last pass.
+    held_out : float or None
+        Mean log-likelihood of the rows held out, at the last accepted pass.
+    n_passes : int
+    dropped : bool
+        Whether it was given up.
+    measured : tuple of float
+        Mean log-likelihood per row of each pass.
+    rejected : tuple of int
+        Numbers of the passes at parameters that were rejected.
+    fitted, scored : tuple of float
+        Mean log-likelihood of the rows that are fitted, and of those held out, of each accepted
+        pass.
+    """
+
+    algorithm: AlgorithmState
+    state: EMState | None
+    held_out: float | None
+    n_passes: int
+    dropped: bool
+    measured: tuple[float, ...]
+    rejected: tuple[int, ...]
+    fitted: tuple[float, ...]
+    scored: tuple[float, ...]
 
 
 class Candidate:
@@ -107,15 +143,27 @@ class Candidate:
         vars(twin.climb)["sample"] = None
         return twin
 
-    def memory(self) -> dict[str, Any]:
-        """All that it knows between two passes, but for the model."""
-        known = {n: v for n, v in vars(self).items() if n not in ("model", "climb")}
-        return {**known, "climb": memory_of(self.climb)}
+    def state_dict(self) -> CandidateState:
+        """Return all that the candidate knows between two passes, but for the model."""
+        return CandidateState(
+            self.climb.state_dict(),
+            self.state,
+            self.held_out,
+            self.n_passes,
+            self.dropped,
+            tuple(self.measured),
+            tuple(self.rejected),
+            tuple(self._fitted),
+            tuple(self._held_out),
+        )
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Put a new candidate where another was that had this memory."""
-        recall(self.climb, memory["climb"])
-        vars(self).update({n: v for n, v in memory.items() if n != "climb"})
+    def load_state_dict(self, state: CandidateState) -> None:
+        """Go on from the state of a candidate of the same model and algorithm."""
+        self.climb.load_state_dict(state.algorithm)
+        self.state, self.held_out = state.state, state.held_out
+        self.n_passes, self.dropped = state.n_passes, state.dropped
+        self.measured, self.rejected = [*state.measured], [*state.rejected]
+        self._fitted, self._held_out = [*state.fitted], [*state.scored]
 
     def gain(self, criterion: Criterion) -> float:
         """Nats per row that it has still to gain, about."""
@@ -240,11 +288,11 @@ def tell(
     if executor is None or len(told) < 2:
         in_threads(Served.note, told)
         return
-    memories = executor.map(
-        _memory_after, [replace(one, candidate=one.candidate.apart()) for one in told]
+    states = executor.map(
+        _state_after, [replace(one, candidate=one.candidate.apart()) for one in told]
     )
-    for candidate, memory in zip(candidates, memories, strict=True):
-        candidate.recall(memory)
+    for candidate, state in zip(candidates, states, strict=True):
+        candidate.load_state_dict(state)
 
 
 @dataclass(frozen=True)
@@ -260,11 +308,11 @@ class Served:
         self.candidate.choose(self.found, self.held_out)
 
 
-def _memory_after(sample: Sampled | None, told: Served) -> dict[str, Any]:
-    """What a candidate that was sent without the sample knows after a pass."""
+def _state_after(sample: Sampled | None, told: Served) -> CandidateState:
+    """Return the state after a pass of a candidate that was sent without the sample."""
     vars(told.candidate.climb)["sample"] = sample
     told.note()
-    return told.candidate.memory()
+    return told.candidate.state_dict()
 
 
 def drop_hopeless(candidates: Sequence[Candidate], criterion: Criterion) -> None:

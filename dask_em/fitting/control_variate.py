@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
+from ..core.codec import record
 from ..core.em import (
+    AlgorithmState,
     Climb,
     Convergence,
     EMState,
@@ -26,11 +28,11 @@ from ..core.em import (
     climb,
     end_of,
     failure_of,
+    other_state,
     rounding,
 )
 from ..core.mixture import Mixture, MixtureStatistics
-from .anderson import MEMORY, Step, coordinates, curved, mixed, mixture_at, units
-from .sums import combined, expected_log_joint, moved
+from .anderson import MEMORY, Step, curved, mixed
 
 if TYPE_CHECKING:
     from .sample import Sampled
@@ -151,11 +153,11 @@ class Surrogate:
 
     def __init__(self, state: EMState, sample: Sampled, damping: float) -> None:
         self.sample = sample
-        self.anchor = _in_process(state.mixture)
+        self.anchor = state.mixture.on_cpu
         self.sums = state.statistics
         here = sample.accumulate(self.anchor)
         self.scale = self.sums.weight / here.weight
-        self.difference = combined(self.sums, here, -self.scale)
+        self.difference = _combined(self.sums, here, -self.scale)
         self._error = self._relative_error(here)
         self.damp(damping)
         self.rows_read = len(sample.rows)
@@ -181,7 +183,7 @@ class Surrogate:
     def ahead(self, start: Mixture, tol: float) -> Far:
         """Where the surrogate itself ends, on its own way from `start`, the plain M-step."""
         limits = Convergence(FAR_GAIN * tol, FAR_ITERATIONS, window=FAR_WINDOW)
-        climbing = ControlVariateEM(_in_process(start), limits, step=curved)
+        climbing = ControlVariateEM(start.on_cpu, limits, step=curved)
         *_, last = climb(self.accumulate, climbing)
         here = self.sample.accumulate(last.mixture)
         self.rows_read += len(self.sample.rows)
@@ -191,7 +193,7 @@ class Surrogate:
 
     def climb(self, start: Mixture, enough: float) -> Inner:
         """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
-        mixture = best = _in_process(start)
+        mixture = best = start.on_cpu
         last, plain, promised = -np.inf, np.nan, np.nan
         for _ in range(INNER_ITERATIONS):
             here = self.sample.accumulate(mixture)
@@ -221,29 +223,28 @@ class Surrogate:
 
     @property
     def _shared(self) -> bool:
-        return bool(self.anchor.components.covariance.shared_scatter)
+        return self.anchor.components.shares_statistics
 
     @property
     def _extra(self) -> MixtureStatistics:
         """What is added to the sample's sums: the correction and the pull."""
         # What the components share can be pulled as a whole only.
         pull = float(self.pull.max()) if self._shared else self.pull
-        return combined(self.difference, self.sums, pull)
+        return _combined(self.difference, self.sums, pull)
 
     def _corrected(self, mixture: Mixture, here: MixtureStatistics) -> MixtureStatistics:
         """The sample's sums at a mixture, corrected and pulled."""
-        return combined(self._about(self._extra, mixture), here, self.scale)
+        return _combined(self._about(self._extra, mixture), here, self.scale)
 
     def _impossible(self, corrected: MixtureStatistics) -> Array:
         """Of which components such sums are those of no data."""
         return np.asarray(corrected.resp_sum < LEAST_SHARE * self.sums.resp_sum)
 
     def _about(self, sums: MixtureStatistics, mixture: Mixture) -> MixtureStatistics:
-        shift = mixture.components.means - self.anchor.components.means
-        return moved(sums, self.anchor, shift)
+        return self.anchor.recentre(sums, mixture)
 
     def _value(self, mixture: Mixture, here: MixtureStatistics, extra: MixtureStatistics) -> float:
-        added = expected_log_joint(mixture, self._about(extra, mixture))
+        added = mixture.expected_log_joint(self._about(extra, mixture))
         return self.scale * here.log_likelihood + added
 
     def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
@@ -260,12 +261,38 @@ class Surrogate:
         return None
 
 
-def _in_process(mixture: Mixture) -> Mixture:
-    """The mixture for the sample, which is in this process, which may have no GPU."""
-    return replace(mixture, engine=replace(mixture.engine, device="cpu"))
+def _combined(
+    one: MixtureStatistics, other: MixtureStatistics, factor: float | Array
+) -> MixtureStatistics:
+    """Return one + factor * other, sums about the same centres; `factor` is a number or (k,).
+
+    The rows, the weight and the log-likelihood stay those of `one`.
+    """
+    return replace(
+        one,
+        resp_sum=one.resp_sum + factor * other.resp_sum,
+        components=one.components.plus(other.components, factor),
+    )
 
 
 # -- the climb -----------------------------------------------------------------------
+
+
+@record("control-variate-state")
+@dataclass(frozen=True)
+class ControlVariateState(AlgorithmState):
+    """The state of `ControlVariateEM`; its attributes are those of the algorithm."""
+
+    best: EMState | None
+    n_iter: int
+    kind: str
+    promised: float | None
+    damping: float
+    rejections: int
+    rows_read: int
+    gains: tuple[float, ...]
+    steps: tuple[Step, ...]
+    heights: tuple[float, ...]
 
 
 class ControlVariateEM(Climb):
@@ -315,6 +342,33 @@ class ControlVariateEM(Climb):
         self.steps: list[Step] = []
         self.heights: list[float] = []
 
+    def state_dict(self) -> ControlVariateState:
+        """Return all that the algorithm knows between two passes, but for the sample."""
+        return ControlVariateState(
+            self.proposal,
+            self.rivals,
+            self.best,
+            self.n_iter,
+            self.kind,
+            self.promised,
+            self.damping,
+            self.rejections,
+            self.rows_read,
+            tuple(self.gains),
+            tuple(self.steps),
+            tuple(self.heights),
+        )
+
+    def load_state_dict(self, state: AlgorithmState) -> None:
+        """Go on from such a state."""
+        if not isinstance(state, ControlVariateState):
+            raise other_state(state, ControlVariateState)
+        self.proposal, self.rivals, self.best = state.proposal, state.rivals, state.best
+        self.n_iter, self.kind, self.promised = state.n_iter, state.kind, state.promised
+        self.damping, self.rejections = state.damping, state.rejections
+        self.rows_read, self.gains = state.rows_read, [*state.gains]
+        self.steps, self.heights = [*state.steps], [*state.heights]
+
     def tell(self, statistics: MixtureStatistics) -> EMState:
         """The state at `proposal`, or the best one before if `proposal` is no better.
 
@@ -339,7 +393,7 @@ class ControlVariateEM(Climb):
             self._judge(self.gains[-1] / self.promised)
         self.best = state
         self._note_height(state)
-        step = Step(coordinates(state.mixture), coordinates(result))
+        step = Step(state.mixture.to_unconstrained(), result.to_unconstrained())
         self.steps = [*self.steps, step][-1 - MEMORY :]
         self._propose(state)
         to_come = self._to_come()
@@ -402,7 +456,9 @@ class ControlVariateEM(Climb):
             self._plainly(state)
             return
         self.kind = "mixed"
-        self.proposal = mixture_at(self.step(self.steps, units(state.mixture)), state.mixture)
+        self.proposal = state.mixture.from_unconstrained(
+            self.step(self.steps, state.mixture.information_scale())
+        )
 
     def _plainly(self, state: EMState) -> None:
         # The earlier steps have misled, if there are any.

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..core.codec import record
 from ..core.mixture import Mixture, MixtureStatistics
-from .sums import expected_log_joint
 
 Criterion = Literal["bic", "aic", "icl", "holdout"]
 
@@ -26,7 +25,7 @@ def entropy(mixture: Mixture, statistics: MixtureStatistics) -> float:
     log r_nk = log w_k + log p(x_n | k) - log p(x_n), and the sum of r log p(x | k) is linear in
     the sufficient statistics, so that it takes no pass of its own.
     """
-    return max(0.0, statistics.log_likelihood - expected_log_joint(mixture, statistics))
+    return max(0.0, statistics.log_likelihood - mixture.expected_log_joint(statistics))
 
 
 def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:

@@ -1,26 +1,37 @@
-"""TODO fitting.driver."""
+"""The records of a fit that a checkpoint keeps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from ..core.em import EMState
+from ..core.chunk_log import Logged
+from ..core.codec import record
+from ..core.em import AlgorithmState, EMState
 from .observers import PassRecord
+from .survey import Surveyed
 
 
+@record("survey-pass")
+@dataclass(frozen=True)
+class SurveyPass:
+    """What the survey found, and the record of the pass."""
+
+    found: Logged[Surveyed]
+    record: PassRecord
+
+
+@record("fit-progress")
 @dataclass
 class Progress:
     """All that a fit of one model knows between two passes.
 
     Attributes
     ----------
-    memory : dict
-        The ascent's, see `em.memory_of`.
+    algorithm : AlgorithmState
     state : EMState or None
-        What it told last.
+        After the last pass.
     start_passes : float
-        What the start cost.
+        Passes that the start cost.
     fingerprint : str
         Of what the survey summed.
     records : list of PassRecord
@@ -28,7 +39,7 @@ class Progress:
         Numbers of the passes that were rejected.
     """
 
-    memory: dict[str, Any]
+    algorithm: AlgorithmState
     state: EMState | None
     start_passes: float
     fingerprint: str

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TextIO, runtime_checkable
 
 from ..core.codec import record
 from ..core.em import EMState
-from ..runtime import current_run
-from ..storage.folders import remove_unfinished, write_durably
+from ..runtime import current_job
+from ..storage.outputs.files import remove_unfinished, write_durably
 
 logger = logging.getLogger("dask_em")
 
@@ -87,7 +87,7 @@ class ObservedPass:
         self.advance = self._advance if self.observers else None
         self.log_likelihood: float | None = None
         self.record: PassRecord | None = None
-        self._run = current_run()
+        self._run = current_job()
 
     def __enter__(self) -> ObservedPass:
         self._start = time.perf_counter()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.special import entr
@@ -17,7 +16,7 @@ from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
 from ..core.protocols import Executor, ExecutorFactory
 from ..core.scoring import Predict
-from .candidates import Candidate, Model, climb_together, winner
+from .candidates import Candidate, CandidateState, Model, climb_together, winner
 from .control_variate import WORTH, ascent
 from .criteria import DROPPED, Criterion, Row, penalty
 from .multistart import ENTERING, STANDARD_ERRORS, Fits, Race, Tried, in_rows, may_be_better
@@ -200,7 +199,7 @@ def narrowed(
     sample: Sampled,
     rules: Rules,
     executor: Executor[Sampled] | None = None,
-    memories: Sequence[Mapping[str, Any]] = (),
+    states: Sequence[CandidateState] = (),
     after_pass: Callable[[Sequence[Candidate]], None] | None = None,
 ) -> tuple[list[Shortlisted], int]:
     """Where the models start that a slice of the data leaves of those that the sample left.
@@ -222,7 +221,7 @@ def narrowed(
     rules : Rules
     executor : Executor, optional
         Makes the steps between passes, of what shares the sample.
-    memories : sequence of mapping, optional
+    states : sequence of CandidateState, optional
         Of each model that is left, to go on from.
     after_pass : callable, optional
         Called with the candidates after every pass.
@@ -236,8 +235,8 @@ def narrowed(
     """
     alive = [i for i, one in enumerate(found) if not one.hopeless]
     candidates = [Candidate(models[i], climb_from(found[i])) for i in alive]
-    for candidate, memory in zip(candidates, memories, strict=False):
-        candidate.recall(memory)
+    for candidate, state in zip(candidates, states, strict=False):
+        candidate.load_state_dict(state)
 
     def weed(climbing: Sequence[Candidate]) -> None:
         rest = [c for c in climbing if not c.dropped]
@@ -348,8 +347,7 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
     """What each row of the sample adds to each model's criterion, penalties apart, (c, m)."""
 
     def of(candidate: Candidate) -> Array:
-        mixture = candidate.last_state().mixture
-        mixture = replace(mixture, engine=replace(mixture.engine, device="cpu"))
+        mixture = candidate.last_state().mixture.on_cpu
         if criterion != "icl":
             return Predict(mixture, ("log_density",))(sample.rows)["log_density"]
         answers = Predict(mixture, ("log_density", "proba"))(sample.rows)

@@ -10,8 +10,7 @@ merger loses and what the birth gains are known before any EM.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -20,7 +19,6 @@ from scipy.special import expit, xlogy
 from ..core.additive import Array
 from ..core.mixture import Mixture
 from ..core.scoring import Predict
-from ..families.gaussian.family import Gaussian
 
 # EM of a birth, with all that it leaves alone held, before it is judged.
 BIRTH_ITERATIONS = 8
@@ -144,7 +142,7 @@ class Neighbours:
             given = resp[parents] * birth.shares[:, None]
             resp[parents] -= given
             resp[birth.rows, j] += given.sum(axis=1)
-        return _m_step(self.mixture, self.rows, resp * self.weights[:, None])
+        return self.mixture.of_responsibilities(self.rows, resp * self.weights[:, None])
 
     # -- what mergers lose ---------------------------------------------------------------
 
@@ -153,10 +151,14 @@ class Neighbours:
         resp, weights, totals = self.resp, self.weights, self.totals
         k, entropies = len(totals), weights @ xlogy(resp, resp)
         whole = [j for j in range(k) if totals[j] > 0]
+        pairs = list(combinations(whole, 2))
+        components = self.mixture.components.merge_losses(
+            pairs, totals, self.rows, resp * weights[:, None]
+        )
         least = {
-            (i, j): self._volume_lost(i, j)
+            (i, j): loss
             + float(xlogy(totals[[i, j]], totals[[i, j]] / (totals[i] + totals[j])).sum())
-            for i, j in combinations(whole, 2)
+            for (i, j), loss in zip(pairs, components, strict=True)
         }
         # The rest of the loss, which is positive, is of every row.
         for pair in sorted(least, key=least.__getitem__)[MERGERS * k :]:
@@ -167,25 +169,6 @@ class Neighbours:
             unclear = weights @ xlogy(both, both) - entropies[i] - entropies[j]
             losses[i, j] = loss + float(unclear)
         return losses
-
-    def _volume_lost(self, i: int, j: int) -> float:
-        """What the widening of the covariances takes off, in nats."""
-        gaussian: Gaussian = self.mixture.components
-        kind, (a, b) = gaussian.covariance.kind, self.totals[[i, j]]
-        spreads, n = self._spreads, a + b
-        apart = gaussian.means[i] - gaussian.means[j]
-        if kind == "tied":
-            distance = apart @ np.linalg.solve(spreads[0], apart)
-            total = self.totals.sum()
-            return float(total * np.log1p(a * b / (n * total) * distance) / 2)
-        merged = (a * spreads[i] + b * spreads[j]) / n + a * b / n**2 * np.outer(apart, apart)
-        of_three = _log_dets(kind, np.stack([merged, spreads[i], spreads[j]]))
-        return float(np.array([n, -a, -b]) @ of_three / 2)
-
-    @cached_property
-    def _spreads(self) -> Array:
-        gaussian: Gaussian = self.mixture.components
-        return gaussian.covariance.full(*gaussian.means.shape)
 
     # -- what births gain ----------------------------------------------------------------
 
@@ -200,14 +183,16 @@ class Neighbours:
         if len(rows) == 0:
             return None
         X, weights = self.rows[rows], self.resp[rows, j] * self.weights[rows]
-        density = _log_density(_copies(self.mixture, j, 1), X)
-        first = _copies(self.mixture, j, 2)
-        deviation = self.mixture.components.frame.points_to_frame(X)
+        density = _log_density(self.mixture.take([j]), X)
+        first = self.mixture.take([j, j])
+        deviation = self.mixture.components.coordinates(X)
         halves = [*_sides(deviation, weights), density > np.median(density)]
         tried = []
         for half in halves:
             resp = np.stack([~half, half], axis=1) * weights[:, None]
-            tried.append(_iterated(_m_step(first, X, resp), X, weights, FIRST_ITERATIONS))
+            tried.append(
+                _iterated(first.of_responsibilities(X, resp), X, weights, FIRST_ITERATIONS)
+            )
         best, _ = max(tried, key=lambda one: one[1])
         local, _ = _iterated(best, X, weights, BIRTH_ITERATIONS - FIRST_ITERATIONS)
         answers = Predict(local, ("proba", "log_density"))(X)
@@ -218,14 +203,14 @@ class Neighbours:
 
     def _beside_all(self) -> Birth | None:
         """A component that begins as wide as all rows."""
-        if self.mixture.components.covariance.shared_scatter:
+        if self.mixture.components.shares_statistics:
             return None
         X, weights = self.rows, self.weights
         others = _log_density(self.mixture, X)
         share, resp = FIRST_WEIGHT, np.ones(len(X))
-        born = _copies(self.mixture, 0, 1)
+        born = self.mixture.take([0])
         for _ in range(BIRTH_ITERATIONS):
-            born = _m_step(born, X, (resp * weights)[:, None])
+            born = born.of_responsibilities(X, (resp * weights)[:, None])
             odds = np.log(share / (1 - share)) + _log_density(born, X) - others
             resp = expit(odds)
             share = float(resp @ weights / weights.sum())
@@ -279,33 +264,5 @@ def _various(moves: Sequence[Move], n: int) -> list[Move]:
     return chosen
 
 
-def _copies(mixture: Mixture, j: int, n: int) -> Mixture:
-    """A mixture of n times component j alone."""
-    gaussian: Gaussian = mixture.components
-    structure = gaussian.covariance
-    factor = structure.factor if structure.shared_scatter else structure.factor[[j] * n]
-    gaussian = replace(gaussian, means=gaussian.means[[j] * n], covariance=type(structure)(factor))
-    return replace(mixture, log_weights=np.full(n, -np.log(n)), components=gaussian)
-
-
 def _log_density(mixture: Mixture, X: Array) -> Array:
     return Predict(mixture, ("log_density",))(X)["log_density"]
-
-
-def _m_step(mixture: Mixture, X: Array, resp: Array) -> Mixture:
-    """The M-step of responsibilities (m, k) given for X (m, d)."""
-    components: Gaussian = mixture.components
-    resp_sum = resp.sum(axis=0)
-    after, _ = components.maximize(resp_sum, components.sufficient_statistics(X, resp))
-    weights = np.maximum(resp_sum / resp_sum.sum(), np.finfo(np.float64).tiny)
-    return replace(mixture, log_weights=np.log(weights), components=after)
-
-
-def _log_dets(kind: str, covariances: Array) -> Array:
-    """log |Sigma| of matrices (n, d, d) as far as the structure can hold them."""
-    diagonal = np.einsum("nii->ni", covariances)
-    if kind == "full":
-        return np.asarray(np.linalg.slogdet(covariances)[1])
-    if kind == "diag":
-        return np.asarray(np.log(diagonal).sum(1))
-    return np.asarray(diagonal.shape[1] * np.log(diagonal.mean(1)))

@@ -14,37 +14,10 @@ import numpy as np
 from ..core.additive import Additive, Array
 from ..core.codec import record
 from ..core.family import blocks
+from ..core.moments import Moments
 from ..core.protocols import Fold, Pass
-from ..families.gaussian.whitening import Frame, FrameKind
 
 SURVEY_ROWS = 2048
-
-
-@record("moments")
-@dataclass(frozen=True)
-class Moments(Additive):
-    """Weight, mean and scatter of rows; they add by Chan, Golub and LeVeque (1983).
-
-    Attributes
-    ----------
-    weight : float
-    mean : (d,) array
-    scatter : (d, d) array
-        sum_n w_n (x_n - mean)(x_n - mean)^T.
-    """
-
-    weight: float
-    mean: Array
-    scatter: Array
-
-    def __add__(self, other: Moments) -> Moments:
-        weight = self.weight + other.weight
-        if weight == 0:
-            return self
-        gap = other.mean - self.mean
-        share = other.weight / weight
-        scatter = self.scatter + other.scatter + np.outer(gap, gap) * (self.weight * share)
-        return Moments(weight, self.mean + gap * share, scatter)
 
 
 @record("sample")
@@ -135,11 +108,7 @@ class Surveyed(Additive):
     @property
     def covariance(self) -> Array:
         """Maximum-likelihood covariance of all rows, (d, d)."""
-        return self.moments.scatter / self.moments.weight
-
-    def frame(self, kind: FrameKind) -> Frame:
-        """The frame in which these data have about unit spread."""
-        return Frame.of_moments(self.moments.mean, self.covariance, kind)
+        return self.moments.covariance
 
     @property
     def constant_columns(self) -> list[int]:

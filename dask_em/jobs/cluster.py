@@ -7,21 +7,25 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.config
 
 from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 from ..errors import UsageError
-from ..runtime import current_run
+from ..runtime import current_job
 from ..storage.urls import describe_url
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed.security import Security
 
 logger = logging.getLogger("dask_em")
 
 
 @dataclass(frozen=True)
-class Where:
-    """The cluster to run on: a running one, or a LocalCluster made for the job.
+class ClusterOptions:
+    """Options of the cluster to run on: a running one, or a LocalCluster made for the job.
 
     Attributes
     ----------
@@ -35,6 +39,13 @@ class Where:
         Certificates for a scheduler that speaks TLS.
     require_tls : bool
         Refuse any other scheduler.
+
+    Examples
+    --------
+    >>> ClusterOptions(scheduler="tcp://127.0.0.1:8786").remote
+    True
+    >>> ClusterOptions(workers=2, memory_limit="1GiB").worker_limit
+    1073741824
     """
 
     scheduler: str | None = None
@@ -51,6 +62,11 @@ class Where:
     def remote(self) -> bool:
         """Whether a running cluster is used."""
         return bool(self.scheduler or self.scheduler_file)
+
+    @property
+    def address(self) -> str:
+        """The scheduler's address or file, without credentials."""
+        return describe_url(self.scheduler) if self.scheduler else str(self.scheduler_file)
 
     @property
     def n_workers(self) -> int:
@@ -73,63 +89,79 @@ class Where:
 
 
 @contextmanager
-def connected(where: Where) -> Iterator[Any]:
-    """A Dask client of the cluster, closed at the end; a LocalCluster is stopped too."""
-    from distributed import Client, LocalCluster
+def cluster_client(cluster: ClusterOptions) -> Iterator[Client]:
+    """Connect a Dask client, closed at the end; a LocalCluster is started and stopped.
 
-    if where.require_tls and not (where.scheduler or "tls://").startswith("tls://"):
-        raise UsageError(f"--require-tls: {_address(where)} does not begin with tls://")
-    if set("@?#") & set(where.scheduler or ""):
+    Raises
+    ------
+    UsageError
+        No scheduler answers, its address holds credentials, or TLS is required and not spoken.
+    """
+    if cluster.require_tls and not (cluster.scheduler or "tls://").startswith("tls://"):
+        raise UsageError(f"--require-tls: {cluster.address} does not begin with tls://")
+    if set("@?#") & set(cluster.scheduler or ""):
         # Dask's own words would show what may be a password.
         raise UsageError(
             "--scheduler: an address holds no user, password, query or fragment; expected "
             "tcp://HOST:PORT or tls://HOST:PORT"
         )
-    if where.remote:
-        security = _security(where)
-        try:
-            # One that never connects would stay the client of this process, and passes wait for it.
-            client = Client(
-                where.scheduler,
-                scheduler_file=where.scheduler_file,
-                security=security,
-                set_as_default=False,
-            )
-        except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
-            raise UsageError(f"no Dask scheduler answers at {_address(where)}: {e}") from e
-        with client, client.as_current(), _lost_workers_counted(client):
-            yield client
-        return
-    if where.require_tls:
+    if cluster.require_tls and not cluster.remote:
         raise UsageError("--require-tls needs --scheduler tls://HOST:PORT or --scheduler-file")
+    connected = _remote_client(cluster) if cluster.remote else _local_client(cluster)
+    with connected as client, _lost_workers_counted(client):
+        yield client
+
+
+@contextmanager
+def _remote_client(cluster: ClusterOptions) -> Iterator[Client]:
+    from distributed import Client
+
+    security = _security(cluster)
+    try:
+        # One that never connects would stay the client of this process, and passes wait for it.
+        client = Client(
+            cluster.scheduler,
+            scheduler_file=cluster.scheduler_file,
+            security=security,
+            set_as_default=False,
+        )
+    except (OSError, TimeoutError, ValueError, RuntimeError, TypeError) as e:
+        raise UsageError(f"no Dask scheduler answers at {cluster.address}: {e}") from e
+    with client, client.as_current():
+        yield client
+
+
+@contextmanager
+def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
     with (
         dask.config.set(cluster_settings()),
         LocalCluster(
-            n_workers=where.n_workers,
-            threads_per_worker=where.threads,
-            memory_limit=where.memory_limit,
+            n_workers=cluster.n_workers,
+            threads_per_worker=cluster.threads,
+            memory_limit=cluster.memory_limit,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             # Zarr's own threads would compete with Dask's.
             env={"ZARR_THREADING__MAX_WORKERS": "2"},
             scheduler_kwargs={"extensions": scheduler_extensions()},
             silence_logs="ERROR",
-        ) as cluster,
-        Client(cluster) as client,
-        _lost_workers_counted(client),
+        ) as local,
+        Client(local) as client,
     ):
         yield client
 
 
 @contextmanager
-def _lost_workers_counted(client: Any) -> Iterator[None]:
-    """Tell of every worker that leaves without being asked to."""
-    run = current_run()
+def _lost_workers_counted(client: Client) -> Iterator[None]:
+    """Count and log every worker that leaves without being asked to."""
+    job = current_job()
 
     def seen(event: tuple[float, dict[str, Any]]) -> None:
         message = event[1]
         if message.get("action") == "remove-worker" and not message.get("expected"):
-            run.lost_workers += 1
+            job.lost_workers += 1
             logger.warning("worker %s was lost", message.get("worker"))
 
     client.subscribe_topic("all", seen)
@@ -141,49 +173,50 @@ def _lost_workers_counted(client: Any) -> Iterator[None]:
             client.unsubscribe_topic("all")
 
 
-def _security(where: Where) -> Any:
-    """What the connection must be like; None leaves it to Dask's own configuration."""
+def _security(cluster: ClusterOptions) -> Security | None:
+    """Return the requirements of the connection; None leaves it to Dask's own configuration."""
     from distributed.security import Security
 
     files = {
-        "tls_ca_file": where.tls_ca_file,
-        "tls_client_cert": where.tls_cert,
-        "tls_client_key": where.tls_key,
+        "tls_ca_file": cluster.tls_ca_file,
+        "tls_client_cert": cluster.tls_cert,
+        "tls_client_key": cluster.tls_key,
     }
     given = {name: file for name, file in files.items() if file}
-    security = Security(require_encryption=True, **given) if given or where.require_tls else None
-    if (where.scheduler or "").startswith("tls://"):
+    security = Security(require_encryption=True, **given) if given or cluster.require_tls else None
+    if (cluster.scheduler or "").startswith("tls://"):
         # By the options, or else by Dask's configuration.
         found = (security or Security()).get_tls_config_for_role("client")
         if not (found["ca_file"] and found["cert"]):
             # Dask's client would say so too, and then not be able to close.
             raise UsageError(
-                f"no Dask scheduler answers at {_address(where)}: there is no certificate to show; "
+                f"no Dask scheduler answers at {cluster.address}: there is no certificate to show; "
                 "pass --tls-ca-file, --tls-cert and --tls-key"
             )
     return security
 
 
-def _address(where: Where) -> str:
-    """The scheduler's address or file, without credentials."""
-    return describe_url(where.scheduler) if where.scheduler else str(where.scheduler_file)
+def scheduler_address(client: Client) -> str:
+    """Return the address of the scheduler that a client is connected to."""
+    assert client.scheduler is not None
+    return str(client.scheduler.address)
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker has: threads, and bytes that it may hold (0 for no limit)."""
+    """Threads of one worker, and bytes that it may hold (0 for no limit)."""
 
     threads: int
     limit: int
 
 
-def workers_here(where: Where) -> list[Worker]:
-    """The workers that the LocalCluster will have."""
-    return [Worker(where.threads, where.worker_limit)] * where.n_workers
+def workers_here(cluster: ClusterOptions) -> list[Worker]:
+    """Return the workers that the LocalCluster will have."""
+    return [Worker(cluster.threads, cluster.worker_limit)] * cluster.n_workers
 
 
-def workers_there(client: Any) -> list[Worker]:
-    """The workers of a running cluster at this moment; it may have none yet."""
+def workers_there(client: Client) -> list[Worker]:
+    """Return the workers of a running cluster at this moment; it may have none yet."""
     try:
         # Some versions tell of the first five only, unless told otherwise.
         info = client.scheduler_info(n_workers=-1)

@@ -1,4 +1,4 @@
-"""The demonstration: data made, fitted, scored, labelled and drawn."""
+"""The job that shows the whole tour: data made, fitted, scored, labelled and drawn."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from ..data.zarr.opening import open_zarr
 from ..estimators.load import load
-from ..storage.staging import new_folder
-from .cluster import Where
-from .fit import fit
+from ..storage.outputs.staging import new_folder
+from .cluster import ClusterOptions
+from .fit import FitRequest, fit
 from .predict import predict
 from .report import report
 from .score import score
@@ -46,7 +46,7 @@ def make_demo_data(path: Path, n_rows: int, seed: int = 0) -> None:
 
 
 def demo(
-    folder: str, rows: int, where: Where, overwrite: bool, say: Callable[[str], None]
+    folder: str, rows: int, cluster: ClusterOptions, overwrite: bool, say: Callable[[str], None]
 ) -> tuple[str, str]:
     """Make data, fit, score, label and draw them in a new folder; return data and model."""
     data, model, answers, picture, page = (
@@ -57,19 +57,20 @@ def demo(
         say(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
         make_demo_data(Path(data), rows)
         say("2. a mixture of five Gaussians, on one process a core")
-        fitted = fit(data, model, where, {"n_components": 5, "random_state": 0})
+        request = FitRequest([5], options={"random_state": 0})
+        fitted = fit(data, model, cluster, request).best
         say(
             f"   {fitted.status_.name.lower()} after {fitted.n_passes_:.2f} passes; weights "
             + " ".join(f"{w:.3f}" for w in sorted(fitted.weights_, reverse=True))
             + " (made with 0.3 0.25 0.2 0.15 0.1)"
         )
-        scores = score(model, data, where)
+        scores = score(model, data, cluster)
         say(f"3. score: {scores['log_likelihood']:.6f} nats/row, BIC {scores['bic']:,.0f}")
-        predict(model, data, answers, where)
+        predict(model, data, answers, cluster)
         say(f"4. a label for every row -> {answers}/labels")
         if draw(model, data, picture):
             say(f"5. a picture -> {picture}")
-            report(model, page, where)
+            report(model, page, cluster)
             say(f"6. a page about all of it, to open in a browser -> {page}")
         else:
             say("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
@@ -77,16 +78,16 @@ def demo(
 
 
 def draw(model_path: str, data: str, picture: str, n_rows: int = 5000) -> bool:
-    """Draw a model over some rows of the data; False where matplotlib is not installed."""
+    """Draw a model over some rows of the data; return False where matplotlib is not installed."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return False
-    matplotlib.use("Agg")
     from ..report.plots import plot_components
 
     array = open_zarr(data)
     step = max(1, array.shape[0] // n_rows)
-    axes = plot_components(load(model_path), np.asarray(array[:])[::step])
-    axes.figure.savefig(picture, dpi=120)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    plot_components(load(model_path), np.asarray(array[:])[::step], ax=figure.subplots())
+    figure.savefig(picture, dpi=120)
     return True

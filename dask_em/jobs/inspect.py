@@ -1,4 +1,4 @@
-"""TODO jobs.inspect."""
+"""The job that reads what a model file tells of itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..estimators.load import load
 
 
 def inspect(model_path: str) -> dict[str, Any]:
-    """What is in a model file and where it came from."""
+    """Read options, status, parameters and provenance of a model file, as JSON holds them."""
     model = load(model_path)
     return {
         "options": {

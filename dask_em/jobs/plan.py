@@ -1,4 +1,4 @@
-"""What a pass over the data takes, counted before it starts: memory, tasks, seconds."""
+"""The job that plans a pass before it starts: its memory, tasks and seconds."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backends.blas import one_blas_thread
 from ..backends.dask.config import engine_for
 from ..core.additive import Array
+from ..core.mixture import Mixture
 from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
 from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
 from ..estimators.gaussian import GaussianMixture
-from ..families.gaussian.covariance import STRUCTURES
+from ..families.gaussian.constraints import CONSTRAINTS
 from ..families.gaussian.family import Gaussian
-from ..families.gaussian.whitening import Frame
+from ..families.gaussian.whitening import Whitening
 from ..fitting.multistart import most_entering
-from .cluster import Where, Worker, connected, workers_here, workers_there
+from .cluster import ClusterOptions, Worker, cluster_client, workers_here, workers_there
 
 logger = logging.getLogger("dask_em")
 
@@ -46,12 +47,12 @@ PROBE_PRODUCTS = 10**10
 
 @dataclass(frozen=True)
 class Probe:
-    """How long one thread takes for a row.
+    """Times of one thread for a row.
 
     Attributes
     ----------
     rows_read, rows_computed : int
-        What the times were taken of.
+        Rows that the times were taken of.
     read_seconds, compute_seconds : float
         For one row.
     """
@@ -64,7 +65,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass costs, known before it starts.
+    """Costs of one pass, known before it starts.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Plan:
     n_ranges : int
         Tasks of a pass.
     bytes_per_pass, statistics_bytes, parameter_bytes : int
-        Read by a pass; the sums of one task; what every task is given.
+        Read by a pass; of the sums of one task; of what every task is given.
     task_bytes, worker_bytes : int
         Held by a task, and by a worker with all its threads busy.
     worker_limit, worker_threads : int
@@ -111,12 +112,12 @@ class Plan:
 
     @property
     def read_seconds(self) -> float | None:
-        """Seconds that reading takes in one pass over all threads, about."""
+        """Seconds of reading in one pass over all threads, estimated."""
         return None if self.probe is None else self._per_pass(self.probe.read_seconds)
 
     @property
     def compute_seconds(self) -> float | None:
-        """Seconds that the E-step takes in one pass over all threads, about."""
+        """Seconds of the E-step in one pass over all threads, estimated."""
         return None if self.probe is None else self._per_pass(self.probe.compute_seconds)
 
     def _per_pass(self, seconds: float) -> float | None:
@@ -126,20 +127,20 @@ class Plan:
 
     @property
     def seconds_per_pass(self) -> float | None:
-        """The longer of both, about: a chunk is read while the one before is computed."""
+        """Seconds of a pass, estimated: the longer of both, which run side by side."""
         read, compute = self.read_seconds, self.compute_seconds
         return None if read is None or compute is None else max(read, compute)
 
     @property
     def limited_by(self) -> str | None:
-        """Which of the two takes longer: "reading" or "computing"."""
+        """The longer of the two: "reading" or "computing"."""
         read, compute = self.read_seconds, self.compute_seconds
         if read is None or compute is None:
             return None
         return "reading" if read > compute else "computing"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the plan as JSON holds it, estimates included."""
         derived = ("fits", "read_seconds", "compute_seconds", "seconds_per_pass", "limited_by")
         return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
@@ -162,7 +163,13 @@ class Plan:
 
 
 def mebibytes(n: float) -> str:
-    """Bytes as a person reads them."""
+    """Format bytes as a person reads them.
+
+    Examples
+    --------
+    >>> mebibytes(3 * 2**20)
+    '3 MiB'
+    """
     return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
 
 
@@ -171,7 +178,13 @@ Fleet = Sequence[tuple[int, str]]
 
 
 def fleet_of(ks: int | Sequence[int], kinds: str | Sequence[str]) -> Fleet:
-    """Every K with every covariance structure."""
+    """Combine every K with every covariance structure.
+
+    Examples
+    --------
+    >>> fleet_of([2, 3], "full")
+    [(2, 'full'), (3, 'full')]
+    """
     ks = [ks] if isinstance(ks, int) else ks
     kinds = [kinds] if isinstance(kinds, str) else kinds
     return [(k, kind) for kind in kinds for k in ks]
@@ -181,23 +194,23 @@ def plan(
     data: str,
     k: int | Sequence[int],
     covariance: str | Sequence[str],
-    where: Where,
+    cluster: ClusterOptions,
     probe: bool = False,
 ) -> Plan:
-    """Count what a pass over `data` takes; with `probe`, read two chunks and take the time.
+    """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
     Of several K or structures, it is the pass that serves all of them. On a running
     cluster one of its workers reads the chunks, else this process.
     """
     source, fleet = stored_source(data), fleet_of(k, covariance)
-    if not where.remote:
-        planned = count(source, fleet, workers_here(where))
+    if not cluster.remote:
+        planned = count(source, fleet, workers_here(cluster))
         # Processes beyond the cores take turns.
         planned = replace(planned, n_threads=min(planned.n_threads, os.cpu_count() or 1))
         if probe and planned.fits:
             planned = replace(planned, probe=probe_chunks(source, fleet))
         return planned
-    with connected(where) as client:
+    with cluster_client(cluster) as client:
         planned = count(source, fleet, workers_there(client))
         if probe and planned.fits and planned.n_workers:
             measured = client.submit(probe_chunks, source, fleet, pure=False).result()
@@ -212,32 +225,16 @@ def count(
     holdout: bool = False,
     rivals: bool | None = None,
 ) -> Plan:
-    """What a pass over `source` takes on these workers, without reading any of it.
+    """Count what a pass over `source` takes on these workers, without reading any of it.
 
     Memory is that of the first pass, which serves several starts of a model where there are
     `rivals`: of a single model, unless told.
     """
-    d = source.n_features
-    needs = [model_bytes(k, kind, d) for k, kind in fleet]
+    needs = [model_bytes(k, kind, source.n_features) for k, kind in fleet]
     served = needs
     if rivals or (rivals is None and len(fleet) == 1):
-        served = [need for need in needs for _ in range(most_entering(need[3]))]
-    parameters, parameters_used, kernels, statistics = (sum(n) for n in zip(*served, strict=True))
-    chunk = int(source.chunk_rows) * d * source.dtype.itemsize
-    task = source.chunks_held * chunk + kernels + 2 * statistics
-    if holdout:
-        # Random numbers, weights and the mask of a chunk, and the rows that it holds out.
-        task += chunk + 3 * 8 * int(source.chunk_rows)
-    # A worker keeps the parameters as they came and as they are used, and it adds the
-    # sums of some tasks while others run.
-    shared = IDLE_BYTES + parameters + parameters_used + (fan_in(statistics) + 1) * statistics
-    # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
-    shared += partial_bytes(len(source.ranges()), statistics)
-    if len(served) > 1:
-        # The sums of a fleet are not added in place.
-        shared += statistics
-    if engine_for(source.dtype).name == "numba":
-        shared += COMPILER_BYTES
+        served = [need for need in needs for _ in range(most_entering(need.statistics))]
+    task = _task_bytes(source, served, holdout)
     tightest = min(
         workers,
         key=lambda w: PAUSE * w.limit - w.threads * task if w.limit else np.inf,
@@ -246,16 +243,16 @@ def count(
     return Plan(
         source.description,
         source.n_rows,
-        d,
+        source.n_features,
         str(source.dtype),
         source.n_chunks,
-        chunk,
+        _chunk_bytes(source),
         len(source.ranges()),
         source.nbytes,
-        sum(need[3] for need in needs),
-        sum(need[0] for need in needs),
+        sum(need.statistics for need in needs),
+        sum(need.parameters for need in needs),
         task,
-        shared + tightest.threads * task,
+        _shared_bytes(source, served) + tightest.threads * task,
         tightest.limit,
         tightest.threads,
         len(workers),
@@ -263,17 +260,58 @@ def count(
     )
 
 
-def model_bytes(k: int, kind: str, d: int) -> tuple[int, int, int, int]:
-    """Bytes of one model's parameters as sent and as used, of its kernel, of its sums."""
-    frame = Frame(np.zeros(d), np.ones(d))
-    components = Gaussian(np.zeros((k, d)), STRUCTURES[kind].of_data(np.eye(d), k), frame)
+class ModelBytes(NamedTuple):
+    """Bytes of one model: parameters as sent and as used, its kernel, its sums."""
+
+    parameters: int
+    parameters_used: int
+    kernel: int
+    statistics: int
+
+
+def _chunk_bytes(source: ZarrSource) -> int:
+    return int(source.chunk_rows) * source.n_features * source.dtype.itemsize
+
+
+def _task_bytes(source: ZarrSource, served: Sequence[ModelBytes], holdout: bool) -> int:
+    """Count the bytes that one task holds."""
+    chunk = _chunk_bytes(source)
+    sums = sum(model.kernel + 2 * model.statistics for model in served)
+    task = source.chunks_held * chunk + sums
+    if holdout:
+        # Random numbers, weights and the mask of a chunk, and the rows that it holds out.
+        task += chunk + 3 * 8 * int(source.chunk_rows)
+    return task
+
+
+def _shared_bytes(source: ZarrSource, served: Sequence[ModelBytes]) -> int:
+    """Count the bytes that a worker holds whatever the number of its tasks."""
+    statistics = sum(model.statistics for model in served)
+    # A worker keeps the parameters as they came and as they are used, and it adds the
+    # sums of some tasks while others run.
+    shared = IDLE_BYTES + sum(model.parameters + model.parameters_used for model in served)
+    shared += (fan_in(statistics) + 1) * statistics
+    # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
+    shared += partial_bytes(len(source.ranges()), statistics)
+    if len(served) > 1:
+        # The sums of a fleet are not added in place.
+        shared += statistics
+    if engine_for(source.dtype).name == "numba":
+        shared += COMPILER_BYTES
+    return shared
+
+
+def model_bytes(k: int, kind: str, d: int) -> ModelBytes:
+    """Count the bytes of K components of a covariance structure over d columns."""
+    frame = Whitening(np.zeros(d), np.ones(d))
+    components = Gaussian(np.zeros((k, d)), CONSTRAINTS[kind].storage.of_data(np.eye(d), k), frame)
     parameters = _array_bytes(components, components.covariance, frame) + 8 * k
     # Making a kernel adds what it derives from the parameters to them.
     # NumPy's holds more than the compiled one that may take its place.
     kernel = components.kernel()
     parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
     statistics = kernel.statistics().nbytes + 8 * k
-    return parameters, parameters_used, _array_bytes(kernel), statistics
+    return ModelBytes(parameters, parameters_used, _array_bytes(kernel), statistics)
 
 
 def _array_bytes(*objects: object) -> int:
@@ -300,7 +338,7 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
     middle = reader.read(source.n_chunks // 2)[0]
     reading = time.perf_counter() - begin
     d = source.n_features
-    costs = {model: model[0] * STRUCTURES[model[1]].n_features(d) for model in fleet}
+    costs = {model: model[0] * CONSTRAINTS[model[1]].storage.n_features(d) for model in fleet}
     k, covariance = max(costs, key=lambda model: costs[model])
     per_row = costs[k, covariance]
     most = max(1000, 2 * k, PROBE_PRODUCTS // per_row)
@@ -323,8 +361,8 @@ def _finite_rows(X: Array, most: int) -> Array:
     return np.asarray(X[np.isfinite(X).all(axis=1)][:most])
 
 
-def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Any:
-    """A mixture that two iterations on some rows make of k-means++."""
+def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Mixture:
+    """Fit a mixture to some rows by two iterations from k-means++."""
     step = -(-len(rows) // max(most // 4, 4 * k))
     model = GaussianMixture(
         k, covariance_type=covariance, init_params="k-means++", max_iter=2, random_state=0
@@ -336,11 +374,11 @@ def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Any:
 
 
 @contextmanager
-def checked(where: Where, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
-    """A cluster whose workers can hold what is `needed`; a local one is asked before it starts."""
-    if not where.remote:
-        needed(workers_here(where)).check()
-    with connected(where) as client:
-        if where.remote:
+def checked(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
+    """Open a cluster whose workers can hold what is `needed`; a local one is checked unstarted."""
+    if not cluster.remote:
+        needed(workers_here(cluster)).check()
+    with cluster_client(cluster) as client:
+        if cluster.remote:
             needed(workers_there(client)).check()
         yield

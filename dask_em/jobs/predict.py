@@ -1,4 +1,4 @@
-"""The jobs that apply a saved model to data: labels, scores, a report; and what is in it."""
+"""The job that writes predictions of a saved model for every row of the data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..estimators.load import load
 from ..fitting.observers import ObservedPass, reporter
-from ..storage.answers import WriteAnswers, create_outputs, source_stamp
-from ..storage.staging import check_folder, resumable
+from ..storage.outputs.files import check_folder
+from ..storage.outputs.predictions import WritePredictions, create_outputs, source_stamp
+from ..storage.outputs.resumable import resumable_group
 from ..storage.urls import is_url
 from ..version import __version__
-from .cluster import Where, connected
-from .files import _sha256
+from .cluster import ClusterOptions, cluster_client
+from .files import file_sha256
 
 logger = logging.getLogger("dask_em")
 
@@ -29,12 +30,12 @@ def predict(
     model_path: str,
     data: str,
     destination: str,
-    where: Where,
+    cluster: ClusterOptions,
     answers: Sequence[Answer] = ("labels",),
     overwrite: bool = False,
     resume: bool = True,
 ) -> dict[str, Any]:
-    """Write answers for every row of `data` to a new Zarr group, one pass for all of them.
+    """Write predictions for every row of `data` to a new Zarr group, all in one pass.
 
     What an interrupted call left is finished by the next one of the same model, data
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
@@ -44,24 +45,23 @@ def predict(
     model = load(model_path)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
+    predictor = model.predictor(answers)
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
     }
     create = partial(
         create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
     )
-    predictor = model.predictor(answers)
-    identity = _identity(model_path, source, predictor)
-    stamps = _stamps(source)
+    identity, stamps = _identity(model_path, source, predictor), _stamps(source)
     path = destination if is_url(destination) else Path(destination).absolute()
     n_rows = 0
-    with resumable(path, identity, stamps, create, overwrite, resume) as unfinished:
+    with resumable_group(path, identity, stamps, create, overwrite, resume) as unfinished:
         whole = unfinished.whole()
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
-        work = WriteAnswers(predictor, source.bounds, unfinished.outputs, unfinished.regions)
+        work = WritePredictions(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
-            n_rows = _write(source.skipping(whole), work, where)
+            n_rows = _write(source.skipping(whole), work, cluster)
     return {
         "destination": destination,
         "arrays": list(kinds),
@@ -70,20 +70,20 @@ def predict(
     }
 
 
-def _write(source: ZarrSource, work: WriteAnswers, where: Where) -> int:
-    """Answer what is left on the cluster; return how many rows that was."""
+def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> int:
+    """Write what is left, on the cluster; return the number of its rows."""
     with (
-        connected(where),
+        cluster_client(cluster),
         ObservedPass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
     ):
         return backend_in_force().map_reduce(source, work, running.advance).n_rows
 
 
 def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[str, Any]:
-    """Everything that the bytes of the answers depend on, but for the data's contents."""
+    """Collect all that the bytes of the predictions depend on, but for the data's contents."""
     return {
         "dask_em": __version__,
-        "model_sha256": _sha256(model_path),
+        "model_sha256": file_sha256(model_path),
         "data": source.description,
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
@@ -94,7 +94,7 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
 
 
 def _stamps(source: ZarrSource) -> dict[range, str]:
-    """Each range of chunks and what its files look like."""
+    """Compute the stamp of each range of chunks."""
     bounds = source.bounds
     return {
         chunks: source_stamp(source.array, int(bounds[chunks.start]), int(bounds[chunks.stop]))

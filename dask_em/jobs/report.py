@@ -1,4 +1,4 @@
-"""TODO jobs.report."""
+"""The job that writes a page about a saved model."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
-from ..estimators.gaussian import GaussianMixture
+from ..estimators.describe import FittedMixture
 from ..estimators.load import load
 from ..fitting.observers import reporter
-from ..storage.staging import check_folder
+from ..report.drift import Evidence, chunk_densities, sample_rows
+from ..report.page import check_output, write_report
+from ..storage.outputs.files import check_folder
 from ..storage.urls import describe_url, is_url
-from .cluster import Where, connected
-from .files import _sha256
+from .cluster import ClusterOptions, cluster_client
+from .files import file_sha256
 
 
 def report(
     model_path: str,
     output: str,
-    where: Where,
+    cluster: ClusterOptions,
     data: str | None = None,
     n_rows: int = 5000,
     drift: bool = True,
@@ -33,48 +35,53 @@ def report(
     Without `data` the model's own are used, if they are still where they were and have
     the same shape and type; else the page says what it lacks. `drift` takes one pass.
     """
-    from ..report.drift import Evidence, chunk_densities, sample_rows
-    from ..report.page import check_output
-    from ..report.page import write_report as write
-
     check_output(output, overwrite)
     check_folder(output)
     model = load(model_path)
-    stored = is_url(model_path)
-    if not stored and os.path.exists(output) and Path(output).samefile(model_path):
+    if not is_url(model_path) and os.path.exists(output) and Path(output).samefile(model_path):
         raise UsageError(f"{output} is the model itself; choose another name for the page")
+    evidence = _evidence(model_path, model, cluster, data, n_rows, drift)
+    write_report(output, model, evidence, overwrite)
+    rows, densities = evidence.rows, evidence.densities
+    return {
+        "report": output,
+        "n_rows_drawn": 0 if rows is None else len(rows),
+        "n_chunks": 0 if densities is None else len(densities.means),
+        "missing": evidence.missing,
+    }
+
+
+def _evidence(
+    model_path: str,
+    model: FittedMixture,
+    cluster: ClusterOptions,
+    data: str | None,
+    n_rows: int,
+    drift: bool,
+) -> Evidence:
+    """Draw rows of the data, and compute the log-density of every chunk if `drift`."""
     source, reason = (
-        (stored_source(data, options=model.read_options), "")
-        if data is not None
-        else _own_data(model)
+        _own_data(model) if data is None else (stored_source(data, options=model.read_options), "")
     )
     missing = [reason] if reason else []
     rows = densities = None
-    origin = {
-        "model file": describe_url(model_path) if stored else str(Path(model_path).absolute()),
-        "model sha256": _sha256(model_path),
-    }
+    place = describe_url(model_path) if is_url(model_path) else str(Path(model_path).absolute())
+    origin = {"model file": place, "model sha256": file_sha256(model_path)}
     if source is not None:
         check_columns(source.description, source.n_features, model.n_features_in_)
         origin["rows from"] = source.description
         rows = sample_rows(source, n_rows)
         if drift:
-            with connected(where):
+            with cluster_client(cluster):
                 densities = chunk_densities(model, source.array, [reporter()])
         else:
             missing.append("The drift over chunks: run the report without --no-drift.")
-    write(output, model, Evidence(rows, densities, origin, missing), overwrite)
-    return {
-        "report": output,
-        "n_rows_drawn": 0 if rows is None else len(rows),
-        "n_chunks": 0 if densities is None else len(densities.means),
-        "missing": missing,
-    }
+    return Evidence(rows, densities, origin, missing)
 
 
-def _own_data(model: GaussianMixture) -> tuple[ZarrSource | None, str]:
-    """The data that a model was fitted to, or why they cannot be had."""
-    known: dict[str, Any] = model.provenance_
+def _own_data(model: FittedMixture) -> tuple[ZarrSource | None, str]:
+    """Open the data that a model was fitted to, or say why they cannot be opened."""
+    known = model.provenance_
     fix = "Pass --data DATA for pictures of rows and the drift over chunks."
     try:
         source = stored_source(known["source"], options=model.read_options)

@@ -1,4 +1,4 @@
-"""What a report knows of the data: some rows, and how likely each chunk is under the model."""
+"""Evidence of a report: a sample of the rows, and the mean log-density of every chunk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
 from ..errors import DataError
+from ..estimators.describe import FittedMixture
 from ..fitting.observers import ObservedPass
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
@@ -26,7 +27,7 @@ CHANCE = -4.0
 
 @dataclass(frozen=True)
 class ChunkDensities(Additive):
-    """How well a model describes each chunk; two of them add up to both, side by side.
+    """Log-densities of chunks under a model; two of them add up to both, side by side.
 
     Attributes
     ----------
@@ -55,7 +56,7 @@ class ChunkDensities(Additive):
 
     @property
     def finite(self) -> Array:
-        """Which chunks have a finite mean, (c,): in others the density of a row underflows."""
+        """Chunks of finite mean, (c,) of bool: in others the density of a row underflows."""
         return np.isfinite(self.means) & np.isfinite(self.scatters)
 
     @property
@@ -73,7 +74,7 @@ class ChunkDensities(Additive):
 
     @property
     def standard_errors(self) -> Array:
-        """How far each chunk's mean lies from `median`, in the standard errors of a mean, (c,)."""
+        """Distance of each chunk's mean from `median`, in standard errors of the mean, (c,)."""
         errors = self.deviation / np.sqrt(self.n_rows)
         far = np.where(self.finite, 0.0, -np.inf)
         np.divide(self.means - self.median, errors, out=far, where=self.finite & (errors > 0))
@@ -81,18 +82,18 @@ class ChunkDensities(Additive):
 
     @property
     def unlike(self) -> Array:
-        """Which chunks lie further below `median` than chance explains, (c,) of bool."""
+        """Chunks that lie further below `median` than chance explains, (c,) of bool."""
         return np.asarray(self.standard_errors < CHANCE)
 
     def most_unlike(self, most: int) -> list[int]:
-        """The chunks of lowest density for their number of rows, lowest first."""
+        """Return the chunks of lowest density for their number of rows, lowest first."""
         order = np.argsort(self.standard_errors, kind="stable")
         return [int(c) for c in order[:most]]
 
 
 @dataclass(frozen=True)
 class Densities(Pass[ChunkDensities]):
-    """The description of a pass that sums log-densities by chunk.
+    """The pass that sums log-densities by chunk.
 
     Attributes
     ----------
@@ -103,7 +104,7 @@ class Densities(Pass[ChunkDensities]):
     answer: Callable[[Array], dict[str, Array]]
 
     def fold(self) -> DensityFold:
-        """The densities of one range, before its first chunk."""
+        """Return the fold of one range, before its first chunk."""
         return DensityFold(self.answer)
 
 
@@ -128,17 +129,17 @@ class DensityFold(Fold[ChunkDensities]):
         self._chunks.append((len(X), mean, scatter))
 
     def result(self) -> ChunkDensities:
-        """What the chunks given so far hold."""
+        """Return the densities of the chunks given so far."""
         chunks = np.array(self._chunks, dtype=float).reshape(-1, 3)
         return ChunkDensities(chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2])
 
 
-def chunk_densities(model: Any, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
-    """Mean log-density of every chunk, from one pass on the Dask scheduler in force.
+def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
+    """Compute the mean log-density of every chunk, in one pass on the Dask scheduler in force.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
         (n, d).
     callbacks : sequence, optional
@@ -157,7 +158,7 @@ def chunk_densities(model: Any, X: Any, callbacks: Sequence[Any] = ()) -> ChunkD
 
 
 def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
-    """Some rows (m, d) for pictures, drawn from at most 64 evenly spaced chunks.
+    """Draw rows (m, d) for pictures from at most 64 evenly spaced chunks.
 
     One chunk is held at a time. Each gives rows by its share of the rows of all.
 
@@ -192,7 +193,7 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a report knows beside the model.
+    """Evidence of a report beside the model.
 
     Attributes
     ----------
@@ -201,9 +202,9 @@ class Evidence:
     densities : ChunkDensities or None
         Of one pass over the data.
     origin : mapping of str to str
-        Where it all comes from: names and values for the reader.
+        Names and values that tell the reader where it all comes from.
     missing : sequence of str
-        What was left out, why, and how to get it.
+        Parts that were left out, why, and how to get them.
     """
 
     rows: Array | None = None

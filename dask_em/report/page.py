@@ -1,4 +1,4 @@
-"""The report: one HTML page about a fitted model that needs nothing beside it.
+"""One HTML page about a fitted model that needs nothing beside it.
 
 Pictures are inline SVG in the colours of the page, so there is one page for light and
 dark; a content policy forbids the browser to fetch anything.
@@ -7,10 +7,7 @@ dark; a content policy forbids the browser to fetch anything.
 from __future__ import annotations
 
 import datetime
-import io
 import os
-import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -22,20 +19,22 @@ import numpy as np
 
 from ..core.additive import Array
 from ..errors import OutputExistsError, UsageError
-from ..estimators.describe import column_names
+from ..estimators.describe import FittedMixture
 from ..estimators.html import components_table, facts, left_out, number, status_words, table, text
-from ..storage.folders import remove_unfinished, write_durably
-from ..storage.staging import check_free
+from ..storage.outputs.files import remove_unfinished, write_durably
+from ..storage.outputs.staging import check_free
 from ..version import __version__
 from . import plots
 from .drift import CHANCE, ChunkDensities, Evidence
+from .style import STYLE
+from .svg import svg
 
 # Columns whose pairs and marginals are drawn, and chunks that are named.
 MOST_COLUMNS, MOST_CHUNKS = 4, 5
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise what `write_report` would raise, before the work.
+    """Check before the work that `write_report` can write.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 def write_report(
     path: str | os.PathLike[str],
-    model: Any,
+    model: FittedMixture,
     evidence: Evidence | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -62,7 +61,7 @@ def write_report(
     Parameters
     ----------
     path : path
-    model : fitted GaussianMixture
+    model : fitted mixture
     evidence : Evidence, optional
         Rows, densities and where they come from; parts that need what is not there are
         left out, and the page says so.
@@ -82,11 +81,12 @@ def write_report(
     write_durably(Path(path), page.encode())
 
 
-def report_html(model: Any, evidence: Evidence | None = None) -> str:
-    """The page about a fitted model, in ASCII so that no encoding can spoil it."""
+def report_html(model: FittedMixture, evidence: Evidence | None = None) -> str:
+    """Make the page about a fitted model, in ASCII so that no encoding can spoil it."""
     evidence = evidence or Evidence()
-    k, d = model.means_.shape
-    title = f"{k} Gaussian component{'s' * (k > 1)} in {d} column{'s' * (d > 1)}"
+    components = model.describe()
+    k, d = components.means.shape
+    title = f"{k} {components.family} component{'s' * (k > 1)} in {d} column{'s' * (d > 1)}"
     parts = [
         _header(model, title),
         _fit_section(model),
@@ -108,8 +108,8 @@ def report_html(model: Any, evidence: Evidence | None = None) -> str:
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
-def _header(model: Any, title: str) -> str:
-    source = getattr(model, "provenance_", {})
+def _header(model: FittedMixture, title: str) -> str:
+    source = model.provenance_
     tiles = [
         (number(model.lower_bound_, ".6g"), "log-likelihood, nats per row"),
         (number(model.n_passes_, ",.2f"), "passes over the data"),
@@ -128,7 +128,7 @@ def _header(model: Any, title: str) -> str:
     )
 
 
-def _fit_section(model: Any) -> str:
+def _fit_section(model: FittedMixture) -> str:
     figures = []
     if any(r["phase"] == "em" for r in model.history_):
         figures.append(
@@ -154,13 +154,13 @@ def _fit_section(model: Any) -> str:
     return _section("The fit", _grid(figures) + (_selection_table(selection) if selection else ""))
 
 
-def _selection(model: Any) -> Sequence[Mapping[str, Any]]:
-    """The candidates among which the model was chosen, none where it was fitted alone."""
-    sweep = getattr(model, "provenance_", {}).get("sweep", {})
-    return getattr(model, "selection_", None) or sweep.get("table") or ()
+def _selection(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
+    """Return the candidates of the choice; none where the model was fitted alone."""
+    sweep = model.provenance_.get("sweep", {})
+    return vars(model).get("selection_") or sweep.get("table") or ()
 
 
-# What may be known of a candidate, and how its numbers are shown.
+# Columns of the table of candidates, and how their numbers are shown.
 CANDIDATE = {
     "covariance_type": "", "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
     "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "holdout": ",.4f", "passes": ",.4g",
@@ -179,7 +179,7 @@ def _selection_table(selection: Sequence[Mapping[str, Any]]) -> str:
     return _details("All candidates", table([text(n.replace("_", " ")) for n in names], rows))
 
 
-def _components_section(model: Any) -> str:
+def _components_section(model: FittedMixture) -> str:
     figures = [
         _figure(
             partial(plots.plot_weights, model),
@@ -201,10 +201,10 @@ def _components_section(model: Any) -> str:
     )
 
 
-def _rows_section(model: Any, rows: Array | None) -> str:
-    """Pictures of the data beside the model; without rows, of the model alone."""
+def _rows_section(model: FittedMixture, rows: Array | None) -> str:
+    """Draw the data beside the model; without rows, the model alone."""
     columns = plots.telling_columns(model, MOST_COLUMNS)
-    names = column_names(model)
+    names = model.describe().columns
     figures = []
     if rows is not None:
         figures += [
@@ -290,8 +290,8 @@ def _missing(evidence: Evidence) -> str:
     return _section("Left out", f"<ul>{items}</ul>")
 
 
-def _provenance_section(model: Any, evidence: Evidence) -> str:
-    source = getattr(model, "provenance_", {})
+def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
+    source = model.provenance_
     names = {"source": "source", "n_rows": "rows", "n_features": "columns", "dtype": "type"}
     names |= {name: name for name in source if name not in names}
     data = [
@@ -348,117 +348,9 @@ def _details(title: str, inner: str) -> str:
     return f"<details><summary>{title}</summary>{inner}</details>"
 
 
-# -- pictures --------------------------------------------------------------------
-
-# Stands for the colour of the page's text until the picture is in the page.
-INK = "#2b2f36"
-
-LOOK: Any = {
-    "axes.edgecolor": INK,
-    "axes.facecolor": "none",
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "none",
-    "font.size": 8.5,
-    "savefig.facecolor": "none",
-    # Words stay words: they can be searched, and take the font of the page.
-    "svg.fonttype": "none",
-    "text.color": INK,
-    "xtick.color": INK,
-    "xtick.major.width": 0.6,
-    "ytick.color": INK,
-    "ytick.major.width": 0.6,
-}
-
-SIZE, DPI = (4.0, 2.9), 200
-
-
 def _figure(draw: Callable[..., Any], title: str, caption: str) -> str:
-    """A picture with its title and caption."""
+    """Make a picture with its title and caption."""
     return (
         f"<figure><h3>{text(title)}</h3>{svg(draw, title)}"
         f"<figcaption>{text(caption)}</figcaption></figure>"
     )
-
-
-def svg(draw: Callable[..., Any], title: str) -> str:
-    """What `draw(ax=...)` draws, as SVG to put into a page.
-
-    Parameters
-    ----------
-    draw : callable
-        One of `plots`, with all its arguments but `ax`.
-    title : str
-        What is told to those who do not see it; no two pictures of a page share one.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    buffer = io.StringIO()
-    # Names in the SVG are hashes: with the title in them they are unique in the page.
-    with warnings.catch_warnings(), mpl.rc_context():
-        # Whatever somebody set for pictures of their own, the page looks the same.
-        mpl.rcdefaults()
-        mpl.rcParams.update({**LOOK, "svg.hashsalt": title})
-        # The browser has letters that matplotlib's font has not.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure = Figure(figsize=SIZE, layout="constrained")
-        ax = figure.subplots()
-        draw(ax=ax)
-        ax.set_title("")
-        figure.savefig(
-            buffer, format="svg", dpi=DPI,
-            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-        )  # fmt: skip
-    found = buffer.getvalue()
-    found = found[found.index("<svg") :].replace(INK, "currentColor")
-    found = re.sub(r'<g id="[^"]*"', "<g", found)
-    found = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", found)
-    found = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", found)
-    return found.replace("<svg", f'<svg role="img" aria-label="{text(title)}"', 1)
-
-
-STYLE = """
-:root{--ink:#1d2025;--soft:#5d6470;--line:#dfe3e8;--page:#fff;--card:#f6f7f9;--good:#1a6fb5;
---warn:#b35a00}
-@media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#a2a9b4;--line:#343a43;
---page:#14171b;--card:#1c2026;--good:#69b3ef;--warn:#ffb457}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,
-"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;-webkit-text-size-adjust:100%}
-main{max-width:76rem;margin:0 auto;padding:1.5rem 1rem 3rem}
-h1{font-size:1.7rem;line-height:1.2;margin:0;letter-spacing:-.01em;text-wrap:balance}
-h2{font-size:1.2rem;margin:2.5rem 0 .9rem;padding-top:.9rem;border-top:1px solid var(--line)}
-h3{font-size:.95rem;margin:0 0 .5rem;overflow-wrap:anywhere}
-p{margin:.4rem 0;max-width:46rem}
-.source{color:var(--soft);overflow-wrap:anywhere}
-.status{border-left:3px solid var(--good);padding-left:.7rem;margin:1rem 0}
-.status.warn{border-color:var(--warn)}.status b{color:var(--good)}.status.warn b{color:var(--warn)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem}
-.tiles div{background:var(--card);border-radius:.5rem;padding:.6rem .8rem}
-.tiles b{display:block;font-size:1.25rem;line-height:1.3;font-variant-numeric:tabular-nums}
-.tiles span{color:var(--soft);font-size:.8rem;line-height:1.3;display:block}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));
-gap:1.6rem 1.8rem;align-items:start}
-.grid>div{min-width:0}
-@media(min-width:48rem){.grid>.wide{grid-column-end:span 2}}
-figure{margin:0;min-width:0}
-figure svg{display:block;width:100%;height:auto;max-width:34rem}
-figure svg text{font-family:inherit!important}
-figcaption,.note{color:var(--soft);font-size:.85rem;line-height:1.4;margin:.3rem 0 0}
-.note{margin:0 0 1rem}section>.grid+.note{margin:1.5rem 0 .5rem}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
-th,td{padding:.32rem 1.1rem .32rem 0;text-align:left;white-space:nowrap;
-border-bottom:1px solid var(--line)}
-th{color:var(--soft);font-weight:500;max-width:14rem;overflow:hidden;text-overflow:ellipsis}
-.n{text-align:right}td small{color:var(--soft)}
-.spot{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.5em}
-dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.2rem 1.1rem;margin:0;
-font-size:.9rem}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-details{margin:1rem 0}summary{cursor:pointer;font-weight:500;margin-bottom:.5rem}
-ul{padding-left:1.2rem}li{overflow-wrap:anywhere;max-width:46rem}
-"""

@@ -1,4 +1,4 @@
-"""Pictures of a fitted mixture, with matplotlib (extra `plot`).
+"""Pictures of a fitted mixture of any family, with matplotlib (extra `plot`).
 
 Every function draws into one matplotlib Axes, a new one where none is given, and returns
 it. Rows X are a sample that fits in memory: all of them are drawn.
@@ -7,13 +7,30 @@ it. Rows X are a sample that fits in memory: all of them are drawn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.scoring import Answer
 from ..errors import UsageError
-from ..estimators.describe import COLOURS, colour, column_names, overall, variances
+from ..estimators.describe import COLOURS, FittedMixture, colour, mixture_moments
+from .axes import (
+    curve_points,
+    ellipse_of,
+    ink,
+    label_axes,
+    new_axes,
+    number_component,
+    shortened,
+    whole_numbers,
+    with_unit,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from .drift import ChunkDensities
 
 # More components than this are told apart by colour alone: numbers and curves would overlap.
 MOST_LABELLED = 20
@@ -21,26 +38,27 @@ MOST_LABELLED = 20
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
 
-LONGEST_NAME = 24
 
-
-def telling_columns(model: Any, most: int = 4) -> list[int]:
-    """The columns that tell components apart best, at most so many, in their order.
+def telling_columns(model: FittedMixture, most: int = 4) -> list[int]:
+    """Choose the columns that separate the components best, at most so many, in their order.
 
     Best is the largest share of a column's variance that lies between the components.
     """
-    center, spread = overall(model)
-    between = model.weights_ @ (model.means_ - center) ** 2
+    components = model.describe()
+    center, spread = mixture_moments(model.weights_, components)
+    between = model.weights_ @ (components.means - center) ** 2
     share = np.divide(between, spread**2, out=np.zeros_like(between), where=spread > 0)
     return sorted(np.argsort(-share, kind="stable")[:most].tolist())
 
 
-def plot_components(model: Any, X: Array, columns: tuple[int, int] = (0, 1), ax: Any = None) -> Any:
-    """Scatter of some rows, coloured by component, with ellipses at 1 and 2 standard deviations.
+def plot_components(
+    model: FittedMixture, X: Array, columns: tuple[int, int] = (0, 1), ax: Axes | None = None
+) -> Axes:
+    """Draw rows, coloured by component, with ellipses at 1 and 2 standard deviations.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     X : (n, d) array
         A few thousand rows; all of them are drawn.
     columns : pair of int
@@ -58,14 +76,15 @@ def plot_components(model: Any, X: Array, columns: tuple[int, int] = (0, 1), ax:
     """
     from matplotlib.patches import Ellipse
 
-    ax = _axes(ax, (6, 5))
+    ax = new_axes(ax, (6, 5))
     X = _rows(model, X)
     pair = [_column(model, j) for j in columns]
-    labels = _answer(model, X, "labels")
+    labels, components = _answer(model, X, "labels"), model.describe()
     colours = np.array([colour(k) for k in range(model.n_components)])
-    ax.scatter(*X[:, pair].T, s=4, c=colours[labels], alpha=0.35, linewidths=0, rasterized=True)
-    for k, mean in enumerate(model.means_[:, pair]):
-        angle, widths = _ellipse(_covariance(model, k, pair))
+    x, y = X[:, pair].T
+    ax.scatter(x, y, s=4, c=colours[labels], alpha=0.35, linewidths=0, rasterized=True)
+    for k, mean in enumerate(components.means[:, pair]):
+        angle, widths = ellipse_of(components.covariance(k, pair))
         for deviations in (1, 2):
             major, minor = 2 * deviations * widths
             outline = Ellipse(
@@ -73,21 +92,20 @@ def plot_components(model: Any, X: Array, columns: tuple[int, int] = (0, 1), ax:
             )
             ax.add_patch(outline)
         if model.n_components <= MOST_LABELLED:
-            _number(ax, k, mean)
-    names = column_names(model)
-    _label(ax, names[pair[0]], names[pair[1]])
+            number_component(ax, k, mean)
+    label_axes(ax, components.columns[pair[0]], components.columns[pair[1]])
     ax.set_title(f"{model.n_components} components, {len(X):,} rows of the data")
     return ax
 
 
 def plot_pairs(
-    model: Any, X: Array, columns: Sequence[int] | None = None, axes: Any = None
+    model: FittedMixture, X: Array, columns: Sequence[int] | None = None, axes: Array | None = None
 ) -> Array:
-    """Every pair of some columns as a scatter with ellipses, marginals on the diagonal.
+    """Draw every pair of some columns as `plot_components`, marginals on the diagonal.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     X : (n, d) array
     columns : sequence of int, optional
         By default the (at most) four in which the components differ most.
@@ -118,43 +136,43 @@ def plot_pairs(
     return grid
 
 
-def plot_weights(model: Any, ax: Any = None) -> Any:
-    """The share of the data that each component has, as bars.
+def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
+    """Draw the weights of the components as bars.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     ax : matplotlib Axes, optional
 
     Returns
     -------
     matplotlib Axes
     """
-    ax = _axes(ax)
-    k = np.arange(model.n_components)
+    ax = new_axes(ax)
+    k = range(model.n_components)
     ax.bar(k, model.weights_, color=[colour(i) for i in k], width=0.7)
     if model.n_components <= MOST_LABELLED:
         ax.set_xticks(k)
-    _label(ax, "component", "weight")
+    label_axes(ax, "component", "weight")
     return ax
 
 
-def plot_log_likelihood(model: Any, ax: Any = None) -> Any:
-    """Mean log-likelihood per row at each pass, in nats; rejected steps as crosses.
+def plot_log_likelihood(model: FittedMixture, ax: Axes | None = None) -> Axes:
+    """Draw the mean log-likelihood per row at each pass, in nats; rejected steps as crosses.
 
     A step was rejected where the record of its pass says so, or, in records that say
     nothing of it, where it lowered the log-likelihood.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     ax : matplotlib Axes, optional
 
     Returns
     -------
     matplotlib Axes
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     passes, values, accepted = _ascent(model.history_)
     ax.plot(passes[accepted], values[accepted], "o-", ms=4, lw=1.5, color=COLOURS[0])
     if not accepted.all():
@@ -162,20 +180,20 @@ def plot_log_likelihood(model: Any, ax: Any = None) -> Any:
         ax.plot(passes[bad], values[bad], "x", ms=6, color=COLOURS[2], label="rejected")
         # Above the axes: inside, its cross would look like a pass.
         ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-    _whole_numbers(ax.xaxis)
-    _label(ax, "pass", "nats per row")
+    whole_numbers(ax.xaxis)
+    label_axes(ax, "pass", "nats per row")
     return ax
 
 
 def candidates(selection: Sequence[Mapping[str, Any]], criterion: str) -> list[Mapping[str, Any]]:
-    """Those of a selection's candidates that have a finite `criterion`."""
+    """Return the candidates of a selection that have a finite `criterion`."""
     return [c for c in selection if _finite(c.get(criterion))]
 
 
 def plot_criterion(
-    selection: Sequence[Mapping[str, Any]], criterion: str = "bic", ax: Any = None
-) -> Any:
-    """A criterion over the number of components, one line a covariance structure.
+    selection: Sequence[Mapping[str, Any]], criterion: str = "bic", ax: Axes | None = None
+) -> Axes:
+    """Draw a criterion over the number of components, one line a covariance structure.
 
     Parameters
     ----------
@@ -196,13 +214,13 @@ def plot_criterion(
     UsageError
         No candidate has the criterion.
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     drawn = candidates(selection, criterion)
     if not drawn:
         raise UsageError(f"no candidate has a finite {criterion!r}: nothing to draw")
-    structures = list(dict.fromkeys(str(c["covariance_type"]) for c in drawn))
+    structures = list(dict.fromkeys(str(c.get("covariance_type", "")) for c in drawn))
     for i, structure in enumerate(structures):
-        mine = [c for c in drawn if c["covariance_type"] == structure]
+        mine = [c for c in drawn if str(c.get("covariance_type", "")) == structure]
         mine.sort(key=lambda c: int(c["n_components"]))
         ax.plot(
             [c["n_components"] for c in mine],
@@ -215,20 +233,20 @@ def plot_criterion(
             label=structure,
         )
     best = min(drawn, key=lambda c: (_dropped(c), float(c[criterion])))
-    ax.plot(best["n_components"], best[criterion], "o", ms=11, mfc="none", mec=_ink(), mew=1.2)
+    ax.plot(best["n_components"], best[criterion], "o", ms=11, mfc="none", mec=ink(), mew=1.2)
     if len(structures) > 1:
         ax.legend(frameon=False)
-    _whole_numbers(ax.xaxis)
-    _label(ax, "components", criterion.upper())
+    whole_numbers(ax.xaxis)
+    label_axes(ax, "components", criterion.upper())
     return ax
 
 
-def plot_sharpness(model: Any, X: Array, ax: Any = None) -> Any:
-    """How clearly rows belong to one component: histogram of their largest responsibility.
+def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Axes:
+    """Draw the histogram of the largest responsibility of each row.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     X : (n, d) array
     ax : matplotlib Axes, optional
 
@@ -236,7 +254,7 @@ def plot_sharpness(model: Any, X: Array, ax: Any = None) -> Any:
     -------
     matplotlib Axes
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     resp = _answer(model, _rows(model, X), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
     parts = [largest[labels == k] for k in range(model.n_components)]
@@ -249,31 +267,32 @@ def plot_sharpness(model: Any, X: Array, ax: Any = None) -> Any:
         stacked=True,
     )
     ax.set_xlim(0, 1)
-    _label(ax, "largest responsibility", "share of rows")
+    label_axes(ax, "largest responsibility", "share of rows")
     return ax
 
 
-def plot_profiles(model: Any, ax: Any = None) -> Any:
-    """Means of the components over the columns, with one standard deviation around them.
+def plot_profiles(model: FittedMixture, ax: Axes | None = None) -> Axes:
+    """Draw the means of the components over the columns, with one standard deviation.
 
     Columns are in standard deviations of the whole mixture from its mean, so that
     columns of any unit share the axis.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     ax : matplotlib Axes, optional
 
     Returns
     -------
     matplotlib Axes
     """
-    ax = _axes(ax)
-    center, spread = overall(model)
+    ax = new_axes(ax)
+    components = model.describe()
+    center, spread = mixture_moments(model.weights_, components)
     spread = np.where(spread > 0, spread, 1.0)
-    k, d = model.means_.shape
-    means = (model.means_ - center) / spread
-    widths = np.sqrt(variances(model)) / spread
+    k, d = components.means.shape
+    means = (components.means - center) / spread
+    widths = np.sqrt(components.variances) / spread
     few = d <= MOST_NAMED_COLUMNS
     for i in range(k):
         x = np.arange(d) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
@@ -283,9 +302,9 @@ def plot_profiles(model: Any, ax: Any = None) -> Any:
             ax.plot(x, means[i], lw=1.2, color=colour(i))
             low, high = means[i] - widths[i], means[i] + widths[i]
             ax.fill_between(x, low, high, color=colour(i), alpha=0.1, lw=0)
-    ax.axhline(0, lw=0.6, color=_ink(), alpha=0.5, zorder=0)
+    ax.axhline(0, lw=0.6, color=ink(), alpha=0.5, zorder=0)
     if few:
-        names = [_short(name) for name in column_names(model)]
+        names = [shortened(name) for name in components.columns]
         turned = sum(map(len, names)) > 40
         ax.set_xticks(
             range(d), names, parse_math=False,
@@ -293,17 +312,19 @@ def plot_profiles(model: Any, ax: Any = None) -> Any:
         )  # fmt: skip
         ax.set_xlim(-0.6, d - 0.4)
     else:
-        _whole_numbers(ax.xaxis)
-    _label(ax, "" if few else "column", "standard deviations")
+        whole_numbers(ax.xaxis)
+    label_axes(ax, "" if few else "column", "standard deviations")
     return ax
 
 
-def plot_marginal(model: Any, column: int = 0, X: Array | None = None, ax: Any = None) -> Any:
-    """Fitted density of one column and its components, over a histogram of rows.
+def plot_marginal(
+    model: FittedMixture, column: int = 0, X: Array | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the density of one column and of its components, over a histogram of rows.
 
     Parameters
     ----------
-    model : fitted GaussianMixture
+    model : fitted mixture
     column : int
     X : (n, d) array, optional
         Rows of the histogram.
@@ -318,29 +339,28 @@ def plot_marginal(model: Any, column: int = 0, X: Array | None = None, ax: Any =
     UsageError
         A column that the model does not have.
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     j = _column(model, column)
-    means, widths = model.means_[:, j], np.sqrt(variances(model)[:, j])
-    x = _grid(means, widths)
+    components = model.describe()
+    means, widths = components.means[:, j], np.sqrt(components.variances[:, j])
+    x = curve_points(means, widths)
     if X is not None:
         values = _rows(model, X)[:, j]
         bins = int(np.clip(np.sqrt(len(values)), 10, 60))
-        ax.hist(values, bins=bins, density=True, color=_ink(), alpha=0.18)
-        x = _grid(means, widths, (float(values.min()), float(values.max())))
-    z = (x - means[:, None]) / widths[:, None]
-    parts = np.exp(-(z**2) / 2) / (widths[:, None] * np.sqrt(2 * np.pi))
-    parts *= model.weights_[:, None]
+        ax.hist(values, bins=bins, density=True, color=ink(), alpha=0.18)
+        x = curve_points(means, widths, (float(values.min()), float(values.max())))
+    parts = components.marginal(j, x) * model.weights_[:, None]
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
             ax.plot(x, part, lw=1.2, color=colour(k))
-    ax.plot(x, parts.sum(axis=0), lw=1.6, color=_ink())
+    ax.plot(x, parts.sum(axis=0), lw=1.6, color=ink())
     ax.set_ylim(bottom=0)
-    _label(ax, column_names(model)[j], "density")
+    label_axes(ax, components.columns[j], "density")
     return ax
 
 
-def plot_drift(densities: Any, ax: Any = None) -> Any:
-    """Mean log-density of each chunk over the rows of the store, the unlike ones marked.
+def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
+    """Draw the mean log-density of each chunk over the rows of the store, the unlike ones marked.
 
     Parameters
     ----------
@@ -352,103 +372,41 @@ def plot_drift(densities: Any, ax: Any = None) -> Any:
     -------
     matplotlib Axes
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     middle = densities.first_rows + densities.n_rows / 2
     ends = np.append(densities.first_rows[:1], densities.first_rows + densities.n_rows)
     means = np.where(densities.finite, densities.means, np.nan)
     ax.stairs(means, ends, baseline=None, color=COLOURS[0])
     if np.isfinite(densities.median):
-        ax.axhline(densities.median, lw=0.8, ls="--", color=_ink(), alpha=0.7)
+        ax.axhline(densities.median, lw=0.8, ls="--", color=ink(), alpha=0.7)
     unlike = densities.unlike & densities.finite
     ax.plot(middle[unlike], means[unlike], "v", ms=6, color=COLOURS[2])
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
-    ax.xaxis.set_major_formatter(_with_unit)
-    ax.xaxis.get_major_locator().set_params(nbins=6)
-    _label(ax, "row", "nats per row")
+    ax.xaxis.set_major_formatter(with_unit)
+    locator: Any = ax.xaxis.get_major_locator()
+    locator.set_params(nbins=6)
+    label_axes(ax, "row", "nats per row")
     return ax
 
 
-def _axes(ax: Any, size: tuple[float, float] = (5, 3.5)) -> Any:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    _, ax = plt.subplots(figsize=size, layout="constrained")
-    return ax
-
-
-def _ink() -> str:
-    """The colour of text, which the user's style may have made white."""
-    import matplotlib as mpl
-
-    return str(mpl.rcParams["text.color"])
-
-
-def _rows(model: Any, X: Array) -> Array:
+def _rows(model: FittedMixture, X: Array) -> Array:
     X = np.asarray(X)
-    d = model.means_.shape[1]
+    d = model.n_features_in_
     if X.ndim != 2 or X.shape[1] != d or len(X) == 0:
         raise UsageError(f"X has shape {X.shape}, expected rows of {d} columns, (n, {d})")
     return X if X.dtype.kind == "f" else X.astype(np.float64)
 
 
-def _answer(model: Any, X: Array, answer: str) -> Array:
-    """What the model says of rows, which have no column names even if the model has."""
+def _answer(model: FittedMixture, X: Array, answer: Answer) -> Array:
+    """Compute an answer for rows, which have no column names even if the model has."""
     return np.asarray(model.predictor((answer,))(X)[answer])
 
 
-def _column(model: Any, column: int) -> int:
-    d: int = model.means_.shape[1]
+def _column(model: FittedMixture, column: int) -> int:
+    d = model.n_features_in_
     if not -d <= column < d:
         raise UsageError(f"column {column}: the model has {d} columns, numbered from 0")
     return column % d
-
-
-def _covariance(model: Any, k: int, columns: list[int]) -> Array:
-    """Covariance of component `k` between some columns, without making those of all others."""
-    covariances = np.asarray(model.covariances_)
-    if model.covariance_type == "full":
-        return np.asarray(covariances[k][np.ix_(columns, columns)])
-    if model.covariance_type == "tied":
-        return np.asarray(covariances[np.ix_(columns, columns)])
-    return np.diag(variances(model)[k, columns])
-
-
-def _ellipse(covariance: Array) -> tuple[float, Array]:
-    """Angle of the longer axis in degrees, and the deviations along both, longer first."""
-    squares, axes = np.linalg.eigh(covariance)
-    angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
-    return angle, np.sqrt(np.maximum(squares[::-1], 0))
-
-
-def _number(ax: Any, k: int, mean: Array) -> None:
-    box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colour(k), "lw": 1.2, "alpha": 0.9}
-    ax.annotate(
-        str(k), tuple(mean), ha="center", va="center", fontsize=6.5, color="black", bbox=box
-    )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
-
-
-def _label(ax: Any, x: str, y: str) -> None:
-    # Names come with the data: a dollar in them is not mathematics.
-    ax.set_xlabel(_short(x), parse_math=False)
-    ax.set_ylabel(_short(y), parse_math=False)
-
-
-def _whole_numbers(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-
-
-def _with_unit(value: float, _: int) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
 
 
 def _finite(value: Any) -> bool:
@@ -460,7 +418,7 @@ def _dropped(candidate: Mapping[str, Any]) -> bool:
 
 
 def _ascent(history: Sequence[Mapping[str, Any]]) -> tuple[Array, Array, Array]:
-    """Numbers of the EM passes, their log-likelihoods, and whether each step was accepted."""
+    """Return numbers and log-likelihoods of the EM passes, and whether each was accepted."""
     records = [r for r in history if r["phase"] == "em" and _finite(r.get("log_likelihood"))]
     values = np.array([r["log_likelihood"] for r in records], dtype=float)
     best = np.maximum.accumulate(values) if len(values) else values
@@ -469,12 +427,3 @@ def _ascent(history: Sequence[Mapping[str, Any]]) -> tuple[Array, Array, Array]:
     accepted = [r.get("accepted", by_value) for r, by_value in zip(records, kept, strict=True)]
     numbers = np.array([r["number"] for r in records], dtype=int)
     return numbers, values, np.array(accepted, dtype=bool)
-
-
-def _grid(means: Array, widths: Array, reach: tuple[float, float] | None = None) -> Array:
-    """Points of a curve (m,), close together at every component, however tight it is."""
-    low, high = (means - 4 * widths).min(), (means + 4 * widths).max()
-    if reach is not None:
-        low, high = min(low, reach[0]), max(high, reach[1])
-    near = means[:, None] + widths[:, None] * np.linspace(-4, 4, 41)
-    return np.unique(np.concatenate([np.linspace(low, high, 200), near.ravel()]))

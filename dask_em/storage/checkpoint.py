@@ -1,10 +1,10 @@
-"""Unfinished fits: a folder in which one goes on where it was killed, to the same bits.
+"""Keep an unfinished fit in a folder, in which it goes on where it was killed, to the same bits.
 
-It lies on a disk or in an object store:
+The folder lies on a disk or in an object store:
 
-    PATH/survey.npz     what the survey found, with the sample: written once
+    PATH/survey.npz         what the survey found, with the sample: written once
          pass-000012.npz    all that the fit knew after pass 12; the last two are kept
-         kept.npz           sums of whole parts of the pass that was under way
+         partial-sums.npz   sums of whole parts of the pass that was under way
 
 Each file says of which fit it is, and of which options, data and seed that is; it holds a
 sha256, so what is there is whole or known to be damaged. On a disk it is written to a temporary
@@ -21,26 +21,34 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
-from ..core.chunk_log import Logged
-from ..core.codec import Packer, digest, unpack
+from ..core.codec import Packer, digest, record, unpack
 from ..core.engine import Engine
 from ..core.reduction import Node
-from ..errors import DaskEMError, DataError, ModelFileError, UsageError
-from ..fitting.observers import PassRecord
-from ..fitting.survey import Surveyed
-from .folders import BucketFolder, Folder, folder_at
+from ..errors import DataError, ModelFileError, UsageError
+from .folders import Folder, folder_at
 from .locks import locked
-from .npz import packed, read_arrays, write_arrays
+from .npz import FormatError, file_writer, read_arrays
 
 logger = logging.getLogger("dask_em")
 
+V = TypeVar("V")
+"""The record of what the survey found."""
+
+P = TypeVar("P")
+"""The record of what a fit knows after a pass."""
+
+T = TypeVar("T")
+
 KIND = "dask_em checkpoint"
 
-SURVEY, KEPT, PASSES = "survey.npz", "kept.npz", "pass-??????.npz"
+SURVEY, PARTIAL_SUMS, PASSES = "survey.npz", "partial-sums.npz", "pass-??????.npz"
+
+# The partial sums of dask_em 0.1.0, which are removed but not read.
+FORMER = "kept.npz"
 
 GENERATIONS = 2
 
@@ -67,6 +75,11 @@ class Checkpointing:
         be the same. What was read of the data before then counts for those of now.
     interval : float, default=300
         Seconds after which the finished parts of a pass are kept, and again and again.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> model = GaussianMixture(8, checkpoint=Checkpointing("fit.checkpoint", interval=60))
     """
 
     path: str | os.PathLike[str]
@@ -75,10 +88,22 @@ class Checkpointing:
     interval: float = 300.0
 
 
-class Checkpoint:
-    """An unfinished fit where it is kept; without a place it keeps nothing.
+@record("partial-sums")
+@dataclass(frozen=True)
+class _SumsOfPass:
+    """Sums of whole nodes of one pass, whose phase, number and digest of parameters are named."""
 
-    It is opened by `with`: while the block runs nobody else fits there.
+    phase: str
+    number: int
+    parameters: str
+    sums: tuple[tuple[Node, Any], ...]
+
+
+class Checkpoint(Generic[V, P]):
+    """An unfinished fit in its folder; without a folder nothing is kept.
+
+    It is opened by `with`: while the block runs nobody else fits there. What is kept are
+    registered records (`core.codec.record`) of two classes that the caller chooses.
 
     Parameters
     ----------
@@ -87,6 +112,8 @@ class Checkpoint:
         All that the bits of the fit depend on, as JSON holds it.
     engine : Engine
         What computes.
+    survey_type, progress_type : type
+        Of what the survey found, and of what the fit knows after a pass.
 
     Attributes
     ----------
@@ -96,10 +123,10 @@ class Checkpoint:
         sha256 of the options and the data.
     seed : int or None
         Of the fit that is kept.
-    survey : tuple or None
-        What its survey found, and the record of the pass.
-    progress : dict or None
-        What it knew at the end.
+    survey : survey_type or None
+        What its survey found.
+    progress : progress_type or None
+        What it knew after its last pass.
 
     Raises
     ------
@@ -108,7 +135,7 @@ class Checkpoint:
     UsageError, DataError
         The fit that is kept there is of other options, or of other data.
     ModelFileError
-        What is kept there is damaged.
+        What is kept there is damaged, or was written by another version of dask_em.
     """
 
     def __init__(
@@ -117,13 +144,17 @@ class Checkpoint:
         options: Mapping[str, Any],
         data: Mapping[str, Any],
         engine: Engine,
+        survey_type: type[V],
+        progress_type: type[P],
     ) -> None:
         self.how = Checkpointing(how) if isinstance(how, str | os.PathLike) else how
         self.id = uuid.uuid4().hex
         self.seed: int | None = None
-        self.survey: tuple[Logged[Surveyed], PassRecord] | None = None
-        self.progress: dict[str, Any] | None = None
+        self.survey: V | None = None
+        self.progress: P | None = None
+        self._survey_type, self._progress_type = survey_type, progress_type
         self._engine, self._held = engine, ExitStack()
+        self._n_passes = 0
         self._fit = json.loads(json.dumps({"options": dict(options), "data": dict(data)}))
         self.identity = hashlib.sha256(json.dumps(self._fit, sort_keys=True).encode()).hexdigest()
 
@@ -145,33 +176,39 @@ class Checkpoint:
 
     @property
     def forced(self) -> bool:
-        """Whether the data may be others than those that were read before."""
+        """Return whether the data may be others than those that were read before."""
         return self.how is not None and self.how.force
 
     # -- what is kept --------------------------------------------------------------
 
     def begin(self, seed: int) -> int:
-        """The seed of the fit that is kept, or `seed` for one that begins."""
+        """Return the seed of the fit that is kept, or `seed` for one that begins."""
         if self.seed is None:
             self.seed = seed
         return self.seed
 
-    def keep_survey(self, found: Logged[Surveyed], record: PassRecord) -> None:
+    def keep_survey(self, found: V) -> None:
         """Keep what the survey found."""
-        self._write(SURVEY, (found, record))
-        self._drop_kept()
+        self._write(SURVEY, found)
+        self._drop_partial_sums()
 
-    def commit(self, progress: Any) -> None:
-        """Keep all that the fit knows, the records of its passes among it, after another pass."""
+    def commit(self, progress: P, number: int) -> None:
+        """Keep all that the fit knows after another pass.
+
+        Parameters
+        ----------
+        progress : progress_type
+        number : int
+            Of the pass, counted from zero, the survey.
+        """
         if self.how is None:
             return
-        number = len(progress.records) - 1
-        self._write(f"pass-{number:06d}.npz", vars(progress))
+        self._write(f"pass-{number:06d}.npz", progress)
         self.folder.remove(_passes(self.folder)[:-GENERATIONS])
-        self._drop_kept()
+        self._drop_partial_sums()
 
     def check_survey(self, before: str, now: str) -> None:
-        """Raise where the survey was made again, and its sums are not what they were."""
+        """Raise `DataError` where the survey was made again and its fingerprint is another."""
         if before != now and not self.forced:
             raise DataError(
                 f"{self.folder} keeps the unfinished fit of other data: what their survey summed "
@@ -179,21 +216,26 @@ class Checkpoint:
             )
 
     def sign(self, provenance: dict[str, Any]) -> None:
-        """Note in a model's provenance of which kept fit it is."""
+        """Add to a model's provenance the ID of the fit, where it is kept."""
         if self.how is not None:
             provenance["fit"] = {"id": self.id, "identity": self.identity}
 
     def partial_sums(
         self, phase: str, number: int, parameters: Any = None
     ) -> CheckpointedSums | None:
-        """Return the store of the partial sums of an unfinished pass at these parameters."""
+        """Return the store of an unfinished pass's sums at these parameters, None without one."""
         if self.how is None:
             return None
-        return CheckpointedSums(self, [phase, number, digest(parameters)], self.how.interval)
+        return CheckpointedSums(self, phase, number, digest(parameters), self.how.interval)
+
+    def log_resumed(self) -> None:
+        """Log what is gone on with."""
+        if self.seed is not None:
+            logger.info("resuming from %s: %d passes were made", self.folder, self._n_passes)
 
     # -- files ---------------------------------------------------------------------
 
-    def _write(self, name: str, content: Any) -> None:
+    def _write(self, name: str, content: object) -> None:
         if self.how is None:
             return
         self._lock.check()
@@ -201,34 +243,47 @@ class Checkpoint:
         packer = Packer()
         fit = {**self._fit, "seed": self.seed, "id": self.id}
         header = {"fit": fit, "content": packer.pack(content)}
-        if isinstance(self.folder, BucketFolder):
-            data = packed(self.folder.at(name), header, packer.arrays, KIND)
-            self.folder.replace(name, data)
-        else:
-            write_arrays(self.folder.at(name), header, packer.arrays, kind=KIND)
+        write = file_writer(self.folder.at(name), header, packer.arrays, KIND)
+        self.folder.replace(name, write)
 
-    def _read(self, name: str) -> Any:
-        """The content of a file, None where it is not there or not of this fit."""
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        """Return the content of a file, None where it is not there or not of this fit."""
         if name not in self.folder.names():
             return None
         path = self.folder.at(name)
-        header, arrays = read_arrays(path, KIND)
+        try:
+            header, arrays = read_arrays(path, KIND)
+        except FormatError as e:
+            raise FormatError(f"{e}, or {ANEW}") from None
         try:
             fit = header["fit"]
-            if self.seed is None:
-                self._check(fit)
-                self.seed, self.id = int(fit["seed"]), str(fit["id"])
-            if fit["id"] != self.id:
-                return None
-            return unpack(header["content"], arrays, self._engine)
-        except DaskEMError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+            options, data = {**fit["options"]}, {**fit["data"]}
+            seed, fit_id = int(fit["seed"]), str(fit["id"])
+            content = header["content"]
+        except (KeyError, TypeError, ValueError) as e:
             raise ModelFileError(f"{path}: a part of the checkpoint is wrong ({e!r})") from e
-
-    def _read_or_warn(self, name: str, instead: str) -> Any:
+        if self.seed is None:
+            self._check(options, data)
+            self.seed, self.id = seed, fit_id
+        if fit_id != self.id:
+            return None
         try:
-            return self._read(name)
+            found = unpack(content, arrays, self._engine)
+            if not isinstance(found, kind):
+                raise ValueError(f"{type(found).__name__}, expected {kind.__name__}")
+        except (TypeError, ValueError) as e:
+            # The checksum is right, so this is no damage.
+            raise FormatError(
+                f"{path}: written by another version of dask_em ({e}): go on with that one, or "
+                f"{ANEW}"
+            ) from e
+        return found
+
+    def _read_or_warn(self, name: str, kind: type[T], instead: str) -> T | None:
+        try:
+            return self._read(name, kind)
+        except FormatError:
+            raise
         except ModelFileError as e:
             logger.warning("%s; %s", e, instead)
             return None
@@ -238,25 +293,24 @@ class Checkpoint:
         passes = _passes(self.folder)
         for name in reversed(passes):
             if self.progress is None:
-                self.progress = self._read_or_warn(name, "going on with the one before it")
-        # Before the first there is the survey, from which the start is made again.
-        if self.progress is None and passes and passes != ["pass-000000.npz"]:
-            raise ModelFileError(f"{self.folder}: no whole checkpoint is left in it; {ANEW}")
-        self.survey = self._read_or_warn(SURVEY, "the survey is made again")
+                instead = "going on with the one before it"
+                self.progress = self._read_or_warn(name, self._progress_type, instead)
+                self._n_passes = int(name[5:11]) + 1
+        if self.progress is None:
+            self._n_passes = 0
+            # Before the first there is the survey, from which the start is made again.
+            if passes and passes != ["pass-000000.npz"]:
+                raise ModelFileError(f"{self.folder}: no whole checkpoint is left in it; {ANEW}")
+        self.survey = self._read_or_warn(SURVEY, self._survey_type, "the survey is made again")
         if self.seed is None:
-            self._read_or_warn(KEPT, "the pass that was under way is made again")
+            instead = "the pass that was under way is made again"
+            self._read_or_warn(PARTIAL_SUMS, _SumsOfPass, instead)
 
-    def tell(self) -> None:
-        """Log what is gone on with."""
-        if self.seed is not None:
-            made = 0 if self.progress is None else len(self.progress["records"])
-            logger.info("resuming from %s: %d passes were made", self.folder, made)
-
-    def _check(self, fit: Mapping[str, Any]) -> None:
-        """Raise where the fit that is kept is another one."""
+    def _check(self, options: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Raise where the fit that is kept is one of other options or data."""
         what = f"{self.folder} keeps the unfinished fit"
         for name, now in self._fit["options"].items():
-            before = fit["options"].get(name)
+            before = options.get(name)
             if before != now:
                 raise UsageError(
                     f"{what} of {name}={before!r}, and this one is of {name}={now!r}: give the "
@@ -264,7 +318,7 @@ class Checkpoint:
                 )
         # What cannot be forced comes first.
         for name, now in sorted(self._fit["data"].items(), key=lambda item: item[0] not in LAYOUT):
-            before = fit["data"].get(name)
+            before = data.get(name)
             if before == now:
                 continue
             same = "give the same data"
@@ -276,38 +330,47 @@ class Checkpoint:
                 f"{what} of other data: {name} was {before!r} and is {now!r}; {same}, or {ANEW}"
             )
 
-    def _drop_kept(self) -> None:
+    def _drop_partial_sums(self) -> None:
         if self.how is not None:
-            self.folder.remove([KEPT] if KEPT in self.folder.names() else [])
+            self.folder.remove([PARTIAL_SUMS] if PARTIAL_SUMS in self.folder.names() else [])
 
 
 class CheckpointedSums:
-    """Keep partial sums of one pass in a checkpoint: a `PartialSumsStore`."""
+    """Keep partial sums of one pass in a checkpoint every so often: a `PartialSumsStore`."""
 
-    def __init__(self, checkpoint: Checkpoint, which: list[Any], interval: float) -> None:
-        self._checkpoint, self._which, self._interval = checkpoint, which, interval
+    def __init__(
+        self,
+        checkpoint: Checkpoint[Any, Any],
+        phase: str,
+        number: int,
+        parameters: str,
+        interval: float,
+    ) -> None:
+        self._checkpoint, self._interval = checkpoint, interval
+        self._pass = _SumsOfPass(phase, number, parameters, ())
         self._last = time.monotonic()
 
     def recall(self) -> Mapping[Node, Any]:
         """Return the sums of whole nodes that an earlier process kept of this pass."""
-        found = self._checkpoint._read_or_warn(KEPT, "the pass is made again")
-        if found is None or found["pass"] != self._which or self._checkpoint.forced:
+        instead = "the pass is made again"
+        found = self._checkpoint._read_or_warn(PARTIAL_SUMS, _SumsOfPass, instead)
+        if found is None or replace(found, sums=()) != self._pass or self._checkpoint.forced:
             return {}
-        logger.info("going on within %s pass %d", *self._which[:2])
-        return dict(found["sums"])
+        logger.info("going on within %s pass %d", found.phase, found.number)
+        return dict(found.sums)
 
     def due(self) -> bool:
         """Tell whether it is time to keep again."""
         return time.monotonic() - self._last >= self._interval
 
     def keep(self, sums: Mapping[Node, Any]) -> None:
-        """Keep these in place of those kept before."""
-        self._checkpoint._write(KEPT, {"pass": self._which, "sums": list(sums.items())})
+        """Keep these sums in place of those kept before."""
+        self._checkpoint._write(PARTIAL_SUMS, replace(self._pass, sums=tuple(sums.items())))
         self._last = time.monotonic()
 
 
-def is_kept(path: str | os.PathLike[str]) -> bool:
-    """Whether anything of an unfinished fit is in a folder."""
+def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
+    """Return whether anything of an unfinished fit is in a folder."""
     return bool(folder_at(path).names())
 
 
@@ -322,7 +385,7 @@ def remove_checkpoint(path: str | os.PathLike[str]) -> None:
     folder = folder_at(path)
     folder.claim()
     # The newest goes last.
-    folder.remove([*({KEPT, SURVEY} & {*folder.names()}), *_passes(folder)])
+    folder.remove([*({PARTIAL_SUMS, FORMER, SURVEY} & {*folder.names()}), *_passes(folder)])
     folder.claim()
     others = ", ".join(folder.names()[:5])
     if others:
@@ -330,5 +393,5 @@ def remove_checkpoint(path: str | os.PathLike[str]) -> None:
 
 
 def _passes(folder: Folder) -> list[str]:
-    """Files of what was known after a pass, the newest last."""
+    """Return the files of what was known after a pass, the newest last."""
     return [name for name in folder.names() if fnmatch(name, PASSES)]

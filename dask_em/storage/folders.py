@@ -1,60 +1,26 @@
-"""Folders of small files, on a disk or in an object store: listed, read, written durably."""
+"""List, read and durably write folders of small files, on a disk or in an object store."""
 
 from __future__ import annotations
 
-import glob
+import io
 import os
-import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import LockedError, UsageError
 from .object_store import check_writable, explained, object_store
+from .outputs.files import durable_file, sync, write_durably
 from .urls import describe_url, is_url
 
 COPIES_AT_ONCE = 16
 
 
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that its name stands for all of it, even if the power fails."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def remove_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what a writer of the file at `path` left when it was killed.
-
-    Whoever calls this must know that nobody is writing there.
-    """
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class DiskFolder:
-    """A folder of this machine, which need not be there yet.
+    """A folder of this machine, which need not exist yet.
 
     Attributes
     ----------
@@ -67,15 +33,15 @@ class DiskFolder:
         return str(self.path)
 
     def at(self, name: str) -> Path:
-        """Where a file lies."""
+        """Return the path of a file."""
         return self.path / name
 
     def names(self) -> list[str]:
-        """What is right in the folder, in order."""
+        """Return the names of all that is right in the folder, sorted."""
         return sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
 
     def read(self, name: str) -> bytes | None:
-        """A file's bytes, None where there is none."""
+        """Return the bytes of a file, None where there is none."""
         try:
             return self.at(name).read_bytes()
         except FileNotFoundError:
@@ -85,13 +51,24 @@ class DiskFolder:
         """Write a file: all of it, or the old one stays."""
         write_durably(self.at(name), data)
 
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write a file by a function of the open file: all of it, or the old one stays."""
+        with durable_file(self.at(name)) as file:
+            write(file)
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, in this order."""
         for name in names:
             self.at(name).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise where something else has its name, or where there is no folder for it."""
+        """Check that the folder exists or can be made.
+
+        Raises
+        ------
+        UsageError
+            Something else has its name, or there is no folder to make it in.
+        """
         free = self.path.absolute().parent.is_dir() and not os.path.lexists(self.path)
         if not (free or self.path.is_dir()):
             raise UsageError(
@@ -99,14 +76,14 @@ class DiskFolder:
             )
 
     def make(self) -> None:
-        """Make the folder, in one that is there."""
+        """Make the folder, in one that exists."""
         self.check()
         if not self.path.is_dir():
             self.path.mkdir()
             sync(self.path.absolute().parent)
 
     def claim(self) -> None:
-        """Remove what writers that were killed left, and the folder if nothing else is in it."""
+        """Remove what killed writers left, and the folder if nothing else is in it."""
         for leftover in self.path.glob(".*.npz.????????.tmp"):
             leftover.unlink(missing_ok=True)
         if self.path.is_dir() and not any(self.path.iterdir()):
@@ -118,7 +95,7 @@ class DiskFolder:
 class BucketFolder:
     """The objects below a URL, by their names.
 
-    It travels as its URL; whoever has it opens the store with credentials of their own.
+    It is pickled as its URL; each process opens the store with credentials of its own.
 
     Attributes
     ----------
@@ -126,7 +103,7 @@ class BucketFolder:
     """
 
     url: str
-    # Of what `claim` found, and of what was written since.
+    # Of all that `claim` found, and of all that was written since.
     _versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -137,11 +114,11 @@ class BucketFolder:
         return object_store(self.url)
 
     def at(self, name: str) -> str:
-        """Where an object lies."""
+        """Return the URL of an object."""
         return f"{self.url}/{name}"
 
     def names(self, prefix: str = "") -> list[str]:
-        """Names of all objects below a prefix, in order."""
+        """Return the names of all objects below a prefix, sorted."""
         return sorted(meta["path"] for meta in self._listed(prefix))
 
     def _listed(self, prefix: str = "") -> list[Any]:
@@ -152,7 +129,7 @@ class BucketFolder:
             return [meta for page in pages for meta in page]
 
     def read(self, name: str) -> bytes | None:
-        """An object's bytes, None where there is none."""
+        """Return the bytes of an object, None where there is none."""
         import obstore
 
         try:
@@ -162,7 +139,7 @@ class BucketFolder:
             return None
 
     def head(self, name: str) -> Any:
-        """Time and tag of an object, None where there is none."""
+        """Return time and version of an object, None where there is none."""
         import obstore
 
         try:
@@ -187,16 +164,18 @@ class BucketFolder:
         """Write an object: all of it, or the old one stays."""
         self.put(name, data)
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Write an object that nobody else has written since `claim`.
+    def replace(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write an object, by a function of an open file, that nobody else wrote since `claim`.
 
         Raises
         ------
         LockedError
             Somebody else has.
         """
+        whole = io.BytesIO()
+        write(whole)
         seen = self._versions.get(name)
-        new = self.put(name, data, "create" if seen is None else unless_changed(seen))
+        new = self.put(name, whole.getvalue(), "create" if seen is None else unless_changed(seen))
         if new is None:
             raise LockedError(
                 f"{self}/{name} was written by another job meanwhile: see that only one runs, and "
@@ -216,17 +195,17 @@ class BucketFolder:
             self._versions.pop(name, None)
 
     def check(self) -> None:
-        """Nothing: `folder_at` takes no URL that cannot be written."""
+        """Do nothing: `folder_at` takes no URL that cannot be written."""
 
     def make(self) -> None:
-        """Nothing: a store has no folders."""
+        """Do nothing: a store has no folders."""
 
     def claim(self) -> None:
-        """Take note of what is there: `replace` writes over nothing else."""
+        """Remember the versions of all objects: `replace` writes over no others."""
         self._versions.update((meta["path"], meta) for meta in self._listed())
 
     def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Let the store copy objects, each from one name to another."""
+        """Copy objects within the store, each from one name to another."""
         import obstore
 
         def copy_one(pair: tuple[str, str]) -> None:
@@ -242,7 +221,18 @@ Folder = DiskFolder | BucketFolder
 
 
 def folder_at(path: str | os.PathLike[str]) -> Folder:
-    """The folder at a path, or at a URL of an object store."""
+    """Return the folder at a path, or at a URL of an object store.
+
+    Raises
+    ------
+    UsageError
+        Nothing can be written to the URL.
+
+    Examples
+    --------
+    >>> folder_at("fit.checkpoint").names()
+    []
+    """
     if is_url(path):
         check_writable(os.fspath(path))
         return BucketFolder(os.fspath(path).rstrip("/"))
@@ -250,5 +240,5 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
 
 
 def unless_changed(version: Any) -> dict[str, str]:
-    """The condition that an object is still of this version."""
+    """Return the condition of a write that an object is still of this version."""
     return {name: version[name] for name in ("e_tag", "version") if version.get(name) is not None}

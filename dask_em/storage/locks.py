@@ -1,8 +1,8 @@
-"""One writer at a time: a lock beside what is written, `.NAME.lock`, a file or an object.
+"""Admit one writer at a time, by a lock beside the output: `.NAME.lock`, a file or an object.
 
-It says who holds it and shows a sign of life every few seconds. On one machine the system's
-own lock decides, which ends with its process however that ends. Other machines may not see
-that lock, and object stores have none: there a lock that was touched lately counts as held.
+The lock names its holder and is renewed by a heartbeat every few seconds. On one machine the
+system's own lock decides, which ends with its process however that ends. Other machines may not
+see that lock, and object stores have none: there a lock with a recent heartbeat counts as held.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import LockedError, StoreError
-from ..runtime import Run, current_run
+from ..runtime import JobControl, current_job
 from .folders import BucketFolder, unless_changed
 from .urls import describe_url, is_url, split_url
 
 logger = logging.getLogger("dask_em")
 
-# How often a lock is touched, and how long one that is not touched counts as held elsewhere.
-BEAT_SECONDS, STALE_SECONDS = 15.0, 120.0
+# Between two heartbeats, and since the last one until a lock counts as abandoned elsewhere.
+HEARTBEAT_SECONDS, STALE_SECONDS = 15.0, 120.0
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 Record = dict[str, Any]
-"""What a lock says: id, host, process and start of who holds it, and what that noted."""
+"""The content of a lock: ID, host, process and start of its holder, and the holder's notes."""
 
 
 class LockPlace(Protocol):
-    """Where a lock lies."""
+    """A place in which a lock can lie."""
 
     def take(self, mine: Record) -> Record:
-        """Make it ours; what it said before, if it was left by a job that is gone.
+        """Acquire the lock; return its content before, if a job that is gone left one.
 
         Raises
         ------
@@ -52,28 +52,28 @@ class LockPlace(Protocol):
         """
 
     def owner(self) -> Record:
-        """What it says; nothing where it is empty, damaged, or not there."""
+        """Return its content; nothing where it is empty, damaged, or not there."""
 
     def write(self, mine: Record) -> None:
-        """Let it say something else, durably."""
+        """Replace its content, durably."""
 
-    def beat(self, mine: Record) -> bool:
-        """Show a sign of life; False where another job has taken it."""
+    def heartbeat(self, mine: Record) -> bool:
+        """Renew it; return False where another job has taken it."""
 
     def release(self, mine: Record) -> None:
-        """Leave it to others."""
+        """Remove it, if it is ours."""
 
 
 class Lock:
-    """The right to write something, held by a sign of life.
+    """The right to write something, renewed by a heartbeat.
 
     Attributes
     ----------
     before : dict
-        What the job noted that held the lock before, if it was killed; else nothing.
+        Notes of the job that held the lock before, if it was killed; else nothing.
     """
 
-    def __init__(self, path: Path | str, place: LockPlace, run: Run) -> None:
+    def __init__(self, path: Path | str, place: LockPlace, run: JobControl) -> None:
         self.before: Record = {}
         self._shown = describe_url(os.fspath(path))
         self._place, self._run = place, run
@@ -87,7 +87,7 @@ class Lock:
         self._over = threading.Event()
         self._lost = False
         self._guard = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="lock", daemon=True)
 
     def _take(self) -> None:
         gone = self._place.take(self._mine)
@@ -111,13 +111,19 @@ class Lock:
                 self._place.release(self._mine)
 
     def note(self, **what: Any) -> None:
-        """Tell whoever takes the lock over, if this job is killed."""
+        """Add to the lock what the next holder reads if this job is killed."""
         with self._guard:
             self._mine |= what
             self._place.write(self._mine)
 
     def check(self) -> None:
-        """Raise where another job may have begun to write."""
+        """Check that no other job may have begun to write.
+
+        Raises
+        ------
+        LockedError
+            The lock was lost.
+        """
         owner = self._place.owner().get("id", self._mine["id"])
         # A machine that slept knows of no seconds.
         if self._lost or owner != self._mine["id"] or time.monotonic() - self._seen > STALE_SECONDS:
@@ -126,18 +132,18 @@ class Lock:
                 f"{STALE_SECONDS:.0f} s: run the same command again"
             )
 
-    def _beat(self) -> None:
-        """Touch the lock until all is over, or until another job has taken it."""
-        while not self._over.wait(BEAT_SECONDS):
+    def _renew(self) -> None:
+        """Renew the lock until it is released, or until another job has taken it."""
+        while not self._over.wait(HEARTBEAT_SECONDS):
             try:
                 with self._guard:
-                    mine = self._place.beat(self._mine)
+                    mine = self._place.heartbeat(self._mine)
             except OSError:
                 # `check` tells when this has lasted too long.
                 continue
             if not mine:
                 self._lost = True
-                self._run.ask_to_stop(
+                self._run.request_stop(
                     f"another job took over the lock of {self._shown}: this one was away for too "
                     "long"
                 )
@@ -147,14 +153,24 @@ class Lock:
 
 @contextmanager
 def locked(path: Path | str) -> Iterator[Lock]:
-    """Be the only one who writes `path`, or what is at a URL, while the block runs.
+    """Hold the lock of a path or URL while the block runs.
 
     A job that has the lock already goes on with it.
+
+    Parameters
+    ----------
+    path : Path, or str of a path or URL
 
     Raises
     ------
     LockedError
         Another job writes it: the message names its machine, process, and start.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "model.npz")) as lock:
+    ...     lock.check()
     """
     place: LockPlace
     if isinstance(path, str) and is_url(path):
@@ -162,7 +178,7 @@ def locked(path: Path | str) -> Iterator[Lock]:
     else:
         path = Path(path).absolute()
         place = LockFile(path)
-    run, name = current_run(), os.fspath(path)
+    run, name = current_job(), os.fspath(path)
     if name in run.locks:
         yield run.locks[name]
         return
@@ -198,7 +214,7 @@ def _record(data: bytes | str | None) -> Record:
 
 
 def _space() -> str:
-    """What numbers of processes are counted in: containers on one machine each have their own."""
+    """Name the namespace of process numbers: each container of a machine has its own."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -206,12 +222,12 @@ def _space() -> str:
 
 
 def _near(owner: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
-    """Whether the process that a lock names would be seen from here."""
+    """Return whether the process that a lock names would be seen from here."""
     return all(owner.get(name) == mine[name] for name in ("host", "space"))
 
 
 def _lives(owner: Mapping[str, Any]) -> bool:
-    """Whether there is a process of the number that a lock from near names."""
+    """Return whether there is a process of the number that a lock of this namespace names."""
     pid = owner.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return False
@@ -228,7 +244,13 @@ def _lives(owner: Mapping[str, Any]) -> bool:
 
 
 def lock_file(path: Path) -> Path:
-    """The lock of `path`, beside it."""
+    """Return the path of the lock of `path`, beside it.
+
+    Examples
+    --------
+    >>> lock_file(Path("model.npz")).name
+    '.model.npz.lock'
+    """
     return path.with_name(f".{path.name}.lock")
 
 
@@ -239,7 +261,7 @@ class LockFile:
         self._path, self._file = path, lock_file(path)
 
     def take(self, mine: Record) -> Record:
-        """Make it ours; what it said before."""
+        """Acquire the lock; return its content before."""
         while True:
             # A link would let somebody else say what is written over.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
@@ -257,7 +279,7 @@ class LockFile:
             os.close(self._descriptor)
 
     def _free(self, mine: Record) -> Record:
-        """What a job that is gone left in it; raise if another job holds it."""
+        """Return what a job that is gone left in it; raise if another job holds it."""
         known = True
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,19 +303,19 @@ class LockFile:
         return owner
 
     def _now(self) -> float:
-        """The time by the file system's clock, which may be another machine's."""
+        """Return the time by the file system's clock, which may be another machine's."""
         with tempfile.TemporaryFile(dir=self._file.parent) as probe:
             return os.fstat(probe.fileno()).st_mtime
 
     def owner(self) -> Record:
-        """What it says."""
+        """Return its content."""
         try:
             return _record(self._file.read_text())
         except (OSError, ValueError):
             return {}
 
     def write(self, mine: Record) -> None:
-        """Let it say something else, on the disk."""
+        """Replace its content, on the disk."""
         self._put(mine)
         os.fsync(self._descriptor)
 
@@ -302,7 +324,7 @@ class LockFile:
         text = json.dumps(mine).encode()
         os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
 
-    def beat(self, mine: Record) -> bool:
+    def heartbeat(self, mine: Record) -> bool:
         """Touch the file, if it is ours."""
         if self.owner().get("id") != mine["id"]:
             return False
@@ -310,7 +332,7 @@ class LockFile:
         return True
 
     def release(self, mine: Record) -> None:
-        """Remove the file, and leave the system's lock."""
+        """Remove the file, and release the system's lock."""
         try:
             if self.owner().get("id") == mine["id"]:
                 self._file.unlink(missing_ok=True)
@@ -329,11 +351,11 @@ class LockObject:
         parent, name = split_url(url)
         self._folder, self._name = BucketFolder(parent), f".{name}.lock"
         self._clock = f".{name}.clock"
-        self._beats = 0
+        self._heartbeats = 0
         self._version: Any = None
 
     def take(self, mine: Record) -> Record:
-        """Make it ours; what it said before."""
+        """Acquire the lock; return its content before."""
         before: Record = {}
         version = self._put(mine, "create")
         if version is None:
@@ -353,13 +375,13 @@ class LockObject:
         return before
 
     def _put(self, mine: Record, mode: Any) -> Any:
-        # Every sign of life is another object, whose version tells.
-        self._beats += 1
-        body = json.dumps({**mine, "beats": self._beats})
+        # Every heartbeat is another object, whose version tells.
+        self._heartbeats += 1
+        body = json.dumps({**mine, "beats": self._heartbeats})
         return self._folder.put(self._name, body.encode(), mode)
 
     def _silence(self, found: Any, mine: Record) -> float:
-        """Seconds since the last sign of life, by the store's own clock."""
+        """Return the seconds since the last heartbeat, by the store's own clock."""
         name = f"{self._clock}/{mine['id']}"
         self._folder.put(name, b"now")
         probe = self._folder.head(name)
@@ -369,21 +391,21 @@ class LockObject:
         return float((now["last_modified"] - found["last_modified"]).total_seconds())
 
     def owner(self) -> Record:
-        """What it says."""
+        """Return its content."""
         found = _record(self._folder.read(self._name))
         found.pop("beats", None)
         return found
 
     def write(self, mine: Record) -> None:
-        """Let it say something else."""
-        if not self.beat(mine):
+        """Replace its content."""
+        if not self.heartbeat(mine):
             raise _held(self._url, self.owner(), "wait until it ends")
 
-    def beat(self, mine: Record) -> bool:
-        """Show a sign of life, if it is ours."""
+    def heartbeat(self, mine: Record) -> bool:
+        """Write the object anew, if it is ours."""
         new = self._put(mine, unless_changed(self._version))
         if new is None and self.owner().get("id") == mine["id"]:
-            # An earlier sign of life got through though the answer to it was lost.
+            # An earlier heartbeat got through though the answer to it was lost.
             new = self._folder.head(self._name)
         if new is None:
             return False
@@ -393,5 +415,5 @@ class LockObject:
     def release(self, mine: Record) -> None:
         """Remove the object."""
         if self.owner().get("id") == mine["id"]:
-            # With what somebody left who was killed while he looked at the time.
+            # With the probes of jobs that were killed while they read the store's clock.
             self._folder.remove([self._name, *self._folder.names(f"{self._clock}/")])

@@ -1,7 +1,8 @@
-"""Files of results: one checksummed .npz each, never a pickle, written whole or not at all.
+"""Read and write files of a header and arrays: one checksummed .npz each, never a pickle.
 
-The comment that ends the archive holds the sha256 of all bytes before it, so no bit of the file
-can change unnoticed, and every reader of .npz files still takes it.
+A file is written whole or not at all. The comment that ends the archive holds the sha256 of all
+bytes before it, so no bit of the file can change unnoticed, and every reader of .npz files still
+takes it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import io
 import json
 import math
 import os
-import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,13 +22,17 @@ from numpy.lib import format as npy
 
 from ..core.additive import Array
 from ..errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
-from .folders import sync
+from ..version import __version__
 from .object_store import LARGEST_MODEL, read_bytes, write_bytes
+from .outputs.files import durable_file
 from .urls import is_url
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 KIND = "dask_em model"
+
+# Versions of the format beside this one that can be read, by the kind of the file.
+OLDER = {KIND: (2,)}
 
 HEADER = "header"
 
@@ -37,6 +41,10 @@ SEAL, DIGEST_BYTES = b"dask_em sha256 ", 64
 
 class DamagedError(Exception):
     """A file's checksum is not that of its bytes."""
+
+
+class FormatError(ModelFileError):
+    """A whole file, but of a version or of records that this program does not read."""
 
 
 def _seal(file: BinaryIO) -> None:
@@ -59,7 +67,7 @@ def _check_seal(file: BinaryIO, size: int) -> None:
 
 
 def _digest(file: BinaryIO, end: int) -> bytes:
-    """sha256 of the first bytes of a file, in hexadecimal; the file is left at its end."""
+    """Return the sha256 of the first `end` bytes, in hexadecimal; leave the file at its end."""
     digest = hashlib.sha256()
     file.seek(0)
     while (left := end - file.tell()) > 0:
@@ -87,7 +95,8 @@ def write_arrays(
     ----------
     path : path, or URL of an object store
     header : mapping
-        Whatever JSON holds; `format_version` and `kind` are added.
+        Whatever JSON holds; `format_version`, `kind` and `dask_em`, the version of this
+        package, are added.
     arrays : mapping of str to array
     overwrite : bool
         False raises `OutputExistsError` where there is a file.
@@ -98,65 +107,71 @@ def write_arrays(
     ------
     UsageError
         It would be larger than any file that is read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "file.npz")
+    ...     write_arrays(path, {"name": "x"}, {"a": np.arange(3)}, kind="example")
+    ...     header, arrays = read_arrays(path, kind="example")
+    >>> header["name"], arrays["a"]
+    ('x', array([0, 1, 2]))
     """
     if is_url(path):
-        write_bytes(os.fspath(path), packed(path, header, arrays, kind), overwrite)
+        whole = io.BytesIO()
+        file_writer(path, header, arrays, kind)(whole)
+        write_bytes(os.fspath(path), whole.getvalue(), overwrite)
         return
-    contents = _contents(path, header, arrays, kind)
     path = Path(path)
+    write = file_writer(path, header, arrays, kind)
     if not overwrite and path.exists():
         raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            np.savez(file, allow_pickle=False, **contents)
-            _seal(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-        sync(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with durable_file(path) as file:
+        write(file)
 
 
-def packed(
+def file_writer(
     path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array], kind: str
-) -> bytes:
-    """The bytes of the file that `write_arrays` writes to `path`."""
-    whole = io.BytesIO()
-    np.savez(whole, allow_pickle=False, **_contents(path, header, arrays, kind))
-    _seal(whole)
-    return whole.getvalue()
+) -> Callable[[BinaryIO], None]:
+    """Return a function that writes to an open file what `write_arrays` writes to `path`.
 
-
-def _contents(
-    path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array], kind: str
-) -> dict[str, Any]:
-    full = {**header, "format_version": FORMAT_VERSION, "kind": kind}
+    Raises
+    ------
+    UsageError
+        It would be larger than any file that is read.
+    """
+    full = {**header, "format_version": FORMAT_VERSION, "kind": kind, "dask_em": __version__}
     text = json.dumps(full, sort_keys=True)
     _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
-    return {HEADER: np.frombuffer(text.encode(), dtype=np.uint8), **arrays}
 
+    def write(file: BinaryIO) -> None:
+        np.savez(
+            file, allow_pickle=False, **{HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+        )
+        _seal(file)
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return write
 
 
 def read_arrays(
     path: str | os.PathLike[str], kind: str = KIND
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The header and the arrays of a file, after its checksum was verified.
+    """Return the header and the arrays of a file, after its checksum was verified.
 
     Never takes more memory than the file has bytes.
+
+    Parameters
+    ----------
+    path : path, or URL of an object store
+    kind : str
+        What the file must be.
 
     Raises
     ------
     ModelFileError
-        No such file, not one of ours, of a newer format, or damaged.
+        No such file, not one of ours, or damaged; `FormatError` where it is whole, and of a
+        format that is not read.
     StoreError
         It lies in an object store that cannot be reached, or refuses.
     """
@@ -169,6 +184,7 @@ def read_arrays(
             contents = _members(file, size)
         header = json.loads(contents.pop(HEADER).tobytes().decode())
         found, version = header["kind"], header["format_version"]
+        writer = header.get("dask_em")
     except (FileNotFoundError, IsADirectoryError):
         raise ModelFileError(f"{path}: no such {noun} file") from None
     except DamagedError as e:
@@ -182,16 +198,29 @@ def read_arrays(
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
     if found != kind:
         raise ModelFileError(f"{path}: a file of kind {found!r}, expected {kind!r}")
-    if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: format version {version}, and this dask_em reads version "
-            f"{FORMAT_VERSION}: open it with the dask_em that wrote it"
-        )
+    _check_version(path, kind, version, writer)
     return header, contents
 
 
+def _check_version(
+    path: str | os.PathLike[str], kind: str, version: object, writer: object
+) -> None:
+    if version == FORMAT_VERSION and not isinstance(writer, str):
+        raise ModelFileError(
+            f"{path}: dask_em is {writer!r:.60}, expected the version that wrote it"
+        )
+    reads = (*OLDER.get(kind, ()), FORMAT_VERSION)
+    if type(version) is not int or version not in reads:
+        by = f" by dask_em {writer:.20}" if isinstance(writer, str) else ""
+        raise FormatError(
+            f"{path}: format version {version!r:.20}, written{by}, and this dask_em "
+            f"({__version__}) reads version {' and '.join(map(str, reads))}: open it with the "
+            "dask_em that wrote it"
+        )
+
+
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
-    """The bytes of a file."""
+    """Open a file, or the bytes of an object."""
     if not is_url(path):
         return Path(path).open("rb")
     return io.BytesIO(read_bytes(os.fspath(path), LARGEST_MODEL))
@@ -203,7 +232,7 @@ def _check_size(path: str | os.PathLike[str], size: int, error: type[DaskEMError
 
 
 def _members(file: BinaryIO, size: int) -> dict[str, Array]:
-    """The arrays of an archive that is no larger than it says."""
+    """Return the arrays of an archive that is no larger than it says."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         # What was packed could unpack to any size; `write_arrays` packs nothing.

@@ -1,8 +1,8 @@
-"""What a URL names, opened: object stores through obstore, everything else through fsspec.
+"""Open what a URL names: object stores through obstore, everything else through fsspec.
 
-A store that is sent to a worker is its URL and nothing else: the worker opens it with the
-credentials of its own environment, once per process. Errors say what is wrong in words of
-ours; those of the libraries repeat requests, with keys and tokens in them.
+A store is pickled as its URL and nothing else: a worker opens it with the credentials of its own
+environment, once per process. Errors are reworded; those of the libraries repeat requests, with
+keys and tokens in them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SWITCHES = ("allow_http", "allow_invalid_certificates")
 CLIENT = ("proxy_url", "proxy_ca_certificate", "proxy_excludes", "connect_timeout", "timeout")
 
 
-# Of a model in an object store, which is read whole before anything in it is believed.
+# Bytes of a model in an object store, which is read whole before anything in it is believed.
 LARGEST_MODEL = 4 * 2**30
 
 
@@ -72,7 +72,7 @@ STALLED = timedelta(seconds=20)
 REQUEST = timedelta(minutes=10)
 
 
-# What stores say, and what it means; the first that is found in an error counts.
+# Patterns of errors, in the order in which they are looked for.
 NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not")
 
 REGION = re.compile(
@@ -107,7 +107,7 @@ REASONS = (
 
 
 class UrlStore(WrapperStore[Store]):
-    """A Zarr store that travels as its URL, and whose errors are ours.
+    """A Zarr store that is pickled as its URL, and whose errors are `StoreError`.
 
     Attributes
     ----------
@@ -143,21 +143,21 @@ class UrlStore(WrapperStore[Store]):
     async def get(
         self, key: str, prototype: Any = None, byte_range: ByteRequest | None = None
     ) -> Any:
-        """Bytes of a key, or None where there is none."""
+        """Return the bytes of a key, or None where there is none."""
         with explained(self.url):
             return await self._store.get(key, prototype, byte_range)
 
     async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> Any:
-        """Parts of keys."""
+        """Return parts of keys."""
         with explained(self.url):
             return await self._store.get_partial_values(prototype, key_ranges)
 
     def get_ranges(self, *args: Any, **kwargs: Any) -> Any:
-        """Parts of a key, each by `get`; newer versions of Zarr ask for several at once."""
+        """Return parts of a key, each by `get`; newer versions of Zarr ask for several at once."""
         return Store.get_ranges(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a key."""
+        """Return whether there is such a key."""
         with explained(self.url):
             return await self._store.exists(key)
 
@@ -182,20 +182,20 @@ class UrlStore(WrapperStore[Store]):
                 yield key
 
     def list(self) -> Any:
-        """All keys."""
+        """List all keys."""
         return self._explained_list(self._store.list())
 
     def list_prefix(self, prefix: str) -> Any:
-        """All keys below a prefix."""
+        """List all keys below a prefix."""
         return self._explained_list(self._store.list_prefix(prefix))
 
     def list_dir(self, prefix: str) -> Any:
-        """Names right below a prefix."""
+        """List the names right below a prefix."""
         return self._explained_list(self._store.list_dir(prefix))
 
 
 def open_store(url: str, read_only: bool = True) -> UrlStore:
-    """The Zarr store at a URL, made once per process and environment.
+    """Open the Zarr store at a URL, once per process and environment.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def open_store(url: str, read_only: bool = True) -> UrlStore:
 
 
 def _environment() -> tuple[tuple[str, str], ...]:
-    """What the credentials come from: who changed them gets another store."""
+    """Return the variables that credentials come from: when they change, so does the store."""
     prefixes = (*VARIABLES.values(), "FSSPEC_")
     return tuple(sorted(item for item in os.environ.items() if item[0].startswith(prefixes)))
 
@@ -237,12 +237,26 @@ def _opened(url: str, read_only: bool, environment: object, retry_seconds: float
 
 
 def is_object_url(url: str) -> bool:
-    """Whether a URL is of an object store that knows conditional writes."""
+    """Return whether a URL is of an object store that knows conditional writes.
+
+    Examples
+    --------
+    >>> is_object_url("s3://bucket/points.zarr"), is_object_url("http://host/points.zarr")
+    (True, False)
+    """
     return url.partition("://")[0] in SCHEMES
 
 
 def object_store(url: str) -> ObjectStore:
-    """obstore's store at a URL, with timeouts, and retries with growing pauses."""
+    """Open obstore's store at a URL, with timeouts, and retries with growing pauses.
+
+    Raises
+    ------
+    UsageError
+        The URL holds credentials.
+    StoreAccessError
+        A package is not installed, or the environment does not say how to reach the store.
+    """
     check_url(url)
     return _object_store(url.rstrip("/"), _environment(), _retry_seconds())
 
@@ -264,7 +278,13 @@ def _object_store(url: str, environment: object, retry_seconds: float) -> Object
 
 
 def check_bucket(url: str) -> None:
-    """Raise `StoreAccessError` where an object store's bucket is not there."""
+    """Check that the bucket of an object store exists and can be listed.
+
+    Raises
+    ------
+    StoreAccessError
+        It does not exist, or the credentials do not allow it.
+    """
     if is_object_url(url):
         import obstore
 
@@ -287,7 +307,7 @@ def _client_options(url: str) -> Any:
 
 @contextmanager
 def explained(url: str, opening: bool = False) -> Iterator[None]:
-    """Turn what a store's library raises into an error of ours, without its requests.
+    """Turn exceptions of a store's library into `StoreError`, without the text of its requests.
 
     Parameters
     ----------
@@ -354,7 +374,7 @@ def _explanation(error: Exception, name: str, opening: bool = False) -> StoreErr
 
 
 def _reason(text: str) -> str:
-    """What happened, in the few words of an error that cannot hold a secret."""
+    """Return the parts of an error's text that say what happened and cannot hold a secret."""
     found = [match.group(match.lastindex or 0) for p in REASONS if (match := re.search(p, text))]
     return ", ".join(dict.fromkeys(found)) or text.partition(":")[0]
 
@@ -363,7 +383,7 @@ def _reason(text: str) -> str:
 
 
 def read_bytes(url: str, limit: int) -> bytes:
-    """All bytes of the object at a URL.
+    """Read all bytes of the object at a URL.
 
     Raises
     ------
@@ -407,7 +427,7 @@ def _read_any(url: str, limit: int) -> tuple[int, bytes]:
 
 
 def write_bytes(url: str, data: bytes, overwrite: bool) -> None:
-    """Make `data` the object at a URL: all of it, or what was there stays.
+    """Write an object: all of it, or the one that was there stays.
 
     Raises
     ------
@@ -449,7 +469,15 @@ def write_bytes(url: str, data: bytes, overwrite: bool) -> None:
 
 
 def check_writable(url: str) -> None:
-    """Raise where nothing can be written to a URL."""
+    """Check that results can be written to a URL.
+
+    Raises
+    ------
+    UsageError
+        The store knows no conditional writes.
+    StoreAccessError
+        A package is not installed.
+    """
     check_url(url)
     if not is_object_url(url):
         raise UsageError(

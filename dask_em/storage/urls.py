@@ -1,4 +1,4 @@
-"""TODO storage.urls."""
+"""Tell URLs from paths, split them, and show them without credentials."""
 
 from __future__ import annotations
 
@@ -24,13 +24,25 @@ CONTAINER_FIRST = {"abfs", "abfss"}
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether this names something that is not a file of this machine."""
+    """Return whether this names something that is not a file of this machine.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/points.zarr"), is_url("points.zarr"), is_url("file:///points.zarr")
+    (True, False, False)
+    """
     text = os.fspath(path)
     return "://" in text and not text.startswith("file://")
 
 
 def describe_url(url: str) -> str:
-    """A path or URL without user, password and query, where credentials hide."""
+    """Return a path or URL without user, password and query, where credentials hide.
+
+    Examples
+    --------
+    >>> describe_url("s3://key:secret@bucket/points.zarr?token=1")
+    's3://bucket/points.zarr'
+    """
     if url.startswith("file://"):
         return str(Path(url.removeprefix("file://")).absolute())
     # fsspec chains URLs: simplecache::s3://bucket/points.zarr
@@ -48,9 +60,14 @@ def _described(part: str) -> str:
 
 
 def check_url(url: str) -> None:
-    """Raise `UsageError` where a URL holds what may be a credential.
+    """Check that a URL holds nothing that may be a credential.
 
     It would end up in logs, lists of processes and the files of results.
+
+    Raises
+    ------
+    UsageError
+        It holds a user, password, query or fragment.
     """
     if describe_url(url) == url or urlsplit(url).scheme == "":
         return
@@ -62,7 +79,18 @@ def check_url(url: str) -> None:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """The URL of what something lies in, and its name there."""
+    """Split a URL into that of its folder and the name in it.
+
+    Raises
+    ------
+    UsageError
+        It is the URL of a bucket.
+
+    Examples
+    --------
+    >>> split_url("s3://bucket/models/m.npz")
+    ('s3://bucket/models', 'm.npz')
+    """
     parent, _, name = url.rstrip("/").rpartition("/")
     if "://" not in parent:
         raise UsageError(f"{describe_url(url)} names a bucket; expected a name in it")

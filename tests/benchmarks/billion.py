@@ -33,7 +33,7 @@ from stores import (
 import numpy as np
 
 from dask_em import GaussianMixture
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 D, K = 8, 8
 ROW_BYTES = 4 * D
@@ -120,7 +120,10 @@ def main() -> None:
     free = shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free
     n_rows = rows_that_fit(arguments.rows, free)
     points = Points(n_rows, D, CHUNK_BYTES // ROW_BYTES, K, dtype="f4")
-    with scratch(arguments) as folder, connected(Where(workers=2, memory_limit="1GiB")) as client:
+    with (
+        scratch(arguments) as folder,
+        cluster_client(ClusterOptions(workers=2, memory_limit="1GiB")) as client,
+    ):
         passes, words = run(client, folder, points)
     total = time.perf_counter() - start
     publish(

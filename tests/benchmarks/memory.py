@@ -52,10 +52,10 @@ def sum_one_range(source: ZarrSource, mixture: Mixture, n_chunks: int) -> int:
 def measure(chunk: int, n_chunks: int, folder: Path) -> dict[str, float]:
     """MiB that a fresh worker of one thread holds: imported, idle, and at most above idle."""
     # Here and in `fit`, because workers import this file and need no scikit-learn.
-    from dask_em.jobs.cluster import Where, connected
+    from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
     points = Points.of_bytes(n_chunks * chunk * MIB, D, chunk * MIB, k=K)
-    with stored(points, folder) as source, connected(Where(workers=1)) as client:
+    with stored(points, folder) as source, cluster_client(ClusterOptions(workers=1)) as client:
         mixture, few = points.mixture(), source.array[:100]
         (pid,) = client.run(os.getpid).values()
         ((imported, idle),) = client.run(get_ready, source.description, mixture, few).values()

@@ -21,10 +21,9 @@ from sklearn.mixture import GaussianMixture as Reference
 from dask_em.backends.dask.config import engine_for
 from dask_em.core.em import Convergence, PlainEM, climb
 from dask_em.core.mixture import Mixture, MixtureStatistics
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
-from dask_em.families.gaussian.whitening import Frame
-from dask_em.fitting.anderson import coordinates, mixture_at
+from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting.control_variate import ControlVariateEM
 
 # scikit-learn's defaults.
@@ -85,7 +84,7 @@ def best_restart(rows: np.ndarray, k: int, restarts: int, cache: Path) -> Mixtur
     """Where the best of the restarts ends."""
     fits = [_restart(rows, k, seed, _folder(rows, k, cache)) for seed in range(restarts)]
     best = max(fits, key=lambda fit: float(fit["end"]))
-    return mixture_at(best["coordinates"], _like(rows, k))
+    return _like(rows, k).from_unconstrained(best["coordinates"])
 
 
 def limit_from(rows: np.ndarray, start: Mixture) -> float:
@@ -111,8 +110,10 @@ def _like(rows: np.ndarray, k: int) -> Mixture:
 def _mixture(
     rows: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
 ) -> Mixture:
-    structure = STRUCTURES["full"]
-    frame = Frame.of_moments(rows.mean(axis=0), np.cov(rows.T, bias=True), structure.frame_kind)
+    structure = CONSTRAINTS["full"].storage
+    frame = Whitening.of_moments(
+        rows.mean(axis=0), np.cov(rows.T, bias=True), structure.whitening_kind
+    )
     covariance = structure.from_precisions(np.linalg.inv(covariances))
     components = Gaussian.from_data_coordinates(means, covariance, frame, REG_COVAR)
     return Mixture(np.log(weights), components, engine_for(np.float64))
@@ -131,7 +132,7 @@ def _restart(rows: np.ndarray, k: int, seed: int, folder: Path) -> dict[str, np.
             end=state.log_likelihood,
             n_iter=state.n_iter,
             n_kmeans=kmeans.n_iter_,
-            coordinates=coordinates(state.result),
+            coordinates=state.result.to_unconstrained(),
         )
     with np.load(kept) as saved:
         return dict(saved)

@@ -31,7 +31,7 @@ import numpy as np
 
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.data.zarr.source import ZarrSource
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 ROUNDS = 5
 # Columns and MiB of a chunk.
@@ -52,7 +52,7 @@ def one_pass(client: Any, source: ZarrSource, work: Any) -> Callable[[], object]
 def out_of_core(folder: Path, total: int) -> str:
     """Passes from a cold cache on one worker with one thread."""
     rows = []
-    with connected(Where(workers=1)) as client:
+    with cluster_client(ClusterOptions(workers=1)) as client:
         for d, chunk in CASES:
             points = Points.of_bytes(total, d, chunk * MIB)
             with stored(points, folder, client) as source:
@@ -129,7 +129,10 @@ def two_workers(folder: Path, total: int) -> str:
     found = {d: [f"{Points.of_bytes(total, d, 8 * MIB).n_rows:,}"] for d in (2, 32)}
     for held in (False, True):
         # What a cluster does when idle would cost the two workers a core's share.
-        with connected(Where(workers=1)) as one, connected(Where(workers=2)) as two:
+        with (
+            cluster_client(ClusterOptions(workers=1)) as one,
+            cluster_client(ClusterOptions(workers=2)) as two,
+        ):
             for client in (one, two) if held else ():
                 for core, worker in enumerate(sorted(client.nthreads())):
                     client.run(hold_to_core, core, workers=[worker])

@@ -28,7 +28,6 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
 from dask_em.core.em import Convergence, EMState, PlainEM, climb
 from dask_em.core.mixture import Mixture
-from dask_em.fitting.anderson import coordinates, mixture_at
 
 NEAR = 1e-3
 # Where plain EM and SQUAREM are given up.
@@ -60,10 +59,10 @@ def squarem(rows: np.ndarray, start: Mixture, enough: float) -> int:
         middle, second = step(first)
         if middle >= enough:
             return passes
-        x0, x1, x2 = (coordinates(m) for m in (at, first, second))
+        x0, x1, x2 = (m.to_unconstrained() for m in (at, first, second))
         r, v = x1 - x0, x2 - 2 * x1 + x0
         length = min(-1.0, -float(np.linalg.norm(r) / np.linalg.norm(v)))
-        far = mixture_at(x0 - 2 * length * r + length**2 * v, at)
+        far = at.from_unconstrained(x0 - 2 * length * r + length**2 * v)
         value, best = step(far)
         # Where extrapolation lost, the plain steps go on.
         at = best if value >= middle else second

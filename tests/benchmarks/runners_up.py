@@ -32,11 +32,9 @@ from dask_em.core.em import Convergence, climb
 from dask_em.core.executor import SerialExecutor
 from dask_em.core.mixture import Mixture
 from dask_em.data.open import as_source
-from dask_em.fitting.anderson import coordinates
 from dask_em.fitting.control_variate import ascent
 from dask_em.fitting.multistart import Fits
-from dask_em.fitting.sample import default_sample_size
-from dask_em.fitting.starts import Start, Starts, n_parameters
+from dask_em.fitting.sample import Start, default_sample_size
 from dask_em.fitting.survey import Survey, Surveyed
 
 SEEDS = range(3)
@@ -62,7 +60,7 @@ class Found:
 def starts_of(case: Case, seed: int) -> Found:
     """The starts that a fit compares on all of its sample."""
     n, d = case.rows.shape
-    size = default_sample_size(n_parameters("full", case.k, d), d)
+    size = default_sample_size(GaussianMixture(case.k)._n_parameters(d), d)
     surveyed: Surveyed = SerialBackend().map_reduce(
         as_source(case.rows), Survey(seed, max(size, case.k), d, n)
     )
@@ -79,12 +77,14 @@ def starts_of(case: Case, seed: int) -> Found:
 
         yield Recording(fits)
 
-    starts = Starts.of(GaussianMixture(case.k))
+    starts = GaussianMixture(case.k)._start_options()
     start = starts.start(surveyed, engine_for(case.rows.dtype), seed, [], recording)
     entered = start.mixtures(start.mixture.engine)
     # Records are compared by what they are: arrays know no truth.
-    known = [coordinates(mixture) for mixture in entered]
-    others = [m for m in ends if not any(np.array_equal(coordinates(m), one) for one in known)]
+    known = [mixture.to_unconstrained() for mixture in entered]
+    others = [
+        m for m in ends if not any(np.array_equal(m.to_unconstrained(), one) for one in known)
+    ]
     return Found(start, others)
 
 

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture, select
 from dask_em.core.additive import Array
-from dask_em.jobs.cluster import Where, connected
+from dask_em.jobs.cluster import ClusterOptions, cluster_client
 
 ROUNDS = 3
 KS = range(1, 17)
@@ -32,7 +32,7 @@ CASES, CASE_KS, KINDS = 10, range(1, 11), ("full", "diag")
 def cost(folder: Path, total: int) -> str:
     """Seconds and passes of the sweep and of one fit of the largest K, on two workers."""
     rows = []
-    with connected(Where(workers=2)) as client:
+    with cluster_client(ClusterOptions(workers=2)) as client:
         for true_k in TRUE_KS:
             points = Points.of_bytes(total, 8, 8 * MIB, k=true_k)
             with stored(points, folder, client) as source, client.as_current():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import DEPLOY
@@ -31,7 +32,7 @@ def installed(program: str) -> str:
     return found
 
 
-def run(*command: object, **options: object) -> str:
+def run(*command: object, **options: Any) -> str:
     """What a command prints; it must succeed."""
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, **{"timeout": 120, **options}

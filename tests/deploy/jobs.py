@@ -75,7 +75,7 @@ class Processes:
     folder: Path
     started: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = field(default_factory=list)
 
-    def start(self, name: str, *command: object, **options: object) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *command: object, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command; what it prints goes to the log `name`."""
         log = self.log(name).open("wb")
         words = list(map(str, command))

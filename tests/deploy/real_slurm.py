@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import wait_until
@@ -78,7 +79,7 @@ class Slurm:
 
     environment: dict[str, str]
 
-    def run(self, *command: object, **options: object) -> str:
+    def run(self, *command: object, **options: Any) -> str:
         """What a command of Slurm prints."""
         done = subprocess.run(
             list(map(str, command)), env=self.environment, capture_output=True, text=True,

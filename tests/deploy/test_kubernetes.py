@@ -163,7 +163,8 @@ def test_a_dask_job_is_repeated_after_75_alone() -> None:
 def test_keys_come_by_reference() -> None:
     """Every pod that reads or writes data may have them; none has a value of its own."""
     for pod in PODS:
-        (spec,) = pod.values
+        values: Any = pod.values
+        (spec,) = values
         for container in spec["containers"]:
             assert "env" not in container
             if container["name"] != "scheduler":

@@ -152,7 +152,7 @@ def start_cluster(
         "cluster", sys.executable, "cluster.py", "--cores", 1, "--memory", "1GiB", "--minutes", 20,
         "--interface", "lo", *options, cwd=folder, env={**slurm.environment, **variables},
     )  # fmt: skip
-    wait_until(slurm.jobs, 60)
+    wait_until(lambda: bool(slurm.jobs()), 60)
     return cluster
 
 

@@ -145,7 +145,7 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
         with fitting(address, data, folder, minutes, pause) as process:
             here, there = psutil.Process(), psutil.Process(process.pid)
             began = time.monotonic()
-            next_kill, next_sample, lost = every, 0.0, 0
+            next_kill, next_sample, lost = every, 0.0, 0.0
             while process.poll() is None:
                 now = time.monotonic() - began
                 if now >= next_sample:
@@ -161,7 +161,7 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
                     lost = lost or now
                 elif lost:
                     found.back.append(now - lost)
-                    lost = 0
+                    lost = 0.0
                 time.sleep(0.01)
             found.fits = [json.loads(line) for line in process.stdout]
             if process.returncode:
@@ -181,8 +181,8 @@ def draw(found: Found, path: Path) -> None:
         label = f"{name}: {found.told(name)}"
         axes.plot([s / 60 for s in found.seconds], getattr(found, name), label=label)
     for i, kill in enumerate(found.kills):
-        label = f"a worker is killed ({len(found.kills)})" if not i else None
-        axes.axvline(kill / 60, color="0.85", lw=0.6, zorder=0, label=label)
+        once = f"a worker is killed ({len(found.kills)})" if not i else None
+        axes.axvline(kill / 60, color="0.85", lw=0.6, zorder=0, label=once)
     axes.set(xlabel="minutes", ylabel="resident memory, MiB", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

@@ -32,7 +32,7 @@ from dask_em.core.additive import Additive
 from dask_em.core.protocols import Fold, Pass
 from dask_em.data.open import as_source
 from dask_em.errors import StoppedError
-from dask_em.runtime import Run, as_run
+from dask_em.runtime import JobControl, as_job
 
 N, CHUNK = 16_000, 1000
 X = np.random.default_rng(0).normal(size=(N, 2))
@@ -218,7 +218,7 @@ def processes(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_a_scheduler_that_comes_back_serves_the_pass_again(source: Any, processes: Cluster) -> None:
-    run = Run()
+    run = JobControl()
     with Client(processes.address, set_as_default=False, timeout=30) as client:
 
         def harm() -> None:
@@ -226,7 +226,7 @@ def test_a_scheduler_that_comes_back_serves_the_pass_again(source: Any, processe
             processes.start_scheduler()
             processes.start_worker(2)
 
-        with client.as_current(), as_run(run):
+        with client.as_current(), as_job(run):
             total, _ = timed_pass(source, harm)
     assert run.retries >= 1
     assert_bits(total, source)

@@ -64,7 +64,8 @@ def test_killed_at_random_instants(
     n = KILLS[name]
     rng = random.Random(5)
     bits, seconds = undisturbed(command)
-    gone, recovered, lost, while_fitting = [], [], [], 0
+    gone, recovered, lost = list[Any](), list[Any](), list[Any]()
+    while_fitting = 0
     # An instant after the end of a run kills nothing, and another is drawn.
     while len(gone) < n:
         began = time.monotonic()
@@ -123,7 +124,7 @@ def test_killed_within_a_long_pass(tmp_path: Path, record_property: Any) -> None
     data = points(tmp_path / "points.zarr", 1_000_000, d=32, chunk=25_000)
     options = ["-k", "16", "--algorithm", "em", "--tol", "0", "--max-iter", "3", *LOCAL]
     options += ["--sample-size", "4000", "--checkpoint-interval", str(interval)]
-    rng, lost = random.Random(7), []
+    rng, lost = random.Random(7), list[Any]()
     with job(tmp_path / "out", data, *options, DASK_DASK_EM__FAST="false") as one:
         bits, _ = undisturbed(one)
         kept = one.checkpoint / "kept.npz"
@@ -159,7 +160,12 @@ def test_killed_at_every_step_of_a_commit(tmp_path: Path, record_property: Any) 
     write_zarr(tmp_path / "x.zarr", X[:900], 300)
     (tmp_path / "out").mkdir()
     (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, tmp_path / "killed.py", tmp_path / "x.zarr", tmp_path / "out"]
+    command: list[Any] = [
+        sys.executable,
+        tmp_path / "killed.py",
+        tmp_path / "x.zarr",
+        tmp_path / "out",
+    ]
     result = subprocess.run([*command, "1", "1"], capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     steps = int(result.stdout)

@@ -82,8 +82,13 @@ def guard() -> Guard:
     return Guard()
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+OLDER = Path(__file__).parents[1] / "data" / "model-0.1.0-full.npz"
+
+
+@pytest.fixture(scope="module", params=["of today", "of 0.1.0"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    if request.param == "of 0.1.0":
+        return OLDER.read_bytes()
     path = tmp_path_factory.mktemp("whole") / "m.npz"
     X = blobs(400, 2, 3)[0]
     GaussianMixture(3, random_state=0, means_init=X[:3]).fit(X).save(path)
@@ -153,7 +158,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of everything in a JSON value that is not a list's own."""
     if path:
         yield path
-    items = value.items() if isinstance(value, dict) else ()
+    items: Any = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list):
         items = enumerate(value[:2])
     for key, inner in items:
@@ -208,13 +213,13 @@ MAY_LACK = ("accepted", "fit", "sweep")
 # -- arrays --------------------------------------------------------------------------------
 
 
-ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
     "longer": lambda a: np.concatenate([a, a]),
     "shorter": lambda a: a[:-1],
     "flat": lambda a: np.append(a.ravel(), 1.0),
     "deeper": lambda a: a[None],
     "empty": lambda a: a[:0],
-    "scalar": lambda a: np.float64(1.0)[...],
+    "scalar": lambda a: np.asarray(1.0),
     "float32": lambda a: a.astype(np.float32),
     "complex": lambda a: a.astype(complex),
     "text": lambda a: a.astype(str),

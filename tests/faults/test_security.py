@@ -45,7 +45,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("this machine has no openssl: apt-get install openssl")
     folder = tmp_path_factory.mktemp("certificates")
     for authority in ("tls", "other"):
-        command = [SCRIPT, folder / authority, "node", "client"]
+        command: list[Any] = [SCRIPT, folder / authority, "node", "client"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
     return folder
 

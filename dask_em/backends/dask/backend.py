@@ -21,7 +21,7 @@ from ...core.partial_sums import PartialSums
 from ...core.protocols import Advance, Backend, Executor, PartialSumsStore, Pass, Source, T
 from ...core.reading import fold_range
 from ...core.reduction import Node, add_all, fan_in, tree_levels
-from ...runtime import current_run
+from ...runtime import current_job
 from ..blas import one_blas_thread
 from .client import (
     RETRIES,
@@ -251,14 +251,14 @@ def _run_locally(
     advance: Advance | None,
     partial: GraphPartialSums[Any] | None,
 ) -> Any:
-    run = current_run()
+    run = current_job()
 
     def finished(key: Hashable, sums: Any, *_: object) -> None:
         if advance and key in rows:
             advance(rows[key])
         if partial:
             partial.finished(key, sums)
-        if run.asked and partial and key in partial.nodes:
+        if run.stop_requested and partial and key in partial.nodes:
             partial.keep()
         run.check()
 
@@ -289,11 +289,11 @@ def _run_on_client(
             # range's sums on the workers until the end of the pass.
             future.add_done_callback(_advance_and_release(rows[future.key], advance))
         held = [future for future in futures[1:] if future.key in nodes]
-        run = current_run()
+        run = current_job()
 
         def look() -> None:
-            if partial and (partial.due() or run.asked):
-                partial.gather(client, held, STOP_SECONDS if run.asked else GATHER_SECONDS)
+            if partial and (partial.due() or run.stop_requested):
+                partial.gather(client, held, STOP_SECONDS if run.stop_requested else GATHER_SECONDS)
 
         total = result_of(futures[0], look)
         if advance and root in rows:

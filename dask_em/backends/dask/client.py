@@ -13,7 +13,7 @@ import dask.config
 from dask.utils import parse_bytes
 
 from ...core.protocols import Advance, Out
-from ...runtime import current_run
+from ...runtime import current_job
 from .recovery import TaskMemoryError, of_the_cluster, recover
 
 Key = tuple[str, int]
@@ -55,7 +55,7 @@ def until_done(
     StoppedError
         The job was asked to stop, or the cluster failed for good.
     """
-    run = current_run()
+    run = current_job()
     for attempt in count(1):
         run.check()
         told, began = Progress(advance), time.monotonic()
@@ -98,7 +98,7 @@ def _tell(client: Any, name: str, seconds: float, attempt: int) -> None:
 
 def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
     """Return the result of a future; while it is awaited, `look` is called now and then."""
-    run = current_run()
+    run = current_job()
     done = threading.Event()
     root.add_done_callback(lambda _: done.set())
     # Not by the timeout of `result`: one that strikes while the result is fetched leaves a

@@ -10,7 +10,7 @@ from typing import Any
 import dask.config
 
 from ...errors import StoppedError
-from ...runtime import Run
+from ...runtime import JobControl
 
 logger = logging.getLogger("dask_em")
 
@@ -89,7 +89,7 @@ def of_the_cluster(e: Exception) -> bool:
     return type(e).__module__.partition(".")[0] == "distributed"
 
 
-def recover(client: Any, e: Exception, attempt: int, run: Run) -> None:
+def recover(client: Any, e: Exception, attempt: int, run: JobControl) -> None:
     """Wait until the pass may be made again.
 
     Raises

@@ -14,18 +14,19 @@ version of CuPy and CUDA; another model may round differently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ...core.additive import Array
-from ...core.device import Device, namespace
-from ...core.family import blocks
-from ...core.protocols import Fold
-from ...core.responsibilities import NEGLIGIBLE
-from .covariance import Covariance, Diagonal, Full, Spherical, Tied
-from .family import Gaussian
+from ...core.device import DeviceArithmetic, fetch, namespace
+from ...core.engine import Engine
+from ...core.family import Kernel, blocks
+from ...core.responsibilities import Arithmetic
+from .covariance import Covariance
+from .diagonals import Diagonal, Spherical
+from .matrices import Full, Tied
+from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
 
 # Bytes of the device that one block and its temporaries take at most, in each thread.
@@ -45,19 +46,6 @@ MOVABLE |= {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 Precision = Literal["float32", "float64"]
-
-S = TypeVar("S")
-
-
-def precision(gaussian: Gaussian, dtype: np.dtype[Any]) -> Precision:
-    """The type to multiply rows of `dtype` in.
-
-    float32 for float32 data, where the bound of the tightest component allows (rows
-    are shifted into the frame in float64 first); float64 for all else. Parameters and
-    type alone decide, never the worker.
-    """
-    single = dtype == np.float32 and gaussian.single_is_safe
-    return "float32" if single else "float64"
 
 
 # -- covariance structures -------------------------------------------------------------
@@ -146,20 +134,19 @@ _STRUCTURES: dict[type[Covariance], type[_Structure]] = {
 # -- the kernel ------------------------------------------------------------------------
 
 
-class ArrayKernel:
-    """log w_k + log N(x; mu_k, Sigma_k) of blocks of rows, and their sums, on a device.
+class ArrayKernel(Kernel[GaussianStatistics]):
+    """Compute log N(x; mu_k, Sigma_k) of blocks of rows, and their sums, on a device.
 
     Every deviation is taken from the component's own mean before it is multiplied, so
     nothing cancels and no bound is needed in float64.
 
     Parameters
     ----------
-    gaussian : Gaussian
-    log_weights : (k,) array
+    gaussian : GaussianParameters
     xp : namespace
-        As `namespace` returns it.
+        As `core.device.namespace` returns it.
     dtype : {"float64", "float32"}
-        What to multiply in; see `precision`.
+        What to multiply in.
     device_bytes : int
         Components are taken in groups, and rows in blocks, so that one block and its
         temporaries take less than this, if one row does.
@@ -167,14 +154,13 @@ class ArrayKernel:
 
     def __init__(
         self,
-        gaussian: Gaussian,
-        log_weights: Array,
+        gaussian: GaussianParameters,
         xp: Any,
         dtype: Precision = "float64",
         device_bytes: int = DEVICE_BYTES,
     ) -> None:
         k, d = gaussian.means.shape
-        covariance, frame = gaussian.covariance, gaussian.frame
+        covariance, whitening = gaussian.covariance, gaussian.whitening
         self.xp = xp
         self._dtype = getattr(xp, dtype)
         self._structure = _STRUCTURES[type(covariance)]
@@ -183,212 +169,84 @@ class ArrayKernel:
         size = max(numbers // (self.block_rows * d), 1)
         self._groups = list(blocks(k, size))
 
-        self._shift = xp.asarray(frame.shift, dtype=xp.float64)
-        self._to_frame = xp.asarray(np.ascontiguousarray(frame.inverse_scale.T), dtype=xp.float64)
+        self._shift = xp.asarray(whitening.shift, dtype=xp.float64)
+        inverse = np.ascontiguousarray(whitening.inverse_scale.T)
+        self._inverse_scale = xp.asarray(inverse, dtype=xp.float64)
         self._means = self._put(gaussian.means[:, None, :])
         self._whitener = self._put(self._structure.whitener(covariance))
-        constant = log_weights - covariance.log_det(d) - 0.5 * d * np.log(2 * np.pi)
-        self._constant = self._put((constant - frame.log_det)[:, None])
+        constant = np.zeros(k) - covariance.log_det(d) - 0.5 * d * np.log(2 * np.pi)
+        self._constant = self._put((constant - whitening.log_det)[:, None])
         # The device's means less the true ones: rounding, in float32.
-        self._means_gap = self._fetch(self._means)[:, 0, :] - gaussian.means
+        self._means_gap = fetch(xp, self._means)[:, 0, :] - gaussian.means
+        self._arithmetic = DeviceArithmetic(xp)
+        self._Z: Any = None
+        self._sums = GaussianStatistics(np.zeros((k, d)), covariance.zeros(k, d))
+
+    @classmethod
+    def of(cls, gaussian: GaussianParameters, engine: Engine) -> ArrayKernel:
+        """Return the kernel on the engine's device.
+
+        It multiplies in float32 for float32 data where the bound of the tightest component
+        allows (rows are whitened in float64 first), in float64 for all else. Parameters and
+        type alone decide, never the worker.
+
+        Raises
+        ------
+        UsageError
+            This process cannot compute on that device.
+        """
+        single = engine.single and gaussian.single_is_safe
+        return cls(gaussian, namespace(engine.device), "float32" if single else "float64")
+
+    def arithmetic(self, engine: Engine, k: int) -> Arithmetic:
+        return self._arithmetic
 
     def _put(self, values: Array) -> Any:
         return self.xp.asarray(np.ascontiguousarray(values), dtype=self._dtype)
 
-    def _fetch(self, values: Any) -> Array:
-        """Numbers of the device as float64 in this process; waits until they are there."""
-        to_numpy = getattr(self.xp, "asnumpy", np.asarray)  # CuPy converts by that name only
-        return np.asarray(to_numpy(values), dtype=np.float64)
-
-    def total(self, values: Any) -> float:
-        """The sum of all numbers of an array of the device, in float64."""
-        return float(self._fetch(self.xp.sum(values, dtype=self.xp.float64)))
-
-    def load(self, X: Array) -> Any:
-        """Rows X (b, d) of any numeric dtype, on the device in the frame's coordinates."""
+    def load(self, X: Array) -> None:
+        """Take rows X (b, d) of any numeric dtype to the device, in whitened coordinates."""
         xp = self.xp
         rows = xp.asarray(X if X.dtype in MOVABLE else X.astype(np.float64))
         Z = xp.asarray(rows, dtype=xp.float64) - self._shift
-        Z = Z * self._to_frame if self._to_frame.ndim == 1 else xp.matmul(Z, self._to_frame)
-        return xp.asarray(Z, dtype=self._dtype)
+        scale = self._inverse_scale
+        Z = Z * scale if scale.ndim == 1 else xp.matmul(Z, scale)
+        self._Z = xp.asarray(Z, dtype=self._dtype)
 
-    def _deviations(self, Z: Any, group: slice) -> Any:
-        return Z[None, :, :] - self._means[group, :, :]
+    def _deviations(self, group: slice) -> Any:
+        return self._Z[None, :, :] - self._means[group, :, :]
 
-    def log_joint(self, Z: Any) -> Any:
-        """log w_k + log p(x | k) in the units of the data, (k, b), of loaded rows Z (b, d)."""
+    def log_prob(self) -> Array:
+        """Return log p(x | k) in the units of the data, (k, b), on the device."""
         xp, W = self.xp, self._whitener
         squares: list[Any] = []
         for group in self._groups:
             part = W if W.shape[0] == 1 else W[group, :, :]
-            white = self._structure.whiten(xp, self._deviations(Z, group), part)
+            white = self._structure.whiten(xp, self._deviations(group), part)
             distance = xp.sum(white * white, axis=2)
             squares += [distance[i, :] for i in range(distance.shape[0])]
-        return self._constant - 0.5 * xp.stack(squares)
+        found: Array = self._constant - 0.5 * xp.stack(squares)
+        return found
 
-    def responsibilities(self, log_joint: Any) -> tuple[Any, Any]:
-        """Responsibilities (k, b) and log p(x) (b,); NaN where log_joint is."""
-        xp = self.xp
-        largest = xp.max(log_joint, axis=0)
-        below = log_joint - largest
-        ratio = xp.exp(below)
-        ratio = xp.where(below <= NEGLIGIBLE, xp.zeros_like(ratio), ratio)
-        total = xp.sum(ratio, axis=0)
-        return ratio / total, largest + xp.log(total)
-
-    def sums(self, Z: Any, resp: Any) -> tuple[Array, GaussianStatistics]:
-        """sum_n r_nk (k,) and the statistics of loaded rows Z (b, d) under `resp` (k, b)."""
+    def accumulate(self, resp: Array) -> None:
+        """Add the sums of the current block under `resp` (k, b), on the device."""
         xp, structure = self.xp, self._structure
         root = xp.sqrt(resp)
         parts = []
         for group in self._groups:
             r = root[group, :]
-            weighted = self._deviations(Z, group) * r[:, :, None]
+            weighted = self._deviations(group) * r[:, :, None]
             first = xp.matmul(r[:, None, :], weighted)
             parts.append((first, structure.scatter(xp, weighted)))
         # A fetch waits for the device, so all groups are under way before the first.
-        resp_sum = self._fetch(xp.sum(resp, axis=1, dtype=xp.float64))
-        first = np.concatenate([self._fetch(f)[:, 0, :] for f, _ in parts])
+        resp_sum = fetch(xp, xp.sum(resp, axis=1, dtype=xp.float64))
+        first = np.concatenate([fetch(xp, f)[:, 0, :] for f, _ in parts])
         first += resp_sum[:, None] * self._means_gap
-        scatters = [self._fetch(s) for _, s in parts]
+        scatters = [fetch(xp, s) for _, s in parts]
         scatter = np.sum(scatters, axis=0) if structure.shared else np.concatenate(scatters)
-        return resp_sum, GaussianStatistics(first, scatter)
+        scale = self._arithmetic.take_scale()
+        self._sums += GaussianStatistics(scale * first, scale * scatter)
 
-    # -- answers about rows --------------------------------------------------------------
-
-    def _joint_blocks(self, X: Array) -> Iterator[tuple[slice, Any]]:
-        for rows in blocks(len(X), self.block_rows):
-            yield rows, self.log_joint(self.load(X[rows]))
-
-    def answers(self, X: Array, wanted: Sequence[str]) -> dict[str, Array]:
-        """What `wanted` names of the rows X (n, d), in the rows' order.
-
-        Parameters
-        ----------
-        X : (n, d) array
-        wanted : sequence of {"labels", "proba", "log_density"}
-            The most likely component (n,), the responsibilities (n, k), or
-            log p(x) (n,) in nats.
-        """
-        k = len(self._means_gap)
-        out: dict[str, Array] = {
-            name: np.empty(
-                (len(X), k) if name == "proba" else (len(X),),
-                dtype=np.int64 if name == "labels" else np.float64,
-            )
-            for name in wanted
-        }
-        for rows, log_joint in self._joint_blocks(X):
-            if "labels" in out:
-                out["labels"][rows] = self._fetch(self.xp.argmax(log_joint, axis=0))
-            if out.keys() <= {"labels"}:
-                continue
-            resp, log_prob = self.responsibilities(log_joint)
-            if "proba" in out:
-                out["proba"][rows] = self._fetch(resp).T
-            if "log_density" in out:
-                out["log_density"][rows] = self._fetch(log_prob)
-        return out
-
-    def scores(self, X: Array) -> tuple[float, float]:
-        """sum_n log p(x_n) and -sum_nk r_nk log r_nk of the rows X (n, d), in nats."""
-        xp = self.xp
-        log_likelihood = entropy = 0.0
-        for _, log_joint in self._joint_blocks(X):
-            resp, log_prob = self.responsibilities(log_joint)
-            # Where r is exactly zero its logarithm may be -inf, and r log r is zero.
-            log_resp = xp.where(resp > 0, log_joint - log_prob, xp.zeros_like(resp))
-            log_likelihood += self.total(log_prob)
-            entropy -= self.total(resp * log_resp)
-        return log_likelihood, entropy
-
-
-# -- the fold --------------------------------------------------------------------------
-
-
-class ArrayEStep(Fold[S], Generic[S]):
-    """Sums a Gaussian mixture's sufficient statistics over chunks of rows, on a device.
-
-    Parameters
-    ----------
-    gaussian : Gaussian
-    log_weights : (k,) array
-    device : "cuda" or namespace
-        Resolved, see `resolve_device`.
-    record : callable
-        Makes the result of (n_rows, weight, log_likelihood, resp_sum, components), such
-        as `MixtureStatistics`.
-    device_bytes : int
-        See `ArrayKernel`.
-    single : bool
-        False multiplies float32 data in float64 too.
-
-    Raises
-    ------
-    UsageError
-        This process cannot compute on that device.
-    """
-
-    def __init__(
-        self,
-        gaussian: Gaussian,
-        log_weights: Array,
-        device: Device,
-        record: Callable[[int, float, float, Array, GaussianStatistics], S],
-        device_bytes: int = DEVICE_BYTES,
-        single: bool = True,
-    ) -> None:
-        k, d = gaussian.means.shape
-        self._single = single
-        self._gaussian, self._log_weights = gaussian, log_weights
-        self._xp, self._device_bytes = namespace(device), device_bytes
-        self._record = record
-        self._kernels: dict[Precision, ArrayKernel] = {}
-        self._n_rows = 0
-        self._weight = 0.0
-        self._log_likelihood = 0.0
-        self._resp_sum = np.zeros(k)
-        self._statistics = GaussianStatistics(np.zeros((k, d)), gaussian.covariance.zeros(k, d))
-
-    def _kernel(self, dtype: np.dtype[Any]) -> ArrayKernel:
-        """The kernel for rows of `dtype`; its parameters go to the device once."""
-        chosen = precision(self._gaussian, dtype) if self._single else "float64"
-        if chosen not in self._kernels:
-            self._kernels[chosen] = ArrayKernel(
-                self._gaussian, self._log_weights, self._xp, chosen, self._device_bytes
-            )
-        return self._kernels[chosen]
-
-    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Add the rows X (n, d) with weights (n,)."""
-        self._n_rows += len(X)
-        if sample_weight is not None and not sample_weight.all():
-            # A row of weight zero is a row left out, whatever it holds.
-            X, sample_weight = X[sample_weight > 0], sample_weight[sample_weight > 0]
-        kernel = self._kernel(X.dtype)
-        for rows in blocks(len(X), kernel.block_rows):
-            self._add(kernel, X[rows], None if sample_weight is None else sample_weight[rows])
-
-    def _add(self, kernel: ArrayKernel, X: Array, weight: Array | None) -> None:
-        xp = self._xp
-        Z = kernel.load(X)
-        resp, log_prob = kernel.responsibilities(kernel.log_joint(Z))
-        scale = 1.0
-        if weight is None:
-            self._weight += len(X)
-        else:
-            self._weight += float(weight.sum())
-            # A power of two takes no digits, and keeps any weight within float32.
-            scale = float(np.ldexp(1.0, np.frexp(weight.max())[1] - 1))
-            scaled = xp.asarray(weight / scale, dtype=resp.dtype)
-            resp, log_prob = resp * scaled, log_prob * scaled
-        resp_sum, sums = kernel.sums(Z, resp)
-        self._log_likelihood += scale * kernel.total(log_prob)
-        self._resp_sum += scale * resp_sum
-        self._statistics += GaussianStatistics(scale * sums.first, scale * sums.scatter)
-
-    def result(self) -> S:
-        """Sums over all chunks given so far."""
-        return self._record(
-            self._n_rows, self._weight, self._log_likelihood, self._resp_sum, self._statistics
-        )
+    def statistics(self) -> GaussianStatistics:
+        """Return the sums over all blocks so far, about the current means."""
+        return self._sums

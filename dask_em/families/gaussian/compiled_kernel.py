@@ -7,17 +7,17 @@ float32 too; and it skips the rows in which a component has no part.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...core.additive import Array
+from ...core.family import Kernel
 from . import simd
-from .covariance import Diagonal, Full
-
-if TYPE_CHECKING:
-    from .family import Gaussian
-    from .statistics import GaussianStatistics
+from .diagonals import Diagonal
+from .matrices import Full
+from .parameters import GaussianParameters
+from .statistics import GaussianStatistics
 
 # Bytes of one block's rows in both layouts, their responsibilities and their deviations.
 BLOCK_BYTES = 2**20
@@ -45,34 +45,36 @@ def round_up(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
-class FusedKernel:
-    """What both kernels share: rows in the frame, laid out in tiles.
+class FusedKernel(Kernel[GaussianStatistics]):
+    """What both kernels share: whitened rows, laid out in tiles.
 
     Parameters
     ----------
-    gaussian : Gaussian
+    gaussian : GaussianParameters
     dtype : float64 or float32
         Of the products; sums are float64.
     one : bool
         Whether the columns are followed by one of ones.
     """
 
-    def __init__(self, gaussian: Gaussian, dtype: Any = np.float64, one: bool = False) -> None:
+    def __init__(
+        self, gaussian: GaussianParameters, dtype: Any = np.float64, one: bool = False
+    ) -> None:
         k, d = gaussian.means.shape
         self.gaussian = gaussian
         self.dtype = np.dtype(dtype)
-        frame = gaussian.frame
+        whitening = gaussian.whitening
         width = simd.tile_columns(dtype)
         # Forty tiles of any register are whole tiles of every other.
         unit = 480
         numbers = BLOCK_BYTES // (self.dtype.itemsize * (2 * d + k))
         self.block_rows = b = min(max(numbers // unit * unit, LEAST_ROWS), MOST_ROWS)
-        rotated = frame.scale.ndim == 2
+        rotated = whitening.scale.ndim == 2
         D = round_up(d, simd.lanes(dtype))
-        self._rotate = frame.inverse_scale if rotated else None
+        self._rotate = whitening.inverse_scale if rotated else None
         self._scale = np.zeros(D)
-        self._scale[:d] = 1.0 if rotated else frame.inverse_scale
-        self._shift = np.tile(frame.shift, (b, 1))
+        self._scale[:d] = 1.0 if rotated else whitening.inverse_scale
+        self._shift = np.tile(whitening.shift, (b, 1))
         # Reading whole vectors goes beyond the last row.
         self._shifted = np.zeros(b * d + D)
         self._rotated = np.zeros_like(self._shifted if rotated else self._shifted[:0])
@@ -82,10 +84,10 @@ class FusedKernel:
         self._out = np.zeros(self._padded_components * b, dtype)
         self._rows = 0
         self._tiles, self._buffer = self._columns[:0], self._out[:0, None]
-        self._constant = -0.5 * d * np.log(2 * np.pi) - frame.log_det
+        self._constant = -0.5 * d * np.log(2 * np.pi) - whitening.log_det
 
     def load(self, X: Array) -> None:
-        """Take the rows X (b, d) as the current block, in the frame's coordinates."""
+        """Take the rows X (b, d) as the current block, in whitened coordinates."""
         self._rows = b = len(X)
         d = X.shape[1]
         laid = self._shifted
@@ -124,7 +126,7 @@ class Moments:
 
     Parameters
     ----------
-    gaussian : Gaussian
+    gaussian : GaussianParameters
         Of full or diagonal covariances.
     width : int
         Rows of a tile of columns, of which the last column is ones.
@@ -132,7 +134,7 @@ class Moments:
         Components that the responsibilities have room for.
     """
 
-    def __init__(self, gaussian: Gaussian, width: int, padded_components: int) -> None:
+    def __init__(self, gaussian: GaussianParameters, width: int, padded_components: int) -> None:
         d = gaussian.n_features
         assert isinstance(gaussian.covariance, Full | Diagonal)
         left, right = gaussian.covariance.pairs(d)
@@ -153,8 +155,6 @@ class Moments:
 
     def statistics(self) -> GaussianStatistics:
         """All that was added, about the current means."""
-        from .statistics import GaussianStatistics
-
         means = self.gaussian.means
         k, d = means.shape
         by_components = self._sums.transpose(0, 2, 1).reshape(-1, self._sums.shape[1])
@@ -171,7 +171,7 @@ class CentredKernel(FusedKernel):
     responsibilities count are moments: no rows need be gathered for them.
     """
 
-    def __init__(self, gaussian: Gaussian, dtype: Any = np.float64) -> None:
+    def __init__(self, gaussian: GaussianParameters, dtype: Any = np.float64) -> None:
         k, d = gaussian.means.shape
         cheaper = d <= MOST_MOMENT_COLUMNS and k >= simd.TALL_ROWS
         double = np.dtype(dtype) == np.float64
@@ -218,8 +218,6 @@ class CentredKernel(FusedKernel):
 
     def statistics(self) -> GaussianStatistics:
         """Sums over all blocks so far, about the current means."""
-        from .statistics import GaussianStatistics
-
         d = self.gaussian.n_features
         lower = np.tril(self._scatter[:, :d, :d])
         scatter = lower + np.tril(lower, -1).transpose(0, 2, 1)
@@ -230,14 +228,14 @@ class CentredKernel(FusedKernel):
 class FeaturesKernel(FusedKernel):
     """theta (1, z, products) and its transpose, for few columns: products by `structure.pairs`."""
 
-    def __init__(self, gaussian: Gaussian) -> None:
+    def __init__(self, gaussian: GaussianParameters) -> None:
         super().__init__(gaussian, one=True)
         self._moments = self._new_moments()
         structure = gaussian.covariance
         assert isinstance(structure, Full | Diagonal)
         theta = np.zeros((self._padded_components, self._moments.n_features))
         theta[: gaussian.n_components] = structure.natural(gaussian.means)
-        theta[:, 0] -= gaussian.frame.log_det
+        theta[:, 0] -= gaussian.whitening.log_det
         self._theta = pack_groups(theta)
 
     def log_prob(self) -> Array:

@@ -1,194 +1,126 @@
-"""Gaussian components and the kernel that evaluates them and sums their statistics."""
+"""Gaussian components: a family with its M-step, its bounds and its ways between coordinates."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 
 from ...core.additive import Array
-from ...core.codec import record
 from ...core.engine import NUMPY, Engine
-from ...core.family import Kernel, blocks
+from ...core.family import Family, Kernel, register_family
+from ...core.validation import require, require_array
+from .constraints import CONSTRAINTS, constraint_of
 from .covariance import Covariance
 from .numpy_kernel import CACHED, LEAST_ROWS, GaussianKernel
+from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
-from .whitening import Frame
-
-# The features kernel loses about eps * amplification of a covariance's digits
-# (measured: tests/test_kernels.py). Above this share of a covariance the centred
-# kernel takes over.
-ALLOWED_LOSS = 1e-10
-
-# The share of a component's width that float32 may lose of a deviation.
-SINGLE_LOSS = 1e-5
+from .whitening import Whitening
 
 # The compiled loops go by features up to this many columns, if there are components enough
 # to share what it takes to make the features (measured for d 1..24, k 1..64 where every
 # responsibility counts).
 FEW_COLUMNS = 16
-
 # The compiled loops have nothing to share between the components of full covariances beyond.
 SHARED_COLUMNS = 48
-
 # A component with less than this much data has no rows.
 EMPTY = 1e-12
 
 
-@record("gaussian")
+@register_family("gaussian")
 @dataclass(frozen=True)
-class Gaussian:
-    """K multivariate normal distributions in the coordinates of a frame.
+class Gaussian(GaussianParameters, Family[GaussianStatistics]):
+    """Hold K multivariate normal distributions in whitened coordinates.
 
     Attributes
     ----------
     means : (k, d) array
     covariance : Covariance
-    frame : Frame
+    whitening : Whitening
     ridge : float
         What the M-step adds to each variance, in squared units of the data
         (scikit-learn's `reg_covar`).
+    constraint : str
+        What the M-step allows of the covariances, see `constraints`; by default all that
+        `covariance` can store.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em.families.gaussian.matrices import Full
+    >>> unit = Whitening(np.zeros(2), np.ones(2))
+    >>> one = Gaussian(np.zeros((1, 2)), Full(np.eye(2)[None]), unit)
+    >>> one.log_prob(np.zeros((1, 2))).round(4)
+    array([[-1.8379]])
     """
 
-    means: Array
-    covariance: Covariance
-    frame: Frame
     ridge: float = 0.0
+    constraint: str = ""
+
+    def __getstate__(self) -> dict[str, object]:
+        # What is cached can be made again, and may be as large as the parameters.
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
-    def n_components(self) -> int:
-        return len(self.means)
+    def covariance_type(self) -> str:
+        """The name of the constraint."""
+        return self.constraint or self.covariance.kind
 
     @property
-    def n_features(self) -> int:
-        return int(self.means.shape[1])
+    def shares_statistics(self) -> bool:  # type: ignore[override]
+        """Whether all components share one scatter."""
+        return self.covariance.shared_scatter
 
     @property
     def n_parameters(self) -> int:
         k, d = self.means.shape
-        return int(k * d + self.covariance.n_parameters(k, d))
+        return int(k * d + constraint_of(self.covariance_type).n_parameters(k, d))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the parameters."""
         return int(self.means.nbytes + self.covariance.factor.nbytes)
 
     @property
     def statistics_bytes(self) -> int:
-        """Bytes of the sufficient statistics of any number of rows."""
         k, d = self.means.shape
         # Nobody writes these zeros, so they take no memory.
         return GaussianStatistics(np.zeros((k, d)), self.covariance.zeros(k, d)).nbytes
 
-    def log_prob(self, X: Array) -> Array:
-        """log N(x_n; mu_k, Sigma_k), (n, k), in units of the data."""
-        kernel = self.kernel()
-        out = np.empty((len(X), self.n_components))
-        for rows in blocks(len(X), kernel.block_rows):
-            kernel.load(X[rows])
-            out[rows] = kernel.log_prob().T
-        return out
+    def validate(self, statistics: GaussianStatistics) -> None:
+        k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
+        constraint = CONSTRAINTS.get(self.covariance_type)
+        allowed = constraint is not None and constraint.storage is type(self.covariance)
+        require("constraint", self.constraint, allowed)
+        # No memory is touched, whatever a file claims.
+        shape = self.covariance.zeros(k, d).shape
+        scale = self.whitening.scale
+        require_array("means", self.means, (k, d))
+        require_array("factor", self.covariance.factor, shape)
+        require_array("shift", self.whitening.shift, (d,))
+        require_array("scale", scale, (d,) if scale.ndim == 1 else (d, d))
+        diagonal = scale if scale.ndim == 1 else np.diagonal(scale)
+        require("scale", scale, bool((diagonal > 0).all()))
+        require("ridge", self.ridge, 0 <= self.ridge < np.inf)
+        require_array("first", statistics.first, (k, d))
+        require_array("scatter", statistics.scatter, shape)
 
-    def sufficient_statistics(self, X: Array, resp: Array) -> GaussianStatistics:
-        """Sums over the rows of X (n, d) under `resp` (n, k)."""
-        kernel = self.kernel()
-        for rows in blocks(len(X), kernel.block_rows):
-            kernel.load(X[rows])
-            kernel.accumulate(np.ascontiguousarray(resp[rows].T))
-        statistics = kernel.statistics()
-        assert isinstance(statistics, GaussianStatistics)
-        return statistics
+    # -- the E-step ------------------------------------------------------------------
 
-    def maximize(
-        self, resp_sum: Array, statistics: GaussianStatistics
-    ) -> tuple[Self, Sequence[int]]:
-        """The M-step: mu += S1 / S0 and Sigma = S2 / S0 - shift shift^T + ridge.
+    def kernel(self, engine: Engine = NUMPY) -> Kernel[GaussianStatistics]:
+        """Return a kernel of zero sums: of the ways that are safe, the one that costs least."""
+        if engine.device != "cpu":
+            from .array_api import ArrayKernel
 
-        A component that holds no rows or whose covariance is singular keeps
-        its mean and covariance, which leaves its part of the expected
-        log-likelihood where it was: the log-likelihood still cannot fall.
-        """
-        empty = ~(resp_sum > EMPTY)
-        total = np.where(empty, 1.0, resp_sum)
-        shift = np.where(empty[:, None], 0.0, statistics.first / total[:, None])
-        covariance, singular = self.covariance.maximize(
-            np.where(empty, EMPTY, resp_sum), shift, statistics.scatter, self._ridge()
-        )
-        kept = sorted({*np.flatnonzero(empty).tolist(), *singular})
-        means = self.means + shift
-        if not covariance.shared_scatter:
-            factor = covariance.factor.copy()
-            factor[kept] = self.covariance.factor[kept]
-            covariance = type(covariance)(factor)
-            means[kept] = self.means[kept]
-        return type(self)(means, covariance, self.frame, self.ridge), kept
-
-    def _ridge(self) -> Array:
-        inverse = self.frame.inverse_scale
-        full = np.diag(inverse) if inverse.ndim == 1 else inverse
-        return np.asarray(self.ridge * (full @ full.T))
-
-    @property
-    def amplification(self) -> float:
-        """How many times the features kernel magnifies rounding errors, at most.
-
-        The largest, over components, of (squared distance from the frame's
-        origin to the component's rows) x (largest eigenvalue of its precision):
-        the cancellation in Sigma = E[z z^T] - mu mu^T and in the expanded
-        quadratic form.
-        """
-        reach = (self.means**2).sum(1) + self.covariance.traces(self.n_features)
-        return float((reach * self.covariance.tightness()).max())
-
-    @property
-    def features_are_safe(self) -> bool:
-        """Whether the features kernel keeps its errors below `ALLOWED_LOSS`."""
-        # `not (x > limit)` would call NaN safe.
-        return bool(np.finfo(np.float64).eps * self.amplification <= ALLOWED_LOSS)
-
-    @property
-    def single_loss(self) -> float:
-        """The share of the tightest width that float32 loses of a deviation, about.
-
-        Rounding moves a row by eps times its distance from the origin, in a random
-        direction: by 1/sqrt(d) of that along the tightest one.
-        """
-        return float(np.finfo(np.float32).eps * np.sqrt(self.amplification / self.n_features))
-
-    @property
-    def single_is_safe(self) -> bool:
-        """Whether float32 keeps what deviations lose below `SINGLE_LOSS` of a width."""
-        return self.single_loss <= SINGLE_LOSS
-
-    def kernel(self, engine: Engine = NUMPY) -> Kernel:
-        """A kernel of zero sums: of the ways that are safe, the one that costs least."""
-        if engine.name == "numba" and self.covariance.kind in ("full", "diag"):
+            return ArrayKernel.of(self, engine)
+        if engine.name == "numba" and self.covariance.compiled:
             return self._compiled_kernel(engine)
         fits = LEAST_ROWS * self.covariance.n_features(self.n_features) <= CACHED
         return GaussianKernel(self, features_allowed=fits and self.features_are_safe)
 
-    def joins(self, engine: Engine) -> Hashable:
-        """What Gaussians have in common that can be `joined`; None if this one stays alone.
-
-        One that is tight beside the spread of the data would take the others along on the
-        way that is safe for it.
-        """
-        by_component = engine.name == "numba" and self.covariance.kind == "full"
-        if self.covariance.shared_scatter or (by_component and self.n_features > SHARED_COLUMNS):
-            return None
-        safe = self.features_are_safe, engine.single and self.single_is_safe
-        frame = self.frame.shift.tobytes(), self.frame.scale.tobytes()
-        return self.covariance.kind, self.n_features, *frame, *safe
-
-    def joined(self, parts: Sequence[Self]) -> Self:
-        """The components of all parts side by side."""
-        means = np.concatenate([part.means for part in parts])
-        factor = np.concatenate([part.covariance.factor for part in parts])
-        return replace(self, means=means, covariance=type(self.covariance)(factor))
-
-    def _compiled_kernel(self, engine: Engine) -> Kernel:
+    def _compiled_kernel(self, engine: Engine) -> Kernel[GaussianStatistics]:
         from .compiled_kernel import CentredKernel, FeaturesKernel
 
         if self.covariance.kind == "diag":
@@ -201,19 +133,173 @@ class Gaussian:
         cheaper = d <= FEW_COLUMNS and 2 * k > d + 2
         return FeaturesKernel(self) if cheaper and self.features_are_safe else CentredKernel(self)
 
-    # -- between the frame and the data ----------------------------------------------
+    def join_key(self, engine: Engine) -> Hashable:
+        # One that is tight beside the spread of the data would take the others along on the
+        # way that is safe for it.
+        by_component = engine.name == "numba" and self.covariance.kind == "full"
+        if self.covariance.shared_scatter or (by_component and self.n_features > SHARED_COLUMNS):
+            return None
+        safe = self.features_are_safe, engine.single and self.single_is_safe
+        whitening = self.whitening.shift.tobytes(), self.whitening.scale.tobytes()
+        return self.covariance.kind, self.n_features, *whitening, *safe
+
+    def joined(self, parts: Sequence[Self]) -> Self:
+        means = np.concatenate([part.means for part in parts])
+        factor = np.concatenate([part.covariance.factor for part in parts])
+        return replace(self, means=means, covariance=type(self.covariance)(factor))
+
+    def take(self, components: Sequence[int]) -> Self:
+        index = list(components)
+        return replace(self, means=self.means[index], covariance=self.covariance.take(index))
+
+    # -- the M-step --------------------------------------------------------------------
+
+    def maximize(
+        self, resp_sum: Array, statistics: GaussianStatistics
+    ) -> tuple[Self, Sequence[int]]:
+        """Return mu += S1 / S0 and Sigma = S2 / S0 - shift shift^T + ridge, as constrained.
+
+        A component that holds no rows or whose covariance is singular keeps
+        its mean and covariance, which leaves its part of the expected
+        log-likelihood where it was: the log-likelihood still cannot fall.
+        """
+        empty = ~(resp_sum > EMPTY)
+        total = np.where(empty, 1.0, resp_sum)
+        shift = np.where(empty[:, None], 0.0, statistics.first / total[:, None])
+        total = np.where(empty, EMPTY, resp_sum)
+        found = self.covariance.unconstrained(total, shift, statistics.scatter, self._ridge())
+        estimate = constraint_of(self.covariance_type).estimate
+        if estimate is not None:
+            found = estimate(total, found)
+        covariance, singular = self.covariance.factorized(found, len(total))
+        kept = sorted({*np.flatnonzero(empty).tolist(), *singular})
+        means = self.means + shift
+        if not covariance.shared_scatter:
+            factor = covariance.factor.copy()
+            factor[kept] = self.covariance.factor[kept]
+            covariance = type(covariance)(factor)
+            means[kept] = self.means[kept]
+        return replace(self, means=means, covariance=covariance), kept
+
+    def _ridge(self) -> Array:
+        inverse = self.whitening.inverse_scale
+        full = np.diag(inverse) if inverse.ndim == 1 else inverse
+        return np.asarray(self.ridge * (full @ full.T))
+
+    def near(self, X: Array, resp: Array) -> Self:
+        whitening = self.whitening
+        total = np.maximum(resp.sum(axis=0), 1e-300)[:, None]
+        means = resp.T @ (X - whitening.shift) / total
+        return replace(self, means=whitening.whiten(whitening.shift + means))
+
+    # -- sums at other parameters ---------------------------------------------------------
+
+    def recentre(
+        self, resp_sum: Array, statistics: GaussianStatistics, to: Self
+    ) -> GaussianStatistics:
+        """Return sums about these means as sums about those of `to`.
+
+        Sums about a mean are quadratic in it, so nothing but the sums is needed:
+        sum r (z - a - s)(z - a - s)^T = S2 - S1 s^T - s S1^T + S0 s s^T. What is moved may be
+        a difference of sums.
+        """
+        shift = to.means - self.means
+        first, scatter = statistics.first, statistics.scatter
+        scatter = self.covariance.recentred(scatter, first, resp_sum, shift)
+        return GaussianStatistics(first - resp_sum[:, None] * shift, scatter)
+
+    def expected_log_joint(
+        self, log_weights: Array, resp_sum: Array, statistics: GaussianStatistics
+    ) -> float:
+        """Compute sum_nk r_nk log(w_k N(x_n; mu_k, Sigma_k)) from sums about the means."""
+        d = self.n_features
+        volume = self.covariance.log_det(d) + 0.5 * d * np.log(2 * np.pi) + self.whitening.log_det
+        distances = (self.covariance.precisions * statistics.scatter).sum()
+        return float(resp_sum @ (log_weights - volume) - 0.5 * distances)
+
+    def merge_losses(
+        self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array
+    ) -> list[float]:
+        """Compute what the widening of the covariances takes off, in nats, for each pair."""
+        return [self._volume_lost(i, j, totals) for i, j in pairs]
+
+    def _volume_lost(self, i: int, j: int, totals: Array) -> float:
+        a, b = totals[[i, j]]
+        spreads, n = self._spreads, a + b
+        apart = self.means[i] - self.means[j]
+        if self.covariance.shared_scatter:
+            distance = apart @ np.linalg.solve(spreads[0], apart)
+            total = totals.sum()
+            return float(total * np.log1p(a * b / (n * total) * distance) / 2)
+        merged = (a * spreads[i] + b * spreads[j]) / n + a * b / n**2 * np.outer(apart, apart)
+        of_three = self.covariance.log_dets(np.stack([merged, spreads[i], spreads[j]]))
+        return float(np.array([n, -a, -b]) @ of_three / 2)
+
+    @cached_property
+    def _spreads(self) -> Array:
+        return self.covariance.full(*self.means.shape)
+
+    # -- as one vector ---------------------------------------------------------------------
+
+    def arrays(self) -> dict[str, Array]:
+        return {"means": self.means, "factor": self.covariance.factor}
+
+    def to_unconstrained(self) -> Array:
+        """Return means, and factors with the logarithm of their diagonals, (p,)."""
+        factor = self.covariance.factor.copy()
+        diagonal = self.covariance.positive(factor)
+        diagonal[:] = np.log(diagonal)
+        return np.concatenate([self.means.ravel(), factor.ravel()])
+
+    def from_unconstrained(self, vector: Array) -> Self:
+        means, factor = np.split(vector, [self.means.size])
+        factor = factor.reshape(self.covariance.factor.shape)
+        diagonal = self.covariance.positive(factor)
+        diagonal[:] = np.exp(diagonal)
+        covariance = type(self.covariance)(factor)
+        return replace(self, means=means.reshape(self.means.shape), covariance=covariance)
+
+    def information_scale(self, root_weights: Array) -> Array:
+        """Return the root of a weight, over a width where the number is a length, (p,)."""
+        widths = np.sqrt(np.einsum("kii->ki", self._spreads))
+        of_factor = self.covariance.information_scale(root_weights)
+        return np.concatenate([(root_weights[:, None] / widths).ravel(), of_factor.ravel()])
+
+    # -- in the units of the data ------------------------------------------------------------
 
     @classmethod
     def from_data_coordinates(
-        cls, means: Array, covariance: Covariance, frame: Frame, ridge: float = 0.0
-    ) -> Self:
-        """Components given in the units of the data, expressed in `frame`."""
-        inverse = frame.inverse_scale
-        return cls(frame.points_to_frame(means), covariance.scaled(inverse), frame, ridge)
+        cls, means: Array, covariance: Covariance, whitening: Whitening, ridge: float = 0.0,
+        constraint: str = "",
+    ) -> Self:  # fmt: skip
+        """Return components given in the units of the data, whitened."""
+        inverse = whitening.inverse_scale
+        return cls(
+            whitening.whiten(means), covariance.scaled(inverse), whitening, ridge, constraint
+        )
 
     def data_coordinates(self) -> tuple[Array, Covariance]:
-        """Means (k, d) and covariances in the units of the data."""
-        return (
-            self.frame.points_from_frame(self.means),
-            self.covariance.scaled(self.frame.scale),
-        )
+        """Return means (k, d) and covariances in the units of the data."""
+        return self.whitening.unwhiten(self.means), self.covariance.scaled(self.whitening.scale)
+
+    def attributes(self) -> dict[str, Array]:
+        means, covariance = self.data_coordinates()
+        return {
+            "means_": means,
+            "covariances_": covariance.covariances,
+            "precisions_cholesky_": covariance.precisions_cholesky,
+            "precisions_": covariance.precisions,
+        }
+
+    def coordinates(self, X: Array) -> Array:
+        return self.whitening.whiten(X)
+
+    def moments(self) -> tuple[Array, Array]:
+        means, covariance = self.data_coordinates()
+        k, d = means.shape
+        return means, np.einsum("kii->ki", covariance.full(k, d)).copy()
+
+    def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
+        means, covariance = self.data_coordinates()
+        spread = covariance.full(*means.shape)[component]
+        return np.asarray(rng.multivariate_normal(means[component], spread, n, method="cholesky"))

@@ -1,18 +1,14 @@
-"""TODO families.gaussian.numpy_kernel."""
+"""The Gaussian kernel on NumPy's products."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.additive import Array
-from ...core.family import blocks
+from ...core.family import Kernel, blocks
+from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
-
-if TYPE_CHECKING:
-    from .family import Gaussian
 
 # Doubles in a block's features, which are made, multiplied by theta, and multiplied
 # by the responsibilities: within the level-3 cache. Smaller blocks, which would fit
@@ -33,8 +29,8 @@ GATHERED = 2**15
 MULTIPLY, FEATURE, GATHER, CALL = 0.045, 1.0, 8.0, 40_000.0
 
 
-class GaussianKernel:
-    """Gaussian log-densities and statistics of blocks of rows, in buffers made once.
+class GaussianKernel(Kernel[GaussianStatistics]):
+    """Compute Gaussian log-densities and statistics of blocks of rows, in buffers made once.
 
     Two ways to the log-density, equal within `ALLOWED_LOSS`:
 
@@ -49,12 +45,12 @@ class GaussianKernel:
 
     Parameters
     ----------
-    gaussian : Gaussian
+    gaussian : GaussianParameters
     features_allowed : bool
         False keeps every block on the centred ways.
     """
 
-    def __init__(self, gaussian: Gaussian, features_allowed: bool) -> None:
+    def __init__(self, gaussian: GaussianParameters, features_allowed: bool) -> None:
         k, d = gaussian.means.shape
         structure = gaussian.covariance
         self.gaussian = gaussian
@@ -71,7 +67,7 @@ class GaussianKernel:
         self._phi[0] = 1.0
         self._work = np.empty((work_rows, b))
         self._whitener = structure.whitener(gaussian.means)
-        frame_log_det = gaussian.frame.log_det
+        frame_log_det = gaussian.whitening.log_det
         self._constant = -0.5 * d * np.log(2 * np.pi) - structure.log_det(d) - frame_log_det
 
         self._deferred = 0
@@ -91,11 +87,11 @@ class GaussianKernel:
             self._shared = np.zeros((d, d))
 
     def load(self, X: Array) -> None:
-        """Take the rows X (b, d) as the current block, in the frame's coordinates."""
+        """Take the rows X (b, d) as the current block, in whitened coordinates."""
         self._rows = b = len(X)
         d = X.shape[1]
         Z = self._phi[1 : 1 + d, :b]
-        self.gaussian.frame.to_frame(X, out=Z, work=self._work[:d, :b])
+        self.gaussian.whitening.whiten_columns(X, out=Z, work=self._work[:d, :b])
         if self.by_features:
             self.structure.features(Z, self._phi[1:, :b], self._work[:, :b])
 

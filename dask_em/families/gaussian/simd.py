@@ -24,7 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ...core.additive import Array
-from ...core.simd import _I64, _JIT
+from ...core.compiled import _I64, _JIT
 
 # Rows and vectors of a tile: 12 accumulators of the 16 registers that AVX2 has.
 TILE_ROWS, TILE_VECTORS = 4, 3

@@ -1,4 +1,4 @@
-"""TODO families.gaussian.statistics."""
+"""Sufficient statistics of Gaussian components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...core.codec import record
 @record("gaussian-statistics")
 @dataclass(frozen=True)
 class GaussianStatistics(Additive):
-    """Sums about the means that the E-step used, in the coordinates of its frame.
+    """Hold sums about the means that the E-step used, in whitened coordinates.
 
     Attributes
     ----------
@@ -23,7 +23,3 @@ class GaussianStatistics(Additive):
 
     first: Array
     scatter: Array
-
-    def part(self, components: slice) -> GaussianStatistics:
-        """Those of some components, where each has a scatter of its own."""
-        return GaussianStatistics(self.first[components].copy(), self.scatter[components].copy())

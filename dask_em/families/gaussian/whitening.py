@@ -13,7 +13,7 @@ from ...core.additive import Array
 from ...core.codec import record
 from ...errors import DataError
 
-FrameKind = Literal["scalar", "diagonal", "matrix"]
+WhiteningKind = Literal["scalar", "diagonal", "matrix"]
 
 
 # Columns whose correlation matrix is worse conditioned than this are rotated
@@ -27,7 +27,7 @@ RIDGE = 1e-13
 
 @record("whitening")
 @dataclass(frozen=True)
-class Frame:
+class Whitening:
     """The affine map x = shift + scale z between the data x and the frame z.
 
     Attributes
@@ -42,7 +42,7 @@ class Frame:
     scale: Array
 
     @classmethod
-    def of_moments(cls, mean: Array, covariance: Array, kind: FrameKind) -> Frame:
+    def of_moments(cls, mean: Array, covariance: Array, kind: WhiteningKind) -> Whitening:
         """The frame in which data of this mean and covariance have about unit spread.
 
         Parameters
@@ -79,7 +79,7 @@ class Frame:
         diagonal = self.scale if self.scale.ndim == 1 else np.diagonal(self.scale)
         return float(np.log(diagonal).sum())
 
-    def to_frame(self, X: Array, out: Array, work: Array) -> Array:
+    def whiten_columns(self, X: Array, out: Array, work: Array) -> Array:
         """Rows X (n, d) of any numeric dtype as columns Z (d, n) in `out`; `work` is (d, n)."""
         if self.scale.ndim == 1:
             np.subtract(X.T, self.shift[:, None], out=out, dtype=np.float64)
@@ -89,14 +89,14 @@ class Frame:
             np.matmul(self.inverse_scale, work, out=out)
         return out
 
-    def points_to_frame(self, points: Array) -> Array:
+    def whiten(self, points: Array) -> Array:
         """Points (k, d) of the data as points (k, d) of the frame."""
         centred = np.asarray(points, dtype=np.float64) - self.shift
         if self.scale.ndim == 1:
             return centred * self.inverse_scale
         return np.asarray(solve_triangular(self.scale, centred.T, lower=True).T)
 
-    def points_from_frame(self, points: Array) -> Array:
+    def unwhiten(self, points: Array) -> Array:
         """Points (k, d) of the frame as points (k, d) of the data."""
         return np.asarray(self.shift + apply_scale(self.scale, points.T).T)
 

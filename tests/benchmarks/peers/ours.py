@@ -9,9 +9,9 @@ import numpy as np
 
 from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture
-from dask_em.families.gaussian.covariance import STRUCTURES
+from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
-from dask_em.families.gaussian.whitening import Frame
+from dask_em.families.gaussian.whitening import Whitening
 
 from .worker import Case, Data, Fit, Run, serve, unit_matrices
 
@@ -20,8 +20,10 @@ ENGINES: dict[str, Literal["numpy", "numba"]] = {"numpy": "numpy", "fast": "numb
 
 def ours(case: Case, rows: Data, dtype: str, kernel: str) -> Run:
     """E-step with its statistics, then M-step, from the start each time."""
-    structure = STRUCTURES[case.kind]
-    frame = Frame.of_moments(rows.X.mean(0), np.cov(rows.X.T, bias=True), structure.frame_kind)
+    structure = CONSTRAINTS[case.kind].storage
+    frame = Whitening.of_moments(
+        rows.X.mean(0), np.cov(rows.X.T, bias=True), structure.whitening_kind
+    )
     covariance = structure.from_precisions(unit_matrices(case.kind, case.k, case.d))
     components = Gaussian.from_data_coordinates(rows.means, covariance, frame)
     engine = Engine(ENGINES[kernel], single=dtype == "float32")

@@ -1,4 +1,4 @@
-"""Answers for every row: Zarr arrays beside each other in a group, written chunk by chunk.
+"""Predictions for every row: Zarr arrays beside each other in a group, written chunk by chunk.
 
 A region is a range of chunks. Its marker is written after its chunk files and their
 folders were synced to the disk, so what a marker stands for outlives a power failure,
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.additive import Additive, Array
-from ..core.protocols import Fold, Pass
-from ..errors import DataError
-from .folders import Folder, sync
-from .object_store import open_store
+from ...core.additive import Additive, Array
+from ...core.protocols import Fold, Pass
+from ...errors import DataError
+from ..folders import Folder
+from ..object_store import open_store
+from .files import sync
 
 if TYPE_CHECKING:
     import zarr
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regions:
-    """Ranges of chunks, each with a marker once its answers are where they are not lost.
+    """Ranges of chunks, each with a marker once its predictions are stored.
 
     Attributes
     ----------
@@ -42,11 +43,11 @@ class Regions:
     stamps: Mapping[range, str]
 
     def mark(self, chunks: range) -> None:
-        """Say that the answers of `chunks` are stored."""
+        """Mark the predictions of `chunks` as stored."""
         self.folder.write(self._marker(chunks), b"")
 
     def marked(self) -> list[range]:
-        """Regions that are stored and whose source has not been touched since."""
+        """Return the regions that are stored and whose source has not been touched since."""
         found = set(self.folder.names())
         return [chunks for chunks in self.stamps if self._marker(chunks) in found]
 
@@ -56,21 +57,21 @@ class Regions:
 
 @dataclass(frozen=True)
 class Written(Additive):
-    """How many rows were written."""
+    """Number of rows written."""
 
     n_rows: int
 
 
 @dataclass(frozen=True)
-class WriteAnswers(Pass[Written]):
-    """The description of a pass that writes an answer for every row.
+class WritePredictions(Pass[Written]):
+    """The pass that writes predictions for every row.
 
     The output's chunks begin where the source's do, so no two tasks write the same
     chunk, and a task that runs twice writes the same bytes twice.
 
     Attributes
     ----------
-    answer : callable
+    predict : callable
         Rows (n, d) -> a dict of arrays that begin with axis n.
     bounds : (n_chunks + 1,) array
         First row of each chunk of the source.
@@ -80,40 +81,40 @@ class WriteAnswers(Pass[Written]):
         Where it is noted that a range is done.
     """
 
-    answer: Callable[[Array], dict[str, Array]]
+    predict: Callable[[Array], dict[str, Array]]
     bounds: Array
     outputs: Mapping[str, zarr.Array[Any]]
     regions: Regions
 
-    def fold(self) -> AnswerWriter:
-        """The writer of one range, before its first chunk."""
-        return AnswerWriter(self)
+    def fold(self) -> PredictionWriter:
+        """Return the writer of one range, before its first chunk."""
+        return PredictionWriter(self)
 
 
-class AnswerWriter(Fold[Written]):
-    """Writes the answers of chunks as they come, and marks their region at the end."""
+class PredictionWriter(Fold[Written]):
+    """Write the predictions of chunks as they come, and mark their region at the end."""
 
-    def __init__(self, work: WriteAnswers) -> None:
+    def __init__(self, work: WritePredictions) -> None:
         self.work = work
         self._written: list[int] = []
         self._n_rows = 0
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Write the answers of chunk number `index`; without rows, it has them already."""
+        """Write the predictions of chunk number `index`; one without rows has them already."""
         if len(X) == 0:
             return
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
         try:
-            answers = self.work.answer(X)
+            predictions = self.work.predict(X)
         except DataError as e:
             raise DataError(f"chunk {index} (from row {rows.start}): {e}") from e
-        for name, values in answers.items():
+        for name, values in predictions.items():
             self.work.outputs[name][rows] = values
         self._written.append(index)
         self._n_rows += len(X)
 
     def result(self) -> Written:
-        """Rows written, all of them on the disk."""
+        """Bring all that was written to the disk, mark the region, and count its rows."""
         if self._written:
             for output in self.work.outputs.values():
                 _sync_chunks(output, self._written)
@@ -127,7 +128,7 @@ def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:
 
 
 def chunk_key(output: zarr.Array[Any], chunk: int) -> str:
-    """The name of a chunk of rows, within its array."""
+    """Return the name of a chunk of rows, within its array."""
     return output.metadata.encode_chunk_key((chunk, *(0,) * (output.ndim - 1)))
 
 
@@ -149,7 +150,7 @@ def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
 
 
 def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
-    """sha256 of the sizes and times of the files that hold rows `start` to `stop`.
+    """Compute a sha256 of the sizes and times of the files that hold rows `start` to `stop`.
 
     Other data in the same place have another stamp. Empty where the store is not a
     local folder: there nobody can tell without reading.
@@ -197,7 +198,7 @@ def create_outputs(
 
 
 def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
-    """The arrays of a group, to be written: chunks of nothing but zeros too."""
+    """Open the arrays of a group for writing, chunks of nothing but zeros too."""
     import zarr
 
     with zarr.config.set({"array.write_empty_chunks": True}):

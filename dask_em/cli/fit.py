@@ -1,0 +1,127 @@
+"""The command that fits models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .display import show, status_text
+from .options import (
+    CHECKPOINT,
+    CHOICE,
+    COVARIANCE,
+    ESTIMATOR,
+    JSON,
+    N_COMPONENTS,
+    OVERWRITE,
+    Option,
+    cluster_of,
+    cluster_options,
+    take,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from ..estimators.gaussian import GaussianMixture
+    from ..jobs.fit import FitResult
+
+
+@click.command()
+@click.argument("data")
+@with_options(
+    N_COMPONENTS,
+    Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True),
+    COVARIANCE,
+    Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH"),
+    *ESTIMATOR,
+    *CHOICE,
+    *CHECKPOINT,
+    Option(
+        "--metrics-file", "metrics", "Prometheus metrics, replaced after every pass.",
+        metavar="FILE",
+    ),
+    OVERWRITE,
+    cluster_options,
+    JSON,
+)  # fmt: skip
+def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
+    """Fit a mixture of K Gaussians to the Zarr array DATA.
+
+    Killed or stopped, the same command run again goes on where it was, to the same bits.
+
+    Several K or covariances are fitted by the same passes over DATA; the best by
+    --criterion goes to MODEL, and a table says how the others did.
+
+    Example: dask-em fit points.zarr -k 8 -o model.npz
+    """
+    from ..jobs import fit as fit_jobs
+    from ..jobs.commit import checkpointing
+
+    cluster = cluster_of(options)
+    given = {name: v for name, v in take(options, ESTIMATOR).items() if v is not None}
+    models = take(options, (N_COMPONENTS, COVARIANCE, *CHOICE))
+    request = fit_jobs.FitRequest(**models, options=given)
+    kept = checkpointing(output, **take(options, CHECKPOINT))
+    result = fit_jobs.fit(data, output, cluster, request, checkpoint=kept, **options)
+    lines = _lines(output, result.best)
+    if result.table:
+        others = [f"saved: {path}" for path in result.files[1:]]
+        lines = [*_table(result), *lines, *others]
+    show(_summary(output, result), as_json, lines)
+
+
+def _summary(output: str, result: FitResult) -> dict[str, Any]:
+    best = result.best
+    summary: dict[str, Any] = {
+        "model": output,
+        "status": best.status_.name,
+        "n_iter": best.n_iter_,
+        "n_passes": best.n_passes_,
+        "log_likelihood": best.lower_bound_,
+        "n_dropped": best.n_dropped_,
+        "weights": best.weights_.tolist(),
+    }
+    if result.table:
+        summary |= {
+            "n_components": best.n_components,
+            "covariance_type": best.covariance_type,
+            "criterion": result.criterion,
+            "table": result.table,
+            "files": result.files,
+        }
+    return summary
+
+
+def _lines(output: str, best: GaussianMixture) -> list[str]:
+    return [
+        f"{output}: {status_text(best.status_.name)} after {best.n_passes_:.2f} "
+        f"passes, {best.lower_bound_:.6f} nats/row",
+        "weights: " + " ".join(f"{w:.4f}" for w in best.weights_),
+    ]
+
+
+# Columns of the table of candidates: name, width, format.
+COLUMNS = (
+    ("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"), ("aic", 16, ",.1f"),
+    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("holdout", 12, ".6f"), ("n_passes", 8, "d"),
+)  # fmt: skip
+
+
+def _table(result: FitResult) -> list[str]:
+    """Return the lines of the table of candidates, the winner marked by a star."""
+    best = (result.best.n_components, result.best.covariance_type)
+    held_out = any(row["holdout"] is not None for row in result.table)
+    shown = [column for column in COLUMNS if column[0] != "holdout" or held_out]
+    lines = ["     K covariance " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
+    for row in result.table:
+        mark = "*" if (row["n_components"], row["covariance_type"]) == best else " "
+        cells = " ".join(_cell(row[name], width, form) for name, width, form in shown)
+        model = f"{row['n_components']:>4} {row['covariance_type']:<10}"
+        lines.append(f"{mark} {model} {cells} {status_text(row['status'])}")
+    note = "after 0 passes, numbers are estimates of the sample"
+    return [*lines, "", f"* is best by {result.criterion}; {note}"]
+
+
+def _cell(value: float | None, width: int, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>{width}}"

@@ -1,0 +1,80 @@
+"""The commands that tell of a model file: inspect and report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .display import show, status_text
+from .options import COUNT, JSON, OVERWRITE, Option, cluster_of, cluster_options, with_options
+
+
+@click.command()
+@click.argument("model")
+@with_options(JSON)
+def inspect(model: str, as_json: bool) -> None:
+    """Say what is in MODEL and where it came from.
+
+    Example: dask-em inspect model.npz
+    """
+    from ..jobs import inspect as inspect_jobs
+
+    found = inspect_jobs.inspect(model)
+    source = found["provenance"]
+    options = found["options"]
+    lines = [
+        f"{options['n_components']} components, {options['covariance_type']} covariance",
+        f"data     {source['source']}: {source['n_rows']:,} x {source['n_features']} "
+        f"{source['dtype']}",
+        f"print    {source['fingerprint'][:16]}",
+        f"fitted   {source['fitted']} by dask_em {source['dask_em']}",
+        f"status   {status_text(found['status'])}: {found['what']}",
+        f"passes   {found['n_passes']:.2f}, {found['n_iter']} iterations",
+        f"log p    {found['log_likelihood']:.6f} nats/row",
+        "",
+        "weight   mean",
+    ]
+    for weight, mean in zip(found["weights"], found["means"], strict=True):
+        shown = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
+        lines.append(f"{weight:.4f} {shown}")
+    show(found, as_json, lines)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("output", metavar="REPORT.html")
+@with_options(
+    Option(
+        "--data", "data", "Rows to draw [default: those it was fitted to].", metavar="DATA"
+    ),
+    Option("--sample-rows", "sample_rows", "Rows to draw.", COUNT, 5000),
+    Option(
+        "--drift/--no-drift", "drift",
+        "Read all of the data once to find chunks that are unlike the model.", default=True,
+    ),
+    OVERWRITE,
+    cluster_options,
+    JSON,
+)  # fmt: skip
+def report(
+    model: str,
+    output: str,
+    data: str | None,
+    sample_rows: int,
+    drift: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write one HTML page about MODEL, with pictures, that opens anywhere without a network.
+
+    Example: dask-em report model.npz report.html
+    """
+    from ..jobs import report as report_jobs
+
+    result = report_jobs.report(
+        model, output, cluster_of(options), data, sample_rows, drift, overwrite
+    )
+    drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} chunks compared"
+    show(result, as_json, [f"{output}: {drawn}", *result["missing"]])

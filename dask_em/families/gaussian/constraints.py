@@ -1,0 +1,93 @@
+"""Constraints on the covariances: what the M-step allows, one function a constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...core.additive import Array
+from ...errors import UsageError
+from .covariance import Covariance
+from .diagonals import Diagonal, Spherical
+from .matrices import Full, Tied
+from .whitening import WhiteningKind
+
+Estimate = Callable[[Array, Array], Array]
+"""(weights (k,), covariances about the new means) -> the covariances that the M-step allows."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Tell what the M-step allows of the covariances, and how the E-step stores them.
+
+    Attributes
+    ----------
+    name : str
+        As `covariance_type` has it.
+    storage : type of Covariance
+        What the E-step stores and sums: matrices, diagonals, one variance, one shared matrix.
+    n_parameters : callable
+        (k, d) -> free parameters of the covariances.
+    estimate : callable, optional
+        (weights (k,), covariances) -> covariances of the same shape, those of the largest
+        likelihood that the constraint allows. What it is given are the unconstrained
+        estimates, `reg_covar` added: (k, d, d) of `Full`, (k, d) of `Diagonal`.
+    whitening : {"scalar", "diagonal", "matrix"}, optional
+        The largest group of linear maps that leaves the constraint as it is; by default the
+        storage's.
+
+    Examples
+    --------
+    One matrix for all components, stored as K of them:
+
+    >>> import numpy as np
+    >>> def pooled(weights, covariances):
+    ...     mean = np.einsum("k,kij->ij", weights, covariances) / weights.sum()
+    ...     return np.broadcast_to(mean, covariances.shape)
+    >>> same = Constraint("same", Full, lambda k, d: d * (d + 1) // 2, pooled)
+    >>> same.estimate(np.ones(2), np.stack([np.eye(2), 3 * np.eye(2)]))[0]
+    array([[2., 0.],
+           [0., 2.]])
+    """
+
+    name: str
+    storage: type[Covariance]
+    n_parameters: Callable[[int, int], int]
+    estimate: Estimate | None = None
+    whitening: WhiteningKind | None = None
+
+    @property
+    def whitening_kind(self) -> WhiteningKind:
+        """The largest group of linear maps that leaves the constraint as it is."""
+        return self.whitening or self.storage.whitening_kind
+
+
+CONSTRAINTS: dict[str, Constraint] = {}
+"""Every constraint by its name: what `covariance_type` may be."""
+
+
+def register_constraint(constraint: Constraint) -> Constraint:
+    """Make a constraint known by its name, to estimators, files and the command line."""
+    known = CONSTRAINTS.setdefault(constraint.name, constraint)
+    if known is not constraint:
+        raise ValueError(f"covariance_type {constraint.name!r} is registered already")
+    return constraint
+
+
+def constraint_of(name: str) -> Constraint:
+    """Return the constraint of this name.
+
+    Raises
+    ------
+    UsageError
+        None is registered under it.
+    """
+    if name not in CONSTRAINTS:
+        raise UsageError(f"covariance_type={name!r}: expected one of {', '.join(CONSTRAINTS)}")
+    return CONSTRAINTS[name]
+
+
+register_constraint(Constraint("full", Full, lambda k, d: k * d * (d + 1) // 2))
+register_constraint(Constraint("tied", Tied, lambda k, d: d * (d + 1) // 2))
+register_constraint(Constraint("diag", Diagonal, lambda k, d: k * d))
+register_constraint(Constraint("spherical", Spherical, lambda k, d: k))

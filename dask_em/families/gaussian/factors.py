@@ -1,0 +1,59 @@
+"""Cholesky factors of covariances, and products of columns."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from ...core.additive import Array
+
+
+def inverse_factor(factor: Array) -> Array:
+    """Inverse of one lower triangular factor."""
+    return np.asarray(solve_triangular(factor, np.eye(len(factor)), lower=True))
+
+
+def factor_or_none(covariance: Array) -> Array | None:
+    """Lower Cholesky factor of one matrix, None where it is not positive definite."""
+    if not np.isfinite(covariance).all():
+        return None
+    try:
+        return np.asarray(np.linalg.cholesky(covariance))
+    except np.linalg.LinAlgError:
+        return None
+
+
+def factor_of_precision(precision: Array) -> Array:
+    """Lower factor C of the covariance whose inverse is `precision`."""
+    # P = U U^T with U upper triangular is the Cholesky factor of P read backwards.
+    upper = np.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
+    return np.asarray(solve_triangular(upper, np.eye(len(upper)), lower=False).T)
+
+
+def symmetric_pairs(d: int) -> tuple[Array, Array]:
+    """Row and column of each product z_i z_j, in the order of `symmetric_products`.
+
+    The products run along the wrapped diagonals of the matrix z z^T (first
+    j = i, then j = i + 1 mod d, ...), because each diagonal is one multiplication of two
+    contiguous blocks. For even d the last diagonal holds each pair twice, and
+    only its first half is taken.
+    """
+    i = np.arange(d)
+    rows = [i] * ((d - 1) // 2 + 1) + ([i[: d // 2]] if d % 2 == 0 else [])
+    columns = [(r + s) % d for s, r in enumerate(rows)]
+    return np.concatenate(rows), np.concatenate(columns)
+
+
+def symmetric_products(Z: Array, twice: Array, out: Array) -> None:
+    """All products z_i z_j, i <= j, of the columns of Z (d, b), into `out` (d(d+1)/2, b).
+
+    `twice` is a work array of at least 3d/2 rows; it is left holding Z and its first half.
+    """
+    d, b = Z.shape
+    twice[:d], twice[d : d + d // 2] = Z, Z[: d // 2]
+    row, item = twice.strides
+    whole = (d - 1) // 2 + 1
+    shifted = np.lib.stride_tricks.as_strided(twice, (whole, d, b), (row, row, item))
+    np.multiply(Z, shifted, out=out[: whole * d].reshape(whole, d, b))
+    if d % 2 == 0:
+        np.multiply(Z[: d // 2], Z[d // 2 :], out=out[whole * d :])

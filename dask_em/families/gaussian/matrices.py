@@ -1,0 +1,307 @@
+"""Covariances stored as matrices: one of each component, or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from ...core.additive import Array
+from ...core.codec import record
+from .covariance import Covariance
+from .factors import (
+    factor_of_precision,
+    factor_or_none,
+    inverse_factor,
+    symmetric_pairs,
+    symmetric_products,
+)
+from .whitening import apply_scale
+
+# Rows of each triangle that are multiplied at a time: less cuts off more of the
+# zeros above the diagonal, more makes a quicker product.
+STRIP = 8
+
+
+def diagonal_of(factor: Array) -> Array:
+    """Return a view of the diagonals of matrices (..., d, d)."""
+    diagonal: Array = np.einsum("...ii->...i", factor)
+    return diagonal
+
+
+def per_length(scale: Array, factor: Array) -> Array:
+    """Divide a scale by the lengths that the rows of `factor` have, but for its logarithms."""
+    lengths = diagonal_of(factor)
+    scale /= lengths[..., :, None]
+    # The coordinate of the diagonal is a logarithm.
+    diagonal_of(scale)[:] *= lengths
+    return scale
+
+
+@record("covariance-full")
+@dataclass(frozen=True)
+class Full(Covariance):
+    """Each component has its own covariance matrix; `factor` is (k, d, d)."""
+
+    kind = "full"
+    compiled = True
+    whitening_kind = "matrix"
+
+    @cached_property
+    def inverse(self) -> Array:
+        """C_k^{-1}, (k, d, d)."""
+        return np.stack([inverse_factor(c) for c in self.factor])
+
+    @staticmethod
+    def n_features(d: int) -> int:
+        return d + d * (d + 1) // 2
+
+    @staticmethod
+    def pairs(d: int) -> tuple[Array, Array]:
+        return symmetric_pairs(d)
+
+    def natural(self, means: Array) -> Array:
+        d = means.shape[1]
+        precision = self.inverse.transpose(0, 2, 1) @ self.inverse
+        linear = np.einsum("kij,kj->ki", precision, means)
+        white = np.einsum("kij,kj->ki", self.inverse, means)
+        constant = -0.5 * (d * np.log(2 * np.pi) + (white**2).sum(1)) - self.log_det(d)
+        i, j = symmetric_pairs(d)
+        quadratic = np.where(i == j, -0.5, -1.0) * precision[:, i, j]
+        return np.concatenate([constant[:, None], linear, quadratic], axis=1)
+
+    def features(self, Z: Array, out: Array, work: Array) -> None:
+        symmetric_products(Z, work, out[len(Z) :])
+
+    def whitener(self, means: Array) -> tuple[Array, ...]:
+        # Rows C_k^{-1} (z - mu_k) of all components, stacked, in strips of a few rows
+        # of each triangle, because the upper strips need only the first columns of z.
+        d = means.shape[1]
+        offset = -np.einsum("kij,kj->ki", self.inverse, means)
+        rows = np.concatenate([offset[:, :, None], self.inverse], axis=2)
+        ends = [min(start + STRIP, d) for start in range(0, d, STRIP)]
+        return tuple(
+            rows[:, start:end, : 1 + end].reshape(-1, 1 + end)
+            for start, end in zip([0, *ends], ends, strict=False)
+        )
+
+    @staticmethod
+    def distances(whitener: tuple[Array, ...], phi: Array, out: Array, work: Array) -> None:
+        k, b = out.shape
+        out[:] = 0.0
+        for rows in whitener:
+            n, m = rows.shape
+            white = np.matmul(rows, phi[:m], out=work[:n]).reshape(k, n // k, b)
+            out += np.einsum("kib,kib->kb", white, white, out=work[n : n + k])
+
+    @staticmethod
+    def work_rows(k: int, d: int) -> int:
+        return max(k * (min(STRIP, d) + 1), 2 * d)
+
+    def log_det(self, d: int) -> Array:
+        return np.asarray(np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1))
+
+    @staticmethod
+    def zeros(k: int, d: int) -> Array:
+        return np.zeros((k, d, d))
+
+    @staticmethod
+    def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
+        weighted = np.multiply(D, np.sqrt(resp)[:, None], out=work)
+        scatter[k] += weighted.T @ weighted
+
+    @staticmethod
+    def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
+        k, d = means.shape
+        i, j = symmetric_pairs(d)
+        about_origin = np.empty((k, d, d))
+        about_origin[:, i, j] = sums
+        about_origin[:, j, i] = sums
+        cross = first[:, :, None] * means[:, None, :]
+        square = means[:, :, None] * means[:, None, :]
+        return np.asarray(
+            about_origin - cross - cross.transpose(0, 2, 1) + resp_sum[:, None, None] * square
+        )
+
+    def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
+        squares = shift[:, :, None] * shift[:, None, :]
+        return np.asarray(scatter / resp_sum[:, None, None] - squares + ridge)
+
+    def factorized(self, covariances: Array, k: int) -> tuple[Self, Sequence[int]]:
+        factor = self.factor.copy()
+        collapsed = []
+        for j, covariance in enumerate(covariances):
+            new = factor_or_none(covariance)
+            if new is None:
+                collapsed.append(j)
+            else:
+                factor[j] = new
+        return type(self)(factor), collapsed
+
+    def recentred(self, scatter: Array, first: Array, resp_sum: Array, shift: Array) -> Array:
+        # Products about the origin lie as the features do.
+        i, j = symmetric_pairs(shift.shape[1])
+        return self.scatter_of_features(scatter[:, i, j], first, resp_sum, shift)
+
+    positive = staticmethod(diagonal_of)
+
+    def information_scale(self, root_weights: Array) -> Array:
+        return per_length(super().information_scale(root_weights), self.factor)
+
+    @staticmethod
+    def log_dets(covariances: Array) -> Array:
+        return np.asarray(np.linalg.slogdet(covariances)[1])
+
+    def scaled(self, scale: Array) -> Self:
+        return type(self)(np.stack([apply_scale(scale, c) for c in self.factor]))
+
+    @classmethod
+    def from_precisions(cls, precisions: Array) -> Self:
+        return cls(np.stack([factor_of_precision(p) for p in precisions]))
+
+    @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(np.stack([inverse_factor(u.T) for u in precisions_cholesky]))
+
+    @classmethod
+    def of_data(cls, covariance: Array, k: int) -> Self:
+        return cls(np.stack([np.linalg.cholesky(covariance)] * k))
+
+    @property
+    def covariances(self) -> Array:
+        return np.asarray(self.factor @ self.factor.transpose(0, 2, 1))
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        return np.ascontiguousarray(self.inverse.transpose(0, 2, 1))
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.inverse.transpose(0, 2, 1) @ self.inverse)
+
+    def full(self, k: int, d: int) -> Array:
+        return self.covariances
+
+    def traces(self, d: int) -> Array:
+        return np.asarray((self.factor**2).sum((1, 2)))
+
+    def tightness(self) -> Array:
+        size = np.abs(self.inverse)
+        return np.asarray(size.sum(1).max(1) * size.sum(2).max(1))
+
+
+@record("covariance-tied")
+@dataclass(frozen=True)
+class Tied(Covariance):
+    """All components share one covariance matrix; `factor` is (d, d).
+
+    The quadratic term of the log-density is the same for all components, so
+    one feature carries it: the squared length of C^{-1} z.
+    """
+
+    kind = "tied"
+    whitening_kind = "matrix"
+    shared_scatter = True
+
+    @cached_property
+    def inverse(self) -> Array:
+        """C^{-1}, (d, d)."""
+        return inverse_factor(self.factor)
+
+    @staticmethod
+    def n_features(d: int) -> int:
+        return d + 1
+
+    def natural(self, means: Array) -> Array:
+        d = means.shape[1]
+        white = means @ self.inverse.T
+        constant = -0.5 * (d * np.log(2 * np.pi) + (white**2).sum(1)) - self.log_det(d)
+        quadratic = np.full((len(means), 1), -0.5)
+        return np.concatenate([constant[:, None], white @ self.inverse, quadratic], axis=1)
+
+    def features(self, Z: Array, out: Array, work: Array) -> None:
+        white = np.matmul(self.inverse, Z, out=work[: len(Z)])
+        np.einsum("ib,ib->b", white, white, out=out[len(Z)])
+
+    def whitener(self, means: Array) -> tuple[Array, ...]:
+        return self.inverse, means @ self.inverse.T
+
+    @staticmethod
+    def distances(whitener: tuple[Array, ...], phi: Array, out: Array, work: Array) -> None:
+        inverse, white_means = whitener
+        d = len(inverse)
+        white = np.matmul(inverse, phi[1:], out=work[:d])
+        for k, mean in enumerate(white_means):
+            deviation = np.subtract(white, mean[:, None], out=work[d : 2 * d])
+            np.einsum("ib,ib->b", deviation, deviation, out=out[k])
+
+    def log_det(self, d: int) -> Array:
+        return np.asarray(np.log(np.diagonal(self.factor)).sum(keepdims=True))
+
+    @staticmethod
+    def zeros(k: int, d: int) -> Array:
+        return np.zeros((d, d))
+
+    @staticmethod
+    def add_scatter(scatter: Array, k: int, D: Array, resp: Array, work: Array) -> None:
+        weighted = np.multiply(D, np.sqrt(resp)[:, None], out=work)
+        scatter += weighted.T @ weighted
+
+    @staticmethod
+    def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
+        cross = first.T @ means
+        return np.asarray(sums - cross - cross.T + (means.T * resp_sum) @ means)
+
+    def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
+        within = scatter - (shift.T * resp_sum) @ shift
+        return np.asarray(within / resp_sum.sum() + ridge)
+
+    def factorized(self, covariances: Array, k: int) -> tuple[Self, Sequence[int]]:
+        new = factor_or_none(covariances)
+        return (self, range(k)) if new is None else (type(self)(new), ())
+
+    positive = staticmethod(diagonal_of)
+    log_dets = staticmethod(Full.log_dets)
+
+    def information_scale(self, root_weights: Array) -> Array:
+        return per_length(super().information_scale(root_weights), self.factor)
+
+    def scaled(self, scale: Array) -> Self:
+        return type(self)(apply_scale(scale, self.factor))
+
+    @classmethod
+    def from_precisions(cls, precisions: Array) -> Self:
+        return cls(factor_of_precision(precisions))
+
+    @classmethod
+    def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
+        return cls(inverse_factor(precisions_cholesky.T))
+
+    @classmethod
+    def of_data(cls, covariance: Array, k: int) -> Self:
+        return cls(np.linalg.cholesky(covariance))
+
+    @property
+    def covariances(self) -> Array:
+        return np.asarray(self.factor @ self.factor.T)
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        return np.ascontiguousarray(self.inverse.T)
+
+    @property
+    def precisions(self) -> Array:
+        return np.asarray(self.inverse.T @ self.inverse)
+
+    def full(self, k: int, d: int) -> Array:
+        return np.broadcast_to(self.covariances, (k, d, d))
+
+    def traces(self, d: int) -> Array:
+        return np.asarray([(self.factor**2).sum()])
+
+    def tightness(self) -> Array:
+        size = np.abs(self.inverse)
+        return np.asarray([size.sum(0).max() * size.sum(1).max()])

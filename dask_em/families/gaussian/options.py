@@ -1,0 +1,114 @@
+"""What the options of an estimator say of Gaussian components, before there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.additive import Array
+from ...core.family import FamilyOptions
+from ...core.finite import as_finite
+from ...core.moments import Moments
+from .constraints import Constraint, constraint_of
+from .covariance import Covariance
+from .family import Gaussian
+from .whitening import Whitening, ridged_factor
+
+# Keeps the covariance of all data definite, where a component has to take it.
+POOLED_RIDGE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianOptions(FamilyOptions):
+    """Tell how Gaussian components begin.
+
+    Attributes
+    ----------
+    covariance_type : str
+        Name of a registered constraint.
+    ridge : float
+        Added to every variance, in squared units of the data.
+    means_init, precisions_init : array, optional
+        The user's own start, of scikit-learn's shapes.
+    """
+
+    covariance_type: str = "full"
+    ridge: float = 0.0
+    means_init: npt.ArrayLike | None = None
+    precisions_init: npt.ArrayLike | None = None
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.covariance_type
+
+    @property
+    def constraint(self) -> Constraint:
+        """What the M-step allows of the covariances."""
+        return constraint_of(self.covariance_type)
+
+    @property
+    def all_given(self) -> bool:
+        return self.means_init is not None and self.precisions_init is not None
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d + self.constraint.n_parameters(k, d)
+
+    def of_data(self, moments: Moments, k: int) -> Gaussian:
+        whitening = self.whitening(moments)
+        inverse = whitening.inverse_scale
+        inverse = np.diag(inverse) if inverse.ndim == 1 else inverse
+        factor = ridged_factor(inverse @ moments.covariance @ inverse.T, POOLED_RIDGE)
+        pooled = self.constraint.storage.of_data(np.asarray(factor @ factor.T), k)
+        means = np.zeros((k, len(moments.mean)))
+        return Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)
+
+    def whitening(self, moments: Moments) -> Whitening:
+        """Return the coordinates in which data of these moments have about unit spread."""
+        kind = self.constraint.whitening_kind
+        return Whitening.of_moments(moments.mean, moments.covariance, kind)
+
+    def with_given(self, components: Any) -> Gaussian:
+        """Return the components with the user's means and covariances, whitened.
+
+        Raises
+        ------
+        ValueError
+            `means_init` or `precisions_init` is none.
+        """
+        found: Gaussian = components
+        k, d = found.means.shape
+        whitening = found.whitening
+        means = as_finite("means_init", self.means_init, (k, d))
+        shape = self.constraint.storage.zeros(k, d).shape
+        precisions = as_finite("precisions_init", self.precisions_init, shape)
+        if means is not None:
+            found = replace(found, means=whitening.whiten(means))
+        if precisions is not None:
+            covariance = self._covariance(precisions).scaled(whitening.inverse_scale)
+            found = replace(found, covariance=covariance)
+        return found
+
+    def _covariance(self, precisions: Array) -> Covariance:
+        """Return the covariances of the user's precisions."""
+        storage = self.constraint.storage
+        if storage.whitening_kind == "matrix":
+            transposed = np.swapaxes(precisions, -1, -2)
+            if not np.allclose(precisions, transposed):
+                raise ValueError(
+                    "precisions_init must be symmetric matrices (inverse covariances), got numbers "
+                    f"that are {np.abs(precisions - transposed).max():.5g} from their mirror images"
+                )
+        try:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                covariance = storage.from_precisions(precisions)
+        except np.linalg.LinAlgError:
+            covariance = None
+        if covariance is None or not np.isfinite(covariance.factor).all():
+            raise ValueError(
+                "precisions_init must be positive (positive definite matrices): expected inverse "
+                f"covariances, got numbers from {precisions.min():.5g} to {precisions.max():.5g}"
+            )
+        return covariance

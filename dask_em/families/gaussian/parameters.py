@@ -1,0 +1,74 @@
+"""Parameters of Gaussian components, and the bounds that choose among the ways to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...core.additive import Array
+from .covariance import Covariance
+from .whitening import Whitening
+
+# The features kernel loses about eps * amplification of a covariance's digits
+# (measured: tests/test_kernels.py). Above this share of a covariance the centred
+# kernel takes over.
+ALLOWED_LOSS = 1e-10
+# The share of a component's width that float32 may lose of a deviation.
+SINGLE_LOSS = 1e-5
+
+
+@dataclass(frozen=True)
+class GaussianParameters:
+    """Hold means and covariances of K components in whitened coordinates.
+
+    Attributes
+    ----------
+    means : (k, d) array
+    covariance : Covariance
+    whitening : Whitening
+        The map from whitened coordinates to those of the data.
+    """
+
+    means: Array
+    covariance: Covariance
+    whitening: Whitening
+
+    @property
+    def n_components(self) -> int:
+        return len(self.means)
+
+    @property
+    def n_features(self) -> int:
+        return int(self.means.shape[1])
+
+    @property
+    def amplification(self) -> float:
+        """How many times the features kernel magnifies rounding errors, at most.
+
+        The largest, over components, of (squared distance from the origin to the
+        component's rows) x (largest eigenvalue of its precision): the cancellation in
+        Sigma = E[z z^T] - mu mu^T and in the expanded quadratic form.
+        """
+        reach = (self.means**2).sum(1) + self.covariance.traces(self.n_features)
+        return float((reach * self.covariance.tightness()).max())
+
+    @property
+    def features_are_safe(self) -> bool:
+        """Whether the features kernel keeps its errors below `ALLOWED_LOSS`."""
+        # `not (x > limit)` would call NaN safe.
+        return bool(np.finfo(np.float64).eps * self.amplification <= ALLOWED_LOSS)
+
+    @property
+    def single_loss(self) -> float:
+        """The share of the tightest width that float32 loses of a deviation, about.
+
+        Rounding moves a row by eps times its distance from the origin, in a random
+        direction: by 1/sqrt(d) of that along the tightest one.
+        """
+        return float(np.finfo(np.float32).eps * np.sqrt(self.amplification / self.n_features))
+
+    @property
+    def single_is_safe(self) -> bool:
+        """Whether float32 keeps what deviations lose below `SINGLE_LOSS` of a width."""
+        return self.single_loss <= SINGLE_LOSS

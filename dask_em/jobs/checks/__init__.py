@@ -1,0 +1,1 @@
+"""Checks of what a job needs: the machine, the data, the cluster."""

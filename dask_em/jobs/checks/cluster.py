@@ -1,0 +1,197 @@
+"""Checks of the cluster, from here and from its workers: TLS, versions, BLAS, store, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import dask.config
+
+from ...backends.dask.config import engine_for
+from ...data.zarr.source import ZarrSource
+from ...errors import DataError, StoppedError, StoreError, UsageError
+from ..cluster import ClusterOptions, cluster_client, scheduler_address, workers_there
+from ..plan import Fleet, count, mebibytes
+from .check import Check, attempt
+from .data import first_chunk
+from .machine import SAME, blas_line, held_blas, version_here
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# How long a scheduler may take to answer.
+CONNECT = "10s"
+
+# A certificate that ends sooner may end a job of the night.
+SHORTEST_DAYS = 1.0
+
+
+def look_at_cluster(
+    cluster: ClusterOptions, source: ZarrSource | None, fleet: Fleet
+) -> list[Check]:
+    """Connect, or start a local cluster, and check it from here and from its workers."""
+    files = attempt("TLS", tls_files, cluster)
+    if not files.ok:
+        return [files]
+    checks: list[Check] = []
+
+    def look() -> str:
+        with cluster_client(cluster) as client:
+            checks.append(attempt("TLS", describe_tls, cluster, client))
+            workers = sorted(client.nthreads())
+            if not workers:
+                raise StoppedError(
+                    f"{scheduler_address(client)} answers but has no workers: start some (dask "
+                    f"worker {scheduler_address(client)}) and look again"
+                )
+            same = attempt("workers", compare_versions, client, workers)
+            checks.append(same)
+            if same.ok:
+                checks.append(attempt("workers' BLAS", describe_blas, client))
+                if source is not None:
+                    checks.append(attempt("workers' store", compare_store, client, source))
+            checks.append(attempt("memory", describe_memory, cluster, client, source, fleet))
+            threads = sum(worker.threads for worker in workers_there(client))
+            kind = "answers" if cluster.remote else "was started here"
+            return f"{scheduler_address(client)} {kind}: {len(workers)} workers, {threads} threads"
+
+    with dask.config.set({"distributed.comm.timeouts.connect": CONNECT}):
+        reached = attempt("scheduler", look)
+    return [reached, *checks]
+
+
+def tls_files(cluster: ClusterOptions) -> str:
+    """Check that the certificates are files that can be read."""
+    given = {
+        "--tls-ca-file": cluster.tls_ca_file,
+        "--tls-cert": cluster.tls_cert,
+        "--tls-key": cluster.tls_key,
+    }
+    for option, file in given.items():
+        if file is not None and not os.access(file, os.R_OK):
+            raise UsageError(f"{option} {file}: no such file, or it may not be read")
+    some = [option for option, file in given.items() if file is not None]
+    if some and len(some) < len(given):
+        raise UsageError(f"{', '.join(some)} alone: TLS needs {', '.join(given)}")
+    return ""
+
+
+def describe_tls(cluster: ClusterOptions, client: Client) -> str:
+    """Check the encryption of the scheduler, and for how long its certificate lasts."""
+    address = scheduler_address(client)
+    if not address.startswith("tls://"):
+        if not cluster.remote:
+            return "not needed: the cluster listens on this machine alone"
+        return (
+            "plain TCP, which nobody asked to be TLS (--require-tls): whoever can connect to "
+            f"{address} can run code on its workers"
+        )
+    parts = urlsplit(address)
+    context = client.security.get_connection_args("client")["ssl_context"]
+    with (
+        socket.create_connection((parts.hostname, parts.port), timeout=10) as plain,
+        context.wrap_socket(plain) as encrypted,
+    ):
+        certificate, version = encrypted.getpeercert(), encrypted.version()
+    days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
+    if days < SHORTEST_DAYS:
+        raise UsageError(
+            f"the scheduler's certificate ends {certificate['notAfter']}, in {days:.1f} days: make "
+            "new ones (deploy/hosts/make_certificates.sh) and start the cluster with them"
+        )
+    return f"{version}, both sides by certificate; the scheduler's lasts {days:.0f} days more"
+
+
+def compare_versions(client: Client, workers: Sequence[str]) -> str:
+    """Compare the versions on every worker with those of this process."""
+    # By functions of the standard library: dask_em itself may be what is not there.
+    here: dict[str, Any] = {name: version_here(name) for name in SAME}
+    there = {name: client.run(metadata.version, name, on_error="return") for name in SAME}
+    here["Python"] = _minor(platform.python_version())
+    there["Python"] = client.run(platform.python_version, on_error="return")
+    wrong = []
+    for name, mine in here.items():
+        for worker in workers:
+            found = there[name].get(worker)
+            theirs = None if isinstance(found, Exception) else found
+            if name == "Python" and theirs is not None:
+                theirs = _minor(theirs)
+            if name == "numba" and engine_for("f8").name != "numba":
+                continue
+            if theirs != mine:
+                wrong.append(f"{name} is {theirs or 'not installed'} on {worker}, {mine} here")
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UsageError(
+            f"{'; '.join(wrong[:5])}{more}: install the same versions here and on every worker"
+        )
+    return f"{len(workers)}, all with the versions of here"
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def describe_blas(client: Client) -> str:
+    """Check the BLAS of all workers."""
+    return blas_line(client.run(held_blas))
+
+
+def compare_store(client: Client, source: ZarrSource) -> str:
+    """Check that every worker reads the same first chunk as this process."""
+    # What a fit sends: the source, not its path.
+    source = source.filling()
+    expected = first_chunk(source)
+    found = client.run(first_chunk, source, on_error="return")
+    for worker, theirs in sorted(found.items()):
+        if isinstance(theirs, StoreError):
+            raise type(theirs)(f"on worker {worker}: {theirs}")
+        if isinstance(theirs, Exception):
+            raise DataError(
+                f"worker {worker} cannot read {source.description} ({theirs}): mount it there "
+                "under the same path, or use a URL"
+            )
+        if theirs != expected:
+            raise DataError(
+                f"worker {worker} finds other data at {source.description} than this process: a "
+                "path must name the same files everywhere"
+            )
+    return f"{len(found)} workers read the first chunk, and it is the same"
+
+
+def describe_memory(
+    cluster: ClusterOptions,
+    client: Client,
+    source: ZarrSource | None,
+    fleet: Fleet,
+) -> str:
+    """Check the memory of a worker against its limit, and all limits against the machine."""
+    workers = workers_there(client)
+    limits = [worker.limit for worker in workers]
+    if not cluster.remote:
+        from distributed.system import MEMORY_LIMIT
+
+        if not all(limits) or sum(limits) > MEMORY_LIMIT:
+            raise UsageError(
+                f"{len(limits)} local workers may take {mebibytes(sum(limits))} in all (0 for no "
+                f"limit), and this machine has {mebibytes(MEMORY_LIMIT)}: lower --memory-limit or "
+                "--workers"
+            )
+    unlimited = f"; {limits.count(0)} workers have no limit" if 0 in limits else ""
+    if source is None:
+        return f"workers of {mebibytes(min(limits))} to {mebibytes(max(limits))}{unlimited}"
+    planned = count(source, fleet, workers)
+    planned.check()
+    return (
+        f"a worker of {planned.worker_threads} threads needs about "
+        f"{mebibytes(planned.worker_bytes)}"
+        + (f" of its {mebibytes(planned.worker_limit)}" if planned.worker_limit else "")
+        + f"; a task {mebibytes(planned.task_bytes)}{unlimited}"
+    )

@@ -1,0 +1,104 @@
+"""Pieces of pictures: axes, labels, numbers with units, ellipses, points of curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.additive import Array
+from ..estimators.describe import colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+LONGEST_NAME = 24
+
+
+def new_axes(ax: Axes | None, size: tuple[float, float] = (5, 3.5)) -> Axes:
+    """Return `ax`, or the Axes of a new figure of this size in inches where it is None."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=size, layout="constrained")
+    return ax
+
+
+def ink() -> str:
+    """Return the colour of text, which the user's style may have made white."""
+    import matplotlib as mpl
+
+    return str(mpl.rcParams["text.color"])
+
+
+def ellipse_of(covariance: Array) -> tuple[float, Array]:
+    """Compute the axes of the ellipse of a covariance (2, 2) at one standard deviation.
+
+    Returns
+    -------
+    float
+        Angle of the longer axis, in degrees.
+    (2,) array
+        Deviations along both, longer first.
+    """
+    squares, axes = np.linalg.eigh(covariance)
+    angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
+    return angle, np.sqrt(np.maximum(squares[::-1], 0))
+
+
+def number_component(ax: Axes, k: int, mean: Array) -> None:
+    """Write the number of a component at its mean (2,)."""
+    box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colour(k), "lw": 1.2, "alpha": 0.9}
+    ax.annotate(
+        str(k), tuple(mean), ha="center", va="center", fontsize=6.5, color="black", bbox=box
+    )
+
+
+def shortened(name: str) -> str:
+    """Shorten a name that is too long for a picture.
+
+    Examples
+    --------
+    >>> shortened("a name of more than twenty-four letters")
+    'a name of more than t...'
+    """
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
+def label_axes(ax: Axes, x: str, y: str) -> None:
+    """Label both axes."""
+    # Names come with the data: a dollar in them is not mathematics.
+    ax.set_xlabel(shortened(x), parse_math=False)
+    ax.set_ylabel(shortened(y), parse_math=False)
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Put the ticks of an axis at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+def with_unit(value: float, _: float = 0.0) -> str:
+    """Format a tick in thousands, millions or billions.
+
+    Examples
+    --------
+    >>> with_unit(2_500_000)
+    '2.5M'
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def curve_points(means: Array, widths: Array, reach: tuple[float, float] | None = None) -> Array:
+    """Choose points of a curve (m,), close together at every component, however tight it is."""
+    low, high = (means - 4 * widths).min(), (means + 4 * widths).max()
+    if reach is not None:
+        low, high = min(low, reach[0]), max(high, reach[1])
+    near = means[:, None] + widths[:, None] * np.linspace(-4, 4, 41)
+    return np.unique(np.concatenate([np.linspace(low, high, 200), near.ravel()]))

@@ -1,0 +1,182 @@
+"""A group of arrays that is written region by region, and gone on with after an interruption."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import OutputExistsError
+from ..locks import locked
+from .predictions import Regions, chunk_key, open_outputs
+from .staging import HEADER, Create, Staging, staging_at
+
+if TYPE_CHECKING:
+    import zarr
+
+FORMAT_VERSION = 1
+
+NOT_A_HEADER = (ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class UnfinishedGroup:
+    """A group of arrays on its way to its destination.
+
+    Attributes
+    ----------
+    staging : Staging
+    name : str
+        No other work has the same: a worker of an older job may still be writing.
+    outputs : mapping of str to zarr.Array
+        The arrays of the group.
+    regions : Regions
+    """
+
+    staging: Staging
+    name: str
+    outputs: Mapping[str, zarr.Array[Any]]
+    regions: Regions
+
+    def whole(self) -> list[range]:
+        """Return the regions that need not be computed again."""
+        stored = self.staging.stored(self.name)
+        return [
+            chunks
+            for chunks in self.regions.marked()
+            if all(
+                f"{output.path}/{chunk_key(output, chunk)}" in stored
+                for output in self.outputs.values()
+                for chunk in chunks
+            )
+        ]
+
+    def publish(self, overwrite: bool) -> None:
+        """Give the whole group its name, and remove everything else."""
+        self.staging.check_free(overwrite)
+        self.staging.publish(self.name)
+
+
+@contextmanager
+def resumable_group(
+    path: Path | str,
+    identity: Mapping[str, Any],
+    stamps: Mapping[range, str],
+    create: Create,
+    overwrite: bool = False,
+    resume: bool = True,
+) -> Iterator[UnfinishedGroup]:
+    """Open a group for the block to fill, which becomes `path` if it ends well.
+
+    If it ends badly and a region is whole, the work is kept for the next call, and the
+    exception gets a note that says so.
+
+    Parameters
+    ----------
+    path : Path, or URL of an object store
+        The destination.
+    identity : mapping
+        All that the bytes depend on, as JSON holds it; only work of the same identity is resumed.
+    stamps : mapping of range to str
+        Every region with its `source_stamp`.
+    create : callable
+        Makes the empty group at a path.
+    overwrite : bool
+        Whether `path` may be replaced.
+    resume : bool
+        False throws away unfinished work instead of going on with it.
+
+    Raises
+    ------
+    OutputExistsError
+        `path` is there and `overwrite` is False, another job writes it, or the
+        unfinished work is of something else.
+    """
+    staging = staging_at(path)
+    with locked(path) as lock:
+        if not _is_begun(staging):
+            # Of a job that was killed when the group had its name already.
+            staging.clear()
+        staging.check_free(overwrite)
+        name = _name_to_resume(staging, identity) if resume else None
+        if name is None:
+            name = uuid.uuid4().hex
+            header = json.dumps({"id": name, "identity": _versioned(identity)}, indent=1)
+            staging.begin(name, header, create)
+        regions = Regions(staging.markers(name), stamps)
+        unfinished = UnfinishedGroup(staging, name, open_outputs(staging.group(name)), regions)
+        try:
+            yield unfinished
+            lock.check()
+            unfinished.publish(overwrite)
+        except BaseException as e:
+            _note_what_is_kept(e, unfinished)
+            raise
+
+
+def _note_what_is_kept(e: BaseException, unfinished: UnfinishedGroup) -> None:
+    staging = unfinished.staging
+    try:
+        n_whole = len(unfinished.whole())
+        if not n_whole:
+            staging.clear()
+    except OSError:
+        e.add_note(f"regions that are whole are kept in {staging}: run the same command again")
+        return
+    if n_whole:
+        e.add_note(
+            f"{n_whole} of {len(unfinished.regions.stamps)} regions are whole and kept in "
+            f"{staging}: run the same command again to resume"
+        )
+
+
+def _is_begun(staging: Staging) -> bool:
+    """Tell whether a group is on its way; remains of one that was whole do not count."""
+    text = staging.header()
+    if text is None:
+        return False
+    try:
+        name, _ = _read(text)
+    except NOT_A_HEADER:
+        return True
+    return bool(staging.stored(name))
+
+
+def _read(text: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the name and the identity of the work that a header is of."""
+    header = json.loads(text)
+    return uuid.UUID(hex=header["id"]).hex, dict(header["identity"])
+
+
+def _name_to_resume(staging: Staging, identity: Mapping[str, Any]) -> str | None:
+    """Return the name of unfinished work of the same identity, None where there is none."""
+    text = staging.header()
+    if text is None:
+        return None
+    try:
+        name, found = _read(text)
+    except NOT_A_HEADER as e:
+        raise OutputExistsError(
+            f"{staging}/{HEADER} is damaged or not of this program ({e!r}): remove {staging}, or "
+            "pass --no-resume"
+        ) from e
+    wanted = _versioned(identity)
+    differing = "; ".join(
+        f"{key.replace('_', ' ')}: {found.get(key)} there, {wanted[key]} asked for"
+        for key in wanted
+        if found.get(key) != wanted[key]
+    )
+    if differing:
+        raise OutputExistsError(
+            f"{staging} holds unfinished work of another kind ({differing}): run the command that "
+            "began it, or pass --no-resume to throw it away and start anew"
+        )
+    return name
+
+
+def _versioned(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format_version": FORMAT_VERSION, **identity}
