@@ -1,4 +1,4 @@
-"""Who computes: this thread, threads of this process, or Dask."""
+"""Backends: passes are made by this thread, by threads of this process, or by Dask."""
 
 from __future__ import annotations
 

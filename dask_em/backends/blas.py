@@ -1,4 +1,4 @@
-"""One BLAS thread for each thread that computes."""
+"""The limit of one BLAS thread for each thread that computes."""
 
 from __future__ import annotations
 

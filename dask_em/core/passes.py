@@ -18,7 +18,7 @@ from .protocols import Fold, Pass
 
 @dataclass(frozen=True)
 class Drawn:
-    """Some of the rows: each is drawn by the seed and its place in the data alone.
+    """Draw some of the rows: each by the seed and its place in the data alone.
 
     Attributes
     ----------
@@ -33,24 +33,24 @@ class Drawn:
     stream: ClassVar[int]
 
     def mask(self, index: int, n: int) -> Array:
-        """Which of the n rows of chunk `index` are drawn, (n,) booleans."""
+        """Return which of the n rows of chunk `index` are drawn, (n,) of bool."""
         seeds = np.random.SeedSequence(self.seed, spawn_key=(index, self.stream))
         return np.asarray(np.random.default_rng(seeds).random(n) < self.share)
 
 
 class Slice(Drawn):
-    """A sample too large for memory: the rows of every chunk that a pass computes with."""
+    """Draw a sample too large for memory: the rows of every chunk that a pass computes with."""
 
     stream = 2
 
 
 class Holdout(Drawn):
-    """Rows that no fit sees."""
+    """Draw rows that no fit sees."""
 
     stream = 1
 
     def split(self, index: int, n: int, sample_weight: Array | None) -> tuple[Array, Array]:
-        """The mask, and the weights with which rows are fitted: zero where they are held out."""
+        """Return the mask, and the weights in the fit: zero where rows are held out."""
         out = self.mask(index, n)
         return out, np.where(out, 0.0, 1.0 if sample_weight is None else sample_weight)
 
@@ -63,7 +63,7 @@ class Training(Pass[S], Generic[S]):
     holdout: Holdout
 
     def fold(self) -> Fold[S]:
-        """The fold of `work`, which is shown the fitted rows only."""
+        """Make the fold of `work`, which is shown the fitted rows only."""
         return TrainingFold(self.work.fold(), self.holdout)
 
     @property
@@ -73,7 +73,7 @@ class Training(Pass[S], Generic[S]):
 
 
 class TrainingFold(Fold[S], Generic[S]):
-    """Feeds chunks to a fold with the held-out rows' weights set to zero."""
+    """Feed chunks to a fold with the held-out rows' weights set to zero."""
 
     def __init__(self, fold: Fold[S], holdout: Holdout) -> None:
         self._fold, self._holdout = fold, holdout
@@ -84,7 +84,7 @@ class TrainingFold(Fold[S], Generic[S]):
         self._fold.update(index, X, weight)
 
     def result(self) -> S:
-        """What the fold summed."""
+        """Return what the fold summed."""
         return self._fold.result()
 
 

@@ -185,7 +185,7 @@ class Source(Protocol):
 
     @property
     def in_process(self) -> bool:
-        """Whether the rows lie in this process's memory, so that others cannot read them."""
+        """True where the rows lie in this process's memory, so that others cannot read them."""
         return False
 
     @property

@@ -1,1 +1,1 @@
-"""What rows are and where they come from."""
+"""Sources of rows: in memory, in Zarr arrays, in Dask arrays; and the registry that opens them."""

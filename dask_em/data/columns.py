@@ -1,4 +1,4 @@
-"""TODO data.columns."""
+"""Columns of rows, against those of a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from ..errors import DataError
 
 
 def check_columns(name: str, found: int, fitted: int) -> None:
-    """Raise `DataError` where rows of `found` columns cannot be rows of a model of `fitted`."""
+    """Check that rows of `found` columns can be rows of a model of `fitted`.
+
+    Raises
+    ------
+    DataError
+        The numbers differ; the message names the data by `name`.
+
+    Examples
+    --------
+    >>> check_columns("X", 2, 2)
+    """
     if found != fitted:
         raise DataError(
             f"{name} has {found} columns, but the model was fitted to {fitted}: give the same "

@@ -1,4 +1,4 @@
-"""What tells data from others without reading what is stored."""
+"""Identity of data: what tells them from others without reading what is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that carry labels: an `xarray.DataArray` in, one with the coordinates of its rows out."""
+"""Labelled rows: an `xarray.DataArray` in, one with the coordinates of its rows out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import DataError
 
 @dataclass(frozen=True)
 class Labelled:
-    """A two-dimensional DataArray taken apart.
+    """Hold the parts of a two-dimensional DataArray.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Labelled:
 
     @classmethod
     def of(cls, X: Any, name: str = "X") -> Labelled | None:
-        """The parts of a DataArray, None where X is something else.
+        """Take a DataArray apart; return None where X is something else.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class Labelled:
         return cls(_lazy(X), rows, coords, _names(X, columns))
 
     def answer(self, values: Any, name: str) -> Any:
-        """Values for each row, (n,) or (n, k), as a DataArray with the rows' coordinates."""
+        """Return values for each row, (n,) or (n, k), with the rows' coordinates."""
         import xarray as xr
 
         dims = [self.rows]
@@ -71,7 +71,7 @@ class Labelled:
         return xr.DataArray(values, coords, dims, name)
 
     def weights(self, weight: Any) -> Any:
-        """Weights, whose labels, where they have any, must be those of the rows.
+        """Return weights, whose labels, where they have any, must be those of the rows.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Labelled:
 
 
 def unlabelled(weight: Any) -> Any:
-    """Weights without their labels, not loaded where they were not."""
+    """Return weights without their labels, not loaded where they were not."""
     return _lazy(weight) if _is_xarray(weight) else weight
 
 

@@ -1,4 +1,4 @@
-"""Where the chunks of a Zarr array lie, whether they are there, and whether they may change."""
+"""Chunks of a Zarr array: their places, a look for missing ones, and changes of the layout."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class WatchedReader:
                 raise lacks(self.array, named, self.name)
 
     def _damaged(self, rows: slice, error: Exception) -> DataError:
-        """What is damaged among the chunks of these rows: each is read by itself."""
+        """Make the error that names the damaged chunk of these rows: each is read by itself."""
         shape = tuple(map(int, self.array.chunks))
         inner = "inner " if self.array.shards else ""
         named = f"rows {rows.start} to {rows.stop - 1}"

@@ -1,0 +1,138 @@
+"""The laws that the package ships for sources and backends, on all of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client
+from helpers import write_zarr
+
+from dask_em import GaussianMixture
+from dask_em.backends import backend_in_force
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.backends.serial import SerialBackend
+from dask_em.backends.threads import ThreadsBackend
+from dask_em.core.protocols import Backend, Source
+from dask_em.data import open as opening
+from dask_em.data.memory import ArraySource
+from dask_em.data.open import Opener, as_source, register_source
+from dask_em.data.options import ReadOptions
+from dask_em.testing.backends import BackendTests
+from dask_em.testing.passes import NumberedRows
+from dask_em.testing.sources import SourceTests
+
+
+class TestSerialBackend(BackendTests):
+    def backend(self) -> Backend:
+        return SerialBackend()
+
+
+class TestThreadsBackend(BackendTests):
+    def backend(self) -> Backend:
+        return ThreadsBackend(3)
+
+
+class TestDaskThreads(BackendTests):
+    def backend(self) -> Backend:
+        return DaskBackend()
+
+
+class TestDaskSynchronous(BackendTests):
+    @pytest.fixture(autouse=True)
+    def scheduler(self, synchronous: None) -> None:
+        pass
+
+    def backend(self) -> Backend:
+        return backend_in_force()
+
+
+class TestDaskCluster(BackendTests):
+    @pytest.fixture(autouse=True)
+    def scheduler(self, client: Client) -> None:
+        pass
+
+    def backend(self) -> Backend:
+        return backend_in_force()
+
+
+class TestArraySource(SourceTests):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        return ArraySource(X, sample_weight)
+
+
+class TestRawZarr(SourceTests):
+    """Files of plain numbers, and weights in memory."""
+
+    layout: dict[str, Any] = {"compressors": None}  # noqa: RUF012
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        return as_source(write_zarr(folder / "x.zarr", X, 37, **self.layout), sample_weight)
+
+
+class TestCompressedZarr(TestRawZarr):
+    """Chunks that Zarr decodes, and weights in another array."""
+
+    layout: dict[str, Any] = {}  # noqa: RUF012
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        if sample_weight is None:
+            return super().source(folder, X, None)
+        return super().source(folder, X, write_zarr(folder / "w.zarr", sample_weight, 77))
+
+
+class TestShardedZarr(TestRawZarr):
+    layout: dict[str, Any] = {"chunks": (10, 3), "shards": (100, 3)}  # noqa: RUF012
+
+
+class TestDaskSource(SourceTests):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        return as_source(da.from_array(X, chunks=(37, -1)) + 0, sample_weight)
+
+
+class TestDaskSourceOfUnknownLengths(SourceTests):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        rows = da.from_array(X, chunks=(37, -1))
+        known = da.ones(len(X), chunks=37, dtype=bool)
+        weight = None if sample_weight is None else da.from_array(sample_weight, chunks=37)[known]
+        return as_source(rows[known], weight)
+
+    def test_its_identity_is_that_of_the_data(self, tmp_path: Path) -> None:
+        pytest.skip("lengths that nobody knows are no identity")
+
+
+# -- the registry ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Iterator[str]:
+    """A kind of source from outside: a text file that says how many chunks there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "OPENERS", [*opening.OPENERS])
+        patch.setattr(opening, "SUFFIXES", {**opening.SUFFIXES})
+        opener = Opener(lambda X: isinstance(X, NumberedRows), lambda X, sample_weight, options: X)
+        register_source(opener, ".count", lambda path: NumberedRows(int(Path(path).read_text())))
+        (tmp_path / "rows.count").write_text("200")
+        yield str(tmp_path / "rows.count")
+
+
+def test_a_source_from_outside_is_fitted_by_its_path(numbers: str) -> None:
+    assert as_source(numbers).n_rows == 600
+    model = GaussianMixture(2, random_state=0).fit(numbers)
+    X = np.arange(600.0)[:, None]
+    expected = GaussianMixture(2, random_state=0).fit(X)
+    found, means = np.sort(model.means_, axis=0), np.sort(expected.means_, axis=0)
+    np.testing.assert_allclose(found, means, rtol=1e-6)
+    np.testing.assert_array_equal(model.predict(numbers), model.predict(X))
+
+
+def test_options_of_reading_are_those_of_the_model() -> None:
+    model = GaussianMixture(2, missing_chunks="fill", nonfinite="drop")
+    assert model.read_options == ReadOptions("fill", "drop")
+    for wrong in ({"missing_chunks": "skip"}, {"nonfinite": None}):
+        with pytest.raises(ValueError, match="expected one of error, "):
+            ReadOptions(**wrong)
