@@ -30,12 +30,12 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
-from dask_em.core.em import Convergence, EMState, PlainEM, Status, climb
+from dask_em.core.em import Convergence, EMState, PlainEM, Status, run_algorithm
 from dask_em.core.mixture import Mixture, MixtureStatistics
 from dask_em.core.tuning import tuning
 from dask_em.fitting.anderson import Step, curved, mixed
-from dask_em.fitting.control_variate import ControlVariateEM, Surrogate, _combined, ascent
-from dask_em.fitting.multistart import Race
+from dask_em.fitting.control_variate import ControlVariateEM, Surrogate, _combined, algorithm_of
+from dask_em.fitting.multistart import Multistart
 from dask_em.fitting.sample import Sampled
 
 pytestmark = pytest.mark.usefixtures("many_chunks", "blas")
@@ -79,7 +79,7 @@ def fit_of_sample(kind: str, rows: np.ndarray, k: int, sample: Sampled, seed: in
     rng = np.random.default_rng(seed)
     means = sample.rows[rng.choice(len(sample.rows), k, replace=False)]
     first = mixture_of(kind, means, precisions_like(kind, 0.3, k, rows.shape[1]), rows, 1e-6)
-    *_, last = climb(sample.accumulate, PlainEM(first, Convergence(1e-5, 100)))
+    *_, last = run_algorithm(sample.accumulate, PlainEM(first, Convergence(1e-5, 100)))
     return last.result
 
 
@@ -96,7 +96,7 @@ def begin(kind: str, case: Case = overlapping) -> tuple[np.ndarray, Sampled, Mix
 
 
 def run(rows: np.ndarray, climbing: Any) -> Iterator[EMState]:
-    return climb(lambda m: add_up(m, rows), climbing)
+    return run_algorithm(lambda m: add_up(m, rows), climbing)
 
 
 def limit(rows: np.ndarray, first: Mixture) -> float:
@@ -220,9 +220,9 @@ def test_a_correction_of_no_data_is_pulled_to_the_plain_step(kind: str) -> None:
     near = np.argsort(((rows - rows[0]) ** 2).sum(axis=1))[:1500]
     biased = np.concatenate([rng.choice(near, 400), rng.choice(N, 100)])
     surrogate = Surrogate(state, Sampled(rows[biased], np.ones(500)), 0.01)
-    before = surrogate.pull.copy()
-    inner = surrogate.climb(state.result, 0.0)
-    assert (surrogate.pull > before).any()
+    before = surrogate.proximal.copy()
+    inner = surrogate.run(state.result, 0.0)
+    assert (surrogate.proximal > before).any()
     assert np.isfinite(leaves(inner.mixture)[0]).all()
     assert np.isfinite(add_up(inner.mixture, rows).log_likelihood)
 
@@ -264,7 +264,7 @@ def test_the_default_ends_within_a_thousandth_of_plain_em_s_limit(kind: str, cas
     rows, sample, first = begin(kind, case)
     expected = limit(rows, first)
     for given in (sample, None):
-        *_, last = run(rows, ascent("auto", first, Convergence(), given))
+        *_, last = run(rows, algorithm_of("auto", first, Convergence(), given))
         assert last.status is Status.CONVERGED
         assert last.log_likelihood > expected - 1e-3
         assert last.n_iter <= 10
@@ -362,7 +362,7 @@ def test_small_gains_on_a_plateau_are_no_end(kind: str) -> None:
     expected = plain[-1]
     assert expected > plain[4] + 0.04
     # A sample of a tenth of these rows does not show it for every structure.
-    *_, last = run(rows, ascent("auto", first, Convergence(), sample_of(rows, N)))
+    *_, last = run(rows, algorithm_of("auto", first, Convergence(), sample_of(rows, N)))
     assert last.status is Status.CONVERGED
     assert last.log_likelihood > expected - 1e-3
     assert last.n_iter <= 30
@@ -372,7 +372,7 @@ def test_plain_em_is_what_em_names(kind: str) -> None:
     rows, sample, first = begin(kind)
     limits = Convergence(0.0, 4)
     for one, other in zip(
-        run(rows, ascent("em", first, limits, sample)),
+        run(rows, algorithm_of("em", first, limits, sample)),
         run(rows, PlainEM(first, limits)),
         strict=True,
     ):
@@ -393,7 +393,7 @@ def test_passes_have_an_end_of_their_own(kind: str, algorithm: str) -> None:
     rows, sample, first = begin(kind)
 
     def last(**limits: Any) -> EMState:
-        return [*run(rows, ascent(algorithm, first, Convergence(0.0, **limits), sample))][-1]
+        return [*run(rows, algorithm_of(algorithm, first, Convergence(0.0, **limits), sample))][-1]
 
     out_of_passes = last(max_passes=4)
     assert (out_of_passes.status, out_of_passes.n_iter) == (Status.OUT_OF_PASSES, 3)
@@ -420,7 +420,7 @@ def test_weights_count_as_rows(kind: str) -> None:
     sample = sample_of(rows, weights=weights)
     first = fit_of_sample(kind, rows, k, sample)
     one, other = (ControlVariateEM(first, Convergence(0.0, 5), sample) for _ in range(2))
-    weighted = climb(lambda m: add_up(m, rows, weights), one)
+    weighted = run(lambda m: add_up(m, rows, weights), one)
     for state, expected in zip(weighted, run(repeated, other), strict=True):
         assert state.accepted == expected.accepted
         assert state.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-9)
@@ -485,7 +485,7 @@ def test_auto_needs_fewer_passes_than_em(kind: str) -> None:
     rows, sample, first = begin(kind, too_many)
     limits = Convergence(1e-8, 120)
     values = [
-        [s.log_likelihood for s in run(rows, ascent(name, first, limits, sample))]
+        [s.log_likelihood for s in run(rows, algorithm_of(name, first, limits, sample))]
         for name in ("auto", "em")
     ]
     near = max(map(max, values)) - 1e-5
@@ -535,14 +535,19 @@ def test_limits_are_checked(option: dict[str, Any]) -> None:
 
 
 def test_a_race_has_fewer_starts_where_they_cost_more() -> None:
-    races = [Race.of(p, 10**6, 1) for p in (50, 5_000, 50_000)]
+    races = [Multistart.of(p, 10**6, 1) for p in (50, 5_000, 50_000)]
     assert [r.n_starts for r in races] == sorted((r.n_starts for r in races), reverse=True)
     assert races[0].n_starts > races[-1].n_starts >= 2
-    assert Race.of(50, 10**6, 20).n_starts == 20
+    assert Multistart.of(50, 10**6, 20).n_starts == 20
     # The fewer rows a parameter has, the more the sample flatters what moves lead to.
-    assert [Race.of(50, n, 1).n_finalists for n in (1_000, 4_999, 5_000, 20_000)] == [2, 2, 4, 4]
+    assert [Multistart.of(50, n, 1).n_finalists for n in (1_000, 4_999, 5_000, 20_000)] == [
+        2,
+        2,
+        4,
+        4,
+    ]
     # A part that is nearly all of the sample is all of it.
-    assert Race.of(50, 6_000, 1).n_rough == 6_000
+    assert Multistart.of(50, 6_000, 1).n_subsample == 6_000
 
 
 def test_several_starts_are_better_than_one() -> None:

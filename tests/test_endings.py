@@ -226,7 +226,7 @@ def test_a_checkpoint_is_not_the_model(points: Path) -> None:
     assert names(points) == ["x.zarr"]
 
 
-# Fits with little memory left, on the cluster of another process.
+# SampleFits with little memory left, on the cluster of another process.
 SHORT_OF_MEMORY = """
 import resource, sys
 import numpy as np

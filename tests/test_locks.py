@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {
     "n_components": 2, "random_state": 0, "tol": 0.0, "max_iter": 4, "algorithm": "em",
     "sample_size": 100,
 }  # fmt: skip
-# Fits, waits for a word after the second pass where it is told to, and says how it ended.
+# SampleFits, waits for a word after the second pass where it is told to, and says how it ended.
 FIT = """
 import json, sys
 import numpy as np

@@ -13,16 +13,16 @@ from helpers import KINDS, blobs, mixture_of, precisions_like
 from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.serial import SerialBackend
-from dask_em.core.em import Convergence, PlainEM, climb
+from dask_em.core.em import Convergence, PlainEM, run_algorithm
 from dask_em.core.engine import NUMPY
 from dask_em.core.executor import SerialExecutor, serial_executor
 from dask_em.core.mixture import Mixture
 from dask_em.core.protocols import Executor
 from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source
-from dask_em.fitting.multistart import Fits
+from dask_em.fitting.multistart import SampleFits
 from dask_em.fitting.sample import Sampled
-from dask_em.fitting.split_merge import Neighbours
+from dask_em.fitting.split_merge import SplitMerge
 from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("blas")
@@ -50,7 +50,7 @@ def fitted(kind: str, sample: Sampled, means: np.ndarray, tol: float = 1e-9) -> 
     """Where plain EM leads from these means."""
     precisions = precisions_like(kind, 1.0, *means.shape)
     first = mixture_of(kind, means, precisions, sample.rows, 0.0)
-    *_, last = climb(sample.accumulate, PlainEM(first, Convergence(tol, 2000)))
+    *_, last = run_algorithm(sample.accumulate, PlainEM(first, Convergence(tol, 2000)))
     return last.result
 
 
@@ -74,9 +74,9 @@ def mean(sample: Sampled, mixture: Mixture) -> float:
 @pytest.mark.parametrize("weights", [False, True])
 def test_a_move_gains_at_least_what_it_promises(kind: str, weights: bool) -> None:
     sample, mixture, _ = stuck(kind, weights)
-    neighbours = Neighbours(mixture, sample.rows, sample.weights)
+    neighbours = SplitMerge(mixture, sample.rows, sample.weights)
     here = mean(sample, mixture)
-    promising = [m for m in neighbours.moves() if len(m.birth.parents) == 1 and m.gain > 0]
+    promising = [m for m in neighbours.moves() if len(m.split.parents) == 1 and m.gain > 0]
     assert promising
     for move in promising:
         gained = (mean(sample, neighbours.after([move])) - here) * sample.weights.sum()
@@ -87,16 +87,18 @@ def test_a_move_gains_at_least_what_it_promises(kind: str, weights: bool) -> Non
 def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
     sample, mixture, truth = stuck(kind)
     assert mean(sample, mixture) < mean(sample, truth) - 0.05
-    fits = Fits(sample, sample, LIMITS)
-    tried = fits.roughly(mixture)
-    assert fits.escaped(tried).value > mean(sample, truth) - tuning().multistart.least_gain
+    fits = SampleFits(sample, sample, LIMITS)
+    tried = fits.fit_subsample(mixture)
+    assert (
+        fits.split_and_merge(tried, 10).value > mean(sample, truth) - tuning().multistart.least_gain
+    )
 
 
 def test_nothing_is_gained_at_the_best_optimum(kind: str) -> None:
     sample, _, truth = stuck(kind)
-    fits = Fits(sample, sample, LIMITS)
-    tried = fits.roughly(truth)
-    assert fits.escaped(tried).state is tried.state
+    fits = SampleFits(sample, sample, LIMITS)
+    tried = fits.fit_subsample(truth)
+    assert fits.split_and_merge(tried, 10).state is tried.state
 
 
 def test_a_component_is_born_under_all_others() -> None:
@@ -106,11 +108,11 @@ def test_a_component_is_born_under_all_others() -> None:
     chi = np.random.default_rng(5).chisquare(3.0, size=(6000, 1))
     rows = centers[labels] + (rows - centers[labels]) / np.sqrt(chi / 3.0)
     sample = sampled(rows)
-    fits = Fits(sample, sample, LIMITS)
-    tried = fits.roughly(fitted("full", sample, centers, 1e-4))
-    moves = Neighbours(tried.state.result, sample.rows, sample.weights).moves()
-    assert any(len(move.birth.parents) == 6 and move.gain > 0 for move in moves)
-    assert fits.escaped(tried).value > tried.value + 0.02
+    fits = SampleFits(sample, sample, LIMITS)
+    tried = fits.fit_subsample(fitted("full", sample, centers, 1e-4))
+    moves = SplitMerge(tried.state.result, sample.rows, sample.weights).moves()
+    assert any(len(move.split.parents) == 6 and move.gain > 0 for move in moves)
+    assert fits.split_and_merge(tried, 10).value > tried.value + 0.02
 
 
 def test_moves_that_leave_each_other_alone_are_made_together() -> None:
@@ -118,7 +120,7 @@ def test_moves_that_leave_each_other_alone_are_made_together() -> None:
     away = np.array([100.0, 0.0])
     both = sampled(np.concatenate([sample.rows, sample.rows + away]))
     means = mixture.components.data_coordinates()[0]
-    neighbours = Neighbours(
+    neighbours = SplitMerge(
         fitted("full", both, np.concatenate([means, means + away])), both.rows, both.weights
     )
     best, second = neighbours.best(2)
@@ -131,17 +133,17 @@ def test_moves_that_leave_each_other_alone_are_made_together() -> None:
 def test_few_components_have_no_moves(k: int) -> None:
     rows, _, means = blobs(500, 2, 2)
     mixture = fitted("full", sampled(rows), means[:k])
-    assert Neighbours(mixture, rows, np.ones(500)).best(4) == []
+    assert SplitMerge(mixture, rows, np.ones(500)).best(4) == []
 
 
 def test_nothing_is_born_of_too_few_rows(kind: str) -> None:
     sample, mixture, _ = stuck(kind)
-    births = [m.birth for m in Neighbours(mixture, sample.rows, sample.weights).moves()]
+    splits = [m.split for m in SplitMerge(mixture, sample.rows, sample.weights).moves()]
     least = tuning().split_merge.rows_per_parameter * mixture.n_parameters / 4
-    assert births
-    assert all(b.shares.sum() > 0.5 * least for b in births)
+    assert splits
+    assert all(b.shares.sum() > 0.5 * least for b in splits)
     few = sample.first(int(4 * least) // 2)
-    assert Neighbours(mixture, few.rows, few.weights).moves() == []
+    assert SplitMerge(mixture, few.rows, few.weights).moves() == []
 
 
 def test_a_component_without_rows_stays_out_of_the_way(kind: str) -> None:
@@ -149,17 +151,17 @@ def test_a_component_without_rows_stays_out_of_the_way(kind: str) -> None:
     means = mixture.components.data_coordinates()[0].copy()
     means[0] = [1e3, 1e3]
     lost = mixture_of(kind, means, precisions_like(kind, 1.0, 4, 2), sample.rows, 1e-6)
-    found = Neighbours(lost, sample.rows, sample.weights).best(4)
+    found = SplitMerge(lost, sample.rows, sample.weights).best(4)
     assert all(np.isfinite(mean(sample, mixture)) for mixture in found)
 
 
 @contextmanager
-def backwards(fits: Fits) -> Iterator[Executor[Fits]]:
+def backwards(fits: SampleFits) -> Iterator[Executor[SampleFits]]:
     """The last call first."""
     yield Backwards(fits)
 
 
-class Backwards(SerialExecutor[Fits]):
+class Backwards(SerialExecutor[SampleFits]):
     def map(self, function: Any, items: Any, advance: Any = None) -> list[Any]:
         return super().map(function, items[::-1], advance)[::-1]
 

@@ -12,7 +12,7 @@ from helpers import add_up, blobs, digest, write_zarr
 
 from dask_em import GaussianMixture, select
 from dask_em.backends.serial import SerialBackend
-from dask_em.core.em import Climb, Convergence, EMState, PlainEM
+from dask_em.core.em import Algorithm, Convergence, EMState, PlainEM
 from dask_em.core.engine import NUMPY
 from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
@@ -20,10 +20,10 @@ from dask_em.core.passes import Holdout
 from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source, stored_source
 from dask_em.estimators.select import Sweeping
-from dask_em.fitting.candidates import Candidate, Model, climb_together
-from dask_em.fitting.multistart import Tried, may_be_better, most_entering
+from dask_em.fitting.candidates import Candidate, Model, run_together
+from dask_em.fitting.multistart import StartResult, contenders_of, most_contenders
 from dask_em.fitting.sample import Sampled, Start
-from dask_em.fitting.screening import Shortlisted
+from dask_em.fitting.screening import Screened
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
 from dask_em.jobs.plan import count
@@ -68,7 +68,7 @@ def test_the_first_pass_goes_on_from_the_best_start() -> None:
 
 
 def test_a_sample_of_all_rows_needs_no_other_judge() -> None:
-    assert all(started(seed, N).rivals == () for seed in SEEDS)
+    assert all(started(seed, N).contenders == () for seed in SEEDS)
 
 
 def test_what_stays_on_the_sample_is_not_better() -> None:
@@ -89,7 +89,7 @@ def test_what_stays_on_the_sample_is_not_better() -> None:
             best, behind = sorted(
                 (tried(mixture, sample) for mixture in (one, other)), key=lambda t: -t.value
             )
-            if not may_be_better(best, [behind], sample, size / N):
+            if not contenders_of(best, [behind], sample, size / N):
                 stayed += 1
                 assert (
                     value(behind.state.result)
@@ -98,23 +98,23 @@ def test_what_stays_on_the_sample_is_not_better() -> None:
     assert 0 < stayed < 150
 
 
-def tried(mixture: Mixture, sample: Sampled, **changes: Any) -> Tried:
+def tried(mixture: Mixture, sample: Sampled, **changes: Any) -> StartResult:
     """A fit that ended at `mixture`."""
     state = replace(PlainEM(mixture, Convergence()).tell(sample.accumulate(mixture)), **changes)
-    return Tried(replace(state, result=mixture), state.log_likelihood, 0)
+    return StartResult(replace(state, result=mixture), state.log_likelihood, 0)
 
 
 def test_only_whole_starts_of_small_models_enter() -> None:
     sample = ALL.first(SAMPLED)
     one, other = started(1).mixtures(NUMPY)
     best, behind = tried(one, sample), tried(other, sample)
-    assert may_be_better(best, [behind, behind], sample, 0.1) == (other,)
-    assert may_be_better(best, [tried(other, sample, collapsed=(1,))], sample, 0.1) == ()
-    assert may_be_better(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
+    assert contenders_of(best, [behind, behind], sample, 0.1) == (other,)
+    assert contenders_of(best, [tried(other, sample, collapsed=(1,))], sample, 0.1) == ()
+    assert contenders_of(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
     worse = replace(other, log_weights=np.log(np.full(K, 1e-6)))
-    assert may_be_better(best, [tried(worse, sample)], sample, 0.1) == ()
-    assert most_entering(tuning().multistart.contender_bytes) == 2
-    assert most_entering(tuning().multistart.contender_bytes + 1) == 1
+    assert contenders_of(best, [tried(worse, sample)], sample, 0.1) == ()
+    assert most_contenders(tuning().multistart.contender_bytes) == 2
+    assert most_contenders(tuning().multistart.contender_bytes + 1) == 1
 
 
 def test_a_climb_chooses_by_finite_numbers() -> None:
@@ -124,8 +124,8 @@ def test_a_climb_chooses_by_finite_numbers() -> None:
     better = int(sums[1].log_likelihood > sums[0].log_likelihood)
     cases = ((sums, better), (sums[::-1], 1 - better), ([broken, sums[1]], 1), ([broken] * 2, 0))
     for found, best in cases:
-        climbing: Climb = PlainEM(one, Convergence())
-        climbing.rivals = (other,)
+        climbing: Algorithm = PlainEM(one, Convergence())
+        climbing.contenders = (other,)
         proposals = climbing.proposals
         assert climbing.choose(found) == best
         assert climbing.proposals == (proposals[best],)
@@ -140,11 +140,11 @@ def test_a_fleet_s_members_choose_each_for_itself() -> None:
 
     def candidate(*starts: Mixture) -> Candidate:
         climbing = PlainEM(starts[0], Convergence(0, 2))
-        climbing.rivals = starts[1:]
+        climbing.contenders = starts[1:]
         return Candidate(Model(K, "full", one.n_parameters), climbing)
 
     fleet = [candidate(one, other), candidate(one), candidate(other)]
-    list(climb_together(accumulate, fleet))
+    list(run_together(accumulate, fleet))
     both, *alone = fleet
     best = max(alone, key=lambda c: c.measured[0])
     assert both.measured == best.measured
@@ -155,7 +155,7 @@ def test_a_fleet_s_members_choose_each_for_itself() -> None:
 def test_an_exhaustive_sweep_lets_them_in_too() -> None:
     found = select(X, [3, K], n_init=1, exhaustive=True, keep_all=True, random_state=0, **OPTIONS)
     alone = fit()
-    assert started().rivals
+    assert started().contenders
     assert digest(found.models[1]) == digest(alone)
     assert found.models[1].lower_bounds_ == alone.lower_bounds_
 
@@ -169,11 +169,11 @@ def test_a_sweep_lets_them_in_where_hopeless_models_leave_room() -> None:
     progress = sweeping.progress
     served = others_won = 0
     for start, memory in zip(progress.starts, progress.candidates, strict=True):
-        assert isinstance(start, Shortlisted)
+        assert isinstance(start, Screened)
         if memory is None:
-            assert start.hopeless
+            assert start.eliminated
             continue
-        values = [value(mixture, everything) for mixture in (start.mixture, *start.rivals)]
+        values = [value(mixture, everything) for mixture in (start.mixture, *start.contenders)]
         assert memory.measured[0] == pytest.approx(max(values), rel=1e-10)
         served += len(values) * start.mixture.n_parameters
         others_won += values[0] < max(values)
@@ -187,7 +187,7 @@ def test_workers_let_them_in_too(client: Client, tmp_path: Any) -> None:
     here = fit(data)
     with client.as_current():
         there = fit(data)
-    assert started().rivals
+    assert started().contenders
     assert digest(here) == digest(there)
 
 
@@ -240,9 +240,9 @@ def test_they_are_there_when_a_fit_goes_on(when: str, tmp_path: Any) -> None:
 def test_the_plan_has_room_for_them(tmp_path: Any) -> None:
     write_zarr(tmp_path / "x.zarr", X, 500)
     source, workers = stored_source(tmp_path / "x.zarr"), [Worker(1, 0)]
-    one, two = (count(source, [(K, "full")], workers, rivals=r) for r in (False, None))
+    one, two = (count(source, [(K, "full")], workers, contenders=r) for r in (False, None))
     assert two.worker_bytes > one.worker_bytes + one.statistics_bytes
     assert two.statistics_bytes == one.statistics_bytes
     sweep = [(K, "full"), (2, "full")]
-    plain, entering = (count(source, sweep, workers, rivals=r) for r in (None, True))
+    plain, entering = (count(source, sweep, workers, contenders=r) for r in (None, True))
     assert entering.worker_bytes > plain.worker_bytes

@@ -46,7 +46,7 @@ from dask_em.data.open import as_source, stored_source
 from dask_em.errors import DataError
 from dask_em.estimators import select as sweep
 from dask_em.families.gaussian.whitening import Whitening
-from dask_em.fitting.candidates import Candidate, Model, climb_together, drop_hopeless, to_gain
+from dask_em.fitting.candidates import Candidate, Model, eliminate, run_together, to_gain
 from dask_em.fitting.criteria import entropy
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
@@ -421,7 +421,7 @@ def candidate(k: int, tells: list[Any]) -> Candidate:
     mixture, X = tells
     made = Candidate(Model(k, "full", mixture.n_parameters), PlainEM(mixture, Convergence(0.0, 50)))
     for _ in range(3):
-        made.tell(add_up(made.climb.proposal, X))
+        made.tell(add_up(made.algorithm.proposal, X))
     return made
 
 
@@ -430,16 +430,16 @@ def test_only_those_that_cannot_win_are_dropped(points: np.ndarray) -> None:
     far = random_mixture("full", 2, 3, rng)
     near = select(points, 4, random_state=0).best.state_.mixture
     behind, leader, same = (candidate(k, [m, points]) for k, m in ((2, far), (4, near), (4, near)))
-    drop_hopeless([leader, same], "bic")
+    eliminate([leader, same], "bic")
     assert leader.running
     assert same.running
-    # A model that gains quickly is not hopeless, however far it is behind.
+    # A model that gains quickly is not eliminated, however far it is behind.
     behind._fitted = [-100.0, -50.0, -20.0]
-    drop_hopeless([behind, leader], "bic")
+    eliminate([behind, leader], "bic")
     assert behind.running
     last = behind.last_state().log_likelihood
     behind._fitted = [last - 3e-9, last - 1e-9, last]
-    drop_hopeless([behind, leader], "bic")
+    eliminate([behind, leader], "bic")
     assert behind.dropped
     assert leader.running
 
@@ -458,7 +458,7 @@ def test_the_climb_serves_only_those_that_still_run(points: np.ndarray) -> None:
         served.append(len(proposals))
         return DaskBackend().map_reduce(as_source(points), Fleet(proposals))
 
-    list(climb_together(accumulate, candidates))
+    list(run_together(accumulate, candidates))
     assert served == [3, 2, 1, 1]
     assert [c.n_passes for c in candidates] == limits
 
@@ -567,7 +567,7 @@ def test_wrong_usage(stored: Path, tmp_path: Path, arguments: list[str], message
 
 def test_a_plan_of_a_sweep_counts_all_its_models(stored: Path) -> None:
     source, workers = stored_source(stored), [Worker(1, 0)]
-    one, other = (count(source, [(k, "full")], workers, rivals=False) for k in (3, 9))
+    one, other = (count(source, [(k, "full")], workers, contenders=False) for k in (3, 9))
     both = count(source, [(3, "full"), (9, "full")], workers)
     assert both.statistics_bytes == one.statistics_bytes + other.statistics_bytes
     assert both.parameter_bytes == one.parameter_bytes + other.parameter_bytes

@@ -151,12 +151,12 @@ class AlgorithmState:
     ----------
     proposal : Mixture
         The parameters at which the next pass is wanted.
-    rivals : tuple of Mixture
+    contenders : tuple of Mixture
         Other starts, which the first pass compares with `proposal`.
     """
 
     proposal: Mixture
-    rivals: tuple[Mixture, ...]
+    contenders: tuple[Mixture, ...]
 
 
 @record("plain-em-state")
@@ -173,7 +173,7 @@ class PlainEMState(AlgorithmState):
     previous: EMState | None
 
 
-class Climb(ABC):
+class Algorithm(ABC):
     """One ascent of the likelihood that is told what each pass summed.
 
     Whoever makes the passes asks for `proposals`, sums the statistics there, chooses, and
@@ -183,23 +183,23 @@ class Climb(ABC):
     ----------
     proposal : Mixture
         The parameters at which the next pass is wanted.
-    rivals : tuple of Mixture
+    contenders : tuple of Mixture
         Before the first pass other starts that may be better. One goes on.
     """
 
     proposal: Mixture
-    rivals: tuple[Mixture, ...] = ()
+    contenders: tuple[Mixture, ...] = ()
 
     @property
     def proposals(self) -> tuple[Mixture, ...]:
         """All parameters at which the next pass is wanted."""
-        return (self.proposal, *self.rivals)
+        return (self.proposal, *self.contenders)
 
     def choose(self, found: Sequence[MixtureStatistics]) -> int:
         """Go on from the best of the `proposals`, by what a pass summed at each; its number."""
         values = [sums.mean_log_likelihood for sums in found]
         best = max(range(len(found)), key=lambda i: (np.isfinite(values[i]), values[i], -i))
-        self.proposal, self.rivals = self.proposals[best], ()
+        self.proposal, self.contenders = self.proposals[best], ()
         return best
 
     @abstractmethod
@@ -221,7 +221,7 @@ class Climb(ABC):
         """
 
 
-class PlainEM(Climb):
+class PlainEM(Algorithm):
     """Expectation-Maximization (Dempster, Laird and Rubin 1977): each pass at the last M-step.
 
     Parameters
@@ -260,13 +260,17 @@ class PlainEM(Climb):
 
     def state_dict(self) -> PlainEMState:
         """Return the proposals and the last accepted state."""
-        return PlainEMState(self.proposal, self.rivals, self.previous)
+        return PlainEMState(self.proposal, self.contenders, self.previous)
 
     def load_state_dict(self, state: AlgorithmState) -> None:
         """Go on from such a state."""
         if not isinstance(state, PlainEMState):
             raise other_state(state, PlainEMState)
-        self.proposal, self.rivals, self.previous = state.proposal, state.rivals, state.previous
+        self.proposal, self.contenders, self.previous = (
+            state.proposal,
+            state.contenders,
+            state.previous,
+        )
 
 
 def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelFileError:
@@ -277,8 +281,10 @@ def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelF
     )
 
 
-def climb(accumulate: Callable[[Mixture], MixtureStatistics], ascent: Climb) -> Iterator[EMState]:
-    """Every state of an ascent, one a pass; the last has a status other than `RUNNING`."""
+def run_algorithm(
+    accumulate: Callable[[Mixture], MixtureStatistics], ascent: Algorithm
+) -> Iterator[EMState]:
+    """Every state of an algorithm_of, one a pass; the last has a status other than `RUNNING`."""
     status = Status.RUNNING
     while status is Status.RUNNING:
         state = ascent.tell(accumulate(ascent.proposal))
@@ -303,7 +309,7 @@ def em(
     """
     if isinstance(start, EMState) and start.n_iter >= convergence.max_iter:
         return
-    yield from climb(accumulate, PlainEM(start, convergence))
+    yield from run_algorithm(accumulate, PlainEM(start, convergence))
 
 
 def failure_of(

@@ -46,7 +46,7 @@ def partial_bytes(n: int, nbytes: int) -> int:
 class PartialTree(Generic[S]):
     """Hold sums of some whole nodes of the tree of `n` sums, each node as high as it can be.
 
-    Neighbours that make a node whole are added at once, in the order in which every
+    SplitMerge that make a node whole are added at once, in the order in which every
     backend adds them, so what is put together has the bits of the whole tree.
 
     Attributes

@@ -194,7 +194,7 @@ class MultistartTuning:
 class SplitMergeTuning:
     """Moves by which a fit leaves a local optimum."""
 
-    # EM of a birth, with all that it leaves alone held, before it is judged.
+    # EM of a split, with all that it leaves alone held, before it is judged.
     split_iterations: int = 8
     # Those after which the best of several ways to split goes on alone.
     first_iterations: int = 3
@@ -207,9 +207,9 @@ class SplitMergeTuning:
     first_weight: float = 0.1
     # Rows of a component are those of which it has this share.
     least_resp: float = 1e-3
-    # A move is tried where its birth gains this share of what its merger loses: EM gains more.
+    # A move is tried where its split gains this share of what its merger loses: EM gains more.
     worth_a_try: float = 0.1
-    # How often one merger, and one birth, is tried at a time; mergers looked at, per component.
+    # How often one merger, and one split, is tried at a time; mergers looked at, per component.
     repeats: int = 2
     mergers: int = 4
 
@@ -259,20 +259,20 @@ class ControlVariateTuning:
     enough: float = 0.95
     # Rejected steps on the surrogate after which it is given up.
     rejections: int = 2
-    # How much a rejected step multiplies the damping; shares of the promised gain below which
+    # How much a rejected step multiplies the damping; shares of the predicted gain below which
     # it is doubled and above which it is halved; and its least value.
     shrink: float = 4.0
     shrink_below: float = 0.5
     grow_above: float = 0.8
     least_damping: float = 0.25
     # The corrected weight of a component is at least this share of its weight in the data;
-    # a pull beyond `MOST_PULL` is a plain M-step.
+    # a proximal beyond `MOST_PULL` is a plain M-step.
     least_share: float = 0.05
     least_proximal: float = 0.1
     most_proximal: float = 256.0
     # How far the sample is asked what is left, when the gains say that it is little: iterations at
     # most, the share of `tol` that so many of them gain together at the end, and the shares of the
-    # damping: a firm pull hides what lies beyond a plateau, a loose one lets the sample err.
+    # damping: a firm proximal hides what lies beyond a plateau, a loose one lets the sample err.
     far_iterations: int = 200
     far_gain: float = 0.005
     far_window: int = 8
@@ -280,7 +280,7 @@ class ControlVariateTuning:
     # Gains shrink at least this slowly in the estimate of what is left: a likelihood has slow
     # directions that two gains do not show.
     slowest_seen: float = 0.75
-    # How many times the promised gain may be left, before and after there are two gains.
+    # How many times the predicted gain may be left, before and after there are two gains.
     alone: float = 4.0
     beside: float = 2.0
 

@@ -25,7 +25,7 @@ from ..core.additive import Array, S
 from ..core.chunk_log import Logged
 from ..core.codec import digest
 from ..core.device import resolve_device
-from ..core.em import Climb, Convergence, EMState, Status
+from ..core.em import Algorithm, Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
@@ -50,7 +50,7 @@ from ..families.gaussian.family import Gaussian
 from ..families.gaussian.options import GaussianOptions
 from ..families.gaussian.whitening import Whitening
 from ..fitting.checks import check_survey
-from ..fitting.control_variate import ascent
+from ..fitting.control_variate import algorithm_of
 from ..fitting.driver import Progress, SurveyPass
 from ..fitting.observers import ObservedPass, PassRecord, reporter
 from ..fitting.sample import Sampled, Start, default_sample_size
@@ -270,8 +270,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 # The sample is small and in this process, which may have no GPU.
                 here = replace(engine, device="cpu")
                 start = self._start(surveyed, here, callbacks, executor_factory(backend, source))
-                mixture, *rivals = start.mixtures(engine)
-                climbing = ascent(self.algorithm, mixture, convergence, sample, rivals)
+                mixture, *contenders = start.mixtures(engine)
+                climbing = algorithm_of(self.algorithm, mixture, convergence, sample, contenders)
                 print_ = fingerprint_of(surveyed)
                 begun = climbing.state_dict()
                 progress = Progress(begun, None, start.n_passes, print_, [record])
@@ -280,7 +280,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 progress = unfinished.progress
                 unfinished.check_survey(progress.fingerprint, fingerprint_of(surveyed))
                 last = progress.algorithm
-                climbing = ascent(self.algorithm, last.proposal, convergence, sample)
+                climbing = algorithm_of(self.algorithm, last.proposal, convergence, sample)
                 climbing.load_state_dict(last)
             deadline = began + (np.inf if self.max_time is None else self.max_time)
             with run.until(deadline if progress.state else np.inf):
@@ -469,7 +469,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self,
         backend: Backend,
         source: Source,
-        climbing: Climb,
+        climbing: Algorithm,
         callbacks: list[Any],
         progress: Progress,
         unfinished: Checkpoint[SurveyPass, Progress],

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..core.codec import record
-from ..core.em import Climb, Convergence, Status
+from ..core.em import Algorithm, Convergence, Status
 from ..core.engine import Engine
 from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture
@@ -26,16 +26,16 @@ from ..fitting.candidates import (
     Candidate,
     CandidateState,
     Model,
-    climb_together,
-    drop_hopeless,
+    eliminate,
+    run_together,
     winner,
 )
-from ..fitting.control_variate import ascent
+from ..fitting.control_variate import algorithm_of
 from ..fitting.criteria import Criterion, Row
 from ..fitting.driver import SurveyPass
 from ..fitting.observers import ObservedPass, PassRecord
 from ..fitting.sample import Sampled, Start, default_sample_size
-from ..fitting.screening import Rules, Shortlisted, narrowed, shortlist, slice_share
+from ..fitting.screening import Screened, ScreeningRules, prune_on_slice, screen, slice_share
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
@@ -88,7 +88,7 @@ def select(
 ) -> Selection:
     """Fit a Gaussian mixture of every K and covariance structure, all by the same passes.
 
-    The models start on one sample of the data. Those that the sample shows to be hopeless
+    The models start on one sample of the data. Those that the sample shows to be eliminated
     stay there. Where many are left and the data are large, passes that compute with a slice
     of the rows choose among them. The others share every read of every chunk, and leave
     when they have converged or when they can no longer win.
@@ -182,7 +182,7 @@ class Progress:
     ----------
     phase : {"slice", "em"}
         Which passes are made: with a slice of the rows, or with all.
-    starts : list of Shortlisted or Start
+    starts : list of Screened or Start
         Where each model starts in this phase.
     share : float
         Passes that the sample cost.
@@ -190,12 +190,12 @@ class Progress:
         Of what the survey summed.
     records : list of PassRecord
     candidates : list of CandidateState or None
-        Of each candidate of this phase, None where the model is hopeless; none before the first
+        Of each candidate of this phase, None where the model is eliminated; none before the first
         pass.
     """
 
     phase: str
-    starts: list[Shortlisted | Start]
+    starts: list[Screened | Start]
     share: float
     fingerprint: str
     records: list[PassRecord]
@@ -327,7 +327,7 @@ class Sweeping:
         self.kept.commit(progress, len(progress.records) - 1)
         return progress
 
-    def _separate_starts(self, engine: Engine) -> tuple[list[Shortlisted | Start], float]:
+    def _separate_starts(self, engine: Engine) -> tuple[list[Screened | Start], float]:
         """The start that each model's own fit would make."""
         starts: list[Start] = []
         for estimator in self.estimators:
@@ -342,9 +342,9 @@ class Sweeping:
             )
         return [*starts], sum(start.n_passes for start in starts)
 
-    def _rules(self) -> Rules:
+    def _rules(self) -> ScreeningRules:
         lead = self.lead
-        return Rules(
+        return ScreeningRules(
             lead.n_init,
             self.seed,
             lead.algorithm,
@@ -355,11 +355,11 @@ class Sweeping:
             self.surveyed.moments.weight,
         )
 
-    def _shortlist(self, engine: Engine) -> tuple[list[Shortlisted], float]:
+    def _shortlist(self, engine: Engine) -> tuple[list[Screened], float]:
         """Where each model starts, by the sample, which is small and in this process."""
         makers = [m._maker(self.surveyed, engine) for m in self.estimators]
         with ObservedPass(self.callbacks, "start", 1, None, 0) as running:
-            found, n_rows = shortlist(
+            found, n_rows = screen(
                 self.models,
                 makers,
                 self.sample,
@@ -370,7 +370,7 @@ class Sweeping:
             running.n_rows = n_rows
         return found, n_rows / max(1, self.surveyed.n_weighted)
 
-    def _slice_share(self, found: Sequence[Shortlisted]) -> float | None:
+    def _slice_share(self, found: Sequence[Screened]) -> float | None:
         """The share of the rows that should choose among the models, None for all of them."""
         most = self.convergence.max_passes
         # Plain EM is plain; and a pass over all rows must be left.
@@ -382,7 +382,7 @@ class Sweeping:
     def _narrow(self, engine: Engine) -> None:
         """Let passes over a slice of the data choose among the models."""
         progress, most = self.progress, self.convergence.max_passes
-        found = [start for start in progress.starts if isinstance(start, Shortlisted)]
+        found = [start for start in progress.starts if isinstance(start, Screened)]
         share = self._slice_share(found)
         assert share is not None
         limits = replace(
@@ -394,17 +394,17 @@ class Sweeping:
         )
         part = Slice(self.seed, share)
 
-        def climb_from(start: Shortlisted) -> Climb:
+        def algorithm_from(start: Screened) -> Algorithm:
             return self._ascent(start, limits, engine)
 
         def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
             return self._summed("slice", Fleet(mixtures, self.holdout, part))
 
         with executor_factory(self.backend, self.source)(self.sample) as executor:
-            found, n_rows = narrowed(
+            found, n_rows = prune_on_slice(
                 self.models,
                 found,
-                climb_from,
+                algorithm_from,
                 accumulate,
                 self.sample,
                 self._rules(),
@@ -423,7 +423,7 @@ class Sweeping:
     # -- passes over all rows ------------------------------------------------------
 
     def _candidates(self, engine: Engine) -> list[Candidate | None]:
-        """Each model on the full data, None where it is hopeless."""
+        """Each model on the full data, None where it is eliminated."""
         if self.convergence.max_passes is not None:
             made = sum(record.phase == "slice" for record in self.records)
             most = self.convergence.max_passes - made
@@ -435,19 +435,17 @@ class Sweeping:
                 candidate.load_state_dict(state)
         return candidates
 
-    def _candidate(
-        self, model: Model, start: Shortlisted | Start, engine: Engine
-    ) -> Candidate | None:
-        if isinstance(start, Shortlisted) and start.hopeless:
+    def _candidate(self, model: Model, start: Screened | Start, engine: Engine) -> Candidate | None:
+        if isinstance(start, Screened) and start.eliminated:
             return None
         return Candidate(model, self._ascent(start, self.convergence, engine))
 
     def _ascent(
-        self, start: Shortlisted | Start, convergence: Convergence, engine: Engine
-    ) -> Climb:
-        starts = (start.mixture, *start.rivals)
-        mixture, *rivals = (replace(one, engine=engine) for one in starts)
-        return ascent(self.lead.algorithm, mixture, convergence, self.sample, rivals)
+        self, start: Screened | Start, convergence: Convergence, engine: Engine
+    ) -> Algorithm:
+        starts = (start.mixture, *start.contenders)
+        mixture, *contenders = (replace(one, engine=engine) for one in starts)
+        return algorithm_of(self.lead.algorithm, mixture, convergence, self.sample, contenders)
 
     def _climb(self, candidates: Sequence[Candidate | None], climbing: Sequence[Candidate]) -> None:
         """Take every candidate to its end, or give it up."""
@@ -462,10 +460,10 @@ class Sweeping:
                 )
             return statistics
 
-        weed = None if self.exhaustive else partial(drop_hopeless, criterion=self.criterion)
+        prune = None if self.exhaustive else partial(eliminate, criterion=self.criterion)
         try:
             with executor_factory(self.backend, self.source)(self.sample) as executor:
-                for served in climb_together(accumulate, climbing, weed, executor):
+                for served in run_together(accumulate, climbing, prune, executor):
                     self._commit(candidates)
                     for callback in self.callbacks:
                         for candidate in served:
@@ -493,7 +491,7 @@ class Sweeping:
 
     @staticmethod
     def _rows(
-        starts: Sequence[Shortlisted | Start],
+        starts: Sequence[Screened | Start],
         candidates: Sequence[Candidate | None],
         best: Candidate,
     ) -> list[Row]:
@@ -504,7 +502,7 @@ class Sweeping:
         for start, candidate in zip(starts, candidates, strict=True):
             if candidate is not None:
                 rows.append(candidate.row())
-            elif isinstance(start, Shortlisted) and isinstance(known, Shortlisted):
+            elif isinstance(start, Screened) and isinstance(known, Screened):
                 nats = state.log_likelihood - known.row.log_likelihood
                 rows.append(start.row.moved(nats, state.statistics.weight))
         return rows
@@ -540,7 +538,7 @@ class Sweeping:
     ) -> None:
         """Make of `estimator` what a fit of its own would have, but for the shared passes."""
         state = candidate.last_state()
-        surrogate = getattr(candidate.climb, "rows_read", 0) / max(1, self.surveyed.n_weighted)
+        surrogate = getattr(candidate.algorithm, "rows_read", 0) / max(1, self.surveyed.n_weighted)
         start = Start(state.mixture, self.progress.share + surrogate, state.log_likelihood)
         records = self._records_of(candidate)
         estimator._keep(self.source, self.surveyed, start, state, records, candidate.rejected)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.codec import record
-from ..core.em import AlgorithmState, Climb, EMState, Status
+from ..core.em import Algorithm, AlgorithmState, EMState, Status
 from ..core.executor import in_threads
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
@@ -80,11 +80,11 @@ class Candidate:
     Parameters
     ----------
     model : Model
-    climb : Climb
+    algorithm : Algorithm
     """
 
-    def __init__(self, model: Model, climb: Climb) -> None:
-        self.model, self.climb = model, climb
+    def __init__(self, model: Model, algorithm: Algorithm) -> None:
+        self.model, self.algorithm = model, algorithm
         self.state: EMState | None = None
         self.held_out: float | None = None
         self.n_passes = 0
@@ -116,13 +116,13 @@ class Candidate:
 
     def choose(self, found: Sequence[MixtureStatistics], held_out: Sequence[float | None]) -> None:
         """Take what a pass at each of the climb's proposals summed, and go on from the best."""
-        best = self.climb.choose(found)
+        best = self.algorithm.choose(found)
         self.tell(found[best], held_out[best])
 
     def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
         """Take what a pass at the climb's proposal summed."""
         self.measured.append(statistics.mean_log_likelihood)
-        self.state = self.climb.tell(statistics)
+        self.state = self.algorithm.tell(statistics)
         self.n_passes += 1
         if not self.state.accepted:
             self.rejected.append(self.n_passes)
@@ -132,16 +132,16 @@ class Candidate:
             self.held_out = held_out
             self._held_out.append(held_out)
 
-    def apart(self) -> Candidate:
+    def without_sample(self) -> Candidate:
         """A copy without the sample, to be told elsewhere."""
-        twin, twin.climb = copy(self), copy(self.climb)
-        vars(twin.climb)["sample"] = None
+        twin, twin.algorithm = copy(self), copy(self.algorithm)
+        vars(twin.algorithm)["sample"] = None
         return twin
 
     def state_dict(self) -> CandidateState:
         """Return all that the candidate knows between two passes, but for the model."""
         return CandidateState(
-            self.climb.state_dict(),
+            self.algorithm.state_dict(),
             self.state,
             self.held_out,
             self.n_passes,
@@ -154,7 +154,7 @@ class Candidate:
 
     def load_state_dict(self, state: CandidateState) -> None:
         """Go on from the state of a candidate of the same model and algorithm."""
-        self.climb.load_state_dict(state.algorithm)
+        self.algorithm.load_state_dict(state.algorithm)
         self.state, self.held_out = state.state, state.held_out
         self.n_passes, self.dropped = state.n_passes, state.dropped
         self.measured, self.rejected = [*state.measured], [*state.rejected]
@@ -234,10 +234,10 @@ def to_gain(values: Sequence[float]) -> float:
 # -- the climb of a fleet ------------------------------------------------------------
 
 
-def climb_together(
+def run_together(
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     candidates: Sequence[Candidate],
-    weed: Callable[[Sequence[Candidate]], None] | None = None,
+    prune: Callable[[Sequence[Candidate]], None] | None = None,
     executor: Executor[Sampled | None] | None = None,
 ) -> Iterator[list[Candidate]]:
     """Take every candidate to its end, one pass for the proposals of all that still run.
@@ -247,7 +247,7 @@ def climb_together(
     accumulate : callable
         The pass: sums the statistics of all data for each of the given mixtures.
     candidates : sequence of Candidate
-    weed : callable, optional
+    prune : callable, optional
         Called with the candidates after every pass: gives up those that cannot win.
     executor : Executor, optional
         Makes the steps between passes, of what shares the sample.
@@ -258,10 +258,10 @@ def climb_together(
         Those that the last pass served.
     """
     while running := [c for c in candidates if c.running]:
-        wanted = tuple(mixture for c in running for mixture in c.climb.proposals)
+        wanted = tuple(mixture for c in running for mixture in c.algorithm.proposals)
         tell(running, accumulate(wanted), executor)
-        if weed is not None:
-            weed(candidates)
+        if prune is not None:
+            prune(candidates)
         yield running
 
 
@@ -278,13 +278,13 @@ def tell(
     members = iter(enumerate(statistics.members))
     told = []
     for candidate in candidates:
-        numbers, found = zip(*islice(members, len(candidate.climb.proposals)), strict=True)
+        numbers, found = zip(*islice(members, len(candidate.algorithm.proposals)), strict=True)
         told.append(Served(candidate, found, tuple(map(statistics.held_out, numbers))))
     if executor is None or len(told) < 2:
         in_threads(Served.note, told)
         return
     states = executor.map(
-        _state_after, [replace(one, candidate=one.candidate.apart()) for one in told]
+        _state_after, [replace(one, candidate=one.candidate.without_sample()) for one in told]
     )
     for candidate, state in zip(candidates, states, strict=True):
         candidate.load_state_dict(state)
@@ -305,12 +305,12 @@ class Served:
 
 def _state_after(sample: Sampled | None, told: Served) -> CandidateState:
     """Return the state after a pass of a candidate that was sent without the sample."""
-    vars(told.candidate.climb)["sample"] = sample
+    vars(told.candidate.algorithm)["sample"] = sample
     told.note()
     return told.candidate.state_dict()
 
 
-def drop_hopeless(candidates: Sequence[Candidate], criterion: Criterion) -> None:
+def eliminate(candidates: Sequence[Candidate], criterion: Criterion) -> None:
     """Give up those that will not reach, by a margin, what the best one has already."""
     reached = max((c.value(criterion) for c in candidates if c.sound), default=-np.inf)
     for candidate in candidates:

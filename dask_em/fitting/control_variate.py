@@ -19,17 +19,17 @@ import numpy as np
 from ..core.additive import Array
 from ..core.codec import record
 from ..core.em import (
+    Algorithm,
     AlgorithmState,
-    Climb,
     Convergence,
     EMState,
     PlainEM,
     Status,
-    climb,
     end_of,
     failure_of,
     other_state,
     rounding,
+    run_algorithm,
 )
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.tuning import tuning
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from .sample import Sampled
 
 
-def ascent(
+def algorithm_of(
     algorithm: str,
     start: Mixture | EMState,
     convergence: Convergence,
     sample: Sampled | None,
-    rivals: Sequence[Mixture] = (),
-) -> Climb:
+    contenders: Sequence[Mixture] = (),
+) -> Algorithm:
     """The climb that `algorithm` names.
 
     Parameters
@@ -57,15 +57,15 @@ def ascent(
     convergence : Convergence
     sample : Sampled or None
         Rows in memory that "auto" may make steps on; None goes without.
-    rivals : sequence of Mixture
+    contenders : sequence of Mixture
         Other starts, which the first pass compares with `start`.
     """
-    climbing: Climb
+    climbing: Algorithm
     if algorithm == "em":
         climbing = PlainEM(start, convergence)
     else:
         climbing = ControlVariateEM(start, convergence, sample)
-    climbing.rivals = tuple(rivals)
+    climbing.contenders = tuple(contenders)
     return climbing
 
 
@@ -79,13 +79,13 @@ class Inner:
     Attributes
     ----------
     mixture : Mixture
-    plain, promised : float
+    plain, predicted : float
         Nats per row that the data should gain by a plain M-step, and by going to `mixture`.
     """
 
     mixture: Mixture
     plain: float
-    promised: float
+    predicted: float
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,20 @@ class Far:
     Attributes
     ----------
     mixture : Mixture
-    shown, promised : float
+    shown, predicted : float
         Nats per row that are gained by going to `mixture`: by the sample's own likelihood,
         and by the corrected one.
     """
 
     mixture: Mixture
     shown: float
-    promised: float
+    predicted: float
 
 
 class Surrogate:
     """The sample's likelihood, corrected at a state so that its gradient is that of the data.
 
-    A pull of `damping` times the sample's relative error sqrt(p_k / m_k), for p_k
+    A proximal of `damping` times the sample's relative error sqrt(p_k / m_k), for p_k
     parameters and m_k rows, keeps each component near the plain M-step, to which it
     tends as the damping grows.
 
@@ -133,8 +133,8 @@ class Surrogate:
         self._log_likelihood_here = here.log_likelihood
 
     def damp(self, damping: float) -> None:
-        """Pull this much, whatever the pull was before."""
-        self.pull = damping * self._error
+        """Pull this much, whatever the proximal was before."""
+        self.proximal = damping * self._error
 
     def accumulate(self, mixture: Mixture) -> MixtureStatistics:
         """Sums and log-likelihood of the surrogate, whose every pass reads the sample alone.
@@ -156,17 +156,17 @@ class Surrogate:
             window=tuning().control_variate.far_window,
         )
         climbing = ControlVariateEM(start.on_cpu, limits, step=curved)
-        *_, last = climb(self.accumulate, climbing)
+        *_, last = run_algorithm(self.accumulate, climbing)
         here = self.sample.accumulate(last.mixture)
         self.rows_read += len(self.sample.rows)
         gain = self._value(last.mixture, here, self.difference) - self._value_here
         shown = self.scale * (here.log_likelihood - self._log_likelihood_here)
         return Far(last.mixture, shown / self.sums.weight, gain / self.sums.weight)
 
-    def climb(self, start: Mixture, enough: float) -> Inner:
+    def run(self, start: Mixture, enough: float) -> Inner:
         """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
         mixture = best = start.on_cpu
-        last, plain, promised = -np.inf, np.nan, np.nan
+        last, plain, predicted = -np.inf, np.nan, np.nan
         for _ in range(tuning().control_variate.inner_iterations):
             here = self.sample.accumulate(mixture)
             self.rows_read += len(self.sample.rows)
@@ -175,13 +175,13 @@ class Surrogate:
                 break
             best, last = mixture, value
             gain = self._value(mixture, here, self.difference) - self._value_here
-            promised = abs(gain) / self.sums.weight
-            plain = promised if np.isnan(plain) else plain
+            predicted = abs(gain) / self.sums.weight
+            plain = predicted if np.isnan(plain) else plain
             following = self._m_step(mixture, here)
             if following is None:
                 break
             mixture = following
-        return Inner(best, plain, promised)
+        return Inner(best, plain, predicted)
 
     def _relative_error(self, here: MixtureStatistics) -> Array:
         """sqrt(p_k / m_k) of each component, at most one."""
@@ -199,13 +199,13 @@ class Surrogate:
 
     @property
     def _extra(self) -> MixtureStatistics:
-        """What is added to the sample's sums: the correction and the pull."""
-        # What the components share can be pulled as a whole only.
-        pull = float(self.pull.max()) if self._shared else self.pull
-        return _combined(self.difference, self.sums, pull)
+        """What is added to the sample's sums: the correction and the proximal."""
+        # What the components share can be held back as a whole only.
+        proximal = float(self.proximal.max()) if self._shared else self.proximal
+        return _combined(self.difference, self.sums, proximal)
 
     def _corrected(self, mixture: Mixture, here: MixtureStatistics) -> MixtureStatistics:
-        """The sample's sums at a mixture, corrected and pulled."""
+        """The sample's sums at a mixture, corrected and held back."""
         return _combined(self._about(self._extra, mixture), here, self.scale)
 
     def _impossible(self, corrected: MixtureStatistics) -> Array:
@@ -222,8 +222,8 @@ class Surrogate:
         return self.scale * here.log_likelihood + added
 
     def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
-        """The M-step of the corrected sums, pulled harder where they are those of no data."""
-        while (self.pull < tuning().control_variate.most_proximal).all():
+        """The M-step of the corrected sums, held back harder where they are those of no data."""
+        while (self.proximal < tuning().control_variate.most_proximal).all():
             corrected = self._corrected(mixture, here)
             following, collapsed = mixture.m_step(corrected)
             impossible = self._impossible(corrected)
@@ -231,9 +231,10 @@ class Surrogate:
             if not impossible.any():
                 return following
             harder = np.maximum(
-                tuning().control_variate.shrink * self.pull, tuning().control_variate.least_proximal
+                tuning().control_variate.shrink * self.proximal,
+                tuning().control_variate.least_proximal,
             )
-            self.pull = np.where(impossible, harder, self.pull)
+            self.proximal = np.where(impossible, harder, self.proximal)
         return None
 
 
@@ -262,7 +263,7 @@ class ControlVariateState(AlgorithmState):
     best: EMState | None
     n_iter: int
     kind: str
-    promised: float | None
+    predicted: float | None
     damping: float
     rejections: int
     rows_read: int
@@ -271,7 +272,7 @@ class ControlVariateState(AlgorithmState):
     heights: tuple[float, ...]
 
 
-class ControlVariateEM(Climb):
+class ControlVariateEM(Algorithm):
     """EM whose steps are made on a sample that every pass over the data corrects.
 
     Each step is judged by the pass that is made where it led. Three kinds are tried, each
@@ -311,7 +312,7 @@ class ControlVariateEM(Climb):
         self.n_iter = start.n_iter if isinstance(start, EMState) else 0
         self.proposal = start.result if isinstance(start, EMState) else start
         self.kind = "plain"
-        self.promised: float | None = None
+        self.predicted: float | None = None
         self.damping, self.rejections = 1.0, 0
         self.rows_read = 0
         self.gains: list[float] = []
@@ -322,11 +323,11 @@ class ControlVariateEM(Climb):
         """Return all that the algorithm knows between two passes, but for the sample."""
         return ControlVariateState(
             self.proposal,
-            self.rivals,
+            self.contenders,
             self.best,
             self.n_iter,
             self.kind,
-            self.promised,
+            self.predicted,
             self.damping,
             self.rejections,
             self.rows_read,
@@ -339,8 +340,8 @@ class ControlVariateEM(Climb):
         """Go on from such a state."""
         if not isinstance(state, ControlVariateState):
             raise other_state(state, ControlVariateState)
-        self.proposal, self.rivals, self.best = state.proposal, state.rivals, state.best
-        self.n_iter, self.kind, self.promised = state.n_iter, state.kind, state.promised
+        self.proposal, self.contenders, self.best = state.proposal, state.contenders, state.best
+        self.n_iter, self.kind, self.predicted = state.n_iter, state.kind, state.predicted
         self.damping, self.rejections = state.damping, state.rejections
         self.rows_read, self.gains = state.rows_read, [*state.gains]
         self.steps, self.heights = [*state.steps], [*state.heights]
@@ -365,8 +366,8 @@ class ControlVariateEM(Climb):
         state = EMState(self.proposal, statistics, self.n_iter, collapsed, Status.RUNNING, result)
         if self.best is not None:
             self.gains.append(state.log_likelihood - self.best.log_likelihood)
-        if self.kind == "surrogate" and self.promised:
-            self._judge(self.gains[-1] / self.promised)
+        if self.kind == "surrogate" and self.predicted:
+            self._adapt(self.gains[-1] / self.predicted)
         self.best = state
         self._note_height(state)
         step = Step(state.mixture.to_unconstrained(), result.to_unconstrained())
@@ -374,7 +375,7 @@ class ControlVariateEM(Climb):
         self._propose(state)
         to_come = self._to_come()
         if to_come < self.convergence.tol and not collapsed:
-            to_come = max(to_come, self._promised_far(state))
+            to_come = max(to_come, self._predicted_far(state))
         ended = end_of(to_come, self.n_iter, collapsed, self.convergence)
         return replace(state, status=ended) if ended else state
 
@@ -399,7 +400,7 @@ class ControlVariateEM(Climb):
     def _note_height(self, best: EMState) -> None:
         self.heights = [*self.heights, best.log_likelihood][-1 - self.convergence.window :]
 
-    def _judge(self, kept: float) -> None:
+    def _adapt(self, kept: float) -> None:
         """Damp by how much of its promise the surrogate kept."""
         if kept < tuning().control_variate.shrink_below:
             self.damping *= 2
@@ -409,17 +410,17 @@ class ControlVariateEM(Climb):
     # -- three kinds of proposals --------------------------------------------------
 
     def _propose(self, state: EMState) -> None:
-        self.promised = None
+        self.predicted = None
         if self.sample is None or not self._trusted(self.sample, state):
             self._mix(state)
             return
         surrogate = Surrogate(state, self.sample, self.damping)
-        inner = surrogate.climb(
+        inner = surrogate.run(
             state.result, tuning().control_variate.inner_gain * self.convergence.tol
         )
-        self.promised = inner.promised
+        self.predicted = inner.predicted
         self.rows_read += surrogate.rows_read
-        if inner.plain >= tuning().control_variate.enough * inner.promised:
+        if inner.plain >= tuning().control_variate.enough * inner.predicted:
             self._mix(state)
             return
         self.kind = "surrogate"
@@ -463,19 +464,19 @@ class ControlVariateEM(Climb):
                 if noise
                 else max(last / before, tuning().control_variate.slowest_seen)
             )
-            if self.promised is None or self.rejections:
+            if self.predicted is None or self.rejections:
                 # Mixed steps gain by fits and starts, and one small gain says little.
                 last = max(before, last)
             left = last * rate / (1 - rate) if rate < 1 else np.inf
-        if self.promised is None:
+        if self.predicted is None:
             return left
         return (
-            max(tuning().control_variate.beside * self.promised, left)
+            max(tuning().control_variate.beside * self.predicted, left)
             if np.isfinite(left)
-            else tuning().control_variate.alone * self.promised
+            else tuning().control_variate.alone * self.predicted
         )
 
-    def _promised_far(self, state: EMState) -> float:
+    def _predicted_far(self, state: EMState) -> float:
         """Nats per row that the sample promises when it is asked to the end, which is proposed.
 
         Two small gains do not show a plateau; what is beyond it the sample shows, too.
@@ -488,9 +489,9 @@ class ControlVariateEM(Climb):
         self.rows_read += surrogate.rows_read
         if far is None:
             return 0.0
-        self.kind, self.promised = "surrogate", far.promised
+        self.kind, self.predicted = "surrogate", far.predicted
         self.proposal = replace(far.mixture, engine=state.mixture.engine)
-        return tuning().control_variate.beside * far.promised
+        return tuning().control_variate.beside * far.predicted
 
     def _far(self, surrogate: Surrogate, state: EMState) -> Far | None:
         """Where the surrogate ends, if it promises more than `tol` and the sample itself agrees.
@@ -500,8 +501,8 @@ class ControlVariateEM(Climb):
         for share in tuning().control_variate.far_damping:
             surrogate.damp(share * self.damping)
             far = surrogate.ahead(state.result, self.convergence.tol)
-            if not tuning().control_variate.beside * far.promised >= self.convergence.tol:
+            if not tuning().control_variate.beside * far.predicted >= self.convergence.tol:
                 return None
-            if far.shown >= tuning().control_variate.shrink_below * far.promised:
+            if far.shown >= tuning().control_variate.shrink_below * far.predicted:
                 return far
         return None

@@ -9,20 +9,20 @@ from functools import partial
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, climb
+from ..core.em import Convergence, EMState, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
 from ..core.scoring import Predict
 from ..core.tuning import tuning
-from .control_variate import ascent
+from .control_variate import algorithm_of
 from .sample import Sampled, Start
-from .split_merge import Neighbours
+from .split_merge import SplitMerge
 from .survey import Surveyed
 
 
 @dataclass(frozen=True)
-class Tried:
+class StartResult:
     """A fit to some rows of the sample, and what all of them say of it.
 
     Attributes
@@ -46,12 +46,12 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Race:
+class Multistart:
     """Many starts on a part of the sample, the best few of them on all of it.
 
     Attributes
     ----------
-    n_rough : int
+    n_subsample : int
         Rows of the sample that every start is fitted to.
     n_starts : int
     n_rounds : int
@@ -60,21 +60,21 @@ class Race:
         How many those are: fewer where the sample is small, which flatters what moves lead to.
     """
 
-    n_rough: int
+    n_subsample: int
     n_starts: int
     n_rounds: int
     n_finalists: int
 
     @classmethod
-    def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Race:
+    def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Multistart:
         """The race for a mixture of so many parameters: at least `n_init` starts."""
-        n_rough = max(
+        n_subsample = max(
             tuning().multistart.subsample_rows_per_parameter * n_parameters,
             tuning().multistart.fewest_subsampled,
         )
         # Nearly all of the sample is as good as all of it.
-        n_rough = n_rough if 2 * n_rough <= n_sampled else n_sampled
-        work = 2.0 * n_rough * n_parameters
+        n_subsample = n_subsample if 2 * n_subsample <= n_sampled else n_sampled
+        work = 2.0 * n_subsample * n_parameters
         n_starts = min(
             max(
                 int(tuning().multistart.work / (work * tuning().multistart.subsample_iterations)),
@@ -96,13 +96,13 @@ class Race:
         n_finalists = (
             tuning().multistart.finalists if enough else tuning().multistart.fewer_finalists
         )
-        return cls(n_rough, max(n_starts, n_init), n_rounds, n_finalists)
+        return cls(n_subsample, max(n_starts, n_init), n_rounds, n_finalists)
 
     def n_rows(self, n_sampled: int) -> int:
         """Rows of which `run` tells."""
-        return self.n_starts * self.n_rough + self.n_finalists * n_sampled
+        return self.n_starts * self.n_subsample + self.n_finalists * n_sampled
 
-    def run(
+    def fit(
         self,
         surveyed: Surveyed,
         make: Callable[[Sampled, int], Mixture],
@@ -127,30 +127,30 @@ class Race:
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
-        fits = Fits(sample, sample.first(self.n_rough), convergence)
+        fits = SampleFits(sample, sample.first(self.n_subsample), convergence)
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
-        starts = in_threads(partial(make, fits.rough), seeds)
+        starts = in_threads(partial(make, fits.subsample), seeds)
         with executor(fits) as calls:
-            found = calls.map(Fits.roughly, starts, in_rows(advance, fits.rough))
+            found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
             chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
-            ends = calls.map(partial(Fits.escaped, n_rounds=self.n_rounds), chosen)
-            worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_rough)]
-            finals = calls.map(Fits.wholly, worthy, in_rows(advance, sample))
+            ends = calls.map(partial(SampleFits.split_and_merge, n_rounds=self.n_rounds), chosen)
+            worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_subsample)]
+            finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
         share = len(sample.rows) / max(1, surveyed.n_weighted)
-        rivals = may_be_better(winner, others, sample, share)
+        contenders = contenders_of(winner, others, sample, share)
         n_rows = sum(tried.rows_read for tried in (*left, *ends, *finals))
         if others:
             # Each was evaluated once more, to be compared.
             n_rows += len(finals) * len(sample.rows)
         n_passes = n_rows / max(1, surveyed.n_weighted)
-        return Start(winner.state.result, n_passes, winner.value, rivals)
+        return Start(winner.state.result, n_passes, winner.value, contenders)
 
 
 @dataclass(frozen=True)
-class Fits:
-    """Fits to the first rows of the sample, and to all of them.
+class SampleFits:
+    """SampleFits to the first rows of the sample, and to all of them.
 
     Attributes
     ----------
@@ -161,40 +161,40 @@ class Fits:
     """
 
     sample: Sampled
-    rough: Sampled
+    subsample: Sampled
     convergence: Convergence
 
-    def roughly(self, mixture: Mixture, most: int | None = None) -> Tried:
+    def fit_subsample(self, mixture: Mixture, most: int | None = None) -> StartResult:
         """A mixture fitted to the first rows by at most `most` iterations, and judged by all."""
         tol, most = (
             self.convergence.tol / tuning().sample.finer,
             min(most or tuning().multistart.subsample_iterations, self.convergence.max_iter),
         )
         limits = replace(self.convergence, tol=tol, max_iter=most)
-        return self.judged(_fitted(self.rough, mixture, limits))
+        return self.judged(_fitted(self.subsample, mixture, limits))
 
-    def wholly(self, mixture: Mixture) -> Tried:
+    def fit_sample(self, mixture: Mixture) -> StartResult:
         """A mixture fitted to all rows of the sample."""
         state = _fitted(self.sample, mixture, self.convergence)
-        return Tried(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
+        return StartResult(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
 
-    def judged(self, state: EMState) -> Tried:
+    def judged(self, state: EMState) -> StartResult:
         """A fit to the first rows, and what all rows say of it."""
-        read = state.n_iter * len(self.rough.rows)
-        if len(self.rough.rows) == len(self.sample.rows):
-            return Tried(state, state.log_likelihood, read)
+        read = state.n_iter * len(self.subsample.rows)
+        if len(self.subsample.rows) == len(self.sample.rows):
+            return StartResult(state, state.log_likelihood, read)
         value = self.sample.accumulate(state.result).mean_log_likelihood
-        return Tried(state, value, read + len(self.sample.rows))
+        return StartResult(state, value, read + len(self.sample.rows))
 
-    def escaped(self, tried: Tried, n_rounds: int) -> Tried:
+    def split_and_merge(self, tried: StartResult, n_rounds: int) -> StartResult:
         """Where split-and-merge moves lead from `tried`, while the sample says that they gain."""
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
         for _ in range(n_rounds):
-            neighbours = Neighbours(tried.state.result, self.rough.rows, self.rough.weights)
+            neighbours = SplitMerge(tried.state.result, self.subsample.rows, self.subsample.weights)
             found = [
-                self.roughly(moved, tuning().multistart.move_iterations)
+                self.fit_subsample(moved, tuning().multistart.move_iterations)
                 for moved in neighbours.best(tuning().multistart.moves)
             ]
             read += sum(one.rows_read for one in found)
@@ -205,7 +205,7 @@ class Fits:
         return replace(tried, rows_read=read)
 
 
-def most_entering(result_bytes: int) -> int:
+def most_contenders(result_bytes: int) -> int:
     """How many starts of a model the first pass serves at most, by the bytes of its sums."""
     return (
         tuning().multistart.most_contenders
@@ -220,25 +220,25 @@ def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[
 
 
 def _fitted(rows: Sampled, mixture: Mixture, limits: Convergence) -> EMState:
-    *_, state = climb(rows.accumulate, ascent("auto", mixture, limits, None))
+    *_, state = run_algorithm(rows.accumulate, algorithm_of("auto", mixture, limits, None))
     return state
 
 
-def _worth_fitting(found: Sequence[Tried], n_rough: int) -> list[Tried]:
+def _worth_fitting(found: Sequence[StartResult], n_subsample: int) -> list[StartResult]:
     """The best, and those beside it that may win when they are fitted to more rows.
 
     A fit to n rows is about p / (2 n) nats per row below the best on other rows.
     """
     best = max(found, key=lambda one: one.rank)
-    room = best.state.result.n_parameters / (2 * n_rough)
+    room = best.state.result.n_parameters / (2 * n_subsample)
     # What is as good is most likely the same.
     return [
         t for t in found if t is best or tuning().multistart.alike < best.value - t.value < room
     ]
 
 
-def may_be_better(
-    winner: Tried, others: Sequence[Tried], sample: Sampled, share: float
+def contenders_of(
+    winner: StartResult, others: Sequence[StartResult], sample: Sampled, share: float
 ) -> tuple[Mixture, ...]:
     """Which of the others the data may rank above the winner, by more than is worth a move.
 
@@ -248,7 +248,7 @@ def may_be_better(
     """
     best = winner.state.result
     others = [t for t in others if t.rank[:2] == winner.rank[:2] == (True, True)]
-    others = others[: most_entering(best.result_bytes) - 1]
+    others = others[: most_contenders(best.result_bytes) - 1]
     if not others:
         return ()
 

@@ -74,15 +74,15 @@ class Start:
         Rows of the sample that were read, as a share of the data.
     log_likelihood : float
         Per row of the sample.
-    rivals : tuple of Mixture
+    contenders : tuple of Mixture
         Other starts, of which the sample cannot say that they are worse.
     """
 
     mixture: Mixture
     n_passes: float
     log_likelihood: float
-    rivals: tuple[Mixture, ...] = ()
+    contenders: tuple[Mixture, ...] = ()
 
     def mixtures(self, engine: Engine) -> tuple[Mixture, ...]:
-        """The mixture and its rivals, to be computed by `engine`."""
-        return tuple(replace(one, engine=engine) for one in (self.mixture, *self.rivals))
+        """The mixture and its contenders, to be computed by `engine`."""
+        return tuple(replace(one, engine=engine) for one in (self.mixture, *self.contenders))

@@ -10,17 +10,17 @@ from scipy.special import entr
 
 from ..core.additive import Array
 from ..core.codec import record
-from ..core.em import Climb, Convergence, EMState
+from ..core.em import Algorithm, Convergence, EMState
 from ..core.executor import in_threads, serial_executor
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
 from ..core.protocols import Executor, ExecutorFactory
 from ..core.scoring import Predict
 from ..core.tuning import tuning
-from .candidates import Candidate, CandidateState, Model, climb_together, winner
-from .control_variate import ascent
+from .candidates import Candidate, CandidateState, Model, run_together, winner
+from .control_variate import algorithm_of
 from .criteria import DROPPED, Criterion, Row, penalty
-from .multistart import Fits, Race, Tried, in_rows, may_be_better
+from .multistart import Multistart, SampleFits, StartResult, contenders_of, in_rows
 from .sample import Sampled
 
 Make = Callable[[Sampled, int], Mixture]
@@ -29,7 +29,7 @@ Make = Callable[[Sampled, int], Mixture]
 
 @record("screened")
 @dataclass(frozen=True)
-class Shortlisted:
+class Screened:
     """Where a model starts, and what the sample says of it.
 
     Attributes
@@ -37,24 +37,24 @@ class Shortlisted:
     mixture : Mixture
     row : Row
         The sample's numbers, scaled to all rows.
-    hopeless : bool
+    eliminated : bool
         Whether the sample alone says that it cannot win.
-    rivals : tuple of Mixture
+    contenders : tuple of Mixture
         Other starts of the model, of which the sample cannot say that they are worse.
     """
 
     mixture: Mixture
     row: Row
-    hopeless: bool
-    rivals: tuple[Mixture, ...] = ()
+    eliminated: bool
+    contenders: tuple[Mixture, ...] = ()
 
-    def moved(self, nats: float, weight: float) -> Shortlisted:
+    def moved(self, nats: float, weight: float) -> Screened:
         """The same with a row that is `nats` better for each of rows of this weight."""
         return replace(self, row=self.row.moved(nats, weight))
 
 
 @dataclass(frozen=True)
-class Rules:
+class ScreeningRules:
     """By which models are compared on the sample.
 
     Attributes
@@ -84,22 +84,22 @@ class Rules:
 
     def candidate(self, model: Model, mixture: Mixture, limits: Convergence) -> Candidate:
         """One start, to be fitted to rows in memory."""
-        return Candidate(model, ascent(self.algorithm, mixture, limits, None))
+        return Candidate(model, algorithm_of(self.algorithm, mixture, limits, None))
 
 
-def shortlist(
+def screen(
     models: Sequence[Model],
     makers: Sequence[Make],
     sample: Sampled,
-    rules: Rules,
+    rules: ScreeningRules,
     executor: ExecutorFactory = serial_executor,
     advance: Callable[[int], None] | None = None,
-) -> tuple[list[Shortlisted], int]:
+) -> tuple[list[Screened], int]:
     """The best of many starts of every model, found on the sample alone.
 
     Every start is fitted to the first rows of the sample. The best one of each model leaves its
     local optimum by moves, and is fitted to all of the sample. Before and after, models that
-    are behind the best by more than the sample could be wrong are hopeless. Where those leave
+    are behind the best by more than the sample could be wrong are eliminated. Where those leave
     room in a pass, the next best starts of the others are given the same chance.
 
     Parameters
@@ -108,7 +108,7 @@ def shortlist(
     makers : sequence of callable
         (sample, seed) -> a mixture to start from, for each model.
     sample : Sampled
-    rules : Rules
+    rules : ScreeningRules
     executor : ExecutorFactory
         Makes what calls the fits.
     advance : callable, optional
@@ -116,7 +116,7 @@ def shortlist(
 
     Returns
     -------
-    list of Shortlisted
+    list of Screened
         One a model.
     int
         Rows of the sample that were read; each read serves all starts.
@@ -125,30 +125,30 @@ def shortlist(
     whole = len(few.rows) == len(sample.rows)
     limits = rules.convergence if whole else rules.rough
     mended = rules.algorithm != "em"
-    with executor(Fits(sample, few, rules.convergence)) as calls:
+    with executor(SampleFits(sample, few, rules.convergence)) as calls:
         starts = _started(models, makers, few, rules, limits)
-        starts = calls.map(_roughly, starts, in_rows(advance, few))
+        starts = calls.map(_fit_subsample, starts, in_rows(advance, few))
         n_rows = _most_passes(starts) * len(few.rows)
         best = [_ranked(starts, model)[0] for model in models]
-        hopeless = _hopeless(best, few, rules)
+        eliminated = _eliminated(best, few, rules)
         if mended or not whole:
-            left = [i for i, lost in enumerate(hopeless) if not lost]
+            left = [i for i, lost in enumerate(eliminated) if not lost]
             ends = [best[i].last_state() for i in left]
             if mended:
-                found = calls.map(_escaped, ends, in_rows(advance, few))
+                found = calls.map(_split_and_merge, ends, in_rows(advance, few))
                 ends = [tried.state for tried in found]
                 n_rows += max(tried.rows_read for tried in found)
             ended = [
                 rules.candidate(models[i], end.result, rules.convergence)
                 for i, end in zip(left, ends, strict=True)
             ]
-            ended = calls.map(_wholly, ended, in_rows(advance, sample))
+            ended = calls.map(_fit_sample, ended, in_rows(advance, sample))
             n_rows += _most_passes(ended) * len(sample.rows)
-            lost = _hopeless(ended, sample, rules)
+            lost = _eliminated(ended, sample, rules)
             for i, candidate, given_up in zip(left, ended, lost, strict=True):
-                best[i], hopeless[i] = candidate, given_up
-        rivals: list[tuple[Mixture, ...]] = [()] * len(models)
-        left = [i for i, lost in enumerate(hopeless) if not lost]
+                best[i], eliminated[i] = candidate, given_up
+        contenders: list[tuple[Mixture, ...]] = [()] * len(models)
+        left = [i for i, lost in enumerate(eliminated) if not lost]
         room = sum(model.n_parameters for model in models)
         if (
             mended
@@ -160,12 +160,12 @@ def shortlist(
                 for i in left
                 for c in _ranked(starts, models[i])[1 : tuning().multistart.most_contenders]
             ]
-            found = calls.map(_escaped, [c.last_state() for c in others])
+            found = calls.map(_split_and_merge, [c.last_state() for c in others])
             ended = [
                 rules.candidate(c.model, tried.state.result, rules.convergence)
                 for c, tried in zip(others, found, strict=True)
             ]
-            ended = calls.map(_wholly, ended)
+            ended = calls.map(_fit_sample, ended)
             n_rows += max((tried.rows_read for tried in found), default=0)
             # The best of each and the next were evaluated once more, to be compared.
             n_rows += (_most_passes(ended) + tuning().multistart.most_contenders) * len(sample.rows)
@@ -173,12 +173,12 @@ def shortlist(
             for i in left:
                 best[i], *rest = _ranked([best[i], *ended], models[i])
                 first, *behind = (_tried(c) for c in (best[i], *rest))
-                rivals[i] = may_be_better(first, behind, sample, share)
-    lines = zip(best, hopeless, rivals, strict=True)
-    return [_shortlisted(c, lost, rules.weight, entering) for c, lost, entering in lines], n_rows
+                contenders[i] = contenders_of(first, behind, sample, share)
+    lines = zip(best, eliminated, contenders, strict=True)
+    return [_screened(c, lost, rules.weight, entering) for c, lost, entering in lines], n_rows
 
 
-def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> float | None:
+def slice_share(found: Sequence[Screened], n_sampled: int, n_rows: int) -> float | None:
     """The share of the rows that should choose among the models left, None for all of them.
 
     Steps on the sample must pay there, and there must be models enough for it to pay.
@@ -187,7 +187,7 @@ def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> fl
         tuning().screening.least_slice,
         tuning().screening.slice_samples * n_sampled / max(1, n_rows),
     )
-    alive = sum(not one.hopeless for one in found)
+    alive = sum(not one.eliminated for one in found)
     return (
         share
         if alive > tuning().screening.few_models and share <= tuning().screening.most_slice
@@ -195,17 +195,17 @@ def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> fl
     )
 
 
-def narrowed(
+def prune_on_slice(
     models: Sequence[Model],
-    found: Sequence[Shortlisted],
-    climb_from: Callable[[Shortlisted], Climb],
+    found: Sequence[Screened],
+    algorithm_from: Callable[[Screened], Algorithm],
     accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
     sample: Sampled,
-    rules: Rules,
+    rules: ScreeningRules,
     executor: Executor[Sampled] | None = None,
     states: Sequence[CandidateState] = (),
     after_pass: Callable[[Sequence[Candidate]], None] | None = None,
-) -> tuple[list[Shortlisted], int]:
+) -> tuple[list[Screened], int]:
     """Where the models start that a slice of the data leaves of those that the sample left.
 
     The sample resolves differences of about sqrt(p) / m nats per row for p parameters and m
@@ -216,13 +216,13 @@ def narrowed(
     Parameters
     ----------
     models : sequence of Model
-    found : sequence of Shortlisted
-    climb_from : callable
+    found : sequence of Screened
+    algorithm_from : callable
         An ascent that begins where the sample left a model.
     accumulate : callable
         A pass over the slice.
     sample : Sampled
-    rules : Rules
+    rules : ScreeningRules
     executor : Executor, optional
         Makes the steps between passes, of what shares the sample.
     states : sequence of CandidateState, optional
@@ -232,32 +232,32 @@ def narrowed(
 
     Returns
     -------
-    list of Shortlisted
+    list of Screened
         One a model.
     int
         Rows of the sample that were read, at most for one model.
     """
-    alive = [i for i, one in enumerate(found) if not one.hopeless]
-    candidates = [Candidate(models[i], climb_from(found[i])) for i in alive]
+    alive = [i for i, one in enumerate(found) if not one.eliminated]
+    candidates = [Candidate(models[i], algorithm_from(found[i])) for i in alive]
     for candidate, state in zip(candidates, states, strict=False):
         candidate.load_state_dict(state)
 
-    def weed(climbing: Sequence[Candidate]) -> None:
+    def prune(climbing: Sequence[Candidate]) -> None:
         rest = [c for c in climbing if not c.dropped]
-        for candidate, lost in zip(rest, _hopeless(rest, sample, rules), strict=True):
+        for candidate, lost in zip(rest, _eliminated(rest, sample, rules), strict=True):
             candidate.dropped = lost
 
-    for _ in climb_together(accumulate, candidates, weed, executor):
+    for _ in run_together(accumulate, candidates, prune, executor):
         if after_pass is not None:
             after_pass(candidates)
-    after = [_shortlisted(c, c.dropped, rules.weight) for c in candidates]
+    after = [_screened(c, c.dropped, rules.weight) for c in candidates]
     # What the sample alone knows is set beside what both know of the best.
     best = candidates.index(winner(candidates, rules.criterion))
     nats = after[best].row.log_likelihood - found[alive[best]].row.log_likelihood
     merged = [one.moved(nats, rules.weight) for one in found]
     for i, one in zip(alive, after, strict=True):
         merged[i] = one
-    return merged, max(getattr(c.climb, "rows_read", 0) for c in candidates)
+    return merged, max(getattr(c.algorithm, "rows_read", 0) for c in candidates)
 
 
 def _rough_rows(models: Sequence[Model], n_sampled: int) -> int:
@@ -274,7 +274,7 @@ def _started(
     models: Sequence[Model],
     makers: Sequence[Make],
     sample: Sampled,
-    rules: Rules,
+    rules: ScreeningRules,
     limits: Convergence,
 ) -> list[Candidate]:
     """Every start of every model, not fitted yet."""
@@ -288,26 +288,26 @@ def _started(
     ]
 
 
-def _roughly(fits: Fits, candidate: Candidate) -> Candidate:
+def _fit_subsample(fits: SampleFits, candidate: Candidate) -> Candidate:
     """A candidate at its end on the first rows."""
-    return _at_its_end(candidate, fits.rough)
+    return _at_its_end(candidate, fits.subsample)
 
 
-def _wholly(fits: Fits, candidate: Candidate) -> Candidate:
+def _fit_sample(fits: SampleFits, candidate: Candidate) -> Candidate:
     """A candidate at its end on the sample."""
     return _at_its_end(candidate, fits.sample)
 
 
 def _at_its_end(candidate: Candidate, sample: Sampled) -> Candidate:
     while candidate.running:
-        candidate.tell(sample.accumulate(candidate.climb.proposal))
+        candidate.tell(sample.accumulate(candidate.algorithm.proposal))
     return candidate
 
 
-def _escaped(fits: Fits, end: EMState) -> Tried:
+def _split_and_merge(fits: SampleFits, end: EMState) -> StartResult:
     """Where moves lead from a fit to the first rows, and what was read for them."""
-    n_rounds = Race.of(end.result.n_parameters, len(fits.rough.rows), 1).n_rounds
-    return fits.escaped(replace(fits.judged(end), rows_read=0), n_rounds)
+    n_rounds = Multistart.of(end.result.n_parameters, len(fits.subsample.rows), 1).n_rounds
+    return fits.split_and_merge(replace(fits.judged(end), rows_read=0), n_rounds)
 
 
 def _most_passes(candidates: Sequence[Candidate]) -> int:
@@ -325,7 +325,7 @@ def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
     return sorted((c for c in candidates if c.model == model), key=rank, reverse=True)
 
 
-def _hopeless(best: Sequence[Candidate], sample: Sampled, rules: Rules) -> list[bool]:
+def _eliminated(best: Sequence[Candidate], sample: Sampled, rules: ScreeningRules) -> list[bool]:
     """Which of some models cannot win, by their fits to the sample or to a slice."""
     values = _values(best, sample, rules.criterion)
     # The rows that they are fitted to: the sample's, or more of the same kind.
@@ -366,13 +366,13 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
     return np.stack(in_threads(of, best))
 
 
-def _tried(candidate: Candidate) -> Tried:
+def _tried(candidate: Candidate) -> StartResult:
     state = candidate.last_state()
-    return Tried(state, state.log_likelihood, 0)
+    return StartResult(state, state.log_likelihood, 0)
 
 
-def _shortlisted(
-    candidate: Candidate, lost: bool, weight: float, rivals: tuple[Mixture, ...] = ()
-) -> Shortlisted:
+def _screened(
+    candidate: Candidate, lost: bool, weight: float, contenders: tuple[Mixture, ...] = ()
+) -> Screened:
     row = replace(candidate.row(weight), n_passes=0, status=DROPPED)
-    return Shortlisted(candidate.last_state().result, row, lost, rivals)
+    return Screened(candidate.last_state().result, row, lost, contenders)

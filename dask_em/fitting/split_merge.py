@@ -4,7 +4,7 @@ EM cannot carry a component from where there are too many to where there is one 
 move does: two components become one, and another is born, as half of a third (Ueda, Nakano,
 Ghahramani and Hinton 2000) or beside all of them (Verbeek, Vlassis and Krose 2003), which is
 how a component comes to be that lies under others. With the responsibilities held, what the
-merger loses and what the birth gains are known before any EM.
+merger loses and what the split gains are known before any EM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..core.tuning import tuning
 
 
 @dataclass(frozen=True)
-class Birth:
+class SplitProposal:
     """A component that takes a share of some rows from their components.
 
     Attributes
@@ -45,28 +45,28 @@ class Birth:
 
 @dataclass(frozen=True)
 class Move:
-    """Two components that become one, and a birth in the place of the second.
+    """Two components that become one, and a split in the place of the second.
 
     Attributes
     ----------
     merged : (int, int)
-    birth : Birth
+    split : SplitProposal
     gain : float
-        Nats gained before EM goes on: at least so many where the birth is a split and EM had
+        Nats gained before EM goes on: at least so many where the split is a split and EM had
         converged, about so many otherwise.
     """
 
     merged: tuple[int, int]
-    birth: Birth
+    split: SplitProposal
     gain: float
 
-    def apart(self, other: Move) -> bool:
+    def disjoint(self, other: Move) -> bool:
         """Whether the two touch no component in common."""
-        ours, theirs = ({*m.merged} | m.birth.parents for m in (self, other))
+        ours, theirs = ({*m.merged} | m.split.parents for m in (self, other))
         return not ours & theirs
 
 
-class Neighbours:
+class SplitMerge:
     """The mixtures that lie one move away from one that was fitted to rows.
 
     Parameters
@@ -86,7 +86,7 @@ class Neighbours:
         moves = self.moves()
         together: list[Move] = []
         for move in moves:
-            if move.gain > 0 and all(move.apart(other) for other in together):
+            if move.gain > 0 and all(move.disjoint(other) for other in together):
                 together.append(move)
         chosen = [[move] for move in _various(moves, n)]
         return [self.after(m) for m in ([together] * (len(together) > 1) + chosen)[:n]]
@@ -96,14 +96,14 @@ class Neighbours:
         k = len(self.totals)
         if k < 3:
             return []
-        births = [self._split(j) for j in range(k)] + [self._beside_all()]
+        splits = [self._split(j) for j in range(k)] + [self._insert_component()]
         found = [
-            Move(pair, birth, birth.gain - loss)
+            Move(pair, split, split.gain - loss)
             for pair, loss in self._losses().items()
-            for birth in births
-            if birth is not None
-            and (len(birth.parents) > 1 or not birth.parents & {*pair})
-            and birth.gain > max(0.0, tuning().split_merge.worth_a_try * loss)
+            for split in splits
+            if split is not None
+            and (len(split.parents) > 1 or not split.parents & {*pair})
+            and split.gain > max(0.0, tuning().split_merge.worth_a_try * loss)
         ]
         return sorted(found, key=lambda move: -move.gain)
 
@@ -111,13 +111,13 @@ class Neighbours:
         """The M-step of the responsibilities after moves that are all apart."""
         resp = self.resp.copy()
         for move in moves:
-            (i, j), birth = move.merged, move.birth
+            (i, j), split = move.merged, move.split
             resp[:, i] += resp[:, j]
             resp[:, j] = 0.0
-            parents = np.ix_(birth.rows, np.array(sorted(birth.parents)))
-            given = resp[parents] * birth.shares[:, None]
+            parents = np.ix_(split.rows, np.array(sorted(split.parents)))
+            given = resp[parents] * split.shares[:, None]
             resp[parents] -= given
-            resp[birth.rows, j] += given.sum(axis=1)
+            resp[split.rows, j] += given.sum(axis=1)
         return self.mixture.of_responsibilities(self.rows, resp * self.weights[:, None])
 
     # -- what mergers lose ---------------------------------------------------------------
@@ -146,7 +146,7 @@ class Neighbours:
             losses[i, j] = loss + float(unclear)
         return losses
 
-    # -- what births gain ----------------------------------------------------------------
+    # -- what splits gain ----------------------------------------------------------------
 
     @property
     def _fewest(self) -> float:
@@ -155,7 +155,7 @@ class Neighbours:
             tuning().split_merge.rows_per_parameter * self.mixture.n_parameters / len(self.totals)
         )
 
-    def _split(self, j: int) -> Birth | None:
+    def _split(self, j: int) -> SplitProposal | None:
         """The best of some ways to make two of component j."""
         rows = np.flatnonzero(self.resp[:, j] > tuning().split_merge.least_resp)
         if len(rows) == 0:
@@ -187,9 +187,9 @@ class Neighbours:
         if not (weights @ answers["proba"]).min() >= self._fewest:
             return None
         gain = float(weights @ (answers["log_density"] - density))
-        return Birth(frozenset({j}), rows, answers["proba"][:, 1], gain)
+        return SplitProposal(frozenset({j}), rows, answers["proba"][:, 1], gain)
 
-    def _beside_all(self) -> Birth | None:
+    def _insert_component(self) -> SplitProposal | None:
         """A component that begins as wide as all rows."""
         if self.mixture.components.shares_statistics:
             return None
@@ -205,7 +205,7 @@ class Neighbours:
         if not min(share, 1 - share) * weights.sum() >= self._fewest:
             return None
         gain = float(weights @ (np.log1p(-share) + np.logaddexp(0.0, odds)))
-        return Birth(frozenset(range(len(self.totals))), np.arange(len(X)), resp, gain)
+        return SplitProposal(frozenset(range(len(self.totals))), np.arange(len(X)), resp, gain)
 
 
 def _sides(Z: Array, weights: Array) -> list[Array]:
@@ -244,7 +244,7 @@ def _various(moves: Sequence[Move], n: int) -> list[Move]:
     chosen: list[Move] = []
     for move in moves:
         merged = sum(move.merged == other.merged for other in chosen)
-        born = sum(move.birth is other.birth for other in chosen)
+        born = sum(move.split is other.split for other in chosen)
         if max(merged, born) < tuning().split_merge.repeats:
             chosen.append(move)
         if len(chosen) == n:

@@ -20,7 +20,7 @@ from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
 from ..core.responsibilities import Assignment
 from ..core.tuning import tuning
-from .multistart import Race
+from .multistart import Multistart
 from .observers import ObservedPass
 from .sample import Sampled, Start
 from .survey import Surveyed
@@ -137,14 +137,14 @@ class StartOptions:
     ) -> Start:
         """Return the best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
-        race = Race.of(self.n_parameters(d), n_sampled, self.n_init)
+        multistart = Multistart.of(self.n_parameters(d), n_sampled, self.n_init)
         limits = Convergence(
             tuning().sample.finer * self.tol, min(tuning().sample.iterations, self.max_iter)
         )
-        n_rows = race.n_rows(n_sampled)
+        n_rows = multistart.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
         with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
-            start = race.run(surveyed, make, seed, limits, executor, running.advance)
+            start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
         return start
 

@@ -94,7 +94,7 @@ class FitRequest:
         if self.single:
             return partial(count, source, self.fleet)
         return partial(
-            count, source, self.fleet, holdout=bool(self.holdout), rivals=self.exhaustive
+            count, source, self.fleet, holdout=bool(self.holdout), contenders=self.exhaustive
         )
 
 

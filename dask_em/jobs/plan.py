@@ -27,7 +27,7 @@ from ..estimators.gaussian import GaussianMixture
 from ..families.gaussian.constraints import CONSTRAINTS
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.whitening import Whitening
-from ..fitting.multistart import most_entering
+from ..fitting.multistart import most_contenders
 from .cluster import ClusterOptions, Worker, cluster_client, workers_here, workers_there
 
 logger = logging.getLogger("dask_em")
@@ -212,17 +212,17 @@ def count(
     fleet: Fleet,
     workers: Sequence[Worker],
     holdout: bool = False,
-    rivals: bool | None = None,
+    contenders: bool | None = None,
 ) -> Plan:
     """Count what a pass over `source` takes on these workers, without reading any of it.
 
     Memory is that of the first pass, which serves several starts of a model where there are
-    `rivals`: of a single model, unless told.
+    `contenders`: of a single model, unless told.
     """
     needs = [model_bytes(k, kind, source.n_features) for k, kind in fleet]
     served = needs
-    if rivals or (rivals is None and len(fleet) == 1):
-        served = [need for need in needs for _ in range(most_entering(need.statistics))]
+    if contenders or (contenders is None and len(fleet) == 1):
+        served = [need for need in needs for _ in range(most_contenders(need.statistics))]
     task = _task_bytes(source, served, holdout)
     tightest = min(
         workers,

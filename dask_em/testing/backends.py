@@ -11,7 +11,7 @@ from ..core.partial_sums import PartialSums
 from ..core.protocols import Backend
 from ..core.reduction import Node, add_tree, fan_in
 from ..errors import StoppedError
-from ..runtime import Run, as_run
+from ..runtime import JobControl, as_job
 from .passes import History, HistoryPass, NumberedRows
 
 # Chunks of the source that the laws are checked on: more than one a range.
@@ -108,9 +108,9 @@ class BackendTests:
         assert "chunk 57 is refused" in str(error)
 
     def test_a_job_that_is_to_stop_makes_no_pass(self) -> None:
-        run = Run()
-        run.ask_to_stop("enough")
-        with as_run(run):
+        run = JobControl()
+        run.request_stop("enough")
+        with as_job(run):
             error = raised(lambda: self.backend().map_reduce(self.source, HistoryPass()))
         assert isinstance(error, StoppedError)
         assert "enough" in str(error)

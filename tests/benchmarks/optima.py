@@ -19,7 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture as Reference
 
 from dask_em.backends.dask.config import engine_for
-from dask_em.core.em import Convergence, PlainEM, climb
+from dask_em.core.em import Convergence, PlainEM, run_algorithm
 from dask_em.core.mixture import Mixture, MixtureStatistics
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
@@ -89,7 +89,7 @@ def best_restart(rows: np.ndarray, k: int, restarts: int, cache: Path) -> Mixtur
 
 def limit_from(rows: np.ndarray, start: Mixture) -> float:
     """Mean log-likelihood where the ascent from `start` ends, in nats per row."""
-    *_, last = climb(accumulator(rows), ControlVariateEM(start, LIMIT))
+    *_, last = run_algorithm(accumulator(rows), ControlVariateEM(start, LIMIT))
     return last.log_likelihood
 
 
@@ -126,7 +126,7 @@ def _restart(rows: np.ndarray, k: int, seed: int, folder: Path) -> dict[str, np.
         # GaussianMixture hands its generator on.
         kmeans = KMeans(k, n_init=1, random_state=np.random.RandomState(seed)).fit(rows)
         start = _of_labels(rows, kmeans.labels_, k)
-        *_, state = climb(accumulator(rows), PlainEM(start, Convergence(TOL, MAX_ITER)))
+        *_, state = run_algorithm(accumulator(rows), PlainEM(start, Convergence(TOL, MAX_ITER)))
         np.savez(
             kept,
             end=state.log_likelihood,

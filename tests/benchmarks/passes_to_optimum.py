@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
-from dask_em.core.em import Convergence, EMState, PlainEM, climb
+from dask_em.core.em import Convergence, EMState, PlainEM, run_algorithm
 from dask_em.core.mixture import Mixture
 
 NEAR = 1e-3
@@ -74,7 +74,7 @@ def squarem(rows: np.ndarray, start: Mixture, enough: float) -> int:
 def plain(rows: np.ndarray, start: Mixture, enough: float) -> int:
     """Passes of plain EM to `enough`."""
     limits = Convergence(0.0, MOST_PASSES)
-    for state in climb(accumulator(rows), PlainEM(start, limits)):
+    for state in run_algorithm(accumulator(rows), PlainEM(start, limits)):
         if state.log_likelihood >= enough:
             return state.n_iter
     return MOST_PASSES + 1

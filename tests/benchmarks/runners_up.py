@@ -28,12 +28,12 @@ from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
-from dask_em.core.em import Convergence, climb
+from dask_em.core.em import Convergence, run_algorithm
 from dask_em.core.executor import SerialExecutor
 from dask_em.core.mixture import Mixture
 from dask_em.data.open import as_source
-from dask_em.fitting.control_variate import ascent
-from dask_em.fitting.multistart import Fits
+from dask_em.fitting.control_variate import algorithm_of
+from dask_em.fitting.multistart import SampleFits
 from dask_em.fitting.sample import Start, default_sample_size
 from dask_em.fitting.survey import Survey, Surveyed
 
@@ -71,7 +71,7 @@ def starts_of(case: Case, seed: int) -> Found:
         class Recording(SerialExecutor[Any]):
             def map(self, function: Any, items: Any, advance: Any = None) -> list[Any]:
                 results = super().map(function, items, advance)
-                if function is Fits.wholly:
+                if function is SampleFits.fit_sample:
                     ends.extend(tried.state.result for tried in results)
                 return results
 
@@ -92,7 +92,9 @@ def first_and_last(case: Case, mixture: Mixture) -> tuple[float, float]:
     """What the first pass and the last tell of a start, in nats per row."""
     first, *_, last = [
         state.log_likelihood
-        for state in climb(accumulator(case.rows), ascent("auto", mixture, LIMITS, None))
+        for state in run_algorithm(
+            accumulator(case.rows), algorithm_of("auto", mixture, LIMITS, None)
+        )
     ]
     return first, last
 

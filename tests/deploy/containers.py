@@ -64,7 +64,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     name = f"localhost/dask-em-test-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
-        run("buildah", "bud", "--isolation", "chroot", "--pull-never", "--network", "host",
+        run("buildah", "bud", "--isolation", "chroot", "--proximal-never", "--network", "host",
             "--build-arg", f"BASE={base}", "--build-arg", "PIP_NO_INDEX=1",
             "--build-arg", "PIP_FIND_LINKS=/src/wheels",
             "-f", FILES / "Dockerfile", "-t", name, context, timeout=500)  # fmt: skip
