@@ -11,7 +11,7 @@ from ..core.partial_sums import PartialSums
 from ..core.protocols import Backend
 from ..core.reduction import Node, add_tree, fan_in
 from ..errors import StoppedError
-from ..runtime import Run, as_run
+from ..runtime import JobControl, as_job
 from .passes import History, HistoryPass, NumberedRows
 
 # Chunks of the source that the laws are checked on: more than one a range.
@@ -79,14 +79,17 @@ class BackendTests:
         return History(",".join(map(str, chunks)), 3 * len(chunks))
 
     def test_sums_are_added_in_the_tree_of_the_ranges(self) -> None:
+        """Check that the tree is that of the ranges, for small sums and large ones."""
         for nbytes in (SMALL, LARGE):
             total = self.backend().map_reduce(self.source, HistoryPass(nbytes))
             assert total == self.expected(nbytes)
 
     def test_one_chunk_is_a_pass(self) -> None:
+        """Check a source of a single chunk."""
         assert self.backend().map_reduce(NumberedRows(1), HistoryPass()) == History("0", 3)
 
     def test_all_rows_are_told(self) -> None:
+        """Check that `advance` is told of every row once."""
         told: list[int] = []
         self.backend().map_reduce(self.source, HistoryPass(), told.append)
         # Of a cluster they are told by another thread.
@@ -96,26 +99,30 @@ class BackendTests:
         assert sum(told) == self.source.n_rows
 
     def test_weights_reach_their_rows(self) -> None:
+        """Check that weights which readers lack are shipped by range."""
         weights = np.arange(3.0 * N_CHUNKS)
         source = NumberedRows(N_CHUNKS, weights)
         total = self.backend().map_reduce(source, HistoryPass())
         assert total.n_rows == weights.sum()
 
     def test_an_error_of_a_chunk_is_that_of_the_pass(self) -> None:
+        """Check that an error of a fold is raised as it is."""
         fails = HistoryPass(fails_at=57)
         error = raised(lambda: self.backend().map_reduce(self.source, fails))
         assert isinstance(error, ValueError)
         assert "chunk 57 is refused" in str(error)
 
     def test_a_job_that_is_to_stop_makes_no_pass(self) -> None:
-        run = Run()
-        run.ask_to_stop("enough")
-        with as_run(run):
+        """Check that a request to stop ends the pass."""
+        job = JobControl()
+        job.request_stop("enough")
+        with as_job(job):
             error = raised(lambda: self.backend().map_reduce(self.source, HistoryPass()))
         assert isinstance(error, StoppedError)
         assert "enough" in str(error)
 
     def test_what_is_recalled_is_not_summed_again(self) -> None:
+        """Check that recalled nodes stand in the total as they were kept."""
         for nbytes in (SMALL, LARGE):
             width, ranges = fan_in(nbytes), self.source.ranges()
             first = add_tree(map(self.leaf, ranges[:width]), width)
@@ -128,6 +135,7 @@ class BackendTests:
             assert total == History(expected, self.source.n_rows)
 
     def test_what_is_kept_are_sums_of_whole_nodes(self) -> None:
+        """Check that a pass goes on, to the same bits, from whatever was kept."""
         for nbytes in (SMALL, LARGE):
             store, pass_ = MemoryStore(), HistoryPass(nbytes)
             total = self.backend().map_reduce(self.source, pass_, None, store)
@@ -145,6 +153,7 @@ class BackendTests:
         return add_tree(map(self.leaf, ranges), width)
 
     def test_calls_are_returned_in_order(self) -> None:
+        """Check the results of an executor, and that every call is told."""
         told: list[int] = []
         for in_process in (False, True):
             with self.backend().executor(100, in_process) as executor:
@@ -158,6 +167,7 @@ class BackendTests:
         assert sum(told) == 3
 
     def test_an_error_of_a_call_is_that_of_the_calls(self) -> None:
+        """Check that an error of a function is raised as it is."""
         with self.backend().executor(100) as executor:
             error = raised(lambda: executor.map(divmod, [7, 0]))
         assert isinstance(error, ZeroDivisionError)
