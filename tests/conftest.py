@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import dask
 import pytest
 from distributed import Client
-from helpers import KINDS, SMALL_READ, SmallReads, start_cluster
+from helpers import KINDS, SMALL_READS, SmallReads, Tune, start_cluster
 from hypothesis import settings
 
-from dask_em.core import ranges as sources
+from dask_em.core.tuning import tuning, use_tuning
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("repeatable")
@@ -37,9 +38,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def many_chunks() -> Iterator[None]:
     """Cut a test's few rows into many chunks, as large data are."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "READ_BYTES", SMALL_READ)
+    with use_tuning(SMALL_READS):
         yield
+
+
+@pytest.fixture
+def tune() -> Iterator[Tune]:
+    """Change tuning constants until the end of the test."""
+    with ExitStack() as changes:
+
+        def change(**groups: dict[str, object]) -> None:
+            changes.enter_context(use_tuning(tuning().with_changes(**groups)))
+
+        yield change
 
 
 @pytest.fixture(params=KINDS, scope="module")

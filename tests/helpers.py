@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
@@ -16,9 +16,10 @@ from distributed import LocalCluster, WorkerPlugin
 
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
-from dask_em.core import ranges as sources
+from dask_em.core import tuning as core_tuning
 from dask_em.core.em import Convergence, EMState, em
 from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.tuning import Tuning
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.whitening import Whitening
@@ -26,6 +27,15 @@ from dask_em.families.gaussian.whitening import Whitening
 KINDS = list(CONSTRAINTS)
 # Small enough that a test's few thousand rows are many chunks.
 SMALL_READ = 8 * 2**10
+SMALL_READS = Tuning().with_changes(reading={"bytes": SMALL_READ})
+
+
+class Tune(Protocol):
+    """Change tuning constants for the rest of a test, in groups: `tune(reading={"bytes": 1})`."""
+
+    def __call__(self, **groups: dict[str, object]) -> None: ...
+
+
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
 
 
@@ -35,7 +45,7 @@ class SmallReads(WorkerPlugin):
     name = "small-reads"
 
     def setup(self, worker: Any) -> None:
-        sources.READ_BYTES = SMALL_READ
+        core_tuning.DEFAULTS = SMALL_READS
 
 
 def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
@@ -64,7 +74,7 @@ from contextlib import contextmanager
 from pathlib import Path
 import dask, distributed, sklearn.cluster, sklearn.mixture, zarr
 from dask_em import cli, load
-from dask_em.core import ranges as sources
+from dask_em.core import tuning
 from dask_em.jobs import plan as planning
 
 @contextmanager
@@ -74,7 +84,7 @@ def here(where):
 
 dask.config.set({"dask_em.fast": False})
 planning.cluster_client = here
-sources.READ_BYTES = 8192
+tuning.DEFAULTS = tuning.DEFAULTS.with_changes(reading={"bytes": 8192})
 
 def fit(data, output, *options, prepare):
     """The program's exit code, or minus the signal that ended it."""

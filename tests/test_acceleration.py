@@ -32,7 +32,7 @@ from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
 from dask_em.core.em import Convergence, EMState, PlainEM, Status, climb
 from dask_em.core.mixture import Mixture, MixtureStatistics
-from dask_em.fitting import control_variate as acceleration
+from dask_em.core.tuning import tuning
 from dask_em.fitting.anderson import Step, curved, mixed
 from dask_em.fitting.control_variate import ControlVariateEM, Surrogate, _combined, ascent
 from dask_em.fitting.multistart import Race
@@ -295,7 +295,7 @@ def test_a_worse_step_is_rejected_for_a_plain_one(
     assert state.n_iter == 2
     assert state.log_likelihood == best.log_likelihood
     assert state.mixture is best.mixture
-    assert climbing.damping == acceleration.FIRMER
+    assert climbing.damping == tuning().control_variate.shrink
     assert climbing.proposal is best.result
     after = climbing.tell(accumulate())
     assert after.accepted
@@ -317,7 +317,7 @@ def test_a_step_that_is_not_finite_is_rejected(kind: str) -> None:
 def test_a_surrogate_that_errs_is_given_up(kind: str) -> None:
     rows, sample, first = begin(kind)
     climbing = ControlVariateEM(first, Convergence(0.0, 30), sample)
-    climbing.rejections = acceleration.REJECTIONS
+    climbing.rejections = tuning().control_variate.rejections
     for _ in range(4):
         climbing.tell(add_up(climbing.proposal, rows))
         assert climbing.kind in ("plain", "mixed")

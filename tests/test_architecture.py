@@ -40,6 +40,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sklearn": ("fitting/", "estimators/"),
     "matplotlib": ("report/", "jobs/demo.py"),
     "packaging": ("jobs/",),
+    "pytest": ("testing/",),
+    "hypothesis": ("testing/",),
     "click": ("cli/",),
 }
 

@@ -7,7 +7,7 @@ import socket
 import sys
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,16 +24,18 @@ from helpers import (
 )
 
 from dask_em.backends.dask.backend import DaskBackend
+from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
 from dask_em.core import device as device_room
 from dask_em.core.device import namespace, resolve_device
 from dask_em.core.em import Convergence, em
+from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture, MixtureStatistics
 from dask_em.core.scoring import Answer, Predict, Score
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.memory import ArraySource
 from dask_em.errors import UsageError
-from dask_em.families.gaussian import array_api as arrays
-from dask_em.families.gaussian.array_api import ArrayEStep, ArrayKernel, precision
+from dask_em.families.gaussian.array_api import ArrayKernel
 
 array_api_strict = pytest.importorskip("array_api_strict", reason="it is not installed")
 
@@ -41,7 +43,7 @@ EPS = np.finfo(float).eps
 # Functions of the standard that CuPy 13 has in its main namespace (it lacks astype,
 # concat, permute_dims and matrix_transpose).
 IN_CUPY = {
-    *("argmax", "exp", "float32", "float64", "log", "matmul", "max", "moveaxis"),
+    *("arange", "argmax", "exp", "float32", "float64", "log", "matmul", "max", "moveaxis"),
     *("sqrt", "stack", "sum", "where", "zeros_like"),
 }
 
@@ -77,32 +79,38 @@ def device(request: pytest.FixtureRequest) -> Any:
     return "cuda"
 
 
-@dataclass(frozen=True)
-class OnDevice:
-    """The description of an E-step on a device."""
-
-    mixture: Mixture
-    device: Any
-    device_bytes: int = arrays.DEVICE_BYTES
-
-    def fold(self) -> ArrayEStep[MixtureStatistics]:
-        m = self.mixture
-        return ArrayEStep(
-            m.components, m.log_weights, self.device, MixtureStatistics, self.device_bytes
-        )
+def on_device(device: Any, mixture: Mixture, single: bool = False) -> Mixture:
+    """The same mixture, computed on a device; in float32 where that is asked for and safe."""
+    return replace(mixture, engine=Engine("numpy", single, device))
 
 
 def add_up_on(
-    device: Any, mixture: Mixture, X: np.ndarray, weight: np.ndarray | None = None, **options: int
-) -> MixtureStatistics:
+    device: Any, mixture: Mixture, X: np.ndarray, weight: np.ndarray | None = None,
+    device_bytes: int = 2**28,
+) -> MixtureStatistics:  # fmt: skip
     """The E-step over all rows as one chunk, on a device."""
-    fold = OnDevice(mixture, device, **options).fold()
-    fold.update(0, X, weight)
-    return fold.result()
+    with use_tuning(tuning().with_changes(device_kernel={"bytes": device_bytes})):
+        return add_up(on_device(device, mixture, X.dtype == np.float32), X, weight)
 
 
 def kernel_on(device: Any, mixture: Mixture, **options: Any) -> ArrayKernel:
-    return ArrayKernel(mixture.components, mixture.log_weights, namespace(device), **options)
+    gaussian: Any = mixture.components
+    return ArrayKernel(gaussian, namespace(device), **options)
+
+
+def chosen_type(mixture: Mixture, dtype: str) -> str:
+    """What rows of a type are multiplied in."""
+    single = engine_for(np.dtype(dtype)).single
+    kernel = mixture.components.kernel(Engine("numpy", single, array_api_strict))
+    return str(kernel._dtype).rpartition(".")[2]  # type: ignore[attr-defined]
+
+
+def answer_on(
+    device: Any, mixture: Mixture, X: np.ndarray, answers: tuple[Answer, ...],
+    device_bytes: int = 2**28,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    with use_tuning(tuning().with_changes(device_kernel={"bytes": device_bytes})):
+        return Predict(on_device(device, mixture), answers)(X)
 
 
 def problem(kind: str, n: int, d: int, k: int, offset: float = 0.0) -> tuple[np.ndarray, Mixture]:
@@ -206,7 +214,8 @@ def test_temporaries_keep_below_the_budget(kind: str, d: int, k: int) -> None:
     budget = 2 * 2**20
     kernel = kernel_on(Accelerator(), mixture, device_bytes=budget)
     assert kernel.block_rows < 3000
-    fold = OnDevice(mixture, Accelerator(), budget).fold()
+    with use_tuning(tuning().with_changes(device_kernel={"bytes": budget})):
+        fold = on_device(Accelerator(), mixture).fold()
     fold.update(0, X[:1], None)
     # What other threads of this process allocate meanwhile only adds.
     peak = min(traced_peak(lambda: fold.update(0, X, None)) for _ in range(3))
@@ -235,9 +244,8 @@ def test_components_are_grouped_as_far_as_the_budget_allows(kind: str) -> None:
 def test_rows_of_any_numeric_type(kind: str, dtype: str, device: Any) -> None:
     X, mixture = problem(kind, 100, 3, 2)
     X = np.abs(np.round(X)).astype(dtype)
-    kernel = kernel_on(device, mixture)
     expected = Predict(mixture, ("log_density",))(X)["log_density"]
-    actual = kernel.answers(X, ["log_density"])["log_density"]
+    actual = answer_on(device, mixture, X, ("log_density",))["log_density"]
     np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
@@ -246,12 +254,13 @@ def test_answers_equal_the_numpy_kernels(kind: str, device: Any) -> None:
     wanted: tuple[Answer, ...] = ("labels", "proba", "log_density")
     kernel = kernel_on(device, mixture, device_bytes=30_000)
     assert kernel.block_rows < 500
-    actual, expected = kernel.answers(X, wanted), Predict(mixture, wanted)(X)
+    actual = answer_on(device, mixture, X, wanted, 30_000)
+    expected = Predict(mixture, wanted)(X)
     assert actual.keys() == expected.keys()
     for name, values in expected.items():
         assert actual[name].dtype == values.dtype
         np.testing.assert_allclose(actual[name], values, rtol=1e-10, atol=1e-12)
-    labels = kernel.answers(X, ("labels",))
+    labels = answer_on(device, mixture, X, ("labels",), 30_000)
     assert labels.keys() == {"labels"}
     np.testing.assert_array_equal(labels["labels"], actual["labels"])
 
@@ -264,8 +273,14 @@ def test_scores_equal_the_numpy_kernels(kind: str, device: Any) -> None:
     fold = Score(mixture).fold()
     fold.update(0, X, None)
     expected = fold.result()
-    actual = kernel_on(device, mixture).scores(X)
-    np.testing.assert_allclose(actual, (expected.log_likelihood, expected.entropy), rtol=1e-10)
+    there = Score(on_device(device, mixture)).fold()
+    there.update(0, X, None)
+    actual = there.result()
+    np.testing.assert_allclose(
+        (actual.log_likelihood, actual.entropy),
+        (expected.log_likelihood, expected.entropy),
+        rtol=1e-10,
+    )
 
 
 def test_negligible_responsibilities_are_exactly_zero_as_in_numpy(device: Any) -> None:
@@ -273,7 +288,7 @@ def test_negligible_responsibilities_are_exactly_zero_as_in_numpy(device: Any) -
     # No row lies on the very border, where rounding decides.
     X = np.linspace(-1.003, 1, 201)[:, None]
     mixture = mixture_of("full", means, np.ones((3, 1, 1)), X)
-    actual = kernel_on(device, mixture).answers(X, ["proba"])["proba"]
+    actual = answer_on(device, mixture, X, ("proba",))["proba"]
     expected = Predict(mixture, ("proba",))(X)["proba"]
     np.testing.assert_array_equal(actual == 0, expected == 0)
     assert 0 < (actual == 0).sum() < actual.size
@@ -290,7 +305,7 @@ def test_float32_data_are_multiplied_in_float32(
     X, mixture = problem(kind, 2000, 5, 3, offset)
     X = X.astype(np.float32)
     w = 1e60 * np.random.default_rng(2).exponential(size=2000) if weighted else None
-    assert precision(mixture.components, X.dtype) == "float32"
+    assert chosen_type(mixture, "f4") == "float32"
     actual, expected = add_up_on(device, mixture, X, w), add_up(mixture, X, w)
     assert_sums_close(actual, expected, 1e-4)
     # It was float32 indeed, and what is returned is float64.
@@ -307,7 +322,7 @@ def test_float32_sums_are_about_the_means_as_given(kind: str, device: Any) -> No
     X = np.repeat(means, 10_000, axis=0) + 0.08 * rng.normal(size=(20_000, 3))
     X = X.astype(np.float32)
     mixture = mixture_of(kind, means, precisions_like(kind, 0.08**-2, 2, 3), X)
-    assert precision(mixture.components, X.dtype) == "float32"
+    assert chosen_type(mixture, "f4") == "float32"
     actual = add_up_on(device, mixture, X, device_bytes=50_000).components.first
     expected = add_up(mixture, X).components.first
     means = mixture.components.means
@@ -325,21 +340,18 @@ def test_the_bound_hands_tight_components_of_float32_data_to_float64(
         X = (means[rng.integers(0, 3, 500)] + width * rng.normal(size=(500, 3))).astype("f4")
         return X, mixture_of(kind, means, precisions_like(kind, width**-2, 3, 3), X)
 
-    chosen = [precision(at(w)[1].components, np.dtype("f4")) for w in (1.0, 0.3, 1e-2, 1e-3)]
+    chosen = [chosen_type(at(w)[1], "f4") for w in (1.0, 0.3, 1e-2, 1e-3)]
     assert chosen == ["float32", "float32", "float64", "float64"]
     X, mixture = at(1e-3)
     assert_sums_close(add_up_on(device, mixture, X), add_up(mixture, X), rounding(mixture))
 
 
 def test_precision_is_float64_unless_float32_is_known_to_be_right() -> None:
-    def chosen(dtype: str, safe: bool) -> str:
-        family: Any = SimpleNamespace(single_is_safe=safe)
-        return precision(family, np.dtype(dtype))
-
-    assert chosen("f4", True) == "float32"
-    assert {chosen("f4", False), *(chosen(t, True) for t in ("f8", "i4", ">f4", "f2"))} == {
-        "float64"
-    }
+    wide, tight = problem("full", 500, 3, 3)[1], problem("full", 500, 3, 3, 1e8)[1]
+    tight = replace(tight, components=replace(tight.components, means=1e9 + np.zeros((3, 3))))
+    assert chosen_type(wide, "f4") == "float32"
+    assert chosen_type(tight, "f4") == "float64"
+    assert {chosen_type(wide, t) for t in ("f8", "i4", "f2")} == {"float64"}
 
 
 # -- in the loop ---------------------------------------------------------------------------
@@ -361,7 +373,7 @@ def test_em_takes_the_same_path_as_on_numpy(kind: str, device: Any) -> None:
 @pytest.mark.usefixtures("many_chunks")
 def test_a_pass_has_the_same_bits_on_every_backend(kind: str, device: Any) -> None:
     X, mixture = problem(kind, 3000, 3, 3)
-    work = OnDevice(mixture, device)
+    work = on_device(device, mixture)
     source = ArraySource(X)
     assert source.n_chunks > 1
     serial, threads = (b.map_reduce(source, work) for b in (SerialBackend(), DaskBackend()))
@@ -438,7 +450,7 @@ def test_a_worker_without_a_gpu_says_so(install_cupy: Any, module: Any, message:
     install_cupy(module)
     _, mixture = problem("full", 10, 1, 1)
     with pytest.raises(UsageError, match=message) as error:
-        OnDevice(mixture, "cuda").fold()
+        on_device("cuda", mixture).fold()
     assert f"process {os.getpid()} on {socket.gethostname()}" in str(error.value)
 
 

@@ -21,6 +21,7 @@ from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 from helpers import (
     SmallReads,
+    Tune,
     add_up,
     assert_sums_close,
     blobs,
@@ -43,12 +44,11 @@ from dask_em.backends.dask import backend as dask_backend
 from dask_em.backends.dask import client as cluster
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
-from dask_em.core import ranges as sources
-from dask_em.core import reduction as statistics
 from dask_em.core.additive import Additive
 from dask_em.core.mixture import Mixture
 from dask_em.core.protocols import Fold, Pass
 from dask_em.core.reduction import add_all, add_tree, fan_in, tree_levels
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
 from dask_em.errors import DataError
@@ -135,7 +135,7 @@ def test_a_relative_path_leads_workers_in_other_folders_to_the_data(
 
 
 def test_the_bits_do_not_depend_on_the_number_of_workers(
-    stored: zarr.Array, mortals: Mortal, monkeypatch: pytest.MonkeyPatch
+    stored: zarr.Array, mortals: Mortal, monkeypatch: pytest.MonkeyPatch, tune: Tune
 ) -> None:
     source, mixture = as_source(stored), some_mixture()
 
@@ -145,8 +145,7 @@ def test_the_bits_do_not_depend_on_the_number_of_workers(
         options: dict[str, Any] = {"sample_size": 200, "n_init": 2, "random_state": 0}
         fits.append(digest(select(stored, [2, 3, 4], **options).best))
         # And of a tree of pairs, as sums that are large are added.
-        with monkeypatch.context() as patch:
-            patch.setattr(statistics, "NODE_BYTES", 1)
+        with use_tuning(tuning().with_changes(reduction={"node_bytes": 1})):
             sums = DaskBackend().map_reduce(source, mixture)
         return fits, [leaf.tobytes() for leaf in leaves(sums)]
 
@@ -372,9 +371,9 @@ def assert_same_bits(a: Any, b: Any) -> None:
 
 
 @pytest.fixture
-def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def pairs(monkeypatch: pytest.MonkeyPatch, tune: Tune) -> None:
     """Sums count as large, so that a node of the tree adds two."""
-    monkeypatch.setattr(statistics, "NODE_BYTES", 1)
+    tune(reduction={"node_bytes": 1})
 
 
 def test_a_node_adds_fewer_where_the_sums_are_large() -> None:
@@ -528,10 +527,10 @@ class CountedFold(Fold[CountedSum]):
 
 @pytest.mark.parametrize("scheduler", ["serial", "synchronous", "threads"])
 def test_few_sums_are_held_at_a_time(
-    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune: Tune
 ) -> None:
-    monkeypatch.setattr(sources, "READ_BYTES", 1)
-    monkeypatch.setattr(sources, "FEWEST_RANGES", 64)
+    tune(reading={"bytes": 1})
+    tune(reading={"fewest_ranges": 64})
     source, work = as_source(write_zarr(tmp_path / "x.zarr", X, N // 63)), Counted()
     with dask.config.set(
         scheduler="threads" if scheduler == "serial" else scheduler, num_workers=2

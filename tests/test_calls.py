@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client
-from helpers import start_cluster, wait_until
+from helpers import Tune, start_cluster, wait_until
 
 from dask_em.backends import backend_in_force
-from dask_em.backends.dask import executor as calls
 from dask_em.core.executor import serial_executor
 from dask_em.errors import StoppedError
 from dask_em.runtime import JobControl, as_job
@@ -65,8 +64,10 @@ def test_rows_in_memory_are_computed_here_though_there_are_workers(client: Clien
         assert products(each) == (EXPECTED, {os.getpid()})
 
 
-def test_what_is_too_large_is_not_sent(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MOST_SENT", SHARED.nbytes // 2)
+def test_what_is_too_large_is_not_sent(
+    client: Client, monkeypatch: pytest.MonkeyPatch, tune: Tune
+) -> None:
+    tune(calls={"most_sent": SHARED.nbytes // 2})
     with backend_in_force().executor(SHARED) as each:
         assert products(each) == (EXPECTED, {os.getpid()})
     with backend_in_force().executor(2.0) as each:

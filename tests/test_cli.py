@@ -21,7 +21,7 @@ import zarr
 from click.testing import CliRunner, Result
 from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
-from helpers import SMALL_READ, read_until, start_cluster
+from helpers import SMALL_READ, Tune, read_until, start_cluster
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from zarr.codecs import Crc32cCodec
 
@@ -36,7 +36,6 @@ from dask_em.cli.options import (
     N_COMPONENTS,
     Option,
 )
-from dask_em.core import ranges as sources
 from dask_em.data.open import stored_source
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.fitting.criteria import Criterion
@@ -219,8 +218,10 @@ def test_plan_says_what_a_pass_costs(points: Path) -> None:
     assert "time of a pass     about " in text
 
 
-def test_plan_reads_two_chunks_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "READ_BYTES", SMALL_READ)
+def test_plan_reads_two_chunks_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune: Tune
+) -> None:
+    tune(reading={"bytes": SMALL_READ})
     rows = np.random.default_rng(0).normal(size=(9 * 340, 3))
     path = store(tmp_path / "points.zarr", rows, chunks=(340, 3), compressors=[Crc32cCodec()])
     for chunk in {*range(9)} - {0, 4}:

@@ -19,8 +19,8 @@ from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture
 from dask_em.core.responsibilities import NEGLIGIBLE, CompiledArithmetic, responsibilities
 from dask_em.core.scoring import Answer, Predict, Score
+from dask_em.core.tuning import tuning
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
-from dask_em.families.gaussian.parameters import ALLOWED_LOSS, SINGLE_LOSS
 from dask_em.jobs.plan import model_bytes
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
@@ -52,8 +52,8 @@ def test_centred_gives_the_exact_sums(
     assert_sums_close(statistics, exact, rtol=1e-13)
     np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=1e-12)
     log_prob, statistics = evaluate(CentredKernel(gaussian, np.float32), X, resp)
-    assert_sums_close(statistics, exact, rtol=SINGLE_LOSS)
-    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=SINGLE_LOSS)
+    assert_sums_close(statistics, exact, rtol=tuning().numerics.single_loss)
+    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=tuning().numerics.single_loss)
 
 
 @given(
@@ -75,7 +75,7 @@ def test_features_give_the_exact_sums(
     assert gaussian.features_are_safe
     assert_sums_close(statistics, exact_statistics(gaussian, X, resp), rtol=1e-11)
     numpy_log_prob, _ = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
-    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=ALLOWED_LOSS)
+    np.testing.assert_allclose(log_prob, numpy_log_prob, rtol=tuning().numerics.allowed_loss)
 
 
 def test_blocks_that_are_dense_and_blocks_that_are_not_add_up() -> None:

@@ -21,11 +21,11 @@ from scipy.stats import multivariate_normal
 from dask_em.core.family import Kernel, blocks
 from dask_em.core.responsibilities import NEGLIGIBLE, responsibilities
 from dask_em.core.scoring import Predict
+from dask_em.core.tuning import tuning
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.factors import symmetric_pairs
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
-from dask_em.families.gaussian.parameters import ALLOWED_LOSS
 from dask_em.families.gaussian.statistics import GaussianStatistics
 from dask_em.families.gaussian.whitening import Whitening
 
@@ -103,7 +103,7 @@ def test_both_kernels_give_the_exact_sums(
     assert gaussian.features_are_safe
     assert_sums_close(fast[1], exact_statistics(gaussian, X, resp), rtol=1e-11)
     assert_sums_close(exact[1], exact_statistics(gaussian, X, resp), rtol=1e-13)
-    np.testing.assert_allclose(fast[0], exact[0], rtol=ALLOWED_LOSS)
+    np.testing.assert_allclose(fast[0], exact[0], rtol=tuning().numerics.allowed_loss)
 
 
 @pytest.mark.parametrize("dense", [True, False])

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from dask_em import GaussianMixture
 from dask_em.core.mixture import Mixture
-from dask_em.core.reduction import FAN_IN, add_all, add_tree, tree_levels
+from dask_em.core.reduction import add_all, add_tree, tree_levels
+from dask_em.core.tuning import tuning
 
 pytestmark = pytest.mark.usefixtures("engine", "many_chunks", "synchronous")
 
@@ -65,7 +66,9 @@ def test_pieces_add_up_to_the_whole(kind: str, edges: list[int], weighted: bool,
 @given(n=st.integers(1, 700))
 def test_the_tree_adds_every_part_once_and_in_order(n: int) -> None:
     assert add_tree([(i,) for i in range(n)]) == tuple(range(n))
-    assert all(len(group) <= FAN_IN for level in tree_levels(n) for group in level)
+    assert all(
+        len(group) <= tuning().reduction.fan_in for level in tree_levels(n) for group in level
+    )
 
 
 def test_sums_add_field_by_field_and_know_their_size(kind: str) -> None:

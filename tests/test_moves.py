@@ -18,10 +18,11 @@ from dask_em.core.engine import NUMPY
 from dask_em.core.executor import SerialExecutor, serial_executor
 from dask_em.core.mixture import Mixture
 from dask_em.core.protocols import Executor
+from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source
-from dask_em.fitting.multistart import LEAST_GAIN, Fits
+from dask_em.fitting.multistart import Fits
 from dask_em.fitting.sample import Sampled
-from dask_em.fitting.split_merge import ROWS_PER_PARAMETER, Neighbours
+from dask_em.fitting.split_merge import Neighbours
 from dask_em.fitting.survey import Survey
 
 pytestmark = pytest.mark.usefixtures("blas")
@@ -88,7 +89,7 @@ def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
     assert mean(sample, mixture) < mean(sample, truth) - 0.05
     fits = Fits(sample, sample, LIMITS)
     tried = fits.roughly(mixture)
-    assert fits.escaped(tried).value > mean(sample, truth) - LEAST_GAIN
+    assert fits.escaped(tried).value > mean(sample, truth) - tuning().multistart.least_gain
 
 
 def test_nothing_is_gained_at_the_best_optimum(kind: str) -> None:
@@ -136,7 +137,7 @@ def test_few_components_have_no_moves(k: int) -> None:
 def test_nothing_is_born_of_too_few_rows(kind: str) -> None:
     sample, mixture, _ = stuck(kind)
     births = [m.birth for m in Neighbours(mixture, sample.rows, sample.weights).moves()]
-    least = ROWS_PER_PARAMETER * mixture.n_parameters / 4
+    least = tuning().split_merge.rows_per_parameter * mixture.n_parameters / 4
     assert births
     assert all(b.shares.sum() > 0.5 * least for b in births)
     few = sample.first(int(4 * least) // 2)

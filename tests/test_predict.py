@@ -34,7 +34,8 @@ REGIONS = 16
 GATE = 30
 # The program, cutting a test's few rows into many chunks as large data are.
 PROGRAM = (
-    f"from dask_em.core import ranges; ranges.READ_BYTES = {SMALL_READ}; "
+    "from dask_em.core import tuning; "
+    f"tuning.DEFAULTS = tuning.DEFAULTS.with_changes(reading={{'bytes': {SMALL_READ}}}); "
     "from dask_em.cli import main; main()"
 )
 

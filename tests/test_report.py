@@ -15,12 +15,11 @@ import pytest
 import sklearn
 import zarr
 from click.testing import CliRunner, Result
-from helpers import KINDS, blobs, write_zarr
+from helpers import KINDS, Tune, blobs, write_zarr
 from scipy.special import gammaln
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
-from dask_em.core import ranges as sources
 from dask_em.core.em import Status
 from dask_em.data.open import stored_source
 from dask_em.errors import DataError, OutputExistsError, UsageError
@@ -109,9 +108,9 @@ def no_windows() -> Iterator[None]:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch, tune: Tune) -> None:
     """Chunks of a store stay apart, however few bytes they hold."""
-    monkeypatch.setattr(sources, "READ_BYTES", 1600)
+    tune(reading={"bytes": 1600})
 
 
 @pytest.fixture(scope="module")

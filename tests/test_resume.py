@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from distributed import Client
-from helpers import FORKED, blobs, digest, kill_when, start, wait_until, write_zarr
+from helpers import FORKED, Tune, blobs, digest, kill_when, start, wait_until, write_zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,18 +28,19 @@ from dask_em import Checkpointing, GaussianMixture, load, select
 from dask_em.backends.dask import backend as dask_backend
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.cli.main import main
-from dask_em.core import ranges, reading
+from dask_em.core import reading
 from dask_em.core.additive import Additive
 from dask_em.core.codec import Packer, record, unpack
 from dask_em.core.em import Convergence, EMState, PlainEM
 from dask_em.core.engine import NUMPY
-from dask_em.core.partial_sums import PARTIAL_BYTES, PARTIAL_FEW, PartialTree, partial_depth
+from dask_em.core.partial_sums import PartialTree, partial_depth
 from dask_em.core.protocols import Fold, Pass
 from dask_em.core.reduction import (
     Node,
     add_tree,
     tree_levels,
 )
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import as_source
 from dask_em.errors import DataError, ModelFileError, UsageError
 from dask_em.fitting.control_variate import ControlVariateEM
@@ -524,8 +525,13 @@ def leaves_below(node: Node, n: int, fan_in: int) -> range:
 def test_what_is_kept_of_a_pass_is_bounded(n: int, fan_in: int, nbytes: int) -> None:
     counts = [n, *(len(level) for level in tree_levels(n, fan_in))]
     depth = partial_depth(n, fan_in, nbytes)
-    assert counts[depth] * nbytes <= max(PARTIAL_BYTES, PARTIAL_FEW * nbytes)
-    assert all(c * nbytes > PARTIAL_BYTES and c > PARTIAL_FEW for c in counts[:depth])
+    assert counts[depth] * nbytes <= max(
+        tuning().reduction.partial_bytes, tuning().reduction.partial_few * nbytes
+    )
+    assert all(
+        c * nbytes > tuning().reduction.partial_bytes and c > tuning().reduction.partial_few
+        for c in counts[:depth]
+    )
 
 
 @pytest.fixture
@@ -732,7 +738,9 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     assert int(result.stdout) > 40
 
 
-def test_the_program_goes_on_where_it_was_killed(tmp_path: Path, client: Client) -> None:
+def test_the_program_goes_on_where_it_was_killed(
+    tune: Tune, tmp_path: Path, client: Client
+) -> None:
     write_zarr(tmp_path / "x.zarr", X, 500)
     command = [
         "fit", str(tmp_path / "x.zarr"), "-k", "3", "-o", str(tmp_path / "m.npz"), "--tol", "0",
@@ -744,8 +752,7 @@ def test_the_program_goes_on_where_it_was_killed(tmp_path: Path, client: Client)
     assert names(tmp_path) == sorted([*locks, ".m.npz.checkpoint", "x.zarr"])
     # The same command again, on other workers.
     straight = GaussianMixture(3, tol=0, max_iter=30, algorithm="em", random_state=0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "READ_BYTES", 8 * 2**20)
+    with use_tuning(tuning().with_changes(reading={"bytes": 8 * 2**20})):
         again = CliRunner().invoke(main, [*command, "--scheduler", client.scheduler.address])
         assert again.exit_code == 0, again.stderr
         assert f"resuming from {tmp_path / '.m.npz.checkpoint'}: " in again.stderr

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import blobs, digest, kill_when, write_zarr
+from helpers import Tune, blobs, digest, kill_when, write_zarr
 
 from dask_em import Checkpointing, load, select
 from dask_em.backends.dask import backend as dask_backend
-from dask_em.core import ranges, reading
+from dask_em.core import reading
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.select import Selection
 from dask_em.fitting.observers import PassRecord
@@ -162,7 +163,7 @@ def test_time_that_is_over_leaves_the_best_so_far(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tune: Tune, tmp_path: Path) -> None:
     write_zarr(tmp_path / "x.zarr", np.tile(X, (25, 1)), 20_000)
     command = [
         sys.executable, "-m", "dask_em.cli", "fit", "x.zarr", "-k", "2:4", "-o", "m.npz", "--tol",
@@ -177,8 +178,7 @@ def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tmp_path: Path) -> N
     assert "survey pass" not in again.stderr
     files = {"m.npz", "x.zarr", *(f"m-k{k}-full.npz" for k in (2, 3, 4))}
     assert {path.name for path in tmp_path.iterdir()} == files
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "READ_BYTES", 8 * 2**20)
+    with use_tuning(tuning().with_changes(reading={"bytes": 8 * 2**20})):
         straight = select(
             tmp_path / "x.zarr", [2, 3, 4], tol=0, max_iter=6, exhaustive=True, sample_size=500,
             n_init=1, random_state=0,

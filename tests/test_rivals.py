@@ -17,10 +17,11 @@ from dask_em.core.engine import NUMPY
 from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
 from dask_em.core.passes import Holdout
+from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source, stored_source
 from dask_em.estimators.select import Sweeping
 from dask_em.fitting.candidates import Candidate, Model, climb_together
-from dask_em.fitting.multistart import LEAST_GAIN, RIVAL_BYTES, Tried, may_be_better, most_entering
+from dask_em.fitting.multistart import Tried, may_be_better, most_entering
 from dask_em.fitting.sample import Sampled, Start
 from dask_em.fitting.screening import Shortlisted
 from dask_em.fitting.survey import Survey
@@ -75,7 +76,11 @@ def test_what_stays_on_the_sample_is_not_better() -> None:
     rng = np.random.default_rng(0)
     means = one.components.means + rng.normal(size=(K, D)) * 0.05
     other = replace(one, components=replace(one.components, means=means))
-    assert LEAST_GAIN < value(one) - value(other) < 50 * LEAST_GAIN
+    assert (
+        tuning().multistart.least_gain
+        < value(one) - value(other)
+        < 50 * tuning().multistart.least_gain
+    )
     stayed = 0
     for size in (200, 1000, 3000):
         for _ in range(50):
@@ -86,7 +91,10 @@ def test_what_stays_on_the_sample_is_not_better() -> None:
             )
             if not may_be_better(best, [behind], sample, size / N):
                 stayed += 1
-                assert value(behind.state.result) < value(best.state.result) + LEAST_GAIN
+                assert (
+                    value(behind.state.result)
+                    < value(best.state.result) + tuning().multistart.least_gain
+                )
     assert 0 < stayed < 150
 
 
@@ -105,8 +113,8 @@ def test_only_whole_starts_of_small_models_enter() -> None:
     assert may_be_better(best, [replace(behind, value=np.nan)], sample, 0.1) == ()
     worse = replace(other, log_weights=np.log(np.full(K, 1e-6)))
     assert may_be_better(best, [tried(worse, sample)], sample, 0.1) == ()
-    assert most_entering(RIVAL_BYTES) == 2
-    assert most_entering(RIVAL_BYTES + 1) == 1
+    assert most_entering(tuning().multistart.contender_bytes) == 2
+    assert most_entering(tuning().multistart.contender_bytes + 1) == 1
 
 
 def test_a_climb_chooses_by_finite_numbers() -> None:
@@ -166,7 +174,7 @@ def test_a_sweep_lets_them_in_where_hopeless_models_leave_room() -> None:
             assert start.hopeless
             continue
         values = [value(mixture, everything) for mixture in (start.mixture, *start.rivals)]
-        assert memory["measured"][0] == pytest.approx(max(values), rel=1e-10)
+        assert memory.measured[0] == pytest.approx(max(values), rel=1e-10)
         served += len(values) * start.mixture.n_parameters
         others_won += values[0] < max(values)
     assert others_won > 0

@@ -17,6 +17,7 @@ from distributed import Client
 from helpers import (
     KINDS,
     PARAMETERS,
+    Tune,
     add_up,
     assert_fits_close,
     assert_sums_close,
@@ -34,12 +35,12 @@ from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
 from dask_em.cli.main import main
-from dask_em.core import ranges as sources
 from dask_em.core.em import Convergence, PlainEM
 from dask_em.core.engine import Engine
-from dask_em.core.fleet import MOST_EACH, MOST_JOINED, Fleet, joined
+from dask_em.core.fleet import Fleet, joined
 from dask_em.core.passes import Holdout, Slice, Training
 from dask_em.core.scoring import Score
+from dask_em.core.tuning import tuning
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source, stored_source
 from dask_em.errors import DataError
@@ -47,7 +48,6 @@ from dask_em.estimators import select as sweep
 from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting.candidates import Candidate, Model, climb_together, drop_hopeless, to_gain
 from dask_em.fitting.criteria import entropy
-from dask_em.fitting.screening import MOST_SLICES
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
 from dask_em.jobs.plan import count
@@ -111,8 +111,8 @@ def test_mixtures_join_where_it_pays() -> None:
 
     assert sizes(made(4), made(16), made(1)) == [3]
     # Many components fill a block alone, and too many fill more than one.
-    assert sizes(made(4), made(MOST_EACH + 1), made(2)) == [2, 1]
-    assert sizes(*[made(16) for _ in range(17)]) == [MOST_JOINED // 16, 1]
+    assert sizes(made(4), made(tuning().fleet.most_each + 1), made(2)) == [2, 1]
+    assert sizes(*[made(16) for _ in range(17)]) == [tuning().fleet.most_joined // 16, 1]
     # In other coordinates, of other structures, with another bound, by other loops.
     other = Whitening(np.ones(3), np.ones(3))
     tight: dict[str, Any] = {"means": np.full((4, 3), 1e6)}
@@ -389,7 +389,7 @@ def test_a_slice_gives_up_what_the_sample_cannot(
     served, without = (sum(r["n_passes"] > 0 for r in one.table) for one in (found, whole))
     assert served < without
     assert [r["phase"] for r in found.best.history_[: 1 + n_slices]] == phases[: 1 + n_slices]
-    assert n_slices <= MOST_SLICES
+    assert n_slices <= tuning().screening.most_slices
     # What the slice says of the others is about right.
     for row, true in zip(found.table[2:], whole.table[2:], strict=True):
         assert row["log_likelihood"] == pytest.approx(true["log_likelihood"], abs=0.01)
@@ -499,10 +499,10 @@ def test_too_few_rows_to_hold_any_out() -> None:
 
 
 def test_a_sweep_on_the_command_line(
-    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_workers: Client
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune: Tune, two_workers: Client
 ) -> None:
     # The program cuts the data as users' programs do.
-    monkeypatch.setattr(sources, "READ_BYTES", 8 * 2**20)
+    tune(reading={"bytes": 8 * 2**20})
     saved = tmp_path / "m.npz"
     options = ["-k", "3:5", "--covariance", "full,spherical", "--holdout", 0.1, "--exhaustive",
                "--keep-all", "--tol", 0.01]  # fmt: skip

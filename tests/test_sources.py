@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec
 
-from dask_em.core import ranges as sources
 from dask_em.core.engine import Engine
 from dask_em.core.protocols import Fold
 from dask_em.core.ranges import even_bounds, even_ranges
 from dask_em.core.reading import fold_range
+from dask_em.core.tuning import tuning
 from dask_em.data.dask import DaskSource, zarr_behind
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
@@ -127,7 +127,9 @@ def test_ranges_cover_every_chunk_once_with_a_bounded_number_of_tasks(
 ) -> None:
     parts = even_ranges(n_chunks)
     assert [chunk for part in parts for chunk in part] == list(range(n_chunks))
-    assert min(n_chunks, sources.FEWEST_RANGES) <= len(parts) <= sources.MOST_RANGES
+    assert (
+        min(n_chunks, tuning().reading.fewest_ranges) <= len(parts) <= tuning().reading.most_ranges
+    )
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -141,7 +143,7 @@ def test_bounds_cut_all_rows(n: int, rows: int) -> None:
 def test_small_chunks_are_read_together_and_large_ones_whole(tmp_path, many_chunks: None) -> None:
     small = ZarrSource(write_zarr(tmp_path / "small.zarr", X, 10))
     assert small.chunk_rows % 10 == 0
-    assert 10 < small.chunk_rows <= sources.READ_BYTES // X[0].nbytes
+    assert 10 < small.chunk_rows <= tuning().reading.bytes // X[0].nbytes
     large = ZarrSource(write_zarr(tmp_path / "large.zarr", X, 450))
     assert large.chunk_rows == 450
     shards = ZarrSource(write_zarr(tmp_path / "shards.zarr", X, 1, chunks=(50, 3), shards=(500, 3)))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from typing import Generic
 
 from ..core.additive import S
@@ -74,7 +75,7 @@ class ThreadsBackend(Backend):
                 try:
                     for chunks in ranges[leaves.start : leaves.stop]:
                         run.check()
-                        waiting.append(pool.submit(one, chunks))
+                        waiting.append(pool.submit(copy_context().run, one, chunks))
                         if len(waiting) > self.n_threads:
                             yield waiting.popleft().result()
                     while waiting:

@@ -118,7 +118,8 @@ class DeviceArithmetic:
         self._scale = 1.0
 
     def joint(self, log_prob: Any, log_weights: Array) -> Any:
-        return log_prob + self.xp.asarray(log_weights[:, None], dtype=log_prob.dtype)
+        log_prob += self.xp.asarray(log_weights[:, None], dtype=log_prob.dtype)
+        return log_prob
 
     def normalize(self, log_prob: Any, log_weights: Array) -> tuple[Any, Any]:
         """Return responsibilities (k, b) and log p(x) (b,); NaN where `log_prob` is."""

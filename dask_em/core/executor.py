@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Generic
 
 from .protocols import Advance, Executor, In, Out, T, T_co
@@ -47,4 +48,6 @@ def serial_executor(shared: T) -> Iterator[Executor[T]]:
 def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
     """Return `function(item)` of each item, in order, by as many threads as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, items))
+        # Each thread works in the context of the caller: its job, its tuning.
+        calls = [pool.submit(copy_context().run, function, item) for item in items]
+        return [call.result() for call in calls]

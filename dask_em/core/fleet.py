@@ -16,6 +16,7 @@ from .mixture import JointEStep, Mixture, MixtureStatistics
 from .passes import Holdout, Slice
 from .protocols import Fold, Pass
 from .scoring import Predict
+from .tuning import tuning
 
 # -- the pass ------------------------------------------------------------------------
 
@@ -87,20 +88,15 @@ class Fleet(Pass[FleetStatistics]):
         return sum(m.result_bytes for m in self.mixtures) + 8 * len(self.mixtures) + 8
 
 
-# Components of a mixture that shares an E-step, and of all that share one, at most: a block of
-# more is worked through as quickly alone (measured: tests/benchmarks/fleets.py).
-MOST_EACH, MOST_JOINED = 16, 256
-
-
 def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
     """Numbers of the mixtures that share an E-step, in groups."""
     open_groups: dict[Hashable, tuple[list[int], int]] = {}
     groups: list[list[int]] = []
     for i, mixture in enumerate(mixtures):
         k = len(mixture.log_weights)
-        key = mixture.join_key if k <= MOST_EACH else None
+        key = mixture.join_key if k <= tuning().fleet.most_each else None
         group, size = open_groups.get(key, ([], 0))
-        if not group or size + k > MOST_JOINED:
+        if not group or size + k > tuning().fleet.most_joined:
             group, size = [], 0
             groups.append(group)
         group.append(i)

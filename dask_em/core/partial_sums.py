@@ -8,9 +8,7 @@ from typing import Generic
 from .additive import S
 from .protocols import PartialSumsStore
 from .reduction import Node, add_all, add_tree, fan_in, tree_levels
-
-# Sums that are kept of an unfinished pass take at most these bytes, or are so few.
-PARTIAL_BYTES, PARTIAL_FEW = 64 * 2**20, 4
+from .tuning import tuning
 
 
 def partial_depth(n: int, fan_in: int, nbytes: int) -> int:
@@ -24,7 +22,11 @@ def partial_depth(n: int, fan_in: int, nbytes: int) -> int:
     (0, 1)
     """
     counts = [n, *(len(level) for level in tree_levels(n, fan_in))]
-    few = (d for d, c in enumerate(counts) if c <= PARTIAL_FEW or c * nbytes <= PARTIAL_BYTES)
+    few = (
+        d
+        for d, c in enumerate(counts)
+        if c <= tuning().reduction.partial_few or c * nbytes <= tuning().reduction.partial_bytes
+    )
     return next(few)
 
 

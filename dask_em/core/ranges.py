@@ -10,15 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from .additive import Array
-
-# Small chunks are read together up to this size; one larger is read whole.
-READ_BYTES = 8 * 2**20
-
-# Chunks of a range, where there are enough for the fewest ranges: the first of them, unless
-# it is summed while it arrives, is read while nothing is computed.
-RANGE_CHUNKS = 8
-
-FEWEST_RANGES, MOST_RANGES = 16, 1024
+from .tuning import tuning
 
 
 def even_ranges(n_chunks: int) -> list[range]:
@@ -34,8 +26,8 @@ def even_ranges(n_chunks: int) -> list[range]:
     >>> len(even_ranges(100)), len(even_ranges(100_000))
     (16, 1024)
     """
-    wanted = max(n_chunks // RANGE_CHUNKS, FEWEST_RANGES)
-    wanted = min(wanted, MOST_RANGES, n_chunks)
+    wanted = max(n_chunks // tuning().reading.range_chunks, tuning().reading.fewest_ranges)
+    wanted = min(wanted, tuning().reading.most_ranges, n_chunks)
     edges = np.linspace(0, n_chunks, wanted + 1).round().astype(int)
     return [range(a, b) for a, b in pairwise(edges.tolist())]
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from queue import SimpleQueue
 
 import numpy as np
@@ -66,7 +67,7 @@ def _read_ahead(
             parts: Arriving = SimpleQueue()
             # Rows that are left out may leave no whole blocks.
             rows = 0 if chunk in source.dropping else block_rows
-            ahead.submit(_bring, reader, chunk, rows, parts)
+            ahead.submit(copy_context().run, _bring, reader, chunk, rows, parts)
             return parts
 
         pending = deque(begin(chunk) for chunk in chunks[:depth])

@@ -9,11 +9,7 @@ from typing import Any, Generic
 import numpy as np
 
 from .additive import Additive, S
-
-# A node of the reduction adds as many sums as these bytes hold, within two limits.
-NODE_BYTES = 64 * 2**20
-
-LEAST_FAN_IN, FAN_IN = 2, 8
+from .tuning import tuning
 
 
 def fan_in(nbytes: int) -> int:
@@ -27,10 +23,13 @@ def fan_in(nbytes: int) -> int:
     >>> fan_in(1000), fan_in(10 * 2**20), fan_in(2**30)
     (8, 6, 2)
     """
-    return min(max(NODE_BYTES // max(nbytes, 1), LEAST_FAN_IN), FAN_IN)
+    return min(
+        max(tuning().reduction.node_bytes // max(nbytes, 1), tuning().reduction.least_fan_in),
+        tuning().reduction.fan_in,
+    )
 
 
-def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
+def tree_levels(n: int, fan_in: int | None = None) -> list[list[range]]:
     """Return which neighbours are added at each level of the tree of `n` sums.
 
     The tree depends on `n` and `fan_in` alone, never on who finishes first, so
@@ -47,9 +46,10 @@ def tree_levels(n: int, fan_in: int = FAN_IN) -> list[list[range]]:
     >>> tree_levels(5, fan_in=2)
     [[range(0, 2), range(2, 4), range(4, 5)], [range(0, 2), range(2, 3)], [range(0, 2)]]
     """
+    width = fan_in or tuning().reduction.fan_in
     levels = []
     while n > 1:
-        levels.append([range(i, min(i + fan_in, n)) for i in range(0, n, fan_in)])
+        levels.append([range(i, min(i + width, n)) for i in range(0, n, width)])
         n = len(levels[-1])
     return levels
 
@@ -117,7 +117,7 @@ def add_all(parts: Iterable[S]) -> S:
     return adder.take()
 
 
-def add_tree(parts: Iterable[S], fan_in: int = FAN_IN) -> S:
+def add_tree(parts: Iterable[S], fan_in: int | None = None) -> S:
     """Return the sum of `parts`, of which there is at least one, by the tree of `tree_levels`.
 
     The parts are taken one by one, and beside the part in hand there is at most
@@ -128,14 +128,15 @@ def add_tree(parts: Iterable[S], fan_in: int = FAN_IN) -> S:
     >>> add_tree(iter("abcde"), fan_in=2)
     'abcde'
     """
+    width = fan_in or tuning().reduction.fan_in
     levels: list[Adder[S]] = [Adder()]
     for part in parts:
-        _add_at(levels, part, fan_in)
+        _add_at(levels, part, width)
         # The next part is made while this loop waits.
         del part
     for depth, adder in enumerate(levels):
         if adder.n_parts and depth + 1 < len(levels):
-            _add_at(levels, adder.take(), fan_in, depth + 1)
+            _add_at(levels, adder.take(), width, depth + 1)
     return levels[-1].take()
 
 

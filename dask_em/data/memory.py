@@ -12,11 +12,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..core import ranges
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
+from ..core.tuning import tuning
 from .checks import check_array, memory_weight
 from .identity import layout_identity, sha256_of
 from .options import ReadOptions
@@ -73,7 +73,7 @@ class ArraySource(Source):
     def bounds(self) -> Array:
         """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
         row_bytes = max(1, self.n_features * self.dtype.itemsize)
-        return even_bounds(self.n_rows, max(1, ranges.READ_BYTES // 2 // row_bytes))
+        return even_bounds(self.n_rows, max(1, tuning().reading.bytes // 2 // row_bytes))
 
     def rows_of(self, chunks: range) -> int:
         """Return the number of rows in these chunks."""

@@ -20,6 +20,7 @@ from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
 from ..core.protocols import Pass
+from ..core.tuning import tuning
 from ..errors import DataError, OutOfTimeError
 from ..fitting.candidates import (
     Candidate,
@@ -33,8 +34,8 @@ from ..fitting.control_variate import ascent
 from ..fitting.criteria import Criterion, Row
 from ..fitting.driver import SurveyPass
 from ..fitting.observers import ObservedPass, PassRecord
-from ..fitting.sample import FINER, SAMPLE_ITERATIONS, Sampled, Start, default_sample_size
-from ..fitting.screening import MOST_SLICES, Rules, Shortlisted, narrowed, shortlist, slice_share
+from ..fitting.sample import Sampled, Start, default_sample_size
+from ..fitting.screening import Rules, Shortlisted, narrowed, shortlist, slice_share
 from ..fitting.survey import Survey, Surveyed, fingerprint_of
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
@@ -347,7 +348,9 @@ class Sweeping:
             lead.n_init,
             self.seed,
             lead.algorithm,
-            Convergence(FINER * lead.tol, min(SAMPLE_ITERATIONS, lead.max_iter)),
+            Convergence(
+                tuning().sample.finer * lead.tol, min(tuning().sample.iterations, lead.max_iter)
+            ),
             self.criterion,
             self.surveyed.moments.weight,
         )
@@ -384,7 +387,7 @@ class Sweeping:
         assert share is not None
         limits = replace(
             self.convergence,
-            max_iter=min(MOST_SLICES, self.convergence.max_iter),
+            max_iter=min(tuning().screening.most_slices, self.convergence.max_iter),
             max_passes=None if most is None else most - 1,
             # A slice compares models; nobody keeps where they end in it.
             confirmed=False,

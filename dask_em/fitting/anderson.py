@@ -9,14 +9,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.codec import record
-
-# Earlier steps that Anderson's mixing looks back on.
-MEMORY = 3
-
-# The least angle between two steps that show curvature, and what is added to it, as a share of
-# that of the complete data.
-ALIGNED, RIDGE = 1e-4, 1e-2
-
+from ..core.tuning import tuning
 
 # -- mixing of earlier steps, in coordinates in which every point is a mixture ---------
 
@@ -54,11 +47,11 @@ def curved(steps: Sequence[Step], scale: Array) -> Array:
     changes = np.stack([residual - (s.end - s.begin) * scale for s in steps[:-1]], axis=1)
     lengths = np.maximum(np.linalg.norm(moves, axis=0), np.finfo(np.float64).tiny)
     left, sizes, right = np.linalg.svd(moves / lengths, full_matrices=False)
-    span = sizes > ALIGNED * sizes[0]
+    span = sizes > tuning().anderson.aligned * sizes[0]
     basis = left[:, span]
     curvature = -basis.T @ (changes / lengths) @ (right[span].T / sizes[span])
     curvatures, axes = np.linalg.eigh((curvature + curvature.T) / 2)
     axes = basis @ axes
     along = axes.T @ residual
-    newton = along / (np.abs(curvatures) + RIDGE)
+    newton = along / (np.abs(curvatures) + tuning().anderson.curvature_ridge)
     return np.asarray(last.begin + (residual + axes @ (newton - along)) / scale)

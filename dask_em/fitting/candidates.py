@@ -16,16 +16,11 @@ from ..core.executor import in_threads
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.protocols import Executor
+from ..core.tuning import tuning
 from .criteria import DROPPED, Criterion, Row, entropy, penalty
 
 if TYPE_CHECKING:
     from .sample import Sampled
-
-# How quickly gains shrink: where nobody knows, and between which limits it is believed.
-UNKNOWN_RATE, SLOWEST_RATE, QUICKEST_RATE = 0.9, 0.95, 0.5
-
-# What an ascent is expected to gain yet is multiplied by this before it is given up.
-MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +179,7 @@ class Candidate:
         """The value that it may have in the end, with a margin."""
         # Nobody can say how far the entropy will fall, but not below zero.
         judged: Criterion = "bic" if criterion == "icl" else criterion
-        return self._value(judged, None, MARGIN * self.gain(criterion))
+        return self._value(judged, None, tuning().elimination.margin * self.gain(criterion))
 
     def _value(self, criterion: Criterion, weight: float | None, gain: float) -> float:
         state = self.last_state()
@@ -228,11 +223,11 @@ def to_gain(values: Sequence[float]) -> float:
     if len(values) < 2:
         return np.inf
     gain = max(values[-1] - values[-2], 0.0)
-    rate = UNKNOWN_RATE
+    rate = tuning().elimination.unknown_rate
     if len(values) > 2:
         before = values[-2] - values[-3]
-        rate = gain / before if before > 0 else SLOWEST_RATE
-        rate = min(max(rate, QUICKEST_RATE), SLOWEST_RATE)
+        rate = gain / before if before > 0 else tuning().elimination.slowest_rate
+        rate = min(max(rate, tuning().elimination.quickest_rate), tuning().elimination.slowest_rate)
     return gain * rate / (1 - rate)
 
 

@@ -9,11 +9,9 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.protocols import Source
+from ..core.tuning import tuning
 from ..errors import DataError
 from .survey import Surveyed
-
-# reg_covar that adds more than this share to a column's variance is worth a word.
-LARGE_RIDGE = 0.1
 
 
 def check_survey(
@@ -130,7 +128,7 @@ def _tell_columns(surveyed: Surveyed, reg_covar: float, columns: Columns, stackl
             stacklevel=stacklevel,
         )
     variances = np.diagonal(surveyed.covariance)
-    ridged = np.flatnonzero(reg_covar > LARGE_RIDGE * variances).tolist()
+    ridged = np.flatnonzero(reg_covar > tuning().numerics.large_ridge * variances).tolist()
     small = [j for j in ridged if j not in constant]
     if small:
         warnings.warn(

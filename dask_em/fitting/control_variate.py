@@ -32,43 +32,11 @@ from ..core.em import (
     rounding,
 )
 from ..core.mixture import Mixture, MixtureStatistics
-from .anderson import MEMORY, Step, curved, mixed
+from ..core.tuning import tuning
+from .anderson import Step, curved, mixed
 
 if TYPE_CHECKING:
     from .sample import Sampled
-
-# EM on the sample pays where the data have so many times its rows.
-WORTH = 10
-
-# Iterations on the surrogate at most, and what each must gain as a share of `tol`. More
-# of both moved further from where the surrogate is right, and saved no pass.
-INNER_ITERATIONS, INNER_GAIN = 30, 0.002
-
-# Where a plain M-step gains this share of what the surrogate promises, the sample is no use.
-ENOUGH = 0.95
-
-# Rejected steps on the surrogate after which it is given up.
-REJECTIONS = 2
-
-# How much a rejected step multiplies the damping; shares of the promised gain below which
-# it is doubled and above which it is halved; and its least value.
-FIRMER, POOR, GOOD, LEAST_DAMPING = 4.0, 0.5, 0.8, 0.25
-
-# The corrected weight of a component is at least this share of its weight in the data;
-# a pull beyond `MOST_PULL` is a plain M-step.
-LEAST_SHARE, LEAST_PULL, MOST_PULL = 0.05, 0.1, 256.0
-
-# How far the sample is asked what is left, when the gains say that it is little: iterations at
-# most, the share of `tol` that so many of them gain together at the end, and the shares of the
-# damping: a firm pull hides what lies beyond a plateau, a loose one lets the sample err.
-FAR_ITERATIONS, FAR_GAIN, FAR_WINDOW, FAR_DAMPING = 200, 0.005, 8, (0.1, 1.0)
-
-# Gains shrink at least this slowly in the estimate of what is left: a likelihood has slow
-# directions that two gains do not show.
-SLOWEST_SEEN = 0.75
-
-# How many times the promised gain may be left, before and after there are two gains.
-ALONE, BESIDE = 4.0, 2.0
 
 
 def ascent(
@@ -182,7 +150,11 @@ class Surrogate:
 
     def ahead(self, start: Mixture, tol: float) -> Far:
         """Where the surrogate itself ends, on its own way from `start`, the plain M-step."""
-        limits = Convergence(FAR_GAIN * tol, FAR_ITERATIONS, window=FAR_WINDOW)
+        limits = Convergence(
+            tuning().control_variate.far_gain * tol,
+            tuning().control_variate.far_iterations,
+            window=tuning().control_variate.far_window,
+        )
         climbing = ControlVariateEM(start.on_cpu, limits, step=curved)
         *_, last = climb(self.accumulate, climbing)
         here = self.sample.accumulate(last.mixture)
@@ -195,7 +167,7 @@ class Surrogate:
         """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
         mixture = best = start.on_cpu
         last, plain, promised = -np.inf, np.nan, np.nan
-        for _ in range(INNER_ITERATIONS):
+        for _ in range(tuning().control_variate.inner_iterations):
             here = self.sample.accumulate(mixture)
             self.rows_read += len(self.sample.rows)
             value = self._value(mixture, here, self._extra)
@@ -238,7 +210,9 @@ class Surrogate:
 
     def _impossible(self, corrected: MixtureStatistics) -> Array:
         """Of which components such sums are those of no data."""
-        return np.asarray(corrected.resp_sum < LEAST_SHARE * self.sums.resp_sum)
+        return np.asarray(
+            corrected.resp_sum < tuning().control_variate.least_share * self.sums.resp_sum
+        )
 
     def _about(self, sums: MixtureStatistics, mixture: Mixture) -> MixtureStatistics:
         return self.anchor.recentre(sums, mixture)
@@ -249,14 +223,16 @@ class Surrogate:
 
     def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
         """The M-step of the corrected sums, pulled harder where they are those of no data."""
-        while (self.pull < MOST_PULL).all():
+        while (self.pull < tuning().control_variate.most_proximal).all():
             corrected = self._corrected(mixture, here)
             following, collapsed = mixture.m_step(corrected)
             impossible = self._impossible(corrected)
             impossible[list(collapsed)] = True
             if not impossible.any():
                 return following
-            harder = np.maximum(FIRMER * self.pull, LEAST_PULL)
+            harder = np.maximum(
+                tuning().control_variate.shrink * self.pull, tuning().control_variate.least_proximal
+            )
             self.pull = np.where(impossible, harder, self.pull)
         return None
 
@@ -394,7 +370,7 @@ class ControlVariateEM(Climb):
         self.best = state
         self._note_height(state)
         step = Step(state.mixture.to_unconstrained(), result.to_unconstrained())
-        self.steps = [*self.steps, step][-1 - MEMORY :]
+        self.steps = [*self.steps, step][-1 - tuning().anderson.memory :]
         self._propose(state)
         to_come = self._to_come()
         if to_come < self.convergence.tol and not collapsed:
@@ -410,7 +386,7 @@ class ControlVariateEM(Climb):
             ended = failure_of(best, statistics, self.convergence.tol) or Status.CONVERGED
         elif self.kind == "surrogate":
             self.rejections += 1
-            self.damping *= FIRMER
+            self.damping *= tuning().control_variate.shrink
             self._mix(best)
         else:
             self._plainly(best)
@@ -425,10 +401,10 @@ class ControlVariateEM(Climb):
 
     def _judge(self, kept: float) -> None:
         """Damp by how much of its promise the surrogate kept."""
-        if kept < POOR:
+        if kept < tuning().control_variate.shrink_below:
             self.damping *= 2
-        elif kept > GOOD:
-            self.damping = max(self.damping / 2, LEAST_DAMPING)
+        elif kept > tuning().control_variate.grow_above:
+            self.damping = max(self.damping / 2, tuning().control_variate.least_damping)
 
     # -- three kinds of proposals --------------------------------------------------
 
@@ -438,18 +414,22 @@ class ControlVariateEM(Climb):
             self._mix(state)
             return
         surrogate = Surrogate(state, self.sample, self.damping)
-        inner = surrogate.climb(state.result, INNER_GAIN * self.convergence.tol)
+        inner = surrogate.climb(
+            state.result, tuning().control_variate.inner_gain * self.convergence.tol
+        )
         self.promised = inner.promised
         self.rows_read += surrogate.rows_read
-        if inner.plain >= ENOUGH * inner.promised:
+        if inner.plain >= tuning().control_variate.enough * inner.promised:
             self._mix(state)
             return
         self.kind = "surrogate"
         self.proposal = replace(inner.mixture, engine=state.mixture.engine)
 
     def _trusted(self, sample: Sampled, state: EMState) -> bool:
-        worth = state.statistics.n_rows >= WORTH * len(sample.rows)
-        return worth and not state.collapsed and self.rejections < REJECTIONS
+        worth = state.statistics.n_rows >= tuning().control_variate.worth * len(sample.rows)
+        return (
+            worth and not state.collapsed and self.rejections < tuning().control_variate.rejections
+        )
 
     def _mix(self, state: EMState) -> None:
         if len(self.steps) < 2:
@@ -478,21 +458,29 @@ class ControlVariateEM(Climb):
             before, last = self.gains[-2:]
             # What is below rounding has no rate.
             noise = self.best is not None and max(before, last) < rounding(self.best)
-            rate = SLOWEST_SEEN if noise else max(last / before, SLOWEST_SEEN)
+            rate = (
+                tuning().control_variate.slowest_seen
+                if noise
+                else max(last / before, tuning().control_variate.slowest_seen)
+            )
             if self.promised is None or self.rejections:
                 # Mixed steps gain by fits and starts, and one small gain says little.
                 last = max(before, last)
             left = last * rate / (1 - rate) if rate < 1 else np.inf
         if self.promised is None:
             return left
-        return max(BESIDE * self.promised, left) if np.isfinite(left) else ALONE * self.promised
+        return (
+            max(tuning().control_variate.beside * self.promised, left)
+            if np.isfinite(left)
+            else tuning().control_variate.alone * self.promised
+        )
 
     def _promised_far(self, state: EMState) -> float:
         """Nats per row that the sample promises when it is asked to the end, which is proposed.
 
         Two small gains do not show a plateau; what is beyond it the sample shows, too.
         """
-        given_up = self.rejections >= REJECTIONS
+        given_up = self.rejections >= tuning().control_variate.rejections
         if self.sample is None or given_up or not self.convergence.confirmed:
             return 0.0
         surrogate = Surrogate(state, self.sample, self.damping)
@@ -502,18 +490,18 @@ class ControlVariateEM(Climb):
             return 0.0
         self.kind, self.promised = "surrogate", far.promised
         self.proposal = replace(far.mixture, engine=state.mixture.engine)
-        return BESIDE * far.promised
+        return tuning().control_variate.beside * far.promised
 
     def _far(self, surrogate: Surrogate, state: EMState) -> Far | None:
         """Where the surrogate ends, if it promises more than `tol` and the sample itself agrees.
 
         Far from where it was made the correction alone has no bound.
         """
-        for share in FAR_DAMPING:
+        for share in tuning().control_variate.far_damping:
             surrogate.damp(share * self.damping)
             far = surrogate.ahead(state.result, self.convergence.tol)
-            if not BESIDE * far.promised >= self.convergence.tol:
+            if not tuning().control_variate.beside * far.promised >= self.convergence.tol:
                 return None
-            if far.shown >= POOR * far.promised:
+            if far.shown >= tuning().control_variate.shrink_below * far.promised:
                 return far
         return None

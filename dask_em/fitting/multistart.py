@@ -14,32 +14,11 @@ from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
 from ..core.scoring import Predict
+from ..core.tuning import tuning
 from .control_variate import ascent
-from .sample import FINER, ROWS_PER_PARAMETER, Sampled, Start
+from .sample import Sampled, Start
 from .split_merge import Neighbours
 from .survey import Surveyed
-
-# Starts at most and at least, and the multiply-adds that they, and the moves, may take.
-MOST_STARTS, FEWEST_STARTS, WORK = 4, 2, 2e11
-
-# Starts are fitted, and moves made, on the first rows of the sample, and the best few starts
-# fitted to all of it.
-ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH = 25, 5_000
-
-ROUGH_ITERATIONS, FINALISTS, FEWER_FINALISTS = 30, 4, 2
-
-# Moves tried at a time, how far each is fitted, how many times, and the nats per row that
-# one must gain.
-MOVES, MOVE_ITERATIONS, ROUNDS, LEAST_GAIN = 4, 25, 10, 2e-4
-
-# Nats per row between two fits to the first rows that led to one optimum, at most.
-ALIKE = 1e-4
-
-# What is behind on the sample by so many standard errors is worse.
-STANDARD_ERRORS = 4.0
-
-# Starts that enter the full data at most, and the bytes of a model's sums beyond which one does.
-ENTERING, RIVAL_BYTES = 2, 2**23
 
 
 @dataclass(frozen=True)
@@ -83,20 +62,40 @@ class Race:
 
     n_rough: int
     n_starts: int
-    n_rounds: int = ROUNDS
-    n_finalists: int = FINALISTS
+    n_rounds: int
+    n_finalists: int
 
     @classmethod
     def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Race:
         """The race for a mixture of so many parameters: at least `n_init` starts."""
-        n_rough = max(ROUGH_ROWS_PER_PARAMETER * n_parameters, FEWEST_ROUGH)
+        n_rough = max(
+            tuning().multistart.subsample_rows_per_parameter * n_parameters,
+            tuning().multistart.fewest_subsampled,
+        )
         # Nearly all of the sample is as good as all of it.
         n_rough = n_rough if 2 * n_rough <= n_sampled else n_sampled
         work = 2.0 * n_rough * n_parameters
-        n_starts = min(max(int(WORK / (work * ROUGH_ITERATIONS)), FEWEST_STARTS), MOST_STARTS)
-        n_rounds = min(max(int(WORK / (work * MOVES * MOVE_ITERATIONS)), 1), ROUNDS)
-        enough = n_sampled >= ROWS_PER_PARAMETER * n_parameters
-        n_finalists = FINALISTS if enough else FEWER_FINALISTS
+        n_starts = min(
+            max(
+                int(tuning().multistart.work / (work * tuning().multistart.subsample_iterations)),
+                tuning().multistart.fewest_starts,
+            ),
+            tuning().multistart.most_starts,
+        )
+        n_rounds = min(
+            max(
+                int(
+                    tuning().multistart.work
+                    / (work * tuning().multistart.moves * tuning().multistart.move_iterations)
+                ),
+                1,
+            ),
+            tuning().multistart.rounds,
+        )
+        enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
+        n_finalists = (
+            tuning().multistart.finalists if enough else tuning().multistart.fewer_finalists
+        )
         return cls(n_rough, max(n_starts, n_init), n_rounds, n_finalists)
 
     def n_rows(self, n_sampled: int) -> int:
@@ -165,9 +164,12 @@ class Fits:
     rough: Sampled
     convergence: Convergence
 
-    def roughly(self, mixture: Mixture, most: int = ROUGH_ITERATIONS) -> Tried:
+    def roughly(self, mixture: Mixture, most: int | None = None) -> Tried:
         """A mixture fitted to the first rows by at most `most` iterations, and judged by all."""
-        tol, most = self.convergence.tol / FINER, min(most, self.convergence.max_iter)
+        tol, most = (
+            self.convergence.tol / tuning().sample.finer,
+            min(most or tuning().multistart.subsample_iterations, self.convergence.max_iter),
+        )
         limits = replace(self.convergence, tol=tol, max_iter=most)
         return self.judged(_fitted(self.rough, mixture, limits))
 
@@ -184,17 +186,20 @@ class Fits:
         value = self.sample.accumulate(state.result).mean_log_likelihood
         return Tried(state, value, read + len(self.sample.rows))
 
-    def escaped(self, tried: Tried, n_rounds: int = ROUNDS) -> Tried:
+    def escaped(self, tried: Tried, n_rounds: int) -> Tried:
         """Where split-and-merge moves lead from `tried`, while the sample says that they gain."""
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
         for _ in range(n_rounds):
             neighbours = Neighbours(tried.state.result, self.rough.rows, self.rough.weights)
-            found = [self.roughly(moved, MOVE_ITERATIONS) for moved in neighbours.best(MOVES)]
+            found = [
+                self.roughly(moved, tuning().multistart.move_iterations)
+                for moved in neighbours.best(tuning().multistart.moves)
+            ]
             read += sum(one.rows_read for one in found)
             best = max(found, key=lambda one: one.rank, default=tried)
-            if not best.rank > (*tried.rank[:2], tried.rank[2] + LEAST_GAIN):
+            if not best.rank > (*tried.rank[:2], tried.rank[2] + tuning().multistart.least_gain):
                 break
             tried = best
         return replace(tried, rows_read=read)
@@ -202,7 +207,11 @@ class Fits:
 
 def most_entering(result_bytes: int) -> int:
     """How many starts of a model the first pass serves at most, by the bytes of its sums."""
-    return ENTERING if result_bytes <= RIVAL_BYTES else 1
+    return (
+        tuning().multistart.most_contenders
+        if result_bytes <= tuning().multistart.contender_bytes
+        else 1
+    )
 
 
 def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[[int], None] | None:
@@ -223,7 +232,9 @@ def _worth_fitting(found: Sequence[Tried], n_rough: int) -> list[Tried]:
     best = max(found, key=lambda one: one.rank)
     room = best.state.result.n_parameters / (2 * n_rough)
     # What is as good is most likely the same.
-    return [t for t in found if t is best or ALIKE < best.value - t.value < room]
+    return [
+        t for t in found if t is best or tuning().multistart.alike < best.value - t.value < room
+    ]
 
 
 def may_be_better(
@@ -248,5 +259,9 @@ def may_be_better(
     behind = np.stack([reached - densities(tried.state.result) for tried in others])
     errors = np.sqrt(sample.variance(behind) / sample.effective_rows * max(1 - share, 0.0))
     weights = sample.weights / sample.weights.sum()
-    gains = STANDARD_ERRORS * errors - behind @ weights
-    return tuple(t.state.result for t, gain in zip(others, gains, strict=True) if gain > LEAST_GAIN)
+    gains = tuning().multistart.standard_errors * errors - behind @ weights
+    return tuple(
+        t.state.result
+        for t, gain in zip(others, gains, strict=True)
+        if gain > tuning().multistart.least_gain
+    )

@@ -11,28 +11,17 @@ from ..core.additive import Array
 from ..core.codec import record
 from ..core.engine import Engine
 from ..core.mixture import Mixture, MixtureStatistics
+from ..core.tuning import tuning
 from .survey import Surveyed
-
-# The sample's optimum misses the data's by about p / (2 m) nats per row for p
-# parameters and m rows, so rows are drawn by the number of parameters.
-ROWS_PER_PARAMETER = 100
-
-FEWEST_SAMPLED, MOST_SAMPLED = 20_000, 100_000
-
-SAMPLE_BYTES = 64 * 2**20
-
-
-# Iterations of the start's EM on the sample, at most.
-SAMPLE_ITERATIONS = 100
-
-# The sample's EM reads nothing, so it goes on until this share of `tol` is left.
-FINER = 0.1
 
 
 def default_sample_size(n_parameters: int, n_features: int) -> int:
     """Rows of the sample: by the number of free parameters, within memory and a cap."""
-    wanted = min(max(ROWS_PER_PARAMETER * n_parameters, FEWEST_SAMPLED), MOST_SAMPLED)
-    return max(1, min(wanted, SAMPLE_BYTES // (8 * n_features)))
+    wanted = min(
+        max(tuning().sample.rows_per_parameter * n_parameters, tuning().sample.fewest_sampled),
+        tuning().sample.most_sampled,
+    )
+    return max(1, min(wanted, tuning().sample.bytes // (8 * n_features)))
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,12 @@ from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
 from ..core.protocols import Executor, ExecutorFactory
 from ..core.scoring import Predict
+from ..core.tuning import tuning
 from .candidates import Candidate, CandidateState, Model, climb_together, winner
-from .control_variate import WORTH, ascent
+from .control_variate import ascent
 from .criteria import DROPPED, Criterion, Row, penalty
-from .multistart import ENTERING, STANDARD_ERRORS, Fits, Race, Tried, in_rows, may_be_better
-from .sample import FINER, Sampled
-
-# Every start is fitted to the first rows of the sample, so many a parameter of the largest
-# model; fewer than for one model, because bad models leave too.
-ROUGH_ROWS_PER_PARAMETER, FEWEST_ROUGH, ROUGH_ITERATIONS = 10, 5_000, 50
-
-# A slice of the data has so many times the rows of the sample, for steps on the sample to pay
-# there, and at least and at most this share of the data; fewer models read all rows at once.
-SLICE_SAMPLES, LEAST_SLICE, MOST_SLICE, FEW_MODELS = 1.05 * WORTH, 1 / 8, 1 / 3, 3
-
-# Passes over the slice at most: what it has not told by then is for the full data to say.
-MOST_SLICES = 4
-
+from .multistart import Fits, Race, Tried, in_rows, may_be_better
+from .sample import Sampled
 
 Make = Callable[[Sampled, int], Mixture]
 """(sample, seed) -> a mixture to start from."""
@@ -90,8 +79,8 @@ class Rules:
     @property
     def rough(self) -> Convergence:
         """How far every start is fitted to the first rows."""
-        most = min(ROUGH_ITERATIONS, self.convergence.max_iter)
-        return Convergence(self.convergence.tol / FINER, most)
+        most = min(tuning().screening.subsample_iterations, self.convergence.max_iter)
+        return Convergence(self.convergence.tol / tuning().sample.finer, most)
 
     def candidate(self, model: Model, mixture: Mixture, limits: Convergence) -> Candidate:
         """One start, to be fitted to rows in memory."""
@@ -161,8 +150,16 @@ def shortlist(
         rivals: list[tuple[Mixture, ...]] = [()] * len(models)
         left = [i for i, lost in enumerate(hopeless) if not lost]
         room = sum(model.n_parameters for model in models)
-        if mended and ENTERING * sum(models[i].n_parameters for i in left) <= room:
-            others = [c for i in left for c in _ranked(starts, models[i])[1:ENTERING]]
+        if (
+            mended
+            and tuning().multistart.most_contenders * sum(models[i].n_parameters for i in left)
+            <= room
+        ):
+            others = [
+                c
+                for i in left
+                for c in _ranked(starts, models[i])[1 : tuning().multistart.most_contenders]
+            ]
             found = calls.map(_escaped, [c.last_state() for c in others])
             ended = [
                 rules.candidate(c.model, tried.state.result, rules.convergence)
@@ -171,7 +168,7 @@ def shortlist(
             ended = calls.map(_wholly, ended)
             n_rows += max((tried.rows_read for tried in found), default=0)
             # The best of each and the next were evaluated once more, to be compared.
-            n_rows += (_most_passes(ended) + ENTERING) * len(sample.rows)
+            n_rows += (_most_passes(ended) + tuning().multistart.most_contenders) * len(sample.rows)
             share = float(sample.weights.sum()) / rules.weight
             for i in left:
                 best[i], *rest = _ranked([best[i], *ended], models[i])
@@ -186,9 +183,16 @@ def slice_share(found: Sequence[Shortlisted], n_sampled: int, n_rows: int) -> fl
 
     Steps on the sample must pay there, and there must be models enough for it to pay.
     """
-    share = max(LEAST_SLICE, SLICE_SAMPLES * n_sampled / max(1, n_rows))
+    share = max(
+        tuning().screening.least_slice,
+        tuning().screening.slice_samples * n_sampled / max(1, n_rows),
+    )
     alive = sum(not one.hopeless for one in found)
-    return share if alive > FEW_MODELS and share <= MOST_SLICE else None
+    return (
+        share
+        if alive > tuning().screening.few_models and share <= tuning().screening.most_slice
+        else None
+    )
 
 
 def narrowed(
@@ -258,7 +262,10 @@ def narrowed(
 
 def _rough_rows(models: Sequence[Model], n_sampled: int) -> int:
     largest = max(model.n_parameters for model in models)
-    rows = max(ROUGH_ROWS_PER_PARAMETER * largest, FEWEST_ROUGH)
+    rows = max(
+        tuning().screening.subsample_rows_per_parameter * largest,
+        tuning().screening.fewest_subsampled,
+    )
     # Nearly all of the sample is as good as all of it.
     return rows if 2 * rows <= n_sampled else n_sampled
 
@@ -339,7 +346,10 @@ def _hopeless(best: Sequence[Candidate], sample: Sampled, rules: Rules) -> list[
     # having more parameters counts for less.
     more = np.maximum(sizes[leader] - sizes, 0) / (2 * m)
     to_gain = np.array([c.gain("aic") for c in best])
-    lost = reached[leader] - (means - costs) - more > STANDARD_ERRORS * errors + to_gain
+    lost = (
+        reached[leader] - (means - costs) - more
+        > tuning().multistart.standard_errors * errors + to_gain
+    )
     return [bool(b) for b in lost]
 
 

@@ -19,31 +19,7 @@ from scipy.special import expit, xlogy
 from ..core.additive import Array
 from ..core.mixture import Mixture
 from ..core.scoring import Predict
-
-# EM of a birth, with all that it leaves alone held, before it is judged.
-BIRTH_ITERATIONS = 8
-
-# Those after which the best of several ways to split goes on alone.
-FIRST_ITERATIONS = 3
-
-# What is born, and what is left of its parent, have so many rows a parameter of a component,
-# or they fit noise.
-ROWS_PER_PARAMETER = 3.0
-
-# Variances below this share of the largest are none.
-FLAT = 1e-12
-
-# Weight of a component that is born beside all others, at first.
-FIRST_WEIGHT = 0.1
-
-# Rows of a component are those of which it has this share.
-LEAST_RESP = 1e-3
-
-# A move is tried where its birth gains this share of what its merger loses: EM gains more.
-WORTH_A_TRY = 0.1
-
-# How often one merger, and one birth, is tried at a time; mergers looked at, per component.
-REPEATS, MERGERS = 2, 4
+from ..core.tuning import tuning
 
 
 @dataclass(frozen=True)
@@ -127,7 +103,7 @@ class Neighbours:
             for birth in births
             if birth is not None
             and (len(birth.parents) > 1 or not birth.parents & {*pair})
-            and birth.gain > max(0.0, WORTH_A_TRY * loss)
+            and birth.gain > max(0.0, tuning().split_merge.worth_a_try * loss)
         ]
         return sorted(found, key=lambda move: -move.gain)
 
@@ -161,7 +137,7 @@ class Neighbours:
             for (i, j), loss in zip(pairs, components, strict=True)
         }
         # The rest of the loss, which is positive, is of every row.
-        for pair in sorted(least, key=least.__getitem__)[MERGERS * k :]:
+        for pair in sorted(least, key=least.__getitem__)[tuning().split_merge.mergers * k :]:
             del least[pair]
         losses = {}
         for (i, j), loss in least.items():
@@ -175,11 +151,13 @@ class Neighbours:
     @property
     def _fewest(self) -> float:
         """Weight of the rows that a component must have."""
-        return ROWS_PER_PARAMETER * self.mixture.n_parameters / len(self.totals)
+        return (
+            tuning().split_merge.rows_per_parameter * self.mixture.n_parameters / len(self.totals)
+        )
 
     def _split(self, j: int) -> Birth | None:
         """The best of some ways to make two of component j."""
-        rows = np.flatnonzero(self.resp[:, j] > LEAST_RESP)
+        rows = np.flatnonzero(self.resp[:, j] > tuning().split_merge.least_resp)
         if len(rows) == 0:
             return None
         X, weights = self.rows[rows], self.resp[rows, j] * self.weights[rows]
@@ -191,10 +169,20 @@ class Neighbours:
         for half in halves:
             resp = np.stack([~half, half], axis=1) * weights[:, None]
             tried.append(
-                _iterated(first.of_responsibilities(X, resp), X, weights, FIRST_ITERATIONS)
+                _iterated(
+                    first.of_responsibilities(X, resp),
+                    X,
+                    weights,
+                    tuning().split_merge.first_iterations,
+                )
             )
         best, _ = max(tried, key=lambda one: one[1])
-        local, _ = _iterated(best, X, weights, BIRTH_ITERATIONS - FIRST_ITERATIONS)
+        local, _ = _iterated(
+            best,
+            X,
+            weights,
+            tuning().split_merge.split_iterations - tuning().split_merge.first_iterations,
+        )
         answers = Predict(local, ("proba", "log_density"))(X)
         if not (weights @ answers["proba"]).min() >= self._fewest:
             return None
@@ -207,9 +195,9 @@ class Neighbours:
             return None
         X, weights = self.rows, self.weights
         others = _log_density(self.mixture, X)
-        share, resp = FIRST_WEIGHT, np.ones(len(X))
+        share, resp = tuning().split_merge.first_weight, np.ones(len(X))
         born = self.mixture.take([0])
-        for _ in range(BIRTH_ITERATIONS):
+        for _ in range(tuning().split_merge.split_iterations):
             born = born.of_responsibilities(X, (resp * weights)[:, None])
             odds = np.log(share / (1 - share)) + _log_density(born, X) - others
             resp = expit(odds)
@@ -231,7 +219,7 @@ def _sides(Z: Array, weights: Array) -> list[Array]:
     D = Z - weights @ Z / total
     lengths, axes = np.linalg.eigh((D * weights[:, None]).T @ D / total)
     longest = D @ axes[:, -1]
-    if not lengths[0] > FLAT * lengths[-1] or len(lengths) == 1:
+    if not lengths[0] > tuning().split_merge.flat * lengths[-1] or len(lengths) == 1:
         return [longest > 0]
     white = D @ (axes / np.sqrt(lengths))
     weight = weights * (white**2).sum(1)
@@ -257,7 +245,7 @@ def _various(moves: Sequence[Move], n: int) -> list[Move]:
     for move in moves:
         merged = sum(move.merged == other.merged for other in chosen)
         born = sum(move.birth is other.birth for other in chosen)
-        if max(merged, born) < REPEATS:
+        if max(merged, born) < tuning().split_merge.repeats:
             chosen.append(move)
         if len(chosen) == n:
             break

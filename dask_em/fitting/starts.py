@@ -19,9 +19,10 @@ from ..core.finite import as_finite
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
 from ..core.responsibilities import Assignment
+from ..core.tuning import tuning
 from .multistart import Race
 from .observers import ObservedPass
-from .sample import FINER, SAMPLE_ITERATIONS, Sampled, Start
+from .sample import Sampled, Start
 from .survey import Surveyed
 
 
@@ -117,7 +118,7 @@ class StartOptions:
         make = self.maker(surveyed, engine)
         if self.algorithm == "auto" and self.init_params == "auto":
             return self._race(surveyed, make, seed, callbacks, executor)
-        refine = Convergence(self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
+        refine = Convergence(self.tol, min(tuning().sample.iterations, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
@@ -137,7 +138,9 @@ class StartOptions:
         """Return the best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
         race = Race.of(self.n_parameters(d), n_sampled, self.n_init)
-        limits = Convergence(FINER * self.tol, min(SAMPLE_ITERATIONS, self.max_iter))
+        limits = Convergence(
+            tuning().sample.finer * self.tol, min(tuning().sample.iterations, self.max_iter)
+        )
         n_rows = race.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
         with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:

@@ -16,8 +16,7 @@ from ..core.codec import record
 from ..core.family import blocks
 from ..core.moments import Moments
 from ..core.protocols import Fold, Pass
-
-SURVEY_ROWS = 2048
+from ..core.tuning import tuning
 
 
 @record("sample")
@@ -166,8 +165,8 @@ class SurveyFold(Fold[Surveyed]):
         self._extent = Extent(np.full(d, np.inf), np.full(d, -np.inf))
         self._non_finite = NonFinite()
         self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
-        self._buffer = np.empty((SURVEY_ROWS, d))
-        self._weighted = np.empty((SURVEY_ROWS, d))
+        self._buffer = np.empty((tuning().reading.survey_rows, d))
+        self._weighted = np.empty((tuning().reading.survey_rows, d))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d)."""
@@ -179,7 +178,7 @@ class SurveyFold(Fold[Surveyed]):
             self._bad_weights += int(bad.sum())
             usable = (sample_weight > 0) & ~bad
         self._n_weighted += int(usable.sum())
-        for rows in blocks(len(X), SURVEY_ROWS):
+        for rows in blocks(len(X), tuning().reading.survey_rows):
             numbers = rows.start + np.flatnonzero(usable[rows])
             if len(numbers) == rows.stop - rows.start:
                 block, weight = X[rows], None if sample_weight is None else sample_weight[rows]

@@ -19,6 +19,7 @@ from ..core.additive import Array
 from ..core.mixture import Mixture
 from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
+from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
@@ -30,19 +31,6 @@ from ..fitting.multistart import most_entering
 from .cluster import ClusterOptions, Worker, cluster_client, workers_here, workers_there
 
 logger = logging.getLogger("dask_em")
-
-# What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
-IDLE_BYTES = 165 * 2**20
-
-# What Numba adds to it, with LLVM and the compiled loops: 125 MiB measured.
-COMPILER_BYTES = 130 * 2**20
-
-# Dask pauses a worker at this share of its limit.
-PAUSE = 0.8
-
-# The probe of a plan computes about this many products of a responsibility and a feature:
-# about a second of one core.
-PROBE_PRODUCTS = 10**10
 
 
 @dataclass(frozen=True)
@@ -108,7 +96,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether a worker stays below the share of its limit at which Dask pauses it."""
-        return not self.worker_limit or self.worker_bytes <= PAUSE * self.worker_limit
+        return not self.worker_limit or self.worker_bytes <= tuning().plan.pause * self.worker_limit
 
     @property
     def read_seconds(self) -> float | None:
@@ -156,7 +144,8 @@ class Plan:
             raise UsageError(
                 f"a worker of {self.worker_threads} threads needs about "
                 f"{mebibytes(self.worker_bytes)}, and Dask pauses it at "
-                f"{mebibytes(PAUSE * self.worker_limit)} of its {mebibytes(self.worker_limit)}: "
+                f"{mebibytes(tuning().plan.pause * self.worker_limit)} of its "
+                f"{mebibytes(self.worker_limit)}: "
                 "raise --memory-limit, lower --threads, or store the data in chunks smaller than "
                 f"{mebibytes(self.chunk_bytes)}"
             )
@@ -237,7 +226,7 @@ def count(
     task = _task_bytes(source, served, holdout)
     tightest = min(
         workers,
-        key=lambda w: PAUSE * w.limit - w.threads * task if w.limit else np.inf,
+        key=lambda w: tuning().plan.pause * w.limit - w.threads * task if w.limit else np.inf,
         default=Worker(1, 0),
     )
     return Plan(
@@ -289,7 +278,9 @@ def _shared_bytes(source: ZarrSource, served: Sequence[ModelBytes]) -> int:
     statistics = sum(model.statistics for model in served)
     # A worker keeps the parameters as they came and as they are used, and it adds the
     # sums of some tasks while others run.
-    shared = IDLE_BYTES + sum(model.parameters + model.parameters_used for model in served)
+    shared = tuning().plan.idle_bytes + sum(
+        model.parameters + model.parameters_used for model in served
+    )
     shared += (fan_in(statistics) + 1) * statistics
     # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
     shared += partial_bytes(len(source.ranges()), statistics)
@@ -297,7 +288,7 @@ def _shared_bytes(source: ZarrSource, served: Sequence[ModelBytes]) -> int:
         # The sums of a fleet are not added in place.
         shared += statistics
     if engine_for(source.dtype).name == "numba":
-        shared += COMPILER_BYTES
+        shared += tuning().plan.compiler_bytes
     return shared
 
 
@@ -341,7 +332,7 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
     costs = {model: model[0] * CONSTRAINTS[model[1]].storage.n_features(d) for model in fleet}
     k, covariance = max(costs, key=lambda model: costs[model])
     per_row = costs[k, covariance]
-    most = max(1000, 2 * k, PROBE_PRODUCTS // per_row)
+    most = max(1000, 2 * k, tuning().plan.probe_products // per_row)
     warm_up, timed = _finite_rows(front, most), _finite_rows(middle, most)
     if min(len(warm_up), len(timed)) < max(k, 2):
         return None

@@ -19,10 +19,10 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask.config import engine_for
 from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.whitening import Whitening
-from dask_em.fitting import candidates as selection
 
 FLEETS = {"K = 1..16": range(1, 17), "7, 8, 9": (7, 8, 9), "5 x 16": (16,) * 5, "2 x 4": (4, 4),
           "2 x 16": (16, 16), "2 x 32": (32, 32)}  # fmt: skip
@@ -44,8 +44,8 @@ def fleet(kind: str, d: int, ks: Any, rng: np.random.Generator) -> tuple[Mixture
 def summed(work: Fleet, X: np.ndarray, most_each: int) -> Any:
     """A pass in which mixtures of so many components join."""
     # The limit is the measured choice; the benchmark sets it to see both sides.
-    selection.MOST_EACH = most_each
-    fold = work.fold()
+    with use_tuning(tuning().with_changes(fleet={"most_each": most_each})):
+        fold = work.fold()
     fold.update(0, X, None)
     return fold.result()
 
@@ -76,7 +76,7 @@ def lines(small: bool) -> Iterator[list[object]]:
 
 def main() -> None:
     arguments = parse(options(__doc__))
-    kept = selection.MOST_EACH
+    kept = tuning().fleet.most_each
     # Full covariances of many columns stay alone there by a rule of their own.
     with one_blas_thread():
         rows = list(lines(arguments.small))

@@ -24,8 +24,8 @@ import zarr
 from stores import MIB, Count, Points, options, parse, publish, scratch, take_turns
 from zarr.codecs import Crc32cCodec
 
-from dask_em.core import ranges as sources
 from dask_em.core.reading import fold_range
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.storage.object_store import open_store
@@ -56,7 +56,12 @@ def serve() -> None:
 
 def rate(source: ZarrSource, depth: int, rounds: int) -> float:
     """MiB/s of one pass that only counts rows, read `depth` chunks ahead."""
-    sources.MOST_AHEAD, sources.AHEAD_BYTES = depth, 2**40
+    changed = tuning().with_changes(reading={"most_ahead": depth, "ahead_bytes": 2**40})
+    with use_tuning(changed):
+        return _rate(source, depth, rounds)
+
+
+def _rate(source: ZarrSource, depth: int, rounds: int) -> float:
     assert source.read_ahead in (1, depth)
 
     def read() -> None:

@@ -23,7 +23,7 @@ import zarr
 from chaos import tell
 from clusters import Cluster
 from distributed import Client, LocalCluster
-from helpers import assert_sums_close, leaves, start_cluster, wait_until, write_zarr
+from helpers import Tune, assert_sums_close, leaves, start_cluster, wait_until, write_zarr
 
 from dask_em.backends.dask import recovery as faults
 from dask_em.backends.dask.backend import DaskBackend
@@ -82,10 +82,8 @@ class HungryFold(SlowFold):
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from dask_em.core import ranges as sources
-
-    monkeypatch.setattr(sources, "READ_BYTES", 1)
+def source(tmp_path: Path, tune: Tune) -> Any:
+    tune(reading={"bytes": 1})
     array: zarr.Array = write_zarr(tmp_path / "x.zarr", X, CHUNK)
     return as_source(array)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic
 
 import dask.threaded
@@ -18,9 +19,10 @@ from dask.optimization import cull
 
 from ...core.additive import Array, S
 from ...core.partial_sums import PartialSums
-from ...core.protocols import Advance, Backend, Executor, PartialSumsStore, Pass, Source, T
+from ...core.protocols import Advance, Backend, Executor, Fold, PartialSumsStore, Pass, Source, T
 from ...core.reading import fold_range
 from ...core.reduction import Node, add_all, fan_in, tree_levels
+from ...core.tuning import Tuning, tuning, use_tuning
 from ...runtime import current_job
 from ..blas import one_blas_thread
 from .client import (
@@ -109,14 +111,14 @@ def _leaves(
     graph: dict[Hashable, Any], source: Source, pass_: Pass[Any], name: str
 ) -> tuple[list[Hashable], list[int]]:
     """Put the tasks of the leaves into a graph; return their keys and rows."""
-    blocks = source.delayed_blocks(_sum_block, pass_, name)
+    blocks = source.delayed_blocks(_sum_block, TunedPass(pass_, tuning()), name)
     if blocks is not None:
         graph.update(blocks.graph)
         return list(blocks.keys), list(blocks.n_rows)
     # Keys are tuples under a name of this pass: with string keys the scheduler
     # would take the ranges of all passes for one group and crowd one worker.
     params: Key = (f"em-params-{name}", 0)
-    graph[params] = (as_it_is, pass_)
+    graph[params] = (as_it_is, TunedPass(pass_, tuning()))
     return _range_leaves(graph, source, params, name)
 
 
@@ -135,14 +137,27 @@ def _range_leaves(
     return leaves, rows
 
 
-def _sum_range(source: Source, pass_: Pass[S], chunks: range, weights: Array | None) -> S:
-    with one_blas_thread():
-        return fold_range(source, pass_.fold(), chunks, weights)
+@dataclass(frozen=True)
+class TunedPass(Generic[S]):
+    """A pass, and the tuning of whoever makes it: one task's result, which all ranges are given."""
+
+    pass_: Pass[S]
+    tuning: Tuning
+
+    @contextmanager
+    def fold(self) -> Iterator[Fold[S]]:
+        """Make a fold, and compute with one BLAS thread and that tuning in the block."""
+        with one_blas_thread(), use_tuning(self.tuning):
+            yield self.pass_.fold()
 
 
-def _sum_block(index: int, X: Array, weight: Array | None, pass_: Pass[S]) -> S:
-    with one_blas_thread():
-        fold = pass_.fold()
+def _sum_range(source: Source, tuned: TunedPass[S], chunks: range, weights: Array | None) -> S:
+    with tuned.fold() as fold:
+        return fold_range(source, fold, chunks, weights)
+
+
+def _sum_block(index: int, X: Array, weight: Array | None, tuned: TunedPass[S]) -> S:
+    with tuned.fold() as fold:
         fold.update(index, X, weight)
         return fold.result()
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Generic
 
 from ...core.protocols import Advance, Executor, In, Out, T, T_co
+from ...core.tuning import Tuning, tuning, use_tuning
 from ..blas import one_blas_thread
 from ..threads import ThreadsExecutor
 from .client import (
@@ -23,9 +24,6 @@ from .client import (
     until_done,
 )
 
-# Bytes up to which what calls want is sent to the workers, which have chunks to hold.
-MOST_SENT = 2**25
-
 
 @contextmanager
 def dask_executor(shared: T, in_process: bool = False) -> Iterator[Executor[T]]:
@@ -35,7 +33,7 @@ def dask_executor(shared: T, in_process: bool = False) -> Iterator[Executor[T]]:
     `shared` is too large to be sent.
     """
     client = None if in_process else client_in_force()
-    if client is None or sent_bytes(shared) > MOST_SENT:
+    if client is None or sent_bytes(shared) > tuning().calls.most_sent:
         yield ThreadsExecutor(shared)
         return
     executor = DaskExecutor(client, shared)
@@ -59,7 +57,7 @@ class DaskExecutor(Executor[T_co], Generic[T_co]):
     ) -> list[Out]:
         """Return `function(shared, item)` of each item, in order."""
         size = sent_bytes(items)
-        if size > MOST_SENT:
+        if size > tuning().calls.most_sent:
             return ThreadsExecutor(self._shared).map(function, items, advance)
         return until_done(
             self._client, advance, "sample",
@@ -83,7 +81,8 @@ class DaskExecutor(Executor[T_co], Generic[T_co]):
         if self._held is None or self._held.status != "finished":
             key: Key = (f"em-shared-{name}", 0)
             with large_parameters_allowed(sent_bytes(self._shared)):
-                self._held = client.get({key: (as_it_is, self._shared)}, key, sync=False)
+                shared = (self._shared, tuning())
+                self._held = client.get({key: (as_it_is, shared)}, key, sync=False)
         called = partial(_called, function)
         with large_parameters_allowed(size):
             futures = client.map(
@@ -102,6 +101,7 @@ class DaskExecutor(Executor[T_co], Generic[T_co]):
                 future.release()
 
 
-def _called(function: Callable[[T, In], Out], item: In, shared: T) -> Out:
-    with one_blas_thread():
-        return function(shared, item)
+def _called(function: Callable[[T, In], Out], item: In, shared: tuple[T, Tuning]) -> Out:
+    value, tuned = shared
+    with one_blas_thread(), use_tuning(tuned):
+        return function(value, item)

@@ -21,6 +21,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
 from ...core.additive import Array
+from ...core.tuning import tuning
 from ...errors import DataError
 from ..options import MissingChunks
 from .fingerprints import Checksum, Fingerprint, combined
@@ -30,11 +31,6 @@ CACHE_LINE = 64
 
 CHECKSUM_BYTES = 4
 
-# Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
-PIECE_BYTES = 2**20
-
-# A buffer up to this size is left to the next range.
-POOLED_BYTES = 2**26
 
 # Of a missing chunk, where that is allowed: it must not appear between passes either.
 ABSENT = 0
@@ -141,8 +137,8 @@ class RawChunks:
     ) -> Iterator[int]:
         """Fill `numbers` from the file and give them to `check`; yield how many rows are there."""
         row_bytes = len(numbers) // self.chunk_shape[0]
-        for start in range(0, len(numbers), PIECE_BYTES):
-            piece = numbers[start : start + PIECE_BYTES]
+        for start in range(0, len(numbers), tuning().reading.piece_bytes):
+            piece = numbers[start : start + tuning().reading.piece_bytes]
             done = 0
             while done < len(piece):
                 more = os.readv(descriptor, [piece[done:].data])
@@ -214,7 +210,9 @@ class BufferPool(threading.local):
 
     def put(self, buffers: list[Array]) -> None:
         """Take back buffers that are not too large to lie about."""
-        self._buffers = [buffer for buffer in buffers if buffer.nbytes <= POOLED_BYTES]
+        self._buffers = [
+            buffer for buffer in buffers if buffer.nbytes <= tuning().reading.pooled_bytes
+        ]
 
 
 _pool = BufferPool()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ...core import ranges
 from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
 from ...core.protocols import Block, Reader, RowValues, Source
 from ...core.ranges import even_bounds
+from ...core.tuning import tuning
 from ...errors import DataError
 from ...storage.object_store import UrlStore
 from ...storage.urls import describe_url
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from .readers import RowReader
 
 logger = logging.getLogger("dask_em")
-
-# Read at once from a store on the network, for one task: what a line of 100 MB/s brings while
-# a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
-AHEAD_BYTES = 32 * 2**20
-
-MOST_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class ZarrSource(Source):
     array: zarr.Array[Any]
     stored_weight: zarr.Array[Any] | None = None
     memory_weight: Array | None = None
-    read_bytes: int = field(default_factory=lambda: ranges.READ_BYTES)
+    read_bytes: int = field(default_factory=lambda: tuning().reading.bytes)
     options: ReadOptions = field(default_factory=ReadOptions)
     expected: Array | None = None
     dropping: frozenset[int] = frozenset()
@@ -149,7 +143,7 @@ class ZarrSource(Source):
         if not isinstance(self.array.store, UrlStore):
             return 1
         chunk_bytes = self.chunk_rows * max(1, self.n_features * self.dtype.itemsize)
-        return max(1, min(MOST_AHEAD, AHEAD_BYTES // chunk_bytes))
+        return max(1, min(tuning().reading.most_ahead, tuning().reading.ahead_bytes // chunk_bytes))
 
     def check(self) -> None:
         """Look for all chunks in the store, at the cost of a listing, and for checksums.

@@ -23,21 +23,12 @@ from ...core.device import DeviceArithmetic, fetch, namespace
 from ...core.engine import Engine
 from ...core.family import Kernel, blocks
 from ...core.responsibilities import Arithmetic
+from ...core.tuning import tuning
 from .covariance import Covariance
 from .diagonals import Diagonal, Spherical
 from .matrices import Full, Tied
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
-
-# Bytes of the device that one block and its temporaries take at most, in each thread.
-DEVICE_BYTES = 256 * 2**20
-
-# Arrays of a group's (components, rows, columns) or of all (components, rows) that live at
-# once, with what a product copies (measured: tests/test_arrays.py).
-TEMPORARIES = 7
-
-# More rows would gain little speed, and their sums in float32 would lose digits.
-MOST_ROWS = 2**15
 
 # Types that every namespace can take over as they are; others become float64 first.
 MOVABLE = {np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -157,15 +148,16 @@ class ArrayKernel(Kernel[GaussianStatistics]):
         gaussian: GaussianParameters,
         xp: Any,
         dtype: Precision = "float64",
-        device_bytes: int = DEVICE_BYTES,
+        device_bytes: int | None = None,
     ) -> None:
         k, d = gaussian.means.shape
         covariance, whitening = gaussian.covariance, gaussian.whitening
         self.xp = xp
         self._dtype = getattr(xp, dtype)
         self._structure = _STRUCTURES[type(covariance)]
-        numbers = device_bytes // (TEMPORARIES * np.dtype(dtype).itemsize)
-        self.block_rows = int(np.clip(numbers // max(k, d), 1, MOST_ROWS))
+        device_bytes = device_bytes or tuning().device_kernel.bytes
+        numbers = device_bytes // (tuning().device_kernel.temporaries * np.dtype(dtype).itemsize)
+        self.block_rows = int(np.clip(numbers // max(k, d), 1, tuning().device_kernel.most_rows))
         size = max(numbers // (self.block_rows * d), 1)
         self._groups = list(blocks(k, size))
 

@@ -13,31 +13,17 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.family import Kernel
+from ...core.tuning import tuning
 from . import simd
 from .diagonals import Diagonal
 from .matrices import Full
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
 
-# Bytes of one block's rows in both layouts, their responsibilities and their deviations.
-BLOCK_BYTES = 2**20
-
-LEAST_ROWS, MOST_ROWS = 480, 3840
-
-# Bytes of the deviations that one component gathers at a time.
-GATHERED_BYTES = 24 * 2**10
-
-LEAST_GATHERED = 64
-
-# Bytes of the columns and responsibilities whose moments are summed at a time.
-SUMMED_BYTES = 2**16
-
 # Where registers are 32 and components enough to share what a tile makes, sums are moments in
 # blocks in which more than this share of the responsibilities is not zero (measured on Zen 4
 # for d 10..80: the sums take 1.65 to 1.1 times as long by rows that are gathered).
 MOST_MOMENT_COLUMNS = 64 if simd.AVX512 else 0
-
-LEAST_COUNT = 0.75
 
 
 def round_up(n: int, unit: int) -> int:
@@ -67,8 +53,11 @@ class FusedKernel(Kernel[GaussianStatistics]):
         width = simd.tile_columns(dtype)
         # Forty tiles of any register are whole tiles of every other.
         unit = 480
-        numbers = BLOCK_BYTES // (self.dtype.itemsize * (2 * d + k))
-        self.block_rows = b = min(max(numbers // unit * unit, LEAST_ROWS), MOST_ROWS)
+        numbers = tuning().compiled_kernel.block_bytes // (self.dtype.itemsize * (2 * d + k))
+        self.block_rows = b = min(
+            max(numbers // unit * unit, tuning().compiled_kernel.least_rows),
+            tuning().compiled_kernel.most_rows,
+        )
         rotated = whitening.scale.ndim == 2
         D = round_up(d, simd.lanes(dtype))
         self._rotate = whitening.inverse_scale if rotated else None
@@ -145,7 +134,9 @@ class Moments:
         self.left, self.right = np.full((2, padded), d * width)
         self.left[1:n_features] = width * np.concatenate([np.arange(d), left])
         self.right[1 + d : n_features] = width * right
-        self._step = max(SUMMED_BYTES // (8 * width * (d + 1 + padded_components)), 1)
+        self._step = max(
+            tuning().compiled_kernel.summed_bytes // (8 * width * (d + 1 + padded_components)), 1
+        )
         groups = -(-padded_components // simd.TALL_ROWS)
         self._sums = np.zeros((groups, padded, simd.TALL_ROWS))
 
@@ -189,7 +180,10 @@ class CentredKernel(FusedKernel):
         self._constants = (self._constant - gaussian.covariance.log_det(d)).astype(dtype)
         self._means = np.zeros((k, D), dtype)
         self._means[:, :d] = gaussian.means
-        gathered = max(GATHERED_BYTES // (self.dtype.itemsize * D), LEAST_GATHERED)
+        gathered = max(
+            tuning().compiled_kernel.gathered_bytes // (self.dtype.itemsize * D),
+            tuning().compiled_kernel.least_gathered,
+        )
         self._deviations = np.empty((gathered, D), dtype)
         self._indices = np.empty(self.block_rows + 1, np.int64)
         self._roots = np.empty(self.block_rows + 1, dtype)
@@ -208,7 +202,10 @@ class CentredKernel(FusedKernel):
 
     def accumulate(self, resp: Array) -> None:
         """Add the current block's sums under `resp` (k, b)."""
-        if self._moments is not None and simd.count_nonzero(resp) > LEAST_COUNT * resp.size:
+        if (
+            self._moments is not None
+            and simd.count_nonzero(resp) > tuning().compiled_kernel.least_count * resp.size
+        ):
             self._add_moments(self._moments, resp)
             return
         simd.add_scatter(

@@ -12,22 +12,14 @@ import numpy as np
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
+from ...core.tuning import tuning
 from ...core.validation import require, require_array
 from .constraints import CONSTRAINTS, constraint_of
 from .covariance import Covariance
-from .numpy_kernel import CACHED, LEAST_ROWS, GaussianKernel
+from .numpy_kernel import GaussianKernel
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
 from .whitening import Whitening
-
-# The compiled loops go by features up to this many columns, if there are components enough
-# to share what it takes to make the features (measured for d 1..24, k 1..64 where every
-# responsibility counts).
-FEW_COLUMNS = 16
-# The compiled loops have nothing to share between the components of full covariances beyond.
-SHARED_COLUMNS = 48
-# A component with less than this much data has no rows.
-EMPTY = 1e-12
 
 
 @register_family("gaussian")
@@ -117,7 +109,10 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
             return ArrayKernel.of(self, engine)
         if engine.name == "numba" and self.covariance.compiled:
             return self._compiled_kernel(engine)
-        fits = LEAST_ROWS * self.covariance.n_features(self.n_features) <= CACHED
+        fits = (
+            tuning().numpy_kernel.least_rows * self.covariance.n_features(self.n_features)
+            <= tuning().numpy_kernel.cached
+        )
         return GaussianKernel(self, features_allowed=fits and self.features_are_safe)
 
     def _compiled_kernel(self, engine: Engine) -> Kernel[GaussianStatistics]:
@@ -130,14 +125,16 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         if engine.single and self.single_is_safe:
             return CentredKernel(self, np.float32)
         k, d = self.means.shape
-        cheaper = d <= FEW_COLUMNS and 2 * k > d + 2
+        cheaper = d <= tuning().compiled_kernel.few_columns and 2 * k > d + 2
         return FeaturesKernel(self) if cheaper and self.features_are_safe else CentredKernel(self)
 
     def join_key(self, engine: Engine) -> Hashable:
         # One that is tight beside the spread of the data would take the others along on the
         # way that is safe for it.
         by_component = engine.name == "numba" and self.covariance.kind == "full"
-        if self.covariance.shared_scatter or (by_component and self.n_features > SHARED_COLUMNS):
+        if self.covariance.shared_scatter or (
+            by_component and self.n_features > tuning().compiled_kernel.shared_columns
+        ):
             return None
         safe = self.features_are_safe, engine.single and self.single_is_safe
         whitening = self.whitening.shift.tobytes(), self.whitening.scale.tobytes()
@@ -163,10 +160,10 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         its mean and covariance, which leaves its part of the expected
         log-likelihood where it was: the log-likelihood still cannot fall.
         """
-        empty = ~(resp_sum > EMPTY)
+        empty = ~(resp_sum > tuning().numerics.empty)
         total = np.where(empty, 1.0, resp_sum)
         shift = np.where(empty[:, None], 0.0, statistics.first / total[:, None])
-        total = np.where(empty, EMPTY, resp_sum)
+        total = np.where(empty, tuning().numerics.empty, resp_sum)
         found = self.covariance.unconstrained(total, shift, statistics.scatter, self._ridge())
         estimate = constraint_of(self.covariance_type).estimate
         if estimate is not None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.codec import record
+from ...core.tuning import tuning
 from .covariance import Covariance
 from .factors import (
     factor_of_precision,
@@ -20,10 +21,6 @@ from .factors import (
     symmetric_products,
 )
 from .whitening import apply_scale
-
-# Rows of each triangle that are multiplied at a time: less cuts off more of the
-# zeros above the diagonal, more makes a quicker product.
-STRIP = 8
 
 
 def diagonal_of(factor: Array) -> Array:
@@ -82,7 +79,10 @@ class Full(Covariance):
         d = means.shape[1]
         offset = -np.einsum("kij,kj->ki", self.inverse, means)
         rows = np.concatenate([offset[:, :, None], self.inverse], axis=2)
-        ends = [min(start + STRIP, d) for start in range(0, d, STRIP)]
+        ends = [
+            min(start + tuning().numpy_kernel.strip, d)
+            for start in range(0, d, tuning().numpy_kernel.strip)
+        ]
         return tuple(
             rows[:, start:end, : 1 + end].reshape(-1, 1 + end)
             for start, end in zip([0, *ends], ends, strict=False)
@@ -99,7 +99,7 @@ class Full(Covariance):
 
     @staticmethod
     def work_rows(k: int, d: int) -> int:
-        return max(k * (min(STRIP, d) + 1), 2 * d)
+        return max(k * (min(tuning().numpy_kernel.strip, d) + 1), 2 * d)
 
     def log_det(self, d: int) -> Array:
         return np.asarray(np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1))

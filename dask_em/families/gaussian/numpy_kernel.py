@@ -7,26 +7,9 @@ from numpy.typing import NDArray
 
 from ...core.additive import Array
 from ...core.family import Kernel, blocks
+from ...core.tuning import tuning
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
-
-# Doubles in a block's features, which are made, multiplied by theta, and multiplied
-# by the responsibilities: within the level-3 cache. Smaller blocks, which would fit
-# level 2, lose more to the calls (100 us a block) than they gain.
-CACHED = 3 * 2**17
-
-LEAST_ROWS, MOST_ROWS = 128, 4096
-
-# Rows whose sums are put off until there are enough of each component.
-DEFERRED_ROWS = 4096
-
-# Doubles of the deferred rows that are gathered at a time.
-GATHERED = 2**15
-
-# Nanoseconds (Zen 3), for the choice between the dense and the sparse way: one
-# multiply-add of a product, to make one feature and copy it into both products, to
-# gather one number, and to call on one component.
-MULTIPLY, FEATURE, GATHER, CALL = 0.045, 1.0, 8.0, 40_000.0
 
 
 class GaussianKernel(Kernel[GaussianStatistics]):
@@ -71,11 +54,11 @@ class GaussianKernel(Kernel[GaussianStatistics]):
         self._constant = -0.5 * d * np.log(2 * np.pi) - structure.log_det(d) - frame_log_det
 
         self._deferred = 0
-        deferred_rows = max(b, DEFERRED_ROWS)
+        deferred_rows = max(b, tuning().numpy_kernel.deferred_rows)
         self._deferred_Z = np.empty((deferred_rows, d))
         self._deferred_resp = np.empty((k, deferred_rows))
         self._not_zero = np.empty(k * deferred_rows, dtype=bool)
-        self._gathered = np.empty((2, max(GATHERED // d, 1), d))
+        self._gathered = np.empty((2, max(tuning().numpy_kernel.gathered // d, 1), d))
         self._first = np.zeros((k, d))
         self._scatter = structure.zeros(k, d)
 
@@ -129,9 +112,14 @@ class GaussianKernel(Kernel[GaussianStatistics]):
         d = self.gaussian.n_features
         # Counting booleans is many times quicker than counting floats.
         responsible = np.count_nonzero(self._responsible(resp))
-        dense = len(self._phi) * (FEATURE + 2 * MULTIPLY * k)
-        distances = MULTIPLY * k * d * (d / 2 + 12)
-        scatter = GATHER * d * responsible / b + CALL * k / len(self._deferred_Z)
+        dense = len(self._phi) * (
+            tuning().numpy_kernel.feature + 2 * tuning().numpy_kernel.multiply * k
+        )
+        distances = tuning().numpy_kernel.multiply * k * d * (d / 2 + 12)
+        scatter = (
+            tuning().numpy_kernel.gather * d * responsible / b
+            + tuning().numpy_kernel.call * k / len(self._deferred_Z)
+        )
         return bool(distances + scatter < dense)
 
     def _responsible(self, resp: Array) -> NDArray[np.bool_]:
@@ -186,5 +174,8 @@ def block_rows(widest: int) -> int:
     Rows that are a power of two apart in memory would fall on the same
     cache lines: 488 rows take 0.7 of the time of 512.
     """
-    rows = min(max(CACHED // widest, LEAST_ROWS), MOST_ROWS)
+    rows = min(
+        max(tuning().numpy_kernel.cached // widest, tuning().numpy_kernel.least_rows),
+        tuning().numpy_kernel.most_rows,
+    )
     return rows // 16 * 16 - 8

@@ -12,13 +12,11 @@ from ...core.additive import Array
 from ...core.family import FamilyOptions
 from ...core.finite import as_finite
 from ...core.moments import Moments
+from ...core.tuning import tuning
 from .constraints import Constraint, constraint_of
 from .covariance import Covariance
 from .family import Gaussian
 from .whitening import Whitening, ridged_factor
-
-# Keeps the covariance of all data definite, where a component has to take it.
-POOLED_RIDGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,9 @@ class GaussianOptions(FamilyOptions):
         whitening = self.whitening(moments)
         inverse = whitening.inverse_scale
         inverse = np.diag(inverse) if inverse.ndim == 1 else inverse
-        factor = ridged_factor(inverse @ moments.covariance @ inverse.T, POOLED_RIDGE)
+        factor = ridged_factor(
+            inverse @ moments.covariance @ inverse.T, tuning().numerics.pooled_ridge
+        )
         pooled = self.constraint.storage.of_data(np.asarray(factor @ factor.T), k)
         means = np.zeros((k, len(moments.mean)))
         return Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)

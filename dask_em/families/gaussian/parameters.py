@@ -7,15 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.additive import Array
+from ...core.tuning import tuning
 from .covariance import Covariance
 from .whitening import Whitening
-
-# The features kernel loses about eps * amplification of a covariance's digits
-# (measured: tests/test_kernels.py). Above this share of a covariance the centred
-# kernel takes over.
-ALLOWED_LOSS = 1e-10
-# The share of a component's width that float32 may lose of a deviation.
-SINGLE_LOSS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class GaussianParameters:
     def features_are_safe(self) -> bool:
         """Whether the features kernel keeps its errors below `ALLOWED_LOSS`."""
         # `not (x > limit)` would call NaN safe.
-        return bool(np.finfo(np.float64).eps * self.amplification <= ALLOWED_LOSS)
+        return bool(np.finfo(np.float64).eps * self.amplification <= tuning().numerics.allowed_loss)
 
     @property
     def single_loss(self) -> float:
@@ -71,4 +65,4 @@ class GaussianParameters:
     @property
     def single_is_safe(self) -> bool:
         """Whether float32 keeps what deviations lose below `SINGLE_LOSS` of a width."""
-        return self.single_loss <= SINGLE_LOSS
+        return self.single_loss <= tuning().numerics.single_loss

@@ -11,18 +11,10 @@ from scipy.linalg import solve_triangular
 
 from ...core.additive import Array
 from ...core.codec import record
+from ...core.tuning import tuning
 from ...errors import DataError
 
 WhiteningKind = Literal["scalar", "diagonal", "matrix"]
-
-
-# Columns whose correlation matrix is worse conditioned than this are rotated
-# apart. Below it, scaled columns lose at most 4 of 16 digits to collinearity.
-COLLINEAR = 1e4
-
-# Added to the correlation matrix before it is factorised: any invertible map
-# is a valid frame, and this keeps exactly collinear columns invertible.
-RIDGE = 1e-13
 
 
 @record("whitening")
@@ -62,8 +54,12 @@ class Whitening:
             correlation = covariance / np.outer(width, width)
             correlation = (correlation + correlation.T) / 2
             eigenvalues = np.linalg.eigvalsh(correlation)
-            if eigenvalues[0] * COLLINEAR < eigenvalues[-1]:
-                return cls(mean, width[:, None] * ridged_factor(correlation, RIDGE))
+            if eigenvalues[0] * tuning().numerics.collinear < eigenvalues[-1]:
+                return cls(
+                    mean,
+                    width[:, None]
+                    * ridged_factor(correlation, tuning().numerics.correlation_ridge),
+                )
         return cls(mean, width)
 
     @cached_property

@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_info
 
 from ...backends.blas import one_blas_thread
 from ...core.partial_sums import partial_bytes
+from ...core.tuning import tuning
 from ...data.zarr.source import ZarrSource
 from ...errors import StoreError, UsageError
-from ...fitting.sample import SAMPLE_BYTES
 from ...storage.checkpoint import GENERATIONS
 from ...storage.object_store import check_bucket, check_writable, is_object_url
 from ...storage.outputs.files import write_durably
@@ -180,7 +180,7 @@ def describe_disk(folder: str, source: ZarrSource | None, planned: Plan | None) 
 
 def checkpoint_bytes(source: ZarrSource, planned: Plan) -> int:
     """Compute an upper bound of the bytes that an unfinished fit takes on the disk."""
-    sample = min(SAMPLE_BYTES, 8 * source.n_rows * (source.n_features + 2))
+    sample = min(tuning().sample.bytes, 8 * source.n_rows * (source.n_features + 2))
     log = 16 * source.n_chunks
     state = STATES * (planned.parameter_bytes + planned.statistics_bytes)
     kept = partial_bytes(len(source.ranges()), planned.statistics_bytes)

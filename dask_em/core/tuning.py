@@ -1,0 +1,398 @@
+"""Tuning constants: one frozen record, each with its reason.
+
+Whatever is here may be set without touching the code: `with use_tuning(...)` for the block, in
+this process and in the tasks that it sends to workers. Results may depend on it to the bit, so
+a checkpoint goes on with the tuning that it was begun with alone, and models keep what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are cut, and read ahead."""
+
+    # Small chunks are read together up to this size; one larger is read whole.
+    bytes: int = 8 * 2**20
+    # Chunks of a range, where there are enough for the fewest ranges: the first of them, unless
+    # it is summed while it arrives, is read while nothing is computed.
+    range_chunks: int = 8
+    fewest_ranges: int = 16
+    most_ranges: int = 1024
+    # Read at once from a store on the network, for one task: what a line of 100 MB/s brings while
+    # a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
+    ahead_bytes: int = 32 * 2**20
+    most_ahead: int = 4
+    # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
+    piece_bytes: int = 2**20
+    # A buffer up to this size is left to the next range.
+    pooled_bytes: int = 2**26
+    survey_rows: int = 2048
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The tree that adds the sums of ranges, and what is kept of an unfinished one."""
+
+    # A node of the reduction adds as many sums as these bytes hold, within two limits.
+    node_bytes: int = 64 * 2**20
+    least_fan_in: int = 2
+    fan_in: int = 8
+    # Sums that are kept of an unfinished pass take at most these bytes, or are so few.
+    partial_bytes: int = 64 * 2**20
+    partial_few: int = 4
+
+
+@dataclass(frozen=True)
+class FleetTuning:
+    """Which mixtures share an E-step."""
+
+    # Components of a mixture that shares an E-step, and of all that share one, at most: a block of
+    # more is worked through as quickly alone (measured: tests/benchmarks/fleets.py).
+    most_each: int = 16
+    most_joined: int = 256
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Bounds that choose among ways to compute, and guards of the Gaussian M-step."""
+
+    # The features kernel loses about eps * amplification of a covariance's digits
+    # (measured: tests/test_kernels.py). Above this share of a covariance the centred
+    # kernel takes over.
+    allowed_loss: float = 1e-10
+    # The share of a component's width that float32 may lose of a deviation.
+    single_loss: float = 1e-5
+    # A component with less than this much data has no rows.
+    empty: float = 1e-12
+    # Keeps the covariance of all data definite, where a component has to take it.
+    pooled_ridge: float = 1e-6
+    # Columns whose correlation matrix is worse conditioned than this are rotated
+    # apart. Below it, scaled columns lose at most 4 of 16 digits to collinearity.
+    collinear: float = 1e4
+    # Added to the correlation matrix before it is factorised: any invertible map
+    # is a valid frame, and this keeps exactly collinear columns invertible.
+    correlation_ridge: float = 1e-13
+    # reg_covar that adds more than this share to a column's variance is worth a word.
+    large_ridge: float = 0.1
+
+
+@dataclass(frozen=True)
+class NumpyKernelTuning:
+    """Blocks of the kernel on NumPy, and the times by which it chooses its way."""
+
+    # Doubles in a block's features, which are made, multiplied by theta, and multiplied
+    # by the responsibilities: within the level-3 cache. Smaller blocks, which would fit
+    # level 2, lose more to the calls (100 us a block) than they gain.
+    cached: int = 3 * 2**17
+    least_rows: int = 128
+    most_rows: int = 4096
+    # Rows whose sums are put off until there are enough of each component.
+    deferred_rows: int = 4096
+    # Doubles of the deferred rows that are gathered at a time.
+    gathered: int = 2**15
+    # Nanoseconds (Zen 3), for the choice between the dense and the sparse way: one
+    # multiply-add of a product, to make one feature and copy it into both products, to
+    # gather one number, and to call on one component.
+    multiply: float = 0.045
+    feature: float = 1.0
+    gather: float = 8.0
+    call: float = 40000.0
+    # Rows of each triangle that are multiplied at a time: less cuts off more of the
+    # zeros above the diagonal, more makes a quicker product.
+    strip: int = 8
+
+
+@dataclass(frozen=True)
+class CompiledKernelTuning:
+    """Blocks of the compiled kernels, and where each is the quicker."""
+
+    # Bytes of one block's rows in both layouts, their responsibilities and their deviations.
+    block_bytes: int = 2**20
+    least_rows: int = 480
+    most_rows: int = 3840
+    # Bytes of the deviations that one component gathers at a time.
+    gathered_bytes: int = 24 * 2**10
+    least_gathered: int = 64
+    # Bytes of the columns and responsibilities whose moments are summed at a time.
+    summed_bytes: int = 2**16
+    least_count: float = 0.75
+    # The compiled loops go by features up to this many columns, if there are components enough
+    # to share what it takes to make the features (measured for d 1..24, k 1..64 where every
+    # responsibility counts).
+    few_columns: int = 16
+    # The compiled loops have nothing to share between the components of full covariances beyond.
+    shared_columns: int = 48
+
+
+@dataclass(frozen=True)
+class DeviceKernelTuning:
+    """Blocks of the kernel on a device."""
+
+    # Bytes of the device that one block and its temporaries take at most, in each thread.
+    bytes: int = 256 * 2**20
+    # Arrays of a group's (components, rows, columns) or of all (components, rows) that live at
+    # once, with what a product copies (measured: tests/test_arrays.py).
+    temporaries: int = 7
+    # More rows would gain little speed, and their sums in float32 would lose digits.
+    most_rows: int = 2**15
+
+
+@dataclass(frozen=True)
+class SampleTuning:
+    """The sample of the survey."""
+
+    # The sample's optimum misses the data's by about p / (2 m) nats per row for p
+    # parameters and m rows, so rows are drawn by the number of parameters.
+    rows_per_parameter: int = 100
+    fewest_sampled: int = 20000
+    most_sampled: int = 100000
+    bytes: int = 64 * 2**20
+    # Iterations of the start's EM on the sample, at most.
+    iterations: int = 100
+    # The sample's EM reads nothing, so it goes on until this share of `tol` is left.
+    finer: float = 0.1
+
+
+@dataclass(frozen=True)
+class MultistartTuning:
+    """Many starts on the sample, and the best of them."""
+
+    # Starts at most and at least, and the multiply-adds that they, and the moves, may take.
+    most_starts: int = 4
+    fewest_starts: int = 2
+    work: float = 200000000000.0
+    # Starts are fitted, and moves made, on the first rows of the sample, and the best few starts
+    # fitted to all of it.
+    subsample_rows_per_parameter: int = 25
+    fewest_subsampled: int = 5000
+    subsample_iterations: int = 30
+    finalists: int = 4
+    fewer_finalists: int = 2
+    # Moves tried at a time, how far each is fitted, how many times, and the nats per row that
+    # one must gain.
+    moves: int = 4
+    move_iterations: int = 25
+    rounds: int = 10
+    least_gain: float = 0.0002
+    # Nats per row between two fits to the first rows that led to one optimum, at most.
+    alike: float = 1e-4
+    # What is behind on the sample by so many standard errors is worse.
+    standard_errors: float = 4.0
+    # Starts that enter the full data at most, and the bytes of a model's sums beyond which
+    # one does.
+    most_contenders: int = 2
+    contender_bytes: int = 2**23
+
+
+@dataclass(frozen=True)
+class SplitMergeTuning:
+    """Moves by which a fit leaves a local optimum."""
+
+    # EM of a birth, with all that it leaves alone held, before it is judged.
+    split_iterations: int = 8
+    # Those after which the best of several ways to split goes on alone.
+    first_iterations: int = 3
+    # What is born, and what is left of its parent, have so many rows a parameter of a component,
+    # or they fit noise.
+    rows_per_parameter: float = 3.0
+    # Variances below this share of the largest are none.
+    flat: float = 1e-12
+    # Weight of a component that is born beside all others, at first.
+    first_weight: float = 0.1
+    # Rows of a component are those of which it has this share.
+    least_resp: float = 1e-3
+    # A move is tried where its birth gains this share of what its merger loses: EM gains more.
+    worth_a_try: float = 0.1
+    # How often one merger, and one birth, is tried at a time; mergers looked at, per component.
+    repeats: int = 2
+    mergers: int = 4
+
+
+@dataclass(frozen=True)
+class ScreeningTuning:
+    """Which of many models go on from the sample, and from a slice."""
+
+    # Every start is fitted to the first rows of the sample, so many a parameter of the largest
+    # model; fewer than for one model, because bad models leave too.
+    subsample_rows_per_parameter: int = 10
+    fewest_subsampled: int = 5000
+    subsample_iterations: int = 50
+    # A slice of the data has so many times the rows of the sample, for steps on the sample to pay
+    # there, and at least and at most this share of the data; fewer models read all rows at once.
+    slice_samples: float = 10.5
+    least_slice: float = 1 / 8
+    most_slice: float = 1 / 3
+    few_models: int = 3
+    # Passes over the slice at most: what it has not told by then is for the full data to say.
+    most_slices: int = 4
+
+
+@dataclass(frozen=True)
+class EliminationTuning:
+    """What a model is expected to gain yet before it is given up."""
+
+    # How quickly gains shrink: where nobody knows, and between which limits it is believed.
+    unknown_rate: float = 0.9
+    slowest_rate: float = 0.95
+    quickest_rate: float = 0.5
+    # What an ascent is expected to gain yet is multiplied by this before it is given up.
+    margin: float = 2.0
+
+
+@dataclass(frozen=True)
+class ControlVariateTuning:
+    """EM on the surrogate: its trust region, and when the fit ends."""
+
+    # EM on the sample pays where the data have so many times its rows.
+    worth: int = 10
+    # Iterations on the surrogate at most, and what each must gain as a share of `tol`. More
+    # of both moved further from where the surrogate is right, and saved no pass.
+    inner_iterations: int = 30
+    inner_gain: float = 0.002
+    # Where a plain M-step gains this share of what the surrogate promises, the sample is no use.
+    enough: float = 0.95
+    # Rejected steps on the surrogate after which it is given up.
+    rejections: int = 2
+    # How much a rejected step multiplies the damping; shares of the promised gain below which
+    # it is doubled and above which it is halved; and its least value.
+    shrink: float = 4.0
+    shrink_below: float = 0.5
+    grow_above: float = 0.8
+    least_damping: float = 0.25
+    # The corrected weight of a component is at least this share of its weight in the data;
+    # a pull beyond `MOST_PULL` is a plain M-step.
+    least_share: float = 0.05
+    least_proximal: float = 0.1
+    most_proximal: float = 256.0
+    # How far the sample is asked what is left, when the gains say that it is little: iterations at
+    # most, the share of `tol` that so many of them gain together at the end, and the shares of the
+    # damping: a firm pull hides what lies beyond a plateau, a loose one lets the sample err.
+    far_iterations: int = 200
+    far_gain: float = 0.005
+    far_window: int = 8
+    far_damping: tuple[float, ...] = (0.1, 1.0)
+    # Gains shrink at least this slowly in the estimate of what is left: a likelihood has slow
+    # directions that two gains do not show.
+    slowest_seen: float = 0.75
+    # How many times the promised gain may be left, before and after there are two gains.
+    alone: float = 4.0
+    beside: float = 2.0
+
+
+@dataclass(frozen=True)
+class AndersonTuning:
+    """Steps that mix earlier ones."""
+
+    # Earlier steps that Anderson's mixing looks back on.
+    memory: int = 3
+    # The least angle between two steps that show curvature, and what is added to it, as a share of
+    # that of the complete data.
+    aligned: float = 0.0001
+    curvature_ridge: float = 0.01
+
+
+@dataclass(frozen=True)
+class PlanTuning:
+    """What a plan counts beside the data and the models."""
+
+    # What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
+    idle_bytes: int = 165 * 2**20
+    # What Numba adds to it, with LLVM and the compiled loops: 125 MiB measured.
+    compiler_bytes: int = 130 * 2**20
+    # Dask pauses a worker at this share of its limit.
+    pause: float = 0.8
+    # The probe of a plan computes about this many products of a responsibility and a feature:
+    # about a second of one core.
+    probe_products: int = 10**10
+
+
+@dataclass(frozen=True)
+class CallsTuning:
+    """What calls on the workers may be sent."""
+
+    # Bytes up to which what calls want is sent to the workers, which have chunks to hold.
+    most_sent: int = 2**25
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Hold every tuning constant, in groups.
+
+    Examples
+    --------
+    >>> Tuning().with_changes(reading={"bytes": 2**20}).changes()
+    {'reading.bytes': 1048576}
+    """
+
+    reading: Reading = field(default_factory=Reading)
+    reduction: Reduction = field(default_factory=Reduction)
+    fleet: FleetTuning = field(default_factory=FleetTuning)
+    numerics: Numerics = field(default_factory=Numerics)
+    numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
+    compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
+    device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
+    sample: SampleTuning = field(default_factory=SampleTuning)
+    multistart: MultistartTuning = field(default_factory=MultistartTuning)
+    split_merge: SplitMergeTuning = field(default_factory=SplitMergeTuning)
+    screening: ScreeningTuning = field(default_factory=ScreeningTuning)
+    elimination: EliminationTuning = field(default_factory=EliminationTuning)
+    control_variate: ControlVariateTuning = field(default_factory=ControlVariateTuning)
+    anderson: AndersonTuning = field(default_factory=AndersonTuning)
+    plan: PlanTuning = field(default_factory=PlanTuning)
+    calls: CallsTuning = field(default_factory=CallsTuning)
+
+    def with_changes(self, **groups: dict[str, object]) -> Tuning:
+        """Return the tuning with some constants of some groups changed.
+
+        Raises
+        ------
+        TypeError
+            There is no such group, or no such constant in it.
+        """
+        return replace(
+            self,
+            **{name: replace(vars(self)[name], **changed) for name, changed in groups.items()},
+        )
+
+    def changes(self) -> dict[str, object]:
+        """Return what differs from the defaults, as "group.constant": value."""
+        found: dict[str, object] = {}
+        for group, default in vars(Tuning()).items():
+            mine = vars(self)[group]
+            for f in fields(default):
+                value = vars(mine)[f.name]
+                if value != vars(default)[f.name]:
+                    found[f"{group}.{f.name}"] = value
+        return found
+
+
+DEFAULTS = Tuning()
+_current: ContextVar[Tuning | None] = ContextVar("dask_em_tuning", default=None)
+
+
+def tuning() -> Tuning:
+    """Return the tuning in force in this thread."""
+    return _current.get() or DEFAULTS
+
+
+@contextmanager
+def use_tuning(changed: Tuning) -> Iterator[None]:
+    """Put a tuning in force for the block, and for the passes and calls that it makes.
+
+    Examples
+    --------
+    >>> with use_tuning(tuning().with_changes(reduction={"node_bytes": 1})):
+    ...     tuning().reduction.node_bytes
+    1
+    """
+    token = _current.set(changed)
+    try:
+        yield
+    finally:
+        _current.reset(token)
