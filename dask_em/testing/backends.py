@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,9 +11,10 @@ import numpy as np
 from ..core.partial_sums import PartialSums
 from ..core.protocols import Backend
 from ..core.reduction import Node, add_tree, fan_in
+from ..core.tuning import tuning, use_tuning
 from ..errors import StoppedError
 from ..runtime import JobControl, as_job
-from .passes import History, HistoryPass, NumberedRows
+from .passes import History, HistoryPass, NumberedRows, TuningPass
 
 # Chunks of the source that the laws are checked on: more than one a range.
 N_CHUNKS = 100
@@ -97,6 +99,12 @@ class BackendTests:
         while sum(told) != self.source.n_rows and time.monotonic() < deadline:
             time.sleep(0.01)
         assert sum(told) == self.source.n_rows
+
+    def test_the_tuning_of_the_caller_is_in_force_everywhere(self) -> None:
+        """Check that changed constants reach whoever sums."""
+        with use_tuning(tuning().with_changes(reading={"piece_bytes": 8192})):
+            total = self.backend().map_reduce(self.source, TuningPass())
+        assert set(re.findall(r"\d+", total.text)) == {"8192"}
 
     def test_weights_reach_their_rows(self) -> None:
         """Check that weights which readers lack are shipped by range."""

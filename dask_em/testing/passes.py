@@ -12,6 +12,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.protocols import Block, Fold, Pass, Reader, RowValues, Source
+from ..core.tuning import tuning
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,30 @@ class HistoryPass(Pass[History]):
     def fold(self) -> HistoryFold:
         """Make the fold of one range."""
         return HistoryFold(self.fails_at)
+
+
+@dataclass(frozen=True)
+class TuningPass(Pass[History]):
+    """Tell which tuning was in force where each chunk was summed."""
+
+    def fold(self) -> TuningFold:
+        """Make the fold of one range."""
+        return TuningFold()
+
+
+class TuningFold(Fold[History]):
+    """Collect the values of one constant."""
+
+    def __init__(self) -> None:
+        self._found: set[int] = set()
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Look at the tuning in force."""
+        self._found.add(tuning().reading.piece_bytes)
+
+    def result(self) -> History:
+        """Return the values."""
+        return History(",".join(map(str, sorted(self._found))), 0)
 
 
 class HistoryFold(Fold[History]):

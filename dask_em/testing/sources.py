@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 
 from ..backends.dask.backend import DaskBackend
 from ..backends.serial import SerialBackend
-from ..core import ranges
 from ..core.additive import Array
 from ..core.chunk_log import Logged
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.reading import fold_range
+from ..core.tuning import tuning, use_tuning
 from ..fitting.survey import Survey, Surveyed
 from .passes import HistoryPass, RowsFold
 
@@ -39,12 +39,13 @@ class SourceTests:
 
     def setup_method(self) -> None:
         """Cut the few rows of a test into many chunks, as large data are."""
-        self._small = patch.object(ranges, "READ_BYTES", SMALL_READ)
-        self._small.start()
+        self._small = ExitStack()
+        changed = tuning().with_changes(reading={"bytes": SMALL_READ})
+        self._small.enter_context(use_tuning(changed))
 
     def teardown_method(self) -> None:
         """Cut as before."""
-        self._small.stop()
+        self._small.close()
 
     def source(self, folder: Path, X: Array, sample_weight: Array | None) -> Source:
         """Make the source of these rows and weights, in an empty folder where it needs one."""
