@@ -55,10 +55,8 @@ IMPERATIVES = {"bring", "embed", "exceed", "feed", "focus", "need", "proceed", "
 
 # How many still offend, by room. A number may only fall: write the new one here.
 OFFENDERS: dict[str, int] = {
-    "backends": 18,
     "cli": 7,
     "core": 78,
-    "data": 41,
     "errors.py": 1,
     "estimators": 27,
     "families": 127,

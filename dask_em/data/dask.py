@@ -78,6 +78,7 @@ class DaskSource(Source):
         return [range(i, i + 1) for i in range(self.n_chunks)]
 
     def rows_of(self, chunks: range) -> int:
+        """Return the number of rows in these chunks."""
         return sum(self._lengths[chunks.start : chunks.stop])
 
     @property
@@ -85,11 +86,13 @@ class DaskSource(Source):
         return [0 if np.isnan(n) else int(n) for n in self.X.chunks[0]]
 
     def reader(self) -> Reader:
+        """Open the source for one range."""
         return DaskReader(self)
 
     def delayed_blocks(
         self, function: BlockFunction[T, Any], shared: T, name: str
     ) -> DelayedBlocks:
+        """Make the tasks that call `function` on each block, fused with those that make it."""
         import dask
         import dask.array as da
         from dask.delayed import delayed
@@ -115,9 +118,11 @@ class DaskSource(Source):
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
+        """Compute a function of all rows, lazily and block by block."""
         return map_blocks(self.X, function, width, dtype)
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
+        """Return the same rows without those that a first pass dropped."""
         if not log.dropping:
             return self
         import dask.array as da
@@ -148,6 +153,7 @@ class DaskSource(Source):
         return {**layout_identity(self, self.X.chunks[0]), "sample_weight": weighted}
 
     def locate(self, chunk: int, row: int) -> str:
+        """Say which row of the data a chunk's row is."""
         return f"row {row} of block {chunk}"
 
 

@@ -76,6 +76,7 @@ class ArraySource(Source):
         return even_bounds(self.n_rows, max(1, tuning().reading.bytes // 2 // row_bytes))
 
     def rows_of(self, chunks: range) -> int:
+        """Return the number of rows in these chunks."""
         return int(self.bounds[chunks.stop] - self.bounds[chunks.start])
 
     def read(self, chunk: int) -> Block:
@@ -85,11 +86,14 @@ class ArraySource(Source):
         return self.X[rows], None if weight is None else weight[rows]
 
     def reader(self) -> Reader:
+        """Open the source for one range."""
         return ArrayReader(self)
 
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> Array:
+        """Compute a function of all rows at once, by threads."""
+
         def one(chunk: int) -> Array:
             return function(self.read(chunk)[0])
 
@@ -97,13 +101,16 @@ class ArraySource(Source):
             return np.concatenate(list(pool.map(one, range(self.n_chunks))))
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
+        """Return the same rows without those that a first pass dropped."""
         return replace(self, dropping=log.dropping, n_dropped=log.n_dropped)
 
     def identity(self) -> dict[str, object]:
+        """Return what tells the data from others, by their contents, for JSON."""
         weight = [] if self.sample_weight is None else [self.sample_weight]
         return {**layout_identity(self, self.bounds), "contents": sha256_of(self.X, *weight)}
 
     def locate(self, chunk: int, row: int) -> str:
+        """Say which row of the data a chunk's row is."""
         return f"row {int(self.bounds[chunk]) + row}"
 
 

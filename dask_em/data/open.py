@@ -7,19 +7,17 @@ a call of `register_source` from outside.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.protocols import Source
 from ..errors import DataError
-from ..storage.urls import describe_url
 from .checks import check_array
 from .dask import checked_array, dask_source, is_dask, zarr_behind
 from .memory import array_source
 from .options import ReadOptions
-from .zarr.opening import no_array, open_zarr, zarr_source
+from .zarr.opening import is_zarr, open_zarr, require_array, zarr_source
 from .zarr.source import ZarrSource
 
 
@@ -108,11 +106,6 @@ def _opened(X: object) -> object:
     return SUFFIXES[max(known, key=len)](path) if known else open_zarr(path)
 
 
-def _is_zarr(X: object) -> bool:
-    zarr = sys.modules.get("zarr")
-    return zarr is not None and isinstance(X, zarr.Array | zarr.Group)
-
-
 def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     """A Dask array; one that is nothing but a view of a Zarr array is read as that."""
     if not hasattr(X, "chunks"):
@@ -127,10 +120,7 @@ def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
 
 def _of_zarr(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     """A Zarr array; weights that are a Dask array make it one, too."""
-    import zarr
-
-    if isinstance(X, zarr.Group):
-        raise no_array(X, describe_url(str(X.store_path)))
+    X = require_array(X)
     if not is_dask(sample_weight):
         return zarr_source(X, sample_weight, options)
     check_array("X", X, 2)
@@ -139,7 +129,7 @@ def _of_zarr(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
 
 
 # Asked in this order; what none of them accepts is an array in memory.
-OPENERS = [Opener(is_dask, _of_dask), Opener(_is_zarr, _of_zarr)]
+OPENERS = [Opener(is_dask, _of_dask), Opener(is_zarr, _of_zarr)]
 
 # Suffix of a path or URL -> what opens it; paths of any other name are of Zarr.
 SUFFIXES: dict[str, Callable[[str], object]] = {".zarr": open_zarr}

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.protocols import Block, Fold, Pass, Reader, RowValues, Source
+from ..core.tuning import tuning
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,30 @@ class HistoryPass(Pass[History]):
     def fold(self) -> HistoryFold:
         """Make the fold of one range."""
         return HistoryFold(self.fails_at)
+
+
+@dataclass(frozen=True)
+class TuningPass(Pass[History]):
+    """Tell which tuning was in force where each chunk was summed."""
+
+    def fold(self) -> TuningFold:
+        """Make the fold of one range."""
+        return TuningFold()
+
+
+class TuningFold(Fold[History]):
+    """Collect the values of one constant."""
+
+    def __init__(self) -> None:
+        self._found: set[int] = set()
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Look at the tuning in force."""
+        self._found.add(tuning().reading.piece_bytes)
+
+    def result(self) -> History:
+        """Return the values."""
+        return History(",".join(map(str, sorted(self._found))), 0)
 
 
 class HistoryFold(Fold[History]):
@@ -119,26 +144,33 @@ class NumberedRows(Source):
         return 3 * self.size
 
     def rows_of(self, chunks: range) -> int:
+        """Return the number of rows in these chunks."""
         return 3 * len(chunks)
 
     def shipped_weights(self, chunks: range) -> Array | None:
+        """Return the weights in memory of these chunks."""
         return None if self.weights is None else self.weights[3 * chunks.start : 3 * chunks.stop]
 
     def reader(self) -> Reader:
+        """Open the source for one range."""
         return NumberedReader()
 
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
+        """Compute a function of all rows at once."""
         return np.concatenate([function(self.reader().read(c)[0]) for c in range(self.size)])
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
+        """Return the same rows: they never change."""
         return self
 
     def identity(self) -> dict[str, object]:
+        """Return what tells the data from others, for JSON."""
         return {"source": self.description, "chunks": self.size}
 
     def locate(self, chunk: int, row: int) -> str:
+        """Say which row of the data a chunk's row is."""
         return f"row {3 * chunk + row}"
 
 

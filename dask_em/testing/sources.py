@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
+from ..backends.dask.backend import DaskBackend
 from ..backends.serial import SerialBackend
-from ..core import ranges
 from ..core.additive import Array
 from ..core.chunk_log import Logged
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.reading import fold_range
+from ..core.tuning import tuning, use_tuning
 from ..fitting.survey import Survey, Surveyed
-from .passes import RowsFold
+from .passes import HistoryPass, RowsFold
 
 # Small chunks are read together up to so many bytes while the laws are checked.
 SMALL_READ = 2**10
@@ -39,12 +39,13 @@ class SourceTests:
 
     def setup_method(self) -> None:
         """Cut the few rows of a test into many chunks, as large data are."""
-        self._small = patch.object(ranges, "READ_BYTES", SMALL_READ)
-        self._small.start()
+        self._small = ExitStack()
+        changed = tuning().with_changes(reading={"bytes": SMALL_READ})
+        self._small.enter_context(use_tuning(changed))
 
     def teardown_method(self) -> None:
         """Cut as before."""
-        self._small.stop()
+        self._small.close()
 
     def source(self, folder: Path, X: Array, sample_weight: Array | None) -> Source:
         """Make the source of these rows and weights, in an empty folder where it needs one."""
@@ -66,6 +67,7 @@ class SourceTests:
         ]
 
     def test_it_says_what_it_holds(self, tmp_path: Path) -> None:
+        """Check shape, type, size and name."""
         source = self.made(tmp_path)
         assert source.n_rows in (len(self.X), None)
         assert (source.n_features, source.dtype) == (self.X.shape[1], self.X.dtype)
@@ -75,6 +77,7 @@ class SourceTests:
         source.check()
 
     def test_ranges_cover_all_chunks_once(self, tmp_path: Path) -> None:
+        """Check that ranges are neighbours and leave nothing out."""
         source = self.made(tmp_path)
         parts = source.ranges()
         assert [chunk for part in parts for chunk in part] == list(range(source.n_chunks))
@@ -82,6 +85,7 @@ class SourceTests:
             assert sum(map(source.rows_of, parts)) == source.n_rows
 
     def test_every_row_comes_once_with_its_weight(self, tmp_path: Path) -> None:
+        """Check the rows of a whole pass, with weights and without."""
         for weighted in (False, True):
             source = self.made(tmp_path / str(weighted), weighted=weighted)
             chunks = self.rows(source)
@@ -93,6 +97,7 @@ class SourceTests:
                 np.testing.assert_array_equal(np.concatenate(weights), self.weight)
 
     def test_parts_of_a_chunk_are_whole_blocks(self, tmp_path: Path) -> None:
+        """Check that a chunk in parts is the chunk."""
         reader = self.made(tmp_path, weighted=True).reader()
         whole, weight = reader.read(1)
         whole = whole.copy()
@@ -105,6 +110,7 @@ class SourceTests:
         reader.close()
 
     def test_a_chunk_stays_while_the_next_is_read(self, tmp_path: Path) -> None:
+        """Check that buffers are not used again too soon."""
         reader = self.made(tmp_path).reader()
         first = reader.read(0)[0]
         before = first.copy()
@@ -112,6 +118,7 @@ class SourceTests:
         np.testing.assert_array_equal(first, before)
 
     def test_any_chunks_sum_like_one(self, tmp_path: Path) -> None:
+        """Check that the sums over chunks are those of all rows as one chunk."""
         survey = Survey(0, 10, self.X.shape[1], len(self.X))
         found = SerialBackend().map_reduce(self.made(tmp_path, weighted=True), survey)
         fold = survey.fold()
@@ -122,6 +129,7 @@ class SourceTests:
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
     def test_a_pickled_source_reads_the_same(self, tmp_path: Path) -> None:
+        """Check what a worker reads that was sent the source."""
         source = self.made(tmp_path, weighted=True)
         if source.in_process:
             return
@@ -137,6 +145,7 @@ class SourceTests:
                 np.testing.assert_array_equal(weight, other)
 
     def test_fingerprints_are_of_the_numbers(self, tmp_path: Path) -> None:
+        """Check that the same numbers have the same fingerprint, and others another."""
         changed = self.X.copy()
         changed[0, 0] += 1
         found = []
@@ -154,6 +163,7 @@ class SourceTests:
         return SerialBackend().map_reduce(source, LoggingPass(survey, drop))
 
     def test_the_same_data_hold_to_their_log(self, tmp_path: Path) -> None:
+        """Check that unchanged data are read after a first pass as before."""
         source = self.made(tmp_path)
         log = self.logged(source, drop=False).log
         for forced in (False, True):
@@ -163,6 +173,7 @@ class SourceTests:
             np.testing.assert_array_equal(rows, self.X)
 
     def test_rows_that_are_not_finite_are_dropped(self, tmp_path: Path) -> None:
+        """Check that a first pass counts such rows, and later ones lack them."""
         X = self.X.copy()
         X[[3, 4, -1], 0] = np.nan, np.inf, -np.inf
         source = self.made(tmp_path, X, weighted=True)
@@ -176,6 +187,7 @@ class SourceTests:
         np.testing.assert_array_equal(weights, self.weight[finite])
 
     def test_values_of_all_rows_are_in_their_order(self, tmp_path: Path) -> None:
+        """Check values of one number a row, and of two."""
         source = self.made(tmp_path)
         for width, function in ((None, _first_column), (2, _two_columns)):
             values = source.map_rows(function, width, self.X.dtype)
@@ -183,27 +195,24 @@ class SourceTests:
             assert values.dtype == self.X.dtype
             np.testing.assert_array_equal(np.asarray(values), function(self.X))
 
-    def test_the_tasks_of_blocks_are_those_of_the_chunks(self, tmp_path: Path) -> None:
-        source = self.made(tmp_path, weighted=True)
-        blocks = source.delayed_blocks(_described, "shared", "name")
-        if blocks is None:
-            return
-        from dask.threaded import get
-
-        chunks = [
-            (i, len(X), None if w is None else float(w.sum()), "shared")
-            for i, X, w in self.rows(source)
-        ]
-        keys: list[Any] = list(blocks.keys)
-        assert list(get(blocks.graph, keys)) == chunks
-        assert len(source.ranges()) == len(blocks.keys) == len(blocks.n_rows)
+    def test_dask_reads_the_same_chunks(self, tmp_path: Path) -> None:
+        """Check that tasks of blocks, where there are some, see the chunks that a reader does."""
+        for weighted in (False, True):
+            source = self.made(tmp_path / str(weighted), weighted=weighted)
+            found, expected = (
+                backend.map_reduce(source, HistoryPass())
+                for backend in (DaskBackend(), SerialBackend())
+            )
+            assert found == expected
 
     def test_its_identity_is_that_of_the_data(self, tmp_path: Path) -> None:
+        """Check that the identity is JSON, and another one for other data."""
         source = self.made(tmp_path)
         assert json.loads(json.dumps(source.identity())) == source.identity()
         assert self.made(tmp_path / "b", self.X[:300]).identity() != source.identity()
 
     def test_a_row_is_located(self, tmp_path: Path) -> None:
+        """Check that rows of different chunks have different places."""
         source = self.made(tmp_path)
         assert source.locate(0, 2).startswith("row 2")
         assert source.locate(1, 0) != source.locate(0, 0)
@@ -215,7 +224,3 @@ def _first_column(X: Array) -> Array:
 
 def _two_columns(X: Array) -> Array:
     return X[:, :2]
-
-
-def _described(index: int, X: Array, weight: Array | None, shared: str) -> Any:
-    return index, len(X), None if weight is None else float(weight.sum()), shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,15 +50,30 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         if name.endswith(".npy"):
             instead += '; a .npy file is opened by np.load(path, mmap_mode="r")'
         raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
-    if isinstance(found, zarr.Group):
-        raise no_array(found, name)
-    return found
+    return require_array(found, name)
 
 
-def no_array(group: zarr.Group, name: str) -> DataError:
-    """Make the error of a group where an array was expected: it names the arrays."""
-    members = ", ".join(f"{name.rstrip('/')}/{key}" for key in sorted(group.array_keys()))
-    return DataError(f"{name} is a group, not an array; its arrays are: {members or 'none'}")
+def is_zarr(X: object) -> bool:
+    """Tell whether an object is an array or a group of Zarr, without an import of Zarr."""
+    zarr = sys.modules.get("zarr")
+    return zarr is not None and isinstance(X, zarr.Array | zarr.Group)
+
+
+def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array[Any]:
+    """Return an array as it is.
+
+    Raises
+    ------
+    DataError
+        It is a group; the message names the arrays in it.
+    """
+    import zarr
+
+    if not isinstance(X, zarr.Group):
+        return X
+    name = name or describe_url(str(X.store_path))
+    members = ", ".join(f"{name.rstrip('/')}/{key}" for key in sorted(X.array_keys()))
+    raise DataError(f"{name} is a group, not an array; its arrays are: {members or 'none'}")
 
 
 def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) -> ZarrSource:

@@ -119,9 +119,11 @@ class ZarrSource(Source):
         return even_bounds(self.n_rows, self.chunk_rows)
 
     def rows_of(self, chunks: range) -> int:
+        """Return the number of rows in these chunks."""
         return int(self.bounds[chunks.stop] - self.bounds[chunks.start])
 
     def reader(self) -> Reader:
+        """Open the source for one range."""
         return ZarrReader(self)
 
     @property
@@ -173,6 +175,7 @@ class ZarrSource(Source):
             yield self.stored_weight, "sample_weight"
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
+        """Return the same rows without those that were dropped, and hold chunks to the log."""
         return replace(
             self,
             expected=None if forced else log.in_order(),
@@ -192,6 +195,7 @@ class ZarrSource(Source):
         return replace(self, skipped=tuple(chunks))
 
     def shipped_weights(self, chunks: range) -> Array | None:
+        """Return the weights in memory of these chunks."""
         if self.memory_weight is None:
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
@@ -199,11 +203,13 @@ class ZarrSource(Source):
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
+        """Compute a function of all rows, lazily and chunk by chunk."""
         from ..lazy import map_chunks
 
         return map_chunks(self, np.diff(self.bounds).tolist(), function, width, dtype)
 
     def identity(self) -> dict[str, object]:
+        """Return what tells the data from others, by their place, for JSON."""
         weight: str | None = None
         if self.stored_weight is not None:
             weight = describe_url(str(self.stored_weight.store_path))
@@ -212,6 +218,7 @@ class ZarrSource(Source):
         return {**layout_identity(self, self.bounds), "sample_weight": weight}
 
     def locate(self, chunk: int, row: int) -> str:
+        """Say which row of the data a chunk's row is."""
         return f"row {int(self.bounds[chunk]) + row}"
 
 
