@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from enum import IntEnum
+from pathlib import Path
 from typing import Self
 
 
@@ -91,3 +94,12 @@ class StoreAccessError(StoreError):
     """A store cannot be used as things are set up: credentials, bucket, region, packages."""
 
     exit_code = ExitCode.USAGE
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called into dask_em, however deep the reason was found."""
+    ours, level = str(Path(__file__).parent), 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level - 1)

@@ -22,6 +22,7 @@ from dask_em.core.mixture import Mixture, MixtureStatistics
 from dask_em.core.tuning import Tuning
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
+from dask_em.families.gaussian.statistics import GaussianStatistics
 from dask_em.families.gaussian.whitening import Whitening
 
 KINDS = list(CONSTRAINTS)
@@ -187,6 +188,20 @@ def mixture_of(
     components = Gaussian.from_data_coordinates(means, given, frame, ridge)
     log_weights = np.full(len(means), -np.log(len(means)))
     return Mixture(log_weights, components, engine_for(np.float64))
+
+
+def gaussian_of(mixture: Mixture) -> Gaussian:
+    """The components of a mixture, whose own arrays a test looks at."""
+    found = mixture.components
+    assert isinstance(found, Gaussian)
+    return found
+
+
+def sums_of(statistics: MixtureStatistics) -> GaussianStatistics:
+    """The sums of its components."""
+    found = statistics.components
+    assert isinstance(found, GaussianStatistics)
+    return found
 
 
 def add_up(

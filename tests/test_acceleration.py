@@ -19,11 +19,13 @@ from helpers import (
     assert_sums_close,
     blobs,
     digest,
+    gaussian_of,
     leaves,
     mixture_of,
     precisions_like,
     random_mixture,
     start,
+    sums_of,
     write_zarr,
 )
 from sklearn.exceptions import ConvergenceWarning
@@ -117,14 +119,15 @@ def test_sums_move_to_other_means(kind: str) -> None:
     mixture = random_mixture(kind, K, D, rng)
     rows, resp = rng.normal(size=(200, D)), rng.dirichlet(np.ones(K), 200)
     shift = rng.normal(size=(K, D))
-    there = replace(mixture.components, means=mixture.components.means + shift)
+    here = gaussian_of(mixture)
+    there = replace(here, means=here.means + shift)
 
     def about(components: Any) -> MixtureStatistics:
         sums = components.sufficient_statistics(rows, resp)
         return MixtureStatistics(200, 200.0, 0.0, resp.sum(axis=0), sums)
 
     assert_sums_close(
-        mixture.recentre(about(mixture.components), replace(mixture, components=there)),
+        mixture.recentre(about(here), replace(mixture, components=there)),
         about(there),
         rtol=1e-12,
     )
@@ -182,7 +185,7 @@ def test_the_surrogate_has_the_gradient_of_the_data(kind: str) -> None:
     direction = np.random.default_rng(4).normal(size=vector.shape)
     if kind in ("full", "tied"):
         # What is above the diagonal of a triangle is no coordinate.
-        below = np.zeros_like(mixture.components.covariance.factor)
+        below = np.zeros_like(gaussian_of(mixture).covariance.factor)
         below[...] = np.tril(np.ones((D, D)))
         direction[-below.size :] *= below.ravel()
     step = 1e-5
@@ -206,7 +209,8 @@ def test_the_whole_data_as_the_sample_need_no_correction(kind: str) -> None:
     statistics = add_up(mixture, rows)
     state = EMState(mixture, statistics, 1, (), Status.RUNNING, mixture.m_step(statistics)[0])
     difference = Surrogate(state, everything, 1.0).difference
-    for part in (difference.resp_sum, difference.components.first, difference.components.scatter):
+    sums = sums_of(difference)
+    for part in (difference.resp_sum, sums.first, sums.scatter):
         np.testing.assert_array_equal(part, 0)
 
 
@@ -288,7 +292,8 @@ def test_a_worse_step_is_rejected_for_a_plain_one(
     best = climbing.tell(accumulate())
     # Far from anything, on the surrogate's word.
     climbing.kind = "surrogate"
-    components = replace(first.components, means=first.components.means + 50.0)
+    components = gaussian_of(first)
+    components = replace(components, means=components.means + 50.0)
     climbing.proposal = replace(first, components=components)
     state = climbing.tell(accumulate())
     assert not state.accepted
@@ -420,7 +425,7 @@ def test_weights_count_as_rows(kind: str) -> None:
     sample = sample_of(rows, weights=weights)
     first = fit_of_sample(kind, rows, k, sample)
     one, other = (ControlVariateEM(first, Convergence(0.0, 5), sample) for _ in range(2))
-    weighted = run(lambda m: add_up(m, rows, weights), one)
+    weighted = run_algorithm(lambda m: add_up(m, rows, weights), one)
     for state, expected in zip(weighted, run(repeated, other), strict=True):
         assert state.accepted == expected.accepted
         assert state.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-9)

@@ -51,6 +51,7 @@ from dask_em.core.reduction import add_all, add_tree, fan_in, tree_levels
 from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
+from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import DataError
 from dask_em.fitting.survey import Survey
 
@@ -208,6 +209,7 @@ def test_nothing_is_counted_twice_when_a_worker_dies_in_a_pass(
 
 def test_the_total_is_the_sum_of_the_ranges(stored: zarr.Array, synchronous: None) -> None:
     source = as_source(stored)
+    assert isinstance(source, ZarrSource)
     mixture = mixture_of("full", MEANS, precisions_like("full", 1.0, K, D), X)
     total = DaskBackend().map_reduce(source, mixture)
     folds = []

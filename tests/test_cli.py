@@ -41,7 +41,7 @@ from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.fitting.criteria import Criterion
 from dask_em.jobs.cluster import ClusterOptions, Worker
 from dask_em.jobs.fit import FitRequest
-from dask_em.jobs.plan import count
+from dask_em.jobs.plan import count, fleet_of
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
 
@@ -271,9 +271,9 @@ def test_plan_counts_parameters_and_sums_at_size(tmp_path: Path) -> None:
 
 def test_the_worker_closest_to_its_limit_counts(points: Path) -> None:
     source = stored_source(points)
-    task = count(source, [(8, "full")], [Worker(1, 0)]).task_bytes
+    task = count(source, fleet_of(8, "full"), [Worker(1, 0)]).task_bytes
     small, busy = Worker(1, 2**30), Worker(64, 2**30 + 32 * task)
-    found = count(source, [(8, "full")], [small, busy, Worker(1, 0)])
+    found = count(source, fleet_of(8, "full"), [small, busy, Worker(1, 0)])
     assert (found.worker_threads, found.worker_limit) == (64, busy.limit)
     assert (found.n_workers, found.n_threads) == (3, 66)
 
@@ -281,7 +281,7 @@ def test_the_worker_closest_to_its_limit_counts(points: Path) -> None:
 def test_a_cluster_without_workers_is_no_reason_to_refuse(
     points: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = count(stored_source(points), [(8, "full")], [])
+    found = count(stored_source(points), fleet_of(8, "full"), [])
     with caplog.at_level("WARNING"):
         found.check()
     assert "the cluster has no workers yet" in caplog.text
@@ -529,7 +529,7 @@ def test_an_option_is_that_of_the_estimator(option: Option) -> None:
     default = OTHER_DEFAULTS.get(option.sets, parameters[option.sets].default)
     assert option.default == default
     for choice in getattr(option.type, "choices", ()):
-        GaussianMixture(**{option.sets: choice})._check_options()
+        GaussianMixture(**{option.sets: choice}).check_options()
 
 
 def test_choices_of_models_are_those_of_the_library() -> None:

@@ -9,7 +9,15 @@ import tracemalloc
 import dask
 import numpy as np
 import pytest
-from helpers import add_up, assert_sums_close, blobs, mixture_of, precisions_like, random_mixture
+from helpers import (
+    add_up,
+    assert_sums_close,
+    blobs,
+    gaussian_of,
+    mixture_of,
+    precisions_like,
+    random_mixture,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from test_kernels import draw_resp, evaluate, exact_statistics
@@ -21,7 +29,7 @@ from dask_em.core.responsibilities import NEGLIGIBLE, CompiledArithmetic, respon
 from dask_em.core.scoring import Answer, Predict, Score
 from dask_em.core.tuning import tuning
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
-from dask_em.jobs.plan import model_bytes
+from dask_em.jobs.plan import fleet_of, model_bytes
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
 
@@ -43,7 +51,7 @@ def test_centred_gives_the_exact_sums(
     d: int, k: int, n: int, dtype: str, dense: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    gaussian = random_mixture("full", k, d, rng).components
+    gaussian = gaussian_of(random_mixture("full", k, d, rng))
     X = np.abs(rng.normal(size=(n, d)) * 3).astype(dtype)
     resp = draw_resp(n, k, rng, dense)
     exact = exact_statistics(gaussian, X, resp)
@@ -68,7 +76,7 @@ def test_features_give_the_exact_sums(
     kind: str, d: int, k: int, n: int, dense: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    gaussian = random_mixture(kind, k, d, rng).components
+    gaussian = gaussian_of(random_mixture(kind, k, d, rng))
     X = rng.normal(size=(n, d)) * 3
     resp = draw_resp(n, k, rng, dense)
     log_prob, statistics = evaluate(FeaturesKernel(gaussian), X, resp)
@@ -81,7 +89,7 @@ def test_features_give_the_exact_sums(
 def test_blocks_that_are_dense_and_blocks_that_are_not_add_up() -> None:
     rng = np.random.default_rng(5)
     k, d, n = 11, 30, 8000
-    gaussian = random_mixture("full", k, d, rng).components
+    gaussian = gaussian_of(random_mixture("full", k, d, rng))
     X = rng.normal(size=(n, d)) * 3
     dense = rng.random(n) < np.where(np.arange(n) < n // 2, 1, 0.1)
     resp = np.where(dense[:, None], rng.dirichlet(np.ones(k), size=n), np.eye(k)[np.arange(n) % k])
@@ -97,7 +105,7 @@ def test_collinear_columns_are_rotated_before_they_are_multiplied(d: int) -> Non
     X = rng.normal(size=(1000, d)) + 1e6
     X[:, 2] = X[:, 0] + 1e-4 * X[:, 2]
     means, precisions = X[:3], precisions_like("full", 1.0, 3, d)
-    gaussian = mixture_of("full", means, precisions, X).components
+    gaussian = gaussian_of(mixture_of("full", means, precisions, X))
     assert gaussian.whitening.scale.ndim == 2
     resp = draw_resp(len(X), 3, rng, dense=True)
     expected = evaluate(GaussianKernel(gaussian, features_allowed=False), X, resp)
@@ -134,7 +142,7 @@ def test_float32_loses_what_its_bound_states(width: float) -> None:
     d, k, n = 20, 4, 3000
     labels, means = rng.integers(0, k, n), rng.normal(size=(k, d))
     X = means[labels] + width * rng.normal(size=(n, d))
-    gaussian = mixture_of("full", means, precisions_like("full", width**-2, k, d), X).components
+    gaussian = gaussian_of(mixture_of("full", means, precisions_like("full", width**-2, k, d), X))
     resp = np.eye(k)[labels]
     _, actual = evaluate(CentredKernel(gaussian, np.float32), X, resp)
     exact = exact_statistics(gaussian, X, resp)
@@ -225,8 +233,9 @@ except ImportError as e:
 def test_a_compiled_kernel_holds_no_more_than_a_plan_counts(
     kind: str, k: int, d: int, single: bool
 ) -> None:
-    _, _, counted, _ = model_bytes(k, kind, d)
-    gaussian = random_mixture(kind, k, d, np.random.default_rng(0)).components
+    (model,) = fleet_of(k, kind)
+    counted = model_bytes(model, d).kernel
+    gaussian = gaussian_of(random_mixture(kind, k, d, np.random.default_rng(0)))
     tracemalloc.start()
     try:
         gaussian.kernel(Engine("numba", single))

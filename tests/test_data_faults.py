@@ -31,7 +31,7 @@ from dask_em.cli.main import main
 from dask_em.core.protocols import Fold
 from dask_em.core.reading import fold_range
 from dask_em.data.open import as_source
-from dask_em.data.options import ReadOptions
+from dask_em.data.options import MissingChunks, ReadOptions
 from dask_em.data.zarr import watched
 from dask_em.data.zarr.fingerprints import fingerprint
 from dask_em.data.zarr.layout import check_present, has_checksum
@@ -695,7 +695,9 @@ def test_every_reader_has_the_same_fingerprint(layout: str, tmp_path) -> None:
 
 @pytest.mark.parametrize("missing", ["error", "fill"])
 @pytest.mark.parametrize("linked", ["c/3/0", "c/3", "c"])
-def test_a_link_out_of_the_array_is_not_followed(linked: str, missing: str, tmp_path: Path) -> None:
+def test_a_link_out_of_the_array_is_not_followed(
+    linked: str, missing: MissingChunks, tmp_path: Path
+) -> None:
     write_zarr(tmp_path / "x.zarr", np.ones((800, 2)) * np.arange(800)[:, None], 100)
     place, outside = tmp_path / "x.zarr" / linked, tmp_path / "outside"
     place.rename(outside)

@@ -18,6 +18,14 @@ from sklearn.utils.estimator_checks import check_estimator
 import dask_em
 from dask_em import GaussianMixture
 from dask_em.core.em import EMState, Status
+from dask_em.fitting.observers import (
+    Event,
+    Observer,
+    PassEnded,
+    PassStarted,
+    RowsDone,
+    StateReached,
+)
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 
@@ -254,27 +262,25 @@ def test_passes_count_the_survey_the_iterations_and_the_sample() -> None:
 
 
 def test_observers_see_passes_while_they_run() -> None:
-    class Observer:
+    class Noting(Observer):
         def __init__(self) -> None:
             self.events: list[tuple[str, Any]] = []
 
-        def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-            self.events.append((phase, n_rows))
-            self.rows = 0
+        def notify(self, event: Event) -> None:
+            match event:
+                case PassStarted(phase, _, n_rows):
+                    self.events.append((phase, n_rows))
+                    self.rows = 0
+                case RowsDone(n_rows):
+                    self.rows += n_rows
+                case PassEnded(record):
+                    self.events.append((record.phase, self.rows))
+                case StateReached(state):
+                    self.events.append(("state", state.n_iter))
+                case _:
+                    raise AssertionError("no pass fails here")
 
-        def advance(self, n_rows: int) -> None:
-            self.rows += n_rows
-
-        def end_pass(self, record: Any) -> None:
-            self.events.append((record.phase, self.rows))
-
-        def fail_pass(self) -> None:
-            raise AssertionError("no pass fails here")
-
-        def __call__(self, state: EMState) -> None:
-            self.events.append(("state", state.n_iter))
-
-    observer = Observer()
+    observer = Noting()
     model = fit(callbacks=[observer], **start("full", MEANS))
     one = [("em", N), ("em", N)]
     expected = [("survey", N), ("survey", N)]
@@ -366,4 +372,6 @@ def test_parameters_count_what_is_free() -> None:
     means_and_weights = 4 * 3 + 3
     covariances = {"full": 4 * 6, "tied": 6, "diag": 4 * 3, "spherical": 4}
     assert counts == {kind: means_and_weights + covariances[kind] for kind in KINDS}
-    assert fit("full").state_.mixture.n_parameters == GaussianMixture(K)._n_parameters(D)
+    assert fit("full").state_.mixture.n_parameters == GaussianMixture(
+        K
+    ).start_options().n_parameters(D)

@@ -9,6 +9,7 @@ import pytest
 from helpers import (
     KINDS,
     assert_sums_close,
+    gaussian_of,
     mixture_of,
     precisions_like,
     random_mixture,
@@ -71,7 +72,7 @@ def test_log_prob_equals_scipy(kind: str, d: int, features: bool) -> None:
     k = 3
     X = rng.normal(size=(57, d)) * 2 + 1e3
     means, precisions = rng.normal(size=(k, d)) + 1e3, random_precisions(kind, k, d, rng)
-    gaussian = mixture_of(kind, means, precisions, X).components
+    gaussian = gaussian_of(mixture_of(kind, means, precisions, X))
     resp = np.ones((len(X), k))
     actual, _ = evaluate(GaussianKernel(gaussian, features_allowed=features), X, resp)
     covariances = CONSTRAINTS[kind].storage.from_precisions(precisions).full(k, d)
@@ -95,7 +96,7 @@ def test_both_kernels_give_the_exact_sums(
     kind: str, d: int, k: int, n: int, dtype: str, dense: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    gaussian = random_mixture(kind, k, d, rng).components
+    gaussian = gaussian_of(random_mixture(kind, k, d, rng))
     X = np.abs(rng.normal(size=(n, d)) * 3).astype(dtype)
     resp = draw_resp(n, k, rng, dense)
     fast = evaluate(GaussianKernel(gaussian, features_allowed=True), X, resp)
@@ -114,7 +115,7 @@ def test_features_lose_what_amplification_states(kind: str, width: float, dense:
     labels = rng.integers(0, k, n)
     means = rng.normal(size=(k, d))
     X = means[labels] + width * rng.normal(size=(n, d))
-    gaussian = mixture_of(kind, means, precisions_like(kind, width**-2, k, d), X).components
+    gaussian = gaussian_of(mixture_of(kind, means, precisions_like(kind, width**-2, k, d), X))
     resp = 0.9 * np.eye(k)[labels] + 0.1 / k if dense else np.eye(k)[labels]
     _, actual = evaluate(GaussianKernel(gaussian, features_allowed=True), X, resp)
     exact = exact_statistics(gaussian, X, resp)
@@ -128,9 +129,11 @@ def test_wide_components_go_by_features_and_tight_ones_centred(kind: str) -> Non
     X = means[rng.integers(0, 3, 500)] + rng.normal(size=(500, 4))
     for width, fast in [(1.0, True), (0.1, True), (1e-4, False), (1e-6, False)]:
         precisions = precisions_like(kind, width**-2, 3, 4)
-        gaussian = mixture_of(kind, means, precisions, X).components
+        gaussian = gaussian_of(mixture_of(kind, means, precisions, X))
         assert gaussian.features_are_safe is fast
-        assert gaussian.kernel().features_allowed is fast
+        kernel = gaussian.kernel()
+        assert isinstance(kernel, GaussianKernel)
+        assert kernel.features_allowed is fast
 
 
 def test_features_would_be_wrong_where_they_are_not_allowed(kind: str) -> None:
@@ -139,7 +142,7 @@ def test_features_would_be_wrong_where_they_are_not_allowed(kind: str) -> None:
     labels = rng.integers(0, k, n)
     means = rng.normal(size=(k, d))
     X = means[labels] + width * rng.normal(size=(n, d))
-    gaussian = mixture_of(kind, means, precisions_like(kind, width**-2, k, d), X).components
+    gaussian = gaussian_of(mixture_of(kind, means, precisions_like(kind, width**-2, k, d), X))
     # No responsibility is zero, or the sums would go the sparse way, which is centred.
     resp = np.maximum(np.eye(k)[labels], 1e-25)
     exact = exact_statistics(gaussian, X, resp).scatter.astype(float)
@@ -155,14 +158,14 @@ def test_features_would_be_wrong_where_they_are_not_allowed(kind: str) -> None:
 
 
 def test_parameters_that_are_not_numbers_are_never_safe(kind: str) -> None:
-    gaussian = random_mixture(kind, 2, 3, np.random.default_rng(0)).components
+    gaussian = gaussian_of(random_mixture(kind, 2, 3, np.random.default_rng(0)))
     broken = Gaussian(gaussian.means * np.nan, gaussian.covariance, gaussian.whitening)
     assert not broken.features_are_safe
 
 
 def test_the_protocol_methods_are_the_kernel(kind: str) -> None:
     rng = np.random.default_rng(7)
-    gaussian = random_mixture(kind, 3, 4, rng).components
+    gaussian = gaussian_of(random_mixture(kind, 3, 4, rng))
     X, resp = rng.normal(size=(5000, 4)), draw_resp(5000, 3, rng, dense=True)
     log_prob, statistics = evaluate(gaussian.kernel(), X, resp)
     np.testing.assert_allclose(gaussian.log_prob(X), log_prob, rtol=1e-13)
@@ -170,7 +173,7 @@ def test_the_protocol_methods_are_the_kernel(kind: str) -> None:
 
 
 def test_no_rows_sum_to_nothing(kind: str) -> None:
-    gaussian = random_mixture(kind, 3, 4, np.random.default_rng(0)).components
+    gaussian = gaussian_of(random_mixture(kind, 3, 4, np.random.default_rng(0)))
     statistics = gaussian.sufficient_statistics(np.empty((0, 4)), np.empty((0, 3)))
     assert not statistics.first.any()
     assert not statistics.scatter.any()

@@ -19,7 +19,7 @@ from helpers import blobs
 from dask_em import GaussianMixture, load
 from dask_em.core.codec import digest
 from dask_em.errors import ModelFileError, OutputExistsError, UsageError
-from dask_em.estimators.model_file import register_estimator
+from dask_em.estimators.registry import register_estimator
 from dask_em.storage import npz as checkpoint
 from dask_em.storage.npz import HEADER, read_arrays, write_arrays
 

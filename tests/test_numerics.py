@@ -9,6 +9,7 @@ import pytest
 from helpers import (
     KINDS,
     add_up,
+    gaussian_of,
     mixture_of,
     precisions_like,
     random_precisions,
@@ -47,7 +48,7 @@ def fitted(rows: Any, kind: str, **options: Any) -> GaussianMixture:
 
 def matrices(model: GaussianMixture) -> np.ndarray:
     """The fitted covariances as (k, d, d), in the order of the true means."""
-    covariance = model.state_.result.components.data_coordinates()[1]
+    covariance = gaussian_of(model.state_.result).data_coordinates()[1]
     return covariance.full(model.n_components, model.n_features_in_)
 
 
@@ -143,7 +144,9 @@ def test_the_bound_hands_tight_components_to_the_centred_kernel(kind: str) -> No
     def allowed(width: float) -> bool:
         X, _, means = tight(kind, width)
         mixture = mixture_of(kind, means, precisions_like(kind, width**-2, 4, 3), X)
-        return mixture.components.kernel().features_allowed
+        kernel = gaussian_of(mixture).kernel()
+        assert isinstance(kernel, GaussianKernel)
+        return kernel.features_allowed
 
     assert [allowed(w) for w in (1.0, 0.1, 1e-3, 1e-4)] == [True, True, False, False]
 
@@ -158,7 +161,7 @@ def test_forcing_features_on_a_tight_component_would_be_wrong(
 
     def loss() -> float:
         result, _ = mixture.m_step(add_up(mixture, X))
-        return abs(result.components.data_coordinates()[1].full(4, 3)[2, 0, 0] / exact - 1)
+        return abs(gaussian_of(result).data_coordinates()[1].full(4, 3)[2, 0, 0] / exact - 1)
 
     right = loss()
     forced = type(mixture.components)

@@ -198,7 +198,7 @@ def test_a_picture_goes_where_it_is_told() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_ellipses_are_the_covariances(kind: str) -> None:
     model, X = fitted(kind, 3)
-    outlines = plots.plot_components(model, X, (2, 0)).patches
+    outlines: Any = plots.plot_components(model, X, (2, 0)).patches
     reference = model.to_sklearn()
     for k in range(3):
         full = {
@@ -220,7 +220,7 @@ def test_ellipses_are_the_covariances(kind: str) -> None:
 
 def test_the_marginal_is_a_density(kind: str) -> None:
     model, _ = fitted(kind, 2)
-    x, total = plots.plot_marginal(model, 1).lines[-1].get_data()
+    x, total = map(np.asarray, plots.plot_marginal(model, 1).lines[-1].get_data())
     assert np.trapezoid(total, x) == pytest.approx(1, abs=1e-3)
 
 
@@ -255,9 +255,9 @@ def selection() -> list[dict[str, Any]]:
 def test_the_lowest_criterion_is_circled() -> None:
     diag, full, best = plots.plot_criterion(selection()).lines
     np.testing.assert_array_equal(diag.get_xdata(), [1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(full.get_ydata(), diag.get_ydata() + 1)
-    assert (best.get_xdata()[0], best.get_ydata()[0]) == (3, 100.0)
-    assert len(plots.plot_criterion(selection(), "icl").lines[0].get_xdata()) == 3
+    np.testing.assert_array_equal(full.get_ydata(), np.asarray(diag.get_ydata()) + 1)
+    np.testing.assert_array_equal(best.get_data(), [[3], [100.0]])
+    assert np.shape(plots.plot_criterion(selection(), "icl").lines[0].get_xdata()) == (3,)
     with pytest.raises(UsageError, match="no candidate has a finite 'aicc'"):
         plots.plot_criterion(selection(), "aicc")
 
@@ -268,7 +268,7 @@ def test_a_dropped_candidate_has_no_dot_and_no_circle() -> None:
     diag, full, best = plots.plot_criterion(candidates).lines
     assert (diag.get_markevery(), full.get_markevery()) == ([0, 1, 3, 4], [0, 1, 2, 3, 4])
     # Two and four components of the first structure and three of the second have the same.
-    assert best.get_ydata()[0] == 101.0
+    assert np.asarray(best.get_ydata())[0] == 101.0
 
 
 def test_pictures_refuse_what_is_not_there() -> None:

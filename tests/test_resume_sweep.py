@@ -18,7 +18,7 @@ from dask_em.core import reading
 from dask_em.core.tuning import tuning, use_tuning
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.select import Selection
-from dask_em.fitting.observers import PassRecord
+from dask_em.fitting.observers import Event, Observer, PassStarted
 
 X = blobs(8000, 3, 4, apart=1.2)[0]
 OPTIONS: dict[str, Any] = {
@@ -36,28 +36,17 @@ class StoppedError(Exception):
     """What ends a sweep in these tests."""
 
 
-class StopBefore:
-    """A callback that ends a sweep at the beginning of a pass over the data."""
+class StopBefore(Observer):
+    """An observer that ends a sweep at the beginning of a pass over the data."""
 
     def __init__(self, number: int) -> None:
         self.left = number
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-        self.left -= phase != "start"
-        if self.left == 0:
-            raise StoppedError
-
-    def advance(self, n_rows: int) -> None:
-        pass
-
-    def end_pass(self, record: PassRecord) -> None:
-        pass
-
-    def fail_pass(self) -> None:
-        pass
-
-    def __call__(self, state: Any) -> None:
-        pass
+    def notify(self, event: Event) -> None:
+        if isinstance(event, PassStarted):
+            self.left -= event.phase != "start"
+            if self.left == 0:
+                raise StoppedError
 
 
 def sweep(data: Any = X, stop_before: int = 0, **options: Any) -> Selection:

@@ -8,25 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client
-from helpers import add_up, blobs, digest, write_zarr
+from helpers import add_up, blobs, digest, gaussian_of, write_zarr
 
 from dask_em import GaussianMixture, select
 from dask_em.backends.serial import SerialBackend
-from dask_em.core.em import Algorithm, Convergence, EMState, PlainEM
+from dask_em.core.em import Algorithm, Convergence, PlainEM
 from dask_em.core.engine import NUMPY
 from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
 from dask_em.core.passes import Holdout
 from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source, stored_source
-from dask_em.estimators.select import Sweeping
+from dask_em.estimators.select import sweep
 from dask_em.fitting.candidates import Candidate, Model, run_together
 from dask_em.fitting.multistart import StartResult, contenders_of, most_contenders
+from dask_em.fitting.observers import (
+    Event,
+    Observer,
+    PassStarted,
+    RowsDone,
+    StateReached,
+)
 from dask_em.fitting.sample import Sampled, Start
-from dask_em.fitting.screening import Screened
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
-from dask_em.jobs.plan import count
+from dask_em.jobs.plan import count, fleet_of
 
 N, D, K, SAMPLED = 4000, 2, 8, 500
 X = blobs(N, D, K, seed=12, apart=2.0)[0]
@@ -48,7 +54,7 @@ def started(seed: int = 0, size: int = SAMPLED) -> Start:
     """Where that fit starts."""
     drawn = int(np.random.RandomState(seed).randint(np.iinfo(np.int32).max))
     surveyed = SerialBackend().map_reduce(as_source(X), Survey(drawn, size, D, N))
-    return GaussianMixture(K, **OPTIONS)._start_options().start(surveyed, NUMPY, drawn, [])
+    return GaussianMixture(K, **OPTIONS).start_options().start(surveyed, NUMPY, drawn, [])
 
 
 def value(mixture: Mixture, rows: Sampled = ALL) -> float:
@@ -74,8 +80,9 @@ def test_a_sample_of_all_rows_needs_no_other_judge() -> None:
 def test_what_stays_on_the_sample_is_not_better() -> None:
     one = started(1).mixture
     rng = np.random.default_rng(0)
-    means = one.components.means + rng.normal(size=(K, D)) * 0.05
-    other = replace(one, components=replace(one.components, means=means))
+    components = gaussian_of(one)
+    means = components.means + rng.normal(size=(K, D)) * 0.05
+    other = replace(one, components=replace(components, means=means))
     assert (
         tuning().multistart.least_gain
         < value(one) - value(other)
@@ -126,9 +133,9 @@ def test_a_climb_chooses_by_finite_numbers() -> None:
     for found, best in cases:
         climbing: Algorithm = PlainEM(one, Convergence())
         climbing.contenders = (other,)
-        proposals = climbing.proposals
+        proposals = climbing.ask()
         assert climbing.choose(found) == best
-        assert climbing.proposals == (proposals[best],)
+        assert climbing.ask() == (proposals[best],)
 
 
 def test_a_fleet_s_members_choose_each_for_itself() -> None:
@@ -164,12 +171,10 @@ def test_a_sweep_lets_them_in_where_hopeless_models_leave_room() -> None:
     rows = blobs(20_000, 2, 8, seed=12, apart=2.0)[0]
     everything = Sampled(rows, np.ones(len(rows)))
     options = {"n_init": 3, "random_state": 0, "sample_size": 4000}
-    sweeping = Sweeping(range(1, 12), "full", "bic", 0.0, False, options)
-    sweeping.run(rows, None, False)
-    progress = sweeping.progress
+    driver = sweep(range(1, 12), "full", "bic", 0.0, False, GaussianMixture, options).run(rows)
+    progress = driver.progress
     served = others_won = 0
     for start, memory in zip(progress.starts, progress.candidates, strict=True):
-        assert isinstance(start, Screened)
         if memory is None:
             assert start.eliminated
             continue
@@ -179,7 +184,7 @@ def test_a_sweep_lets_them_in_where_hopeless_models_leave_room() -> None:
         others_won += values[0] < max(values)
     assert others_won > 0
     # What a plan counts is enough.
-    assert served <= sum(model.n_parameters for model in sweeping.models)
+    assert served <= sum(model.n_parameters for model in driver.models)
 
 
 def test_workers_let_them_in_too(client: Client, tmp_path: Any) -> None:
@@ -195,29 +200,17 @@ class StoppedError(Exception):
     """What ends a fit in these tests."""
 
 
-class Stop:
-    """A callback that ends a fit before its first pass of EM, or within it, or after it."""
+class Stop(Observer):
+    """An observer that ends a fit before its first pass of EM, or within it, or after it."""
 
     def __init__(self, when: str) -> None:
         self.when, self.phase = when, ""
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-        self.phase = phase
-        if phase == "em" and self.when == "before":
-            raise StoppedError
-
-    def advance(self, n_rows: int) -> None:
-        if self.phase == "em" and self.when == "within":
-            raise StoppedError
-
-    def end_pass(self, record: Any) -> None:
-        pass
-
-    def fail_pass(self) -> None:
-        pass
-
-    def __call__(self, state: EMState) -> None:
-        if self.when == "after":
+    def notify(self, event: Event) -> None:
+        if isinstance(event, PassStarted):
+            self.phase = event.phase
+        kind = {"before": PassStarted, "within": RowsDone, "after": StateReached}[self.when]
+        if self.phase == "em" and isinstance(event, kind):
             raise StoppedError
 
 
@@ -240,9 +233,9 @@ def test_they_are_there_when_a_fit_goes_on(when: str, tmp_path: Any) -> None:
 def test_the_plan_has_room_for_them(tmp_path: Any) -> None:
     write_zarr(tmp_path / "x.zarr", X, 500)
     source, workers = stored_source(tmp_path / "x.zarr"), [Worker(1, 0)]
-    one, two = (count(source, [(K, "full")], workers, contenders=r) for r in (False, None))
+    one, two = (count(source, fleet_of(K, "full"), workers, contenders=r) for r in (False, None))
     assert two.worker_bytes > one.worker_bytes + one.statistics_bytes
     assert two.statistics_bytes == one.statistics_bytes
-    sweep = [(K, "full"), (2, "full")]
-    plain, entering = (count(source, sweep, workers, contenders=r) for r in (None, True))
+    models = fleet_of([K, 2], "full")
+    plain, entering = (count(source, models, workers, contenders=r) for r in (None, True))
     assert entering.worker_bytes > plain.worker_bytes

@@ -23,6 +23,7 @@ from helpers import (
     assert_sums_close,
     blobs,
     digest,
+    gaussian_of,
     leaves,
     random_mixture,
     write_zarr,
@@ -50,7 +51,7 @@ from dask_em.fitting.candidates import Candidate, Model, eliminate, run_together
 from dask_em.fitting.criteria import entropy
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
-from dask_em.jobs.plan import count
+from dask_em.jobs.plan import count, fleet_of
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 FULL_OF_2_TO_6: dict[str, Any] = {"n_components": range(2, 7), "random_state": 0}
@@ -106,7 +107,7 @@ def test_mixtures_join_where_it_pays() -> None:
 
     def made(k: int, d: int = 3, kind: str = "full", name: Any = "numpy", **changes: Any) -> Any:
         mixture = random_mixture(kind, k, d, rng)
-        components = replace(mixture.components, **changes)
+        components = replace(gaussian_of(mixture), **changes)
         return replace(mixture, components=components, engine=Engine(name))
 
     assert sizes(made(4), made(16), made(1)) == [3]
@@ -116,7 +117,9 @@ def test_mixtures_join_where_it_pays() -> None:
     # In other coordinates, of other structures, with another bound, by other loops.
     other = Whitening(np.ones(3), np.ones(3))
     tight: dict[str, Any] = {"means": np.full((4, 3), 1e6)}
-    assert sizes(made(4), made(4, frame=other), made(4, kind="diag"), made(4, **tight)) == [1] * 4
+    assert (
+        sizes(made(4), made(4, whitening=other), made(4, kind="diag"), made(4, **tight)) == [1] * 4
+    )
     assert sizes(made(4), made(4, name="numba"), made(4, name="numba")) == [1, 2]
     assert sizes(made(4, 60), made(4, 60)) == [2]
     assert sizes(*[made(4, 60, name="numba") for _ in range(2)]) == [1, 1]
@@ -567,8 +570,8 @@ def test_wrong_usage(stored: Path, tmp_path: Path, arguments: list[str], message
 
 def test_a_plan_of_a_sweep_counts_all_its_models(stored: Path) -> None:
     source, workers = stored_source(stored), [Worker(1, 0)]
-    one, other = (count(source, [(k, "full")], workers, contenders=False) for k in (3, 9))
-    both = count(source, [(3, "full"), (9, "full")], workers)
+    one, other = (count(source, fleet_of(k, "full"), workers, contenders=False) for k in (3, 9))
+    both = count(source, fleet_of([3, 9], "full"), workers)
     assert both.statistics_bytes == one.statistics_bytes + other.statistics_bytes
     assert both.parameter_bytes == one.parameter_bytes + other.parameter_bytes
     assert both.task_bytes > max(one.task_bytes, other.task_bytes)

@@ -48,6 +48,7 @@ from distributed import Client, LocalCluster
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from dask_em import Checkpointing, GaussianMixture, load, select
+from dask_em.fitting.observers import Event, Observer, PassStarted, RowsDone
 
 ROOT = str(Path(__file__).resolve().parents[1])
 KINDS = ("full", "tied", "diag", "spherical")
@@ -550,28 +551,20 @@ def stop_after_pass_2(state: Any) -> None:
         raise StoppedError
 
 
-class StopWithin:
-    """A callback that also sees the parts of a pass, and stops after some of pass 2 of a phase."""
+class StopWithin(Observer):
+    """An observer that also sees the parts of a pass, and stops after some of pass 2 of a phase."""
 
     def __init__(self, phase: str, parts: int) -> None:
         self._phase, self._parts = phase, parts
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-        self._left = self._parts if (phase, number) == (self._phase, 2) else -1
-
-    def advance(self, n_rows: int) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise StoppedError
-
-    def end_pass(self, record: Any) -> None:
-        pass
-
-    def fail_pass(self) -> None:
-        pass
-
-    def __call__(self, state: Any) -> None:
-        pass
+    def notify(self, event: Event) -> None:
+        if isinstance(event, PassStarted):
+            wanted = (event.phase, event.number) == (self._phase, 2)
+            self._left = self._parts if wanted else -1
+        elif isinstance(event, RowsDone):
+            self._left -= 1
+            if self._left == 0:
+                raise StoppedError
 
 
 def resumed(make: Callable[..., Parts], callback: Any, folder: Path) -> Parts:

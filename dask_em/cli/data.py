@@ -10,6 +10,7 @@ import click
 from .display import show
 from .options import (
     COVARIANCE,
+    FAMILY,
     JSON,
     MISSING_CHUNKS,
     N_COMPONENTS,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("data")
 @with_options(
     N_COMPONENTS,
+    FAMILY,
     COVARIANCE,
     Option(
         "--probe/--no-probe", "probe",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 def plan(
     data: str,
     n_components: tuple[int, ...],
+    family: str,
     covariance_types: tuple[str, ...],
     probe: bool,
     as_json: bool,
@@ -52,7 +55,8 @@ def plan(
     """
     from ..jobs import plan as plan_jobs
 
-    planned = plan_jobs.plan(data, n_components, covariance_types, cluster_of(options), probe)
+    cluster = cluster_of(options)
+    planned = plan_jobs.plan(data, n_components, covariance_types, cluster, probe, family)
     lines = _plan_lines(planned)
     if probe and planned.fits and planned.n_workers and planned.seconds_per_pass is None:
         lines.append(
@@ -99,6 +103,7 @@ COLOURS = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
 @click.argument("data", required=False)
 @with_options(
     replace(N_COMPONENTS, required=False, default="8"),
+    FAMILY,
     COVARIANCE,
     Option(
         "--checkpoint", "folder",
@@ -112,6 +117,7 @@ COLOURS = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
 def doctor(
     data: str | None,
     n_components: tuple[int, ...],
+    family: str,
     covariance_types: tuple[str, ...],
     folder: str,
     missing_chunks: Literal["error", "fill"],
@@ -127,8 +133,9 @@ def doctor(
     """
     from ..jobs import doctor as doctors
 
+    cluster = cluster_of(options)
     checks = doctors.examine(
-        cluster_of(options), data, n_components, covariance_types, folder, missing_chunks
+        cluster, data, n_components, covariance_types, folder, missing_chunks, family
     )
     code = doctors.exit_code(checks)
     width = max(len(check.name) for check in checks)

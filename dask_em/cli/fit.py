@@ -12,6 +12,7 @@ from .options import (
     CHOICE,
     COVARIANCE,
     ESTIMATOR,
+    FAMILY,
     JSON,
     N_COMPONENTS,
     OVERWRITE,
@@ -23,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..estimators.gaussian import GaussianMixture
+    from ..estimators.base import MixtureEstimator
     from ..jobs.fit import FitResult
 
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @with_options(
     N_COMPONENTS,
     Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True),
+    FAMILY,
     COVARIANCE,
     Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH"),
     *ESTIMATOR,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     JSON,
 )  # fmt: skip
 def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
-    """Fit a mixture of K Gaussians to the Zarr array DATA.
+    """Fit a mixture of K components to the Zarr array DATA.
 
     Killed or stopped, the same command run again goes on where it was, to the same bits.
 
@@ -60,7 +62,7 @@ def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
 
     cluster = cluster_of(options)
     given = {name: v for name, v in take(options, ESTIMATOR).items() if v is not None}
-    models = take(options, (N_COMPONENTS, COVARIANCE, *CHOICE))
+    models = take(options, (N_COMPONENTS, FAMILY, COVARIANCE, *CHOICE))
     request = fit_jobs.FitRequest(**models, options=given)
     kept = checkpointing(output, **take(options, CHECKPOINT))
     result = fit_jobs.fit(data, output, cluster, request, checkpoint=kept, **options)
@@ -84,8 +86,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
     }
     if result.table:
         summary |= {
-            "n_components": best.n_components,
-            "covariance_type": best.covariance_type,
+            **best.fitted_options(),
             "criterion": result.criterion,
             "table": result.table,
             "files": result.files,
@@ -93,7 +94,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
     return summary
 
 
-def _lines(output: str, best: GaussianMixture) -> list[str]:
+def _lines(output: str, best: MixtureEstimator) -> list[str]:
     return [
         f"{output}: {status_text(best.status_.name)} after {best.n_passes_:.2f} "
         f"passes, {best.lower_bound_:.6f} nats/row",
@@ -110,14 +111,18 @@ COLUMNS = (
 
 def _table(result: FitResult) -> list[str]:
     """Return the lines of the table of candidates, the winner marked by a star."""
-    best = (result.best.n_components, result.best.covariance_type)
+    from ..fitting.criteria import kind_in
+
+    best = (result.best.n_components, result.best.family_options().kind)
+    head = result.best.kind_option or "kind"
+    head = head.removesuffix("_type")
     held_out = any(row["holdout"] is not None for row in result.table)
     shown = [column for column in COLUMNS if column[0] != "holdout" or held_out]
-    lines = ["     K covariance " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
+    lines = [f"     K {head:<10} " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
     for row in result.table:
-        mark = "*" if (row["n_components"], row["covariance_type"]) == best else " "
+        mark = "*" if (row["n_components"], kind_in(row)) == best else " "
         cells = " ".join(_cell(row[name], width, form) for name, width, form in shown)
-        model = f"{row['n_components']:>4} {row['covariance_type']:<10}"
+        model = f"{row['n_components']:>4} {kind_in(row):<10}"
         lines.append(f"{mark} {model} {cells} {status_text(row['status'])}")
     note = "after 0 passes, numbers are estimates of the sample"
     return [*lines, "", f"* is best by {result.criterion}; {note}"]

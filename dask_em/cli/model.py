@@ -24,7 +24,7 @@ def inspect(model: str, as_json: bool) -> None:
     source = found["provenance"]
     options = found["options"]
     lines = [
-        f"{options['n_components']} components, {options['covariance_type']} covariance",
+        f"{options['n_components']} components, {found['structure'] or found['family']}",
         f"data     {source['source']}: {source['n_rows']:,} x {source['n_features']} "
         f"{source['dtype']}",
         f"print    {source['fingerprint'][:16]}",

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,7 +132,11 @@ def _numbers(word: str) -> list[int]:
 
 def _covariance_type(word: str) -> list[str]:
     if word not in COVARIANCE_TYPES:
-        raise ValueError(f"expected one or several of {', '.join(COVARIANCE_TYPES)}")
+        # Those that other packages offer.
+        others = {entry.name for entry in entry_points(group="dask_em.constraints")}
+        if word not in others:
+            known = ", ".join([*COVARIANCE_TYPES, *sorted(others)])
+            raise ValueError(f"expected one or several of {known}")
     return [word]
 
 
@@ -151,6 +156,11 @@ N_COMPONENTS = Option(
 COVARIANCE = Option(
     "--covariance", "covariance_types", "full, tied, diag, spherical, or several: full,diag.",
     Several("KIND", _covariance_type), "full",
+)  # fmt: skip
+
+FAMILY = Option(
+    "--family", "family", "Class of mixtures, by its registered tag.", default="gaussian-mixture",
+    metavar="TAG",
 )  # fmt: skip
 
 MISSING_CHUNKS = Option(
@@ -177,7 +187,7 @@ ESTIMATOR = (
     Option(
         "--reg-covar", "reg_covar",
         "Added to every variance, in squared units of DATA; 0 where columns are small.",
-        click.FloatRange(0), 1e-6,
+        click.FloatRange(0), shown_default="1e-06",
     ),
     Option(
         "--algorithm", "algorithm",

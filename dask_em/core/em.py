@@ -174,10 +174,10 @@ class PlainEMState(AlgorithmState):
 
 
 class Algorithm(ABC):
-    """One ascent of the likelihood that is told what each pass summed.
+    """Raise the objective of a mixture, told what each pass summed.
 
-    Whoever makes the passes asks for `proposals`, sums the statistics there, chooses, and
-    tells; so one pass can serve many climbs.
+    Whoever makes the passes asks where the next one is wanted, sums the statistics there,
+    lets the algorithm choose, and tells; so one pass can serve many algorithms.
 
     Attributes
     ----------
@@ -185,21 +185,23 @@ class Algorithm(ABC):
         The parameters at which the next pass is wanted.
     contenders : tuple of Mixture
         Before the first pass other starts that may be better. One goes on.
+    rows_read : int
+        Rows of the sample that its steps have read.
     """
 
     proposal: Mixture
     contenders: tuple[Mixture, ...] = ()
+    rows_read: int = 0
 
-    @property
-    def proposals(self) -> tuple[Mixture, ...]:
-        """All parameters at which the next pass is wanted."""
+    def ask(self) -> tuple[Mixture, ...]:
+        """Return all parameters at which the next pass is wanted."""
         return (self.proposal, *self.contenders)
 
     def choose(self, found: Sequence[MixtureStatistics]) -> int:
-        """Go on from the best of the `proposals`, by what a pass summed at each; its number."""
-        values = [sums.mean_log_likelihood for sums in found]
+        """Go on from the best of what was asked for, by what a pass summed at each; its number."""
+        values = [mixture.objective(sums) for mixture, sums in zip(self.ask(), found, strict=True)]
         best = max(range(len(found)), key=lambda i: (np.isfinite(values[i]), values[i], -i))
-        self.proposal, self.contenders = self.proposals[best], ()
+        self.proposal, self.contenders = self.ask()[best], ()
         return best
 
     @abstractmethod

@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+from scipy.stats import gaussian_kde
 
 from .additive import Additive, Array
 from .codec import record
@@ -142,6 +143,16 @@ class Family(ABC, Generic[Sums]):
         return len(next(iter(self.arrays().values())))
 
     @property
+    def kind(self) -> str:
+        """Which variant of the family this is, as sweeps and files tell them apart."""
+        return ""
+
+    @property
+    def n_features(self) -> int:
+        """D, the number of columns."""
+        return int(self.sample(0, 1, np.random.default_rng(0)).shape[1])
+
+    @property
     def n_parameters(self) -> int:
         """Free parameters, the mixing weights not counted."""
         return sum(a.size for a in self.arrays().values())
@@ -237,6 +248,20 @@ class Family(ABC, Generic[Sums]):
         draws = [self.sample(k, MOMENT_DRAWS, rng) for k in range(self.n_components)]
         return np.stack([x.mean(axis=0) for x in draws]), np.stack([x.var(axis=0) for x in draws])
 
+    def correlations(self, component: int, columns: Sequence[int]) -> Array:
+        """Return the correlations of one component between m columns, (m, m)."""
+        draws = self.sample(component, MOMENT_DRAWS, np.random.default_rng(0))[:, list(columns)]
+        apart = draws - draws.mean(axis=0)
+        widths = np.sqrt((apart**2).sum(axis=0))
+        return np.asarray((apart.T @ apart) / np.maximum(np.outer(widths, widths), 1e-300))
+
+    def marginal(self, column: int, x: Array) -> Array:
+        """Compute the density of one column under each component at m points, (k, m)."""
+        rng = np.random.default_rng(0)
+        draws = [self.sample(k, MOMENT_DRAWS, rng)[:, column] for k in range(self.n_components)]
+        # Draws that are all alike have no density.
+        return np.stack([gaussian_kde(y)(x) if np.ptp(y) else np.zeros(len(x)) for y in draws])
+
     # -- derived: sums ---------------------------------------------------------------
 
     def recentre(self, resp_sum: Array, statistics: Sums, to: Self) -> Sums:
@@ -274,15 +299,12 @@ class Family(ABC, Generic[Sums]):
 
 
 class FamilyOptions(ABC):
-    """A family before it has parameters: what the options of an estimator say of it.
+    """A family before it has parameters: what the options of an estimator say of it."""
 
-    Attributes
-    ----------
-    label : str
-        What tables of sweeps and files call this kind of components.
-    """
-
-    label: str
+    @property
+    def kind(self) -> str:
+        """Which variant of the family this is, as in `Family.kind`."""
+        return ""
 
     @abstractmethod
     def of_data(self, moments: Moments, k: int) -> Family[Any]:
@@ -300,6 +322,26 @@ class FamilyOptions(ABC):
     def all_given(self) -> bool:
         """Whether the user gave all parameters of the components."""
         return False
+
+    def warnings(
+        self, moments: Moments, constant: Sequence[int], called: Callable[[Sequence[int]], str]
+    ) -> list[str]:
+        """Return what is odd about data of these moments, for the user to be warned of.
+
+        Parameters
+        ----------
+        moments : Moments
+        constant : sequence of int
+            Columns that do not vary.
+        called : callable
+            Returns how messages name some columns.
+        """
+        if not constant:
+            return []
+        return [
+            f"X does not vary in {called(constant)}: such a column tells components nothing apart; "
+            "leave it out"
+        ]
 
     def n_parameters(self, k: int, d: int) -> int:
         """Count the free parameters of k components in d columns."""

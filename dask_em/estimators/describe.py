@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..core.additive import Array
 from ..core.em import EMState, Status
+from ..core.family import Family
 from ..core.scoring import Answer, Predict
 from ..data.options import ReadOptions
 
@@ -147,7 +149,10 @@ class GaussianDescription:
 
     Attributes
     ----------
+    constraint : str
+        What the covariances are called.
     kind : {"full", "tied", "diag", "spherical"}
+        How they are stored.
     columns : sequence of str
         Names of the d columns.
     means : (k, d) array
@@ -156,7 +161,9 @@ class GaussianDescription:
 
     Examples
     --------
-    >>> one = GaussianDescription("spherical", ["x", "y"], np.zeros((1, 2)), np.array([4.0]))
+    >>> one = GaussianDescription(
+    ...     "spherical", "spherical", ["x", "y"], np.zeros((1, 2)), np.array([4.0])
+    ... )
     >>> one.variances
     array([[4., 4.]])
     >>> one.covariance(0, [0, 1])
@@ -164,6 +171,7 @@ class GaussianDescription:
            [0., 4.]])
     """
 
+    constraint: str
     kind: str
     columns: Sequence[str]
     means: Array
@@ -177,7 +185,7 @@ class GaussianDescription:
     @property
     def structure(self) -> str:
         """The structure of the covariances, in words."""
-        return f"{self.kind} covariance"
+        return f"{self.constraint} covariance"
 
     @property
     def variances(self) -> Array:
@@ -204,3 +212,52 @@ class GaussianDescription:
         widths = np.sqrt(self.variances[:, column])[:, None]
         z = (x - self.means[:, column, None]) / widths
         return np.asarray(np.exp(-(z**2) / 2) / (widths * np.sqrt(2 * np.pi)))
+
+
+@dataclass(frozen=True)
+class FamilyDescription:
+    """Describe components of any family by what the family can say of itself.
+
+    Attributes
+    ----------
+    components : Family
+    columns : sequence of str
+        Names of the d columns.
+    """
+
+    components: Family[Any]
+    columns: Sequence[str]
+
+    @property
+    def family(self) -> str:
+        """Name of the family."""
+        return type(self.components).__name__
+
+    @property
+    def structure(self) -> str:
+        """The variant of the family."""
+        return self.components.kind
+
+    @cached_property
+    def _moments(self) -> tuple[Array, Array]:
+        return self.components.moments()
+
+    @property
+    def means(self) -> Array:
+        """Means, (k, d)."""
+        return self._moments[0]
+
+    @property
+    def variances(self) -> Array:
+        """Variances, (k, d)."""
+        return self._moments[1]
+
+    def covariance(self, component: int, columns: Sequence[int]) -> Array:
+        """Compute the covariance of one component between m columns, (m, m)."""
+        widths = np.sqrt(self.variances[component, list(columns)])
+        correlations = self.components.correlations(component, columns)
+        return np.asarray(correlations * np.outer(widths, widths))
+
+    def marginal(self, column: int, x: Array) -> Array:
+        """Compute the density of one column under each component at m points, (k, m)."""
+        return self.components.marginal(column, x)

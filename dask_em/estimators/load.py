@@ -5,13 +5,41 @@ from __future__ import annotations
 import os
 from typing import cast
 
+from .base import MixtureEstimator
 from .gaussian import GaussianMixture
-from .model_file import read_model, register_estimator
+from .model_file import read_model
+from .registry import estimator_of, known_tags, register_estimator
 
-__all__ = ["load", "register_estimator"]
+__all__ = [
+    "GaussianMixture",
+    "estimator_of",
+    "known_tags",
+    "load",
+    "mixture_class",
+    "register_estimator",
+]
 
 
-def load(path: str | os.PathLike[str]) -> GaussianMixture:
+def mixture_class(tag: str) -> type[MixtureEstimator]:
+    """Return the class of mixtures that is registered under a tag.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+
+    Examples
+    --------
+    >>> mixture_class("gaussian-mixture").__name__
+    'GaussianMixture'
+    """
+    found = estimator_of(tag)
+    if not issubclass(found, MixtureEstimator):
+        raise ValueError(f"{tag!r} is no mixture")
+    return found
+
+
+def load(path: str | os.PathLike[str]) -> MixtureEstimator:
     """Read a fitted model that `save` wrote. Nothing in the file is executed.
 
     The file names the class by a tag that is looked up among those of `register_estimator`.
@@ -44,4 +72,4 @@ def load(path: str | os.PathLike[str]) -> GaussianMixture:
     ...     load(path).n_components
     1
     """
-    return cast(GaussianMixture, read_model(path))
+    return cast(MixtureEstimator, read_model(path))

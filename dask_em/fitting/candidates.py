@@ -30,12 +30,13 @@ class Model:
     Attributes
     ----------
     n_components : int
-    covariance_type : str
+    kind : str
+        Which kind of components: the label of the family's options.
     n_parameters : int
     """
 
     n_components: int
-    covariance_type: str
+    kind: str
     n_parameters: int
 
 
@@ -108,6 +109,19 @@ class Candidate:
         state = self.state
         failed = (Status.COLLAPSED, Status.NON_FINITE)
         return state is not None and not state.collapsed and state.status not in failed
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of the sample that its steps have read."""
+        return self.algorithm.rows_read
+
+    def end(self, status: Status, sample: Sampled) -> None:
+        """End with the last state; before the first pass with the start, as the sample sees it."""
+        if self.state is None:
+            start = self.algorithm.proposal
+            statistics = sample.accumulate(start.on_cpu)
+            self.state = EMState(start, statistics, 0, (), Status.RUNNING, start)
+        self.state = replace(self.state, status=status)
 
     def last_state(self) -> EMState:
         """The state after its last pass, of which there was one at least."""
@@ -202,7 +216,7 @@ class Candidate:
         state, model = self.last_state(), self.model
         return Row(
             model.n_components,
-            model.covariance_type,
+            model.kind,
             model.n_parameters,
             state.log_likelihood,
             -2 * self.value("aic", weight),
@@ -258,7 +272,7 @@ def run_together(
         Those that the last pass served.
     """
     while running := [c for c in candidates if c.running]:
-        wanted = tuple(mixture for c in running for mixture in c.algorithm.proposals)
+        wanted = tuple(mixture for c in running for mixture in c.algorithm.ask())
         tell(running, accumulate(wanted), executor)
         if prune is not None:
             prune(candidates)
@@ -278,7 +292,7 @@ def tell(
     members = iter(enumerate(statistics.members))
     told = []
     for candidate in candidates:
-        numbers, found = zip(*islice(members, len(candidate.algorithm.proposals)), strict=True)
+        numbers, found = zip(*islice(members, len(candidate.algorithm.ask())), strict=True)
         told.append(Served(candidate, found, tuple(map(statistics.held_out, numbers))))
     if executor is None or len(told) < 2:
         in_threads(Served.note, told)

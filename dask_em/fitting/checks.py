@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.family import FamilyOptions
 from ..core.protocols import Source
-from ..core.tuning import tuning
-from ..errors import DataError
+from ..errors import DataError, warn_user
 from .survey import Surveyed
 
 
@@ -18,9 +17,8 @@ def check_survey(
     source: Source,
     surveyed: Surveyed,
     n_components: int,
-    reg_covar: float,
+    components: FamilyOptions,
     names: Sequence[str] | Array | None,
-    stacklevel: int,
 ) -> None:
     """Refuse data that cannot be fitted, and warn of what is odd about them.
 
@@ -30,11 +28,9 @@ def check_survey(
         What was surveyed, held to the log of the survey.
     surveyed : Surveyed
     n_components : int
-    reg_covar : float
+    components : FamilyOptions
     names : (d,) sequence of str or None
         Of the columns.
-    stacklevel : int
-        Of the warnings, as if the caller raised them.
 
     Raises
     ------
@@ -44,10 +40,11 @@ def check_survey(
     columns = Columns(names)
     _refuse_weights(surveyed)
     _refuse_non_finite(source, surveyed, columns)
-    _tell_dropped(source.n_dropped, surveyed.n_rows, stacklevel + 2)
+    _tell_dropped(source.n_dropped, surveyed.n_rows)
     _refuse_few(surveyed, n_components)
     _refuse_beyond_squaring(surveyed, columns)
-    _tell_columns(surveyed, reg_covar, columns, stacklevel + 2)
+    for message in components.warnings(surveyed.moments, surveyed.constant_columns, columns.first):
+        warn_user(message)
 
 
 class Columns:
@@ -86,15 +83,14 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
     )
 
 
-def _tell_dropped(n_dropped: int, n_left: int, stacklevel: int) -> None:
+def _tell_dropped(n_dropped: int, n_left: int) -> None:
     """Warn of rows that were left out, and refuse to go on without any."""
     if n_left == 0:
         raise DataError("X holds NaN or infinity in every row: there is nothing to fit")
     if n_dropped:
-        warnings.warn(
+        warn_user(
             f"{n_dropped} rows that hold NaN or infinity were left out of the fit, which goes on "
-            f"with {n_left} rows",
-            stacklevel=stacklevel,
+            f"with {n_left} rows"
         )
 
 
@@ -115,24 +111,4 @@ def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
         raise DataError(
             f"{columns.name(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
             "beyond what can be squared: divide X by a constant"
-        )
-
-
-def _tell_columns(surveyed: Surveyed, reg_covar: float, columns: Columns, stacklevel: int) -> None:
-    """Warn of columns that do not vary, or vary so little that `reg_covar` is not small."""
-    constant = surveyed.constant_columns
-    if constant:
-        warnings.warn(
-            f"X does not vary in {columns.first(constant)}: such a column tells components nothing "
-            "apart and its variance is reg_covar alone; leave it out",
-            stacklevel=stacklevel,
-        )
-    variances = np.diagonal(surveyed.covariance)
-    ridged = np.flatnonzero(reg_covar > tuning().numerics.large_ridge * variances).tolist()
-    small = [j for j in ridged if j not in constant]
-    if small:
-        warnings.warn(
-            f"reg_covar={reg_covar:g} is not small beside the variance of {columns.first(small)} "
-            f"({variances[small].min():.3g}) and is added to it: pass reg_covar=0 or scale X",
-            stacklevel=stacklevel,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +44,8 @@ class Row:
     Attributes
     ----------
     n_components : int
-    covariance_type : str
+    kind : str
+        Which kind of components: a covariance structure, say.
     n_parameters : int
     log_likelihood : float
         Mean per row at the model's last pass, in nats.
@@ -60,7 +62,7 @@ class Row:
     """
 
     n_components: int
-    covariance_type: str
+    kind: str
     n_parameters: int
     log_likelihood: float
     aic: float
@@ -81,9 +83,28 @@ class Row:
             icl=self.icl - shift,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no infinity: None where something is not a finite number."""
+    def as_dict(self, kind: str) -> dict[str, Any]:
+        """Return the row for JSON, which has no infinity: None where a number is not finite.
+
+        Parameters
+        ----------
+        kind : str
+            What the table calls the kind of components.
+        """
+        values = {kind if name == "kind" else name: v for name, v in asdict(self).items()}
         return {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in asdict(self).items()
+            for name, value in values.items()
         }
+
+
+def kind_in(row: Mapping[str, Any]) -> str:
+    """Return the kind of components in a row of a table, whatever its column is called.
+
+    Examples
+    --------
+    >>> kind_in({"n_components": 2, "covariance_type": "diag", "bic": 3.0, "status": "DROPPED"})
+    'diag'
+    """
+    numbers = {field.name for field in fields(Row)} - {"kind"}
+    return next((v for name, v in row.items() if name not in numbers and isinstance(v, str)), "")

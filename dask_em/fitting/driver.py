@@ -1,47 +1,413 @@
-"""The records of a fit that a checkpoint keeps."""
+"""The one conductor of every fit: survey, starts, screening and passes, of one model or of many.
+
+`Driver.states` is a generator: whoever runs it gets, after every pass, the candidates that the
+pass served. Checkpoints, progress and the user's callbacks are told by `Driver.run`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 
-from ..core.chunk_log import Logged
+import numpy as np
+
+from ..backends.blas import one_blas_thread
 from ..core.codec import record
-from ..core.em import AlgorithmState, EMState
-from .observers import PassRecord
-from .survey import Surveyed
-
-
-@record("survey-pass")
-@dataclass(frozen=True)
-class SurveyPass:
-    """What the survey found, and the record of the pass."""
-
-    found: Logged[Surveyed]
-    record: PassRecord
+from ..core.em import Convergence, EMState, Status
+from ..core.engine import Engine
+from ..core.fleet import FleetStatistics
+from ..core.mixture import Mixture
+from ..core.passes import Holdout, Slice, Training
+from ..core.protocols import Backend, Executor, Pass, Source, T
+from ..core.tuning import tuning
+from ..errors import DataError, OutOfTimeError
+from ..runtime import current_job
+from ..storage.checkpoint import Checkpoint
+from .candidates import Candidate, CandidateState, Model, eliminate, run_together, winner
+from .control_variate import algorithm_of
+from .criteria import Criterion, Row
+from .observers import ObservedPass, Observer, PassRecord, StateReached
+from .recorded_passes import RecordedPasses, SurveyPass
+from .sample import Sampled, Start, default_sample_size
+from .screening import ScreeningRules, SlicePruning, screen, slice_share
+from .starts import StartOptions
+from .survey import Survey, Surveyed, fingerprint_of
 
 
 @record("fit-progress")
 @dataclass
-class Progress:
-    """All that a fit of one model knows between two passes.
+class FitProgress:
+    """All that a fit knows between two passes.
 
     Attributes
     ----------
-    algorithm : AlgorithmState
-    state : EMState or None
-        After the last pass.
-    start_passes : float
-        Passes that the start cost.
+    phase : {"slice", "em"}
+        Which passes are made: with a slice of the rows, or with all.
+    starts : list of Start
+        Where each model starts in this phase.
+    n_passes : float
+        Passes that the sample cost.
     fingerprint : str
         Of what the survey summed.
     records : list of PassRecord
-    rejected : list of int
-        Numbers of the passes that were rejected.
+    candidates : list of CandidateState or None
+        Of each candidate of this phase, None where the model is eliminated; none before the
+        first pass.
     """
 
-    algorithm: AlgorithmState
-    state: EMState | None
-    start_passes: float
+    phase: str
+    starts: list[Start]
+    n_passes: float
     fingerprint: str
     records: list[PassRecord]
-    rejected: list[int] = field(default_factory=list)
+    candidates: list[CandidateState | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Tell what is fitted, and when it is over.
+
+    Attributes
+    ----------
+    models : tuple of StartOptions
+        One for each model; several share every read of the data.
+    convergence : Convergence
+    seed : int
+    sample_size : int or None
+    drop_nonfinite : bool
+        Leave out rows that hold NaN or infinity.
+    criterion : {"bic", "aic", "icl", "holdout"}
+        What the best model is best by.
+    holdout : float
+        Share of the rows that no fit sees.
+    exhaustive : bool
+        Give no model up, and make the start that each would have alone.
+    deadline : float
+        `time.monotonic()` at which the fit ends with what it has.
+    """
+
+    models: tuple[StartOptions, ...]
+    convergence: Convergence
+    seed: int
+    sample_size: int | None = None
+    drop_nonfinite: bool = False
+    criterion: Criterion = "bic"
+    holdout: float = 0.0
+    exhaustive: bool = True
+    deadline: float = np.inf
+
+    @property
+    def lead(self) -> StartOptions:
+        """The model of most components: what all share is asked of it."""
+        return max(self.models, key=lambda m: m.n_components)
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """One model of a fit at its end.
+
+    Attributes
+    ----------
+    state : EMState
+    records : list of PassRecord
+        The passes as this model sees them: those that served others alone are of phase "sweep".
+    rejected : list of int
+        Numbers of the passes at parameters that were rejected.
+    n_passes : float
+        Passes over the data, with the sample's share.
+    """
+
+    state: EMState
+    records: list[PassRecord]
+    rejected: list[int]
+    n_passes: float
+
+
+class Driver:
+    """Fit models to a source.
+
+    Parameters
+    ----------
+    options : FitOptions
+    source : Source
+    backend : Backend
+    engine : Engine
+    checkpoint : Checkpoint
+        Opened.
+    observers : sequence of Observer
+    check : callable
+        Called with the source and what its survey found: refuses data that cannot be fitted.
+
+    Attributes
+    ----------
+    passes : RecordedPasses
+        Its source is, after the survey, without the rows that were dropped.
+    surveyed : Surveyed
+    candidates : list of Candidate or None
+        One a model, None where it was eliminated by the sample or a slice.
+    """
+
+    def __init__(
+        self,
+        options: FitOptions,
+        source: Source,
+        backend: Backend,
+        engine: Engine,
+        checkpoint: Checkpoint[SurveyPass, FitProgress],
+        observers: Sequence[Observer],
+        check: Callable[[Source, Surveyed], None],
+    ) -> None:
+        self.options, self.engine = options, engine
+        self.checkpoint, self.observers, self._check = checkpoint, observers, check
+        self.passes = RecordedPasses(source, backend, checkpoint, observers)
+        self.seed = checkpoint.begin(options.seed)
+        self.convergence = options.convergence
+        self.holdout = Holdout(self.seed, options.holdout) if options.holdout else None
+        d = source.n_features
+        self.models = [
+            Model(m.n_components, m.components.kind, m.n_parameters(d)) for m in options.models
+        ]
+        self.candidates: list[Candidate | None] = []
+
+    # -- the loop ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Fit every model to its end, or until the time is over, and tell the observers."""
+        job = current_job()
+        with one_blas_thread():
+            try:
+                for served in self.states():
+                    self._commit()
+                    if self.progress.phase == "em":
+                        for candidate in served:
+                            self._tell(candidate.last_state())
+                        # There is a model from here on.
+                        job.deadline = min(job.deadline, self.options.deadline)
+            except OutOfTimeError:
+                if not self._end_early():
+                    raise
+
+    def states(self) -> Iterator[list[Candidate]]:
+        """Make the passes, from where they were left.
+
+        Yields
+        ------
+        list of Candidate
+            Those that the last pass served, each at its new state.
+        """
+        self.surveyed = self._survey()
+        self.sample = Sampled.of(self.surveyed)
+        self.progress = self._begun()
+        self.passes.records = self.progress.records
+        if self.progress.phase == "slice":
+            yield from self._prune()
+        self._limit_passes()
+        self.candidates = self._at_start(self.convergence)
+        running = [c for c in self.candidates if c is not None]
+        job, begun = current_job(), all(c.state is not None for c in running)
+        deadline = self.options.deadline if begun else np.inf
+        with job.until(deadline), self._executor(self.sample) as executor:
+            prune = None if self.options.exhaustive else self._eliminate
+            yield from run_together(self._em_pass, running, prune, executor)
+
+    def _eliminate(self, candidates: Sequence[Candidate]) -> None:
+        eliminate(candidates, self.options.criterion)
+
+    def _tell(self, state: EMState) -> None:
+        for observer in self.observers:
+            observer.notify(StateReached(state))
+
+    def _commit(self) -> None:
+        """Keep what is known after a pass."""
+        states = [None if c is None else c.state_dict() for c in self.candidates]
+        self.progress.candidates = states
+        self.checkpoint.commit(self.progress, len(self.passes.records) - 1)
+
+    def _end_early(self) -> bool:
+        """End with the best so far; False where there is no model yet.
+
+        Of several, every model needs a pass; a single one has its start on the sample.
+        """
+        running = [c for c in self.candidates if c is not None]
+        if not running or self.progress.phase != "em":
+            return False
+        if len(running) > 1 and any(c.state is None for c in running):
+            return False
+        for candidate in running:
+            if candidate.running:
+                candidate.end(Status.OUT_OF_TIME, self.sample)
+        return True
+
+    # -- the survey ----------------------------------------------------------------------
+
+    def _survey(self) -> Surveyed:
+        options, d = self.options, self.passes.source.n_features
+        size = options.sample_size or max(
+            default_sample_size(m.n_parameters(d), d) for m in options.models
+        )
+        n_rows = self.passes.source.n_rows
+        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows)
+        pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
+        return self.passes.survey(pass_, options.drop_nonfinite, self._check)
+
+    # -- where the models start ------------------------------------------------------------
+
+    def _begun(self) -> FitProgress:
+        """Return the fit that is kept, or one whose models start on the sample."""
+        fingerprint = fingerprint_of(self.surveyed)
+        if self.checkpoint.progress is not None:
+            self.checkpoint.check_survey(self.checkpoint.progress.fingerprint, fingerprint)
+            return self.checkpoint.progress
+        if self.options.exhaustive or self.options.lead.init_params != "auto":
+            starts, phase = self._separate_starts(), "em"
+            n_passes = sum(start.n_passes for start in starts)
+        else:
+            starts, n_rows = self._screened()
+            n_passes = n_rows / max(1, self.surveyed.n_weighted)
+            phase = "em" if self._slice_share(starts) is None else "slice"
+        progress = FitProgress(phase, starts, n_passes, fingerprint, self.passes.records)
+        self.checkpoint.commit(progress, len(self.passes.records) - 1)
+        return progress
+
+    @property
+    def _on_sample(self) -> Engine:
+        """The engine for the sample, which is in this process, which may have no GPU."""
+        return replace(self.engine, device="cpu")
+
+    def _separate_starts(self) -> list[Start]:
+        """Make the start that a fit of each model alone would make."""
+        return [
+            m.start(self.surveyed, self._on_sample, self.seed, self.observers, self._executor)
+            for m in self.options.models
+        ]
+
+    def _rules(self) -> ScreeningRules:
+        lead, limits = self.options.lead, self.options.convergence
+        sample = tuning().sample
+        return ScreeningRules(
+            lead.n_init,
+            self.seed,
+            lead.algorithm,
+            Convergence(sample.finer * limits.tol, min(sample.iterations, limits.max_iter)),
+            self.options.criterion,
+            self.surveyed.moments.weight,
+        )
+
+    def _screened(self) -> tuple[list[Start], int]:
+        """Compare many starts of every model on the sample, which is small and in this process."""
+        makers = [m.maker(self.surveyed, self._on_sample) for m in self.options.models]
+        with ObservedPass(self.observers, "start", 1, None, 0) as running:
+            found, n_rows = screen(
+                self.models, makers, self.sample, self._rules(), self._executor, running.advance
+            )
+            running.n_rows = n_rows
+        return found, n_rows
+
+    def _slice_share(self, found: Sequence[Start]) -> float | None:
+        """Return the share of the rows that should choose among the models, None for all."""
+        most = self.options.convergence.max_passes
+        # Plain EM is plain; and a pass over all rows must be left.
+        if self.options.lead.algorithm == "em" or (most is not None and most < 3):
+            return None
+        n_weighted = max(1, self.surveyed.n_weighted)
+        return slice_share(found, len(self.sample.rows), n_weighted)
+
+    def _prune(self) -> Iterator[list[Candidate]]:
+        """Let passes over a slice of the data choose among the models."""
+        progress, limits = self.progress, self.options.convergence
+        share = self._slice_share(progress.starts)
+        assert share is not None
+        limits = replace(
+            limits,
+            max_iter=min(tuning().screening.most_slices, limits.max_iter),
+            max_passes=None if limits.max_passes is None else limits.max_passes - 1,
+            # A slice compares models; nobody keeps where they end in it.
+            confirmed=False,
+        )
+        part = Slice(self.seed, share)
+
+        def accumulate(mixtures: tuple[Mixture, ...]) -> FleetStatistics:
+            return self.passes.sums("slice", mixtures, self.surveyed.n_rows, self.holdout, part)
+
+        self.candidates = self._at_start(limits)
+        with self._executor(self.sample) as executor:
+            pruning = SlicePruning(self.sample, self._rules())
+            running = [c for c in self.candidates if c is not None]
+            yield from run_together(accumulate, running, pruning.prune, executor)
+        starts, n_rows = pruning.starts(progress.starts, self.candidates)
+        progress.phase, progress.candidates, progress.starts = "em", [], starts
+        progress.n_passes += n_rows / max(1, self.surveyed.n_weighted)
+
+    # -- the passes ------------------------------------------------------------------------
+
+    def _limit_passes(self) -> None:
+        if self.convergence.max_passes is not None:
+            made = sum(record.phase == "slice" for record in self.passes.records)
+            most = self.convergence.max_passes - made
+            self.convergence = replace(self.convergence, max_passes=most)
+
+    def _at_start(self, limits: Convergence) -> list[Candidate | None]:
+        """Return each model at its start, or where it was left; None where it is eliminated."""
+        found: list[Candidate | None] = []
+        for model, start in zip(self.models, self.progress.starts, strict=True):
+            mixture, *contenders = start.mixtures(self.engine)
+            algorithm = algorithm_of(
+                self.options.lead.algorithm, mixture, limits, self.sample, contenders
+            )
+            found.append(None if start.eliminated else Candidate(model, algorithm))
+        for candidate, state in zip(found, self.progress.candidates, strict=False):
+            if candidate is not None and state is not None:
+                candidate.load_state_dict(state)
+        return found
+
+    def _em_pass(self, mixtures: tuple[Mixture, ...]) -> FleetStatistics:
+        statistics = self.passes.sums("em", mixtures, self.surveyed.n_rows, self.holdout)
+        if self.holdout and not statistics.held_weight:
+            raise DataError(
+                f"holdout={self.holdout.share:g} of {self.surveyed.n_rows} rows drew none of "
+                "any weight: hold more out"
+            )
+        return statistics
+
+    # -- the end -----------------------------------------------------------------------------
+
+    @property
+    def best(self) -> Candidate:
+        """The best model of those that went to their end."""
+        return winner([c for c in self.candidates if c is not None], self.options.criterion)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The table of all models; what the sample alone knows is set beside the best."""
+        best = self.best
+        state = best.last_state()
+        known = self.progress.starts[self.candidates.index(best)]
+        rows = []
+        for start, candidate in zip(self.progress.starts, self.candidates, strict=True):
+            if candidate is not None:
+                rows.append(candidate.row())
+            elif start.row is not None:
+                nats = state.log_likelihood - known.numbers.log_likelihood
+                rows.append(start.row.moved(nats, state.statistics.weight))
+        return rows
+
+    def fitted(self, candidate: Candidate) -> FittedModel:
+        """Return one of the models at its end."""
+        share = candidate.rows_read / max(1, self.surveyed.n_weighted)
+        records = self._records_of(candidate)
+        n_passes = len(records) + self.progress.n_passes + share
+        return FittedModel(candidate.last_state(), records, candidate.rejected, n_passes)
+
+    def _records_of(self, candidate: Candidate) -> list[PassRecord]:
+        before = [record for record in self.passes.records if record.phase != "em"]
+        passes = self.passes.records[len(before) :]
+        own = [
+            replace(record, log_likelihood=value)
+            for record, value in zip(passes, candidate.measured, strict=False)
+        ]
+        others = [replace(r, phase="sweep", log_likelihood=None) for r in passes[len(own) :]]
+        return [*before, *own, *others]
+
+    def _executor(self, shared: T) -> AbstractContextManager[Executor[T]]:
+        return self.passes.executor(shared)

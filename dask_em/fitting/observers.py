@@ -1,4 +1,7 @@
-"""Consumers of a fit's states: progress on a terminal, lines in a log, the history."""
+"""Observers of a fit: progress on a terminal, lines in a log, totals, the user's callbacks.
+
+A fit tells what happens as events; an observer knows neither who computes nor where data lie.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import logging
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, ClassVar, TextIO
 
 from ..core.codec import record
 from ..core.em import EMState
@@ -21,11 +26,11 @@ logger = logging.getLogger("dask_em")
 @record("pass")
 @dataclass(frozen=True)
 class PassRecord:
-    """One pass over the data.
+    """Record one pass over the data.
 
     Attributes
     ----------
-    phase : {"survey", "start", "em", "score", "predict"}
+    phase : {"survey", "start", "slice", "em", "score", "predict", "drift"}
     number : int
         Counted from one within the phase.
     seconds : float
@@ -49,59 +54,147 @@ class PassRecord:
     lost_workers: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """The record for `history_` and JSON."""
+        """Return the record for `history_` and JSON."""
         return asdict(self)
 
 
-@runtime_checkable
-class PassObserver(Protocol):
-    """A callback that also wants to see passes while they run."""
+# -- events ------------------------------------------------------------------------------
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-        """A pass starts; `n_rows` is None where unknown."""
 
-    def advance(self, n_rows: int) -> None:
-        """So many more rows are done. May be called from another thread."""
+@dataclass(frozen=True)
+class PassStarted:
+    """A pass begins; `n_rows` is None where unknown."""
 
-    def end_pass(self, record: PassRecord) -> None:
-        """The pass is over."""
+    phase: str
+    number: int
+    n_rows: int | None
 
-    def fail_pass(self) -> None:
-        """The pass was ended by an exception."""
+
+@dataclass(frozen=True)
+class RowsDone:
+    """So many more rows are done; fewer than zero where a lost part is made again."""
+
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class PassEnded:
+    """A pass is over."""
+
+    record: PassRecord
+
+
+@dataclass(frozen=True)
+class PassFailed:
+    """A pass was ended by an exception."""
+
+    phase: str
+    number: int
+
+
+@dataclass(frozen=True)
+class StateReached:
+    """A model has a new state, which is in the checkpoint if there is one."""
+
+    state: EMState
+
+
+Event = PassStarted | RowsDone | PassEnded | PassFailed | StateReached
+
+
+class Observer(ABC):
+    """Take notice of what a fit does.
+
+    Attributes
+    ----------
+    follows_rows : bool
+        Whether it wants `RowsDone`, which costs the scheduler something.
+
+    Examples
+    --------
+    >>> class Counter(Observer):
+    ...     n_states = 0
+    ...     def notify(self, event):
+    ...         self.n_states += isinstance(event, StateReached)
+    >>> Counter().n_states
+    0
+    """
+
+    follows_rows: ClassVar[bool] = True
+
+    @abstractmethod
+    def notify(self, event: Event) -> None:
+        """Take an event; `RowsDone` may come from another thread."""
+
+
+class StateCallback(Observer):
+    """Call a function with every state of a fit."""
+
+    follows_rows = False
+
+    def __init__(self, callback: Callable[[EMState], object]) -> None:
+        self._callback = callback
+
+    def notify(self, event: Event) -> None:
+        if isinstance(event, StateReached):
+            self._callback(event.state)
+
+
+def observers_of(callbacks: Sequence[Observer | Callable[[EMState], object]]) -> list[Observer]:
+    """Return callbacks as observers: what is none is called with every state."""
+    return [c if isinstance(c, Observer) else StateCallback(c) for c in callbacks]
 
 
 class ObservedPass:
-    """Times one pass and tells whoever observes it.
+    """Time one pass and tell whoever observes it.
 
-    Used as a context: `with ObservedPass(callbacks, "em", 3, n_rows, nbytes) as running: ...`.
+    Used as a context: `with ObservedPass(observers, "em", 3, n_rows, nbytes) as running: ...`.
+
+    Attributes
+    ----------
+    advance : callable or None
+        To be told of rows that are done; None where nobody follows them.
+    log_likelihood : float or None
+        To be set by whoever makes the pass.
+    record : PassRecord or None
+        After the end.
     """
 
     def __init__(
-        self, callbacks: Any, phase: str, number: int, n_rows: int | None, nbytes: int
+        self,
+        observers: Sequence[Observer],
+        phase: str,
+        number: int,
+        n_rows: int | None,
+        nbytes: int,
     ) -> None:
-        self.observers = [c for c in callbacks if isinstance(c, PassObserver)]
+        self.observers = observers
         self.phase, self.number = phase, number
         self.n_rows, self.nbytes = n_rows, nbytes
-        # To follow every part of a pass costs the scheduler something, so nobody
-        # does it where nobody looks.
-        self.advance = self._advance if self.observers else None
+        followed = any(observer.follows_rows for observer in observers)
+        self.advance = self._advance if followed else None
         self.log_likelihood: float | None = None
         self.record: PassRecord | None = None
-        self._run = current_job()
+        self._job = current_job()
 
     def __enter__(self) -> ObservedPass:
         self._start = time.perf_counter()
-        self._before = (self._run.retries, self._run.lost_workers)
-        for observer in self.observers:
-            observer.begin_pass(self.phase, self.number, self.n_rows)
+        self._before = (self._job.retries, self._job.lost_workers)
+        self._tell(PassStarted(self.phase, self.number, self.n_rows))
         return self
+
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            observer.notify(event)
 
     def _advance(self, n_rows: int) -> None:
         if self.phase == "start":
             # No backend waits there, which would look.
-            self._run.check()
+            self._job.check()
+        event = RowsDone(n_rows)
         for observer in self.observers:
-            observer.advance(n_rows)
+            if observer.follows_rows:
+                observer.notify(event)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.record = PassRecord(
@@ -111,26 +204,27 @@ class ObservedPass:
             self.n_rows or 0,
             self.nbytes,
             self.log_likelihood,
-            self._run.retries - self._before[0],
-            self._run.lost_workers - self._before[1],
+            self._job.retries - self._before[0],
+            self._job.lost_workers - self._before[1],
         )
-        for observer in self.observers:
-            if kind is None:
-                observer.end_pass(self.record)
-            else:
-                observer.fail_pass()
+        self._tell(PassEnded(self.record) if kind is None else PassFailed(self.phase, self.number))
+
+    @property
+    def finished(self) -> PassRecord:
+        """The record of a pass that is over."""
+        assert self.record is not None, "the pass is not over"
+        return self.record
 
 
-class LogLines:
-    """One log line a pass, for jobs that nobody watches."""
+class LogLines(Observer):
+    """Write one log line a pass, for jobs that nobody watches."""
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-        self._n_rows = n_rows
+    follows_rows = False
 
-    def advance(self, n_rows: int) -> None:
-        pass
-
-    def end_pass(self, record: PassRecord) -> None:
+    def notify(self, event: Event) -> None:
+        if not isinstance(event, PassEnded):
+            return
+        record = event.record
         rate = record.rows / record.seconds if record.seconds else 0.0
         value = "" if record.log_likelihood is None else f", {record.log_likelihood:.6f} nats/row"
         logger.info(
@@ -144,21 +238,17 @@ class LogLines:
             extra={"numbers": record.as_dict()},
         )
 
-    def fail_pass(self) -> None:
-        pass
 
-    def __call__(self, state: EMState) -> None:
-        pass
-
-
-class Totals:
-    """What all passes of a job took together, for the last line and for a metrics file.
+class Totals(Observer):
+    """Sum what all passes of a job take, for the last line and for a metrics file.
 
     Parameters
     ----------
     path : path, optional
         A file for Prometheus' text collector, replaced as a whole after every pass.
     """
+
+    follows_rows = False
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(path)
@@ -168,19 +258,17 @@ class Totals:
         self.seconds = 0.0
         self.log_likelihood: float | None = None
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
-        pass
-
-    def advance(self, n_rows: int) -> None:
-        pass
-
-    def end_pass(self, record: PassRecord) -> None:
+    def notify(self, event: Event) -> None:
         # The start is made of the sample, without reading.
-        if record.phase == "start":
+        if not isinstance(event, PassEnded) or event.record.phase == "start":
             return
+        record = event.record
         self.passes += 1
-        for name in ("rows", "bytes", "seconds", "retries", "lost_workers"):
-            setattr(self, name, getattr(self, name) + getattr(record, name))
+        self.rows += record.rows
+        self.bytes += record.bytes
+        self.seconds += record.seconds
+        self.retries += record.retries
+        self.lost_workers += record.lost_workers
         self.log_likelihood = record.log_likelihood
         if self.path is None:
             return
@@ -190,19 +278,19 @@ class Totals:
             # The fit is worth more.
             logger.warning("the metrics of this pass could not be written: %s", e)
 
-    def fail_pass(self) -> None:
-        pass
-
-    def __call__(self, state: EMState) -> None:
-        pass
-
     def prometheus(self) -> str:
-        """The totals in Prometheus' text format."""
-        counters = ("passes", "rows", "bytes", "seconds", "retries", "lost_workers")
+        """Return the totals in Prometheus' text format."""
+        counters = {
+            "passes": self.passes,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "seconds": self.seconds,
+            "retries": self.retries,
+            "lost_workers": self.lost_workers,
+        }
         lines = []
-        for name in counters:
-            lines += [f"# TYPE dask_em_{name}_total counter"]
-            lines += [f"dask_em_{name}_total {getattr(self, name)}"]
+        for name, value in counters.items():
+            lines += [f"# TYPE dask_em_{name}_total counter", f"dask_em_{name}_total {value}"]
         if self.log_likelihood is not None:
             lines += ["# TYPE dask_em_log_likelihood gauge"]
             lines += [f"dask_em_log_likelihood {self.log_likelihood!r}"]
@@ -211,7 +299,7 @@ class Totals:
         return "\n".join(lines) + "\n"
 
     def log(self, passes_before: int) -> None:
-        """Say in one line what the job took, and where it was resumed."""
+        """Log in one line what the job took, and where it was resumed."""
         rate = self.rows / self.seconds if self.seconds else 0.0
         resumed = f", resumed after {passes_before} passes" if passes_before else ""
         numbers = {
@@ -235,21 +323,37 @@ class Totals:
         )
 
 
-class ProgressBar:
-    """A bar for each pass with rows per second and the time left, on a terminal."""
+class ProgressBar(Observer):
+    """Show a bar for each pass with rows per second and the time left, on a terminal."""
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file or sys.stderr
         self._bar: Any = None
         self._last = ""
 
-    def begin_pass(self, phase: str, number: int, n_rows: int | None) -> None:
+    def notify(self, event: Event) -> None:
+        match event:
+            case PassStarted():
+                self._begin(event)
+            case RowsDone(n_rows):
+                self._done += n_rows
+                self._bar.update(n_rows)
+            case PassEnded(record):
+                value = record.log_likelihood
+                self._last = "" if value is None else f"  {value:.6f} nats/row"
+                self._bar.update(0)
+                self._bar.render_progress()
+                self._end()
+            case PassFailed():
+                self._end()
+
+    def _begin(self, started: PassStarted) -> None:
         import click
 
         self._done, self._start = 0, time.perf_counter()
         self._bar = click.progressbar(
-            length=n_rows or 0,
-            label=f"{phase} {number}",
+            length=started.n_rows or 0,
+            label=f"{started.phase} {started.number}",
             file=self.file,
             show_eta=True,
             item_show_func=lambda _: self._rate(),
@@ -261,28 +365,13 @@ class ProgressBar:
         seconds = time.perf_counter() - self._start
         return f"{self._done / seconds:,.0f} rows/s{self._last}" if self._done else ""
 
-    def advance(self, n_rows: int) -> None:
-        self._done += n_rows
-        self._bar.update(n_rows)
-
-    def end_pass(self, record: PassRecord) -> None:
-        self._last = ""
-        if record.log_likelihood is not None:
-            self._last = f"  {record.log_likelihood:.6f} nats/row"
-        self._bar.update(0)
-        self._bar.render_progress()
-        self.fail_pass()
-
-    def fail_pass(self) -> None:
+    def _end(self) -> None:
         # Ends the line and shows the cursor again.
         self._bar.__exit__(None, None, None)
 
-    def __call__(self, state: EMState) -> None:
-        pass
 
-
-def reporter(file: TextIO | None = None) -> ProgressBar | LogLines:
-    """A progress bar on a terminal, log lines otherwise, and where they are for machines."""
+def reporter(file: TextIO | None = None) -> Observer:
+    """Return a progress bar on a terminal, log lines otherwise, and where they are for machines."""
     file = file or sys.stderr
     machines = any(getattr(handler.formatter, "structured", False) for handler in logger.handlers)
     return ProgressBar(file) if file.isatty() and not machines else LogLines()

@@ -12,6 +12,7 @@ from ..core.codec import record
 from ..core.engine import Engine
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.tuning import tuning
+from .criteria import Row
 from .survey import Surveyed
 
 
@@ -65,24 +66,40 @@ class Sampled:
 @record("start")
 @dataclass(frozen=True)
 class Start:
-    """Where the fit starts, and what it cost.
+    """Hold where a model starts, and what the sample says of it.
 
     Attributes
     ----------
     mixture : Mixture
     n_passes : float
-        Rows of the sample that were read, as a share of the data.
+        Rows of the sample that were read for it alone, as a share of the data.
     log_likelihood : float
         Per row of the sample.
     contenders : tuple of Mixture
-        Other starts, of which the sample cannot say that they are worse.
+        Other starts of the model, of which the sample cannot say that they are worse.
+    row : Row or None
+        The sample's numbers, scaled to all rows, where models were compared on it.
+    eliminated : bool
+        Whether the sample, or a slice, says that the model cannot win.
     """
 
     mixture: Mixture
-    n_passes: float
-    log_likelihood: float
+    n_passes: float = 0.0
+    log_likelihood: float = 0.0
     contenders: tuple[Mixture, ...] = ()
+    row: Row | None = None
+    eliminated: bool = False
 
     def mixtures(self, engine: Engine) -> tuple[Mixture, ...]:
-        """The mixture and its contenders, to be computed by `engine`."""
+        """Return the mixture and its contenders, to be computed by `engine`."""
         return tuple(replace(one, engine=engine) for one in (self.mixture, *self.contenders))
+
+    @property
+    def numbers(self) -> Row:
+        """The sample's numbers of a model that was compared on it."""
+        assert self.row is not None, "the models were not compared on the sample"
+        return self.row
+
+    def moved(self, nats: float, weight: float) -> Start:
+        """Return the same with numbers `nats` better for each of rows of this weight."""
+        return replace(self, row=self.numbers.moved(nats, weight))

@@ -9,48 +9,20 @@ import numpy as np
 from scipy.special import entr
 
 from ..core.additive import Array
-from ..core.codec import record
-from ..core.em import Algorithm, Convergence, EMState
+from ..core.em import Convergence, EMState
 from ..core.executor import in_threads, serial_executor
-from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
-from ..core.protocols import Executor, ExecutorFactory
+from ..core.protocols import ExecutorFactory
 from ..core.scoring import Predict
 from ..core.tuning import tuning
-from .candidates import Candidate, CandidateState, Model, run_together, winner
+from .candidates import Candidate, Model, winner
 from .control_variate import algorithm_of
-from .criteria import DROPPED, Criterion, Row, penalty
+from .criteria import DROPPED, Criterion, penalty
 from .multistart import Multistart, SampleFits, StartResult, contenders_of, in_rows
-from .sample import Sampled
+from .sample import Sampled, Start
 
 Make = Callable[[Sampled, int], Mixture]
 """(sample, seed) -> a mixture to start from."""
-
-
-@record("screened")
-@dataclass(frozen=True)
-class Screened:
-    """Where a model starts, and what the sample says of it.
-
-    Attributes
-    ----------
-    mixture : Mixture
-    row : Row
-        The sample's numbers, scaled to all rows.
-    eliminated : bool
-        Whether the sample alone says that it cannot win.
-    contenders : tuple of Mixture
-        Other starts of the model, of which the sample cannot say that they are worse.
-    """
-
-    mixture: Mixture
-    row: Row
-    eliminated: bool
-    contenders: tuple[Mixture, ...] = ()
-
-    def moved(self, nats: float, weight: float) -> Screened:
-        """The same with a row that is `nats` better for each of rows of this weight."""
-        return replace(self, row=self.row.moved(nats, weight))
 
 
 @dataclass(frozen=True)
@@ -94,7 +66,7 @@ def screen(
     rules: ScreeningRules,
     executor: ExecutorFactory = serial_executor,
     advance: Callable[[int], None] | None = None,
-) -> tuple[list[Screened], int]:
+) -> tuple[list[Start], int]:
     """The best of many starts of every model, found on the sample alone.
 
     Every start is fitted to the first rows of the sample. The best one of each model leaves its
@@ -116,7 +88,7 @@ def screen(
 
     Returns
     -------
-    list of Screened
+    list of Start
         One a model.
     int
         Rows of the sample that were read; each read serves all starts.
@@ -175,10 +147,10 @@ def screen(
                 first, *behind = (_tried(c) for c in (best[i], *rest))
                 contenders[i] = contenders_of(first, behind, sample, share)
     lines = zip(best, eliminated, contenders, strict=True)
-    return [_screened(c, lost, rules.weight, entering) for c, lost, entering in lines], n_rows
+    return [_start_of(c, lost, rules.weight, entering) for c, lost, entering in lines], n_rows
 
 
-def slice_share(found: Sequence[Screened], n_sampled: int, n_rows: int) -> float | None:
+def slice_share(found: Sequence[Start], n_sampled: int, n_rows: int) -> float | None:
     """The share of the rows that should choose among the models left, None for all of them.
 
     Steps on the sample must pay there, and there must be models enough for it to pay.
@@ -195,18 +167,8 @@ def slice_share(found: Sequence[Screened], n_sampled: int, n_rows: int) -> float
     )
 
 
-def prune_on_slice(
-    models: Sequence[Model],
-    found: Sequence[Screened],
-    algorithm_from: Callable[[Screened], Algorithm],
-    accumulate: Callable[[tuple[Mixture, ...]], FleetStatistics],
-    sample: Sampled,
-    rules: ScreeningRules,
-    executor: Executor[Sampled] | None = None,
-    states: Sequence[CandidateState] = (),
-    after_pass: Callable[[Sequence[Candidate]], None] | None = None,
-) -> tuple[list[Screened], int]:
-    """Where the models start that a slice of the data leaves of those that the sample left.
+class SlicePruning:
+    """Choose by passes over a slice of the data among the models that the sample left.
 
     The sample resolves differences of about sqrt(p) / m nats per row for p parameters and m
     rows. That is more than what BIC takes off for them, p log(n) / (2 n), where the data have
@@ -215,49 +177,43 @@ def prune_on_slice(
 
     Parameters
     ----------
-    models : sequence of Model
-    found : sequence of Screened
-    algorithm_from : callable
-        An ascent that begins where the sample left a model.
-    accumulate : callable
-        A pass over the slice.
     sample : Sampled
     rules : ScreeningRules
-    executor : Executor, optional
-        Makes the steps between passes, of what shares the sample.
-    states : sequence of CandidateState, optional
-        Of each model that is left, to go on from.
-    after_pass : callable, optional
-        Called with the candidates after every pass.
-
-    Returns
-    -------
-    list of Screened
-        One a model.
-    int
-        Rows of the sample that were read, at most for one model.
     """
-    alive = [i for i, one in enumerate(found) if not one.eliminated]
-    candidates = [Candidate(models[i], algorithm_from(found[i])) for i in alive]
-    for candidate, state in zip(candidates, states, strict=False):
-        candidate.load_state_dict(state)
 
-    def prune(climbing: Sequence[Candidate]) -> None:
-        rest = [c for c in climbing if not c.dropped]
-        for candidate, lost in zip(rest, _eliminated(rest, sample, rules), strict=True):
+    def __init__(self, sample: Sampled, rules: ScreeningRules) -> None:
+        self._sample, self._rules = sample, rules
+
+    def prune(self, candidates: Sequence[Candidate]) -> None:
+        """Give up, after a pass, the candidates that cannot win."""
+        rest = [c for c in candidates if not c.dropped]
+        for candidate, lost in zip(rest, _eliminated(rest, self._sample, self._rules), strict=True):
             candidate.dropped = lost
 
-    for _ in run_together(accumulate, candidates, prune, executor):
-        if after_pass is not None:
-            after_pass(candidates)
-    after = [_screened(c, c.dropped, rules.weight) for c in candidates]
-    # What the sample alone knows is set beside what both know of the best.
-    best = candidates.index(winner(candidates, rules.criterion))
-    nats = after[best].row.log_likelihood - found[alive[best]].row.log_likelihood
-    merged = [one.moved(nats, rules.weight) for one in found]
-    for i, one in zip(alive, after, strict=True):
-        merged[i] = one
-    return merged, max(getattr(c.algorithm, "rows_read", 0) for c in candidates)
+    def starts(
+        self, before: Sequence[Start], candidates: Sequence[Candidate | None]
+    ) -> tuple[list[Start], int]:
+        """Return where the models start after the slice, in place of where they did `before`.
+
+        Returns
+        -------
+        list of Start
+            One a model.
+        int
+            Rows of the sample that were read, at most for one model.
+        """
+        weight, ended = self._rules.weight, [c for c in candidates if c is not None]
+        best = winner(ended, self._rules.criterion)
+        # What the sample alone knows is set beside what both know of the best.
+        known = before[candidates.index(best)].numbers.log_likelihood
+        nats = best.row(weight).log_likelihood - known
+        after = [
+            start.moved(nats, weight)
+            if candidate is None
+            else _start_of(candidate, candidate.dropped, weight)
+            for start, candidate in zip(before, candidates, strict=True)
+        ]
+        return after, max(c.rows_read for c in ended)
 
 
 def _rough_rows(models: Sequence[Model], n_sampled: int) -> int:
@@ -371,8 +327,9 @@ def _tried(candidate: Candidate) -> StartResult:
     return StartResult(state, state.log_likelihood, 0)
 
 
-def _screened(
+def _start_of(
     candidate: Candidate, lost: bool, weight: float, contenders: tuple[Mixture, ...] = ()
-) -> Screened:
+) -> Start:
     row = replace(candidate.row(weight), n_passes=0, status=DROPPED)
-    return Screened(candidate.last_state().result, row, lost, contenders)
+    result = candidate.last_state().result
+    return Start(result, contenders=contenders, row=row, eliminated=lost)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +16,12 @@ from ..core.executor import serial_executor
 from ..core.family import FamilyOptions
 from ..core.finite import as_finite
 from ..core.mixture import Mixture
+from ..core.moments import Moments
 from ..core.protocols import ExecutorFactory
 from ..core.responsibilities import Assignment
 from ..core.tuning import tuning
 from .multistart import Multistart
-from .observers import ObservedPass
+from .observers import ObservedPass, Observer
 from .sample import Sampled, Start
 from .survey import Surveyed
 
@@ -72,6 +72,8 @@ class StartOptions:
     ----------
     components : FamilyOptions
         What the family knows of its components before there are any.
+    start_from : callable, optional
+        Moments of the data -> the mixture of an earlier fit, in place of a start.
     """
 
     components: FamilyOptions
@@ -83,6 +85,7 @@ class StartOptions:
     weights_init: npt.ArrayLike | None
     algorithm: str
     assignment: Assignment = "soft"
+    start_from: Callable[[Moments], Mixture] | None = None
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""
@@ -93,17 +96,18 @@ class StartOptions:
         surveyed: Surveyed,
         engine: Engine,
         seed: int,
-        callbacks: Sequence[Any],
+        observers: Sequence[Observer],
         executor: ExecutorFactory = serial_executor,
     ) -> Start:
-        """Make the mixture to start from; `callbacks` are told of the sample's fits.
+        """Make the mixture to start from.
 
         Parameters
         ----------
         surveyed : Surveyed
         engine : Engine
         seed : int
-        callbacks : sequence
+        observers : sequence of Observer
+            Told of the fits to the sample.
         executor : callable
             Makes what calls the fits where there are many.
 
@@ -112,17 +116,19 @@ class StartOptions:
         ValueError
             What the user gave to start from are no such parameters.
         """
+        if self.start_from is not None:
+            return Start(replace(self.start_from(surveyed.moments), engine=engine))
         given = self._given(surveyed)
         if self.weights_init is not None and self.components.all_given:
-            return Start(replace(given, engine=engine), 0.0, 0.0)
+            return Start(replace(given, engine=engine))
         make = self.maker(surveyed, engine)
         if self.algorithm == "auto" and self.init_params == "auto":
-            return self._race(surveyed, make, seed, callbacks, executor)
+            return self._race(surveyed, make, seed, observers, executor)
         refine = Convergence(self.tol, min(tuning().sample.iterations, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
             running.log_likelihood = start.log_likelihood or None
         return start
@@ -132,7 +138,7 @@ class StartOptions:
         surveyed: Surveyed,
         make: Maker,
         seed: int,
-        callbacks: Sequence[Any],
+        observers: Sequence[Observer],
         executor: ExecutorFactory,
     ) -> Start:
         """Return the best of many starts on the sample."""
@@ -143,7 +149,7 @@ class StartOptions:
         )
         n_rows = multistart.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with ObservedPass(callbacks, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
             start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
         return start

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, ModelFileError, UsageError
-from ..estimators.gaussian import GaussianMixture
+from ..estimators.base import MixtureEstimator
 from ..estimators.load import load
 from ..storage.checkpoint import Checkpoint, Checkpointing, checkpoint_exists, remove_checkpoint
 from ..storage.folders import folder_at
@@ -68,7 +68,7 @@ class CommitProtocol:
             check_free(output, self.overwrite or ours)
         return []
 
-    def write(self, models: Mapping[str, GaussianMixture]) -> None:
+    def write(self, models: Mapping[str, MixtureEstimator]) -> None:
         """Write each model to its output."""
         self.lock.check()
         for output, model in models.items():
@@ -77,7 +77,7 @@ class CommitProtocol:
             ours = fit is not None and _fit_of(output) == fit
             model.save(output, overwrite=self.overwrite or ours)
 
-    def commit(self, models: Mapping[str, GaussianMixture]) -> None:
+    def commit(self, models: Mapping[str, MixtureEstimator]) -> None:
         """Note that all models are written, and remove what was kept."""
         fits = [
             model.provenance_["fit"]["id"]

@@ -21,6 +21,7 @@ def examine(
     covariance: str | Sequence[str] = "full",
     folder: str = ".",
     missing_chunks: MissingChunks = "error",
+    family: str = "gaussian-mixture",
 ) -> list[Check]:
     """Check everything that a fit of `data` would need, and what needs no data.
 
@@ -36,6 +37,8 @@ def examine(
         Folder of the checkpoints.
     missing_chunks : {"error", "fill"}
         Whether missing chunks are an error.
+    family : str
+        The tag of a registered class of mixtures.
     """
     checks = [
         attempt("versions", versions_here),
@@ -49,9 +52,9 @@ def examine(
             source = stored_source(data, options=ReadOptions(missing_chunks))
             checks.append(attempt("checksum", describe_checksum, source))
             checks.append(attempt("chunks", describe_chunks, source))
-    planned = None if source is None else count(source, fleet_of(k, covariance), [])
+    planned = None if source is None else count(source, fleet_of(k, covariance, family), [])
     checks.append(attempt("checkpoint", describe_disk, folder, source, planned))
-    checks += look_at_cluster(cluster, source, fleet_of(k, covariance))
+    checks += look_at_cluster(cluster, source, fleet_of(k, covariance, family))
     return checks
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,17 +17,18 @@ from ..data.open import stored_source
 from ..data.options import ReadOptions
 from ..data.zarr.source import ZarrSource
 from ..errors import OutOfTimeError, StoppedError, UsageError
-from ..estimators.gaussian import GaussianMixture
-from ..estimators.load import load
-from ..estimators.select import Selection, Sweeping, check_criterion
+from ..estimators.base import MixtureEstimator
+from ..estimators.fits import Fit
+from ..estimators.load import load, mixture_class
+from ..estimators.select import Selection, check_criterion, sweep
 from ..fitting.criteria import Criterion
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
-from ..storage.checkpoint import Checkpoint, Checkpointing
+from ..storage.checkpoint import Checkpointing
 from ..storage.outputs.files import check_folder
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, noting_what_is_kept, output_locked
-from .plan import Plan, checked, count, fleet_of, mebibytes
+from .plan import Fleet, Plan, checked, count, fleet_of, mebibytes
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class FitRequest:
     ----------
     n_components : sequence of int
     covariance_types : sequence of str
+        Kinds of components, where the family has several.
     options : mapping
         Parameters of the estimator that all models share.
     criterion : {"bic", "aic", "icl", "holdout"}
@@ -45,6 +47,8 @@ class FitRequest:
         Share of the rows that no fit sees.
     exhaustive, keep_all : bool
         Give no model up; save every model that was not given up.
+    family : str
+        The tag of a registered class of mixtures.
 
     Examples
     --------
@@ -62,11 +66,12 @@ class FitRequest:
     holdout: float = 0.0
     exhaustive: bool = False
     keep_all: bool = False
+    family: str = "gaussian-mixture"
 
     @property
-    def fleet(self) -> Sequence[tuple[int, str]]:
-        """K and covariance structure of each model."""
-        return fleet_of(self.n_components, self.covariance_types)
+    def fleet(self) -> Fleet:
+        """The models, not fitted."""
+        return fleet_of(self.n_components, self.covariance_types, self.family)
 
     @property
     def single(self) -> bool:
@@ -76,12 +81,13 @@ class FitRequest:
     def outputs(self, output: str) -> list[str]:
         """Return the files that may be written, the winner's first."""
         others = self.fleet if self.keep_all and not self.single else []
-        return [output, *(self.path(output, *model) for model in others)]
+        return [output, *(self.path(output, model) for model in others)]
 
-    def path(self, output: str, n_components: int, covariance_type: str) -> str:
+    def path(self, output: str, model: MixtureEstimator) -> str:
         """Return the file of a model that did not win: MODEL-k8-full.npz beside MODEL.npz."""
-        path = Path(output)
-        return str(path.with_name(f"{path.stem}-k{n_components}-{covariance_type}{path.suffix}"))
+        path, kind = Path(output), model.family_options().kind
+        which = f"-k{model.n_components}" + (f"-{kind}" if kind else "")
+        return str(path.with_name(f"{path.stem}{which}{path.suffix}"))
 
     @property
     def read_options(self) -> ReadOptions:
@@ -104,11 +110,11 @@ class FitResult:
 
     Attributes
     ----------
-    models : mapping of str to GaussianMixture
+    models : mapping of str to MixtureEstimator
         Each file with its model, the winner first.
     """
 
-    models: Mapping[str, GaussianMixture]
+    models: Mapping[str, MixtureEstimator]
 
     @property
     def files(self) -> list[str]:
@@ -116,7 +122,7 @@ class FitResult:
         return list(self.models)
 
     @property
-    def best(self) -> GaussianMixture:
+    def best(self) -> MixtureEstimator:
         """The winner."""
         return next(iter(self.models.values()))
 
@@ -157,21 +163,22 @@ def fit(
     check_folder(output)
     check_folder(metrics or output)
     totals = Totals(metrics)
-    fitter = fitter_of(request, {"checkpoint": checkpoint, "callbacks": [reporter(), totals]})
+    fitted = fit_of(request, {"checkpoint": checkpoint, "callbacks": [reporter(), totals]})
     with _time_limit(request.options), output_locked(output, checkpoint) as lock:
         protocol = CommitProtocol(lock, checkpoint, overwrite)
         written = protocol.already_committed(
-            request.outputs(output), partial(fitter.unfinished, data, weights)
+            request.outputs(output), partial(fitted.unfinished, data, weights)
         )
         if written:
             return FitResult({path: load(path) for path in written})
         needed = request.needed(stored_source(data, weights, request.read_options))
         with noting_what_is_kept(checkpoint):
             with _explained_endings(output, needed(())), checked(cluster, needed):
-                selection = fitter.run(data, weights, request.keep_all)
+                driver = fitted.run(data, weights)
+            selection = Selection.of(fitted, driver, request.keep_all and not request.single)
             models = {output: selection.best}
             for model in selection.models:
-                models[request.path(output, model.n_components, model.covariance_type)] = model
+                models[request.path(output, model)] = model
             protocol.write(models)
             totals.log(len(selection.history) - totals.passes)
             _check_time(selection.best, output)
@@ -179,55 +186,33 @@ def fit(
     return FitResult(models)
 
 
-class Fitter(Protocol):
-    """A fit of one model, or a sweep over many: the job knows no difference."""
-
-    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint[Any, Any]:
-        """Return the checkpoint of this very fit, or a new one."""
-
-    def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
-        """Make the passes, from where they were left."""
-
-
-@dataclass(frozen=True)
-class SingleFit:
-    """A fit of one model in the form of a sweep over one candidate."""
-
-    model: GaussianMixture
-
-    def unfinished(self, X: Any, sample_weight: Any) -> Checkpoint[Any, Any]:
-        """Return the checkpoint of this very fit, or a new one."""
-        return self.model.unfinished(X, sample_weight)
-
-    def run(self, X: Any, sample_weight: Any, keep_all: bool) -> Selection:
-        """Make the passes, from where they were left."""
-        model = self.model.fit(X, sample_weight=sample_weight)
-        return Selection(model, [], [], "", model.n_passes_, model.history_)
-
-
-def fitter_of(request: FitRequest, shared: Mapping[str, Any]) -> Fitter:
-    """Make the estimators of a request: the only place of this room that does.
+def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimator]:
+    """Return the fit of a request, whose estimators have the `shared` options too.
 
     Raises
     ------
     UsageError
         An option is not one of those allowed.
     """
+    options = {**request.options, **shared}
+    unknown = options.keys() - request.fleet[0].get_params().keys()
+    if unknown:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
+        raise UsageError(f"--family {request.family} has no {flags}: leave it out")
     try:
+        check_criterion(request.criterion, request.holdout)
         if request.single:
-            check_criterion(request.criterion, request.holdout)
-            ((k, kind),) = request.fleet
-            options = {**request.options, **shared}
-            model = GaussianMixture(k, covariance_type=kind, **options)
-            model._check_options()
-            return SingleFit(model)
-        return Sweeping(
+            (model,) = request.fleet
+            model.set_params(**options).check_options()
+            return Fit([model])
+        return sweep(
             request.n_components,
             request.covariance_types,
             request.criterion,
             request.holdout,
             request.exhaustive,
-            {"n_init": 5, **request.options, **shared},
+            mixture_class(request.family),
+            {"n_init": 5, **options},
         )
     except ValueError as e:
         raise UsageError(str(e)) from e
@@ -259,7 +244,7 @@ def _explained_endings(output: str, planned: Plan) -> Iterator[None]:
         ) from e
 
 
-def _check_time(model: GaussianMixture, output: str) -> None:
+def _check_time(model: MixtureEstimator, output: str) -> None:
     """Raise where a fit ended because its time was over: it is not done."""
     if model.status_ is Status.OUT_OF_TIME:
         raise OutOfTimeError(

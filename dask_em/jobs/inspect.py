@@ -10,6 +10,7 @@ from ..estimators.load import load
 def inspect(model_path: str) -> dict[str, Any]:
     """Read options, status, parameters and provenance of a model file, as JSON holds them."""
     model = load(model_path)
+    components = model.describe()
     return {
         "options": {
             name: value
@@ -23,6 +24,8 @@ def inspect(model_path: str) -> dict[str, Any]:
         "log_likelihood": model.lower_bound_,
         "provenance": model.provenance_,
         "weights": model.weights_.tolist(),
-        "means": model.means_.tolist(),
+        "family": components.family,
+        "structure": components.structure,
+        "means": components.means.tolist(),
         "history": model.history_,
     }

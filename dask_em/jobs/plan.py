@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,16 +17,15 @@ from ..backends.blas import one_blas_thread
 from ..backends.dask.config import engine_for
 from ..core.additive import Array
 from ..core.mixture import Mixture
+from ..core.moments import Moments
 from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
 from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
-from ..estimators.gaussian import GaussianMixture
-from ..families.gaussian.constraints import CONSTRAINTS
-from ..families.gaussian.family import Gaussian
-from ..families.gaussian.whitening import Whitening
+from ..estimators.base import MixtureEstimator
+from ..estimators.load import known_tags, mixture_class
 from ..fitting.multistart import most_contenders
 from .cluster import ClusterOptions, Worker, cluster_client, workers_here, workers_there
 
@@ -162,21 +161,29 @@ def mebibytes(n: float) -> str:
     return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
 
 
-Fleet = Sequence[tuple[int, str]]
-"""K and covariance structure of each model that a pass serves."""
+Fleet = Sequence[MixtureEstimator]
+"""The models, not fitted, that a pass serves."""
 
 
-def fleet_of(ks: int | Sequence[int], kinds: str | Sequence[str]) -> Fleet:
-    """Combine every K with every covariance structure.
+def fleet_of(
+    ks: int | Sequence[int], kinds: str | Sequence[str], family: str = "gaussian-mixture"
+) -> Fleet:
+    """Return a model of a registered class for every K and kind of components.
 
     Examples
     --------
-    >>> fleet_of([2, 3], "full")
+    >>> [(m.n_components, m.covariance_type) for m in fleet_of([2, 3], "full")]
     [(2, 'full'), (3, 'full')]
     """
+    try:
+        estimator = mixture_class(family)
+    except ValueError as e:
+        raise UsageError(f"--family {family}: expected one of {', '.join(known_tags())}") from e
     ks = [ks] if isinstance(ks, int) else ks
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    return [(k, kind) for kind in kinds for k in ks]
+    name = estimator.kind_option
+    alike: list[dict[str, Any]] = [{}] if name is None else [{name: kind} for kind in kinds]
+    return [estimator(k, **kind) for kind in alike for k in ks]
 
 
 def plan(
@@ -185,13 +192,14 @@ def plan(
     covariance: str | Sequence[str],
     cluster: ClusterOptions,
     probe: bool = False,
+    family: str = "gaussian-mixture",
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
     Of several K or structures, it is the pass that serves all of them. On a running
     cluster one of its workers reads the chunks, else this process.
     """
-    source, fleet = stored_source(data), fleet_of(k, covariance)
+    source, fleet = stored_source(data), fleet_of(k, covariance, family)
     if not cluster.remote:
         planned = count(source, fleet, workers_here(cluster))
         # Processes beyond the cores take turns.
@@ -219,7 +227,7 @@ def count(
     Memory is that of the first pass, which serves several starts of a model where there are
     `contenders`: of a single model, unless told.
     """
-    needs = [model_bytes(k, kind, source.n_features) for k, kind in fleet]
+    needs = [model_bytes(model, source.n_features) for model in fleet]
     served = needs
     if contenders or (contenders is None and len(fleet) == 1):
         served = [need for need in needs for _ in range(most_contenders(need.statistics))]
@@ -292,22 +300,25 @@ def _shared_bytes(source: ZarrSource, served: Sequence[ModelBytes]) -> int:
     return shared
 
 
-def model_bytes(k: int, kind: str, d: int) -> ModelBytes:
-    """Count the bytes of K components of a covariance structure over d columns."""
-    frame = Whitening(np.zeros(d), np.ones(d))
-    components = Gaussian(np.zeros((k, d)), CONSTRAINTS[kind].storage.of_data(np.eye(d), k), frame)
-    parameters = _array_bytes(components, components.covariance, frame) + 8 * k
+def model_bytes(model: MixtureEstimator, d: int) -> ModelBytes:
+    """Count the bytes of a model over d columns."""
+    k = model.n_components
+    components = model.family_options().of_data(Moments.unit(d), k)
+    parameters = _array_bytes(components) + 8 * k
     # Making a kernel adds what it derives from the parameters to them.
     # NumPy's holds more than the compiled one that may take its place.
     kernel = components.kernel()
-    parameters_used = _array_bytes(components, components.covariance, frame) + 8 * k
+    parameters_used = _array_bytes(components) + 8 * k
+    own = sum(value.nbytes for value in vars(kernel).values() if isinstance(value, np.ndarray))
     statistics = kernel.statistics().nbytes + 8 * k
-    return ModelBytes(parameters, parameters_used, _array_bytes(kernel), statistics)
+    return ModelBytes(parameters, parameters_used, own, statistics)
 
 
-def _array_bytes(*objects: object) -> int:
-    values = (value for o in objects for value in vars(o).values())
-    return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+def _array_bytes(found: object) -> int:
+    """Count the bytes of the arrays in a dataclass, and in those that it holds."""
+    if isinstance(found, np.ndarray):
+        return found.nbytes
+    return sum(map(_array_bytes, vars(found).values())) if is_dataclass(found) else 0
 
 
 def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
@@ -329,14 +340,16 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
     middle = reader.read(source.n_chunks // 2)[0]
     reading = time.perf_counter() - begin
     d = source.n_features
-    costs = {model: model[0] * CONSTRAINTS[model[1]].storage.n_features(d) for model in fleet}
-    k, covariance = max(costs, key=lambda model: costs[model])
-    per_row = costs[k, covariance]
+    # About one product a row and parameter.
+    costs = [model_bytes(model, d).parameters // 8 for model in fleet]
+    per_row = max(costs)
+    model = fleet[costs.index(per_row)]
+    k = model.n_components
     most = max(1000, 2 * k, tuning().plan.probe_products // per_row)
     warm_up, timed = _finite_rows(front, most), _finite_rows(middle, most)
     if min(len(warm_up), len(timed)) < max(k, 2):
         return None
-    fold = _quick_start(np.concatenate([warm_up, timed]), k, covariance, most).fold()
+    fold = _quick_start(np.concatenate([warm_up, timed]), model, most).fold()
     with one_blas_thread():
         fold.update(0, warm_up, None)
         fold.result()
@@ -344,7 +357,7 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
         fold.update(1, timed, None)
         fold.result()
         computing = time.perf_counter() - begin
-    computing *= sum(costs.values()) / per_row
+    computing *= sum(costs) / per_row
     return Probe(len(middle), len(timed), reading / len(middle), computing / len(timed))
 
 
@@ -352,16 +365,16 @@ def _finite_rows(X: Array, most: int) -> Array:
     return np.asarray(X[np.isfinite(X).all(axis=1)][:most])
 
 
-def _quick_start(rows: Array, k: int, covariance: str, most: int) -> Mixture:
+def _quick_start(rows: Array, model: MixtureEstimator, most: int) -> Mixture:
     """Fit a mixture to some rows by two iterations from k-means++."""
-    step = -(-len(rows) // max(most // 4, 4 * k))
-    model = GaussianMixture(
-        k, covariance_type=covariance, init_params="k-means++", max_iter=2, random_state=0
-    )
+    step = -(-len(rows) // max(most // 4, 4 * model.n_components))
+    few = {"init_params": "k-means++", "max_iter": 2, "random_state": 0}
+    quick = type(model)(**{**model.get_params(), **few})
     with warnings.catch_warnings():
         # Whatever is odd about the data, the fit will say.
         warnings.simplefilter("ignore")
-        return model.fit(rows[::step]).predictor(()).mixture
+        mixture: Mixture = quick.fit(rows[::step]).predictor(()).mixture
+    return mixture
 
 
 @contextmanager

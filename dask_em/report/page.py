@@ -21,6 +21,7 @@ from ..core.additive import Array
 from ..errors import OutputExistsError, UsageError
 from ..estimators.describe import FittedMixture
 from ..estimators.html import components_table, facts, left_out, number, status_words, table, text
+from ..fitting.criteria import kind_in
 from ..storage.outputs.files import remove_unfinished, write_durably
 from ..storage.outputs.staging import check_free
 from ..version import __version__
@@ -162,7 +163,7 @@ def _selection(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
 
 # Columns of the table of candidates, and how their numbers are shown.
 CANDIDATE = {
-    "covariance_type": "", "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
+    "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
     "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "holdout": ",.4f", "passes": ",.4g",
     "n_passes": ",.4g", "status": "",
 }  # fmt: skip
@@ -175,8 +176,12 @@ def _selection_table(selection: Sequence[Mapping[str, Any]]) -> str:
         return number(value, form) if form else text(str(value).lower().replace("_", " "))
 
     names = [n for n in CANDIDATE if any(c.get(n) is not None for c in selection)]
-    rows = [[cell(c.get(name), CANDIDATE[name]) for name in names] for c in selection]
-    return _details("All candidates", table([text(n.replace("_", " ")) for n in names], rows))
+    rows = [
+        [text(kind_in(c)), *(cell(c.get(name), CANDIDATE[name]) for name in names)]
+        for c in selection
+    ]
+    head = ["kind", *(text(n.replace("_", " ")) for n in names)]
+    return _details("All candidates", table(head, rows))
 
 
 def _components_section(model: FittedMixture) -> str:

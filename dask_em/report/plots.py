@@ -15,6 +15,7 @@ from ..core.additive import Array
 from ..core.scoring import Answer
 from ..errors import UsageError
 from ..estimators.describe import COLOURS, FittedMixture, colour, mixture_moments
+from ..fitting.criteria import kind_in
 from .axes import (
     curve_points,
     ellipse_of,
@@ -193,13 +194,13 @@ def candidates(selection: Sequence[Mapping[str, Any]], criterion: str) -> list[M
 def plot_criterion(
     selection: Sequence[Mapping[str, Any]], criterion: str = "bic", ax: Axes | None = None
 ) -> Axes:
-    """Draw a criterion over the number of components, one line a covariance structure.
+    """Draw a criterion over the number of components, one line a kind of components.
 
     Parameters
     ----------
     selection : sequence of dict
-        Candidates with the keys n_components, covariance_type and `criterion`, and status
-        where they have one. One whose criterion is None or not finite is left out; one of
+        Candidates with the keys n_components and `criterion`, and where they have them
+        covariance_type and status. One whose criterion is None or not finite is left out; one of
         status DROPPED, whose criterion is an estimate, is on the line without a dot.
     criterion : {"bic", "aic", "icl"}
         Lower is better: the lowest that was not dropped is circled.
@@ -218,9 +219,9 @@ def plot_criterion(
     drawn = candidates(selection, criterion)
     if not drawn:
         raise UsageError(f"no candidate has a finite {criterion!r}: nothing to draw")
-    structures = list(dict.fromkeys(str(c.get("covariance_type", "")) for c in drawn))
+    structures = list(dict.fromkeys(map(kind_in, drawn)))
     for i, structure in enumerate(structures):
-        mine = [c for c in drawn if str(c.get("covariance_type", "")) == structure]
+        mine = [c for c in drawn if kind_in(c) == structure]
         mine.sort(key=lambda c: int(c["n_components"]))
         ax.plot(
             [c["n_components"] for c in mine],

@@ -60,7 +60,7 @@ class Found:
 def starts_of(case: Case, seed: int) -> Found:
     """The starts that a fit compares on all of its sample."""
     n, d = case.rows.shape
-    size = default_sample_size(GaussianMixture(case.k)._n_parameters(d), d)
+    size = default_sample_size(GaussianMixture(case.k).start_options().n_parameters(d), d)
     surveyed: Surveyed = SerialBackend().map_reduce(
         as_source(case.rows), Survey(seed, max(size, case.k), d, n)
     )
@@ -77,7 +77,7 @@ def starts_of(case: Case, seed: int) -> Found:
 
         yield Recording(fits)
 
-    starts = GaussianMixture(case.k)._start_options()
+    starts = GaussianMixture(case.k).start_options()
     start = starts.start(surveyed, engine_for(case.rows.dtype), seed, [], recording)
     entered = start.mixtures(start.mixture.engine)
     # Records are compared by what they are: arrays know no truth.

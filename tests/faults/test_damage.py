@@ -63,7 +63,9 @@ class Kept:
         self.file.write_bytes(contents)
         self.caplog.clear()
         with model(self.folder).unfinished(X) as found:
-            state = None if found.progress is None else found.progress["state"]
+            candidates = [] if found.progress is None else found.progress.candidates
+            kept = candidates[0] if candidates else None
+            state = None if kept is None else kept.state
         return None if state is None else state.n_iter, found.survey is not None
 
     def warned(self, text: str) -> bool:

@@ -218,12 +218,12 @@ array[:] = X
 BROKEN = """
 import sys
 from dask_em import cli
-from dask_em.estimators import gaussian as estimators
-summed = estimators._summed
+from dask_em.fitting.recorded_passes import RecordedPasses
+summed = RecordedPasses.sums
 def summed_and_broken(*arguments):
     summed(*arguments)
     raise RuntimeError("unforeseen")
-estimators._summed = summed_and_broken
+RecordedPasses.sums = summed_and_broken
 sys.exit(cli.main())
 """
 

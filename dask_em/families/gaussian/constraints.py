@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 from ...core.additive import Array
 from ...errors import UsageError
@@ -57,10 +58,18 @@ class Constraint:
     whitening: WhiteningKind | None = None
 
     @property
+    def module(self) -> str:
+        """The module that registers it where it is not known yet, as on a worker."""
+        return self.n_parameters.__module__
+
+    @property
     def whitening_kind(self) -> WhiteningKind:
         """The largest group of linear maps that leaves the constraint as it is."""
         return self.whitening or self.storage.whitening_kind
 
+
+GROUP = "dask_em.constraints"
+"""Entry points by which another package offers modules that register constraints."""
 
 CONSTRAINTS: dict[str, Constraint] = {}
 """Every constraint by its name: what `covariance_type` may be."""
@@ -75,7 +84,7 @@ def register_constraint(constraint: Constraint) -> Constraint:
 
 
 def constraint_of(name: str) -> Constraint:
-    """Return the constraint of this name.
+    """Return the constraint of this name, of this process or of an entry point.
 
     Raises
     ------
@@ -83,8 +92,16 @@ def constraint_of(name: str) -> Constraint:
         None is registered under it.
     """
     if name not in CONSTRAINTS:
+        for entry in entry_points(group=GROUP, name=name):
+            entry.load()
+    if name not in CONSTRAINTS:
         raise UsageError(f"covariance_type={name!r}: expected one of {', '.join(CONSTRAINTS)}")
     return CONSTRAINTS[name]
+
+
+def known_constraints() -> list[str]:
+    """Return the names of all constraints that can be had."""
+    return list(dict.fromkeys([*CONSTRAINTS, *entry_points(group=GROUP).names]))
 
 
 register_constraint(Constraint("full", Full, lambda k, d: k * d * (d + 1) // 2))

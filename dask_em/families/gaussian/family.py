@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Self
+from importlib import import_module
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,10 +55,18 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     def __getstate__(self) -> dict[str, object]:
         # What is cached can be made again, and may be as large as the parameters.
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**state, "registered_by": constraint_of(self.kind).module}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A worker has not imported what this process has.
+        module = state.pop("registered_by")
+        vars(self).update(state)
+        if self.kind not in CONSTRAINTS:
+            import_module(module)
 
     @property
-    def covariance_type(self) -> str:
+    def kind(self) -> str:
         """The name of the constraint."""
         return self.constraint or self.covariance.kind
 
@@ -69,7 +78,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     @property
     def n_parameters(self) -> int:
         k, d = self.means.shape
-        return int(k * d + constraint_of(self.covariance_type).n_parameters(k, d))
+        return int(k * d + constraint_of(self.kind).n_parameters(k, d))
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +92,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     def validate(self, statistics: GaussianStatistics) -> None:
         k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
-        constraint = CONSTRAINTS.get(self.covariance_type)
+        constraint = CONSTRAINTS.get(self.kind)
         allowed = constraint is not None and constraint.storage is type(self.covariance)
         require("constraint", self.constraint, allowed)
         # No memory is touched, whatever a file claims.
@@ -165,7 +174,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         shift = np.where(empty[:, None], 0.0, statistics.first / total[:, None])
         total = np.where(empty, tuning().numerics.empty, resp_sum)
         found = self.covariance.unconstrained(total, shift, statistics.scatter, self._ridge())
-        estimate = constraint_of(self.covariance_type).estimate
+        estimate = constraint_of(self.kind).estimate
         if estimate is not None:
             found = estimate(total, found)
         covariance, singular = self.covariance.factorized(found, len(total))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +40,7 @@ class GaussianOptions(FamilyOptions):
     precisions_init: npt.ArrayLike | None = None
 
     @property
-    def label(self) -> str:  # type: ignore[override]
+    def kind(self) -> str:
         return self.covariance_type
 
     @property
@@ -69,6 +70,26 @@ class GaussianOptions(FamilyOptions):
         """Return the coordinates in which data of these moments have about unit spread."""
         kind = self.constraint.whitening_kind
         return Whitening.of_moments(moments.mean, moments.covariance, kind)
+
+    def warnings(
+        self, moments: Moments, constant: Sequence[int], called: Callable[[Sequence[int]], str]
+    ) -> list[str]:
+        """Return warnings of columns that vary so little that the ridge is not small."""
+        found = []
+        if constant:
+            found.append(
+                f"X does not vary in {called(constant)}: such a column tells components nothing "
+                "apart and its variance is reg_covar alone; leave it out"
+            )
+        variances = np.diagonal(moments.covariance)
+        ridged = np.flatnonzero(self.ridge > tuning().numerics.large_ridge * variances).tolist()
+        small = [j for j in ridged if j not in constant]
+        if small:
+            found.append(
+                f"reg_covar={self.ridge:g} is not small beside the variance of {called(small)} "
+                f"({variances[small].min():.3g}) and is added to it: pass reg_covar=0 or scale X"
+            )
+        return found
 
     def with_given(self, components: Any) -> Gaussian:
         """Return the components with the user's means and covariances, whitened.

@@ -1,0 +1,330 @@
+"""Mixture estimators: all of scikit-learn's contract that knows no family."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.utils.validation import check_array, validate_data
+
+from ..backends.dask.config import engine_for
+from ..core.additive import Array
+from ..core.codec import digest
+from ..core.device import resolve_device
+from ..core.em import EMState
+from ..core.engine import Engine
+from ..core.mixture import Mixture
+from ..core.moments import Moments
+from ..core.protocols import Source
+from ..core.responsibilities import Assignment
+from ..core.tuning import tuning
+from ..data.columns import check_columns
+from ..data.open import as_source
+from ..data.options import MissingChunks, NonFinite, ReadOptions
+from ..data.xarray import Labelled, unlabelled
+from ..errors import DataError
+from ..fitting.driver import FitProgress
+from ..fitting.observers import Observer, observers_of, reporter
+from ..fitting.recorded_passes import SurveyPass
+from ..fitting.starts import LABELLERS, StartOptions
+from ..storage.checkpoint import Checkpoint
+from ..version import __version__
+from .fits import Fit
+from .options import (
+    check_callbacks,
+    check_checkpoint,
+    check_choice,
+    check_number,
+    check_seed,
+    plain,
+)
+from .predictions import Predictions
+
+# Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
+UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
+
+
+class MixtureEstimator(Predictions):
+    """Fit a mixture of K components of some family by Expectation-Maximization.
+
+    A subclass writes `family_options`, and is registered by `register_estimator` under the tag
+    that names it in files and on the command line.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+    tol : float, default=1e-3
+        The fit has converged when less than this is estimated to be still gained, in nats
+        per row; with algorithm="em", when a pass gains less.
+    max_iter : int, default=100
+        Passes over the full data, the survey not counted.
+    n_init : int, default=1
+        Starts tried on the sample; the best goes on to the full data.
+    init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
+        How responsibilities of the sample are made.
+    weights_init : (k,) array, optional
+    algorithm : {"auto", "em"}, default="auto"
+        Accelerated, or plain EM, iteration for iteration.
+    sample_size : int, optional
+        Rows of the uniform sample that the start is made from.
+    max_passes : int, optional
+        Full passes at most, the survey counted: at least 2.
+    max_time : float, optional
+        Seconds after which the fit ends with the best that it has.
+    nonfinite : {"error", "drop"}, default="error"
+        What becomes of rows that hold NaN or infinity.
+    missing_chunks : {"error", "fill"}, default="error"
+        What becomes of Zarr chunks that are not there.
+    random_state : int, RandomState or None
+    warm_start : bool, default=False
+        Start from the last result.
+    callbacks : sequence of callable or Observer, optional
+        Each is called with the `EMState` after every pass, when it is in the checkpoint.
+    checkpoint : path, URL or Checkpointing, optional
+        A folder in which the fit keeps what it needs to go on after it was killed.
+    device : {"cpu", "cuda", "auto"} or array namespace, default="cpu"
+    verbose : int, default=0
+        Above zero, a progress bar for each pass (log lines where there is no terminal).
+
+    Attributes
+    ----------
+    weights_ : (k,) array
+        Beside it the components' own attributes, see `Family.attributes`.
+    converged_, status_, n_iter_, lower_bound_, lower_bounds_, n_passes_, n_dropped_, history_
+        As in `GaussianMixture`.
+    state_ : EMState
+        Parameters of the best pass paired with their statistics.
+    provenance_ : dict
+    """
+
+    assignment: ClassVar[Assignment] = "soft"
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "auto",
+        weights_init: Any = None,
+        algorithm: str = "auto",
+        sample_size: int | None = None,
+        max_passes: int | None = None,
+        max_time: float | None = None,
+        nonfinite: NonFinite = "error",
+        missing_chunks: MissingChunks = "error",
+        random_state: Any = None,
+        warm_start: bool = False,
+        callbacks: Sequence[Callable[[EMState], object] | Observer] | None = None,
+        checkpoint: Any = None,
+        device: Any = "cpu",
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.algorithm = algorithm
+        self.sample_size = sample_size
+        self.max_passes = max_passes
+        self.max_time = max_time
+        self.nonfinite = nonfinite
+        self.missing_chunks = missing_chunks
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.device = device
+        self.verbose = verbose
+
+    # -- what a family's estimator says -------------------------------------------------
+
+    def check_options(self) -> None:
+        """Raise `ValueError` where an option is not one of those allowed."""
+        check_number("n_components", self.n_components, int, 1)
+        check_number("max_iter", self.max_iter, int, 1)
+        check_number("n_init", self.n_init, int, 1)
+        check_number("tol", self.tol, float, 0)
+        if self.sample_size is not None:
+            check_number("sample_size", self.sample_size, int, 1)
+        if self.max_passes is not None:
+            # One for the survey, and one for a log-likelihood.
+            check_number("max_passes", self.max_passes, int, 2)
+        if self.max_time is not None:
+            check_number("max_time", self.max_time, float, 0)
+        check_checkpoint(self.checkpoint)
+        check_choice("init_params", self.init_params, LABELLERS)
+        _ = self.read_options
+        check_choice("algorithm", self.algorithm, ("auto", "em"))
+        check_callbacks(self.callbacks)
+        check_seed(self.random_state)
+
+    def mixture(self, engine: Engine) -> Mixture:
+        """Return the fitted mixture, to be computed by `engine`."""
+        return replace(self.state_.result, engine=engine)
+
+    def earlier_mixture(self, moments: Moments) -> Mixture:
+        """Return the last result as the start of a fit to data of these moments.
+
+        Raises
+        ------
+        ValueError
+            It is of other options than this fit.
+        """
+        k = len(self.weights_)
+        if k != self.n_components:
+            raise ValueError(
+                f"warm_start=True, but the last fit was of n_components={k}, and this one is of "
+                f"{self.n_components}: set warm_start=False"
+            )
+        return self.state_.result
+
+    # -- fitting ------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+        """Estimate the parameters with one survey pass and one pass an iteration.
+
+        Parameters
+        ----------
+        X : NumPy array, Dask array, xarray.DataArray, zarr.Array, or path or URL of a Zarr array
+            (n, d). Never loaded whole, never persisted. Of a DataArray the first dimension is
+            rows, and answers come back with their coordinates.
+        y : ignored
+        sample_weight : the same kinds, (n,), optional
+            A row of weight w counts as w rows.
+
+        Raises
+        ------
+        DataError
+            The data cannot be clustered: shape, dtype, NaN or infinity, too few rows, or a
+            chunk that is missing, damaged, or changes between passes. Or they are others than
+            those of the unfinished fit in `checkpoint`.
+        UsageError
+            The unfinished fit in `checkpoint` is of other options.
+        ModelFileError
+            It is damaged.
+        LockedError
+            Another job fits there.
+        """
+        Fit([self]).run(X, sample_weight)
+        return self
+
+    def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
+        """Fit, then label every row; equal to `fit(X).predict(X)`."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, FitProgress]:
+        """Return the fit of these options to these data that is kept, or a new one."""
+        return Fit([self]).unfinished(X, sample_weight)
+
+    def start_options(self) -> StartOptions:
+        """Return how the mixture is to start."""
+        again = self.warm_start and hasattr(self, "state_")
+        return StartOptions(
+            self.family_options(),
+            self.n_components,
+            self.tol,
+            self.max_iter,
+            self.n_init,
+            self.init_params,
+            self.weights_init,
+            self.algorithm,
+            self.assignment,
+            self.earlier_mixture if again else None,
+        )
+
+    def engine(self, dtype: Any = np.float64) -> Engine:
+        """Return what computes, here and on every worker, for data of this type."""
+        return replace(engine_for(dtype), device=resolve_device(self.device))
+
+    def identity(self, engine: Engine) -> dict[str, Any]:
+        """Return all that the bits of a fit depend on beside the data, for JSON."""
+        options = {n: v for n, v in self.get_params().items() if n not in UNIMPORTANT}
+        for name in self.array_options:
+            given = options[name]
+            options[name] = None if given is None else digest(np.asarray(given, dtype=np.float64))
+        if not isinstance(self.random_state, int | np.integer | None):
+            options["random_state"] = "a generator"
+        if self.warm_start and hasattr(self, "state_"):
+            options["warm_start"] = digest([getattr(self, name) for name in self.public_arrays])
+        options["device"] = getattr(self.device, "__name__", self.device)
+        options |= {"engine": engine.name, "float32": engine.single, "dask_em": __version__}
+        options |= {"tuning": tuning().changes()}
+        return {name: plain(value) for name, value in options.items()}
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How data are read: whatever is done with the model reads as its fit did."""
+        return ReadOptions(self.missing_chunks, self.nonfinite)
+
+    def observers(self) -> list[Observer]:
+        """Return who is told what the fit does."""
+        callbacks = list(self.callbacks or ())
+        return observers_of([*callbacks, reporter()] if self.verbose > 0 else callbacks)
+
+    def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
+        """Open X for a fit (`reset`), or hold its columns to those of the fit.
+
+        Raises
+        ------
+        DataError
+            Its rows cannot be used; the message says what to do.
+        """
+        labelled = Labelled.of(X)
+        if labelled is not None:
+            X, sample_weight = labelled.data, labelled.weights(sample_weight)
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            raise DataError(
+                f"X is a masked array in which {int(X.mask.sum())} entries are masked, and "
+                'masks are not looked at: pass X.filled(np.nan), with nonfinite="drop" to leave '
+                "those rows out of the fit"
+            )
+        if _in_memory(X):
+            checks: dict[str, Any] = {
+                "dtype": [np.float64, np.float32],
+                # The survey names the row and column of what is not finite.
+                "ensure_all_finite": not reset,
+                "ensure_min_samples": 2 if reset else 1,
+            }
+            if labelled is None:
+                X = validate_data(self, X, reset=reset, **checks)
+                return as_source(X, unlabelled(sample_weight), self.read_options)
+            X = check_array(X, estimator=self, **checks)
+        source = as_source(X, unlabelled(sample_weight), self.read_options)
+        if reset:
+            source.check()
+        self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
+        return source
+
+    def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
+        """Keep number and names of the columns, or hold them to those of the fit."""
+        if reset:
+            self.n_features_in_ = source.n_features
+            self.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = names
+            return
+        check_columns("X", source.n_features, self.n_features_in_)
+        fitted = getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and not np.array_equal(fitted, names):
+            raise DataError(
+                f"X has the columns {_shortened(names)}, but this {type(self).__name__} was fitted "
+                f"to {_shortened(fitted)}: give the same in the same order"
+            )
+
+
+def _in_memory(X: Any) -> bool:
+    """Return whether X is something that scikit-learn would take."""
+    if isinstance(X, str | os.PathLike):
+        return False
+    return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
+
+
+def _shortened(names: Array) -> str:
+    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")

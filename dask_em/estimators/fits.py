@@ -1,0 +1,211 @@
+"""One fit of one estimator or of many: where options, data, checkpoint and driver meet."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from ..backends import backend_in_force
+from ..core.em import Convergence, EMState, Status
+from ..core.engine import Engine
+from ..core.protocols import Source
+from ..data.options import ReadOptions
+from ..errors import warn_user
+from ..fitting.checks import check_survey
+from ..fitting.criteria import Criterion
+from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
+from ..fitting.observers import Observer
+from ..fitting.recorded_passes import SurveyPass
+from ..fitting.starts import StartOptions
+from ..fitting.survey import Surveyed, fingerprint_of
+from ..runtime import as_job, current_job
+from ..storage.checkpoint import Checkpoint
+from ..version import __version__
+
+
+class Fittable(Protocol):
+    """What a fit asks of an estimator: options, data, and to take what was found."""
+
+    kind_option: ClassVar[str | None]
+    n_components: int
+    tol: float
+    max_iter: int
+    max_passes: int | None
+    max_time: float | None
+    sample_size: int | None
+    random_state: Any
+    checkpoint: Any
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How data are read."""
+
+    def check_options(self) -> None:
+        """Raise `ValueError` where an option is not one of those allowed."""
+
+    def start_options(self) -> StartOptions:
+        """Return how the mixture is to start."""
+
+    def identity(self, engine: Engine) -> dict[str, Any]:
+        """Return all that the bits of a fit depend on beside the data, for JSON."""
+
+    def engine(self, dtype: Any) -> Engine:
+        """Return what computes."""
+
+    def observers(self) -> list[Observer]:
+        """Return who is told what the fit does."""
+
+    def source(self, X: Any, sample_weight: Any, reset: bool) -> Source:
+        """Open X for a fit."""
+
+    def set_fit(self, fitted: FittedModel, provenance: dict[str, Any]) -> None:
+        """Take what a fit found, and where its data came from."""
+
+
+M = TypeVar("M", bound=Fittable)
+
+
+@dataclass(frozen=True)
+class Fit(Generic[M]):
+    """Fit estimators by the same passes; several differ in K and kind, and share all else.
+
+    Attributes
+    ----------
+    estimators : sequence of Fittable
+    criterion : {"bic", "aic", "icl", "holdout"}
+    holdout : float
+    exhaustive : bool
+        Give no model up.
+    chooses : bool
+        Whether the best by `criterion` is wanted, which checkpoint and provenance then say.
+    """
+
+    estimators: Sequence[M]
+    criterion: Criterion = "bic"
+    holdout: float = 0.0
+    exhaustive: bool = True
+    chooses: bool = False
+
+    @property
+    def lead(self) -> M:
+        """The estimator of most components: whatever all share is asked of it."""
+        return max(self.estimators, key=lambda m: m.n_components)
+
+    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, FitProgress]:
+        """Return this very fit of these data as it is kept, or a new one."""
+        for estimator in self.estimators:
+            estimator.check_options()
+        return self._unfinished(self.lead.source(X, sample_weight, True))
+
+    def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, FitProgress]:
+        lead = self.lead
+        engine = lead.engine(source.dtype)
+        identity, data = {}, {}
+        if lead.checkpoint is not None:
+            identity, data = self._identity(engine), source.identity()
+        return Checkpoint(lead.checkpoint, identity, data, engine, SurveyPass, FitProgress)
+
+    def _identity(self, engine: Engine) -> dict[str, Any]:
+        identity = self.lead.identity(engine)
+        if not self.chooses:
+            return identity
+        starts = [estimator.start_options() for estimator in self.estimators]
+        identity["n_components"] = list(dict.fromkeys(s.n_components for s in starts))
+        if self.lead.kind_option is not None:
+            kinds = dict.fromkeys(s.components.kind for s in starts)
+            identity[self.lead.kind_option] = list(kinds)
+        choice = {"criterion": self.criterion, "holdout": self.holdout}
+        return identity | choice | {"exhaustive": self.exhaustive}
+
+    def run(self, X: Any, sample_weight: Any = None) -> Driver:
+        """Fit, from where it was left; every estimator that went to its end is then fitted.
+
+        Returns
+        -------
+        Driver
+            With the candidate of each estimator.
+        """
+        for estimator in self.estimators:
+            estimator.check_options()
+        began, job, lead = time.monotonic(), current_job(), self.lead
+        source = lead.source(X, sample_weight, True)
+        with as_job(job), self._unfinished(source) as checkpoint:
+            checkpoint.log_resumed()
+            driver = Driver(
+                self._options(began),
+                source,
+                backend_in_force(),
+                lead.engine(source.dtype),
+                checkpoint,
+                lead.observers(),
+                self._check_survey,
+            )
+            driver.run()
+            self._keep(driver)
+        return driver
+
+    def _options(self, began: float) -> FitOptions:
+        lead = self.lead
+        return FitOptions(
+            tuple(estimator.start_options() for estimator in self.estimators),
+            Convergence(lead.tol, lead.max_iter, lead.max_passes),
+            int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max)),
+            lead.sample_size,
+            lead.read_options.nonfinite == "drop",
+            self.criterion,
+            float(self.holdout),
+            self.exhaustive,
+            began + (np.inf if lead.max_time is None else lead.max_time),
+        )
+
+    def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
+        names = vars(self.lead).get("feature_names_in_")
+        components = self.lead.start_options().components
+        check_survey(source, surveyed, self.lead.n_components, components, names)
+
+    def _keep(self, driver: Driver) -> None:
+        """Make of each estimator what a fit of its own would have, but for the shared passes."""
+        provenance = _provenance(driver)
+        driver.checkpoint.sign(provenance)
+        if self.chooses:
+            name = self.lead.kind_option or "kind"
+            choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
+            provenance["sweep"] = {**choice, "table": [row.as_dict(name) for row in driver.rows]}
+        seen = ("n_features_in_", "feature_names_in_")
+        columns = {name: value for name, value in vars(self.lead).items() if name in seen}
+        for estimator, candidate in zip(self.estimators, driver.candidates, strict=True):
+            vars(estimator).update(columns)
+            if candidate is not None and candidate.state is not None:
+                estimator.set_fit(driver.fitted(candidate), provenance)
+        _warn_unless_converged(driver.best.last_state())
+
+
+def _provenance(driver: Driver) -> dict[str, Any]:
+    source, surveyed = driver.passes.source, driver.surveyed
+    return {
+        "source": source.description,
+        "n_rows": surveyed.n_rows + source.n_dropped,
+        "n_dropped": source.n_dropped,
+        "n_features": source.n_features,
+        "dtype": str(source.dtype),
+        "fingerprint": fingerprint_of(surveyed),
+        "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dask_em": __version__,
+    }
+
+
+def _warn_unless_converged(state: EMState) -> None:
+    """Warn of a fit that ended otherwise, and say what to try."""
+    if state.status is not Status.CONVERGED:
+        collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
+        warn_user(
+            f"{state.status.name.lower().replace('_', ' ')}{collapsed}: {state.status.value}",
+            ConvergenceWarning,
+        )

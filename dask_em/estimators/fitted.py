@@ -1,0 +1,173 @@
+"""Fitted estimators: the attributes that a fit leaves, and how files hold them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted
+
+from ..core.em import EMState
+from ..core.family import FamilyOptions
+from ..core.validation import require, require_array
+from ..fitting.driver import FittedModel
+from ..fitting.observers import PassRecord
+from ..storage.outputs.files import check_folder
+from .model_file import write_model
+from .options import plain
+from .registry import estimator_tag
+from .saved import SavedModel
+
+
+class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
+    """The half of a mixture estimator that a fit leaves behind it.
+
+    Attributes
+    ----------
+    kind_option : str or None
+        The option that tells kinds of components apart, over which sweeps choose.
+    array_options : tuple of str
+        Options that are arrays of a start.
+    """
+
+    kind_option: ClassVar[str | None] = None
+    array_options: ClassVar[tuple[str, ...]] = ("weights_init",)
+
+    # Options of every mixture that files treat apart.
+    random_state: Any
+    device: Any
+    warm_start: bool
+    verbose: int
+
+    def family_options(self) -> FamilyOptions:
+        """Return what the options say of the components."""
+        raise NotImplementedError(f"{type(self).__name__} lacks family_options()")
+
+    def check_options(self) -> None:
+        """Raise `ValueError` where an option is not one of those allowed."""
+
+    @property
+    def public_arrays(self) -> tuple[str, ...]:
+        """Names of the fitted attributes that are parameters."""
+        return ("weights_", *self.state_.result.components.attributes())
+
+    def fitted_options(self) -> dict[str, Any]:
+        """Return the options that the fit was of, whatever was set since."""
+        options: dict[str, Any] = {"n_components": len(self.weights_)}
+        if self.kind_option is not None:
+            options[self.kind_option] = self.state_.result.components.kind
+        return options
+
+    def set_state(self, state: EMState) -> None:
+        """Take the state at which a fit ended: the fitted attributes are made of it."""
+        self.state_ = state
+        self.status_ = state.status
+        self.converged_ = state.status.converged
+        self.n_iter_ = state.n_iter
+        self.lower_bound_ = state.log_likelihood
+        self.weights_ = state.result.weights / state.result.weights.sum()
+        for name, value in state.result.components.attributes().items():
+            setattr(self, name, value)
+
+    def set_fit(self, fitted: FittedModel, provenance: Mapping[str, Any]) -> None:
+        """Take what a fit found, and where its data came from."""
+        self.history_ = [history(record, fitted.rejected) for record in fitted.records]
+        self.lower_bounds_ = lower_bounds(self.history_)
+        self.n_passes_ = fitted.n_passes
+        self.n_dropped_ = int(provenance["n_dropped"])
+        self.provenance_: dict[str, Any] = dict(provenance)
+        self.set_state(fitted.state)
+
+    # -- files ------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Write the fitted model to one checksummed `.npz` file, whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            The file is there and `overwrite` is False.
+        UsageError
+            There is no such folder.
+        """
+        check_is_fitted(self)
+        check_folder(os.fspath(path))
+        write_model(path, self, overwrite)
+
+    def to_saved(self) -> SavedModel:
+        """Return what a model file holds of the fit."""
+        apart = (*self.array_options, "callbacks", "checkpoint")
+        options = {n: plain(value) for n, value in self.get_params().items() if n not in apart}
+        # The file is of the fit, whatever was set since; no generator or module goes into it.
+        options |= self.fitted_options()
+        options |= {"warm_start": bool(self.warm_start), "verbose": int(self.verbose)}
+        if not isinstance(options["random_state"], int | None):
+            options["random_state"] = None
+        if not isinstance(self.device, str):
+            options["device"] = "cpu"
+        arrays = {name: np.asarray(getattr(self, name)) for name in self.public_arrays}
+        for name in self.array_options:
+            if getattr(self, name) is not None:
+                arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
+        if hasattr(self, "feature_names_in_"):
+            arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)
+        made = self.history_, self.n_passes_, self.provenance_
+        return SavedModel(estimator_tag(type(self)), options, self.state_, *made, arrays)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel) -> Self:
+        """Return the fitted estimator that a model file held.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            A part is missing, or does not go with the others.
+        """
+        found, state = saved.attributes, saved.state
+        inits = {name: found[name] for name in cls.array_options if name in found}
+        model = cls(**{**saved.options, **inits})
+        model.check_options()
+        label = model.family_options().kind
+        for mixture in (state.mixture, state.result):
+            kind = mixture.components.kind
+            require(cls.kind_option or "components", kind, kind == label)
+        k = len(state.result.weights)
+        require("n_components", model.n_components, model.n_components == k)
+        model.set_state(state)
+        for name in model.public_arrays:
+            require_array(name, found[name], getattr(model, name).shape)
+            setattr(model, name, found[name])
+        require("weights_", model.weights_, bool((model.weights_ >= 0).all()))
+        for name, array in inits.items():
+            require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
+        model.n_features_in_ = d = state.result.components.n_features
+        if "feature_names_in_" in found:
+            names = found["feature_names_in_"]
+            wrong = f"{names.dtype} {names.shape}"
+            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
+            model.feature_names_in_ = names.astype(object)
+        model.history_ = saved.history
+        model.lower_bounds_ = lower_bounds(saved.history)
+        model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
+        model.n_dropped_ = int(saved.provenance["n_dropped"])
+        return model
+
+
+def history(record: PassRecord, rejected: Sequence[int]) -> dict[str, Any]:
+    """Return a pass for `history_`; of one that served this model, whether it was accepted."""
+    if record.phase != "em":
+        return record.as_dict()
+    return {**record.as_dict(), "accepted": record.number not in rejected}
+
+
+def lower_bounds(records: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the log-likelihood after each pass of EM: of the best where one was rejected."""
+    bounds: list[float] = []
+    for record in records:
+        if record["phase"] == "em":
+            accepted = not bounds or record.get("accepted", True)
+            bounds.append(record["log_likelihood"] if accepted else bounds[-1])
+    return bounds

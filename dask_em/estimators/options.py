@@ -1,0 +1,75 @@
+"""Checks of an estimator's options: which one, what came, what was expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ..fitting.observers import Observer
+from ..storage.checkpoint import Checkpointing
+
+
+def check_number(name: str, value: Any, kind: type, least: float) -> None:
+    """Raise `ValueError` unless an option is a finite number of at least `least`.
+
+    Examples
+    --------
+    >>> check_number("n_init", 0, int, 1)
+    Traceback (most recent call last):
+    ValueError: n_init=0: expected an integer of at least 1
+    """
+    allowed = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    right = isinstance(value, allowed) and not isinstance(value, bool) and value >= least
+    if not right or not np.isfinite(value):
+        noun = "an integer" if kind is int else "a number"
+        raise ValueError(f"{name}={value!r}: expected {noun} of at least {least}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise `ValueError` unless an option is one of some words.
+
+    Examples
+    --------
+    >>> check_choice("algorithm", "sgd", ("auto", "em"))
+    Traceback (most recent call last):
+    ValueError: algorithm='sgd': expected one of auto, em
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise `ValueError` unless `callbacks` is None or holds functions and observers."""
+    if callbacks is not None and not (
+        isinstance(callbacks, Iterable)
+        and all(callable(one) or isinstance(one, Observer) for one in callbacks)
+    ):
+        raise ValueError(f"callbacks={callbacks!r}: expected a list of callables, or None")
+
+
+def check_checkpoint(checkpoint: Any) -> None:
+    """Raise `ValueError` unless `checkpoint` is None, a path, or a `Checkpointing`."""
+    if not isinstance(checkpoint, str | os.PathLike | Checkpointing | None):
+        raise ValueError(
+            f"checkpoint={checkpoint!r}: expected the path of a folder or a Checkpointing"
+        )
+
+
+def check_seed(random_state: Any) -> None:
+    """Raise `ValueError` unless `random_state` is a seed, a generator of scikit-learn, or None."""
+    try:
+        check_random_state(random_state)
+    except ValueError as e:
+        raise ValueError(
+            f"random_state={random_state!r}: expected an integer from 0 to 2**32 - 1, a "
+            "numpy.random.RandomState, or None"
+        ) from e
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value

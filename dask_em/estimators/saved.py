@@ -1,0 +1,137 @@
+"""What a model file holds of a fitted estimator, checked when it is read.
+
+A checksum says that a file is as somebody wrote it, not that it is a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Self, get_type_hints
+
+from ..core.additive import Array
+from ..core.codec import Packer, unpack
+from ..core.em import EMState
+from ..core.engine import Engine
+from ..core.validation import require
+from ..fitting.observers import PassRecord
+
+Types = Mapping[str, type | UnionType]
+
+NUMBER = int | float
+
+PARTS: Types = {
+    "estimator": str, "options": dict, "history": list, "n_passes": NUMBER, "provenance": dict,
+    "engine": dict,
+}  # fmt: skip
+
+# Of the options those that nobody else checks.
+OPTIONS: Types = {
+    "n_components": int, "random_state": int | None, "warm_start": bool, "verbose": int,
+    "device": str,
+}  # fmt: skip
+
+PROVENANCE: Types = {
+    "source": str, "n_rows": int, "n_dropped": int, "n_features": int, "dtype": str,
+    "fingerprint": str, "fitted": str, "dask_em": str, "sweep": dict, "fit": dict,
+}  # fmt: skip
+
+ENGINE: Types = {"name": str, "single": bool}
+
+RECORD: Types = {
+    name: {float: NUMBER, float | None: NUMBER | None}.get(kind, kind)
+    for name, kind in get_type_hints(PassRecord).items()
+} | {"accepted": bool}
+
+# What only some fits and passes have.
+OPTIONAL = {"sweep", "fit", "accepted"}
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a model file holds of a fitted estimator.
+
+    Attributes
+    ----------
+    estimator : str
+        The tag of its class, see `register_estimator`.
+    options : dict
+        Parameters of the estimator that JSON holds.
+    state : EMState
+    history : list of dict
+        One record a pass.
+    n_passes : float
+    provenance : dict
+    attributes : dict of str to array
+        Fitted attributes, and those parameters that are arrays, by their names.
+    """
+
+    estimator: str
+    options: dict[str, Any]
+    state: EMState
+    history: list[dict[str, Any]]
+    n_passes: float
+    provenance: dict[str, Any]
+    attributes: dict[str, Array]
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return header and arrays for `storage.npz.write_arrays`."""
+        packer = Packer()
+        engine = self.state.mixture.engine
+        header = {
+            "estimator": self.estimator,
+            "options": self.options,
+            "history": self.history,
+            "n_passes": self.n_passes,
+            "provenance": self.provenance,
+            "engine": {"name": engine.name, "single": engine.single},
+            "state": packer.pack(self.state, "state"),
+        }
+        return header, {**packer.arrays, **self.attributes}
+
+    @classmethod
+    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """Return the model of a header and arrays, after all its parts were checked.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            What is missing, of another type or shape, or no number.
+        """
+        _check_types("", header, PARTS)
+        _check_types("options.", header["options"], OPTIONS)
+        _check_types("provenance.", header["provenance"], PROVENANCE)
+        _check_types("engine.", header["engine"], ENGINE)
+        for i, record in enumerate(header["history"]):
+            _check_types(f"history[{i}].", record, RECORD)
+        engine = Engine(**header["engine"])
+        require("engine.name", engine.name, engine.name in ("numpy", "numba"))
+        state = unpack(header["state"], arrays, engine)
+        if not isinstance(state, EMState):
+            raise TypeError(f"state is {state!r:.60}")
+        state.validate()
+        return cls(
+            header["estimator"],
+            header["options"],
+            state,
+            header["history"],
+            header["n_passes"],
+            header["provenance"],
+            {name: array for name, array in arrays.items() if not name.startswith("state.")},
+        )
+
+
+def _check_types(where: str, found: Any, types: Types) -> None:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{where}{found!r:.60} is not an object")
+    for name, kind in types.items():
+        if name not in found:
+            if name in OPTIONAL:
+                continue
+            raise KeyError(f"{where}{name}")
+        value = found[name]
+        # Python counts True among the integers.
+        wrong = isinstance(value, bool) and kind is not bool
+        if wrong or not isinstance(value, kind):
+            raise TypeError(f"{where}{name} is {value!r:.60}")

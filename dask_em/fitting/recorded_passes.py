@@ -1,0 +1,118 @@
+"""Passes over the data of one fit: each on record, its unfinished sums in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.chunk_log import Logged
+from ..core.codec import record
+from ..core.fleet import Fleet, FleetStatistics
+from ..core.mixture import Mixture
+from ..core.passes import Holdout, LoggingPass, Slice
+from ..core.protocols import Backend, Executor, Pass, Source, T
+from ..storage.checkpoint import Checkpoint
+from .observers import ObservedPass, Observer, PassRecord
+from .survey import Surveyed
+
+
+@record("survey-pass")
+@dataclass(frozen=True)
+class SurveyPass:
+    """What the survey found, with the log of the chunks, and the record of its pass."""
+
+    found: Logged[Surveyed]
+    record: PassRecord
+
+
+class RecordedPasses:
+    """Make the passes of one fit.
+
+    Parameters
+    ----------
+    source : Source
+    backend : Backend
+    checkpoint : Checkpoint
+        Opened.
+    observers : sequence of Observer
+
+    Attributes
+    ----------
+    source : Source
+        After the survey held to what it read, without the rows that were dropped.
+    records : list of PassRecord
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        backend: Backend,
+        checkpoint: Checkpoint[SurveyPass, Any],
+        observers: Sequence[Observer],
+    ) -> None:
+        self.source, self.backend = source, backend
+        self.checkpoint, self.observers = checkpoint, observers
+        self.records: list[PassRecord] = []
+
+    def survey(
+        self,
+        pass_: Pass[Surveyed],
+        drop_nonfinite: bool,
+        check: Callable[[Source, Surveyed], None],
+    ) -> Surveyed:
+        """Make the first pass, which later ones are held to, or recall it from the checkpoint."""
+        kept = self.checkpoint.survey
+        if kept is not None:
+            self.source = self.source.held_to(kept.found.log, self.checkpoint.forced)
+            self.records = [kept.record]
+            check(self.source, kept.found.sums)
+            return kept.found.sums
+        with self._observed("survey") as running:
+            found: Logged[Surveyed] = self.backend.map_reduce(
+                self.source,
+                LoggingPass(pass_, drop_nonfinite),
+                running.advance,
+                self.checkpoint.partial_sums("survey", 1),
+            )
+            running.n_rows = found.sums.n_rows
+        self.records.append(running.finished)
+        self.source = self.source.held_to(found.log)
+        check(self.source, found.sums)
+        self.checkpoint.keep_survey(SurveyPass(found, running.finished))
+        return found.sums
+
+    def sums(
+        self,
+        phase: str,
+        mixtures: tuple[Mixture, ...],
+        n_rows: int,
+        holdout: Holdout | None = None,
+        part: Slice | None = None,
+    ) -> FleetStatistics:
+        """Make one pass that sums the statistics of some mixtures over `n_rows` finite rows."""
+        with self._observed(phase) as running:
+            partial_sums = self.checkpoint.partial_sums(phase, running.number, list(mixtures))
+            arguments = running.advance, partial_sums
+            if len(mixtures) == 1 and holdout is None and part is None:
+                # The sums of one are added in place.
+                one = self.backend.map_reduce(self.source, mixtures[0], *arguments)
+                statistics = FleetStatistics((one,), 0.0, np.zeros(1))
+            else:
+                fleet = Fleet(mixtures, holdout, part)
+                statistics = self.backend.map_reduce(self.source, fleet, *arguments)
+            running.n_rows = n_rows
+            running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
+        self.records.append(running.finished)
+        return statistics
+
+    def executor(self, shared: T) -> AbstractContextManager[Executor[T]]:
+        """Return what makes fits to the sample, where the rows are."""
+        return self.backend.executor(shared, in_process=self.source.in_process)
+
+    def _observed(self, phase: str) -> ObservedPass:
+        number = sum(record.phase == phase for record in self.records) + 1
+        return ObservedPass(self.observers, phase, number, self.source.n_rows, self.source.nbytes)
