@@ -1,4 +1,4 @@
-"""TODO core.simd."""
+"""Logarithm, exponential and responsibilities, compiled, several numbers at a time."""
 
 from __future__ import annotations
 

@@ -78,6 +78,12 @@ class Convergence:
     window: int = 0
     confirmed: bool = True
 
+    def after(self, n_passes: int) -> Convergence:
+        """Return what is left of the limits after full passes that were no iterations."""
+        if self.max_passes is None:
+            return self
+        return replace(self, max_passes=self.max_passes - n_passes)
+
     def spent(self, n_iter: int) -> Status | None:
         """Why there is no pass after number `n_iter`, None if there may be one."""
         if n_iter >= self.max_iter:

@@ -1,4 +1,4 @@
-"""TODO core.engine."""
+"""Engines: what computes a mixture, in which type, on which device."""
 
 from __future__ import annotations
 

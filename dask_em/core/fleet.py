@@ -1,4 +1,4 @@
-"""TODO core.fleet."""
+"""Fleets of mixtures that share every read of the data."""
 
 from __future__ import annotations
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.utils.validation import check_array, validate_data
 
 from ..backends.dask.config import engine_for
-from ..core.additive import Array
 from ..core.codec import digest
 from ..core.device import resolve_device
 from ..core.em import EMState
 from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
-from ..core.protocols import Source
 from ..core.responsibilities import Assignment
 from ..core.tuning import tuning
-from ..data.columns import check_columns
-from ..data.open import as_source
 from ..data.options import MissingChunks, NonFinite, ReadOptions
-from ..data.xarray import Labelled, unlabelled
-from ..errors import DataError
 from ..fitting.driver import FitProgress
 from ..fitting.observers import Observer, observers_of, reporter
 from ..fitting.recorded_passes import SurveyPass
@@ -267,64 +259,3 @@ class MixtureEstimator(Predictions):
         """Return who is told what the fit does."""
         callbacks = list(self.callbacks or ())
         return observers_of([*callbacks, reporter()] if self.verbose > 0 else callbacks)
-
-    def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
-        """Open X for a fit (`reset`), or hold its columns to those of the fit.
-
-        Raises
-        ------
-        DataError
-            Its rows cannot be used; the message says what to do.
-        """
-        labelled = Labelled.of(X)
-        if labelled is not None:
-            X, sample_weight = labelled.data, labelled.weights(sample_weight)
-        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            raise DataError(
-                f"X is a masked array in which {int(X.mask.sum())} entries are masked, and "
-                'masks are not looked at: pass X.filled(np.nan), with nonfinite="drop" to leave '
-                "those rows out of the fit"
-            )
-        if _in_memory(X):
-            checks: dict[str, Any] = {
-                "dtype": [np.float64, np.float32],
-                # The survey names the row and column of what is not finite.
-                "ensure_all_finite": not reset,
-                "ensure_min_samples": 2 if reset else 1,
-            }
-            if labelled is None:
-                X = validate_data(self, X, reset=reset, **checks)
-                return as_source(X, unlabelled(sample_weight), self.read_options)
-            X = check_array(X, estimator=self, **checks)
-        source = as_source(X, unlabelled(sample_weight), self.read_options)
-        if reset:
-            source.check()
-        self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
-        return source
-
-    def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
-        """Keep number and names of the columns, or hold them to those of the fit."""
-        if reset:
-            self.n_features_in_ = source.n_features
-            self.__dict__.pop("feature_names_in_", None)
-            if names is not None:
-                self.feature_names_in_ = names
-            return
-        check_columns("X", source.n_features, self.n_features_in_)
-        fitted = getattr(self, "feature_names_in_", None)
-        if names is not None and fitted is not None and not np.array_equal(fitted, names):
-            raise DataError(
-                f"X has the columns {_shortened(names)}, but this {type(self).__name__} was fitted "
-                f"to {_shortened(fitted)}: give the same in the same order"
-            )
-
-
-def _in_memory(X: Any) -> bool:
-    """Return whether X is something that scikit-learn would take."""
-    if isinstance(X, str | os.PathLike):
-        return False
-    return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
-
-
-def _shortened(names: Array) -> str:
-    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -1,12 +1,13 @@
-"""What a fitted mixture answers: labels, densities, scores, draws, and a summary of itself."""
+"""Answers of a fitted mixture for data that it opens: labels, densities, scores, draws."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
@@ -15,7 +16,11 @@ from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.protocols import Source
 from ..core.scoring import Answer, Predict, Score, Scores
-from ..data.xarray import Labelled
+from ..data.columns import check_columns
+from ..data.open import as_source
+from ..data.options import ReadOptions
+from ..data.xarray import Labelled, unlabelled
+from ..errors import DataError
 from ..fitting.observers import ObservedPass, Observer
 from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
@@ -27,8 +32,9 @@ from .options import check_number
 class Predictions(FittedEstimator):
     """The half of a mixture estimator that answers once it is fitted."""
 
-    def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
-        """Open X, its columns held to those of the fit."""
+    @property
+    def read_options(self) -> ReadOptions:
+        """How data are read."""
         raise NotImplementedError
 
     def engine(self, dtype: Any = np.float64) -> Engine:
@@ -42,6 +48,56 @@ class Predictions(FittedEstimator):
     def mixture(self, engine: Engine) -> Mixture:
         """Return the fitted mixture, to be computed by `engine`."""
         raise NotImplementedError
+
+    def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
+        """Open X for a fit (`reset`), or hold its columns to those of the fit.
+
+        Raises
+        ------
+        DataError
+            Its rows cannot be used; the message says what to do.
+        """
+        labelled = Labelled.of(X)
+        if labelled is not None:
+            X, sample_weight = labelled.data, labelled.weights(sample_weight)
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            raise DataError(
+                f"X is a masked array in which {int(X.mask.sum())} entries are masked, and "
+                'masks are not looked at: pass X.filled(np.nan), with nonfinite="drop" to leave '
+                "those rows out of the fit"
+            )
+        if _in_memory(X):
+            checks: dict[str, Any] = {
+                "dtype": [np.float64, np.float32],
+                # The survey names the row and column of what is not finite.
+                "ensure_all_finite": not reset,
+                "ensure_min_samples": 2 if reset else 1,
+            }
+            if labelled is None:
+                X = validate_data(self, X, reset=reset, **checks)
+                return as_source(X, unlabelled(sample_weight), self.read_options)
+            X = check_array(X, estimator=self, **checks)
+        source = as_source(X, unlabelled(sample_weight), self.read_options)
+        if reset:
+            source.check()
+        self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
+        return source
+
+    def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
+        """Keep number and names of the columns, or hold them to those of the fit."""
+        if reset:
+            self.n_features_in_ = source.n_features
+            self.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = names
+            return
+        check_columns("X", source.n_features, self.n_features_in_)
+        fitted = getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and not np.array_equal(fitted, names):
+            raise DataError(
+                f"X has the columns {_shortened(names)}, but this {type(self).__name__} was fitted "
+                f"to {_shortened(fitted)}: give the same in the same order"
+            )
 
     def _answer(self, X: Any, answer: Answer) -> Any:
         check_is_fitted(self)
@@ -140,3 +196,14 @@ class Predictions(FittedEstimator):
 
     def _with_summary(self, diagram: str) -> str:
         return summary_html(self) + diagram if hasattr(self, "state_") else diagram
+
+
+def _in_memory(X: Any) -> bool:
+    """Return whether X is something that scikit-learn would take."""
+    if isinstance(X, str | os.PathLike):
+        return False
+    return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
+
+
+def _shortened(names: Array) -> str:
+    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")

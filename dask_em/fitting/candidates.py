@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,7 @@ from ..core.mixture import Mixture, MixtureStatistics
 from ..core.protocols import Executor
 from ..core.tuning import tuning
 from .criteria import DROPPED, Criterion, Row, entropy, penalty
-
-if TYPE_CHECKING:
-    from .sample import Sampled
+from .sample import Sampled, Start
 
 
 @dataclass(frozen=True)
@@ -336,3 +333,19 @@ def winner(candidates: Sequence[Candidate], criterion: Criterion) -> Candidate:
     """The best by `criterion` of those that went to their end, sound ones before others."""
     ended = [c for c in candidates if c.state is not None and not c.dropped]
     return max(ended, key=lambda c: (c.sound, c.value(criterion)))
+
+
+def table(
+    starts: Sequence[Start], candidates: Sequence[Candidate | None], best: Candidate
+) -> list[Row]:
+    """Return a row for each model; what the sample alone knows is set beside the best."""
+    state = best.last_state()
+    known = starts[candidates.index(best)]
+    rows = []
+    for start, candidate in zip(starts, candidates, strict=True):
+        if candidate is not None:
+            rows.append(candidate.row())
+        elif start.row is not None:
+            nats = state.log_likelihood - known.numbers.log_likelihood
+            rows.append(start.row.moved(nats, state.statistics.weight))
+    return rows

@@ -1,4 +1,4 @@
-"""TODO fitting.criteria."""
+"""Criteria by which models are compared, and the table of a sweep."""
 
 from __future__ import annotations
 

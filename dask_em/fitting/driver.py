@@ -7,8 +7,8 @@ pass served. Checkpoints, progress and the user's callbacks are told by `Driver.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,15 +19,15 @@ from ..core.engine import Engine
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
-from ..core.protocols import Backend, Executor, Pass, Source, T
+from ..core.protocols import Backend, Pass, Source
 from ..core.tuning import tuning
 from ..errors import DataError, OutOfTimeError
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpoint
-from .candidates import Candidate, CandidateState, Model, eliminate, run_together, winner
+from .candidates import Candidate, CandidateState, Model, eliminate, run_together, table, winner
 from .control_variate import algorithm_of
 from .criteria import Criterion, Row
-from .observers import ObservedPass, Observer, PassRecord, StateReached
+from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
 from .screening import ScreeningRules, SlicePruning, screen, slice_share
@@ -159,6 +159,8 @@ class Driver:
         check: Callable[[Source, Surveyed], None],
     ) -> None:
         self.options, self.engine = options, engine
+        # The sample is in this process, which may have no GPU.
+        self._on_sample = replace(engine, device="cpu")
         self.checkpoint, self.observers, self._check = checkpoint, observers, check
         self.passes = RecordedPasses(source, backend, checkpoint, observers)
         self.seed = checkpoint.begin(options.seed)
@@ -181,7 +183,7 @@ class Driver:
                     self._commit()
                     if self.progress.phase == "em":
                         for candidate in served:
-                            self._tell(candidate.last_state())
+                            tell_observers(self.observers, StateReached(candidate.last_state()))
                         # There is a model from here on.
                         job.deadline = min(job.deadline, self.options.deadline)
             except OutOfTimeError:
@@ -202,21 +204,19 @@ class Driver:
         self.passes.records = self.progress.records
         if self.progress.phase == "slice":
             yield from self._prune()
-        self._limit_passes()
+        made = sum(record.phase == "slice" for record in self.passes.records)
+        self.convergence = self.convergence.after(made)
         self.candidates = self._at_start(self.convergence)
         running = [c for c in self.candidates if c is not None]
         job, begun = current_job(), all(c.state is not None for c in running)
         deadline = self.options.deadline if begun else np.inf
-        with job.until(deadline), self._executor(self.sample) as executor:
-            prune = None if self.options.exhaustive else self._eliminate
+        with job.until(deadline), self.passes.executor(self.sample) as executor:
+            prune = (
+                None
+                if self.options.exhaustive
+                else partial(eliminate, criterion=self.options.criterion)
+            )
             yield from run_together(self._em_pass, running, prune, executor)
-
-    def _eliminate(self, candidates: Sequence[Candidate]) -> None:
-        eliminate(candidates, self.options.criterion)
-
-    def _tell(self, state: EMState) -> None:
-        for observer in self.observers:
-            observer.notify(StateReached(state))
 
     def _commit(self) -> None:
         """Keep what is known after a pass."""
@@ -260,7 +260,13 @@ class Driver:
             self.checkpoint.check_survey(self.checkpoint.progress.fingerprint, fingerprint)
             return self.checkpoint.progress
         if self.options.exhaustive or self.options.lead.init_params != "auto":
-            starts, phase = self._separate_starts(), "em"
+            engine, executor = self._on_sample, self.passes.executor
+            starts = [
+                # As in a fit of the model alone.
+                model.start(self.surveyed, engine, self.seed, self.observers, executor)
+                for model in self.options.models
+            ]
+            phase = "em"
             n_passes = sum(start.n_passes for start in starts)
         else:
             starts, n_rows = self._screened()
@@ -270,36 +276,22 @@ class Driver:
         self.checkpoint.commit(progress, len(self.passes.records) - 1)
         return progress
 
-    @property
-    def _on_sample(self) -> Engine:
-        """The engine for the sample, which is in this process, which may have no GPU."""
-        return replace(self.engine, device="cpu")
-
-    def _separate_starts(self) -> list[Start]:
-        """Make the start that a fit of each model alone would make."""
-        return [
-            m.start(self.surveyed, self._on_sample, self.seed, self.observers, self._executor)
-            for m in self.options.models
-        ]
-
     def _rules(self) -> ScreeningRules:
-        lead, limits = self.options.lead, self.options.convergence
-        sample = tuning().sample
-        return ScreeningRules(
-            lead.n_init,
-            self.seed,
-            lead.algorithm,
-            Convergence(sample.finer * limits.tol, min(sample.iterations, limits.max_iter)),
-            self.options.criterion,
-            self.surveyed.moments.weight,
-        )
+        weight = self.surveyed.moments.weight
+        limits, criterion = self.options.convergence, self.options.criterion
+        return ScreeningRules.of(self.options.lead, self.seed, limits, criterion, weight)
 
     def _screened(self) -> tuple[list[Start], int]:
         """Compare many starts of every model on the sample, which is small and in this process."""
         makers = [m.maker(self.surveyed, self._on_sample) for m in self.options.models]
         with ObservedPass(self.observers, "start", 1, None, 0) as running:
             found, n_rows = screen(
-                self.models, makers, self.sample, self._rules(), self._executor, running.advance
+                self.models,
+                makers,
+                self.sample,
+                self._rules(),
+                self.passes.executor,
+                running.advance,
             )
             running.n_rows = n_rows
         return found, n_rows
@@ -331,7 +323,7 @@ class Driver:
             return self.passes.sums("slice", mixtures, self.surveyed.n_rows, self.holdout, part)
 
         self.candidates = self._at_start(limits)
-        with self._executor(self.sample) as executor:
+        with self.passes.executor(self.sample) as executor:
             pruning = SlicePruning(self.sample, self._rules())
             running = [c for c in self.candidates if c is not None]
             yield from run_together(accumulate, running, pruning.prune, executor)
@@ -340,12 +332,6 @@ class Driver:
         progress.n_passes += n_rows / max(1, self.surveyed.n_weighted)
 
     # -- the passes ------------------------------------------------------------------------
-
-    def _limit_passes(self) -> None:
-        if self.convergence.max_passes is not None:
-            made = sum(record.phase == "slice" for record in self.passes.records)
-            most = self.convergence.max_passes - made
-            self.convergence = replace(self.convergence, max_passes=most)
 
     def _at_start(self, limits: Convergence) -> list[Candidate | None]:
         """Return each model at its start, or where it was left; None where it is eliminated."""
@@ -380,34 +366,11 @@ class Driver:
     @property
     def rows(self) -> list[Row]:
         """The table of all models; what the sample alone knows is set beside the best."""
-        best = self.best
-        state = best.last_state()
-        known = self.progress.starts[self.candidates.index(best)]
-        rows = []
-        for start, candidate in zip(self.progress.starts, self.candidates, strict=True):
-            if candidate is not None:
-                rows.append(candidate.row())
-            elif start.row is not None:
-                nats = state.log_likelihood - known.numbers.log_likelihood
-                rows.append(start.row.moved(nats, state.statistics.weight))
-        return rows
+        return table(self.progress.starts, self.candidates, self.best)
 
     def fitted(self, candidate: Candidate) -> FittedModel:
         """Return one of the models at its end."""
         share = candidate.rows_read / max(1, self.surveyed.n_weighted)
-        records = self._records_of(candidate)
+        records = self.passes.records_of(candidate.measured)
         n_passes = len(records) + self.progress.n_passes + share
         return FittedModel(candidate.last_state(), records, candidate.rejected, n_passes)
-
-    def _records_of(self, candidate: Candidate) -> list[PassRecord]:
-        before = [record for record in self.passes.records if record.phase != "em"]
-        passes = self.passes.records[len(before) :]
-        own = [
-            replace(record, log_likelihood=value)
-            for record, value in zip(passes, candidate.measured, strict=False)
-        ]
-        others = [replace(r, phase="sweep", log_likelihood=None) for r in passes[len(own) :]]
-        return [*before, *own, *others]
-
-    def _executor(self, shared: T) -> AbstractContextManager[Executor[T]]:
-        return self.passes.executor(shared)

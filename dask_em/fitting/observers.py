@@ -145,6 +145,12 @@ def observers_of(callbacks: Sequence[Observer | Callable[[EMState], object]]) ->
     return [c if isinstance(c, Observer) else StateCallback(c) for c in callbacks]
 
 
+def tell_observers(observers: Sequence[Observer], event: Event) -> None:
+    """Tell every observer of an event."""
+    for observer in observers:
+        observer.notify(event)
+
+
 class ObservedPass:
     """Time one pass and tell whoever observes it.
 
@@ -180,12 +186,8 @@ class ObservedPass:
     def __enter__(self) -> ObservedPass:
         self._start = time.perf_counter()
         self._before = (self._job.retries, self._job.lost_workers)
-        self._tell(PassStarted(self.phase, self.number, self.n_rows))
+        tell_observers(self.observers, PassStarted(self.phase, self.number, self.n_rows))
         return self
-
-    def _tell(self, event: Event) -> None:
-        for observer in self.observers:
-            observer.notify(event)
 
     def _advance(self, n_rows: int) -> None:
         if self.phase == "start":
@@ -207,7 +209,10 @@ class ObservedPass:
             self._job.retries - self._before[0],
             self._job.lost_workers - self._before[1],
         )
-        self._tell(PassEnded(self.record) if kind is None else PassFailed(self.phase, self.number))
+        tell_observers(
+            self.observers,
+            PassEnded(self.record) if kind is None else PassFailed(self.phase, self.number),
+        )
 
     @property
     def finished(self) -> PassRecord:

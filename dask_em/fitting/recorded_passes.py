@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,20 @@ class RecordedPasses:
             running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
         self.records.append(running.finished)
         return statistics
+
+    def records_of(self, measured: Sequence[float]) -> list[PassRecord]:
+        """Return all records as a model sees them that was served by as many of the EM passes.
+
+        Those that served others alone are of phase "sweep".
+        """
+        before = [record for record in self.records if record.phase != "em"]
+        passes = self.records[len(before) :]
+        own = [
+            replace(record, log_likelihood=value)
+            for record, value in zip(passes, measured, strict=False)
+        ]
+        others = [replace(r, phase="sweep", log_likelihood=None) for r in passes[len(own) :]]
+        return [*before, *own, *others]
 
     def executor(self, shared: T) -> AbstractContextManager[Executor[T]]:
         """Return what makes fits to the sample, where the rows are."""

@@ -1,4 +1,4 @@
-"""TODO fitting.sample."""
+"""The uniform sample of the rows, and where a fit starts on it."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from scipy.special import entr
@@ -20,6 +21,7 @@ from .control_variate import algorithm_of
 from .criteria import DROPPED, Criterion, penalty
 from .multistart import Multistart, SampleFits, StartResult, contenders_of, in_rows
 from .sample import Sampled, Start
+from .starts import StartOptions
 
 Make = Callable[[Sampled, int], Mixture]
 """(sample, seed) -> a mixture to start from."""
@@ -47,6 +49,21 @@ class ScreeningRules:
     convergence: Convergence
     criterion: Criterion
     weight: float
+
+    @classmethod
+    def of(
+        cls,
+        options: StartOptions,
+        seed: int,
+        limits: Convergence,
+        criterion: Criterion,
+        weight: float,
+    ) -> Self:
+        """Return the rules of models that start alike, and whose fits end by `limits`."""
+        sample = tuning().sample
+        most = min(sample.iterations, limits.max_iter)
+        convergence = Convergence(sample.finer * limits.tol, most)
+        return cls(options.n_init, seed, options.algorithm, convergence, criterion, weight)
 
     @property
     def rough(self) -> Convergence:

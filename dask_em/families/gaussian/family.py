@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from importlib import import_module
 from typing import Any, Self
 
@@ -231,7 +230,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     def _volume_lost(self, i: int, j: int, totals: Array) -> float:
         a, b = totals[[i, j]]
-        spreads, n = self._spreads, a + b
+        spreads, n = self.spreads, a + b
         apart = self.means[i] - self.means[j]
         if self.covariance.shared_scatter:
             distance = apart @ np.linalg.solve(spreads[0], apart)
@@ -241,21 +240,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         of_three = self.covariance.log_dets(np.stack([merged, spreads[i], spreads[j]]))
         return float(np.array([n, -a, -b]) @ of_three / 2)
 
-    @cached_property
-    def _spreads(self) -> Array:
-        return self.covariance.full(*self.means.shape)
-
     # -- as one vector ---------------------------------------------------------------------
-
-    def arrays(self) -> dict[str, Array]:
-        return {"means": self.means, "factor": self.covariance.factor}
-
-    def to_unconstrained(self) -> Array:
-        """Return means, and factors with the logarithm of their diagonals, (p,)."""
-        factor = self.covariance.factor.copy()
-        diagonal = self.covariance.positive(factor)
-        diagonal[:] = np.log(diagonal)
-        return np.concatenate([self.means.ravel(), factor.ravel()])
 
     def from_unconstrained(self, vector: Array) -> Self:
         means, factor = np.split(vector, [self.means.size])
@@ -264,12 +249,6 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         diagonal[:] = np.exp(diagonal)
         covariance = type(self.covariance)(factor)
         return replace(self, means=means.reshape(self.means.shape), covariance=covariance)
-
-    def information_scale(self, root_weights: Array) -> Array:
-        """Return the root of a weight, over a width where the number is a length, (p,)."""
-        widths = np.sqrt(np.einsum("kii->ki", self._spreads))
-        of_factor = self.covariance.information_scale(root_weights)
-        return np.concatenate([(root_weights[:, None] / widths).ravel(), of_factor.ravel()])
 
     # -- in the units of the data ------------------------------------------------------------
 
@@ -283,27 +262,6 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return cls(
             whitening.whiten(means), covariance.scaled(inverse), whitening, ridge, constraint
         )
-
-    def data_coordinates(self) -> tuple[Array, Covariance]:
-        """Return means (k, d) and covariances in the units of the data."""
-        return self.whitening.unwhiten(self.means), self.covariance.scaled(self.whitening.scale)
-
-    def attributes(self) -> dict[str, Array]:
-        means, covariance = self.data_coordinates()
-        return {
-            "means_": means,
-            "covariances_": covariance.covariances,
-            "precisions_cholesky_": covariance.precisions_cholesky,
-            "precisions_": covariance.precisions,
-        }
-
-    def coordinates(self, X: Array) -> Array:
-        return self.whitening.whiten(X)
-
-    def moments(self) -> tuple[Array, Array]:
-        means, covariance = self.data_coordinates()
-        k, d = means.shape
-        return means, np.einsum("kii->ki", covariance.full(k, d)).copy()
 
     def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
         means, covariance = self.data_coordinates()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -66,3 +67,45 @@ class GaussianParameters:
     def single_is_safe(self) -> bool:
         """Whether float32 keeps what deviations lose below `SINGLE_LOSS` of a width."""
         return self.single_loss <= tuning().numerics.single_loss
+
+    @cached_property
+    def spreads(self) -> Array:
+        """Whitened covariances, whatever is stored of them, (k, d, d)."""
+        return self.covariance.full(*self.means.shape)
+
+    def data_coordinates(self) -> tuple[Array, Covariance]:
+        """Return means (k, d) and covariances in the units of the data."""
+        return self.whitening.unwhiten(self.means), self.covariance.scaled(self.whitening.scale)
+
+    def attributes(self) -> dict[str, Array]:
+        means, covariance = self.data_coordinates()
+        return {
+            "means_": means,
+            "covariances_": covariance.covariances,
+            "precisions_cholesky_": covariance.precisions_cholesky,
+            "precisions_": covariance.precisions,
+        }
+
+    def coordinates(self, X: Array) -> Array:
+        return self.whitening.whiten(X)
+
+    def moments(self) -> tuple[Array, Array]:
+        means, covariance = self.data_coordinates()
+        k, d = means.shape
+        return means, np.einsum("kii->ki", covariance.full(k, d)).copy()
+
+    def arrays(self) -> dict[str, Array]:
+        return {"means": self.means, "factor": self.covariance.factor}
+
+    def to_unconstrained(self) -> Array:
+        """Return means, and factors with the logarithm of their diagonals, (p,)."""
+        factor = self.covariance.factor.copy()
+        diagonal = self.covariance.positive(factor)
+        diagonal[:] = np.log(diagonal)
+        return np.concatenate([self.means.ravel(), factor.ravel()])
+
+    def information_scale(self, root_weights: Array) -> Array:
+        """Return the root of a weight, over a width where the number is a length, (p,)."""
+        widths = np.sqrt(np.einsum("kii->ki", self.spreads))
+        of_factor = self.covariance.information_scale(root_weights)
+        return np.concatenate([(root_weights[:, None] / widths).ravel(), of_factor.ravel()])
