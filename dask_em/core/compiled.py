@@ -1,4 +1,4 @@
-"""TODO core.simd."""
+"""The softmax over components as one loop compiled by Numba, with its exp and log."""
 
 from __future__ import annotations
 
