@@ -1,4 +1,4 @@
-"""What a fitted mixture answers: labels, densities, scores, draws, and a summary of itself."""
+"""Answers of a fitted mixture: labels, densities, scores, draws, and a summary of itself."""
 
 from __future__ import annotations
 
