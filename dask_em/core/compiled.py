@@ -1,4 +1,4 @@
-"""Logarithm, exponential and responsibilities, compiled, several numbers at a time."""
+"""The softmax over components as one loop compiled by Numba, with its exp and log."""
 
 from __future__ import annotations
 

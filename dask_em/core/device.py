@@ -23,7 +23,7 @@ DEVICE_NAMES = ("cpu", "cuda", "auto")
 
 
 def resolve_device(device: Device) -> Device:
-    """The device that `device=` asks for, decided once, before the first pass.
+    """Return the device that `device=` asks for, decided once, before the first pass.
 
     `"auto"` is `"cuda"` where the process that starts the fit has CuPy and a CUDA
     device, and `"cpu"` elsewhere. Workers are given the answer, not the question: one
@@ -58,7 +58,7 @@ def resolve_device(device: Device) -> Device:
 
 
 def namespace(device: Device) -> Any:
-    """The array namespace of a resolved device, in the process that computes.
+    """Return the array namespace of a resolved device, in the process that computes.
 
     CUDA work goes to the process's current device: one process a GPU, each shown its
     own by CUDA_VISIBLE_DEVICES.
@@ -82,7 +82,7 @@ def namespace(device: Device) -> Any:
 
 
 def why_no_cupy() -> str | None:
-    """What keeps this process from computing with CuPy and what to do, None if nothing."""
+    """Return what keeps this process from computing with CuPy and what to do, None if nothing."""
     try:
         import cupy
     except ImportError as error:
@@ -118,6 +118,7 @@ class DeviceArithmetic:
         self._scale = 1.0
 
     def joint(self, log_prob: Any, log_weights: Array) -> Any:
+        """Return log w_k + log p(x | k), (k, b); `log_prob` may be overwritten."""
         log_prob += self.xp.asarray(log_weights[:, None], dtype=log_prob.dtype)
         return log_prob
 
@@ -132,12 +133,14 @@ class DeviceArithmetic:
         return ratio / total, largest + xp.log(total)
 
     def assign(self, log_prob: Any, log_weights: Array) -> tuple[Any, Any]:
+        """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""
         xp, log_joint = self.xp, self.joint(log_prob, log_weights)
         numbers = xp.arange(log_joint.shape[0])[:, None]
         chosen = numbers == xp.argmax(log_joint, axis=0)[None, :]
         return xp.asarray(chosen, dtype=log_joint.dtype), xp.max(log_joint, axis=0)
 
     def weigh(self, resp: Any, weight: Array) -> Any:
+        """Multiply responsibilities by the rows' weights (b,) over the scale; see `take_scale`."""
         # A power of two takes no digits, and keeps any weight within float32.
         self._scale = float(np.ldexp(1.0, np.frexp(weight.max())[1] - 1))
         return resp * self.xp.asarray(weight / self._scale, dtype=resp.dtype)
@@ -147,14 +150,18 @@ class DeviceArithmetic:
         return self._scale
 
     def total(self, values: Any, weight: Array | None) -> float:
+        """Return the weighted sum of one number a row, in float64."""
         found = fetch(self.xp, values)
         return float((found if weight is None else found * weight).sum())
 
     def totals(self, resp: Any) -> Array:
+        """Return the sums over rows, multiplied by the scale, (k,) float64."""
         return self._scale * fetch(self.xp, self.xp.sum(resp, axis=1, dtype=self.xp.float64))
 
     def argmax(self, log_joint: Any) -> Array:
+        """Return the number of the likeliest component of each row, (b,)."""
         return fetch(self.xp, self.xp.argmax(log_joint, axis=0)).astype(np.int64)
 
     def fetch(self, values: Any) -> Array:
+        """Return an array of the device as float64 of NumPy."""
         return fetch(self.xp, values)

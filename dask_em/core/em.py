@@ -17,7 +17,7 @@ from .validation import require, require_array
 
 @record("status")
 class Status(Enum):
-    """Why a fit ended, with one sentence of what happened and what to try."""
+    """Reasons for which a fit ends, each a sentence of what happened and what to try."""
 
     RUNNING = "the fit is still running"
     CONVERGED = "the log-likelihood per row gained, or has still to gain, less than tol"
@@ -54,7 +54,7 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Convergence:
-    """When to stop.
+    """Limits at which a fit stops.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Convergence:
         return replace(self, max_passes=self.max_passes - n_passes)
 
     def spent(self, n_iter: int) -> Status | None:
-        """Why there is no pass after number `n_iter`, None if there may be one."""
+        """Return why there is no pass after number `n_iter`, None if there may be one."""
         if n_iter >= self.max_iter:
             return Status.OUT_OF_ITERATIONS
         if self.max_passes is not None and n_iter + 1 >= self.max_passes:
@@ -245,7 +245,7 @@ class PlainEM(Algorithm):
         self.proposal = start.result if isinstance(start, EMState) else start
 
     def tell(self, statistics: MixtureStatistics) -> EMState:
-        """The state at `proposal`.
+        """Return the state at `proposal`.
 
         The last has a status other than `RUNNING`. Where the log-likelihood
         fell or stopped being finite, it is the best one before, renamed.
@@ -292,7 +292,7 @@ def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelF
 def run_algorithm(
     accumulate: Callable[[Mixture], MixtureStatistics], ascent: Algorithm
 ) -> Iterator[EMState]:
-    """Every state of an algorithm_of, one a pass; the last has a status other than `RUNNING`."""
+    """Yield every state of an algorithm, one a pass; the last has a status other than `RUNNING`."""
     status = Status.RUNNING
     while status is Status.RUNNING:
         state = ascent.tell(accumulate(ascent.proposal))
@@ -305,7 +305,7 @@ def em(
     start: Mixture | EMState,
     convergence: Convergence,
 ) -> Iterator[EMState]:
-    """Plain Expectation-Maximization, one state a pass.
+    """Run plain Expectation-Maximization, and yield one state a pass.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def em(
 def failure_of(
     previous: EMState | None, statistics: MixtureStatistics, tol: float
 ) -> Status | None:
-    """What went wrong in a step of plain EM from `previous`, None if nothing did."""
+    """Return what went wrong in a step of plain EM from `previous`, None if nothing did."""
     value = statistics.mean_log_likelihood
     if not np.isfinite(value) or not np.isfinite(statistics.resp_sum).all():
         return Status.NON_FINITE
@@ -334,14 +334,14 @@ def failure_of(
 
 
 def rounding(state: EMState) -> float:
-    """Nats per row by which the log-likelihood may differ from that of `state` by rounding."""
+    """Return the nats per row by which rounding may change the log-likelihood of `state`."""
     return state.mixture.rounding * (1 + abs(state.log_likelihood))
 
 
 def end_of(
     gain: float, n_iter: int, collapsed: tuple[int, ...], convergence: Convergence
 ) -> Status | None:
-    """Why the climb ends after pass `n_iter`, None if it goes on; `gain` is what `tol` bounds."""
+    """Return why a fit ends after pass `n_iter`, None if it goes on; `tol` bounds `gain`."""
     converged = gain < convergence.tol
     spent = convergence.spent(n_iter)
     if collapsed and (converged or spent):

@@ -1,4 +1,4 @@
-"""Engines: what computes a mixture, in which type, on which device."""
+"""Engines: what computes the E-step, with which precision, and on which device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Engine:
-    """What computes the E-step: chosen where the fit starts, the same on every worker.
+    """Name what computes the E-step: chosen where the fit starts, the same on every worker.
 
     Two engines agree to rounding, not in their bits, so a worker that lacks the one
     that was chosen must fail rather than take another.
@@ -21,7 +21,7 @@ class Engine:
     single : bool
         Whether products may be made in float32 where the family's bound allows.
     device : "cpu", "cuda" or namespace
-        As `families.arrays.resolve_device` returns it. Anything but "cpu" takes the
+        As `core.device.resolve_device` returns it. Anything but "cpu" takes the
         array kernel, whatever `name` says.
     """
 

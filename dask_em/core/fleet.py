@@ -1,4 +1,4 @@
-"""Fleets of mixtures that share every read of the data."""
+"""Fleets: the E-steps of many mixtures in one pass over the data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tuning import tuning
 @record("fleet-statistics")
 @dataclass(frozen=True)
 class FleetStatistics(Additive):
-    """What one pass tells of many mixtures.
+    """Hold the sums of one pass for many mixtures.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Fleet(Pass[FleetStatistics]):
         return object.__sizeof__(self) + sum(m.__sizeof__() for m in self.mixtures)
 
     def fold(self) -> FleetFold:
-        """The E-steps of one range, before its first chunk."""
+        """Return the fold of one range, before its first chunk."""
         return FleetFold(self)
 
     @property
@@ -89,7 +89,7 @@ class Fleet(Pass[FleetStatistics]):
 
 
 def joined(mixtures: Sequence[Mixture]) -> list[list[int]]:
-    """Numbers of the mixtures that share an E-step, in groups."""
+    """Return the numbers of the mixtures that share an E-step, in groups."""
     open_groups: dict[Hashable, tuple[list[int], int]] = {}
     groups: list[list[int]] = []
     for i, mixture in enumerate(mixtures):
@@ -159,7 +159,7 @@ class FleetFold(Fold[FleetStatistics]):
             self._held_log_likelihood[i] += density.sum()
 
     def result(self) -> FleetStatistics:
-        """Sums over all chunks given so far."""
+        """Return the sums over all chunks given so far."""
         members: dict[int, MixtureStatistics] = {}
         for group, fold in zip(self._groups, self._folds, strict=True):
             found = fold.results() if len(group) > 1 else [fold.result()]

@@ -77,14 +77,17 @@ class NumpyArithmetic:
         self._matters = np.empty(k * rows, dtype=bool)
 
     def joint(self, log_prob: Array, log_weights: Array) -> Array:
+        """Return log w_k + log p(x | k), (k, b), in `log_prob`, which is overwritten."""
         log_prob += log_weights[:, None]
         return log_prob
 
     def normalize(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        """Return responsibilities (k, b), in `log_prob`, and log p(x) (b,)."""
         log_joint = self.joint(log_prob, log_weights)
         return responsibilities(log_joint, self._matters[: log_joint.size].reshape(log_joint.shape))
 
     def assign(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""
         log_joint = self.joint(log_prob, log_weights)
         likeliest = log_joint.argmax(axis=0)
         rows = np.arange(log_joint.shape[1])
@@ -94,21 +97,26 @@ class NumpyArithmetic:
         return log_joint, largest
 
     def weigh(self, resp: Array, weight: Array) -> Array:
+        """Multiply responsibilities by the rows' weights (b,), in place."""
         resp *= weight
         return resp
 
     def total(self, values: Array, weight: Array | None) -> float:
+        """Return the weighted sum of one number a row, in float64; `values` may be overwritten."""
         if weight is not None:
             values *= weight
         return float(values.sum(dtype=np.float64))
 
     def totals(self, resp: Array) -> Array:
+        """Return the sums over rows, (k,) float64."""
         return np.asarray(resp.sum(axis=1, dtype=np.float64))
 
     def argmax(self, log_joint: Array) -> Array:
+        """Return the number of the likeliest component of each row, (b,)."""
         return np.asarray(log_joint.argmax(axis=0))
 
     def fetch(self, values: Array) -> Array:
+        """Return the array itself, which is one of NumPy."""
         return values
 
 
@@ -122,6 +130,7 @@ class CompiledArithmetic(NumpyArithmetic):
         self._buffers = {np.dtype(t): np.empty((2, rows), t) for t in (np.float64, np.float32)}
 
     def normalize(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
+        """Return responsibilities (k, b), in `log_prob`, and log p(x) (b,) in a buffer."""
         found, work = self._buffers[log_prob.dtype][:, : log_prob.shape[1]]
         self._softmax(log_prob, log_weights, NEGLIGIBLE, found, work)
         return log_prob, found

@@ -82,7 +82,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Scores(Additive):
-    """How well a mixture describes rows.
+    """Hold sums that tell how well a mixture describes rows.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Score(Pass[Scores]):
     mixture: Mixture
 
     def fold(self) -> ScoreFold:
-        """The scores of one range, before its first chunk."""
+        """Return the fold of one range, before its first chunk."""
         return ScoreFold(self.mixture)
 
 

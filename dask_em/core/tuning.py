@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are cut, and read ahead."""
+    """Sizes by which rows are cut, and read ahead."""
 
     # Small chunks are read together up to this size; one larger is read whole.
     bytes: int = 8 * 2**20
@@ -50,7 +50,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class FleetTuning:
-    """Which mixtures share an E-step."""
+    """Sizes up to which mixtures share an E-step."""
 
     # Components of a mixture that shares an E-step, and of all that share one, at most: a block of
     # more is worked through as quickly alone (measured: tests/benchmarks/fleets.py).
@@ -216,7 +216,7 @@ class SplitMergeTuning:
 
 @dataclass(frozen=True)
 class ScreeningTuning:
-    """Which of many models go on from the sample, and from a slice."""
+    """Rules by which some of many models go on from the sample, and from a slice."""
 
     # Every start is fitted to the first rows of the sample, so many a parameter of the largest
     # model; fewer than for one model, because bad models leave too.
@@ -235,7 +235,7 @@ class ScreeningTuning:
 
 @dataclass(frozen=True)
 class EliminationTuning:
-    """What a model is expected to gain yet before it is given up."""
+    """Bounds on the gain that a model is still expected to make before it is given up."""
 
     # How quickly gains shrink: where nobody knows, and between which limits it is believed.
     unknown_rate: float = 0.9
@@ -299,7 +299,7 @@ class AndersonTuning:
 
 @dataclass(frozen=True)
 class PlanTuning:
-    """What a plan counts beside the data and the models."""
+    """Memory and times that a plan counts beside the data and the models."""
 
     # What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
     idle_bytes: int = 165 * 2**20
@@ -314,7 +314,7 @@ class PlanTuning:
 
 @dataclass(frozen=True)
 class CallsTuning:
-    """What calls on the workers may be sent."""
+    """Bounds on what is sent to the workers with calls."""
 
     # Bytes up to which what calls want is sent to the workers, which have chunks to hold.
     most_sent: int = 2**25

@@ -31,7 +31,7 @@ from ..version import __version__
 
 
 class Fittable(Protocol):
-    """What a fit asks of an estimator: options, data, and to take what was found."""
+    """Describe what a fit needs of an estimator: options, data, and to take what was found."""
 
     kind_option: ClassVar[str | None]
     n_components: int

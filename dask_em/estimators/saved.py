@@ -1,4 +1,4 @@
-"""What a model file holds of a fitted estimator, checked when it is read.
+"""The contents of a model file of a fitted estimator, checked when it is read.
 
 A checksum says that a file is as somebody wrote it, not that it is a model.
 """
@@ -50,7 +50,7 @@ OPTIONAL = {"sweep", "fit", "accepted"}
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a model file holds of a fitted estimator.
+    """Hold what a model file keeps of a fitted estimator.
 
     Attributes
     ----------

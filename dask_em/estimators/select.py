@@ -17,7 +17,7 @@ from .gaussian import GaussianMixture
 
 @dataclass(frozen=True)
 class Selection:
-    """What a sweep found.
+    """Hold what a sweep found.
 
     Attributes
     ----------

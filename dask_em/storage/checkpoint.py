@@ -61,7 +61,7 @@ ANEW = "pass resume=False (--no-resume) to throw it away and start anew"
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """Where a fit keeps what it needs to go on after it was killed.
+    """Say where and how often a fit keeps what it needs to go on after it was killed.
 
     Parameters
     ----------
