@@ -77,9 +77,11 @@ def opens_badly(node: ast.AST, text: str | None) -> bool:
 
 
 def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.ClassDef | ast.FunctionDef]:
-    """Classes and functions without an underscore; properties read like attributes, and may."""
+    """Classes and functions but private ones, and laws: their names are the sentences."""
     for node in tree.body:
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith(
+            ("_", "test_")
+        ):
             continue
         attribute = isinstance(node, ast.FunctionDef) and any(
             "property" in ast.unparse(d) or "setter" in ast.unparse(d) for d in node.decorator_list

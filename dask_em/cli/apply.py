@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import click
 
 from .display import show
 from .options import JSON, OVERWRITE, Option, cluster_of, cluster_options, with_options
-
-if TYPE_CHECKING:
-    from ..core.scoring import Answer
 
 
 @click.command()
@@ -50,7 +47,7 @@ def predict(
     """
     from ..jobs import predict as predict_jobs
 
-    answers: list[Answer] = ["labels"]
+    answers: list[Literal["labels", "proba", "log_density"]] = ["labels"]
     if proba:
         answers.append("proba")
     if log_density:

@@ -24,7 +24,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..estimators.base import MixtureEstimator
     from ..jobs.fit import FitResult
 
 
@@ -66,7 +65,7 @@ def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
     request = fit_jobs.FitRequest(**models, options=given)
     kept = checkpointing(output, **take(options, CHECKPOINT))
     result = fit_jobs.fit(data, output, cluster, request, checkpoint=kept, **options)
-    lines = _lines(output, result.best)
+    lines = _lines(output, result)
     if result.table:
         others = [f"saved: {path}" for path in result.files[1:]]
         lines = [*_table(result), *lines, *others]
@@ -94,7 +93,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
     return summary
 
 
-def _lines(output: str, best: MixtureEstimator) -> list[str]:
+def _lines(output: str, result: FitResult) -> list[str]:
+    best = result.best
     return [
         f"{output}: {status_text(best.status_.name)} after {best.n_passes_:.2f} "
         f"passes, {best.lower_bound_:.6f} nats/row",
@@ -111,18 +111,15 @@ COLUMNS = (
 
 def _table(result: FitResult) -> list[str]:
     """Return the lines of the table of candidates, the winner marked by a star."""
-    from ..fitting.criteria import kind_in
-
-    best = (result.best.n_components, result.best.family_options().kind)
-    head = result.best.kind_option or "kind"
-    head = head.removesuffix("_type")
+    best = (result.best.n_components, result.kind)
+    head = (result.best.kind_option or "kind").removesuffix("_type")
     held_out = any(row["holdout"] is not None for row in result.table)
     shown = [column for column in COLUMNS if column[0] != "holdout" or held_out]
     lines = [f"     K {head:<10} " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
     for row in result.table:
-        mark = "*" if (row["n_components"], kind_in(row)) == best else " "
+        mark = "*" if (row["n_components"], result.kind_in(row)) == best else " "
         cells = " ".join(_cell(row[name], width, form) for name, width, form in shown)
-        model = f"{row['n_components']:>4} {kind_in(row):<10}"
+        model = f"{row['n_components']:>4} {result.kind_in(row):<10}"
         lines.append(f"{mark} {model} {cells} {status_text(row['status'])}")
     note = "after 0 passes, numbers are estimates of the sample"
     return [*lines, "", f"* is best by {result.criterion}; {note}"]

@@ -21,7 +21,7 @@ from ..estimators.base import MixtureEstimator
 from ..estimators.fits import Fit
 from ..estimators.load import load, mixture_class
 from ..estimators.select import Selection, check_criterion, sweep
-from ..fitting.criteria import Criterion
+from ..fitting.criteria import Criterion, kind_in
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
@@ -125,6 +125,16 @@ class FitResult:
     def best(self) -> MixtureEstimator:
         """The winner."""
         return next(iter(self.models.values()))
+
+    @property
+    def kind(self) -> str:
+        """The kind of components that the winner has."""
+        return self.best.family_options().kind
+
+    @staticmethod
+    def kind_in(row: Mapping[str, Any]) -> str:
+        """Return the kind of components in a row of the table."""
+        return kind_in(row)
 
     @property
     def criterion(self) -> str:
