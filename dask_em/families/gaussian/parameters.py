@@ -1,4 +1,4 @@
-"""Parameters of Gaussian components, and the bounds that choose among the ways to compute."""
+"""Parameters of Gaussian components, and the error bounds by which a kernel is chosen."""
 
 from __future__ import annotations
 
