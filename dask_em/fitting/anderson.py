@@ -17,14 +17,14 @@ from ..core.tuning import tuning
 @record("em-step")
 @dataclass(frozen=True)
 class Step:
-    """Where a plain step began and where it led, as unconstrained vectors."""
+    """A plain step: its begin and its end, as unconstrained vectors."""
 
     begin: Array
     end: Array
 
 
 def mixed(steps: Sequence[Step], scale: Array) -> Array:
-    """The point at which the steps' residuals cancel best (Anderson 1965; Walker and Ni 2011)."""
+    """Compute where the steps' residuals cancel best (Anderson 1965; Walker and Ni 2011)."""
     last = steps[-1]
     residual = last.end - last.begin
     change = np.stack([residual - (s.end - s.begin) for s in steps[:-1]], axis=1)
@@ -34,7 +34,7 @@ def mixed(steps: Sequence[Step], scale: Array) -> Array:
 
 
 def curved(steps: Sequence[Step], scale: Array) -> Array:
-    """The Newton step of ascent in the span of the steps, and the plain step beside it.
+    """Compute the Newton step in the span of the steps, and the plain step beside it.
 
     EM's residual r is about the gradient in coordinates in which the complete data's
     information is the identity, and what r changes by from step to step shows the curvature.

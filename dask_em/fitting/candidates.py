@@ -1,4 +1,4 @@
-"""Fleets of mixtures: many models served by each read of the data, and which of them wins."""
+"""Fleets of mixtures: many models fitted by each read of the data, and the best of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sample import Sampled, Start
 
 @dataclass(frozen=True)
 class Model:
-    """What a candidate is a fit of.
+    """The model that a candidate is a fit of.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Model:
 @record("candidate-state")
 @dataclass(frozen=True)
 class CandidateState:
-    """All that a candidate knows between two passes, but for its model.
+    """The state of a candidate between two passes, without its model.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class CandidateState:
 
 
 class Candidate:
-    """One start of a model on its way up: its climb, its gains, and whether it was given up.
+    """Hold one fit of a model: its algorithm, its gains, and whether it was given up.
 
     Parameters
     ----------
@@ -121,17 +121,17 @@ class Candidate:
         self.state = replace(self.state, status=status)
 
     def last_state(self) -> EMState:
-        """The state after its last pass, of which there was one at least."""
+        """Return the state after the last pass, of which there was one at least."""
         assert self.state is not None, "no pass was made"
         return self.state
 
     def choose(self, found: Sequence[MixtureStatistics], held_out: Sequence[float | None]) -> None:
-        """Take what a pass at each of the climb's proposals summed, and go on from the best."""
+        """Take what a pass at each of the algorithm's proposals summed, and go on from the best."""
         best = self.algorithm.choose(found)
         self.tell(found[best], held_out[best])
 
     def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
-        """Take what a pass at the climb's proposal summed."""
+        """Take what a pass at the algorithm's proposal summed."""
         self.measured.append(statistics.mean_log_likelihood)
         self.state = self.algorithm.tell(statistics)
         self.n_passes += 1
@@ -144,13 +144,13 @@ class Candidate:
             self._held_out.append(held_out)
 
     def without_sample(self) -> Candidate:
-        """A copy without the sample, to be told elsewhere."""
+        """Return a copy without the sample, to be told elsewhere."""
         twin, twin.algorithm = copy(self), copy(self.algorithm)
         vars(twin.algorithm)["sample"] = None
         return twin
 
     def state_dict(self) -> CandidateState:
-        """Return all that the candidate knows between two passes, but for the model."""
+        """Return the state between two passes, without the model."""
         return CandidateState(
             self.algorithm.state_dict(),
             self.state,
@@ -172,14 +172,14 @@ class Candidate:
         self._fitted, self._held_out = [*state.fitted], [*state.scored]
 
     def gain(self, criterion: Criterion) -> float:
-        """Nats per row that it has still to gain, about."""
+        """Estimate the gain still to come, in nats per row."""
         if self.last_state().status is Status.CONVERGED:
             # By its own rule the rest is not worth a pass.
             return 0.0
         return to_gain(self._held_out if criterion == "holdout" else self._fitted)
 
     def value(self, criterion: Criterion, weight: float | None = None) -> float:
-        """What `criterion` judges by, in nats: higher is better, -inf where it is no number.
+        """Compute `criterion` in nats: higher is better, -inf where it is not finite.
 
         `weight` is the weight of the rows to which the fit's are scaled.
         """
@@ -187,7 +187,7 @@ class Candidate:
         return value if np.isfinite(value) else -np.inf
 
     def best_value(self, criterion: Criterion) -> float:
-        """The value that it may have in the end, with a margin."""
+        """Estimate the value of `criterion` at the end of the fit, with a margin."""
         # Nobody can say how far the entropy will fall, but not below zero.
         judged: Criterion = "bic" if criterion == "icl" else criterion
         return self._value(judged, None, tuning().elimination.margin * self.gain(criterion))
@@ -201,7 +201,7 @@ class Candidate:
         return value - penalty(criterion, self.model.n_parameters, weight)
 
     def fit(self, criterion: Criterion) -> float:
-        """What a fitted row adds to `criterion`, penalties apart, in nats."""
+        """Compute the mean of `criterion` per fitted row, without the penalty, in nats."""
         state = self.last_state()
         if criterion != "icl":
             return state.log_likelihood
@@ -209,7 +209,7 @@ class Candidate:
         return state.log_likelihood - unclear
 
     def row(self, weight: float | None = None) -> Row:
-        """What the table says of it, scaled to rows of this weight."""
+        """Return the row of the table for this candidate, scaled to rows of this weight."""
         state, model = self.last_state(), self.model
         return Row(
             model.n_components,
@@ -226,7 +226,7 @@ class Candidate:
 
 
 def to_gain(values: Sequence[float]) -> float:
-    """What an ascent has still to gain after `values`: Aitken's rule on its last gains.
+    """Estimate the gain still to come after `values`, by Aitken's rule on the last gains.
 
     With gains that shrink by the same rate, last gain x rate / (1 - rate); see McLachlan
     and Krishnan, The EM Algorithm and Extensions (2008), section 4.9.
@@ -251,7 +251,7 @@ def run_together(
     prune: Callable[[Sequence[Candidate]], None] | None = None,
     executor: Executor[Sampled | None] | None = None,
 ) -> Iterator[list[Candidate]]:
-    """Take every candidate to its end, one pass for the proposals of all that still run.
+    """Fit every candidate to its end; each pass serves the proposals of all that still run.
 
     Parameters
     ----------
@@ -283,7 +283,7 @@ def tell(
 ) -> None:
     """Tell each candidate what a pass at its proposals summed.
 
-    Accelerated climbs make their next step on the sample, which takes its time: by `executor`, if
+    Accelerated algorithms make their next step on the sample, which takes time: by `executor`, if
     there are several.
     """
     members = iter(enumerate(statistics.members))
@@ -303,14 +303,14 @@ def tell(
 
 @dataclass(frozen=True)
 class Served:
-    """One candidate, and what a pass summed at each of its proposals."""
+    """One candidate, and the sums of a pass at each of its proposals."""
 
     candidate: Candidate
     found: tuple[MixtureStatistics, ...]
     held_out: tuple[float | None, ...]
 
     def note(self) -> None:
-        """Tell it."""
+        """Tell the candidate what the pass summed."""
         self.candidate.choose(self.found, self.held_out)
 
 
@@ -322,7 +322,7 @@ def _state_after(sample: Sampled | None, told: Served) -> CandidateState:
 
 
 def eliminate(candidates: Sequence[Candidate], criterion: Criterion) -> None:
-    """Give up those that will not reach, by a margin, what the best one has already."""
+    """Give up the candidates that will not reach, by a margin, the best value so far."""
     reached = max((c.value(criterion) for c in candidates if c.sound), default=-np.inf)
     for candidate in candidates:
         if candidate.running and candidate.best_value(criterion) < reached:
@@ -330,7 +330,7 @@ def eliminate(candidates: Sequence[Candidate], criterion: Criterion) -> None:
 
 
 def winner(candidates: Sequence[Candidate], criterion: Criterion) -> Candidate:
-    """The best by `criterion` of those that went to their end, sound ones before others."""
+    """Return the best fitted candidate by `criterion`, sound ones before others."""
     ended = [c for c in candidates if c.state is not None and not c.dropped]
     return max(ended, key=lambda c: (c.sound, c.value(criterion)))
 

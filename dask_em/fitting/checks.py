@@ -1,4 +1,4 @@
-"""What a survey shows to be wrong with the data: refused, or warned of."""
+"""Checks of a survey: data that cannot be fitted are refused, odd data are warned of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_survey(
     components: FamilyOptions,
     names: Sequence[str] | Array | None,
 ) -> None:
-    """Refuse data that cannot be fitted, and warn of what is odd about them.
+    """Refuse data that cannot be fitted, and warn of odd ones.
 
     Parameters
     ----------
@@ -48,17 +48,17 @@ def check_survey(
 
 
 class Columns:
-    """What messages call the columns."""
+    """Name columns in messages."""
 
     def __init__(self, names: Sequence[str] | Array | None) -> None:
         self._names = names
 
     def name(self, j: int) -> str:
-        """Number, and name where there is one."""
+        """Return the number of a column, and its name where there is one."""
         return f"column {j}" if self._names is None else f"column {j} ({self._names[j]})"
 
     def first(self, columns: Sequence[int]) -> str:
-        """The first ten of them."""
+        """Return the names of the first ten of some columns."""
         return ", ".join(self.name(j) for j in columns[:10])
 
 

@@ -1,4 +1,4 @@
-"""Accelerated ascents of the likelihood: fewer passes over the data to the same limit.
+"""Accelerated EM: fewer passes over the data to the same limit.
 
 A full pass at theta gives the sums S(theta) of all data. `Surrogate` iterates on the
 sample with S_m(theta') + [S(theta) - S_m(theta)] in place of sums that it cannot know:
@@ -46,7 +46,7 @@ def algorithm_of(
     sample: Sampled | None,
     contenders: Sequence[Mixture] = (),
 ) -> Algorithm:
-    """The climb that `algorithm` names.
+    """Return the algorithm named `algorithm`.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def algorithm_of(
 
 @dataclass(frozen=True)
 class Inner:
-    """Where EM on the surrogate led.
+    """The end of a few iterations of EM on the surrogate.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Far:
-    """Where the surrogate itself ends.
+    """The end of a fit of the surrogate itself.
 
     Attributes
     ----------
@@ -133,11 +133,11 @@ class Surrogate:
         self._log_likelihood_here = here.log_likelihood
 
     def damp(self, damping: float) -> None:
-        """Pull this much, whatever the proximal was before."""
+        """Set the damping of the proximal, whatever it was before."""
         self.proximal = damping * self._error
 
     def accumulate(self, mixture: Mixture) -> MixtureStatistics:
-        """Sums and log-likelihood of the surrogate, whose every pass reads the sample alone.
+        """Return sums and log-likelihood of the surrogate, in a pass over the sample alone.
 
         Where the sums are those of no data, the log-likelihood is not a number.
         """
@@ -149,7 +149,7 @@ class Surrogate:
         return replace(corrected, log_likelihood=value, weight=self.sums.weight)
 
     def ahead(self, start: Mixture, tol: float) -> Far:
-        """Where the surrogate itself ends, on its own way from `start`, the plain M-step."""
+        """Fit the surrogate itself by an accelerated algorithm from `start`, the plain M-step."""
         limits = Convergence(
             tuning().control_variate.far_gain * tol,
             tuning().control_variate.far_iterations,
@@ -164,7 +164,7 @@ class Surrogate:
         return Far(last.mixture, shown / self.sums.weight, gain / self.sums.weight)
 
     def run(self, start: Mixture, enough: float) -> Inner:
-        """EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
+        """Run EM on the surrogate from `start`, the plain M-step, while it gains `enough` a row."""
         mixture = best = start.on_cpu
         last, plain, predicted = -np.inf, np.nan, np.nan
         for _ in range(tuning().control_variate.inner_iterations):
@@ -184,7 +184,7 @@ class Surrogate:
         return Inner(best, plain, predicted)
 
     def _relative_error(self, here: MixtureStatistics) -> Array:
-        """sqrt(p_k / m_k) of each component, at most one."""
+        """Compute sqrt(p_k / m_k) of each component, at most one."""
         k = len(here.resp_sum)
         rows = self.sample.effective_rows * here.resp_sum / here.weight
         left_out = max(1 - 1 / self.scale, 0.0)
@@ -275,20 +275,20 @@ class ControlVariateState(AlgorithmState):
 class ControlVariateEM(Algorithm):
     """EM whose steps are made on a sample that every pass over the data corrects.
 
-    Each step is judged by the pass that is made where it led. Three kinds are tried, each
+    Each step is judged by the pass that is made at its end. Three kinds are tried, each
     where the log-likelihood at the one before was not above the best so far: EM on the
     surrogate; plain EM mixed with its earlier steps (Anderson); plain EM. So the
     log-likelihoods of accepted states never fall. There is no surrogate without a sample,
-    where the data are hardly larger than it, where it has erred twice, and where plain EM
-    gains nearly as much. Before the end the sample is asked once more, without a limit to how
-    far it goes: gains are small on a plateau and beside a saddle, too.
+    where the data are hardly larger than it, where its steps were rejected twice, and where
+    plain EM gains nearly as much. Before the end the surrogate is fitted once more, without a
+    limit on the length of its steps: gains are small on a plateau and beside a saddle, too.
 
     Parameters
     ----------
     start : Mixture or EMState
         Where to start, or a state to go on from.
     convergence : Convergence
-        `tol` bounds the gain still to come: what the surrogate promises, near and far, and
+        `tol` bounds the gain still to come: what the surrogate predicts, near and far, and
         what is left if the last two gains go on as a geometric series (Aitken 1926).
     sample : Sampled or None
     step : callable
@@ -320,7 +320,7 @@ class ControlVariateEM(Algorithm):
         self.heights: list[float] = []
 
     def state_dict(self) -> ControlVariateState:
-        """Return all that the algorithm knows between two passes, but for the sample."""
+        """Return the state between two passes, without the sample."""
         return ControlVariateState(
             self.proposal,
             self.contenders,
@@ -337,7 +337,7 @@ class ControlVariateEM(Algorithm):
         )
 
     def load_state_dict(self, state: AlgorithmState) -> None:
-        """Go on from such a state."""
+        """Go on from a state that `state_dict` returned."""
         if not isinstance(state, ControlVariateState):
             raise other_state(state, ControlVariateState)
         self.proposal, self.contenders, self.best = state.proposal, state.contenders, state.best
@@ -347,7 +347,7 @@ class ControlVariateEM(Algorithm):
         self.steps, self.heights = [*state.steps], [*state.heights]
 
     def tell(self, statistics: MixtureStatistics) -> EMState:
-        """The state at `proposal`, or the best one before if `proposal` is no better.
+        """Return the state at `proposal`, or the best one before if `proposal` is no better.
 
         The last has a status other than `RUNNING`.
         """
@@ -401,7 +401,7 @@ class ControlVariateEM(Algorithm):
         self.heights = [*self.heights, best.log_likelihood][-1 - self.convergence.window :]
 
     def _adapt(self, kept: float) -> None:
-        """Damp by how much of its promise the surrogate kept."""
+        """Adapt the damping to the share of the predicted gain that was reached."""
         if kept < tuning().control_variate.shrink_below:
             self.damping *= 2
         elif kept > tuning().control_variate.grow_above:
@@ -477,9 +477,9 @@ class ControlVariateEM(Algorithm):
         )
 
     def _predicted_far(self, state: EMState) -> float:
-        """Nats per row that the sample promises when it is asked to the end, which is proposed.
+        """Return the nats per row predicted at the end of a fit of the surrogate, and propose it.
 
-        Two small gains do not show a plateau; what is beyond it the sample shows, too.
+        Two small gains do not show a plateau; the sample shows what is beyond it, too.
         """
         given_up = self.rejections >= tuning().control_variate.rejections
         if self.sample is None or given_up or not self.convergence.confirmed:
@@ -494,9 +494,9 @@ class ControlVariateEM(Algorithm):
         return tuning().control_variate.beside * far.predicted
 
     def _far(self, surrogate: Surrogate, state: EMState) -> Far | None:
-        """Where the surrogate ends, if it promises more than `tol` and the sample itself agrees.
+        """Return the end of a fit of the surrogate if it gains `tol` and the sample agrees.
 
-        Far from where it was made the correction alone has no bound.
+        Far from the state at which it was made, the correction alone has no bound.
         """
         for share in tuning().control_variate.far_damping:
             surrogate.damp(share * self.damping)

@@ -21,7 +21,7 @@ DROPPED = "DROPPED"
 
 
 def entropy(mixture: Mixture, statistics: MixtureStatistics) -> float:
-    """-sum_nk w_n r_nk log r_nk, in nats, from what the E-step at `mixture` summed.
+    """Compute -sum_nk w_n r_nk log r_nk, in nats, from the sums of the E-step at `mixture`.
 
     log r_nk = log w_k + log p(x_n | k) - log p(x_n), and the sum of r log p(x | k) is linear in
     the sufficient statistics, so that it takes no pass of its own.
@@ -30,7 +30,7 @@ def entropy(mixture: Mixture, statistics: MixtureStatistics) -> float:
 
 
 def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:
-    """What `criterion` takes off the log-likelihood for p parameters and rows of this weight."""
+    """Compute the penalty of `criterion` for p parameters and rows of this weight, in nats."""
     if criterion == "holdout":
         return 0.0
     return n_parameters * (1.0 if criterion == "aic" else 0.5 * float(np.log(weight)))
@@ -39,7 +39,7 @@ def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:
 @record("candidate-row")
 @dataclass(frozen=True)
 class Row:
-    """One model of a sweep.
+    """One model in the table of a sweep.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Row:
     status: str
 
     def moved(self, nats: float, weight: float) -> Row:
-        """The same with a log-likelihood `nats` higher for each of rows of this weight."""
+        """Return the row with a log-likelihood `nats` higher for each of rows of this weight."""
         shift = 2 * weight * nats
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""The one conductor of every fit: survey, starts, screening and passes, of one model or of many.
+"""The driver of every fit: survey, starts, screening and passes, of one model or of many.
 
 `Driver.states` is a generator: whoever runs it gets, after every pass, the candidates that the
 pass served. Checkpoints, progress and the user's callbacks are told by `Driver.run`.
@@ -38,7 +38,7 @@ from .survey import Survey, Surveyed, fingerprint_of
 @record("fit-progress")
 @dataclass
 class FitProgress:
-    """All that a fit knows between two passes.
+    """The state of a fit between two passes.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class FitProgress:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Tell what is fitted, and when it is over.
+    """Hold the options of a fit: its models, and when it ends.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """One model of a fit at its end.
+    """One model at the end of a fit.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class Driver:
     # -- the loop ----------------------------------------------------------------------
 
     def run(self) -> None:
-        """Fit every model to its end, or until the time is over, and tell the observers."""
+        """Fit every model to its end, or until the time is over, and notify the observers."""
         job = current_job()
         with one_blas_thread():
             try:
@@ -191,7 +191,7 @@ class Driver:
                     raise
 
     def states(self) -> Iterator[list[Candidate]]:
-        """Make the passes, from where they were left.
+        """Make the passes, from the first or from where the checkpoint left off.
 
         Yields
         ------
@@ -369,7 +369,7 @@ class Driver:
         return table(self.progress.starts, self.candidates, self.best)
 
     def fitted(self, candidate: Candidate) -> FittedModel:
-        """Return one of the models at its end."""
+        """Return one of the models at the end of the fit."""
         share = candidate.rows_read / max(1, self.surveyed.n_weighted)
         records = self.passes.records_of(candidate.measured)
         n_passes = len(records) + self.progress.n_passes + share

@@ -1,4 +1,4 @@
-"""Where accelerated EM starts: many starts on the sample, mended by moves, and the best of them."""
+"""Multistart: many starts on the sample, improved by split and merge, and the best of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .survey import Surveyed
 
 @dataclass(frozen=True)
 class StartResult:
-    """A fit to some rows of the sample, and what all of them say of it.
+    """A fit to some rows of the sample, and its likelihood on all of them.
 
     Attributes
     ----------
@@ -40,14 +40,14 @@ class StartResult:
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
-        """What the better of two has more of: finite numbers, whole components, likelihood."""
+        """The key to sort fits by: finite numbers, then whole components, then likelihood."""
         finite = bool(np.isfinite(self.value))
         return finite, not self.state.collapsed, self.value if finite else -np.inf
 
 
 @dataclass(frozen=True)
 class Multistart:
-    """Many starts on a part of the sample, the best few of them on all of it.
+    """Fit many starts to a part of the sample, and the best few to all of it.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Multistart:
     n_rounds : int
         How many times moves are tried from each of the best few, at most.
     n_finalists : int
-        How many those are: fewer where the sample is small, which flatters what moves lead to.
+        How many those are: fewer where the sample is small, to which moves overfit.
     """
 
     n_subsample: int
@@ -67,7 +67,7 @@ class Multistart:
 
     @classmethod
     def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Multistart:
-        """The race for a mixture of so many parameters: at least `n_init` starts."""
+        """Return the multistart for so many parameters: at least `n_init` starts."""
         n_subsample = max(
             tuning().multistart.subsample_rows_per_parameter * n_parameters,
             tuning().multistart.fewest_subsampled,
@@ -99,7 +99,7 @@ class Multistart:
         return cls(n_subsample, max(n_starts, n_init), n_rounds, n_finalists)
 
     def n_rows(self, n_sampled: int) -> int:
-        """Rows of which `run` tells."""
+        """Return the rows that `fit` reports to `advance`."""
         return self.n_starts * self.n_subsample + self.n_finalists * n_sampled
 
     def fit(
@@ -111,7 +111,7 @@ class Multistart:
         executor: ExecutorFactory = serial_executor,
         advance: Callable[[int], None] | None = None,
     ) -> Start:
-        """The best start, fitted to the sample, and those that may be better on the data.
+        """Return the best start, fitted to the sample, and those that may be better on the data.
 
         Parameters
         ----------
@@ -150,11 +150,11 @@ class Multistart:
 
 @dataclass(frozen=True)
 class SampleFits:
-    """SampleFits to the first rows of the sample, and to all of them.
+    """Fit mixtures to the first rows of the sample, and to all of them.
 
     Attributes
     ----------
-    sample, rough : Sampled
+    sample, subsample : Sampled
         All rows and the first of them.
     convergence : Convergence
         Of the fits to all rows.
@@ -165,7 +165,7 @@ class SampleFits:
     convergence: Convergence
 
     def fit_subsample(self, mixture: Mixture, most: int | None = None) -> StartResult:
-        """A mixture fitted to the first rows by at most `most` iterations, and judged by all."""
+        """Fit a mixture to the first rows by at most `most` iterations; judge it by all rows."""
         tol, most = (
             self.convergence.tol / tuning().sample.finer,
             min(most or tuning().multistart.subsample_iterations, self.convergence.max_iter),
@@ -174,12 +174,12 @@ class SampleFits:
         return self.judged(_fitted(self.subsample, mixture, limits))
 
     def fit_sample(self, mixture: Mixture) -> StartResult:
-        """A mixture fitted to all rows of the sample."""
+        """Fit a mixture to all rows of the sample."""
         state = _fitted(self.sample, mixture, self.convergence)
         return StartResult(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
 
     def judged(self, state: EMState) -> StartResult:
-        """A fit to the first rows, and what all rows say of it."""
+        """Return a fit to the first rows with its likelihood on all rows."""
         read = state.n_iter * len(self.subsample.rows)
         if len(self.subsample.rows) == len(self.sample.rows):
             return StartResult(state, state.log_likelihood, read)
@@ -187,7 +187,7 @@ class SampleFits:
         return StartResult(state, value, read + len(self.sample.rows))
 
     def split_and_merge(self, tried: StartResult, n_rounds: int) -> StartResult:
-        """Where split-and-merge moves lead from `tried`, while the sample says that they gain."""
+        """Improve `tried` by split-and-merge moves, while they gain on the sample."""
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
@@ -206,7 +206,7 @@ class SampleFits:
 
 
 def most_contenders(result_bytes: int) -> int:
-    """How many starts of a model the first pass serves at most, by the bytes of its sums."""
+    """Return how many starts of a model the first pass serves at most, by the bytes of its sums."""
     return (
         tuning().multistart.most_contenders
         if result_bytes <= tuning().multistart.contender_bytes
@@ -215,7 +215,7 @@ def most_contenders(result_bytes: int) -> int:
 
 
 def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[[int], None] | None:
-    """What is to be told of calls, so that `advance` is told of the rows that each reads."""
+    """Return a callback for calls that reports to `advance` the rows that each of them reads."""
     return None if advance is None else lambda n_calls: advance(n_calls * len(sample.rows))
 
 
@@ -240,7 +240,7 @@ def _worth_fitting(found: Sequence[StartResult], n_subsample: int) -> list[Start
 def contenders_of(
     winner: StartResult, others: Sequence[StartResult], sample: Sampled, share: float
 ) -> tuple[Mixture, ...]:
-    """Which of the others the data may rank above the winner, by more than is worth a move.
+    """Return the other starts that may be better on the data, by more than a move must gain.
 
     The best of them, as many as may enter. Both are judged by the same rows, so that the error
     of their difference is that of the mean of a difference, and none where the sample is all of

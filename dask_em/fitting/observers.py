@@ -63,7 +63,7 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class PassStarted:
-    """A pass begins; `n_rows` is None where unknown."""
+    """The start of a pass; `n_rows` is None where unknown."""
 
     phase: str
     number: int
@@ -72,21 +72,21 @@ class PassStarted:
 
 @dataclass(frozen=True)
 class RowsDone:
-    """So many more rows are done; fewer than zero where a lost part is made again."""
+    """The number of rows done since the last event; negative where a lost part is made again."""
 
     n_rows: int
 
 
 @dataclass(frozen=True)
 class PassEnded:
-    """A pass is over."""
+    """The end of a pass."""
 
     record: PassRecord
 
 
 @dataclass(frozen=True)
 class PassFailed:
-    """A pass was ended by an exception."""
+    """The end of a pass by an exception."""
 
     phase: str
     number: int
@@ -94,7 +94,7 @@ class PassFailed:
 
 @dataclass(frozen=True)
 class StateReached:
-    """A model has a new state, which is in the checkpoint if there is one."""
+    """A new state of a model, which is in the checkpoint if there is one."""
 
     state: EMState
 
@@ -103,7 +103,7 @@ Event = PassStarted | RowsDone | PassEnded | PassFailed | StateReached
 
 
 class Observer(ABC):
-    """Take notice of what a fit does.
+    """Receive the events of a fit.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class Observer(ABC):
 
     @abstractmethod
     def notify(self, event: Event) -> None:
-        """Take an event; `RowsDone` may come from another thread."""
+        """Receive an event; `RowsDone` may come from another thread."""
 
 
 class StateCallback(Observer):
@@ -136,12 +136,13 @@ class StateCallback(Observer):
         self._callback = callback
 
     def notify(self, event: Event) -> None:
+        """Call the function if the event is a new state."""
         if isinstance(event, StateReached):
             self._callback(event.state)
 
 
 def observers_of(callbacks: Sequence[Observer | Callable[[EMState], object]]) -> list[Observer]:
-    """Return callbacks as observers: what is none is called with every state."""
+    """Return callbacks as observers: a plain function is called with every state."""
     return [c if isinstance(c, Observer) else StateCallback(c) for c in callbacks]
 
 
@@ -152,14 +153,14 @@ def tell_observers(observers: Sequence[Observer], event: Event) -> None:
 
 
 class ObservedPass:
-    """Time one pass and tell whoever observes it.
+    """Time one pass and report it to the observers.
 
     Used as a context: `with ObservedPass(observers, "em", 3, n_rows, nbytes) as running: ...`.
 
     Attributes
     ----------
     advance : callable or None
-        To be told of rows that are done; None where nobody follows them.
+        To be told of rows that are done; None where no observer follows them.
     log_likelihood : float or None
         To be set by whoever makes the pass.
     record : PassRecord or None
@@ -222,11 +223,12 @@ class ObservedPass:
 
 
 class LogLines(Observer):
-    """Write one log line a pass, for jobs that nobody watches."""
+    """Write one log line a pass, for jobs without a terminal."""
 
     follows_rows = False
 
     def notify(self, event: Event) -> None:
+        """Write the line of a pass that has ended."""
         if not isinstance(event, PassEnded):
             return
         record = event.record
@@ -245,7 +247,7 @@ class LogLines(Observer):
 
 
 class Totals(Observer):
-    """Sum what all passes of a job take, for the last line and for a metrics file.
+    """Sum rows, bytes and seconds of all passes of a job, for the last line and a metrics file.
 
     Parameters
     ----------
@@ -264,6 +266,7 @@ class Totals(Observer):
         self.log_likelihood: float | None = None
 
     def notify(self, event: Event) -> None:
+        """Add a pass that has ended, and replace the metrics file."""
         # The start is made of the sample, without reading.
         if not isinstance(event, PassEnded) or event.record.phase == "start":
             return
@@ -304,7 +307,7 @@ class Totals(Observer):
         return "\n".join(lines) + "\n"
 
     def log(self, passes_before: int) -> None:
-        """Log in one line what the job took, and where it was resumed."""
+        """Log in one line what the job took, and after how many passes it was resumed."""
         rate = self.rows / self.seconds if self.seconds else 0.0
         resumed = f", resumed after {passes_before} passes" if passes_before else ""
         numbers = {
@@ -337,6 +340,7 @@ class ProgressBar(Observer):
         self._last = ""
 
     def notify(self, event: Event) -> None:
+        """Draw the progress of the pass that the event is about."""
         match event:
             case PassStarted():
                 self._begin(event)

@@ -1,4 +1,4 @@
-"""Passes over the data of one fit: each on record, its unfinished sums in the checkpoint."""
+"""Passes over the data of one fit: each is recorded, its unfinished sums are in the checkpoint."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .survey import Surveyed
 @record("survey-pass")
 @dataclass(frozen=True)
 class SurveyPass:
-    """What the survey found, with the log of the chunks, and the record of its pass."""
+    """The result of the survey with the log of the chunks, and the record of its pass."""
 
     found: Logged[Surveyed]
     record: PassRecord
 
 
 class RecordedPasses:
-    """Make the passes of one fit.
+    """Make and record the passes of one fit.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class RecordedPasses:
         return [*before, *own, *others]
 
     def executor(self, shared: T) -> AbstractContextManager[Executor[T]]:
-        """Return what makes fits to the sample, where the rows are."""
+        """Return the executor of fits to the sample, where the rows are."""
         return self.backend.executor(shared, in_process=self.source.in_process)
 
     def _observed(self, phase: str) -> ObservedPass:

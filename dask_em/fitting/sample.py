@@ -17,7 +17,7 @@ from .survey import Surveyed
 
 
 def default_sample_size(n_parameters: int, n_features: int) -> int:
-    """Rows of the sample: by the number of free parameters, within memory and a cap."""
+    """Return the rows of the sample: by the free parameters, within memory and a cap."""
     wanted = min(
         max(tuning().sample.rows_per_parameter * n_parameters, tuning().sample.fewest_sampled),
         tuning().sample.most_sampled,
@@ -27,14 +27,14 @@ def default_sample_size(n_parameters: int, n_features: int) -> int:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The sample of a survey as data for EM in memory."""
+    """Hold the sample of a survey as data for EM in memory."""
 
     rows: Array
     weights: Array
 
     @classmethod
     def of(cls, surveyed: Surveyed) -> Sampled:
-        """The sampled rows, in the random order of their keys."""
+        """Return the sampled rows, in the random order of their keys."""
         sample = surveyed.sample.smallest()
         return cls(sample.rows, sample.weights)
 
@@ -43,7 +43,7 @@ class Sampled:
         return bool((self.weights == 1).all())
 
     def first(self, n: int) -> Sampled:
-        """The first `n` rows, a uniform sample too, because the rows lie in random order."""
+        """Return the first `n` rows, a uniform sample too, because the rows lie in random order."""
         return Sampled(self.rows[:n], self.weights[:n])
 
     @cached_property
@@ -52,12 +52,12 @@ class Sampled:
         return float(self.weights.sum() ** 2 / (self.weights**2).sum())
 
     def variance(self, values: Array) -> Array:
-        """Of values (..., m) of its rows, weighted."""
+        """Compute the weighted variance of values (..., m) of the rows."""
         weights = self.weights / self.weights.sum()
         return np.asarray(((values - (values @ weights)[..., None]) ** 2) @ weights)
 
     def accumulate(self, mixture: Mixture) -> MixtureStatistics:
-        """The E-step over the sample."""
+        """Sum the statistics of the E-step over the sample."""
         fold = mixture.fold()
         fold.update(0, self.rows, None if self._uniform else self.weights)
         return fold.result()
@@ -66,7 +66,7 @@ class Sampled:
 @record("start")
 @dataclass(frozen=True)
 class Start:
-    """Hold where a model starts, and what the sample says of it.
+    """Hold the mixture that a fit starts from, and its results on the sample.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Where a fleet of models starts: many starts on the sample, and which models go on from it."""
+"""Screening of a fleet of models: many starts on the sample, and the models that go on from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Make = Callable[[Sampled, int], Mixture]
 
 @dataclass(frozen=True)
 class ScreeningRules:
-    """By which models are compared on the sample.
+    """Hold the rules by which models are compared on the sample.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class ScreeningRules:
         return Convergence(self.convergence.tol / tuning().sample.finer, most)
 
     def candidate(self, model: Model, mixture: Mixture, limits: Convergence) -> Candidate:
-        """One start, to be fitted to rows in memory."""
+        """Return one start, to be fitted to rows in memory."""
         return Candidate(model, algorithm_of(self.algorithm, mixture, limits, None))
 
 
@@ -84,12 +84,12 @@ def screen(
     executor: ExecutorFactory = serial_executor,
     advance: Callable[[int], None] | None = None,
 ) -> tuple[list[Start], int]:
-    """The best of many starts of every model, found on the sample alone.
+    """Find the best of many starts of every model, on the sample alone.
 
-    Every start is fitted to the first rows of the sample. The best one of each model leaves its
-    local optimum by moves, and is fitted to all of the sample. Before and after, models that
+    Every start is fitted to the first rows of the sample. The best one of each model is improved
+    by split-and-merge moves, and is fitted to all of the sample. Before and after, models that
     are behind the best by more than the sample could be wrong are eliminated. Where those leave
-    room in a pass, the next best starts of the others are given the same chance.
+    room in a pass, the next best starts of the others are fitted in the same way.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def screen(
 
 
 def slice_share(found: Sequence[Start], n_sampled: int, n_rows: int) -> float | None:
-    """The share of the rows that should choose among the models left, None for all of them.
+    """Return the share of the rows to choose among the models left by, None for all rows.
 
     Steps on the sample must pay there, and there must be models enough for it to pay.
     """
@@ -185,7 +185,7 @@ def slice_share(found: Sequence[Start], n_sampled: int, n_rows: int) -> float | 
 
 
 class SlicePruning:
-    """Choose by passes over a slice of the data among the models that the sample left.
+    """Choose among the models that the sample left, by passes over a slice of the data.
 
     The sample resolves differences of about sqrt(p) / m nats per row for p parameters and m
     rows. That is more than what BIC takes off for them, p log(n) / (2 n), where the data have
@@ -210,7 +210,7 @@ class SlicePruning:
     def starts(
         self, before: Sequence[Start], candidates: Sequence[Candidate | None]
     ) -> tuple[list[Start], int]:
-        """Return where the models start after the slice, in place of where they did `before`.
+        """Return the starts of the models after the slice, in place of those `before`.
 
         Returns
         -------

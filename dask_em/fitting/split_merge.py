@@ -1,4 +1,4 @@
-"""Moves by which a fit to the sample leaves a local optimum.
+"""Split-and-merge moves by which a fit to the sample leaves a local optimum.
 
 EM cannot carry a component from where there are too many to where there is one too few. A
 move does: two components become one, and another is born, as half of a third (Ueda, Nakano,
@@ -61,13 +61,13 @@ class Move:
     gain: float
 
     def disjoint(self, other: Move) -> bool:
-        """Whether the two touch no component in common."""
+        """Return whether the two have no component in common."""
         ours, theirs = ({*m.merged} | m.split.parents for m in (self, other))
         return not ours & theirs
 
 
 class SplitMerge:
-    """The mixtures that lie one move away from one that was fitted to rows.
+    """Propose the mixtures that are one move away from one that was fitted to rows.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class SplitMerge:
         self.totals = weights @ self.resp
 
     def best(self, n: int) -> list[Mixture]:
-        """At most `n` of them, first that after all gaining moves that leave each other alone."""
+        """Return at most `n` mixtures, first the one after all gaining moves that are disjoint."""
         moves = self.moves()
         together: list[Move] = []
         for move in moves:
@@ -92,7 +92,7 @@ class SplitMerge:
         return [self.after(m) for m in ([together] * (len(together) > 1) + chosen)[:n]]
 
     def moves(self) -> list[Move]:
-        """What is worth a try, the most promising first."""
+        """Return the moves that may gain, those of the largest gain first."""
         k = len(self.totals)
         if k < 3:
             return []
@@ -108,7 +108,7 @@ class SplitMerge:
         return sorted(found, key=lambda move: -move.gain)
 
     def after(self, moves: Sequence[Move]) -> Mixture:
-        """The M-step of the responsibilities after moves that are all apart."""
+        """Return the M-step of the responsibilities after moves that are disjoint."""
         resp = self.resp.copy()
         for move in moves:
             (i, j), split = move.merged, move.split

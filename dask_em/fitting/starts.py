@@ -1,4 +1,4 @@
-"""Where a fit starts: in one of scikit-learn's ways on the sample, or from the user's arrays."""
+"""Starts of a fit: by scikit-learn's methods on the sample, or from the user's arrays."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ Maker = Callable[[Sampled, int], Mixture]
 
 @dataclass(frozen=True, eq=False)
 class StartOptions:
-    """Tell how a mixture is to start: options of an estimator, by their names there.
+    """Hold the options of a start, by their names in the estimator.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class StartOptions:
         observers: Sequence[Observer],
         executor: ExecutorFactory = serial_executor,
     ) -> Start:
-        """Make the mixture to start from.
+        """Return the mixture to start from.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ def best_start(
     convergence: Convergence | None,
     advance: Callable[[int], None] | None = None,
 ) -> Start:
-    """The best of `n_init` starts on the sample.
+    """Return the best of `n_init` starts on the sample.
 
     Parameters
     ----------
@@ -243,5 +243,5 @@ def best_start(
 
 
 def hard(labels: Sequence[int] | Array, k: int) -> Array:
-    """Responsibilities (m, k) that are one for each row's label and zero elsewhere."""
+    """Return responsibilities (m, k) that are one for each row's label and zero elsewhere."""
     return np.asarray(np.eye(k)[np.asarray(labels)])

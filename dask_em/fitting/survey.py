@@ -1,4 +1,4 @@
-"""The survey of the data, and where the fit starts.
+"""The survey of the data: the first pass of a fit.
 
 One pass counts rows, sums moments, finds what is not finite, and draws a
 uniform sample of rows. The start is made from the sample alone.
@@ -22,7 +22,7 @@ from ..core.tuning import tuning
 @record("sample")
 @dataclass(frozen=True)
 class Sample(Additive):
-    """The rows with the smallest random keys: a uniform sample without replacement.
+    """Hold the rows with the smallest random keys: a uniform sample without replacement.
 
     Each row's key depends on the seed and the row's place alone, so samples of
     parts of the data add up to the sample of the whole.
@@ -40,7 +40,7 @@ class Sample(Additive):
         return Sample(self.size, keys, rows, weights).smallest()
 
     def smallest(self) -> Sample:
-        """The sample cut to its size, in the order of the keys."""
+        """Return the sample cut to its size, in the order of the keys."""
         order = np.argsort(self.keys, kind="stable")[: self.size]
         return Sample(self.size, self.keys[order], self.rows[order], self.weights[order])
 
@@ -48,7 +48,7 @@ class Sample(Additive):
 @record("non-finite")
 @dataclass(frozen=True)
 class NonFinite(Additive):
-    """How many rows hold NaN or infinity, and where the first is.
+    """Count the rows that hold NaN or infinity, and locate the first.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Extent(Additive):
 @record("survey")
 @dataclass(frozen=True)
 class Surveyed(Additive):
-    """What the survey pass found.
+    """Hold the results of the survey pass.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class Surveyed(Additive):
 
 @dataclass(frozen=True)
 class Survey(Pass[Surveyed]):
-    """The description of the survey pass.
+    """Describe the survey pass.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class Survey(Pass[Surveyed]):
     n_rows: int | None
 
     def fold(self) -> SurveyFold:
-        """The survey of one range, before its first chunk."""
+        """Return the survey of one range, before its first chunk."""
         return SurveyFold(self)
 
     @property
@@ -155,7 +155,7 @@ class Survey(Pass[Surveyed]):
 
 
 class SurveyFold(Fold[Surveyed]):
-    """Surveys chunks of rows, block by block."""
+    """Survey chunks of rows, block by block."""
 
     def __init__(self, survey: Survey) -> None:
         d = survey.n_features
@@ -226,7 +226,7 @@ class SurveyFold(Fold[Surveyed]):
         self._moments += Moments(total, origin + first / total, (scatter + scatter.T) / 2)
 
     def result(self) -> Surveyed:
-        """What was found in the chunks given so far."""
+        """Return the survey of the chunks given so far."""
         return Surveyed(
             self._n_rows,
             self._n_weighted,
@@ -247,7 +247,7 @@ def _first_non_finite(index: int, numbers: Array, block: Array) -> NonFinite:
 
 
 def fingerprint_of(surveyed: Surveyed) -> str:
-    """sha256 of what the survey summed: other data, another fingerprint."""
+    """Compute the sha256 of what the survey summed: other data, another fingerprint."""
     digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
     for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -43,24 +43,24 @@ Precision = Literal["float32", "float64"]
 
 
 class _Structure:
-    """What a covariance structure does with the deviations D (g, b, d) of g components."""
+    """Compute with the deviations D (g, b, d) of g components, as a covariance structure does."""
 
     shared: ClassVar[bool] = False
     """Whether the scatters of groups add up, rather than stand side by side."""
 
     @staticmethod
     def whitener(covariance: Any) -> Array:
-        """What `whiten` needs of all components: axis k, or one entry for all, leads."""
+        """Return the array for `whiten`: axis k, or one entry for all components, leads."""
         raise NotImplementedError
 
     @staticmethod
     def whiten(xp: Any, D: Any, whitener: Any) -> Any:
-        """C_k^{-1} d of each deviation, (g, b, d)."""
+        """Compute C_k^{-1} d of each deviation, (g, b, d)."""
         raise NotImplementedError
 
     @staticmethod
     def scatter(xp: Any, A: Any) -> Any:
-        """Sums over rows of a a^T, as far as the structure holds them; A is (g, b, d)."""
+        """Sum a a^T over rows, as far as the structure holds it; A is (g, b, d)."""
         raise NotImplementedError
 
 
@@ -191,6 +191,7 @@ class ArrayKernel(Kernel[GaussianStatistics]):
         return cls(gaussian, namespace(engine.device), "float32" if single else "float64")
 
     def arithmetic(self, engine: Engine, k: int) -> Arithmetic:
+        """Return the operations on the device's arrays."""
         return self._arithmetic
 
     def _put(self, values: Array) -> Any:

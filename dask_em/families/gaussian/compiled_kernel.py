@@ -27,12 +27,12 @@ MOST_MOMENT_COLUMNS = 64 if simd.AVX512 else 0
 
 
 def round_up(n: int, unit: int) -> int:
-    """The least multiple of `unit` that is not less than `n`."""
+    """Return the least multiple of `unit` that is not less than `n`."""
     return -(-n // unit) * unit
 
 
 class FusedKernel(Kernel[GaussianStatistics]):
-    """What both kernels share: whitened rows, laid out in tiles.
+    """Whiten rows and lay them out in tiles: the base of both kernels.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class FusedKernel(Kernel[GaussianStatistics]):
 
 
 class Moments:
-    """Sums of 1, z and products of columns, by `structure.pairs`.
+    """Sum 1, z and products of columns, by `structure.pairs`.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ class Moments:
         self._sums = np.zeros((groups, padded, simd.TALL_ROWS))
 
     def add(self, resp: Array, tiles: Array) -> None:
-        """Add those of the rows in `tiles` under `resp`, both padded."""
+        """Add the moments of the rows in `tiles` under `resp`, both padded."""
         simd.add_moments(resp, tiles, self.left, self.right, self._step, self._sums)
 
     def statistics(self) -> GaussianStatistics:
-        """All that was added, about the current means."""
+        """Return the sums of all rows so far, about the current means."""
         means = self.gaussian.means
         k, d = means.shape
         by_components = self._sums.transpose(0, 2, 1).reshape(-1, self._sums.shape[1])
@@ -156,7 +156,7 @@ class Moments:
 
 
 class CentredKernel(FusedKernel):
-    """|C_k^{-1} (z - mu_k)|^2 and the scatter about each mean, for full covariances.
+    """Compute |C_k^{-1} (z - mu_k)|^2 and the scatter about each mean, for full covariances.
 
     Where features are safe and not too many, the sums of a block in which most
     responsibilities count are moments: no rows need be gathered for them.
@@ -192,7 +192,7 @@ class CentredKernel(FusedKernel):
         self._scatter = np.zeros((k, D, D))
 
     def log_prob(self) -> Array:
-        """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
+        """Return log N(x; mu_k, Sigma_k) of the block (k, b), for the caller to overwrite."""
         out = self._buffer[: len(self._means)]
         simd.subtract_distances(
             self._whitener, self._images, self._tiles, self.gaussian.n_features,
@@ -214,7 +214,7 @@ class CentredKernel(FusedKernel):
         )  # fmt: skip
 
     def statistics(self) -> GaussianStatistics:
-        """Sums over all blocks so far, about the current means."""
+        """Return the sums over all blocks so far, about the current means."""
         d = self.gaussian.n_features
         lower = np.tril(self._scatter[:, :d, :d])
         scatter = lower + np.tril(lower, -1).transpose(0, 2, 1)
@@ -223,7 +223,10 @@ class CentredKernel(FusedKernel):
 
 
 class FeaturesKernel(FusedKernel):
-    """theta (1, z, products) and its transpose, for few columns: products by `structure.pairs`."""
+    """Compute theta (1, z, products) and its transpose, for few columns.
+
+    The products are those of `structure.pairs`.
+    """
 
     def __init__(self, gaussian: GaussianParameters) -> None:
         super().__init__(gaussian, one=True)
@@ -236,7 +239,7 @@ class FeaturesKernel(FusedKernel):
         self._theta = pack_groups(theta)
 
     def log_prob(self) -> Array:
-        """log N(x; mu_k, Sigma_k) of the current block, (k, b), for the caller to overwrite."""
+        """Return log N(x; mu_k, Sigma_k) of the block (k, b), for the caller to overwrite."""
         out = self._buffer
         simd.linear(self._theta, self._tiles, self._moments.left, self._moments.right, out)
         return out[: self.gaussian.n_components, : self._rows]
@@ -246,12 +249,12 @@ class FeaturesKernel(FusedKernel):
         self._add_moments(self._moments, resp)
 
     def statistics(self) -> GaussianStatistics:
-        """Sums over all blocks so far, about the current means."""
+        """Return the sums over all blocks so far, about the current means."""
         return self._moments.statistics()
 
 
 def pack_lower(matrices: Array) -> Array:
-    """Lower triangular matrices (k, d, d) in the order in which the tiles read them, (k, size).
+    """Return triangular matrices (k, d, d) in the order in which the tiles read them, (k, size).
 
     Four rows at a time, as far as the last of them reaches, column by column.
     """
@@ -266,7 +269,7 @@ def pack_lower(matrices: Array) -> Array:
 
 
 def pack_groups(theta: Array) -> Array:
-    """Coefficients (k, F) in the order in which `simd.linear` reads them, (k * F,)."""
+    """Return coefficients (k, F) in the order in which `simd.linear` reads them, (k * F,)."""
     k = len(theta)
     tall = k // simd.TALL_ROWS * simd.TALL_ROWS
     sizes = [simd.TALL_ROWS] * (tall // simd.TALL_ROWS)

@@ -1,4 +1,4 @@
-"""Constraints on the covariances: what the M-step allows, one function a constraint."""
+"""Constraints on the covariances: the M-step of each, one function a constraint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Estimate = Callable[[Array, Array], Array]
 
 @dataclass(frozen=True)
 class Constraint:
-    """Tell what the M-step allows of the covariances, and how the E-step stores them.
+    """Hold the M-step of the covariances under a constraint, and how the E-step stores them.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def constraint_of(name: str) -> Constraint:
 
 
 def known_constraints() -> list[str]:
-    """Return the names of all constraints that can be had."""
+    """Return the names of all constraints that are available."""
     return list(dict.fromkeys([*CONSTRAINTS, *entry_points(group=GROUP).names]))
 
 

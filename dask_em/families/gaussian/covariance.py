@@ -47,24 +47,24 @@ class Covariance(ABC):
     @staticmethod
     @abstractmethod
     def n_features(d: int) -> int:
-        """Length of phi(x), without the leading one."""
+        """Return the length of phi(x), without the leading one."""
 
     @abstractmethod
     def natural(self, means: Array) -> Array:
-        """Coefficients theta (k, 1 + F) of log N(z; mu_k, Sigma_k) = theta_k . (1, phi(z))."""
+        """Compute theta (k, 1 + F) of log N(z; mu_k, Sigma_k) = theta_k . (1, phi(z))."""
 
     def features(self, Z: Array, out: Array, work: Array) -> None:
-        """phi of the columns of Z (d, b) into `out` (F, b), whose first d rows are Z."""
+        """Write phi of the columns of Z (d, b) into `out` (F, b), whose first d rows are Z."""
         raise NotImplementedError
 
     @abstractmethod
     def whitener(self, means: Array) -> tuple[Array, ...]:
-        """What `distances` needs of the parameters, made once for many blocks."""
+        """Return the arrays that `distances` takes of the parameters, for any number of blocks."""
 
     @staticmethod
     @abstractmethod
     def distances(whitener: tuple[Array, ...], phi: Array, out: Array, work: Array) -> None:
-        """Squared Mahalanobis distances |C_k^{-1} (z - mu_k)|^2.
+        """Write the squared Mahalanobis distances |C_k^{-1} (z - mu_k)|^2 into `out`.
 
         Parameters
         ----------
@@ -77,19 +77,19 @@ class Covariance(ABC):
 
     @staticmethod
     def work_rows(k: int, d: int) -> int:
-        """Rows of the work array of `distances` and of `features`."""
+        """Return the number of rows of the work array of `distances` and of `features`."""
         return 2 * d
 
     @abstractmethod
     def log_det(self, d: int) -> Array:
-        """log |Sigma_k| / 2 of each component, (k,) or (1,)."""
+        """Compute log |Sigma_k| / 2 of each component, (k,) or (1,)."""
 
     # -- sums ------------------------------------------------------------------
 
     @staticmethod
     @abstractmethod
     def zeros(k: int, d: int) -> Array:
-        """A scatter of zero, of this structure's shape."""
+        """Return a scatter of zeros, in the shape of this structure."""
 
     @staticmethod
     @abstractmethod
@@ -99,7 +99,7 @@ class Covariance(ABC):
     @staticmethod
     @abstractmethod
     def scatter_of_features(sums: Array, first: Array, resp_sum: Array, means: Array) -> Array:
-        """Scatter about `means` from the sums of the quadratic features about the origin.
+        """Compute the scatter about `means` from sums of the quadratic features about the origin.
 
         `sums` is (k, F - d); with a shared scatter it is the total of w z z^T, (d, d).
         """
@@ -108,7 +108,7 @@ class Covariance(ABC):
 
     @abstractmethod
     def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
-        """Compute the covariances of the largest likelihood from the scatter about the old means.
+        """Compute the most likely covariances from the scatter about the old means.
 
         Parameters
         ----------
@@ -139,10 +139,10 @@ class Covariance(ABC):
     @staticmethod
     @abstractmethod
     def positive(factor: Array) -> Array:
-        """Return a view of what must stay positive in `factor`."""
+        """Return a view of the entries of `factor` that must stay positive."""
 
     def information_scale(self, root_weights: Array) -> Array:
-        """Return what multiplies each unconstrained number of the factor, of its shape."""
+        """Return the scale of each unconstrained number of the factor, in its shape."""
         scale = np.ones_like(self.factor)
         if not self.shared_scatter:
             scale *= np.reshape(root_weights, (-1, *[1] * (scale.ndim - 1)))
@@ -161,22 +161,25 @@ class Covariance(ABC):
 
     @abstractmethod
     def scaled(self, scale: Array) -> Self:
-        """The structure after the linear map `scale` (d,) or lower triangular (d, d)."""
+        """Return the structure after the linear map `scale` (d,) or lower triangular (d, d)."""
 
     @classmethod
     @abstractmethod
     def from_precisions(cls, precisions: Array) -> Self:
-        """From scikit-learn's `precisions_`."""
+        """Return the structure of scikit-learn's `precisions_`."""
 
     @classmethod
     @abstractmethod
     def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
-        """From scikit-learn's `precisions_cholesky_`, the inverse of `precisions_cholesky`."""
+        """Return the structure of scikit-learn's `precisions_cholesky_`.
+
+        It is the inverse of the property `precisions_cholesky`.
+        """
 
     @classmethod
     @abstractmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
-        """K times the covariance (d, d) of all data, as far as the structure can hold it."""
+        """Return k components with the covariance (d, d) of all data, as far as it can be held."""
 
     @property
     @abstractmethod
@@ -195,12 +198,12 @@ class Covariance(ABC):
 
     @abstractmethod
     def full(self, k: int, d: int) -> Array:
-        """Covariances as (k, d, d) matrices."""
+        """Return the covariances as (k, d, d) matrices."""
 
     @abstractmethod
     def traces(self, d: int) -> Array:
-        """Trace of each covariance, (k,) or (1,)."""
+        """Compute the trace of each covariance, (k,) or (1,)."""
 
     @abstractmethod
     def tightness(self) -> Array:
-        """A bound on the largest eigenvalue of each precision, (k,) or (1,)."""
+        """Return a bound on the largest eigenvalue of each precision, (k,) or (1,)."""

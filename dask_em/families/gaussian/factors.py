@@ -9,12 +9,12 @@ from ...core.additive import Array
 
 
 def inverse_factor(factor: Array) -> Array:
-    """Inverse of one lower triangular factor."""
+    """Compute the inverse of one lower triangular factor."""
     return np.asarray(solve_triangular(factor, np.eye(len(factor)), lower=True))
 
 
 def factor_or_none(covariance: Array) -> Array | None:
-    """Lower Cholesky factor of one matrix, None where it is not positive definite."""
+    """Compute the lower Cholesky factor of one matrix; None if it is not positive definite."""
     if not np.isfinite(covariance).all():
         return None
     try:
@@ -24,14 +24,14 @@ def factor_or_none(covariance: Array) -> Array | None:
 
 
 def factor_of_precision(precision: Array) -> Array:
-    """Lower factor C of the covariance whose inverse is `precision`."""
+    """Compute the lower factor C of the covariance whose inverse is `precision`."""
     # P = U U^T with U upper triangular is the Cholesky factor of P read backwards.
     upper = np.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
     return np.asarray(solve_triangular(upper, np.eye(len(upper)), lower=False).T)
 
 
 def symmetric_pairs(d: int) -> tuple[Array, Array]:
-    """Row and column of each product z_i z_j, in the order of `symmetric_products`.
+    """Return row and column of each product z_i z_j, in the order of `symmetric_products`.
 
     The products run along the wrapped diagonals of the matrix z z^T (first
     j = i, then j = i + 1 mod d, ...), because each diagonal is one multiplication of two
@@ -45,7 +45,7 @@ def symmetric_pairs(d: int) -> tuple[Array, Array]:
 
 
 def symmetric_products(Z: Array, twice: Array, out: Array) -> None:
-    """All products z_i z_j, i <= j, of the columns of Z (d, b), into `out` (d(d+1)/2, b).
+    """Write all products z_i z_j, i <= j, of the columns of Z (d, b) into `out` (d(d+1)/2, b).
 
     `twice` is a work array of at least 3d/2 rows; it is left holding Z and its first half.
     """

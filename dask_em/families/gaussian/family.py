@@ -1,4 +1,4 @@
-"""Gaussian components: a family with its M-step, its bounds and its ways between coordinates."""
+"""Gaussian components: a family with its M-step, its bounds and its changes of coordinates."""
 
 from __future__ import annotations
 
@@ -90,6 +90,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return GaussianStatistics(np.zeros((k, d)), self.covariance.zeros(k, d)).nbytes
 
     def validate(self, statistics: GaussianStatistics) -> None:
+        """Raise `ValueError` that names the parameter or sum that is wrong."""
         k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
         constraint = CONSTRAINTS.get(self.kind)
         allowed = constraint is not None and constraint.storage is type(self.covariance)
@@ -110,7 +111,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     # -- the E-step ------------------------------------------------------------------
 
     def kernel(self, engine: Engine = NUMPY) -> Kernel[GaussianStatistics]:
-        """Return a kernel of zero sums: of the ways that are safe, the one that costs least."""
+        """Return a kernel of zero sums: the one of the least cost among those that are accurate."""
         if engine.device != "cpu":
             from .array_api import ArrayKernel
 
@@ -137,6 +138,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return FeaturesKernel(self) if cheaper and self.features_are_safe else CentredKernel(self)
 
     def join_key(self, engine: Engine) -> Hashable:
+        """Return the key that families to be `joined` share; None if this one is computed alone."""
         # One that is tight beside the spread of the data would take the others along on the
         # way that is safe for it.
         by_component = engine.name == "numba" and self.covariance.kind == "full"
@@ -149,11 +151,13 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return self.covariance.kind, self.n_features, *whitening, *safe
 
     def joined(self, parts: Sequence[Self]) -> Self:
+        """Return the components of all parts side by side."""
         means = np.concatenate([part.means for part in parts])
         factor = np.concatenate([part.covariance.factor for part in parts])
         return replace(self, means=means, covariance=type(self.covariance)(factor))
 
     def take(self, components: Sequence[int]) -> Self:
+        """Return the family of some components, in this order."""
         index = list(components)
         return replace(self, means=self.means[index], covariance=self.covariance.take(index))
 
@@ -192,6 +196,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return np.asarray(self.ridge * (full @ full.T))
 
     def near(self, X: Array, resp: Array) -> Self:
+        """Return components with the means of the rows X (n, d) under `resp` (n, k)."""
         whitening = self.whitening
         total = np.maximum(resp.sum(axis=0), 1e-300)[:, None]
         means = resp.T @ (X - whitening.shift) / total
@@ -225,7 +230,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     def merge_losses(
         self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array
     ) -> list[float]:
-        """Compute what the widening of the covariances takes off, in nats, for each pair."""
+        """Compute the loss of sum r log p, in nats, by the wider covariance of each merged pair."""
         return [self._volume_lost(i, j, totals) for i, j in pairs]
 
     def _volume_lost(self, i: int, j: int, totals: Array) -> float:
@@ -243,6 +248,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     # -- as one vector ---------------------------------------------------------------------
 
     def from_unconstrained(self, vector: Array) -> Self:
+        """Return the family whose `to_unconstrained` is this vector."""
         means, factor = np.split(vector, [self.means.size])
         factor = factor.reshape(self.covariance.factor.shape)
         diagonal = self.covariance.positive(factor)
@@ -264,6 +270,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         )
 
     def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
+        """Draw n rows (n, d) of one component, in the units of the data."""
         means, covariance = self.data_coordinates()
         spread = covariance.full(*means.shape)[component]
         return np.asarray(rng.multivariate_normal(means[component], spread, n, method="cholesky"))

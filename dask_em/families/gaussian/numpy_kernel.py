@@ -15,16 +15,16 @@ from .statistics import GaussianStatistics
 class GaussianKernel(Kernel[GaussianStatistics]):
     """Compute Gaussian log-densities and statistics of blocks of rows, in buffers made once.
 
-    Two ways to the log-density, equal within `ALLOWED_LOSS`:
+    The log-density is computed in one of two ways, equal within `ALLOWED_LOSS`:
 
     - by features: theta (1, z, z z^T), one matrix product for all components;
     - centred: |C_k^{-1} (z - mu_k)|^2, the components' factors stacked.
 
-    And two to the sums: the responsibilities times the features, or the
+    So are the sums: the responsibilities times the features, or the
     scatter about each mean over the rows in which that component has a
     responsibility other than zero, which never cancels. The second is quicker
     where most responsibilities are exactly zero. Where features are safe, each
-    block goes the way that the block before it showed to be the quicker.
+    block is computed in the way that was the quicker for the block before it.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class GaussianKernel(Kernel[GaussianStatistics]):
             self.structure.features(Z, self._phi[1:, :b], self._work[:, :b])
 
     def log_prob(self) -> Array:
-        """log N(x; mu_k, Sigma_k) of the current block in the units of the data, (k, b)."""
+        """Return log N(x; mu_k, Sigma_k) of the current block in the units of the data, (k, b)."""
         k, b = self.gaussian.n_components, self._rows
         out = self._out[: k * b].reshape(k, b)
         if self.by_features:
@@ -153,7 +153,7 @@ class GaussianKernel(Kernel[GaussianStatistics]):
         self.structure.add_scatter(self._scatter, k, D, weights, work)
 
     def statistics(self) -> GaussianStatistics:
-        """Sums over all blocks so far, about the current means."""
+        """Return the sums over all blocks so far, about the current means."""
         self._add_deferred()
         first, scatter = self._first, self._scatter
         if self.features_allowed:
@@ -169,7 +169,7 @@ class GaussianKernel(Kernel[GaussianStatistics]):
 
 
 def block_rows(widest: int) -> int:
-    """Rows of a block of which `widest` numbers each stay in cache: an odd multiple of 8.
+    """Return how many rows of `widest` numbers stay in cache: an odd multiple of 8.
 
     Rows that are a power of two apart in memory would fall on the same
     cache lines: 488 rows take 0.7 of the time of 512.

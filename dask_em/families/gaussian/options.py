@@ -1,4 +1,4 @@
-"""What the options of an estimator say of Gaussian components, before there are any."""
+"""Options of an estimator that describe Gaussian components before they are fitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .whitening import Whitening, ridged_factor
 
 @dataclass(frozen=True, eq=False)
 class GaussianOptions(FamilyOptions):
-    """Tell how Gaussian components begin.
+    """Hold the options by which Gaussian components are initialized.
 
     Attributes
     ----------
@@ -53,9 +53,11 @@ class GaussianOptions(FamilyOptions):
         return self.means_init is not None and self.precisions_init is not None
 
     def n_parameters(self, k: int, d: int) -> int:
+        """Count the free parameters of k components in d columns."""
         return k * d + self.constraint.n_parameters(k, d)
 
     def of_data(self, moments: Moments, k: int) -> Gaussian:
+        """Return k components alike, each with the covariance of all data."""
         whitening = self.whitening(moments)
         inverse = whitening.inverse_scale
         inverse = np.diag(inverse) if inverse.ndim == 1 else inverse

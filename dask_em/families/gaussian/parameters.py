@@ -1,4 +1,4 @@
-"""Parameters of Gaussian components, and the bounds that choose among the ways to compute."""
+"""Parameters of Gaussian components, and the error bounds by which a kernel is chosen."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ class GaussianParameters:
         return self.whitening.unwhiten(self.means), self.covariance.scaled(self.whitening.scale)
 
     def attributes(self) -> dict[str, Array]:
+        """Return means, covariances and precisions by the names of scikit-learn's attributes."""
         means, covariance = self.data_coordinates()
         return {
             "means_": means,
@@ -87,14 +88,17 @@ class GaussianParameters:
         }
 
     def coordinates(self, X: Array) -> Array:
+        """Return rows (n, d) in whitened coordinates."""
         return self.whitening.whiten(X)
 
     def moments(self) -> tuple[Array, Array]:
+        """Return mean and variance of each column in each component, (k, d) both."""
         means, covariance = self.data_coordinates()
         k, d = means.shape
         return means, np.einsum("kii->ki", covariance.full(k, d)).copy()
 
     def arrays(self) -> dict[str, Array]:
+        """Return the means and the Cholesky factors, by name."""
         return {"means": self.means, "factor": self.covariance.factor}
 
     def to_unconstrained(self) -> Array:

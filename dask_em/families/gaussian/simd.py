@@ -39,12 +39,12 @@ TALL_ROWS = REGISTER_BYTES // 8
 
 
 def lanes(dtype: Any) -> int:
-    """Numbers of a vector register."""
+    """Return how many numbers a vector register holds."""
     return int(REGISTER_BYTES // np.dtype(dtype).itemsize)
 
 
 def tile_columns(dtype: Any) -> int:
-    """Columns of a tile of `_multiply_add`."""
+    """Return the number of columns of a tile of `_multiply_add`."""
     return TILE_VECTORS * lanes(dtype)
 
 
@@ -480,7 +480,7 @@ def place(shifted: Array, n_features: int, scale: Array, Z: Array, columns: Arra
 def subtract_distances(
     W: Array, m: Array, columns: Array, n_features: int, constant: Array, out: Array
 ) -> None:
-    """Constant minus squared distance: out[k, r] = constant[k] - |W_k z_r - m_k|^2.
+    """Compute constant minus squared distance: out[k, r] = constant[k] - |W_k z_r - m_k|^2.
 
     Parameters
     ----------
@@ -588,7 +588,7 @@ def add_scatter(
 
 @njit(**_JIT)
 def count_nonzero(resp: Array) -> int:
-    """How many numbers of (k, b) are not zero."""
+    """Count the numbers of (k, b) that are not zero."""
     count = 0
     for k in range(resp.shape[0]):
         for r in range(resp.shape[1]):
@@ -598,7 +598,7 @@ def count_nonzero(resp: Array) -> int:
 
 @njit(**_JIT)
 def linear(theta: Array, columns: Array, left: Array, right: Array, out: Array) -> None:
-    """out[k, r] = sum_f theta_k[f] z_r[left[f]] z_r[right[f]].
+    """Compute out[k, r] = sum_f theta_k[f] z_r[left[f]] z_r[right[f]].
 
     Parameters
     ----------
@@ -634,7 +634,7 @@ def linear(theta: Array, columns: Array, left: Array, right: Array, out: Array) 
 def add_moments(
     resp: Array, columns: Array, left: Array, right: Array, step: int, sums: Array
 ) -> None:
-    """sums[k // lanes, f, k % lanes] += sum_r resp[k, r] z_r[left[f]] z_r[right[f]].
+    """Add sum_r resp[k, r] z_r[left[f]] z_r[right[f]] to sums[k // lanes, f, k % lanes].
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where the arithmetic happens: data shifted and scaled so that nothing cancels."""
+"""Whitened coordinates: data shifted and scaled so that nothing cancels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Whitening:
 
     @classmethod
     def of_moments(cls, mean: Array, covariance: Array, kind: WhiteningKind) -> Whitening:
-        """The frame in which data of this mean and covariance have about unit spread.
+        """Return the frame in which data of this mean and covariance have about unit spread.
 
         Parameters
         ----------
@@ -76,7 +76,10 @@ class Whitening:
         return float(np.log(diagonal).sum())
 
     def whiten_columns(self, X: Array, out: Array, work: Array) -> Array:
-        """Rows X (n, d) of any numeric dtype as columns Z (d, n) in `out`; `work` is (d, n)."""
+        """Write rows X (n, d) of any numeric dtype as whitened columns Z (d, n) into `out`.
+
+        `work` is (d, n).
+        """
         if self.scale.ndim == 1:
             np.subtract(X.T, self.shift[:, None], out=out, dtype=np.float64)
             out *= self.inverse_scale[:, None]
@@ -86,19 +89,19 @@ class Whitening:
         return out
 
     def whiten(self, points: Array) -> Array:
-        """Points (k, d) of the data as points (k, d) of the frame."""
+        """Return points (k, d) of the data as points (k, d) of the frame."""
         centred = np.asarray(points, dtype=np.float64) - self.shift
         if self.scale.ndim == 1:
             return centred * self.inverse_scale
         return np.asarray(solve_triangular(self.scale, centred.T, lower=True).T)
 
     def unwhiten(self, points: Array) -> Array:
-        """Points (k, d) of the frame as points (k, d) of the data."""
+        """Return points (k, d) of the frame as points (k, d) of the data."""
         return np.asarray(self.shift + apply_scale(self.scale, points.T).T)
 
 
 def ridged_factor(covariance: Array, ridge: float) -> Array:
-    """Lower Cholesky factor of a covariance (d, d) after the least ridge that allows one."""
+    """Compute the Cholesky factor of a covariance (d, d) after the least ridge that allows one."""
     while np.isfinite(ridge):
         try:
             return np.asarray(np.linalg.cholesky(covariance + ridge * np.eye(len(covariance))))
@@ -108,5 +111,5 @@ def ridged_factor(covariance: Array, ridge: float) -> Array:
 
 
 def apply_scale(scale: Array, columns: Array) -> Array:
-    """The product `scale` @ `columns`, for a diagonal (d,) or a matrix (d, d) `scale`."""
+    """Compute `scale` @ `columns`, for a diagonal (d,) or a matrix (d, d) `scale`."""
     return np.asarray(scale[:, None] * columns if scale.ndim == 1 else scale @ columns)
