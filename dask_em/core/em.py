@@ -127,7 +127,7 @@ class EMState:
 
     @property
     def ended(self) -> bool:
-        """Whether the climb is over."""
+        """Whether the fit is over."""
         return self.status is not Status.RUNNING
 
     @property
@@ -290,12 +290,12 @@ def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelF
 
 
 def run_algorithm(
-    accumulate: Callable[[Mixture], MixtureStatistics], ascent: Algorithm
+    accumulate: Callable[[Mixture], MixtureStatistics], algorithm: Algorithm
 ) -> Iterator[EMState]:
     """Yield every state of an algorithm, one a pass; the last has a status other than `RUNNING`."""
     status = Status.RUNNING
     while status is Status.RUNNING:
-        state = ascent.tell(accumulate(ascent.proposal))
+        state = algorithm.tell(accumulate(algorithm.proposal))
         status = state.status
         yield state
 

@@ -76,7 +76,7 @@ class Numerics:
     # apart. Below it, scaled columns lose at most 4 of 16 digits to collinearity.
     collinear: float = 1e4
     # Added to the correlation matrix before it is factorised: any invertible map
-    # is a valid frame, and this keeps exactly collinear columns invertible.
+    # is a valid whitening, and this keeps exactly collinear columns invertible.
     correlation_ridge: float = 1e-13
     # reg_covar that adds more than this share to a column's variance is worth a word.
     large_ridge: float = 0.1
@@ -241,7 +241,7 @@ class EliminationTuning:
     unknown_rate: float = 0.9
     slowest_rate: float = 0.95
     quickest_rate: float = 0.5
-    # What an ascent is expected to gain yet is multiplied by this before it is given up.
+    # What a fit is expected to gain yet is multiplied by this before it is given up.
     margin: float = 2.0
 
 

@@ -242,7 +242,7 @@ def to_gain(values: Sequence[float]) -> float:
     return gain * rate / (1 - rate)
 
 
-# -- the climb of a fleet ------------------------------------------------------------
+# -- the fits of a fleet --------------------------------------------------------------
 
 
 def run_together(

@@ -60,13 +60,13 @@ def algorithm_of(
     contenders : sequence of Mixture
         Other starts, which the first pass compares with `start`.
     """
-    climbing: Algorithm
+    found: Algorithm
     if algorithm == "em":
-        climbing = PlainEM(start, convergence)
+        found = PlainEM(start, convergence)
     else:
-        climbing = ControlVariateEM(start, convergence, sample)
-    climbing.contenders = tuple(contenders)
-    return climbing
+        found = ControlVariateEM(start, convergence, sample)
+    found.contenders = tuple(contenders)
+    return found
 
 
 # -- EM on the sample ------------------------------------------------------------------
@@ -155,8 +155,8 @@ class Surrogate:
             tuning().control_variate.far_iterations,
             window=tuning().control_variate.far_window,
         )
-        climbing = ControlVariateEM(start.on_cpu, limits, step=curved)
-        *_, last = run_algorithm(self.accumulate, climbing)
+        algorithm = ControlVariateEM(start.on_cpu, limits, step=curved)
+        *_, last = run_algorithm(self.accumulate, algorithm)
         here = self.sample.accumulate(last.mixture)
         self.rows_read += len(self.sample.rows)
         gain = self._value(last.mixture, here, self.difference) - self._value_here
@@ -252,7 +252,7 @@ def _combined(
     )
 
 
-# -- the climb -----------------------------------------------------------------------
+# -- the algorithm ---------------------------------------------------------------------
 
 
 @record("control-variate-state")

@@ -164,7 +164,7 @@ def screen(
                 first, *behind = (_tried(c) for c in (best[i], *rest))
                 contenders[i] = contenders_of(first, behind, sample, share)
     lines = zip(best, eliminated, contenders, strict=True)
-    return [_start_of(c, lost, rules.weight, entering) for c, lost, entering in lines], n_rows
+    return [_start_of(c, lost, rules.weight, contenders) for c, lost, contenders in lines], n_rows
 
 
 def slice_share(found: Sequence[Start], n_sampled: int, n_rows: int) -> float | None:

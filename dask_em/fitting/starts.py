@@ -123,7 +123,7 @@ class StartOptions:
             return Start(replace(given, engine=engine))
         make = self.maker(surveyed, engine)
         if self.algorithm == "auto" and self.init_params == "auto":
-            return self._race(surveyed, make, seed, observers, executor)
+            return self._multistart(surveyed, make, seed, observers, executor)
         refine = Convergence(self.tol, min(tuning().sample.iterations, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
@@ -133,7 +133,7 @@ class StartOptions:
             running.log_likelihood = start.log_likelihood or None
         return start
 
-    def _race(
+    def _multistart(
         self,
         surveyed: Surveyed,
         make: Maker,

@@ -20,12 +20,12 @@ WhiteningKind = Literal["scalar", "diagonal", "matrix"]
 @record("whitening")
 @dataclass(frozen=True)
 class Whitening:
-    """The affine map x = shift + scale z between the data x and the frame z.
+    """The affine map x = shift + scale z between the data x and the whitened z.
 
     Attributes
     ----------
     shift : (d,) array
-        Origin of the frame, in the units of the data.
+        Origin of the whitened coordinates, in the units of the data.
     scale : (d,) or (d, d) array
         Width of each column, or a lower triangular matrix.
     """
@@ -35,7 +35,7 @@ class Whitening:
 
     @classmethod
     def of_moments(cls, mean: Array, covariance: Array, kind: WhiteningKind) -> Whitening:
-        """Return the frame in which data of this mean and covariance have about unit spread.
+        """Return the coordinates in which data of this mean and covariance have about unit spread.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Whitening:
 
     @property
     def log_det(self) -> float:
-        """Logarithm of the volume of the frame's unit cube, in the units of the data."""
+        """Logarithm of the volume of their unit cube, in the units of the data."""
         diagonal = self.scale if self.scale.ndim == 1 else np.diagonal(self.scale)
         return float(np.log(diagonal).sum())
 
@@ -89,14 +89,14 @@ class Whitening:
         return out
 
     def whiten(self, points: Array) -> Array:
-        """Return points (k, d) of the data as points (k, d) of the frame."""
+        """Return points (k, d) of the data as points (k, d) whitened."""
         centred = np.asarray(points, dtype=np.float64) - self.shift
         if self.scale.ndim == 1:
             return centred * self.inverse_scale
         return np.asarray(solve_triangular(self.scale, centred.T, lower=True).T)
 
     def unwhiten(self, points: Array) -> Array:
-        """Return points (k, d) of the frame as points (k, d) of the data."""
+        """Return points (k, d) whitened as points (k, d) of the data."""
         return np.asarray(self.shift + apply_scale(self.scale, points.T).T)
 
 
