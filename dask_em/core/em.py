@@ -347,3 +347,15 @@ def end_of(
     if collapsed and (converged or spent):
         return Status.COLLAPSED
     return Status.CONVERGED if converged else spent
+
+
+def rank(value: float, collapsed: Sequence[int]) -> tuple[bool, bool, float]:
+    """Return the key to sort fits by: finite numbers, then whole components, then likelihood.
+
+    Examples
+    --------
+    >>> max((-1.0, [2]), (-3.0, []), (float("nan"), []), key=lambda fit: rank(*fit))
+    (-3.0, [])
+    """
+    finite = bool(np.isfinite(value))
+    return finite, not collapsed, value if finite else -np.inf

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, run_algorithm
+from ..core.em import Convergence, EMState, rank, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
@@ -41,8 +41,7 @@ class StartResult:
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """The key to sort fits by: finite numbers, then whole components, then likelihood."""
-        finite = bool(np.isfinite(self.value))
-        return finite, not self.state.collapsed, self.value if finite else -np.inf
+        return rank(self.value, self.state.collapsed)
 
 
 @dataclass(frozen=True)

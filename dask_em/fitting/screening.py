@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import entr
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState
+from ..core.em import Convergence, EMState, rank
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
@@ -164,7 +164,7 @@ def screen(
                 first, *behind = (_tried(c) for c in (best[i], *rest))
                 contenders[i] = contenders_of(first, behind, sample, share)
     lines = zip(best, eliminated, contenders, strict=True)
-    return [_start_of(c, lost, rules.weight, contenders) for c, lost, contenders in lines], n_rows
+    return [_start_of(c, lost, rules.weight, others) for c, lost, others in lines], n_rows
 
 
 def slice_share(found: Sequence[Start], n_sampled: int, n_rows: int) -> float | None:
@@ -289,13 +289,11 @@ def _most_passes(candidates: Sequence[Candidate]) -> int:
 
 def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
     """The starts of one model, the best first: whole ones before collapsed ones."""
-
-    def rank(candidate: Candidate) -> tuple[bool, bool, float]:
-        state = candidate.last_state()
-        finite = bool(np.isfinite(state.log_likelihood))
-        return finite, not state.collapsed, state.log_likelihood if finite else -np.inf
-
-    return sorted((c for c in candidates if c.model == model), key=rank, reverse=True)
+    own = [candidate for candidate in candidates if candidate.model == model]
+    ends = [candidate.last_state() for candidate in own]
+    ranks = [rank(end.log_likelihood, end.collapsed) for end in ends]
+    order = sorted(range(len(own)), key=lambda i: ranks[i], reverse=True)
+    return [own[i] for i in order]
 
 
 def _eliminated(best: Sequence[Candidate], sample: Sampled, rules: ScreeningRules) -> list[bool]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from ..core.additive import Array
-from ..core.em import Convergence, em
+from ..core.em import Convergence, em, rank
 from ..core.engine import Engine
 from ..core.executor import serial_executor
 from ..core.family import FamilyOptions
@@ -219,10 +219,11 @@ def best_start(
     sample = Sampled.of(surveyed)
     share = len(sample.rows) / max(1, surveyed.n_weighted)
     seeds = np.random.SeedSequence(seed).generate_state(n_init)
-    candidates: list[tuple[float, Mixture]] = []
+    candidates: list[tuple[tuple[bool, bool, float], Mixture, float]] = []
     n_passes = 0.0
     for one in seeds:
         mixture = make(sample, int(one))
+        collapsed: tuple[int, ...] = ()
         if convergence is None:
             # A single start needs no score.
             score = 0.0
@@ -233,12 +234,11 @@ def best_start(
             *_, state = em(sample.accumulate, mixture, convergence)
             mixture, score = state.result, state.log_likelihood
             n_passes += share * state.n_iter
-            if state.collapsed:
-                score -= 1e300
-        candidates.append((score if np.isfinite(score) else -np.inf, mixture))
+            collapsed = state.collapsed
+        candidates.append((rank(score, collapsed), mixture, score))
         if advance:
             advance(len(sample.rows))
-    score, mixture = max(candidates, key=lambda c: c[0])
+    _, mixture, score = max(candidates, key=lambda c: c[0])
     return Start(mixture, n_passes, score)
 
 

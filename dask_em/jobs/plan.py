@@ -16,6 +16,7 @@ import numpy as np
 from ..backends.blas import one_blas_thread
 from ..backends.dask.config import engine_for
 from ..core.additive import Array
+from ..core.finite import finite_mask
 from ..core.mixture import Mixture
 from ..core.moments import Moments
 from ..core.partial_sums import partial_bytes
@@ -362,7 +363,7 @@ def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
 
 
 def _finite_rows(X: Array, most: int) -> Array:
-    return np.asarray(X[np.isfinite(X).all(axis=1)][:most])
+    return np.asarray(X[finite_mask(X)][:most])
 
 
 def _quick_start(rows: Array, model: MixtureEstimator, most: int) -> Mixture:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
+from ..core.finite import finite_mask
 from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
@@ -181,7 +182,7 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
         rows = reader.read(chunk)[0][chosen]
-        bad = ~np.isfinite(rows).all(axis=1)
+        bad = ~finite_mask(rows)
         if bad.any():
             row = int(source.bounds[chunk] + chosen[bad.argmax()])
             raise DataError(

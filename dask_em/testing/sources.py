@@ -13,6 +13,7 @@ from ..backends.dask.backend import DaskBackend
 from ..backends.serial import SerialBackend
 from ..core.additive import Array
 from ..core.chunk_log import Logged
+from ..core.finite import finite_mask
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.reading import fold_range
@@ -180,7 +181,7 @@ class SourceTests:
         first = self.logged(source, drop=True)
         held = source.held_to(first.log)
         assert held.n_dropped == first.log.n_dropped == 3
-        finite = np.isfinite(X).all(axis=1)
+        finite = finite_mask(X)
         chunks = self.rows(held)
         np.testing.assert_array_equal(np.concatenate([Z for _, Z, _ in chunks]), X[finite])
         weights = np.concatenate([w for _, _, w in chunks if w is not None])
