@@ -23,8 +23,15 @@ class HardMixture(GaussianMixture):
 
 
 def fit(kind: str) -> HardMixture:
-    options = {"algorithm": "em", "init_params": "random_from_data", "max_iter": 40, "tol": 0.0}
-    return HardMixture(K, covariance_type=kind, random_state=0, **options).fit(X)
+    return HardMixture(
+        K,
+        covariance_type=kind,
+        algorithm="em",
+        init_params="random_from_data",
+        max_iter=40,
+        tol=0.0,
+        random_state=0,
+    ).fit(X)
 
 
 def sums(mixture: Mixture, weight: np.ndarray | None = None) -> MixtureStatistics:
@@ -55,11 +62,11 @@ def test_it_ends_where_no_row_changes_its_component() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_sums_are_those_of_whole_rows(kind: str, name: str) -> None:
-    if name == "numba":
+@pytest.mark.parametrize("engine", [Engine("numpy"), Engine("numba")], ids=lambda e: e.name)
+def test_sums_are_those_of_whole_rows(kind: str, engine: Engine) -> None:
+    if engine.name == "numba":
         pytest.importorskip("numba")
-    mixture = replace(fit(kind).state_.mixture, engine=Engine(name))
+    mixture = replace(fit(kind).state_.mixture, engine=engine)
     components = mixture.components
     joint = components.log_prob(X) + mixture.log_weights
     resp = np.eye(K)[joint.argmax(axis=1)]

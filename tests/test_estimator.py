@@ -368,7 +368,10 @@ def test_to_sklearn_is_a_fitted_scikit_learn_model(fitted: GaussianMixture) -> N
 
 
 def test_parameters_count_what_is_free() -> None:
-    counts = {kind: GaussianMixture(4, covariance_type=kind)._n_parameters(3) for kind in KINDS}
+    counts = {
+        kind: GaussianMixture(4, covariance_type=kind).start_options().n_parameters(3)
+        for kind in KINDS
+    }
     means_and_weights = 4 * 3 + 3
     covariances = {"full": 4 * 6, "tied": 6, "diag": 4 * 3, "spherical": 4}
     assert counts == {kind: means_and_weights + covariances[kind] for kind in KINDS}

@@ -356,7 +356,8 @@ def older(header: dict[str, Any]) -> None:
 
 def of_other_code(header: dict[str, Any]) -> None:
     """Give the algorithm's state another version."""
-    header["content"]["fields"]["algorithm"]["version"] = 7
+    (candidate,) = header["content"]["fields"]["candidates"]["list"]
+    candidate["fields"]["algorithm"]["version"] = 7
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,10 @@ from dask_em.core.engine import Engine
 from dask_em.core.fleet import Fleet, joined
 from dask_em.core.passes import Holdout, Slice, Training
 from dask_em.core.scoring import Score
-from dask_em.core.tuning import tuning
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source, stored_source
 from dask_em.errors import DataError
-from dask_em.estimators import select as sweep
 from dask_em.families.gaussian.whitening import Whitening
 from dask_em.fitting.candidates import Candidate, Model, eliminate, run_together, to_gain
 from dask_em.fitting.criteria import entropy
@@ -375,14 +374,12 @@ def test_what_is_to_gain_of_a_geometric_series_is_its_rest() -> None:
 
 
 @pytest.mark.parametrize("seed", [3, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_slice_gives_up_what_the_sample_cannot(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slice_gives_up_what_the_sample_cannot(seed: int) -> None:
     X = blobs(40_000, 3, 4, seed=seed)[0]
     options: dict[str, Any] = {"n_components": range(2, 9), "random_state": 0}
     found = select(X, sample_size=800, **options)
-    monkeypatch.setattr(sweep, "slice_share", lambda *_: None)
-    whole = select(X, sample_size=800, **options)
+    with use_tuning(tuning().with_changes(screening={"most_slice": 0.0})):
+        whole = select(X, sample_size=800, **options)
     phases = [record["phase"] for record in found.history]
     n_slices = phases.count("slice")
     assert phases == ["survey"] + ["slice"] * n_slices + ["em"] * phases.count("em")

@@ -56,11 +56,19 @@ def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
 
     Example: dask-em fit points.zarr -k 8 -o model.npz
     """
+    from click.core import ParameterSource
+
     from ..jobs import fit as fit_jobs
     from ..jobs.commit import checkpointing
 
     cluster = cluster_of(options)
-    given = {name: v for name, v in take(options, ESTIMATOR).items() if v is not None}
+    source_of = click.get_current_context().get_parameter_source
+    given = {
+        name: value
+        for name, value in take(options, ESTIMATOR).items()
+        # What is not typed is the estimator's own default: of some families it is no option.
+        if name == "random_state" or source_of(name) is not ParameterSource.DEFAULT
+    }
     models = take(options, (N_COMPONENTS, FAMILY, COVARIANCE, *CHOICE))
     request = fit_jobs.FitRequest(**models, options=given)
     kept = checkpointing(output, **take(options, CHECKPOINT))

@@ -187,7 +187,7 @@ ESTIMATOR = (
     Option(
         "--reg-covar", "reg_covar",
         "Added to every variance, in squared units of DATA; 0 where columns are small.",
-        click.FloatRange(0), shown_default="1e-06",
+        click.FloatRange(0), 1e-6,
     ),
     Option(
         "--algorithm", "algorithm",

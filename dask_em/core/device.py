@@ -126,11 +126,12 @@ class DeviceArithmetic:
         """Return responsibilities (k, b) and log p(x) (b,); NaN where `log_prob` is."""
         xp, log_joint = self.xp, self.joint(log_prob, log_weights)
         largest = xp.max(log_joint, axis=0)
-        below = log_joint - largest
-        ratio = xp.exp(below)
-        ratio = xp.where(below <= NEGLIGIBLE, xp.zeros_like(ratio), ratio)
+        log_joint -= largest
+        ratio = xp.exp(log_joint)
+        ratio *= xp.asarray(log_joint > NEGLIGIBLE, dtype=ratio.dtype)
         total = xp.sum(ratio, axis=0)
-        return ratio / total, largest + xp.log(total)
+        ratio /= total
+        return ratio, largest + xp.log(total)
 
     def assign(self, log_prob: Any, log_weights: Array) -> tuple[Any, Any]:
         """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""

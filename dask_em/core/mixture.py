@@ -212,15 +212,7 @@ class JointEStep:
     def _add(self, block: Array, weight: Array | None) -> None:
         arithmetic = self._arithmetic[0]
         self.kernel.load(block)
-        resp = self.kernel.log_prob()
-        for i, mixture in enumerate(self.mixtures):
-            part = resp if len(self._parts) == 1 else resp[self._parts[i]]
-            own = self._arithmetic[i]
-            divide = own.assign if mixture.assignment == "hard" else own.normalize
-            found, log_density = divide(part, mixture.log_weights)
-            if len(self._parts) == 1:
-                resp = found
-            self._log_likelihoods[i] += own.total(log_density, weight)
+        resp = self._divided(self.kernel.log_prob(), weight)
         if weight is None:
             self._weight += len(block)
         else:
@@ -228,6 +220,22 @@ class JointEStep:
             self._weight += float(weight.sum())
         self.kernel.accumulate(resp)
         self._resp_sum += arithmetic.totals(resp)
+
+    def _divided(self, log_prob: Array, weight: Array | None) -> Array:
+        """Return the responsibilities of all mixtures, (k, b)."""
+        if len(self.mixtures) == 1:
+            # Nobody holds the log-densities while statistics are summed.
+            return self._divide(0, log_prob, weight)
+        for i, part in enumerate(self._parts):
+            self._divide(i, log_prob[part], weight)
+        return log_prob
+
+    def _divide(self, i: int, log_prob: Array, weight: Array | None) -> Array:
+        own, mixture = self._arithmetic[i], self.mixtures[i]
+        divide = own.assign if mixture.assignment == "hard" else own.normalize
+        resp, log_density = divide(log_prob, mixture.log_weights)
+        self._log_likelihoods[i] += own.total(log_density, weight)
+        return resp
 
     def results(self) -> list[MixtureStatistics]:
         """Return the sums of each mixture over all chunks given so far."""

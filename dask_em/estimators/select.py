@@ -146,7 +146,9 @@ def check_criterion(criterion: str, holdout: float) -> None:
     if not number or not 0 <= holdout < 1:
         raise ValueError(f"holdout={holdout!r}: expected a number of at least 0 and below 1")
     if criterion == "holdout" and not holdout:
-        raise ValueError("criterion='holdout' needs rows to score: pass holdout=0.1, say")
+        raise ValueError(
+            "criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say"
+        )
 
 
 def sweep(
