@@ -372,5 +372,5 @@ class Driver:
         """Return one of the models at the end of the fit."""
         share = candidate.rows_read / max(1, self.surveyed.n_weighted)
         records = self.passes.records_of(candidate.measured)
-        n_passes = len(records) + self.progress.n_passes + share
+        n_passes = len(records) + (self.progress.n_passes + share)
         return FittedModel(candidate.last_state(), records, candidate.rejected, n_passes)
