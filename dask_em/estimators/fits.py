@@ -16,6 +16,7 @@ from ..backends import backend_in_force
 from ..core.em import Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.protocols import Source
+from ..core.tuning import tuning
 from ..data.options import ReadOptions
 from ..errors import warn_user
 from ..fitting.checks import check_survey
@@ -189,6 +190,8 @@ class Fit(Generic[M]):
 
 def _provenance(driver: Driver) -> dict[str, Any]:
     source, surveyed = driver.passes.source, driver.surveyed
+    # Constants as they ship need no mention.
+    changes = tuning().changes()
     return {
         "source": source.description,
         "n_rows": surveyed.n_rows + source.n_dropped,
@@ -198,6 +201,7 @@ def _provenance(driver: Driver) -> dict[str, Any]:
         "fingerprint": fingerprint_of(surveyed),
         "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dask_em": __version__,
+        **({"tuning": changes} if changes else {}),
     }
 
 
