@@ -215,13 +215,15 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
             (model,) = request.fleet
             model.set_params(**options).check_options()
             return Fit([model])
+        estimator = mixture_class(request.family)
+        told = estimator.kind_option == "covariance_type" or [*request.covariance_types] != ["full"]
         return sweep(
             request.n_components,
-            request.covariance_types,
+            request.covariance_types if told else None,
             request.criterion,
             request.holdout,
             request.exhaustive,
-            mixture_class(request.family),
+            estimator,
             {"n_init": 5, **options},
         )
     except ValueError as e:

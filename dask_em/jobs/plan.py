@@ -183,7 +183,13 @@ def fleet_of(
     ks = [ks] if isinstance(ks, int) else ks
     kinds = [kinds] if isinstance(kinds, str) else kinds
     name = estimator.kind_option
-    alike: list[dict[str, Any]] = [{}] if name is None else [{name: kind} for kind in kinds]
+    alike: list[dict[str, Any]] = [{name: kind} for kind in kinds] if name is not None else [{}]
+    if name != "covariance_type":
+        # "full" is what a command has that was not told.
+        if name is None and list(kinds) != ["full"]:
+            raise UsageError(f"--family {family} has no --covariance: leave it out")
+        if list(kinds) == ["full"]:
+            alike = [{}]
     return [estimator(k, **kind) for kind in alike for k in ks]
 
 
