@@ -98,7 +98,7 @@ class Mixture(Pass[MixtureStatistics]):
 
     @property
     def join_key(self) -> Hashable:
-        """What mixtures have in common that can share a `JointEStep`; None if it stays alone."""
+        """Key of mixtures that can share a `JointEStep`; None if it stays alone."""
         here = self.engine.device == "cpu"
         key = self.components.join_key(self.engine) if here else None
         return None if key is None else (self.engine, self.assignment, key)

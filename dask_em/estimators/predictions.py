@@ -183,7 +183,7 @@ class Predictions(FittedEstimator):
 
     @property
     def _repr_html_(self) -> Callable[[], str]:
-        """What notebooks show: after `fit` a summary, and scikit-learn's diagram below it."""
+        """HTML for notebooks: after `fit` a summary, and scikit-learn's diagram below it."""
         diagram: Callable[[], str] = super()._repr_html_
         return lambda: self._with_summary(diagram())
 

@@ -199,7 +199,7 @@ class Surrogate:
 
     @property
     def _extra(self) -> MixtureStatistics:
-        """What is added to the sample's sums: the correction and the proximal."""
+        """Terms added to the sample's sums: the correction and the proximal."""
         # What the components share can be held back as a whole only.
         proximal = float(self.proximal.max()) if self._shared else self.proximal
         return _combined(self.difference, self.sums, proximal)

@@ -45,7 +45,7 @@ class GaussianOptions(FamilyOptions):
 
     @property
     def constraint(self) -> Constraint:
-        """What the M-step allows of the covariances."""
+        """The constraint of the M-step."""
         return constraint_of(self.covariance_type)
 
     @property
