@@ -325,7 +325,7 @@ def _eliminated(best: Sequence[Candidate], sample: Sampled, rules: ScreeningRule
 
 
 def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) -> Array:
-    """Compute what each row of the sample adds to each model's criterion, penalties apart, (c, m)."""
+    """Compute what a row of the sample adds to a model's criterion, penalties apart, (c, m)."""
 
     def of(candidate: Candidate) -> Array:
         mixture = candidate.last_state().mixture.on_cpu

@@ -123,7 +123,7 @@ class SplitMerge:
     # -- what mergers lose ---------------------------------------------------------------
 
     def _losses(self) -> dict[tuple[int, int], float]:
-        """Compute what the expected log-likelihood loses, in nats, where two components become one."""
+        """Compute what sum r log p loses, in nats, where two components become one."""
         resp, weights, totals = self.resp, self.weights, self.totals
         k, entropies = len(totals), weights @ xlogy(resp, resp)
         whole = [j for j in range(k) if totals[j] > 0]
