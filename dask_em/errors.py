@@ -43,61 +43,133 @@ class ExitCode(IntEnum):
 
 
 class DaskEMError(Exception):
-    """Base of every error that dask_em raises on purpose."""
+    """Base of every error that dask_em raises on purpose.
+
+    Examples
+    --------
+    >>> try:
+    ...     raise DataError("X has no rows")
+    ... except DaskEMError as e:
+    ...     print(e, int(e.exit_code))
+    X has no rows 65
+    """
 
     exit_code = ExitCode.FAULT
 
 
 class DataError(DaskEMError, ValueError):
-    """The data cannot be clustered: wrong shape, wrong type, missing, or not finite."""
+    """The data cannot be clustered: wrong shape, wrong type, missing, or not finite.
+
+    Examples
+    --------
+    >>> DataError.exit_code.meaning, issubclass(DataError, ValueError)
+    ('the data are bad', True)
+    """
 
     exit_code = ExitCode.BAD_DATA
 
 
 class ModelFileError(DataError):
-    """A file is not a whole model file of this program."""
+    """A file is not a whole model file of this program.
+
+    Examples
+    --------
+    >>> ModelFileError.exit_code.meaning, issubclass(ModelFileError, DataError)
+    ('the data are bad', True)
+    """
 
 
 class OutputExistsError(DaskEMError, FileExistsError):
-    """The output is there already, and nobody asked to replace it."""
+    """The output is there already, and nobody asked to replace it.
+
+    Examples
+    --------
+    >>> OutputExistsError.exit_code.meaning, issubclass(OutputExistsError, FileExistsError)
+    ('the output is taken', True)
+    """
 
     exit_code = ExitCode.OUTPUT_TAKEN
 
 
 class LockedError(OutputExistsError):
-    """Another job writes the same thing."""
+    """Another job writes the same thing.
+
+    Examples
+    --------
+    >>> LockedError.exit_code.meaning
+    'the output is taken'
+    """
 
 
 class StoppedError(DaskEMError):
-    """Stopped before the end: the same command, run again, goes on."""
+    """Stopped before the end: the same command, run again, goes on.
+
+    Examples
+    --------
+    >>> StoppedError.exit_code.meaning
+    'stopped before the end'
+    """
 
     exit_code = ExitCode.STOPPED
 
 
 class OutOfTimeError(StoppedError):
-    """The time that the job was given is over."""
+    """The time that the job was given is over.
+
+    Examples
+    --------
+    >>> OutOfTimeError.exit_code.meaning
+    'stopped before the end'
+    """
 
 
 class UsageError(DaskEMError, ValueError):
-    """The options given cannot be used, or not together."""
+    """The options given cannot be used, or not together.
+
+    Examples
+    --------
+    >>> UsageError.exit_code.meaning, issubclass(UsageError, ValueError)
+    ('wrong usage', True)
+    """
 
     exit_code = ExitCode.USAGE
 
 
 class StoreError(DaskEMError, OSError):
-    """A store on the network cannot be reached, or failed for longer than it is asked again."""
+    """A store on the network cannot be reached, or failed for longer than it is asked again.
+
+    Examples
+    --------
+    >>> StoreError.exit_code.meaning, issubclass(StoreError, OSError)
+    ('the disk failed', True)
+    """
 
     exit_code = ExitCode.DISK_FAILED
 
 
 class StoreAccessError(StoreError):
-    """A store cannot be used as things are set up: credentials, bucket, region, packages."""
+    """A store cannot be used as things are set up: credentials, bucket, region, packages.
+
+    Examples
+    --------
+    >>> StoreAccessError.exit_code.meaning  # to ask again is of no use
+    'wrong usage'
+    """
 
     exit_code = ExitCode.USAGE
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called into dask_em, however deep the reason was found."""
+    """Warn at the line that called into dask_em, however deep the reason was found.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_user("reg_covar is large")
+    >>> str(caught[0].message), caught[0].filename.endswith("errors.py")
+    ('reg_covar is large', False)
+    """
     ours, level = str(Path(__file__).parent), 2
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):

@@ -94,13 +94,28 @@ _current: ContextVar[JobControl | None] = ContextVar("dask_em_job", default=None
 
 
 def current_job() -> JobControl:
-    """Return the control of the job that this thread works for; a new one where there is none."""
+    """Return the control of the job that this thread works for; a new one where there is none.
+
+    Examples
+    --------
+    >>> current_job().stop_requested
+    False
+    """
     return _current.get() or JobControl()
 
 
 @contextmanager
 def as_job(job: JobControl) -> Iterator[JobControl]:
-    """Make `job` the one that this thread works for while the block runs."""
+    """Make `job` the one that this thread works for while the block runs.
+
+    Examples
+    --------
+    >>> with as_job(JobControl()) as job:
+    ...     current_job() is job
+    True
+    >>> current_job() is job
+    False
+    """
     token = _current.set(job)
     try:
         yield job

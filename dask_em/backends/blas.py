@@ -23,6 +23,13 @@ def one_blas_thread() -> Iterator[None]:
 
     The setting belongs to the process, so callers in several threads share one
     limit: the first to enter sets it and the last to leave restores it.
+
+    Examples
+    --------
+    >>> with one_blas_thread():
+    ...     blas = ThreadpoolController().select(user_api="blas").info()
+    >>> all(library["num_threads"] == 1 for library in blas)
+    True
     """
     global _users, _limiter
     with _lock:

@@ -19,6 +19,15 @@ class Additive:
     Fields are arrays, numbers, or records of sums themselves. Addition is
     associative up to rounding, so whoever adds many must fix the order of the
     additions to fix the bits: see `tree_levels`.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Sums(Additive):
+    ...     n_rows: int
+    ...     first: Array
+    >>> Sums(1, np.ones(2)) + Sums(2, np.ones(2))
+    Sums(n_rows=3, first=array([2., 2.]))
     """
 
     def __add__(self, other: Self) -> Self:

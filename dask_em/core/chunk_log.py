@@ -61,7 +61,14 @@ class ChunkLog(Additive):
 @record("logged")
 @dataclass(frozen=True)
 class Logged(Additive, Generic[S]):
-    """Pair the sums of a pass with the log of the chunks that it read."""
+    """Pair the sums of a pass with the log of the chunks that it read.
+
+    Examples
+    --------
+    >>> both = Logged(3, ChunkLog(dropped=((0, 1),))) + Logged(4, ChunkLog())
+    >>> both.sums, both.log.n_dropped
+    (7, 1)
+    """
 
     sums: S
     log: ChunkLog

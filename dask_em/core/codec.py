@@ -191,6 +191,11 @@ def unpack(packed: object, arrays: Mapping[str, Array], engine: Engine | None = 
     ValueError
         `packed` is not what `Packer` makes of records that are registered; the message names
         the tag and the field.
+
+    Examples
+    --------
+    >>> unpack({"dict": {"x": {"array": "data.x"}}}, {"data.x": np.arange(2.0)})
+    {'x': array([0., 1.])}
     """
     try:
         return _Unpacker(arrays, Engine() if engine is None else engine).value(packed)

@@ -44,6 +44,11 @@ def resolve_device(device: Device) -> Device:
     ------
     UsageError
         `device` is none of these.
+
+    Examples
+    --------
+    >>> resolve_device("cpu"), resolve_device(np) is np
+    ('cpu', True)
     """
     if isinstance(device, str) and device in DEVICE_NAMES:
         if device != "auto":
@@ -67,6 +72,11 @@ def namespace(device: Device) -> Any:
     ------
     UsageError
         This process cannot compute on that device.
+
+    Examples
+    --------
+    >>> namespace(np) is np
+    True
     """
     if not isinstance(device, str):
         return device
@@ -100,7 +110,13 @@ def why_no_cupy() -> str | None:
 
 
 def fetch(xp: Any, values: Any) -> Array:
-    """Return numbers of the device as float64 in this process; waits until they are there."""
+    """Return numbers of the device as float64 in this process; waits until they are there.
+
+    Examples
+    --------
+    >>> fetch(np, np.float32([1, 2]))
+    array([1., 2.])
+    """
     to_numpy = getattr(xp, "asnumpy", np.asarray)  # CuPy converts by that name only
     return np.asarray(to_numpy(values), dtype=np.float64)
 
@@ -111,6 +127,12 @@ class DeviceArithmetic:
     Parameters
     ----------
     xp : namespace
+
+    Examples
+    --------
+    >>> resp, log_density = DeviceArithmetic(np).normalize(np.zeros((2, 1)), np.log([0.25, 0.75]))
+    >>> resp.round(3).tolist(), abs(log_density).round(3).tolist()
+    ([[0.25], [0.75]], [0.0])
     """
 
     def __init__(self, xp: Any) -> None:

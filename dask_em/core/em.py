@@ -17,7 +17,15 @@ from .validation import require, require_array
 
 @record("status")
 class Status(Enum):
-    """Reasons for which a fit ends, each a sentence of what happened and what to try."""
+    """Reasons for which a fit ends, each a sentence of what happened and what to try.
+
+    Examples
+    --------
+    >>> Status.CONVERGED.converged, Status.OUT_OF_TIME.converged
+    (True, False)
+    >>> Status.RUNNING.value
+    'the fit is still running'
+    """
 
     RUNNING = "the fit is still running"
     CONVERGED = "the log-likelihood per row gained, or has still to gain, less than tol"
@@ -70,6 +78,12 @@ class Convergence:
         A likelihood that has a plateau, or a saddle, rises again after small gains.
     confirmed : bool
         Whether accelerated EM ends only where the sample, too, says that little is left.
+
+    Examples
+    --------
+    >>> limits = Convergence(tol=1e-4, max_iter=10)
+    >>> limits.spent(9), limits.spent(10).name
+    (None, 'OUT_OF_ITERATIONS')
     """
 
     tol: float = 1e-3
@@ -115,6 +129,13 @@ class EMState:
     accepted : bool
         False where the pass just made was at parameters that were rejected: then
         everything else here is of the best state before it, but for `n_iter` and `status`.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> state.status.name, state.ended, round(state.log_likelihood, 3)
+    ('CONVERGED', True, -1.419)
     """
 
     mixture: Mixture
@@ -159,6 +180,14 @@ class AlgorithmState:
         The parameters at which the next pass is wanted.
     contenders : tuple of Mixture
         Other starts, which the first pass compares with `proposal`.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> kept = PlainEM(state, Convergence()).state_dict()
+    >>> kept.proposal is state.result, kept.contenders
+    (True, ())
     """
 
     proposal: Mixture
@@ -193,6 +222,16 @@ class Algorithm(ABC):
         Before the first pass other starts that may be better. One goes on.
     rows_read : int
         Rows of the sample that its steps have read.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> algorithm = PlainEM(state.mixture, Convergence())
+    >>> len(algorithm.ask())
+    1
+    >>> algorithm.choose([state.statistics]), algorithm.tell(state.statistics).status.name
+    (0, 'RUNNING')
     """
 
     proposal: Mixture
@@ -237,6 +276,15 @@ class PlainEM(Algorithm):
     start : Mixture or EMState
         Where to start, or a state to go on from.
     convergence : Convergence
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> algorithm = PlainEM(state.mixture, Convergence())
+    >>> after = algorithm.tell(state.statistics)
+    >>> after.n_iter, algorithm.proposal is after.result
+    (1, True)
     """
 
     def __init__(self, start: Mixture | EMState, convergence: Convergence) -> None:
@@ -282,7 +330,17 @@ class PlainEM(Algorithm):
 
 
 def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelFileError:
-    """Return the error of an algorithm that is given the state of another one."""
+    """Return the error of an algorithm that is given the state of another one.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> from dask_em.fitting.control_variate import ControlVariateState
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> found = PlainEM(state, Convergence()).state_dict()
+    >>> print(other_state(found, ControlVariateState))
+    a state 'plain-em-state', and this algorithm goes on from 'control-variate-state': ...
+    """
     return ModelFileError(
         f"a state {tag_of(type(found))!r}, and this algorithm goes on from "
         f"{tag_of(expected)!r}: go on with the algorithm that the fit was begun with"
@@ -292,7 +350,20 @@ def other_state(found: AlgorithmState, expected: type[AlgorithmState]) -> ModelF
 def run_algorithm(
     accumulate: Callable[[Mixture], MixtureStatistics], algorithm: Algorithm
 ) -> Iterator[EMState]:
-    """Yield every state of an algorithm, one a pass; the last has a status other than `RUNNING`."""
+    """Yield every state of an algorithm, one a pass; the last has a status other than `RUNNING`.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> def accumulate(mixture):
+    ...     fold = mixture.fold()
+    ...     fold.update(0, np.array([[0.0], [2.0]]), None)
+    ...     return fold.result()
+    >>> start = GaussianMixture(1).fit([[1.0], [5.0]]).state_.result
+    >>> states = run_algorithm(accumulate, PlainEM(start, Convergence()))
+    >>> [state.status.name for state in states]
+    ['RUNNING', 'RUNNING', 'CONVERGED']
+    """
     status = Status.RUNNING
     while status is Status.RUNNING:
         state = algorithm.tell(accumulate(algorithm.proposal))
@@ -314,6 +385,17 @@ def em(
     start : Mixture or EMState
         Where to start, or a state to go on from; one of `max_iter` passes yields nothing.
     convergence : Convergence
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> def accumulate(mixture):
+    ...     fold = mixture.fold()
+    ...     fold.update(0, np.array([[0.0], [2.0]]), None)
+    ...     return fold.result()
+    >>> start = GaussianMixture(1).fit([[1.0], [5.0]]).state_.result
+    >>> [round(state.log_likelihood, 3) for state in em(accumulate, start, Convergence())]
+    [-2.237, -1.419, -1.419]
     """
     if isinstance(start, EMState) and start.n_iter >= convergence.max_iter:
         return
@@ -323,7 +405,17 @@ def em(
 def failure_of(
     previous: EMState | None, statistics: MixtureStatistics, tol: float
 ) -> Status | None:
-    """Return what went wrong in a step of plain EM from `previous`, None if nothing did."""
+    """Return what went wrong in a step of plain EM from `previous`, None if nothing did.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> failure_of(state, state.statistics, tol=1e-3) is None
+    True
+    >>> failure_of(state, replace(state.statistics, log_likelihood=-9.0), tol=1e-3).name
+    'LIKELIHOOD_FELL'
+    """
     value = statistics.mean_log_likelihood
     if not np.isfinite(value) or not np.isfinite(statistics.resp_sum).all():
         return Status.NON_FINITE
@@ -334,14 +426,30 @@ def failure_of(
 
 
 def rounding(state: EMState) -> float:
-    """Return the nats per row by which rounding may change the log-likelihood of `state`."""
+    """Return the nats per row by which rounding may change the log-likelihood of `state`.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> 0 < rounding(state) < 1e-5
+    True
+    """
     return state.mixture.rounding * (1 + abs(state.log_likelihood))
 
 
 def end_of(
     gain: float, n_iter: int, collapsed: tuple[int, ...], convergence: Convergence
 ) -> Status | None:
-    """Return why a fit ends after pass `n_iter`, None if it goes on; `tol` bounds `gain`."""
+    """Return why a fit ends after pass `n_iter`, None if it goes on; `tol` bounds `gain`.
+
+    Examples
+    --------
+    >>> end_of(1e-6, 7, (), Convergence(tol=1e-3)).name
+    'CONVERGED'
+    >>> end_of(0.1, 7, (), Convergence(tol=1e-3)) is None
+    True
+    """
     converged = gain < convergence.tol
     spent = convergence.spent(n_iter)
     if collapsed and (converged or spent):

@@ -23,6 +23,11 @@ class Engine:
     device : "cpu", "cuda" or namespace
         As `core.device.resolve_device` returns it. Anything but "cpu" takes the
         array kernel, whatever `name` says.
+
+    Examples
+    --------
+    >>> Engine(single=True)
+    Engine(name='numpy', single=True, device='cpu')
     """
 
     name: Literal["numpy", "numba"] = "numpy"

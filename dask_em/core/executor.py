@@ -41,12 +41,25 @@ class SerialExecutor(Executor[T_co], Generic[T_co]):
 
 @contextmanager
 def serial_executor(shared: T) -> Iterator[Executor[T]]:
-    """Make a `SerialExecutor`: an `ExecutorFactory` for whoever is given no backend."""
+    """Make a `SerialExecutor`: an `ExecutorFactory` for whoever is given no backend.
+
+    Examples
+    --------
+    >>> with serial_executor(10) as executor:
+    ...     executor.map(lambda shared, item: shared * item, [1, 2, 3])
+    [10, 20, 30]
+    """
     yield SerialExecutor(shared)
 
 
 def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """Return `function(item)` of each item, in order, by as many threads as there are cores."""
+    """Return `function(item)` of each item, in order, by as many threads as there are cores.
+
+    Examples
+    --------
+    >>> in_threads(abs, [-1, -2, -3])
+    [1, 2, 3]
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Each thread works in the context of the caller: its job, its tuning.
         calls = [pool.submit(copy_context().run, function, item) for item in items]

@@ -31,7 +31,13 @@ Sums = TypeVar("Sums", bound=Additive)
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
-    """Yield slices of at most `size` rows that cover `n` rows."""
+    """Yield slices of at most `size` rows that cover `n` rows.
+
+    Examples
+    --------
+    >>> list(blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
@@ -43,6 +49,17 @@ class Kernel(ABC, Generic[Sums]):
     ----------
     block_rows : int
         Rows of a block, at most.
+
+    Examples
+    --------
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> kernel = GaussianOptions().of_data(Moments.unit(1), 2).kernel()
+    >>> kernel.load(np.array([[0.0], [2.0], [4.0]]))
+    >>> kernel.log_prob().shape
+    (2, 3)
+    >>> kernel.accumulate(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    >>> kernel.statistics().first.round(3).tolist()
+    [[2.0], [4.0]]
     """
 
     block_rows: int
@@ -75,6 +92,15 @@ class Family(ABC, Generic[Sums]):
     ----------
     shares_statistics : bool
         Whether some statistic belongs to all components together, and so has no axis k.
+
+    Examples
+    --------
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> normals = GaussianOptions().of_data(Moments.unit(2), 3)
+    >>> normals.n_components, normals.n_features, normals.n_parameters
+    (3, 2, 15)
+    >>> normals.take([0, 2]).log_prob(np.zeros((5, 2))).shape
+    (5, 2)
     """
 
     shares_statistics: ClassVar[bool] = False
@@ -299,7 +325,17 @@ class Family(ABC, Generic[Sums]):
 
 
 class FamilyOptions(ABC):
-    """A family before it has parameters: what the options of an estimator say of it."""
+    """A family before it has parameters: what the options of an estimator say of it.
+
+    Examples
+    --------
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> options = GaussianOptions("diag")
+    >>> options.kind, options.n_parameters(3, 2)
+    ('diag', 12)
+    >>> options.of_data(Moments.unit(2), 3).n_components
+    3
+    """
 
     @property
     def kind(self) -> str:
@@ -352,5 +388,13 @@ F = TypeVar("F", bound=Family[Any])
 
 
 def register_family(tag: str) -> Callable[[type[F]], type[F]]:
-    """Register a frozen dataclass as a family that files may hold, under an explicit tag."""
+    """Register a frozen dataclass as a family that files may hold, under an explicit tag.
+
+    Examples
+    --------
+    >>> from dask_em.core.codec import tag_of
+    >>> from dask_em.families.gaussian.family import Gaussian
+    >>> tag_of(Gaussian)  # decorated by register_family("gaussian")
+    'gaussian'
+    """
     return record(tag)

@@ -82,6 +82,13 @@ def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
     ------
     ValueError
         It has another shape, or holds what is no finite number.
+
+    Examples
+    --------
+    >>> as_finite("weights_init", [1, 2], (2,))
+    array([1., 2.])
+    >>> as_finite("weights_init", None, (2,)) is None
+    True
     """
     if value is None:
         return None

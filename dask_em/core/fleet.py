@@ -34,6 +34,13 @@ class FleetStatistics(Additive):
         Weight of the rows that are held out.
     held_log_likelihood : (c,) array
         sum_n w_n log p(x_n) of each mixture over them, in nats.
+
+    Examples
+    --------
+    >>> one = FleetStatistics((), 2.0, np.array([-3.0]))
+    >>> other = FleetStatistics((), 1.0, np.array([-6.0]))
+    >>> (one + other).held_out(0)
+    -3.0
     """
 
     members: tuple[MixtureStatistics, ...]
@@ -68,6 +75,16 @@ class Fleet(Pass[FleetStatistics]):
         Rows that are scored instead of fitted.
     part : Slice or None
         The rows that count, fitted or scored; None for all.
+
+    Examples
+    --------
+    >>> from dask_em.core.moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> normal = Mixture(np.zeros(1), GaussianOptions().of_data(Moments.unit(1), 1))
+    >>> fold = Fleet((normal, normal)).fold()
+    >>> fold.update(0, np.array([[0.0], [2.0]]), None)
+    >>> [member.n_rows for member in fold.result().members]
+    [2, 2]
     """
 
     mixtures: tuple[Mixture, ...]

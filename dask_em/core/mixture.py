@@ -33,6 +33,13 @@ class MixtureStatistics(Additive):
         sum_n w_n r_nk.
     components : Additive
         The family's sufficient statistics.
+
+    Examples
+    --------
+    >>> one = MixtureStatistics(2, 2.0, -3.0, np.array([2.0]), Additive())
+    >>> other = MixtureStatistics(1, 1.0, -6.0, np.array([1.0]), Additive())
+    >>> (one + other).n_rows, (one + other).mean_log_likelihood
+    (3, -3.0)
     """
 
     n_rows: int
@@ -61,6 +68,17 @@ class Mixture(Pass[MixtureStatistics]):
     assignment : {"soft", "hard"}
         Whether the E-step shares a row among the components, or gives it to the likeliest
         (classification EM: Celeux and Govaert 1992).
+
+    Examples
+    --------
+    >>> from dask_em.core.moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> mixture = Mixture(np.log([0.25, 0.75]), GaussianOptions().of_data(Moments.unit(1), 2))
+    >>> fold = mixture.fold()
+    >>> fold.update(0, np.array([[1.0], [3.0]]), None)
+    >>> after, collapsed = mixture.m_step(fold.result())
+    >>> after.weights.round(3).tolist(), after.components.means.round(3).tolist()
+    ([0.25, 0.75], [[2.0], [2.0]])
     """
 
     log_weights: Array

@@ -119,6 +119,14 @@ class PartialSums(Generic[S]):
         Nodes that were not recalled when the pass began.
     depth : int
         Level whose nodes are collected one by one.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> store = SimpleNamespace(recall=lambda: {(0, 0): 10}, due=lambda: False)
+    >>> sums = PartialSums(store, 3, 8)
+    >>> sums.missing, sums.complete(iter)  # leaf 1 is 1, and leaf 2 is 2
+    ([(0, 1), (0, 2)], 13)
     """
 
     def __init__(self, store: PartialSumsStore[S], n: int, nbytes: int) -> None:

@@ -39,13 +39,26 @@ class Drawn:
 
 
 class Slice(Drawn):
-    """Draw a sample too large for memory: the rows of every chunk that a pass computes with."""
+    """Draw a sample too large for memory: the rows of every chunk that a pass computes with.
+
+    Examples
+    --------
+    >>> float(Slice(seed=0, share=0.3).mask(0, 10_000).mean().round(1))
+    0.3
+    """
 
     stream = 2
 
 
 class Holdout(Drawn):
-    """Draw rows that no fit sees."""
+    """Draw rows that no fit sees.
+
+    Examples
+    --------
+    >>> out, weight = Holdout(seed=0, share=0.5).split(0, 100, None)
+    >>> bool((out == (weight == 0.0)).all())
+    True
+    """
 
     stream = 1
 
@@ -57,7 +70,17 @@ class Holdout(Drawn):
 
 @dataclass(frozen=True)
 class Training(Pass[S], Generic[S]):
-    """Any pass over the rows that are not held out; the others have weight zero in it."""
+    """Any pass over the rows that are not held out; the others have weight zero in it.
+
+    Examples
+    --------
+    >>> from dask_em.fitting.survey import Survey
+    >>> survey = Survey(seed=0, sample_size=2, n_features=2, n_rows=100)
+    >>> fold = Training(survey, Holdout(seed=0, share=0.5)).fold()
+    >>> fold.update(0, np.ones((100, 2)), None)
+    >>> 0 < fold.result().moments.weight < 100
+    True
+    """
 
     work: Pass[S]
     holdout: Holdout
@@ -100,6 +123,15 @@ class LoggingPass(Pass[Logged[S]], Generic[S]):
     work : Pass
     drop : bool
         Whether rows that hold NaN or infinity are left out of `work`.
+
+    Examples
+    --------
+    >>> from dask_em.fitting.survey import Survey
+    >>> survey = Survey(seed=0, sample_size=2, n_features=1, n_rows=3)
+    >>> fold = LoggingPass(survey, drop=True).fold()
+    >>> fold.update(0, np.array([[0.0], [np.nan], [2.0]]), None)
+    >>> fold.result().sums.n_rows, fold.result().log.n_dropped
+    (2, 1)
     """
 
     work: Pass[S]

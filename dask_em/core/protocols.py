@@ -128,6 +128,13 @@ class DelayedBlocks:
         Those of the results, one a chunk in order.
     n_rows : sequence of int
         Of each chunk, 0 where unknown.
+
+    Examples
+    --------
+    >>> import dask
+    >>> blocks = DelayedBlocks({("sum", 0): (sum, [1, 2])}, [("sum", 0)], [2])
+    >>> list(dask.get(blocks.graph, blocks.keys))
+    [3]
     """
 
     graph: Mapping[Hashable, Any]

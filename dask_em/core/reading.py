@@ -38,6 +38,15 @@ def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | No
     ------
     DataError
         A chunk is missing, damaged, or not what a first pass read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em.data.memory import ArraySource
+    >>> from dask_em.fitting.survey import Survey
+    >>> fold = Survey(seed=0, sample_size=2, n_features=2, n_rows=3).fold()
+    >>> fold_range(ArraySource(np.eye(3, 2)), fold, range(1), None).n_rows
+    3
     """
     reader, row = source.reader(), 0
     with closing(_read_ahead(source, reader, chunks, fold.block_rows)) as parts:

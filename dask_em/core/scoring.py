@@ -42,7 +42,13 @@ Answer = Literal["labels", "proba", "log_density"]
 
 
 def answer_dtype(answer: Answer) -> np.dtype[Any]:
-    """Type of an answer."""
+    """Type of an answer.
+
+    Examples
+    --------
+    >>> answer_dtype("labels"), answer_dtype("proba")
+    (dtype('int64'), dtype('float64'))
+    """
     return np.dtype(np.int64 if answer == "labels" else np.float64)
 
 
@@ -55,6 +61,15 @@ class Predict:
     mixture : Mixture
     answers : tuple of {"labels", "proba", "log_density"}
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
+
+    Examples
+    --------
+    >>> from dask_em.core.moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> mixture = Mixture(np.log([0.25, 0.75]), GaussianOptions().of_data(Moments.unit(1), 2))
+    >>> answers = Predict(mixture, ("labels", "proba"))(np.array([[0.0], [2.0]]))
+    >>> answers["labels"].tolist(), answers["proba"].round(3).tolist()
+    ([1, 1], [[0.25, 0.75], [0.25, 0.75]])
     """
 
     mixture: Mixture
@@ -91,6 +106,11 @@ class Scores(Additive):
         sum_n log p(x_n), in nats.
     entropy : float
         -sum_nk r_nk log r_nk: zero where every row clearly belongs to one component.
+
+    Examples
+    --------
+    >>> Scores(1, -2.0, 0.0) + Scores(2, -3.0, 0.5)
+    Scores(n_rows=3, log_likelihood=-5.0, entropy=0.5)
     """
 
     n_rows: int
@@ -100,7 +120,17 @@ class Scores(Additive):
 
 @dataclass(frozen=True)
 class Score(Pass[Scores]):
-    """The description of a scoring pass."""
+    """The description of a scoring pass.
+
+    Examples
+    --------
+    >>> from dask_em.core.moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> fold = Score(Mixture(np.zeros(1), GaussianOptions().of_data(Moments.unit(1), 1))).fold()
+    >>> fold.update(0, np.array([[0.0], [2.0]]), None)
+    >>> fold.result().n_rows, round(fold.result().log_likelihood, 3)
+    (2, -3.838)
+    """
 
     mixture: Mixture
 

@@ -377,7 +377,13 @@ _current: ContextVar[Tuning | None] = ContextVar("dask_em_tuning", default=None)
 
 
 def tuning() -> Tuning:
-    """Return the tuning in force in this thread."""
+    """Return the tuning in force in this thread.
+
+    Examples
+    --------
+    >>> tuning().reduction.fan_in
+    8
+    """
     return _current.get() or DEFAULTS
 
 

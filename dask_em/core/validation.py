@@ -8,7 +8,15 @@ from .additive import Array
 
 
 def require(name: str, value: object, holds: bool) -> None:
-    """Raise `ValueError` that names a value unless a condition holds."""
+    """Raise `ValueError` that names a value unless a condition holds.
+
+    Examples
+    --------
+    >>> require("ridge", 0.5, True)
+    >>> require("ridge", -1.0, False)
+    Traceback (most recent call last):
+    ValueError: ridge is -1.0
+    """
     if not holds:
         raise ValueError(f"{name} is {value!r:.60}")
 

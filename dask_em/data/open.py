@@ -74,7 +74,17 @@ def stored_source(
     weights: str | None = None,
     options: ReadOptions | None = None,
 ) -> ZarrSource:
-    """Make the source of the Zarr array at a path or URL, with weights from another one."""
+    """Make the source of the Zarr array at a path or URL, with weights from another one.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/points.zarr"
+    ...     _ = zarr.create_array(path, shape=(6, 2), chunks=(3, 2), dtype="f8")
+    ...     stored_source(path).n_rows
+    6
+    """
     stored = None if weights is None else open_zarr(weights)
     return zarr_source(open_zarr(path), stored, options or ReadOptions())
 

@@ -25,6 +25,13 @@ class Labelled:
         Every coordinate that does not run along the columns.
     feature_names : (d,) array of str, or None
         The coordinate of the columns, where it holds strings.
+
+    Examples
+    --------
+    >>> Labelled.of([[0.0], [1.0]]) is None  # no DataArray
+    True
+    >>> Labelled(np.zeros((2, 1)), "place", {}, None).weights([1.0, 2.0])
+    [1.0, 2.0]
     """
 
     data: Any
@@ -95,7 +102,13 @@ class Labelled:
 
 
 def unlabelled(weight: Any) -> Any:
-    """Return weights without their labels, not loaded where they were not."""
+    """Return weights without their labels, not loaded where they were not.
+
+    Examples
+    --------
+    >>> unlabelled([1.0, 2.0])  # of a DataArray its data
+    [1.0, 2.0]
+    """
     return _lazy(weight) if _is_xarray(weight) else weight
 
 

@@ -35,7 +35,14 @@ SETTINGS = {
 
 
 def cluster_settings() -> dict[str, Any]:
-    """Return `SETTINGS`, but for those that somebody has configured."""
+    """Return `SETTINGS`, but for those that somebody has configured.
+
+    Examples
+    --------
+    >>> with dask.config.set({"distributed.scheduler.worker-ttl": "9s"}):
+    ...     "distributed.scheduler.worker-ttl" in cluster_settings()  # the user's own stays
+    False
+    """
     defaults = dask.config.merge(*dask.config.defaults)
     return {
         name: value
@@ -50,6 +57,11 @@ def scheduler_extensions() -> dict[str, Any]:
     Dask keeps the groups of all tasks that ever were, by spans, for its page of fine
     performance metrics: about 18 KiB a pass. Of the last 100 000 keys it keeps the prefix,
     about 2 KiB a pass of few tasks, and no key comes again in another pass.
+
+    Examples
+    --------
+    >>> scheduler_extensions()["spans"].__name__
+    'NoSpans'
     """
     from dask.utils import key_split
     from distributed.scheduler import DEFAULT_EXTENSIONS

@@ -46,7 +46,13 @@ Index = tuple[int, ...]
 
 
 def file_shape(array: zarr.Array[Any]) -> Index:
-    """Return the rows (and columns) in one file or object: those of a chunk, or of a shard."""
+    """Return the rows (and columns) in one file or object: those of a chunk, or of a shard.
+
+    Examples
+    --------
+    >>> file_shape(zarr.zeros((6, 2), chunks=(3, 2)))
+    (3, 2)
+    """
     return tuple(map(int, array.shards or array.chunks))
 
 
@@ -99,6 +105,13 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
     ------
     DataError
         Some are missing; how many, and the first of them.
+
+    Examples
+    --------
+    >>> check_present(zarr.zeros((6, 2), chunks=(3, 2)))  # chunks of the fill value are not written
+    Traceback (most recent call last):
+        ...
+    dask_em.errors.DataError: X lacks 2 of 2 chunks: ...
     """
     shape, is_stored = file_shape(array), _presence(array)
     grid = [-(-n // size) for n, size in zip(array.shape, shape, strict=True)]
@@ -170,7 +183,16 @@ async def _listed(store: Store, prefix: str) -> set[str]:
 
 
 def has_checksum(array: zarr.Array[Any]) -> bool:
-    """Tell whether a codec of the array finds flipped bits."""
+    """Tell whether a codec of the array finds flipped bits.
+
+    Examples
+    --------
+    >>> from zarr.codecs import ZstdCodec
+    >>> verified = ZstdCodec(checksum=True)
+    >>> array = zarr.create_array({}, shape=(6, 2), dtype="f8", compressors=verified)
+    >>> has_checksum(array), has_checksum(zarr.zeros((6, 2)))
+    (True, False)
+    """
     metadata: Any = array.metadata
     if metadata.zarr_format == 2:
         codecs = [*(metadata.filters or ()), metadata.compressor]

@@ -28,6 +28,15 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         No such path, not a Zarr array, or a group, whose arrays are then named.
     StoreError
         A store on the network that cannot be reached, or refuses.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/points.zarr"
+    ...     _ = zarr.create_array(path, shape=(6, 2), chunks=(3, 2), dtype="f8")
+    ...     open_zarr(path).shape
+    (6, 2)
     """
     import zarr
     from zarr.errors import GroupNotFoundError

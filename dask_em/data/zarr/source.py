@@ -53,6 +53,13 @@ class ZarrSource(Source):
         Of the file that describes the array, when the array was found to be as it is here.
     skipped : sequence of range
         Chunks that are read as no rows, because whatever is done with them is done.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> source = ZarrSource(zarr.ones((7, 2), chunks=(3, 2)), read_bytes=48)
+    >>> source.n_rows, source.n_chunks, source.locate(1, 2)
+    (7, 3, 'row 5')
     """
 
     array: zarr.Array[Any]
