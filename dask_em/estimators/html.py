@@ -79,7 +79,6 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
     --------
     >>> import numpy as np
     >>> from dask_em import GaussianMixture
-
     >>> model = GaussianMixture(1).fit(np.random.default_rng(0).normal(size=(100, 2)))
     >>> "<th>component</th>" in components_table(model), components_table(model).count("&plusmn;")
     (True, 2)
@@ -112,7 +111,6 @@ def left_out(model: FittedMixture, most: int | None = None) -> str:
     --------
     >>> import numpy as np
     >>> from dask_em import GaussianMixture
-
     >>> model = GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(100, 2)))
     >>> left_out(model, most=1), left_out(model)
     ('Shown are the first 1 of 2 components.', '')
@@ -133,7 +131,6 @@ def status_words(model: FittedMixture) -> str:
     --------
     >>> import numpy as np
     >>> from dask_em import GaussianMixture
-
     >>> model = GaussianMixture(1).fit(np.random.default_rng(0).normal(size=(100, 2)))
     >>> status_words(model)
     '<b>Converged</b>: ...'

@@ -60,7 +60,6 @@ class FitProgress:
     >>> from dask_em import GaussianMixture
     >>> from dask_em.estimators.fits import Fit
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
-
     >>> driver = Fit([GaussianMixture(k, random_state=0) for k in (1, 2)]).run(X)
     >>> driver.progress.phase, len(driver.progress.starts), driver.progress.records[0].phase
     ('em', 2, 'survey')
@@ -140,7 +139,6 @@ class FittedModel:
     >>> from dask_em import GaussianMixture
     >>> from dask_em.estimators.fits import Fit
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
-
     >>> driver = Fit([GaussianMixture(1)]).run(X)
     >>> model = driver.fitted(driver.best)
     >>> model.state.status.name, [record.phase for record in model.records][:2]
@@ -183,7 +181,6 @@ class Driver:
     >>> from dask_em import GaussianMixture
     >>> from dask_em.estimators.fits import Fit
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
-
     >>> driver = Fit([GaussianMixture(k, random_state=0) for k in (1, 2)]).run(X)
     >>> driver.surveyed.n_rows, driver.best.model.n_components
     (200, 1)

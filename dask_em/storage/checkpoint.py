@@ -142,7 +142,6 @@ class Checkpoint(Generic[V, P]):
     >>> import tempfile
     >>> from dask_em.core.engine import NUMPY
     >>> from dask_em.core.moments import Moments
-
     >>> import numpy as np
     >>> found = Moments(1.0, np.zeros(2), np.eye(2))
     >>> with tempfile.TemporaryDirectory() as folder:
