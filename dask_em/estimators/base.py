@@ -90,6 +90,18 @@ class MixtureEstimator(Predictions):
     state_ : EMState
         Parameters of the best pass paired with their statistics.
     provenance_ : dict
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> class Balls(MixtureEstimator):
+    ...     def family_options(self):
+    ...         return GaussianOptions("spherical")
+    >>> X = np.repeat([[0.0, 0.0], [8.0, 8.0]], 100, axis=0)
+    >>> X += np.random.default_rng(0).normal(size=X.shape)
+    >>> Balls(2, random_state=0).fit(X).weights_.round(3).tolist()
+    [0.5, 0.5]
     """
 
     assignment: ClassVar[Assignment] = "soft"

@@ -126,7 +126,16 @@ class FittedMixture(Protocol):
 
 
 def mixture_moments(weights: Array, components: ComponentDescription) -> tuple[Array, Array]:
-    """Compute mean and standard deviation of the whole mixture in each column, (d,) and (d,)."""
+    """Compute mean and standard deviation of the whole mixture in each column, (d,) and (d,).
+
+    Examples
+    --------
+    >>> means, variances = np.array([[-1.0], [1.0]]), np.array([3.0, 3.0])
+    >>> halves = GaussianDescription("spherical", "spherical", ["x"], means, variances)
+    >>> mean, deviation = mixture_moments(np.array([0.5, 0.5]), halves)
+    >>> mean.tolist(), deviation.tolist()
+    ([0.0], [2.0])
+    """
     mean = weights @ components.means
     variance = weights @ (components.variances + (components.means - mean) ** 2)
     return mean, np.sqrt(variance)

@@ -86,6 +86,15 @@ class Fit(Generic[M]):
         Give no model up.
     chooses : bool
         Whether the best by `criterion` is wanted, which checkpoint and provenance then say.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em import GaussianMixture
+    >>> models = [GaussianMixture(k, random_state=0) for k in (1, 2)]
+    >>> driver = Fit(models).run(np.random.default_rng(0).normal(size=(200, 2)))
+    >>> [model.weights_.shape for model in models], len(driver.candidates)
+    ([(1,), (2,)], 2)
     """
 
     estimators: Sequence[M]

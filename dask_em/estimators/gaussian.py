@@ -144,6 +144,18 @@ class GaussianMixture(MixtureEstimator):
     provenance_ : dict
         What was fitted: source, shape, dtype, and a fingerprint of the survey's sums; with a
         checkpoint, the ID of the fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(1.0, 1.0, (200, 2)), rng.normal(9.0, 1.0, (100, 2))])
+    >>> model = GaussianMixture(2, random_state=0).fit(X)
+    >>> np.sort(model.means_, axis=0).round().tolist()
+    [[1.0, 1.0], [9.0, 9.0]]
+    >>> labels = model.predict(X)
+    >>> sorted(np.bincount(labels).tolist()), bool(labels[0] == labels[-1])
+    ([100, 200], False)
     """
 
     kind_option = "covariance_type"

@@ -14,12 +14,24 @@ MOST_COLUMNS, MOST_COMPONENTS = 8, 10
 
 
 def text(value: object) -> str:
-    """Escape anything, so that HTML shows it and obeys none of it."""
+    """Escape anything, so that HTML shows it and obeys none of it.
+
+    Examples
+    --------
+    >>> text("<b>")
+    '&lt;b&gt;'
+    """
     return escape(str(value), quote=True)
 
 
 def number(value: float | None, form: str = ",.4g") -> str:
-    """Format a number as a person reads it; words where it is none."""
+    """Format a number as a person reads it; words where it is none.
+
+    Examples
+    --------
+    >>> number(1234567.0), number(0.5, ".3f"), number(None)
+    ('1.235e+06', '0.500', 'none')
+    """
     if value is None:
         return "none"
     if not np.isfinite(value):
@@ -28,7 +40,13 @@ def number(value: float | None, form: str = ",.4g") -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
-    """Make a table of cells that are HTML already; all but the first are aligned as numbers."""
+    """Make a table of cells that are HTML already; all but the first are aligned as numbers.
+
+    Examples
+    --------
+    >>> "<td>one</td>" in table(["name", "rows"], [["one", "10"]])
+    True
+    """
 
     def cells(tag: str, values: Sequence[str]) -> str:
         kinds = ("" if j < text_columns else ' class="n"' for j in range(len(values)))
@@ -44,12 +62,27 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int 
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Make a list of names and values, which are HTML already."""
+    """Make a list of names and values, which are HTML already.
+
+    Examples
+    --------
+    >>> facts([("rows", "10")])
+    '<dl><dt>rows</dt><dd>10</dd></dl>'
+    """
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in pairs)}</dl>"
 
 
 def components_table(model: FittedMixture, most: int | None = None) -> str:
-    """Make a table of weights, means and standard deviations of the components."""
+    """Make a table of weights, means and standard deviations of the components.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em import GaussianMixture
+    >>> model = GaussianMixture(1).fit(np.random.default_rng(0).normal(size=(100, 2)))
+    >>> "<th>component</th>" in components_table(model), components_table(model).count("&plusmn;")
+    (True, 2)
+    """
     components = model.describe()
     names = components.columns[:MOST_COLUMNS]
     means, widths = components.means, np.sqrt(components.variances)
@@ -72,7 +105,16 @@ def _form(means: Array, widths: Array) -> str:
 
 
 def left_out(model: FittedMixture, most: int | None = None) -> str:
-    """Say what `components_table` does not show; empty where it shows all."""
+    """Say what `components_table` does not show; empty where it shows all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em import GaussianMixture
+    >>> model = GaussianMixture(2).fit(np.random.default_rng(0).normal(size=(100, 2)))
+    >>> left_out(model, most=1), left_out(model)
+    ('Shown are the first 1 of 2 components.', '')
+    """
     k, d = model.describe().means.shape
     parts = []
     if most is not None and k > most:
@@ -83,7 +125,16 @@ def left_out(model: FittedMixture, most: int | None = None) -> str:
 
 
 def status_words(model: FittedMixture) -> str:
-    """Say why the fit ended and what to try, as HTML."""
+    """Say why the fit ended and what to try, as HTML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em import GaussianMixture
+    >>> model = GaussianMixture(1).fit(np.random.default_rng(0).normal(size=(100, 2)))
+    >>> status_words(model)
+    '<b>Converged</b>: ...'
+    """
     status = model.status_
     return f"<b>{text(status.name.replace('_', ' ').capitalize())}</b>: {text(status.value)}."
 

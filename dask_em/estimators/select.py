@@ -35,6 +35,13 @@ class Selection:
         Passes over the data of the whole sweep, with the survey's and the sample's share.
     history : list of dict
         One record a pass of the whole sweep.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = select(np.random.default_rng(0).normal(size=(200, 2)), [1, 2], random_state=0)
+    >>> found.best.n_components, [row["n_components"] for row in found.table]
+    (1, [1, 2])
     """
 
     best: MixtureEstimator
@@ -130,6 +137,15 @@ def select(
         others than those of the unfinished sweep in `checkpoint`.
     UsageError
         The unfinished sweep in `checkpoint` is of other options.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(1.0, 1.0, (200, 2)), rng.normal(9.0, 1.0, (100, 2))])
+    >>> found = select(X, range(1, 4), ["full", "spherical"], random_state=0)
+    >>> found.best.n_components, found.best.covariance_type, len(found.table)
+    (2, 'spherical', 6)
     """
     options |= {"n_init": n_init, "random_state": random_state}
     fit = sweep(n_components, covariance_type, criterion, holdout, exhaustive, estimator, options)
@@ -137,7 +153,15 @@ def select(
 
 
 def check_criterion(criterion: str, holdout: float) -> None:
-    """Raise `ValueError` where the two do not go together."""
+    """Raise `ValueError` where the two do not go together.
+
+    Examples
+    --------
+    >>> check_criterion("holdout", 0.1)
+    >>> check_criterion("holdout", 0.0)
+    Traceback (most recent call last):
+    ValueError: criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say
+    """
     if criterion not in get_args(Criterion):
         raise ValueError(
             f"criterion={criterion!r}: expected one of {', '.join(get_args(Criterion))}"
@@ -166,6 +190,12 @@ def sweep(
     ------
     ValueError
         An option is not one of those allowed.
+
+    Examples
+    --------
+    >>> fit = sweep([2, 3], ["full", "diag"], "bic", 0.0, False, GaussianMixture, {"tol": 1e-4})
+    >>> [(model.n_components, model.covariance_type) for model in fit.estimators]
+    [(2, 'full'), (3, 'full'), (2, 'diag'), (3, 'diag')]
     """
     ks = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     _check_values("n_components", ks)

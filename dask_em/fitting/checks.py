@@ -36,6 +36,18 @@ def check_survey(
     ------
     DataError
         Weights or rows that are no finite numbers, too few rows, or numbers beyond squaring.
+
+    Examples
+    --------
+    >>> from dask_em.backends.serial import SerialBackend
+    >>> from dask_em.data.memory import ArraySource
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> from dask_em.fitting.survey import Survey
+    >>> source = ArraySource(np.eye(3, 2))
+    >>> surveyed = SerialBackend().map_reduce(source, Survey(0, 3, 2, 3))
+    >>> check_survey(source, surveyed, 4, GaussianOptions(), None)
+    Traceback (most recent call last):
+    dask_em.errors.DataError: X has 3 rows (of positive weight) and n_components=4: ...
     """
     columns = Columns(names)
     _refuse_weights(surveyed)

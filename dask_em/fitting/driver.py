@@ -54,6 +54,15 @@ class FitProgress:
     candidates : list of CandidateState or None
         Of each candidate of this phase, None where the model is eliminated; none before the
         first pass.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> from dask_em.estimators.fits import Fit
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> driver = Fit([GaussianMixture(k, random_state=0) for k in (1, 2)]).run(X)
+    >>> driver.progress.phase, len(driver.progress.starts), driver.progress.records[0].phase
+    ('em', 2, 'survey')
     """
 
     phase: str
@@ -85,6 +94,14 @@ class FitOptions:
         Give no model up, and make the start that each would have alone.
     deadline : float
         `time.monotonic()` at which the fit ends with what it has.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> models = tuple(GaussianMixture(k).start_options() for k in (2, 5))
+    >>> options = FitOptions(models, Convergence(tol=1e-3), seed=0)
+    >>> options.lead.n_components, options.criterion
+    (5, 'bic')
     """
 
     models: tuple[StartOptions, ...]
@@ -116,6 +133,16 @@ class FittedModel:
         Numbers of the passes at parameters that were rejected.
     n_passes : float
         Passes over the data, with the sample's share.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> from dask_em.estimators.fits import Fit
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> driver = Fit([GaussianMixture(1)]).run(X)
+    >>> model = driver.fitted(driver.best)
+    >>> model.state.status.name, [record.phase for record in model.records][:2]
+    ('CONVERGED', ['survey', 'em'])
     """
 
     state: EMState
@@ -146,6 +173,19 @@ class Driver:
     surveyed : Surveyed
     candidates : list of Candidate or None
         One a model, None where it was eliminated by the sample or a slice.
+
+    Examples
+    --------
+    An estimator's `Fit` makes one, and runs it:
+
+    >>> from dask_em import GaussianMixture
+    >>> from dask_em.estimators.fits import Fit
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> driver = Fit([GaussianMixture(k, random_state=0) for k in (1, 2)]).run(X)
+    >>> driver.surveyed.n_rows, driver.best.model.n_components
+    (200, 1)
+    >>> [row.n_components for row in driver.rows]
+    [1, 2]
     """
 
     def __init__(

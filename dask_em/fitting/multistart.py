@@ -205,7 +205,15 @@ class SampleFits:
 
 
 def most_contenders(result_bytes: int) -> int:
-    """Return how many starts of a model the first pass serves at most, by the bytes of its sums."""
+    """Return how many starts of a model the first pass serves at most, by the bytes of its sums.
+
+    Examples
+    --------
+    >>> most_contenders(1_000) >= most_contenders(2**40)
+    True
+    >>> most_contenders(2**40)
+    1
+    """
     return (
         tuning().multistart.most_contenders
         if result_bytes <= tuning().multistart.contender_bytes

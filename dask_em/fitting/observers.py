@@ -42,6 +42,12 @@ class PassRecord:
     retries, lost_workers : int
         How often the pass was made again because the cluster failed, and workers that were
         lost meanwhile, where the cluster tells of them.
+
+    Examples
+    --------
+    >>> record = PassRecord("em", 3, seconds=0.5, rows=1000, bytes=16_000, log_likelihood=-2.5)
+    >>> record.as_dict()["rows"], record.retries
+    (1000, 0)
     """
 
     phase: str
@@ -142,7 +148,13 @@ class StateCallback(Observer):
 
 
 def observers_of(callbacks: Sequence[Observer | Callable[[EMState], object]]) -> list[Observer]:
-    """Return callbacks as observers: a plain function is called with every state."""
+    """Return callbacks as observers: a plain function is called with every state.
+
+    Examples
+    --------
+    >>> [type(observer).__name__ for observer in observers_of([print, Totals()])]
+    ['StateCallback', 'Totals']
+    """
     return [c if isinstance(c, Observer) else StateCallback(c) for c in callbacks]
 
 
@@ -165,6 +177,13 @@ class ObservedPass:
         To be set by whoever makes the pass.
     record : PassRecord or None
         After the end.
+
+    Examples
+    --------
+    >>> with ObservedPass([], "em", 3, n_rows=100, nbytes=1600) as running:
+    ...     running.log_likelihood = -2.5
+    >>> running.finished.phase, running.finished.rows, running.finished.log_likelihood
+    ('em', 100, -2.5)
     """
 
     def __init__(
@@ -253,6 +272,14 @@ class Totals(Observer):
     ----------
     path : path, optional
         A file for Prometheus' text collector, replaced as a whole after every pass.
+
+    Examples
+    --------
+    >>> totals = Totals()
+    >>> for number in (1, 2):
+    ...     totals.notify(PassEnded(PassRecord("em", number, 0.5, rows=100, bytes=1600)))
+    >>> totals.passes, totals.rows, totals.seconds
+    (2, 200, 1.0)
     """
 
     follows_rows = False
@@ -380,7 +407,14 @@ class ProgressBar(Observer):
 
 
 def reporter(file: TextIO | None = None) -> Observer:
-    """Return a progress bar on a terminal, log lines otherwise, and where they are for machines."""
+    """Return a progress bar on a terminal, log lines otherwise, and where they are for machines.
+
+    Examples
+    --------
+    >>> import io
+    >>> type(reporter(io.StringIO())).__name__
+    'LogLines'
+    """
     file = file or sys.stderr
     machines = any(getattr(handler.formatter, "structured", False) for handler in logger.handlers)
     return ProgressBar(file) if file.isatty() and not machines else LogLines()

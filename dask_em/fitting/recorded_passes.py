@@ -23,7 +23,19 @@ from .survey import Surveyed
 @record("survey-pass")
 @dataclass(frozen=True)
 class SurveyPass:
-    """The result of the survey with the log of the chunks, and the record of its pass."""
+    """The result of the survey with the log of the chunks, and the record of its pass.
+
+    Examples
+    --------
+    >>> from dask_em.backends.serial import SerialBackend
+    >>> from dask_em.data.memory import ArraySource
+    >>> from dask_em.fitting.survey import Survey
+    >>> source = ArraySource(np.eye(3, 2))
+    >>> found = SerialBackend().map_reduce(source, LoggingPass(Survey(0, 3, 2, 3), False))
+    >>> survey = SurveyPass(found, PassRecord("survey", 1, seconds=0.1, rows=3, bytes=48))
+    >>> survey.found.sums.n_rows, survey.record.phase
+    (3, 'survey')
+    """
 
     found: Logged[Surveyed]
     record: PassRecord

@@ -74,6 +74,13 @@ class StartOptions:
         What the family knows of its components before there are any.
     start_from : callable, optional
         Moments of the data -> the mixture of an earlier fit, in place of a start.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> options = GaussianMixture(3, covariance_type="diag").start_options()
+    >>> options.init_params, options.n_parameters(d=2)
+    ('auto', 14)
     """
 
     components: FamilyOptions

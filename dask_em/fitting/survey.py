@@ -94,6 +94,15 @@ class Surveyed(Additive):
     extent : Extent
     non_finite : NonFinite
     sample : Sample
+
+    Examples
+    --------
+    >>> from dask_em.backends.serial import SerialBackend
+    >>> from dask_em.data.memory import ArraySource
+    >>> X = np.array([[0.0, 7.0], [2.0, 7.0], [4.0, 7.0]])
+    >>> found = SerialBackend().map_reduce(ArraySource(X), Survey(0, 2, 2, 3))
+    >>> found.moments.mean.tolist(), found.constant_columns, found.sample.rows.shape
+    ([2.0, 7.0], [1], (2, 2))
     """
 
     n_rows: int
@@ -127,6 +136,15 @@ class Survey(Pass[Surveyed]):
     n_rows : int or None
         Where known, and rows have no weights, rows that cannot be in the sample are
         dropped at once.
+
+    Examples
+    --------
+    >>> survey = Survey(seed=0, sample_size=2, n_features=2, n_rows=None)
+    >>> fold = survey.fold()
+    >>> fold.update(0, np.eye(3, 2), None)
+    >>> found = fold.result()
+    >>> found.n_rows, found.extent.high.tolist(), len(found.sample.rows)
+    (3, [1.0, 1.0], 2)
     """
 
     seed: int
@@ -247,7 +265,18 @@ def _first_non_finite(index: int, numbers: Array, block: Array) -> NonFinite:
 
 
 def fingerprint_of(surveyed: Surveyed) -> str:
-    """Compute the sha256 of what the survey summed: other data, another fingerprint."""
+    """Compute the sha256 of what the survey summed: other data, another fingerprint.
+
+    Examples
+    --------
+    >>> from dask_em.backends.serial import SerialBackend
+    >>> from dask_em.data.memory import ArraySource
+    >>> def fingerprint(X):
+    ...     return fingerprint_of(SerialBackend().map_reduce(ArraySource(X), Survey(0, 2, 2, 3)))
+    >>> X = np.eye(3, 2)
+    >>> fingerprint(X) == fingerprint(X.copy()), fingerprint(X) == fingerprint(X + 1)
+    (True, False)
+    """
     digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
     for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):
         digest.update(np.ascontiguousarray(array).tobytes())

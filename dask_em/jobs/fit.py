@@ -112,6 +112,13 @@ class FitResult:
     ----------
     models : mapping of str to MixtureEstimator
         Each file with its model, the winner first.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> result = FitResult({"m.npz": GaussianMixture(3), "m-k2-full.npz": GaussianMixture(2)})
+    >>> result.files, result.best.n_components, result.kind
+    (['m.npz', 'm-k2-full.npz'], 3, 'full')
     """
 
     models: Mapping[str, MixtureEstimator]

@@ -73,6 +73,16 @@ class Plan:
         Of the whole cluster; 0 where it has no workers yet.
     probe : Probe or None
         Times taken of two chunks, None where nobody took any.
+
+    Examples
+    --------
+    >>> sizes = {"n_chunks": 8, "chunk_bytes": 2**22, "n_ranges": 8, "bytes_per_pass": 2**25}
+    >>> needs = {"statistics_bytes": 1_000, "parameter_bytes": 1_000, "task_bytes": 8_000_000}
+    >>> workers = {"worker_bytes": 16_000_000, "worker_limit": 2**30, "worker_threads": 2}
+    >>> cluster = {"n_workers": 1, "n_threads": 2, "probe": Probe(1_000, 1_000, 1e-6, 4e-6)}
+    >>> known = Plan("X.zarr", 1_000_000, 4, "float64", **sizes, **needs, **workers, **cluster)
+    >>> known.fits, known.limited_by, round(known.seconds_per_pass, 3)
+    (True, 'computing', 2.0)
     """
 
     source: str

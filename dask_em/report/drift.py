@@ -150,6 +150,17 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     ------
     DataError
         Another number of columns than the model's, NaN or infinity.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from dask_em import GaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(300, 2))
+    >>> model = GaussianMixture(1).fit(X)
+    >>> X[100:200] += 5
+    >>> found = chunk_densities(model, da.from_array(X, chunks=(100, 2)))
+    >>> found.n_rows.tolist(), found.unlike.tolist()
+    ([100, 100, 100], [False, True, False])
     """
     source = as_source(X, options=model.read_options)
     check_columns("X", source.n_features, model.n_features_in_)
@@ -167,6 +178,14 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
     ------
     DataError
         A row that was drawn holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> X = zarr.array(np.arange(200.0).reshape(100, 2), chunks=(10, 2))
+    >>> rows = sample_rows(as_source(X), 20)
+    >>> rows.shape, bool((rows[:, 0] % 2 == 0).all())
+    ((20, 2), True)
     """
     wanted = min(SAMPLE_CHUNKS, source.n_chunks)
     chunks = np.linspace(0, source.n_chunks - 1, wanted).round().astype(int)
@@ -206,6 +225,12 @@ class Evidence:
         Names and values that tell the reader where it all comes from.
     missing : sequence of str
         Parts that were left out, why, and how to get them.
+
+    Examples
+    --------
+    >>> evidence = Evidence(rows=np.zeros((5, 2)), missing=["no densities: pass the data"])
+    >>> evidence.rows.shape, evidence.densities is None
+    ((5, 2), True)
     """
 
     rows: Array | None = None

@@ -43,6 +43,14 @@ def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
         `path` is there and `overwrite` is False, or it is a folder.
     UsageError
         matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_output(folder, overwrite=True)
+    Traceback (most recent call last):
+    dask_em.errors.OutputExistsError: ... is a folder; choose the name of a file
     """
     check_free(path, overwrite)
     if Path(path).is_dir():

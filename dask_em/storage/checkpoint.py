@@ -136,6 +136,21 @@ class Checkpoint(Generic[V, P]):
         The fit that is kept there is of other options, or of other data.
     ModelFileError
         What is kept there is damaged, or was written by another version of dask_em.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dask_em.core.engine import NUMPY
+    >>> from dask_em.core.moments import Moments
+    >>> import numpy as np
+    >>> found = Moments(1.0, np.zeros(2), np.eye(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for seed in (7, 8):
+    ...         with Checkpoint(folder, {"k": 3}, {}, NUMPY, Moments, Moments) as kept:
+    ...             kept.begin(seed), kept.survey is None
+    ...             kept.keep_survey(found)
+    (7, True)
+    (7, False)
     """
 
     def __init__(
@@ -370,7 +385,18 @@ class CheckpointedSums:
 
 
 def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
-    """Return whether anything of an unfinished fit is in a folder."""
+    """Return whether anything of an unfinished fit is in a folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     before = checkpoint_exists(folder)
+    ...     Path(folder, "pass-000000.npz").touch()
+    ...     before, checkpoint_exists(folder)
+    (False, True)
+    """
     return bool(folder_at(path).names())
 
 
@@ -381,6 +407,18 @@ def remove_checkpoint(path: str | os.PathLike[str]) -> None:
     ------
     UsageError
         Other things are in the folder, too.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = Path(parent, "fit.checkpoint")
+    ...     folder.mkdir()
+    ...     Path(folder, "pass-000000.npz").touch()
+    ...     remove_checkpoint(folder)
+    ...     folder.exists()
+    False
     """
     folder = folder_at(path)
     folder.claim()

@@ -71,6 +71,15 @@ class Lock:
     ----------
     before : dict
         Notes of the job that held the lock before, if it was killed; else nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "model.npz")) as lock:
+    ...     lock.note(doing="pass 3")
+    ...     lock.check()
+    ...     lock.before
+    {}
     """
 
     def __init__(self, path: Path | str, place: LockPlace, run: JobControl) -> None:

@@ -174,6 +174,16 @@ def read_arrays(
         format that is not read.
     StoreError
         It lies in an object store that cannot be reached, or refuses.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "file.npz")
+    ...     write_arrays(path, {"name": "x"}, {"a": np.arange(3)}, kind="example")
+    ...     header, arrays = read_arrays(path, kind="example")
+    >>> header["kind"], header["name"], arrays["a"].tolist()
+    ('example', 'x', [0, 1, 2])
     """
     noun = kind.removeprefix("dask_em ")
     try:

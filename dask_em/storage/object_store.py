@@ -113,6 +113,12 @@ class UrlStore(WrapperStore[Store]):
     ----------
     url : str
         Without credentials.
+
+    Examples
+    --------
+    >>> from zarr.storage import MemoryStore
+    >>> UrlStore(MemoryStore(), "s3://bucket/points.zarr")
+    UrlStore('s3://bucket/points.zarr')
     """
 
     # Newer versions of Zarr would read around `get`.
@@ -209,6 +215,14 @@ def open_store(url: str, read_only: bool = True) -> UrlStore:
         The URL holds credentials.
     StoreAccessError
         A package is not installed, or the environment does not say how to reach the store.
+
+    Examples
+    --------
+    Credentials are no part of the URL:
+
+    >>> open_store("s3://key:secret@bucket/points.zarr")
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: s3://bucket/points.zarr: a URL may hold no user, password, ...
     """
     check_url(url)
     return _opened(url.rstrip("/"), read_only, _environment(), _retry_seconds())
@@ -284,6 +298,12 @@ def check_bucket(url: str) -> None:
     ------
     StoreAccessError
         It does not exist, or the credentials do not allow it.
+
+    Examples
+    --------
+    Only stores that have buckets are asked:
+
+    >>> check_bucket("http://host/points.zarr")
     """
     if is_object_url(url):
         import obstore
@@ -393,6 +413,14 @@ def read_bytes(url: str, limit: int) -> bytes:
         It holds more than `limit` bytes.
     StoreError
         The store cannot be reached or refuses.
+
+    Examples
+    --------
+    >>> import fsspec
+    >>> with fsspec.open("memory://bucket/greeting", "wb") as file:
+    ...     _ = file.write(b"hello")
+    >>> read_bytes("memory://bucket/greeting", limit=100)
+    b'hello'
     """
     check_url(url)
     name = describe_url(url)
@@ -477,6 +505,12 @@ def check_writable(url: str) -> None:
         The store knows no conditional writes.
     StoreAccessError
         A package is not installed.
+
+    Examples
+    --------
+    >>> check_writable("http://host/model.npz")
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: http://host/model.npz: results are written to local paths and ...
     """
     check_url(url)
     if not is_object_url(url):

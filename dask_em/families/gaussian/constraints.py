@@ -90,6 +90,11 @@ def constraint_of(name: str) -> Constraint:
     ------
     UsageError
         None is registered under it.
+
+    Examples
+    --------
+    >>> constraint_of("tied").n_parameters(5, 3)
+    6
     """
     if name not in CONSTRAINTS:
         for entry in entry_points(group=GROUP, name=name):
@@ -100,7 +105,13 @@ def constraint_of(name: str) -> Constraint:
 
 
 def known_constraints() -> list[str]:
-    """Return the names of all constraints that are available."""
+    """Return the names of all constraints that are available.
+
+    Examples
+    --------
+    >>> known_constraints()[:4]
+    ['full', 'tied', 'diag', 'spherical']
+    """
     return list(dict.fromkeys([*CONSTRAINTS, *entry_points(group=GROUP).names]))
 
 

@@ -27,6 +27,15 @@ class Covariance(ABC):
     ----------
     factor : array
         Cholesky factors: (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+
+    Examples
+    --------
+    >>> from dask_em.families.gaussian.matrices import Full
+    >>> two = Full.of_data(np.array([[4.0, 0.0], [0.0, 9.0]]), k=2)
+    >>> two.factor.shape, two.factor[0].tolist()
+    ((2, 2, 2), [[2.0, 0.0], [0.0, 3.0]])
+    >>> two.covariances[1].tolist()
+    [[4.0, 0.0], [0.0, 9.0]]
     """
 
     factor: Array

@@ -32,6 +32,14 @@ class GaussianOptions(FamilyOptions):
         Added to every variance, in squared units of the data.
     means_init, precisions_init : array, optional
         The user's own start, of scikit-learn's shapes.
+
+    Examples
+    --------
+    >>> options = GaussianOptions("diag", ridge=1e-6)
+    >>> options.n_parameters(k=3, d=2), options.all_given
+    (12, False)
+    >>> options.of_data(Moments(9.0, np.array([5.0, 0.0]), 9 * np.eye(2)), k=3).means.shape
+    (3, 2)
     """
 
     covariance_type: str = "full"

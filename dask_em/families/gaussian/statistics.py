@@ -19,6 +19,13 @@ class GaussianStatistics(Additive):
         sum_n r_nk (z_n - mu_k).
     scatter : array
         sum_n r_nk (z_n - mu_k)(z_n - mu_k)^T, in the shape of the covariance structure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> part = GaussianStatistics(np.ones((1, 2)), np.eye(2)[None])
+    >>> (part + part).scatter.tolist()
+    [[[2.0, 0.0], [0.0, 2.0]]]
     """
 
     first: Array

@@ -28,6 +28,14 @@ class Whitening:
         Origin of the whitened coordinates, in the units of the data.
     scale : (d,) or (d, d) array
         Width of each column, or a lower triangular matrix.
+
+    Examples
+    --------
+    >>> whitening = Whitening(shift=np.array([5.0, 0.0]), scale=np.array([2.0, 10.0]))
+    >>> whitening.whiten(np.array([[7.0, 30.0]])).tolist()
+    [[1.0, 3.0]]
+    >>> whitening.unwhiten(np.array([[1.0, 3.0]])).tolist()
+    [[7.0, 30.0]]
     """
 
     shift: Array

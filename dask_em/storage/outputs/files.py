@@ -54,7 +54,16 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that its name stands for all of it, even if the power fails."""
+    """Write a small file so that its name stands for all of it, even if the power fails.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_durably(Path(folder, "greeting"), b"hello")
+    ...     [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
+    [('greeting', b'hello')]
+    """
     with durable_file(path) as file:
         file.write(data)
 
@@ -63,6 +72,15 @@ def remove_unfinished(path: str | os.PathLike[str]) -> None:
     """Remove what a writer of the file at `path` left when it was killed.
 
     Whoever calls this must know that nobody is writing there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, ".model.npz.0123abcd.tmp").touch()
+    ...     remove_unfinished(Path(folder, "model.npz"))
+    ...     list(Path(folder).iterdir())
+    []
     """
     path = Path(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
@@ -70,7 +88,15 @@ def remove_unfinished(path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(output: str) -> None:
-    """Raise `UsageError` where the folder that `output` is to lie in is not there."""
+    """Raise `UsageError` where the folder that `output` is to lie in is not there.
+
+    Examples
+    --------
+    >>> check_folder("model.npz")
+    >>> check_folder("nowhere/model.npz")
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: nowhere/model.npz: there is no folder ...; make it first
+    """
     if is_url(output):
         return
     folder = Path(output).absolute().parent

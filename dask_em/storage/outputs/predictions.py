@@ -79,6 +79,21 @@ class WritePredictions(Pass[Written]):
         Where each entry of the dict goes.
     regions : Regions
         Where it is noted that a range is done.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dask_em.storage.folders import DiskFolder
+    >>> def predict(X):
+    ...     return {"total": X.sum(axis=1)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     create_outputs(Path(folder, "out"), 3, 3, {"total": (None, float)})
+    ...     outputs = open_outputs(Path(folder, "out"))
+    ...     regions = Regions(DiskFolder(Path(folder)), {range(1): ""})
+    ...     fold = WritePredictions(predict, np.array([0, 3]), outputs, regions).fold()
+    ...     fold.update(0, np.ones((3, 2)), None)
+    ...     fold.result().n_rows, regions.marked(), outputs["total"][:].tolist()
+    (3, [range(0, 1)], [2.0, 2.0, 2.0])
     """
 
     predict: Callable[[Array], dict[str, Array]]
@@ -154,6 +169,16 @@ def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
 
     Other data in the same place have another stamp. Empty where the store is not a
     local folder: there nobody can tell without reading.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     X = zarr.array(np.eye(4), chunks=(2, 4), store=folder)
+    ...     before = source_stamp(X, 0, 2), source_stamp(X, 2, 4)
+    ...     Path(folder, "c/1/0").unlink()
+    ...     source_stamp(X, 0, 2) == before[0], source_stamp(X, 2, 4) == before[1]
+    (True, False)
     """
     from zarr.storage import LocalStore
 
@@ -181,6 +206,16 @@ def create_outputs(
     path : Path, or URL
     n_rows, chunk_rows : int
     kinds : mapping of str to (columns or None, dtype)
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> kinds = {"labels": (None, "int32"), "proba": (2, float)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     create_outputs(Path(folder, "out"), n_rows=100, chunk_rows=40, kinds=kinds)
+    ...     made = open_outputs(Path(folder, "out"))
+    >>> made["labels"].shape, made["proba"].shape, made["proba"].chunks
+    ((100,), (100, 2), (40, 2))
     """
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec

@@ -95,6 +95,21 @@ def resumable_group(
     OutputExistsError
         `path` is there and `overwrite` is False, another job writes it, or the
         unfinished work is of something else.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> from dask_em.storage.outputs.predictions import create_outputs
+    >>> def create(path):
+    ...     create_outputs(path, 3, 3, {"labels": (None, "int32")})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "labels.zarr")
+    ...     with resumable_group(path, {"model": "m.npz"}, {range(1): ""}, create) as unfinished:
+    ...         unfinished.outputs["labels"][:] = 7
+    ...         path.exists()
+    ...     zarr.open_group(path)["labels"][:].tolist()
+    False
+    [7, 7, 7]
     """
     staging = staging_at(path)
     with locked(path) as lock:

@@ -81,13 +81,32 @@ def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
         Something is there, and `overwrite` is False.
     UsageError
         It is a URL to which nothing can be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_free(Path(folder, "new"), overwrite=False)
+    ...     check_free(folder, overwrite=False)
+    Traceback (most recent call last):
+    dask_em.errors.OutputExistsError: ... exists; ...
     """
     staging_at(os.fspath(path)).check_free(overwrite)
 
 
 @contextmanager
 def new_folder(path: Path, overwrite: bool) -> Iterator[None]:
-    """Make a new folder for the block to fill; remove it again if the block fails."""
+    """Make a new folder for the block to fill; remove it again if the block fails.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with new_folder(Path(parent, "out"), overwrite=False):
+    ...         Path(parent, "out", "greeting").touch()
+    ...     [path.name for path in Path(parent, "out").iterdir()]
+    ['greeting']
+    """
     check_free(path, overwrite)
     _remove(path)
     path.mkdir()
