@@ -188,25 +188,12 @@ class GaussianMixture(MixtureEstimator):
         verbose: int = 0,
     ) -> None:
         super().__init__(
-            n_components,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            algorithm=algorithm,
-            sample_size=sample_size,
-            max_passes=max_passes,
-            max_time=max_time,
-            nonfinite=nonfinite,
-            missing_chunks=missing_chunks,
-            random_state=random_state,
-            warm_start=warm_start,
-            callbacks=callbacks,
-            checkpoint=checkpoint,
-            device=device,
-            verbose=verbose,
-        )
+            n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
+            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
+            missing_chunks=missing_chunks, random_state=random_state, warm_start=warm_start,
+            callbacks=callbacks, checkpoint=checkpoint, device=device, verbose=verbose,
+        )  # fmt: skip
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.means_init = means_init

@@ -173,19 +173,6 @@ class Driver:
     surveyed : Surveyed
     candidates : list of Candidate or None
         One a model, None where it was eliminated by the sample or a slice.
-
-    Examples
-    --------
-    An estimator's `Fit` makes one, and runs it:
-
-    >>> from dask_em import GaussianMixture
-    >>> from dask_em.estimators.fits import Fit
-    >>> X = np.random.default_rng(0).normal(size=(200, 2))
-    >>> driver = Fit([GaussianMixture(k, random_state=0) for k in (1, 2)]).run(X)
-    >>> driver.surveyed.n_rows, driver.best.model.n_components
-    (200, 1)
-    >>> [row.n_components for row in driver.rows]
-    [1, 2]
     """
 
     def __init__(
