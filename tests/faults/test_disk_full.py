@@ -24,7 +24,7 @@ FILLED = (
     + '''
 # Fill the disk before every write of `dask-em fit` in turn; see that nothing is torn.
 import random
-from dask_em.checkpoint import read_arrays
+from dask_em.storage.npz import read_arrays
 from dask_em.storage.checkpoint import KIND
 data, disk, logs = sys.argv[1:]
 PAGE = os.sysconf("SC_PAGE_SIZE")
