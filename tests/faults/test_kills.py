@@ -127,7 +127,7 @@ def test_killed_within_a_long_pass(tmp_path: Path, record_property: Any) -> None
     rng, lost = random.Random(7), list[Any]()
     with job(tmp_path / "out", data, *options, DASK_DASK_EM__FAST="false") as one:
         bits, _ = undisturbed(one)
-        kept = one.checkpoint / "kept.npz"
+        kept = one.checkpoint / "partial-sums.npz"
         while len(lost) < kills:
             process = one.start()
             one.wait_for('"phase": "em"')
