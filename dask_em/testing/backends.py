@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,9 +11,10 @@ import numpy as np
 from ..core.partial_sums import PartialSums
 from ..core.protocols import Backend
 from ..core.reduction import Node, add_tree, fan_in
+from ..core.tuning import tuning, use_tuning
 from ..errors import StoppedError
 from ..runtime import JobControl, as_job
-from .passes import History, HistoryPass, NumberedRows
+from .passes import History, HistoryPass, NumberedRows, TuningPass
 
 # Chunks of the source that the laws are checked on: more than one a range.
 N_CHUNKS = 100
@@ -82,6 +84,12 @@ class BackendTests:
         for nbytes in (SMALL, LARGE):
             total = self.backend().map_reduce(self.source, HistoryPass(nbytes))
             assert total == self.expected(nbytes)
+
+    def test_the_tuning_of_the_caller_is_in_force(self) -> None:
+        changed = tuning().with_changes(reading={"piece_bytes": 12_345})
+        with use_tuning(changed):
+            total = self.backend().map_reduce(self.source, TuningPass())
+        assert set(re.findall(r"\d+", total.text)) == {"12345"}
 
     def test_one_chunk_is_a_pass(self) -> None:
         assert self.backend().map_reduce(NumberedRows(1), HistoryPass()) == History("0", 3)
