@@ -85,6 +85,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "model": output,
         "status": best.status_.name,
+        "degenerate": [one.as_dict() for one in best.degenerate_],
+        "warnings": best.warnings_,
         "n_iter": best.n_iter_,
         "n_passes": best.n_passes_,
         "log_likelihood": best.lower_bound_,
@@ -95,6 +97,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         summary |= {
             **best.fitted_options(),
             "criterion": result.criterion,
+            "range_end": result.range_end,
             "table": result.table,
             "files": result.files,
         }
@@ -103,9 +106,11 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
 
 def _lines(output: str, result: FitResult) -> list[str]:
     best = result.best
+    n_degenerate = len(best.degenerate_)
+    degenerate = f", {n_degenerate} degenerate of {len(best.weights_)} components"
     return [
         f"{output}: {status_text(best.status_.name)} after {best.n_passes_:.2f} "
-        f"passes, {best.lower_bound_:.6f} nats/row",
+        f"passes, {best.lower_bound_:.6f} nats/row{degenerate * bool(n_degenerate)}",
         "weights: " + " ".join(f"{w:.4f}" for w in best.weights_),
     ]
 
@@ -123,6 +128,7 @@ def _table(result: FitResult) -> list[str]:
     head = (result.best.kind_option or "kind").removesuffix("_type")
     held_out = any(row["holdout"] is not None for row in result.table)
     shown = [column for column in COLUMNS if column[0] != "holdout" or held_out]
+    end = f", and has the {result.range_end} K tried" if result.range_end else ""
     lines = [f"     K {head:<10} " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
     for row in result.table:
         mark = "*" if (row["n_components"], result.kind_in(row)) == best else " "
@@ -130,7 +136,7 @@ def _table(result: FitResult) -> list[str]:
         model = f"{row['n_components']:>4} {result.kind_in(row):<10}"
         lines.append(f"{mark} {model} {cells} {status_text(row['status'])}")
     note = "after 0 passes, numbers are estimates of the sample"
-    return [*lines, "", f"* is best by {result.criterion}; {note}"]
+    return [*lines, "", f"* is best by {result.criterion}{end}; {note}"]
 
 
 def _cell(value: float | None, width: int, form: str) -> str:

@@ -30,6 +30,7 @@ def inspect(model: str, as_json: bool) -> None:
         f"print    {source['fingerprint'][:16]}",
         f"fitted   {source['fitted']} by dask_em {source['dask_em']}",
         f"status   {status_text(found['status'])}: {found['what']}",
+        *(f"warning  {message}" for message in found["warnings"]),
         f"passes   {found['n_passes']:.2f}, {found['n_iter']} iterations",
         f"log p    {found['log_likelihood']:.6f} nats/row",
         "",

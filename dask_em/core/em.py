@@ -42,12 +42,14 @@ class Status(Enum):
         "raise max_time, add workers, or start from this result with warm_start=True"
     )
     LIKELIHOOD_FELL = (
-        "the log-likelihood fell and the best parameters so far were kept: reg_covar "
-        "is large beside the variances of a component, so lower it or rescale the columns"
+        "the log-likelihood fell and the best parameters so far were kept: reg_covar is large "
+        "beside the variances of a component. Where many rows of a column hold one value, leave "
+        "the column out; otherwise lower reg_covar or rescale the columns"
     )
     COLLAPSED = (
         "a component lost all its rows or shrank to a point and kept its last parameters: "
-        "lower n_components, raise reg_covar, or try another random_state"
+        "lower n_components, raise reg_covar, try another random_state, or leave out a column in "
+        "which many rows hold one value"
     )
     NON_FINITE = (
         "the log-likelihood is not a finite number and the last finite parameters were kept: "

@@ -18,6 +18,7 @@ from scipy.stats import gaussian_kde
 
 from .additive import Additive, Array
 from .codec import record
+from .degenerate import Degenerate
 from .engine import NUMPY, Engine
 from .moments import Moments
 from .responsibilities import Arithmetic, arithmetic_of
@@ -287,6 +288,19 @@ class Family(ABC, Generic[Sums]):
         draws = [self.sample(k, MOMENT_DRAWS, rng)[:, column] for k in range(self.n_components)]
         # Draws that are all alike have no density.
         return np.stack([gaussian_kde(y)(x) if np.ptp(y) else np.zeros(len(x)) for y in draws])
+
+    # -- derived: what is odd ----------------------------------------------------------
+
+    def degenerate(self, weights: Array) -> list[Degenerate]:
+        """Return the components whose width is the regularization's, given all weights (k,)."""
+        return []
+
+    def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
+        """Return what is odd about components of these weights (k,), for the user to be warned of.
+
+        `called` returns how messages name some columns.
+        """
+        return []
 
     # -- derived: sums ---------------------------------------------------------------
 

@@ -134,6 +134,16 @@ class Mixture(Pass[MixtureStatistics]):
         """Return the mixture that maximizes the expected log-likelihood, and what collapsed."""
         return self._maximized(statistics.resp_sum, statistics.components)
 
+    def m_step_gain(self, statistics: MixtureStatistics) -> float:
+        """Compute the gain in expected log-likelihood by the M-step, in nats per unit of weight.
+
+        The log-likelihood gains this at least. It is negative where the M-step adds to variances
+        more than the data ask for.
+        """
+        after, _ = self.m_step(statistics)
+        gained = after.expected_log_joint(self.recentre(statistics, after))
+        return (gained - self.expected_log_joint(statistics)) / statistics.weight
+
     def of_responsibilities(self, X: Array, resp: Array) -> Self:
         """Return the M-step of responsibilities times weights (n, k) given for the rows X."""
         found, _ = self._maximized(resp.sum(axis=0), self.components.sufficient_statistics(X, resp))

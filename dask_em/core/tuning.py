@@ -80,6 +80,13 @@ class Numerics:
     correlation_ridge: float = 1e-13
     # reg_covar that adds more than this share to a column's variance is worth a word.
     large_ridge: float = 0.1
+    # A component of less variance of its own than this share of reg_covar owes its width to it:
+    # then more than half of it is reg_covar's, as where rows of one value are joined by the few
+    # that come near.
+    own_variance: float = 1.0
+    # Columns take part in a direction where they move along it by this share of the one that
+    # moves the most, in widths of the data.
+    takes_part: float = 0.1
 
 
 @dataclass(frozen=True)

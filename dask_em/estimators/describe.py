@@ -92,6 +92,10 @@ class FittedMixture(Protocol):
         """The reason for which the fit ended."""
 
     @property
+    def warnings_(self) -> Sequence[str]:
+        """What is odd about the fitted components."""
+
+    @property
     def lower_bound_(self) -> float:
         """Mean log-likelihood per row, in nats."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ..core.tuning import tuning
 from ..data.options import ReadOptions
 from ..errors import warn_user
 from ..fitting.checks import check_survey
-from ..fitting.criteria import Criterion
+from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
@@ -29,6 +30,8 @@ from ..fitting.survey import Surveyed, fingerprint_of
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
+
+logger = logging.getLogger("dask_em")
 
 
 class Fittable(Protocol):
@@ -68,6 +71,10 @@ class Fittable(Protocol):
 
     def set_fit(self, fitted: FittedModel, provenance: dict[str, Any]) -> None:
         """Take what a fit found, and where its data came from."""
+
+    @property
+    def warnings_(self) -> list[str]:
+        """What is odd about the fitted components."""
 
 
 M = TypeVar("M", bound=Fittable)
@@ -194,7 +201,25 @@ class Fit(Generic[M]):
             vars(estimator).update(columns)
             if candidate is not None and candidate.state is not None:
                 estimator.set_fit(driver.fitted(candidate), provenance)
+        self._warn(driver)
+
+    def _warn(self, driver: Driver) -> None:
+        """Warn of what is odd about the best, and log where more should be tried."""
+        best = self.estimators[driver.candidates.index(driver.best)]
         _warn_unless_converged(driver.best.last_state())
+        for message in best.warnings_:
+            unlike = f"; {self.criterion} cannot choose among such models" * self.chooses
+            warn_user(message + unlike, ConvergenceWarning)
+        tried = [estimator.n_components for estimator in self.estimators]
+        end = range_end(best.n_components, tried)
+        if end and self.chooses:
+            logger.warning(
+                "n_components=%d is best by %s and the %s that was tried: try %s",
+                best.n_components,
+                self.criterion,
+                end,
+                "more" if end == "largest" else "fewer",
+            )
 
 
 def _provenance(driver: Driver) -> dict[str, Any]:

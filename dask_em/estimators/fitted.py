@@ -10,9 +10,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..core.degenerate import Degenerate
 from ..core.em import EMState
 from ..core.family import FamilyOptions
 from ..core.validation import require, require_array
+from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord
 from ..storage.outputs.files import check_folder
@@ -80,6 +82,18 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.n_dropped_ = int(provenance["n_dropped"])
         self.provenance_: dict[str, Any] = dict(provenance)
         self.set_state(fitted.state)
+
+    @property
+    def degenerate_(self) -> list[Degenerate]:
+        """The components whose width is the regularization's, as at a value of many rows."""
+        found = self.state_.result
+        return found.components.degenerate(found.weights)
+
+    @property
+    def warnings_(self) -> list[str]:
+        """What is odd about the fitted components, and what to do: the warnings of the fit."""
+        found, names = self.state_.result, vars(self).get("feature_names_in_")
+        return found.components.warnings(found.weights, Columns(names).first)
 
     # -- files ------------------------------------------------------------------------
 

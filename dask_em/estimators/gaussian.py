@@ -124,6 +124,9 @@ class GaussianMixture(MixtureEstimator):
     converged_ : bool
     status_ : Status
         Why the fit ended; `status_.value` says what to try.
+    warnings_ : list of str
+        What is odd about the components, as the fit warned: those in `degenerate_`, where many
+        rows hold one value of a column and `reg_covar` alone gives a component its width.
     n_iter_ : int
         Passes of EM, and M-steps; those that were rejected among them.
     lower_bound_ : float

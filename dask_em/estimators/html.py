@@ -139,6 +139,23 @@ def status_words(model: FittedMixture) -> str:
     return f"<b>{text(status.name.replace('_', ' ').capitalize())}</b>: {text(status.value)}."
 
 
+def warning_lines(model: FittedMixture) -> str:
+    """Say what is odd about the fitted components, as HTML paragraphs; empty where nothing is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_em import GaussianMixture
+    >>> model = GaussianMixture(1).fit(np.random.default_rng(0).normal(size=(100, 2)))
+    >>> warning_lines(model)
+    ''
+    """
+    return "".join(
+        f'<p class="status warn"><b>Warning</b>: {text(message)}.</p>'
+        for message in model.warnings_
+    )
+
+
 # Colours are those of the notebook, so that dark themes stay dark.
 _SUMMARY_STYLE = """
 .dask-em{font:13px/1.45 system-ui,sans-serif;max-width:60rem}
@@ -173,6 +190,6 @@ def summary_html(model: FittedMixture) -> str:
         f'<div class="dask-em"><style>{_SUMMARY_STYLE}</style>'
         f"<h4>{text(type(model).__name__)}: {k} component{'s' * (k > 1)} in {d} "
         f"column{'s' * (d > 1)}{structure}</h4>"
-        f"<p>{status_words(model)}</p>{facts(pairs)}"
+        f"<p>{status_words(model)}</p>{warning_lines(model)}{facts(pairs)}"
         f"{components_table(model, MOST_COMPONENTS)}{f'<p>{more}</p>' * bool(more)}</div>"
     )

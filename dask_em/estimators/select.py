@@ -8,7 +8,7 @@ from typing import Any, Self, get_args
 
 import numpy as np
 
-from ..fitting.criteria import Criterion
+from ..fitting.criteria import Criterion, RangeEnd, range_end
 from ..fitting.driver import Driver
 from .base import MixtureEstimator
 from .fits import Fit
@@ -31,6 +31,9 @@ class Selection:
     models : list of MixtureEstimator
         With `keep_all=True` every model that was not given up, fitted, in the table's order.
     criterion : str
+    range_end : {"largest", "smallest"} or None
+        Whether the winner has the most components that were tried, or the fewest, so that more,
+        or fewer, may be better; a log line says so, too.
     n_passes : float
         Passes over the data of the whole sweep, with the survey's and the sample's share.
     history : list of dict
@@ -48,6 +51,7 @@ class Selection:
     table: list[dict[str, Any]]
     models: list[MixtureEstimator]
     criterion: str
+    range_end: RangeEnd | None
     n_passes: float
     history: list[dict[str, Any]]
 
@@ -67,6 +71,7 @@ class Selection:
             [row.as_dict(kind) for row in driver.rows],
             kept if keep_all else [],
             fit.criterion,
+            range_end(models[best].n_components, [model.n_components for model in models]),
             models[best].n_passes_,
             [record.as_dict() for record in driver.passes.records],
         )

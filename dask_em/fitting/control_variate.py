@@ -276,7 +276,8 @@ class ControlVariateEM(Algorithm):
     """EM whose steps are made on a sample that every pass over the data corrects.
 
     Each step is judged by the pass that is made at its end. Three kinds are tried, each
-    where the log-likelihood at the one before was not above the best so far: EM on the
+    where the log-likelihood at the one before was not above the best so far, or could not be
+    kept by a plain M-step, whose variances are at least what is added to them: EM on the
     surrogate; plain EM mixed with its earlier steps (Anderson); plain EM. So the
     log-likelihoods of accepted states never fall. There is no surrogate without a sample,
     where the data are hardly larger than it, where its steps were rejected twice, and where
@@ -357,9 +358,23 @@ class ControlVariateEM(Algorithm):
         if best is None and failure:
             return EMState(self.proposal, statistics, self.n_iter, (), failure, self.proposal)
         # What is not finite is above nothing.
-        if best is None or (not failure and statistics.mean_log_likelihood > best.log_likelihood):
+        higher = best is None or statistics.mean_log_likelihood > best.log_likelihood
+        if not failure and higher and self._is_kept(statistics):
             return self._accept(statistics)
+        assert best is not None
         return self._reject(best, statistics)
+
+    def _is_kept(self, statistics: MixtureStatistics) -> bool:
+        """Return whether the M-step at `proposal` keeps the likelihood that was found there.
+
+        What it adds to variances bounds them from below: steps of other kinds may pass the
+        bound, to a likelihood that no M-step can hold.
+        """
+        if self.best is None or self.kind == "plain":
+            return True
+        state = EMState(self.proposal, statistics, 0, (), Status.RUNNING, self.proposal)
+        lost = -self.proposal.m_step_gain(statistics)
+        return not lost > max(self.convergence.tol, rounding(state))
 
     def _accept(self, statistics: MixtureStatistics) -> EMState:
         result, collapsed = self.proposal.m_step(statistics)

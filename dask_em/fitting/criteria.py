@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -96,6 +96,27 @@ class Row:
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in values.items()
         }
+
+
+RangeEnd = Literal["largest", "smallest"]
+
+
+def range_end(n_components: int, tried: Iterable[int]) -> RangeEnd | None:
+    """Return whether a winner stands at an end of the numbers of components that were tried.
+
+    Nobody tries fewer than one.
+
+    Examples
+    --------
+    >>> range_end(5, [2, 3, 5]), range_end(2, [2, 3, 5]), range_end(3, [2, 3, 5])
+    ('largest', 'smallest', None)
+    >>> range_end(1, [1, 2]), range_end(4, [4])
+    (None, None)
+    """
+    numbers = {*tried}
+    if len(numbers) > 1 and n_components == max(numbers):
+        return "largest"
+    return "smallest" if len(numbers) > 1 and 1 < n_components == min(numbers) else None
 
 
 def kind_in(row: Mapping[str, Any]) -> str:

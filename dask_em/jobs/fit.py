@@ -21,7 +21,7 @@ from ..estimators.base import MixtureEstimator
 from ..estimators.fits import Fit
 from ..estimators.load import load, mixture_class
 from ..estimators.select import Selection, check_criterion, sweep
-from ..fitting.criteria import Criterion, kind_in
+from ..fitting.criteria import Criterion, RangeEnd, kind_in, range_end
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
@@ -152,6 +152,11 @@ class FitResult:
     def table(self) -> list[dict[str, Any]]:
         """One row a candidate, see `Selection.table`; empty where one model was fitted alone."""
         return list(self.best.provenance_.get("sweep", {}).get("table", ()))
+
+    @property
+    def range_end(self) -> RangeEnd | None:
+        """Whether the winner stands at an end of the numbers of components that were tried."""
+        return range_end(self.best.n_components, [row["n_components"] for row in self.table])
 
 
 def fit(

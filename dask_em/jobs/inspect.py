@@ -19,6 +19,8 @@ def inspect(model_path: str) -> dict[str, Any]:
         },
         "status": model.status_.name,
         "what": model.status_.value,
+        "degenerate": [one.as_dict() for one in model.degenerate_],
+        "warnings": model.warnings_,
         "n_iter": model.n_iter_,
         "n_passes": model.n_passes_,
         "log_likelihood": model.lower_bound_,

@@ -20,7 +20,16 @@ import numpy as np
 from ..core.additive import Array
 from ..errors import OutputExistsError, UsageError
 from ..estimators.describe import FittedMixture
-from ..estimators.html import components_table, facts, left_out, number, status_words, table, text
+from ..estimators.html import (
+    components_table,
+    facts,
+    left_out,
+    number,
+    status_words,
+    table,
+    text,
+    warning_lines,
+)
 from ..fitting.criteria import kind_in
 from ..storage.outputs.files import remove_unfinished, write_durably
 from ..storage.outputs.staging import check_free
@@ -132,7 +141,7 @@ def _header(model: FittedMixture, title: str) -> str:
     good = "good" if model.status_.converged else "warn"
     return (
         f"<header><h1>{text(title)}</h1>{where}"
-        f'<p class="status {good}">{status_words(model)}</p>'
+        f'<p class="status {good}">{status_words(model)}</p>{warning_lines(model)}'
         f'<div class="tiles">{shown}</div></header>'
     )
 

@@ -210,6 +210,10 @@ class Covariance(ABC):
         """Return the covariances as (k, d, d) matrices."""
 
     @abstractmethod
+    def variances(self, d: int) -> Array:
+        """Compute the variance of each column, (k, d) or (1, d)."""
+
+    @abstractmethod
     def traces(self, d: int) -> Array:
         """Compute the trace of each covariance, (k,) or (1,)."""
 

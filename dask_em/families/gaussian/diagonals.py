@@ -138,6 +138,10 @@ class Diagonal(Uncorrelated):
         """Return the covariances as diagonal matrices, (k, d, d)."""
         return np.asarray(self.covariances[:, :, None] * np.eye(d))
 
+    def variances(self, d: int) -> Array:
+        """Return the variance of each column, (k, d)."""
+        return self.covariances
+
     def traces(self, d: int) -> Array:
         """Compute the trace of each covariance, (k,)."""
         return np.asarray((self.factor**2).sum(1))
@@ -225,6 +229,10 @@ class Spherical(Uncorrelated):
     def full(self, k: int, d: int) -> Array:
         """Return the covariances as multiples of the identity, (k, d, d)."""
         return np.asarray(self.covariances[:, None, None] * np.eye(d))
+
+    def variances(self, d: int) -> Array:
+        """Return the variance of each column, (k, d)."""
+        return np.broadcast_to(self.covariances[:, None], (len(self.factor), d))
 
     def traces(self, d: int) -> Array:
         """Compute the trace of each covariance, (k,)."""

@@ -33,8 +33,6 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     covariance : Covariance
     whitening : Whitening
     ridge : float
-        What the M-step adds to each variance, in squared units of the data
-        (scikit-learn's `reg_covar`).
     constraint : str
         What the M-step allows of the covariances, see `constraints`; by default all that
         `covariance` can store.
@@ -49,7 +47,6 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     array([[-1.8379]])
     """
 
-    ridge: float = 0.0
     constraint: str = ""
 
     def __getstate__(self) -> dict[str, object]:

@@ -206,6 +206,10 @@ class Full(Covariance):
         """Return the covariances, (k, d, d)."""
         return self.covariances
 
+    def variances(self, d: int) -> Array:
+        """Compute the variance of each column, (k, d)."""
+        return np.asarray((self.factor**2).sum(2))
+
     def traces(self, d: int) -> Array:
         """Compute the trace of each covariance, (k,)."""
         return np.asarray((self.factor**2).sum((1, 2)))
@@ -338,6 +342,10 @@ class Tied(Covariance):
     def full(self, k: int, d: int) -> Array:
         """Return the shared covariance for each component, (k, d, d)."""
         return np.broadcast_to(self.covariances, (k, d, d))
+
+    def variances(self, d: int) -> Array:
+        """Compute the variance of each column, (1, d)."""
+        return np.asarray((self.factor**2).sum(1)[None])
 
     def traces(self, d: int) -> Array:
         """Compute the trace of the covariance, (1,)."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from ...core.additive import Array
+from ...core.degenerate import Degenerate
 from ...core.tuning import tuning
 from .covariance import Covariance
-from .whitening import Whitening
+from .degenerate import degenerate_components, degenerate_warnings
+from .whitening import Whitening, apply_scale
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,15 @@ class GaussianParameters:
     covariance : Covariance
     whitening : Whitening
         The map from whitened coordinates to those of the data.
+    ridge : float
+        What the M-step adds to each variance, in squared units of the data
+        (scikit-learn's `reg_covar`).
     """
 
     means: Array
     covariance: Covariance
     whitening: Whitening
+    ridge: float = 0.0
 
     @property
     def n_components(self) -> int:
@@ -96,6 +103,19 @@ class GaussianParameters:
         means, covariance = self.data_coordinates()
         k, d = means.shape
         return means, np.einsum("kii->ki", covariance.full(k, d)).copy()
+
+    def degenerate(self, weights: Array) -> list[Degenerate]:
+        """Return the components that are as narrow as the ridge where the data are not."""
+        scale = self.whitening.scale
+        apart = apply_scale(scale, self.means.T).T
+        covariance = self.covariance.scaled(scale)
+        shift = self.whitening.shift
+        return [*degenerate_components(weights, apart, shift, covariance, self.ridge)]
+
+    def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
+        """Return which components are degenerate, where, and what to do."""
+        found = self.degenerate(weights)
+        return degenerate_warnings(found, weights, self.n_features, self.ridge, called)
 
     def arrays(self) -> dict[str, Array]:
         """Return the means and the Cholesky factors, by name."""
