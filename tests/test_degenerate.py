@@ -288,9 +288,7 @@ def test_weighted_fits_warn_alike() -> None:
     X, k = made("zero-inflated")
     values, counts = np.unique(X, axis=0, return_counts=True)
     with pytest.warns(ConvergenceWarning, match="degenerate"):
-        model = GaussianMixture(k, random_state=0).fit(
-            values, sample_weight=counts.astype(float)
-        )
+        model = GaussianMixture(k, random_state=0).fit(values, sample_weight=counts.astype(float))
     assert [one.columns for one in model.degenerate_] == [(0,)]
 
 
@@ -329,17 +327,14 @@ def test_columns_that_are_left_out_are_the_remedy(name: str, covariance: str) ->
     assert X.shape[1] >= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "step"), [("counts", 1.0), ("counts-3", 1.0), ("customers", 1.0), ("rounded", 0.1)]
-)
+@pytest.mark.parametrize(("name", "step"), [("counts", 1.0), ("customers", 1.0), ("rounded", 0.1)])
 def test_noise_as_wide_as_the_step_is_the_remedy(name: str, step: float) -> None:
     X, k = made(name)
     model = warned(X, k)
-    columns = sorted({j for one in model.degenerate_ for j in one.columns})
     assert "uniform noise as wide as the step between its values" in model.warnings_[0]
     rng = np.random.default_rng(1)
-    if name in ("counts-3", "customers"):
-        columns = DATA[name][2] if name == "counts-3" else [0, 1, 2]
+    # All that are counts: without the narrowest, the next is found.
+    columns = [*range(X.shape[1])]
     X[:, columns] += rng.uniform(0, step, (N, len(columns)))
     assert quiet(X, k).degenerate_ == []
 
@@ -365,14 +360,11 @@ def test_where_values_differ_reg_covar_or_the_scale_is_the_remedy() -> None:
 # -- accelerated steps do not narrow what reg_covar bounds -----------------------------------
 
 
-@pytest.mark.parametrize("name", ["counts", "zero-inflated", "rain"])
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
 @pytest.mark.filterwarnings("ignore:degenerate", "ignore:out of iterations")
-def test_no_variance_is_below_reg_covar_and_no_likelihood_falls(
-    name: str, covariance: str
-) -> None:
-    make, k, _ = DATA[name]
-    for seed in range(3):
+def test_no_variance_is_below_reg_covar_and_no_likelihood_falls(covariance: str) -> None:
+    make, k, _ = DATA["rain"]
+    for seed in range(2):
         X = make(np.random.default_rng(seed))
         model = GaussianMixture(k, covariance_type=covariance, random_state=seed).fit(X)
         assert model.status_ in (Status.CONVERGED, Status.OUT_OF_ITERATIONS)
@@ -475,4 +467,3 @@ def test_a_sweep_warns_of_its_winner() -> None:
     with pytest.warns(ConvergenceWarning, match=r"^degenerate .*; bic cannot choose among such"):
         found = select(X, [2, 3, 4], random_state=0)
     assert found.best.degenerate_
-
