@@ -206,10 +206,10 @@ class Fit(Generic[M]):
     def _warn(self, driver: Driver) -> None:
         """Warn of what is odd about the best, and log where more should be tried."""
         best = self.estimators[driver.candidates.index(driver.best)]
-        _warn_unless_converged(driver.best.last_state())
         for message in best.warnings_:
             unlike = f"; {self.criterion} cannot choose among such models" * self.chooses
             warn_user(message + unlike, ConvergenceWarning)
+        _warn_unless_converged(driver.best.last_state())
         tried = [estimator.n_components for estimator in self.estimators]
         end = range_end(best.n_components, tried)
         if end and self.chooses:

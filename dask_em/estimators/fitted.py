@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..core.degenerate import Degenerate
-from ..core.em import EMState
+from ..core.em import EMState, Status
 from ..core.family import FamilyOptions
+from ..core.mixture import Mixture
 from ..core.validation import require, require_array
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
@@ -86,14 +87,23 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def degenerate_(self) -> list[Degenerate]:
         """The components whose width is the regularization's, as at a value of many rows."""
-        found = self.state_.result
-        return found.components.degenerate(found.weights)
+        found = self._maximized
+        return [] if found is None else found.components.degenerate(found.weights)
 
     @property
     def warnings_(self) -> list[str]:
         """What is odd about the fitted components, and what to do: the warnings of the fit."""
-        found, names = self.state_.result, vars(self).get("feature_names_in_")
-        return found.components.warnings(found.weights, Columns(names).first)
+        found, names = self._maximized, vars(self).get("feature_names_in_")
+        return (
+            [] if found is None else found.components.warnings(found.weights, Columns(names).first)
+        )
+
+    @property
+    def _maximized(self) -> Mixture | None:
+        """What the M-step makes of the last sums, where the fit may have kept what was given."""
+        if self.status_ is Status.NON_FINITE:
+            return None
+        return self.state_.mixture.m_step(self.state_.statistics)[0]
 
     # -- files ------------------------------------------------------------------------
 
