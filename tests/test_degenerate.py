@@ -357,6 +357,13 @@ def test_where_values_differ_reg_covar_or_the_scale_is_the_remedy() -> None:
     assert quiet(X * [1000.0, 1.0], 3).degenerate_ == []
 
 
+def test_what_only_widens_or_moves_them_is_no_remedy() -> None:
+    """And is not advised: a larger `reg_covar`, and logarithms."""
+    X, k = made("counts")
+    assert "raise reg_covar" not in warned(X, k, reg_covar=0.03).warnings_[0]
+    assert "log" not in warned(np.log1p(X), k).warnings_[0]
+
+
 # -- accelerated steps do not narrow what reg_covar bounds -----------------------------------
 
 
