@@ -262,10 +262,11 @@ JSON = Option("--json", "as_json", "Print the result as JSON.", is_flag=True)
 CLUSTER = (
     Option("--scheduler", "scheduler", "A running Dask scheduler.", metavar="ADDRESS"),
     Option("--scheduler-file", "scheduler_file", "Its scheduler file.", metavar="FILE"),
-    Option("--workers", "workers", "Local processes [default: one a core].", COUNT),
+    Option("--workers", "workers", "Local processes [default: usable cores / threads].", COUNT),
     Option("--threads", "threads", "Threads in each local process.", COUNT, 1),
     Option(
-        "--memory-limit", "memory_limit", "Of each local process, as 2GiB.",
+        "--memory-limit", "memory_limit",
+        "Of each local process, as 2GiB; auto shares what may be used here.",
         default="auto", metavar="SIZE",
     ),
     Option(
