@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Where a click context keeps the command that is to be run again.
 COMMAND = "dask_em.command"
 
+# And whether the command uses a cluster of others, whose log may be on this terminal.
+REMOTE = "dask_em.remote"
+
 Command = Callable[..., Any]
 
 
@@ -306,4 +309,6 @@ def cluster_of(options: dict[str, Any]) -> ClusterOptions:
     """Remove the options of the cluster from all of a command's, and return them as one value."""
     from ..jobs.cluster import ClusterOptions
 
-    return ClusterOptions(**take(options, CLUSTER))
+    cluster = ClusterOptions(**take(options, CLUSTER))
+    click.get_current_context().meta[REMOTE] = cluster.remote
+    return cluster

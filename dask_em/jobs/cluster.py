@@ -154,6 +154,8 @@ def _remote_client(cluster: ClusterOptions) -> Iterator[Client]:
 def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
+    from ..backends.dask.quiet import QuietFailures
+
     with (
         dask.config.set(cluster_settings()),
         LocalCluster(
@@ -169,6 +171,7 @@ def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
         ) as local,
         Client(local) as client,
     ):
+        client.register_plugin(QuietFailures())
         yield client
 
 
