@@ -197,10 +197,10 @@ def test_a_damaged_chunk_of_a_graph_is_read_once(client: Client, tmp_path: Path)
     """What reads it is fused with the task that sums it."""
     rows = write_zarr(tmp_path / "x.zarr", X, 101, compressors=[Crc32cCodec()])
     weights = da.ones(len(X), chunks=101)
-    before = sum(map(len, client.run(failed_tasks).values()))
+    before = set().union(*client.run(failed_tasks).values())
     with damaged(tmp_path / "x.zarr", 3), pytest.raises(DataError, match="chunk 3"):
         GaussianMixture(2).fit(rows, sample_weight=weights)
-    assert sum(map(len, client.run(failed_tasks).values())) == before
+    assert set().union(*client.run(failed_tasks).values()) <= before
 
 
 def failed_tasks(dask_worker: Any) -> list[str]:
@@ -275,6 +275,6 @@ def test_one_line_tells_of_a_damaged_chunk(tmp_path: Path) -> None:
         ours = lines("--workers", "1")
         with start_cluster(1) as cluster:
             others = lines("--scheduler", cluster.scheduler_address)
-    assert ours[-1].startswith("Error: chunk 7 of ")
+    assert ours[-1].startswith("Error: chunk 7 ")
     assert not any("Traceback" in line or "distributed" in line for line in ours), ours
     assert others[-2:] == ["", ours[-1]]
