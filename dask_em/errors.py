@@ -56,6 +56,9 @@ class DaskEMError(Exception):
 
     exit_code = ExitCode.FAULT
 
+    transient = False
+    """Whether the same thing may succeed when it is tried again."""
+
 
 class DataError(DaskEMError, ValueError):
     """The data cannot be clustered: wrong shape, wrong type, missing, or not finite.
@@ -146,6 +149,8 @@ class StoreError(DaskEMError, OSError):
 
     exit_code = ExitCode.DISK_FAILED
 
+    transient = True
+
 
 class StoreAccessError(StoreError):
     """A store cannot be used as things are set up: credentials, bucket, region, packages.
@@ -157,6 +162,8 @@ class StoreAccessError(StoreError):
     """
 
     exit_code = ExitCode.USAGE
+
+    transient = False
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

@@ -51,9 +51,8 @@ class SmallReads(WorkerPlugin):
 
 def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
     """Worker processes of one thread; without a dashboard port that others may hold."""
-    return LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0", **options
-    )
+    options = {"processes": True, "dashboard_address": ":0", **options}
+    return LocalCluster(n_workers=n_workers, threads_per_worker=1, **options)
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:

@@ -201,19 +201,6 @@ def test_workers_too_small_for_a_chunk(tmp_path: Path) -> None:
     assert not planned.fits
 
 
-def test_workers_larger_than_the_machine() -> None:
-    with (
-        LocalCluster(
-            n_workers=2, processes=False, memory_limit="64TiB", dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        check = attempt(
-            "memory", cluster_checks.describe_memory, ClusterOptions(), client, None, []
-        )
-    assert (check.exit_code, "lower --memory-limit" in check.text) == (2, True)
-
-
 # -- packages ------------------------------------------------------------------------
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Where a click context keeps the command that is to be run again.
 COMMAND = "dask_em.command"
 
+# And whether the command uses a cluster of others, whose log may be on this terminal.
+REMOTE = "dask_em.remote"
+
 Command = Callable[..., Any]
 
 
@@ -262,10 +265,11 @@ JSON = Option("--json", "as_json", "Print the result as JSON.", is_flag=True)
 CLUSTER = (
     Option("--scheduler", "scheduler", "A running Dask scheduler.", metavar="ADDRESS"),
     Option("--scheduler-file", "scheduler_file", "Its scheduler file.", metavar="FILE"),
-    Option("--workers", "workers", "Local processes [default: one a core].", COUNT),
+    Option("--workers", "workers", "Local processes [default: usable cores / threads].", COUNT),
     Option("--threads", "threads", "Threads in each local process.", COUNT, 1),
     Option(
-        "--memory-limit", "memory_limit", "Of each local process, as 2GiB.",
+        "--memory-limit", "memory_limit",
+        "Of each local process, as 2GiB; auto shares what may be used here.",
         default="auto", metavar="SIZE",
     ),
     Option(
@@ -305,4 +309,6 @@ def cluster_of(options: dict[str, Any]) -> ClusterOptions:
     """Remove the options of the cluster from all of a command's, and return them as one value."""
     from ..jobs.cluster import ClusterOptions
 
-    return ClusterOptions(**take(options, CLUSTER))
+    cluster = ClusterOptions(**take(options, CLUSTER))
+    click.get_current_context().meta[REMOTE] = cluster.remote
+    return cluster

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from ..core.chunk_log import ChunkLog
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
 from ..core.tuning import tuning
+from ..machine import usable_cpus
 from .checks import check_array, memory_weight
 from .identity import layout_identity, sha256_of
 from .options import ReadOptions
@@ -97,7 +97,7 @@ class ArraySource(Source):
         def one(chunk: int) -> Array:
             return function(self.read(chunk)[0])
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             return np.concatenate(list(pool.map(one, range(self.n_chunks))))
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
