@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ import zarr
 from click.testing import CliRunner, Result
 from distributed import Client, LocalCluster
 from distributed.comm import CommClosedError
-from helpers import SMALL_READ, Tune, read_until, start_cluster
+from helpers import HANG, PATIENT, SMALL_READ, Tune, read_until, start_cluster
 from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from zarr.codecs import Crc32cCodec
 
@@ -52,7 +51,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "dask_em.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
     )
 
 
@@ -474,12 +473,12 @@ def test_help_answers_without_the_heavy_imports() -> None:
         "except SystemExit: pass\n"
         "assert not {'sklearn', 'dask.array', 'distributed', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=HANG)
 
 
 def test_dask_em_is_the_same_program() -> None:
     command = [sys.executable, "-m", "dask", "em", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0
     assert "Begin with `dask-em demo`" in result.stdout
 
@@ -489,8 +488,8 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
     data = store(tmp_path / "points.zarr", rng.normal(size=(200_000, 4)))
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "dask_em.cli", "fit", str(data), "-k", "6",
-            "-o", str(tmp_path / "m.npz"), "--tol", "0", "--max-iter", "100000", *SMALL,
+            *PATIENT, "fit", str(data), "-k", "6", "-o", str(tmp_path / "m.npz"),
+            "--tol", "0", "--max-iter", "100000", *SMALL,
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -498,9 +497,8 @@ def test_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert process.stderr is not None
     read_until(process, "em pass 3")
     process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + 30
     rest = process.stderr.read()
-    assert process.wait(timeout=max(0, deadline - time.monotonic())) == 75, rest
+    assert process.wait(timeout=HANG) == 75, rest
     assert "interrupted" in rest
     assert "run the same command again to go on" in rest
     assert {p.name for p in tmp_path.iterdir()} == {"points.zarr", ".m.npz.checkpoint"}
