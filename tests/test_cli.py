@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -481,6 +482,39 @@ def test_dask_em_is_the_same_program() -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0
     assert "Begin with `dask-em demo`" in result.stdout
+
+
+# Numba cannot be imported, as where it is not installed.
+NO_NUMBA = "import sys; sys.modules['numba'] = None; "
+TWO_FITS = """
+import logging, numpy as np
+from dask_em import GaussianMixture
+logging.basicConfig(level="INFO")
+X = np.random.default_rng(0).normal(size=(200, 2))
+for _ in range(2):
+    GaussianMixture(1).fit(X).predict(X)"""
+
+
+@pytest.mark.parametrize("where", ["library", "command line"])
+def test_a_run_without_numba_says_once_how_to_get_it(where: str, tmp_path: Path) -> None:
+    code, words = NO_NUMBA + TWO_FITS, list[str]()
+    if where == "command line":
+        data = store(tmp_path / "points.zarr", np.random.default_rng(0).normal(size=(200, 2)))
+        code = NO_NUMBA + "from dask_em.cli import main; main()"
+        words = ["fit", str(data), "-k", "1", "-o", str(tmp_path / "m.npz"), *SMALL]
+
+    def lines(**variables: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True, text=True, timeout=HANG, env={**os.environ, **variables},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stderr.splitlines() if "Numba" in line]
+
+    (line,) = lines()
+    assert "pip install 'dask-em[fast]'" in line
+    words += ["--overwrite"] if words else []
+    assert lines(DASK_DASK_EM__FAST="false") == []
 
 
 def test_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
