@@ -61,7 +61,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (context / "deploy").mkdir()
     shutil.copy(DEPLOY / "again", context / "deploy")
     run(sys.executable, "-m", "pip", "wheel", "-q", "-w", context / "wheels",
-        "setuptools>=77", f"{context}[fast]")  # fmt: skip
+        "hatchling", "hatch-fancy-pypi-readme", f"{context}[fast]")  # fmt: skip
     name = f"localhost/dask-em-test-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
