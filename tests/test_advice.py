@@ -125,9 +125,10 @@ LACKING = {
 # Arguments of other libraries, as advice names them.
 OTHERS = {
     "np.load": {"mmap_mode"},
-    "zarr": {"write_empty_chunks"},
+    "zarr": {"mode", "write_empty_chunks"},
+    "dask": {"dtype", "meta", "scheduler"},
     "DataFrame.to_dask_array": {"lengths"},
-    "DataArray.stack": {"row"},
+    "DataArray": {"axis", "name", "row"},
 }
 
 
@@ -305,9 +306,11 @@ FOLLOWED = [
         'nonfinite="drop"', lambda p: said(lambda: fit(with_nan)),
         (lambda p: said(lambda: fit(with_nan, nonfinite="drop")),),
     ),
-    Followed("n_samples must be at least", lambda p: said(lambda: fit(few, n_components=4)), (
-        lambda p: said(lambda: fit(few, n_components=1)),
-    )),
+    Followed(
+        "rows (of positive weight) and n_components",
+        lambda p: said(lambda: fit(few, n_components=4)),
+        (lambda p: said(lambda: fit(few, n_components=1)),),
+    ),
     Followed("in which {} entries are masked", lambda p: said(lambda: fit(masked)), (
         lambda p: said(lambda: fit(masked.filled(np.nan), nonfinite="drop")),
     )),
@@ -342,11 +345,11 @@ FOLLOWED = [
         )),),
     ),
     Followed(
-        ", pass force=True (--force) where they are",
+        "where they are",
         lambda p: going_on_in(p, NEARLY, {}),
         (lambda p: said(lambda: fit(NEARLY, checkpoint=Checkpointing(p / "kept", force=True))),),
     ),
-    Followed("choose another name or pass --overwrite", lambda p: predicted(p) or predicted(p), (
+    Followed("exists; choose another name or pass", lambda p: predicted(p) or predicted(p), (
         lambda p: predicted(p, "--overwrite"),
     )),
     Followed("The drift over chunks: run the report", lambda p: (
@@ -376,6 +379,7 @@ FOLLOWED = [
 
 # Why no test follows the advice of a message here: part of its text, and the reason.
 INSTALLS = "what it installs is there, or not to be had, where tests run"
+OF_OTHERS = "values of other libraries: the tests of their source"
 CERTIFICATES = "it needs certificates: tests/faults/test_security.py"
 NOT_FOLLOWED = {
     "pip install": INSTALLS,
@@ -400,7 +404,18 @@ NOT_FOLLOWED = {
     "--require-tls": CERTIFICATES,
     "--scheduler: an address holds no": "it says what is expected",
     "there is no certificate to show": CERTIFICATES,
-    "local workers may take": "a figure of the machine: tests/test_doctor.py",
+    "local workers": "a figure of the machine: tests/test_doctor.py",
+    "results cannot be waited for in the thread": "it needs a loop that runs: the tests of clients",
+    "of sparse blocks": OF_OTHERS,
+    "is a sparse matrix of AnnData": OF_OTHERS,
+    "zarr.open_group(": OF_OTHERS,
+    "holds packed numbers": OF_OTHERS,
+    "expand_dims(": OF_OTHERS,
+    "stack(row=": OF_OTHERS,
+    "dtype={}: expected": "it says what is expected",
+    "fitted to rows with weights": "tests/test_reference.py",
+    "degenerate components": "what it advises depends on the column: the tests of what it finds",
+    "has a covariance of its own": "what it advises depends on the rows: tests/test_numerics.py",
     "is a file; expected a folder": "it says what is expected: tests/test_doctor.py",
     "make room, or pass --checkpoint": "it needs a full disk: tests/faults/test_disk_full.py",
     "is the model itself; choose another folder": "it says what is expected: tests/test_cli.py",
