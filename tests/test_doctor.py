@@ -19,7 +19,7 @@ import zarr
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from distributed.security import Security
-from helpers import blobs, wait_until, write_zarr
+from helpers import HANG, blobs, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 from zarr.codecs import Crc32cCodec
 
@@ -74,7 +74,7 @@ def test_all_is_well(points: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "dask_em.cli", "doctor", str(points), *options, "--json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     said = json.loads(result.stdout)
@@ -258,7 +258,7 @@ def worker(address: str, folder: Path, **environment: str) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(HANG)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

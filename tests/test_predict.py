@@ -19,7 +19,7 @@ import psutil
 import pytest
 import zarr
 from click.testing import CliRunner, Result
-from helpers import SMALL_READ, wait_until
+from helpers import HANG, SMALL_READ, wait_until
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture
@@ -157,9 +157,9 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, many_chunks: None) -> 
         wait_until(lambda: len(markers(answers)) >= 5 or process.poll() is not None)
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG)
         # A killed job leaves no worker behind that goes on writing.
-        assert not psutil.wait_procs(family, timeout=60)[1]
+        assert not psutil.wait_procs(family, timeout=HANG)[1]
     assert not answers.exists()
     assert 5 <= len(markers(answers)) < REGIONS
     return Interrupted(points, model, partial_of(answers), contents(folder / "undisturbed.zarr"))
@@ -412,7 +412,7 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_resume(
         process = start(arguments(interrupted.model, interrupted.points, answers))
         wait_until(lambda: len(markers(answers)) >= 3 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=HANG)
     assert process.returncode == 75, error
     whole = markers(answers)
     assert (

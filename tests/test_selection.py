@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import Client
 from helpers import (
+    HANG,
     KINDS,
     PARAMETERS,
     Tune,
@@ -510,7 +511,7 @@ def test_a_sweep_on_the_command_line(
     command = ["fit", stored, "-o", saved, *options, "--json", *scheduler]
     result = subprocess.run(
         [sys.executable, "-m", "dask_em.cli", *map(str, command)],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)

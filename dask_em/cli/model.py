@@ -52,7 +52,7 @@ def inspect(model: str, as_json: bool) -> None:
     Option("--sample-rows", "sample_rows", "Rows to draw.", COUNT, 5000),
     Option(
         "--drift/--no-drift", "drift",
-        "Read all of the data once to find chunks that are unlike the model.", default=True,
+        "Read all of the data once to find parts that are unlike the model.", default=True,
     ),
     OVERWRITE,
     cluster_options,
@@ -77,5 +77,5 @@ def report(
     result = report_jobs.report(
         model, output, cluster_of(options), data, sample_rows, drift, overwrite
     )
-    drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} chunks compared"
+    drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} parts compared"
     show(result, as_json, [f"{output}: {drawn}", *result["missing"]])

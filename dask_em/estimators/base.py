@@ -245,7 +245,7 @@ class MixtureEstimator(Predictions):
 
     def engine(self, dtype: Any = np.float64) -> Engine:
         """Return what computes, here and on every worker, for data of this type."""
-        return replace(engine_for(dtype), device=resolve_device(self.device))
+        return engine_for(dtype, resolve_device(self.device))
 
     def identity(self, engine: Engine) -> dict[str, Any]:
         """Return all that the bits of a fit depend on beside the data, for JSON."""

@@ -1,16 +1,20 @@
-"""Evidence of a report: a sample of the rows, and the mean log-density of every chunk."""
+"""Evidence of a report: a sample of the rows, and how the model fits each part of the store.
+
+A part is what is read at a time: one chunk, or neighbours that are small together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
-from ..core.finite import finite_mask
+from ..core.finite import check_finite, finite_mask
 from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
@@ -22,52 +26,63 @@ from ..fitting.observers import ObservedPass
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
 SAMPLE_CHUNKS = 64
 
-# Below so many standard errors a chunk is more unlike than chance makes one.
-CHANCE = -4.0
+# Fewer parts do not tell which of them is unlike the others, nor fewer rows how a part is.
+FEWEST_PARTS, FEWEST_ROWS = 8, 100
+# Chance makes one of so many reports of rows in random order name a part.
+ONE_REPORT_IN = 10_000
+# Many rows make any shift certain. One is named from this size on: nats per row below the median
+# part (its rows are 10 % less likely), and rows that would have to change their component.
+LEAST_SHIFT, LEAST_MOVED = 0.1, 0.1
+# Rows whose responsibilities are held at a time.
+BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class ChunkDensities(Additive):
-    """Log-densities of chunks under a model; two of them add up to both, side by side.
+    """Log-densities of parts under a model; two of them add up to both, side by side.
 
     Attributes
     ----------
     n_rows : (c,) array of int
     means : (c,) array
-        Mean log p(x) over the chunk's rows, in nats.
+        Mean log p(x) over the part's rows, in nats.
     scatters : (c,) array
-        sum_n (log p(x_n) - mean)^2 over the chunk's rows.
+        sum_n (log p(x_n) - mean)^2 over the part's rows.
+    shares : (c, k) array
+        Shares of the components: mean responsibilities over the part's rows.
     """
 
     n_rows: Array
     means: Array
     scatters: Array
+    shares: Array
 
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
         return ChunkDensities(
             np.concatenate([self.n_rows, other.n_rows]),
             np.concatenate([self.means, other.means]),
             np.concatenate([self.scatters, other.scatters]),
+            np.concatenate([self.shares, other.shares]),
         )
 
     @property
     def first_rows(self) -> Array:
-        """First row of each chunk, (c,)."""
+        """First row of each part, (c,)."""
         return np.asarray(np.cumsum(self.n_rows) - self.n_rows)
 
     @property
     def finite(self) -> Array:
-        """Chunks of finite mean, (c,) of bool: in others the density of a row underflows."""
+        """Parts of finite mean, (c,) of bool: in others the density of a row underflows."""
         return np.isfinite(self.means) & np.isfinite(self.scatters)
 
     @property
     def median(self) -> float:
-        """Median of the finite means: no chunk, however odd, moves it far. NaN for no chunks."""
+        """Median of the finite means: no part, however odd, moves it far. NaN for no parts."""
         return self._median(self.means)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the log-density of a row, of the median chunk."""
+        """Standard deviation of the log-density of a row, of the median part."""
         return self._median(np.sqrt(self.scatters / self.n_rows))
 
     def _median(self, values: Array) -> float:
@@ -75,68 +90,125 @@ class ChunkDensities(Additive):
 
     @property
     def standard_errors(self) -> Array:
-        """Distance of each chunk's mean from `median`, in standard errors of the mean, (c,)."""
+        """Distance of each part's mean from `median`, in standard errors of the mean, (c,)."""
         errors = self.deviation / np.sqrt(self.n_rows)
         far = np.where(self.finite, 0.0, -np.inf)
         np.divide(self.means - self.median, errors, out=far, where=self.finite & (errors > 0))
         return far
 
     @property
+    def shifts(self) -> Array:
+        """Distance of each part's mean from `median`, in nats per row, (c,)."""
+        return np.where(self.finite, self.means - self.median, -np.inf)
+
+    @property
+    def changes(self) -> Array:
+        """Shares of the components in each part less those in all rows, (c, k)."""
+        known = np.isfinite(self.shares).all(axis=1)
+        n_rows = self.n_rows[known]
+        return np.asarray(self.shares - n_rows @ self.shares[known] / max(1, n_rows.sum()))
+
+    @property
+    def moved(self) -> Array:
+        """Share of each part's rows that changed their component, (c,): half of |changes|."""
+        return np.asarray(np.abs(self.changes).sum(axis=1) / 2)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are parts enough to say which is unlike the others."""
+        return len(self.means) >= FEWEST_PARTS
+
+    @property
     def unlike(self) -> Array:
-        """Chunks that lie further below `median` than chance explains, (c,) of bool."""
-        return np.asarray(self.standard_errors < CHANCE)
+        """Parts below `median` by `LEAST_SHIFT`, and by more than chance explains, (c,) of bool."""
+        chance = NormalDist().inv_cdf(1 / (ONE_REPORT_IN * max(1, len(self.means))))
+        far = (self.standard_errors < chance) & (self.shifts <= -LEAST_SHIFT)
+        return np.asarray(far & self._enough)
+
+    @property
+    def mixed_otherwise(self) -> Array:
+        """Parts of which `LEAST_MOVED` moved, and more than chance explains, (c,) of bool.
+
+        P(moved > t) <= 2^k exp(-2 n t^2) for n rows of the shares of all (Weissman et al.,
+        Inequalities for the L1 deviation of the empirical distribution, 2003).
+        """
+        c, k = self.shares.shape
+        exponent = k * np.log(2) + np.log(ONE_REPORT_IN * max(1, c))
+        return np.asarray(
+            (self.moved > np.sqrt(exponent / (2 * self.n_rows)))
+            & (self.moved >= LEAST_MOVED)
+            & self._enough
+        )
+
+    @property
+    def _enough(self) -> Array:
+        return (self.n_rows >= FEWEST_ROWS) & self.judged
 
     def most_unlike(self, most: int) -> list[int]:
-        """Return the chunks of lowest density for their number of rows, lowest first."""
+        """Return the parts of lowest density for their number of rows, lowest first."""
         order = np.argsort(self.standard_errors, kind="stable")
         return [int(c) for c in order[:most]]
 
 
 @dataclass(frozen=True)
 class Densities(Pass[ChunkDensities]):
-    """The pass that sums log-densities by chunk.
+    """The pass that sums log-densities and responsibilities by part.
 
     Attributes
     ----------
     answer : callable
-        Rows (n, d) -> {"log_density": (n,)}.
+        Rows (n, d) -> {"log_density": (n,), "proba": (n, k)}.
+    n_components : int
     """
 
     answer: Callable[[Array], dict[str, Array]]
+    n_components: int
 
     def fold(self) -> DensityFold:
         """Return the fold of one range, before its first chunk."""
-        return DensityFold(self.answer)
+        return DensityFold(self.answer, self.n_components)
 
 
 class DensityFold(Fold[ChunkDensities]):
     """Sums log-densities of chunks as they come."""
 
-    def __init__(self, answer: Callable[[Array], dict[str, Array]]) -> None:
+    def __init__(self, answer: Callable[[Array], dict[str, Array]], n_components: int) -> None:
         self.answer = answer
         self._chunks: list[tuple[int, float, float]] = []
+        self._shares = np.empty((0, n_components))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) of chunk number `index`."""
         if len(X) == 0:
             return
+        values, resp_sum = np.empty(len(X)), np.zeros(self._shares.shape[1])
         try:
-            values = self.answer(X)["log_density"]
+            for first in range(0, len(X), BLOCK_ROWS):
+                rows = slice(first, first + BLOCK_ROWS)
+                check_finite(X[rows], first)
+                answers = self.answer(X[rows])
+                values[rows] = answers["log_density"]
+                resp_sum += answers["proba"].sum(axis=0)
         except DataError as e:
             raise DataError(f"chunk {index}: {e}") from e
+        self._shares = np.vstack([self._shares, resp_sum / len(X)])
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(values.mean())
             scatter = float(((values - mean) ** 2).sum())
         self._chunks.append((len(X), mean, scatter))
 
     def result(self) -> ChunkDensities:
-        """Return the densities of the chunks given so far."""
+        """Return the densities of the parts given so far."""
         chunks = np.array(self._chunks, dtype=float).reshape(-1, 3)
-        return ChunkDensities(chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2])
+        return ChunkDensities(
+            chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2], self._shares
+        )
 
 
 def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
-    """Compute the mean log-density of every chunk, in one pass on the Dask scheduler in force.
+    """Compute the mean log-density of every part, in one pass on the Dask scheduler in force.
+
+    A part is what is read at a time: one chunk, or neighbours that are small together.
 
     Parameters
     ----------
@@ -155,17 +227,17 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     --------
     >>> import dask.array as da
     >>> from dask_em import GaussianMixture
-    >>> X = np.random.default_rng(0).normal(size=(300, 2))
+    >>> X = np.random.default_rng(0).normal(size=(1000, 2))
     >>> model = GaussianMixture(1).fit(X)
     >>> X[100:200] += 5
     >>> found = chunk_densities(model, da.from_array(X, chunks=(100, 2)))
-    >>> found.n_rows.tolist(), found.unlike.tolist()
-    ([100, 100, 100], [False, True, False])
+    >>> found.judged, found.unlike.nonzero()[0].tolist()
+    (True, [1])
     """
     source = as_source(X, options=model.read_options)
     check_columns("X", source.n_features, model.n_features_in_)
     with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
-        work = Densities(model.predictor(("log_density",)))
+        work = Densities(model.predictor(("log_density", "proba")), model.n_components)
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
