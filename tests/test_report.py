@@ -370,7 +370,10 @@ def test_densities_are_those_of_the_rows(small_chunks: None, tmp_path: Path) -> 
 
 def test_densities_that_underflow_are_the_most_unlike() -> None:
     densities = ChunkDensities(
-        np.array([10, 10, 10]), np.array([-1.0, -np.inf, -1.1]), np.array([5.0, np.nan, 5.0])
+        np.array([10, 10, 10]),
+        np.zeros(3, dtype=int),
+        np.array([-1.0, -np.inf, -1.1]),
+        np.array([5.0, np.nan, 5.0]),
     )
     assert densities.most_unlike(1) == [1]
     model, _ = fitted("full", 2)
@@ -382,9 +385,9 @@ def test_rows_that_are_not_finite_are_named(tmp_path: Path, small_chunks: None) 
     model = GaussianMixture(2, random_state=0, algorithm="em").fit(X)
     X[345, 1] = np.nan
     write_zarr(tmp_path / "x.zarr", X, 100)
-    with pytest.raises(DataError, match="chunk 3: X contains NaN at row 45"):
+    with pytest.raises(DataError, match="X contains NaN at row 345, column 1"):
         chunk_densities(model, str(tmp_path / "x.zarr"))
-    with pytest.raises(DataError, match="NaN or infinity at row 345"):
+    with pytest.raises(DataError, match="X contains NaN at row 345, column 1"):
         sample_rows(stored_source(tmp_path / "x.zarr"), 500)
 
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
-from ..core.finite import finite_mask
+from ..core.finite import check_finite, finite_only, finite_rows, located
 from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
-from ..errors import DataError
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import ObservedPass
 
@@ -33,6 +32,9 @@ class ChunkDensities(Additive):
     Attributes
     ----------
     n_rows : (c,) array of int
+        Rows of each chunk, those that were left out among them.
+    n_dropped : (c,) array of int
+        Rows of NaN or infinity that were left out.
     means : (c,) array
         Mean log p(x) over the chunk's rows, in nats.
     scatters : (c,) array
@@ -40,12 +42,14 @@ class ChunkDensities(Additive):
     """
 
     n_rows: Array
+    n_dropped: Array
     means: Array
     scatters: Array
 
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
         return ChunkDensities(
             np.concatenate([self.n_rows, other.n_rows]),
+            np.concatenate([self.n_dropped, other.n_dropped]),
             np.concatenate([self.means, other.means]),
             np.concatenate([self.scatters, other.scatters]),
         )
@@ -54,6 +58,11 @@ class ChunkDensities(Additive):
     def first_rows(self) -> Array:
         """First row of each chunk, (c,)."""
         return np.asarray(np.cumsum(self.n_rows) - self.n_rows)
+
+    @property
+    def n_used(self) -> Array:
+        """Rows of each chunk that have a density, (c,)."""
+        return np.asarray(self.n_rows - self.n_dropped)
 
     @property
     def finite(self) -> Array:
@@ -68,7 +77,7 @@ class ChunkDensities(Additive):
     @property
     def deviation(self) -> float:
         """Standard deviation of the log-density of a row, of the median chunk."""
-        return self._median(np.sqrt(self.scatters / self.n_rows))
+        return self._median(np.sqrt(self.scatters / np.maximum(self.n_used, 1)))
 
     def _median(self, values: Array) -> float:
         return float(np.median(values[self.finite])) if self.finite.any() else np.nan
@@ -76,8 +85,9 @@ class ChunkDensities(Additive):
     @property
     def standard_errors(self) -> Array:
         """Distance of each chunk's mean from `median`, in standard errors of the mean, (c,)."""
-        errors = self.deviation / np.sqrt(self.n_rows)
-        far = np.where(self.finite, 0.0, -np.inf)
+        errors = self.deviation / np.sqrt(np.maximum(self.n_used, 1))
+        # A chunk of which no row is left is unlike nothing.
+        far = np.where(self.finite | (self.n_used == 0), 0.0, -np.inf)
         np.divide(self.means - self.median, errors, out=far, where=self.finite & (errors > 0))
         return far
 
@@ -114,25 +124,27 @@ class DensityFold(Fold[ChunkDensities]):
 
     def __init__(self, answer: Callable[[Array], dict[str, Array]]) -> None:
         self.answer = answer
-        self._chunks: list[tuple[int, float, float]] = []
+        self._chunks: list[tuple[int, int, float, float]] = []
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) of chunk number `index`."""
         if len(X) == 0:
             return
-        try:
-            values = self.answer(X)["log_density"]
-        except DataError as e:
-            raise DataError(f"chunk {index}: {e}") from e
+        values, mean = self.answer(X)["log_density"], np.nan
+        finite = finite_only(X)
+        if finite is not None:
+            values = values[finite]
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(values.mean())
+            if len(values):
+                mean = float(values.mean())
             scatter = float(((values - mean) ** 2).sum())
-        self._chunks.append((len(X), mean, scatter))
+        self._chunks.append((len(X), len(X) - len(values), mean, scatter))
 
     def result(self) -> ChunkDensities:
         """Return the densities of the chunks given so far."""
-        chunks = np.array(self._chunks, dtype=float).reshape(-1, 3)
-        return ChunkDensities(chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2])
+        chunks = np.array(self._chunks, dtype=float).reshape(-1, 4)
+        counts = chunks[:, :2].astype(np.int64)
+        return ChunkDensities(counts[:, 0], counts[:, 1], chunks[:, 2], chunks[:, 3])
 
 
 def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
@@ -149,7 +161,8 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     Raises
     ------
     DataError
-        Another number of columns than the model's, NaN or infinity.
+        Another number of columns than the model's, or NaN or infinity that the model was not
+        told to leave out.
 
     Examples
     --------
@@ -172,7 +185,8 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
 def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
     """Draw rows (m, d) for pictures from at most 64 evenly spaced chunks.
 
-    One chunk is held at a time. Each gives rows by its share of the rows of all.
+    One chunk is held at a time. Each gives rows by its share of the rows of all, and fewer where
+    the source's options leave rows of NaN or infinity out.
 
     Raises
     ------
@@ -201,12 +215,10 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
         rows = reader.read(chunk)[0][chosen]
-        bad = ~finite_mask(rows)
-        if bad.any():
-            row = int(source.bounds[chunk] + chosen[bad.argmax()])
-            raise DataError(
-                f"{source.description} holds NaN or infinity at row {row}: drop or fill it first"
-            )
+        if source.options.nonfinite == "drop":
+            rows, _, _ = finite_rows(rows, None)
+        with located(source.locate, chunk):
+            check_finite(rows, chosen)
         parts.append(rows)
     return np.concatenate(parts)
 
