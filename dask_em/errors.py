@@ -95,7 +95,8 @@ class NonFiniteError(DataError):
         place = self.place or f"row {self.row} of its chunk"
         return (
             f"X contains {self.what} at {place}, column {self.column}: drop or fill such rows "
-            'first, or leave them out by set_params(nonfinite="drop") (--nonfinite drop)'
+            'first, or leave them out by nonfinite="drop" (--nonfinite drop), of a fitted model '
+            'by set_params(nonfinite="drop")'
         )
 
     def at(self, place: str) -> Self:
