@@ -15,7 +15,7 @@ import dask.array as da
 import pytest
 import zarr
 from distributed import Client
-from helpers import SMALL_READS, blobs, digest, start_cluster, wait_until, write_zarr
+from helpers import HANG, SMALL_READS, blobs, digest, start_cluster, wait_until, write_zarr
 from zarr.codecs import Crc32cCodec
 
 from dask_em import Checkpointing, GaussianMixture
@@ -109,7 +109,7 @@ class OneFailsFold(Fold[Rows]):
         try:
             (self.folder / "first").touch(exist_ok=False)
         except FileExistsError:
-            wait_until(lambda: (self.folder / "go").exists(), 600)
+            wait_until(lambda: (self.folder / "go").exists())
         else:
             raise DataError("the first is bad")
 
@@ -248,7 +248,7 @@ def ask_a_local_cluster(path: str, folder: str) -> None:
 def test_workers_of_ours_do_not_log_what_is_raised_here(stored: zarr.Array, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "x.zarr"), str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=600,
+        capture_output=True, text=True, check=False, timeout=HANG,
     )  # fmt: skip
     bad, whole = "chunk 0 is bad", str(len(X))
     assert done.stdout.splitlines() == [bad, bad, whole, bad, whole, bad], done.stderr
@@ -266,7 +266,7 @@ def test_one_line_tells_of_a_damaged_chunk(tmp_path: Path) -> None:
     def lines(*options: str) -> list[str]:
         done = subprocess.run(
             [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False,
-            timeout=600,
+            timeout=HANG,
         )  # fmt: skip
         assert done.returncode == 65, done.stderr
         return done.stderr.splitlines()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, Future, get_client, get_worker, secede, worker_client
-from helpers import SMALL_READS, blobs, digest, start_cluster, wait_until, write_zarr
+from helpers import HANG, SMALL_READS, blobs, digest, start_cluster, wait_until, write_zarr
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture, select
@@ -25,7 +25,6 @@ from dask_em.backends.dask.scheduler import client_in_force, seceded
 from dask_em.core.tuning import use_tuning
 from dask_em.runtime import JobControl, as_job
 
-LONG = 120
 OPTIONS: dict[str, Any] = {"random_state": 0, "sample_size": 200, "init_params": "k-means++"}
 
 
@@ -99,7 +98,7 @@ def here(work: Callable[..., Any], *args: Any) -> Any:
 
 @pytest.mark.parametrize("work", FITS, ids=lambda work: work.__name__)
 def test_a_fit_in_a_task(client: Client, tiles: list[str], work: Callable[[str], str]) -> None:
-    found = client.submit(work, tiles[0], pure=False).result(timeout=LONG)
+    found = client.submit(work, tiles[0], pure=False).result(timeout=HANG)
     assert found == here(work, tiles[0])
 
 
@@ -107,7 +106,7 @@ def test_a_fit_in_a_task(client: Client, tiles: list[str], work: Callable[[str],
 def test_an_answer_in_a_task(
     client: Client, tiles: list[str], model: GaussianMixture, work: Callable[..., Any]
 ) -> None:
-    found = client.submit(work, tiles[0], model, pure=False).result(timeout=LONG)
+    found = client.submit(work, tiles[0], model, pure=False).result(timeout=HANG)
     assert found == here(work, tiles[0], model)
 
 
@@ -161,7 +160,7 @@ NESTED = [
 def test_fits_within_what_a_task_started(
     client: Client, tiles: list[str], work: Callable[..., Any]
 ) -> None:
-    found = client.submit(work, tiles[:3], pure=False).result(timeout=LONG)
+    found = client.submit(work, tiles[:3], pure=False).result(timeout=HANG)
     assert found == [here(fit, path) for path in tiles[:3]]
 
 
@@ -174,7 +173,7 @@ def by_bare_threads(paths: list[str]) -> list[str]:
 
 def test_fits_in_bare_threads_of_a_task(tiles: list[str]) -> None:
     with start_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
-        found = client.submit(by_bare_threads, tiles[:2]).result(timeout=LONG)
+        found = client.submit(by_bare_threads, tiles[:2]).result(timeout=HANG)
     assert found == [here(fit, path) for path in tiles[:2]]
 
 
@@ -187,14 +186,14 @@ def places(path: str) -> list[bool]:
 
 
 def test_a_fit_computes_in_its_place_and_waits_out_of_it(client: Client, tiles: list[str]) -> None:
-    found = client.submit(places, tiles[0], pure=False).result(timeout=LONG)
+    found = client.submit(places, tiles[0], pure=False).result(timeout=HANG)
     # Between passes, too: what is computed there takes a processor.
     assert len(found) > 3
     assert all(found)
 
 
 def occupy(go: str) -> None:
-    wait_until(lambda: Path(go).exists(), 5 * LONG)
+    wait_until(lambda: Path(go).exists())
 
 
 def out_of_time(path: str, go: str) -> tuple[str, int, bool]:
@@ -216,11 +215,11 @@ def test_time_is_counted_in_a_task(client: Client, tiles: list[str], tmp_path: P
         with warnings.catch_warnings():
             # In this process, it is a warning here.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            assert waiting.result(timeout=LONG) == ("OUT_OF_TIME", 1, False)
+            assert waiting.result(timeout=HANG) == ("OUT_OF_TIME", 1, False)
     finally:
         go.touch()
     # And the worker goes on as before.
-    assert client.submit(fit, tiles[1], pure=False).result(timeout=LONG) == here(fit, tiles[1])
+    assert client.submit(fit, tiles[1], pure=False).result(timeout=HANG) == here(fit, tiles[1])
 
 
 def test_outside_of_a_task_nothing_secedes() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import zarr
-from helpers import wait_until
+from helpers import HANG, wait_until
 from zarr.codecs import Crc32cCodec
 
 from dask_em import machine
@@ -167,7 +167,7 @@ print(json.dumps([usable_cpus(), usable_memory(), local.n_workers, local.worker_
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=600, **options
+        command, capture_output=True, text=True, check=False, timeout=HANG, **options
     )
 
 

@@ -88,7 +88,7 @@ def markers(answers: Path) -> list[range]:
     """Regions that are marked as whole."""
     found = partial_of(answers).glob("regions-*/*")
     names = (p.name.split("-") for p in found if p.suffix != ".tmp")
-    return [range(int(start), int(stop)) for start, stop, _ in names]
+    return [range(int(start), int(stop)) for start, stop, *_ in names]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -225,7 +225,7 @@ def test_labels_are_right_and_every_chunk_is_there(interrupted: Interrupted) -> 
         ("data", "data: "),
         ("answers", "answers: ['labels', 'log_density'] there, ['labels'] asked for"),
         ("version", "dask em: 0.0.1 there, "),
-        ("format", "format version: 0 there, 1 asked for"),
+        ("format", "format version: 0 there, 2 asked for"),
     ],
 )
 def test_unfinished_work_of_something_else_is_refused(
@@ -309,7 +309,7 @@ def test_bad_data_are_mended_and_only_what_changed_is_computed_again(
 
     result = invoke(arguments(model, points, answers))
     assert result.exit_code == 65
-    assert f"chunk {bad} (from row {bad * CHUNK_ROWS})" in result.stderr
+    assert f"X contains NaN at row {bad * CHUNK_ROWS}, column 0" in result.stderr
     whole = markers(answers)
     assert 0 < len(whole) < REGIONS
     kept_in = f"{len(whole)} of {REGIONS} regions are whole and kept in {partial_of(answers)}"

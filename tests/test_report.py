@@ -382,7 +382,7 @@ def draw(n: int, rng: np.random.Generator, share: float = 0.5) -> np.ndarray:
 
 def in_parts(model: GaussianMixture, parts: Iterable[np.ndarray]) -> ChunkDensities:
     """What the pass finds where the store is read in these parts."""
-    fold = Densities(model.predictor(("log_density", "proba")), model.n_components).fold()
+    fold = Densities(model.predictor(("log_density", "proba")), model.n_components, False).fold()
     for index, rows in enumerate(parts):
         fold.update(index, rows, None)
     return fold.result()
@@ -475,6 +475,7 @@ def test_densities_are_those_of_the_rows(small_chunks: None, tmp_path: Path) -> 
 def test_densities_that_underflow_are_the_most_unlike() -> None:
     densities = ChunkDensities(
         np.array([10, 10, 10]),
+        np.zeros(3, dtype=int),
         np.array([-1.0, -np.inf, -1.1]),
         np.array([5.0, np.nan, 5.0]),
         np.ones((3, 1)),
@@ -489,9 +490,9 @@ def test_rows_that_are_not_finite_are_named(tmp_path: Path, small_chunks: None) 
     model = GaussianMixture(2, random_state=0, algorithm="em").fit(X)
     X[345, 1] = np.nan
     write_zarr(tmp_path / "x.zarr", X, 100)
-    with pytest.raises(DataError, match="chunk 3: X contains NaN at row 45"):
+    with pytest.raises(DataError, match="X contains NaN at row 345, column 1"):
         chunk_densities(model, str(tmp_path / "x.zarr"))
-    with pytest.raises(DataError, match="NaN or infinity at row 345"):
+    with pytest.raises(DataError, match="X contains NaN at row 345, column 1"):
         sample_rows(stored_source(tmp_path / "x.zarr"), 500)
 
 

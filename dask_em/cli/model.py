@@ -7,7 +7,17 @@ from typing import Any
 import click
 
 from .display import show, status_text
-from .options import COUNT, JSON, OVERWRITE, Option, cluster_of, cluster_options, with_options
+from .options import (
+    COUNT,
+    JSON,
+    OVERWRITE,
+    READING,
+    Option,
+    cluster_of,
+    cluster_options,
+    take,
+    with_options,
+)
 
 
 @click.command()
@@ -54,6 +64,7 @@ def inspect(model: str, as_json: bool) -> None:
         "--drift/--no-drift", "drift",
         "Read all of the data once to find parts that are unlike the model.", default=True,
     ),
+    *READING,
     OVERWRITE,
     cluster_options,
     JSON,
@@ -74,8 +85,9 @@ def report(
     """
     from ..jobs import report as report_jobs
 
+    reading = take(options, READING)
     result = report_jobs.report(
-        model, output, cluster_of(options), data, sample_rows, drift, overwrite
+        model, output, cluster_of(options), data, sample_rows, drift, overwrite, **reading
     )
     drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} parts compared"
     show(result, as_json, [f"{output}: {drawn}", *result["missing"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -168,9 +168,28 @@ FAMILY = Option(
 
 MISSING_CHUNKS = Option(
     "--missing-chunks", "missing_chunks",
-    "Refuse missing chunks, or read them as the fill value; predict and score follow.",
+    "Refuse missing chunks, or read them as the fill value; predict, score, report follow.",
     click.Choice(["error", "fill"]), "error",
 )  # fmt: skip
+
+NONFINITE = Option(
+    "--nonfinite", "nonfinite",
+    "Refuse rows that hold NaN or infinity, or leave them out and count them.",
+    click.Choice(["error", "drop"]), "error",
+)  # fmt: skip
+
+READING = (
+    replace(
+        MISSING_CHUNKS,
+        help="Refuse missing chunks, or read them as the fill value.",
+        default=None,
+        shown_default="as MODEL was fitted",
+    ),
+    replace(NONFINITE, default=None, shown_default="as MODEL was fitted"),
+)
+"""Options of how DATA are read for a model; `sets` is a parameter of the job."""
+
+WEIGHTS = Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH")
 
 ESTIMATOR = (
     Option(
@@ -204,11 +223,7 @@ ESTIMATOR = (
         Seconds(), metavar="TIME",
     ),
     Option("--sample-size", "sample_size", "Rows the start is made from.", COUNT),
-    Option(
-        "--nonfinite", "nonfinite",
-        "Refuse rows that hold NaN or infinity, or leave them out and count them.",
-        click.Choice(["error", "drop"]), "error",
-    ),
+    NONFINITE,
     MISSING_CHUNKS,
     Option(
         "--seed", "random_state",

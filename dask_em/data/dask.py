@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
-from ..core.finite import finite_mask
+from ..core.finite import finite_mask, located
 from ..core.protocols import (
     Block,
     BlockFunction,
@@ -26,7 +26,7 @@ from ..core.protocols import (
 from ..errors import DataError
 from .checks import check_array, check_weight, memory_weight
 from .identity import layout_identity
-from .lazy import map_blocks
+from .lazy import map_blocks, row_of_block
 from .options import MissingChunks, ReadOptions
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class DaskSource(Source):
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""
-        return f"row {row} of block {chunk}"
+        return row_of_block(chunk, row)
 
 
 class DaskReader(Reader):
@@ -184,9 +184,9 @@ def _of_block(
     shared: T,
     block_id: tuple[int, int],
 ) -> Any:
-    return function(
-        block_id[0], X, None if weight is None else weight[:, 0].astype(np.float64), shared
-    )
+    weights = None if weight is None else weight[:, 0].astype(np.float64)
+    with located(row_of_block, block_id[0]):
+        return function(block_id[0], X, weights, shared)
 
 
 def _finite_block(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
+from ..core.finite import located
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
 from ..core.tuning import tuning
@@ -95,7 +96,8 @@ class ArraySource(Source):
         """Compute a function of all rows at once, by threads."""
 
         def one(chunk: int) -> Array:
-            return function(self.read(chunk)[0])
+            with located(self.locate, chunk):
+                return function(self.read(chunk)[0])
 
         with ThreadPoolExecutor(usable_cpus()) as pool:
             return np.concatenate(list(pool.map(one, range(self.n_chunks))))

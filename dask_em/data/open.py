@@ -7,8 +7,8 @@ a call of `register_source` from outside.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.protocols import Source
@@ -124,15 +124,17 @@ def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
         )
     behind = zarr_behind(X) if len(X.shape) == 2 else None
     if behind is not None:
-        return _of_zarr(behind, sample_weight, options)
+        return _of_zarr(behind, sample_weight, options, X.chunks[0])
     return dask_source(X, sample_weight, options)
 
 
-def _of_zarr(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
+def _of_zarr(
+    X: Any, sample_weight: Any, options: ReadOptions, blocks: Sequence[int] | None = None
+) -> Source:
     """A Zarr array; weights that are a Dask array make it one, too."""
     X = require_array(X)
     if not is_dask(sample_weight):
-        return zarr_source(X, sample_weight, options)
+        return replace(zarr_source(X, sample_weight, options), blocks=blocks)
     check_array("X", X, 2)
     lazy = checked_array(X, ZarrSource(X).chunk_rows, options.missing_chunks, "X")
     return dask_source(lazy, sample_weight, options)

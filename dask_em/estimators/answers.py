@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array
+from ..core.finite import finite_only
 from ..core.protocols import RowValues, Source
 from ..core.scoring import Predict, answer_dtype
+
+logger = logging.getLogger("dask_em")
 
 
 def answer_rows(source: Source, predict: Predict) -> RowValues:
@@ -32,4 +36,17 @@ class OneAnswer:
     def __call__(self, X: Array) -> Array:
         (answer,) = self.predict.answers
         with one_blas_thread():
-            return self.predict(X)[answer]
+            found = self.predict(X)[answer]
+        finite = finite_only(X) if self.predict.drop else None
+        if finite is not None:
+            log_unanswered(int((~finite).sum()), len(X))
+        return found
+
+
+def log_unanswered(n: int, n_rows: int) -> None:
+    """Log how many rows have no answer."""
+    logger.info(
+        "%d of %d rows hold NaN or infinity and have no answer: their label is -1, all else NaN",
+        n,
+        n_rows,
+    )

@@ -230,6 +230,7 @@ def _provenance(driver: Driver) -> dict[str, Any]:
         "source": source.description,
         "n_rows": surveyed.n_rows + source.n_dropped,
         "n_dropped": source.n_dropped,
+        "weight": surveyed.moments.weight,
         "n_features": source.n_features,
         "dtype": str(source.dtype),
         "fingerprint": fingerprint_of(surveyed),

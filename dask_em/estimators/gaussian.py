@@ -87,11 +87,13 @@ class GaussianMixture(MixtureEstimator):
         100 000 by the number of free parameters, at most 64 MiB.
     nonfinite : {"error", "drop"}, default="error"
         What becomes of rows that hold NaN or infinity: "drop" leaves them out of the fit,
-        with a warning that counts them.
+        with a warning that counts them, and of whatever is later done with the model: their
+        label is -1, all else NaN.
     missing_chunks : {"error", "fill"}, default="error"
-        What becomes of Zarr chunks that are not there: "fill" reads them as the array's fill
-        value, as Zarr does. Zarr does not write chunks of nothing but that value unless it
-        is told to, so nobody can tell such a chunk from a lost one.
+        What becomes of Zarr chunks that are not there, in the fit and in whatever is later
+        done with the model: "fill" reads them as the array's fill value, as Zarr does. Zarr
+        does not write chunks of nothing but that value unless it is told to, so nobody can tell
+        such a chunk from a lost one.
     random_state : int, RandomState or None
     warm_start : bool, default=False
         Start from the last result.

@@ -14,12 +14,12 @@ import numpy as np
 
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
-from ..core.finite import check_finite, finite_mask
+from ..core.family import blocks
+from ..core.finite import check_finite, finite_only, finite_rows, located
 from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
-from ..errors import DataError
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import ObservedPass
 
@@ -44,6 +44,9 @@ class ChunkDensities(Additive):
     Attributes
     ----------
     n_rows : (c,) array of int
+        Rows of each part, those that were left out among them.
+    n_dropped : (c,) array of int
+        Rows of NaN or infinity that were left out.
     means : (c,) array
         Mean log p(x) over the part's rows, in nats.
     scatters : (c,) array
@@ -53,6 +56,7 @@ class ChunkDensities(Additive):
     """
 
     n_rows: Array
+    n_dropped: Array
     means: Array
     scatters: Array
     shares: Array
@@ -60,6 +64,7 @@ class ChunkDensities(Additive):
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
         return ChunkDensities(
             np.concatenate([self.n_rows, other.n_rows]),
+            np.concatenate([self.n_dropped, other.n_dropped]),
             np.concatenate([self.means, other.means]),
             np.concatenate([self.scatters, other.scatters]),
             np.concatenate([self.shares, other.shares]),
@@ -69,6 +74,11 @@ class ChunkDensities(Additive):
     def first_rows(self) -> Array:
         """First row of each part, (c,)."""
         return np.asarray(np.cumsum(self.n_rows) - self.n_rows)
+
+    @property
+    def n_used(self) -> Array:
+        """Rows of each part that have a density, (c,)."""
+        return np.asarray(self.n_rows - self.n_dropped)
 
     @property
     def finite(self) -> Array:
@@ -83,7 +93,7 @@ class ChunkDensities(Additive):
     @property
     def deviation(self) -> float:
         """Standard deviation of the log-density of a row, of the median part."""
-        return self._median(np.sqrt(self.scatters / self.n_rows))
+        return self._median(np.sqrt(self.scatters / np.maximum(self.n_used, 1)))
 
     def _median(self, values: Array) -> float:
         return float(np.median(values[self.finite])) if self.finite.any() else np.nan
@@ -91,8 +101,9 @@ class ChunkDensities(Additive):
     @property
     def standard_errors(self) -> Array:
         """Distance of each part's mean from `median`, in standard errors of the mean, (c,)."""
-        errors = self.deviation / np.sqrt(self.n_rows)
-        far = np.where(self.finite, 0.0, -np.inf)
+        errors = self.deviation / np.sqrt(np.maximum(self.n_used, 1))
+        # A part of which no row is left is unlike nothing.
+        far = np.where(self.finite | (self.n_used == 0), 0.0, -np.inf)
         np.divide(self.means - self.median, errors, out=far, where=self.finite & (errors > 0))
         return far
 
@@ -105,7 +116,7 @@ class ChunkDensities(Additive):
     def changes(self) -> Array:
         """Shares of the components in each part less those in all rows, (c, k)."""
         known = np.isfinite(self.shares).all(axis=1)
-        n_rows = self.n_rows[known]
+        n_rows = self.n_used[known]
         return np.asarray(self.shares - n_rows @ self.shares[known] / max(1, n_rows.sum()))
 
     @property
@@ -135,14 +146,14 @@ class ChunkDensities(Additive):
         c, k = self.shares.shape
         exponent = k * np.log(2) + np.log(ONE_REPORT_IN * max(1, c))
         return np.asarray(
-            (self.moved > np.sqrt(exponent / (2 * self.n_rows)))
+            (self.moved > np.sqrt(exponent / (2 * np.maximum(self.n_used, 1))))
             & (self.moved >= LEAST_MOVED)
             & self._enough
         )
 
     @property
     def _enough(self) -> Array:
-        return (self.n_rows >= FEWEST_ROWS) & self.judged
+        return (self.n_used >= FEWEST_ROWS) & self.judged
 
     def most_unlike(self, most: int) -> list[int]:
         """Return the parts of lowest density for their number of rows, lowest first."""
@@ -159,50 +170,57 @@ class Densities(Pass[ChunkDensities]):
     answer : callable
         Rows (n, d) -> {"log_density": (n,), "proba": (n, k)}.
     n_components : int
+    drop : bool
+        Whether rows of NaN or infinity are left out.
     """
 
     answer: Callable[[Array], dict[str, Array]]
     n_components: int
+    drop: bool
 
     def fold(self) -> DensityFold:
         """Return the fold of one range, before its first chunk."""
-        return DensityFold(self.answer, self.n_components)
+        return DensityFold(self.answer, self.n_components, self.drop)
 
 
 class DensityFold(Fold[ChunkDensities]):
     """Sums log-densities of chunks as they come."""
 
-    def __init__(self, answer: Callable[[Array], dict[str, Array]], n_components: int) -> None:
+    def __init__(
+        self, answer: Callable[[Array], dict[str, Array]], n_components: int, drop: bool
+    ) -> None:
         self.answer = answer
-        self._chunks: list[tuple[int, float, float]] = []
+        self.drop = drop
+        self._chunks: list[tuple[int, int, float, float]] = []
         self._shares = np.empty((0, n_components))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) of chunk number `index`."""
         if len(X) == 0:
             return
-        values, resp_sum = np.empty(len(X)), np.zeros(self._shares.shape[1])
-        try:
-            for first in range(0, len(X), BLOCK_ROWS):
-                rows = slice(first, first + BLOCK_ROWS)
-                check_finite(X[rows], first)
-                answers = self.answer(X[rows])
-                values[rows] = answers["log_density"]
-                resp_sum += answers["proba"].sum(axis=0)
-        except DataError as e:
-            raise DataError(f"chunk {index}: {e}") from e
-        self._shares = np.vstack([self._shares, resp_sum / len(X)])
+        mean, resp_sum = np.nan, np.zeros(self._shares.shape[1])
+        values, used = np.empty(len(X)), np.ones(len(X), dtype=bool)
+        if not self.drop:
+            check_finite(X, range(len(X)))
+        for rows in blocks(len(X), BLOCK_ROWS):
+            answers, finite = self.answer(X[rows]), finite_only(X[rows])
+            values[rows], resp = answers["log_density"], answers["proba"]
+            if finite is not None:
+                used[rows], resp = finite, resp[finite]
+            resp_sum += resp.sum(axis=0)
+        values = values[used]
+        self._shares = np.vstack([self._shares, resp_sum / max(len(values), 1)])
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(values.mean())
+            if len(values):
+                mean = float(values.mean())
             scatter = float(((values - mean) ** 2).sum())
-        self._chunks.append((len(X), mean, scatter))
+        self._chunks.append((len(X), len(X) - len(values), mean, scatter))
 
     def result(self) -> ChunkDensities:
         """Return the densities of the parts given so far."""
-        chunks = np.array(self._chunks, dtype=float).reshape(-1, 3)
-        return ChunkDensities(
-            chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2], self._shares
-        )
+        chunks = np.array(self._chunks, dtype=float).reshape(-1, 4)
+        counts = chunks[:, :2].astype(np.int64)
+        return ChunkDensities(counts[:, 0], counts[:, 1], chunks[:, 2], chunks[:, 3], self._shares)
 
 
 def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
@@ -221,7 +239,8 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     Raises
     ------
     DataError
-        Another number of columns than the model's, NaN or infinity.
+        Another number of columns than the model's, or NaN or infinity that the model was not
+        told to leave out.
 
     Examples
     --------
@@ -237,14 +256,16 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     source = as_source(X, options=model.read_options)
     check_columns("X", source.n_features, model.n_features_in_)
     with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
-        work = Densities(model.predictor(("log_density", "proba")), model.n_components)
+        drop = model.read_options.nonfinite == "drop"
+        work = Densities(model.predictor(("log_density", "proba")), model.n_components, drop)
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
 def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
     """Draw rows (m, d) for pictures from at most 64 evenly spaced chunks.
 
-    One chunk is held at a time. Each gives rows by its share of the rows of all.
+    One chunk is held at a time. Each gives rows by its share of the rows of all, and fewer where
+    the source's options leave rows of NaN or infinity out.
 
     Raises
     ------
@@ -273,12 +294,10 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
         rows = reader.read(chunk)[0][chosen]
-        bad = ~finite_mask(rows)
-        if bad.any():
-            row = int(source.bounds[chunk] + chosen[bad.argmax()])
-            raise DataError(
-                f"{source.description} holds NaN or infinity at row {row}: drop or fill it first"
-            )
+        if source.options.nonfinite == "drop":
+            rows, _, _ = finite_rows(rows, None)
+        with located(source.locate, chunk):
+            check_finite(rows, chosen)
         parts.append(rows)
     return np.concatenate(parts)
 

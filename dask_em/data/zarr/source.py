@@ -53,6 +53,9 @@ class ZarrSource(Source):
         Of the file that describes the array, when the array was found to be as it is here.
     skipped : sequence of range
         Chunks that are read as no rows, because whatever is done with them is done.
+    blocks : sequence of int or None
+        Rows of each block of lazy values: those of the Dask array that is a view of this one.
+        None for the chunks of the store.
 
     Examples
     --------
@@ -72,11 +75,13 @@ class ZarrSource(Source):
     n_dropped: int = 0
     stamp: tuple[int, int] | None = None
     skipped: Sequence[range] = ()
+    blocks: Sequence[int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever receives the source must cut it in the same places. Weights in memory
-        # stay with the caller.
-        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"memory_weight": None}
+        # Whoever receives the source must cut it in the same places. Weights in memory, and
+        # what only lazy values need, stay with the caller.
+        stay = dict.fromkeys(("memory_weight", "blocks"))
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | stay
         return (type(self), tuple(values.values()))
 
     @property
@@ -213,7 +218,10 @@ class ZarrSource(Source):
         """Compute a function of all rows, lazily and chunk by chunk."""
         from ..lazy import map_chunks
 
-        return map_chunks(self, np.diff(self.bounds).tolist(), function, width, dtype)
+        stored = np.diff(even_bounds(self.n_rows, int(self.array.chunks[0])))
+        blocks = stored.tolist() if self.blocks is None else self.blocks
+        lengths = np.diff(self.bounds).tolist()
+        return map_chunks(self, lengths, blocks, function, width, dtype)
 
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others, by their place, for JSON."""
