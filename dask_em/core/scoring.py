@@ -38,18 +38,9 @@ def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Ari
         yield rows, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
 
 
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+
 Answer = Literal["labels", "proba", "log_density"]
-
-
-def answer_dtype(answer: Answer) -> np.dtype[Any]:
-    """Type of an answer.
-
-    Examples
-    --------
-    >>> answer_dtype("labels"), answer_dtype("proba")
-    (dtype('int64'), dtype('float64'))
-    """
-    return np.dtype(np.int64 if answer == "labels" else np.float64)
 
 
 @dataclass(frozen=True)
@@ -61,6 +52,8 @@ class Predict:
     mixture : Mixture
     answers : tuple of {"labels", "proba", "log_density"}
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
+    labels, reals : dtype
+        Types of the answers: of labels, and of all others, which are computed in float64.
 
     Examples
     --------
@@ -70,17 +63,25 @@ class Predict:
     >>> answers = Predict(mixture, ("labels", "proba"))(np.array([[0.0], [2.0]]))
     >>> answers["labels"].tolist(), answers["proba"].round(3).tolist()
     ([1, 1], [[0.25, 0.75], [0.25, 0.75]])
+    >>> Predict(mixture, ("proba",), reals=np.dtype(np.float32)).dtype("proba")
+    dtype('float32')
     """
 
     mixture: Mixture
     answers: tuple[Answer, ...]
+    labels: np.dtype[Any] = INT64
+    reals: np.dtype[Any] = FLOAT64
+
+    def dtype(self, answer: Answer) -> np.dtype[Any]:
+        """Return the type of an answer."""
+        return self.labels if answer == "labels" else self.reals
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""
         k = len(self.mixture.log_weights)
         shapes = {"proba": (len(X), k)}
         out: dict[str, Array] = {
-            a: np.empty(shapes.get(a, (len(X),)), dtype=answer_dtype(a)) for a in self.answers
+            a: np.empty(shapes.get(a, (len(X),)), dtype=self.dtype(a)) for a in self.answers
         }
         nothing = np.zeros(k)
         for rows, log_joint, arithmetic in joint_blocks(self.mixture, X):
