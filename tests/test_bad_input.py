@@ -141,7 +141,7 @@ def test_what_is_not_finite_is_named(holder: str, value: float, what: str, tmp_p
 
 def test_what_is_not_finite_is_named_by_its_column_s_name() -> None:
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
-    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    frame = pd.DataFrame(X.copy(), columns=["a", "b", "c"])
     frame.loc[7, "b"] = np.nan
     with pytest.raises(DataError, match=r"row 7, column 1 \(b\)"):
         fit(frame)
