@@ -247,7 +247,7 @@ def test_positive_weights_must_be_as_many_as_components() -> None:
         ("n_components", 2.5, "an integer of at least 1"),
         ("n_components", True, "an integer of at least 1"),
         ("n_components", "8", "an integer of at least 1"),
-        ("max_iter", 0, "an integer of at least 1"),
+        ("max_iter", -1, "an integer of at least 0"),
         ("n_init", 0, "an integer of at least 1"),
         ("tol", -1e-3, "a number of at least 0"),
         ("tol", np.nan, "a number of at least 0"),

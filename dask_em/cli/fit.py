@@ -92,7 +92,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_passes": best.n_passes_,
         "log_likelihood": best.lower_bound_,
         "n_dropped": best.n_dropped_,
-        "weights": best.weights_.tolist(),
+        "weights": best.fitted_array("weights_").tolist(),
     }
     if result.table:
         summary |= {

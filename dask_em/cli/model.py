@@ -32,7 +32,7 @@ def inspect(model: str, as_json: bool) -> None:
 
     found = inspect_jobs.inspect(model)
     source = found["provenance"]
-    options = found["options"]
+    options, value = found["options"], found["log_likelihood"]
     lines = [
         f"{options['n_components']} components, {found['structure'] or found['family']}",
         f"data     {source['source']}: {source['n_rows']:,} x {source['n_features']} "
@@ -42,7 +42,7 @@ def inspect(model: str, as_json: bool) -> None:
         f"status   {status_text(found['status'])}: {found['what']}",
         *(f"warning  {message}" for message in found["warnings"]),
         f"passes   {found['n_passes']:.2f}, {found['n_iter']} iterations",
-        f"log p    {found['log_likelihood']:.6f} nats/row",
+        "log p    " + ("not measured" if value is None else f"{value:.6f} nats/row"),
         "",
         "weight   mean",
     ]

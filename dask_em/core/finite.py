@@ -110,8 +110,19 @@ def first_not_finite(X: Array) -> tuple[str, int, int] | None:
     return "NaN" if np.isnan(X[row, column]) else "infinity", row, column
 
 
-def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+def as_finite(
+    name: str, value: Any, shape: tuple[int, ...], parameter: str | None = None
+) -> Array | None:
     """Return what the user gave as an array of finite numbers, None where nothing was given.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    value : array-like or None
+    shape : tuple of int
+    parameter : str, optional
+        Its name in scikit-learn's messages, whose words are then kept, too.
 
     Raises
     ------
@@ -132,9 +143,12 @@ def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
     except (TypeError, ValueError) as e:
         raise ValueError(f"{name}={value!r:.80}: expected numbers of shape {shape}") from e
     if array.shape != shape:
+        theirs = (
+            f". The parameter '{parameter}' should have the shape of {shape}, but got {array.shape}"
+        )
         raise ValueError(
             f"{name} has shape {array.shape}, expected {shape} for these n_components and "
-            "covariance_type and this X"
+            f"covariance_type and this X{theirs if parameter else ''}"
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")

@@ -55,21 +55,12 @@ def joint_blocks(
         yield numbers, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
 
 
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+
 Answer = Literal["labels", "proba", "log_density"]
 
 NO_LABEL = -1
 """The label of a row without an answer; its other answers are NaN."""
-
-
-def answer_dtype(answer: Answer) -> np.dtype[Any]:
-    """Type of an answer.
-
-    Examples
-    --------
-    >>> answer_dtype("labels"), answer_dtype("proba")
-    (dtype('int64'), dtype('float64'))
-    """
-    return np.dtype(np.int64 if answer == "labels" else np.float64)
 
 
 @dataclass(frozen=True)
@@ -83,6 +74,8 @@ class Predict:
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
     drop : bool
         Give rows of NaN or infinity no answer, which is `NO_LABEL` or NaN; else they are an error.
+    labels, reals : dtype
+        Types of the answers: of labels, and of all others, which are computed in float64.
 
     Examples
     --------
@@ -92,11 +85,19 @@ class Predict:
     >>> answers = Predict(mixture, ("labels", "proba"))(np.array([[0.0], [2.0]]))
     >>> answers["labels"].tolist(), answers["proba"].round(3).tolist()
     ([1, 1], [[0.25, 0.75], [0.25, 0.75]])
+    >>> Predict(mixture, ("proba",), reals=np.dtype(np.float32)).dtype("proba")
+    dtype('float32')
     """
 
     mixture: Mixture
     answers: tuple[Answer, ...]
     drop: bool = False
+    labels: np.dtype[Any] = INT64
+    reals: np.dtype[Any] = FLOAT64
+
+    def dtype(self, answer: Answer) -> np.dtype[Any]:
+        """Return the type of an answer."""
+        return self.labels if answer == "labels" else self.reals
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""
@@ -104,7 +105,7 @@ class Predict:
         shapes = {"proba": (len(X), k)}
         out: dict[str, Array] = {
             a: np.full(
-                shapes.get(a, (len(X),)), NO_LABEL if a == "labels" else np.nan, answer_dtype(a)
+                shapes.get(a, (len(X),)), NO_LABEL if a == "labels" else np.nan, self.dtype(a)
             )
             for a in self.answers
         }

@@ -9,7 +9,7 @@ from ..backends.blas import one_blas_thread
 from ..core.additive import Array
 from ..core.finite import finite_only
 from ..core.protocols import RowValues, Source
-from ..core.scoring import Predict, answer_dtype
+from ..core.scoring import Predict
 
 logger = logging.getLogger("dask_em")
 
@@ -24,7 +24,7 @@ def answer_rows(source: Source, predict: Predict) -> RowValues:
     """
     (answer,) = predict.answers
     width = predict.mixture.components.n_components if answer == "proba" else None
-    return source.map_rows(OneAnswer(predict), width, answer_dtype(answer))
+    return source.map_rows(OneAnswer(predict), width, predict.dtype(answer))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
-from ..core.scoring import Answer, Predict, Score
+from ..core.scoring import NO_LABEL, Answer, Predict, Score
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.options import ReadOptions
@@ -28,9 +29,9 @@ from ..fitting.criteria import Criteria, criteria
 from ..fitting.observers import ObservedPass, Observer
 from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
-from .fitted import FittedEstimator
+from .fitted import FittedEstimator, real_type
 from .html import summary_html
-from .options import check_number
+from .options import check_label_type, check_n_samples
 
 logger = logging.getLogger("dask_em")
 
@@ -105,35 +106,54 @@ class Predictions(FittedEstimator):
                 f"to {_shortened(fitted)}: give the same in the same order"
             )
 
-    def _answer(self, X: Any, answer: Answer) -> Any:
+    def _answer(self, X: Any, answer: Answer, labels: Any = np.int64) -> Any:
         check_is_fitted(self)
         source = self.source(X)
-        found = answer_rows(source, self.predictor((answer,)))
+        predictor = replace(self.predictor((answer,), source.dtype), labels=np.dtype(labels))
+        found = answer_rows(source, predictor)
         labelled = Labelled.of(X)
         return found if labelled is None else labelled.answer(found, answer)
 
-    def predictor(self, answers: Sequence[Answer]) -> Predict:
-        """Return a picklable function from rows (n, d) to a dict of answers."""
+    def predictor(self, answers: Sequence[Answer], dtype: Any = np.float64) -> Predict:
+        """Return a picklable function from rows (n, d) of this type to a dict of answers.
+
+        Answers are float32 where both the rows and the data of the fit are.
+        """
         check_is_fitted(self)
         drop = self.read_options.nonfinite == "drop"
-        return Predict(self.mixture(self.engine()), tuple(answers), drop)
+        reals = np.result_type(self.parameters_dtype, real_type(dtype))
+        return Predict(self.mixture(self.engine()), tuple(answers), drop, reals=reals)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any, dtype: Any = np.int64) -> Any:
         """Return the most likely component of each row, (n,); lazy unless X is in memory.
 
         X is read as the data of the fit were (`missing_chunks`, `nonfinite`), unless
         `set_params` said otherwise since. With nonfinite="drop" a row that holds NaN or
         infinity has the label -1, and the log says how many there are.
 
+        Parameters
+        ----------
+        X : the same kinds as in `fit`, (n, d)
+        dtype : type of integers, default=int64
+            That of the labels: int8 holds those of up to 128 components in an eighth.
+
         Returns
         -------
-        array, (n,) of int64
+        array, (n,) of integers
             NumPy where X is in memory, else a lazy Dask array. That of a Dask array has the
             chunks of its rows; that of a Zarr array, of a path or a URL the chunks of
             `dask.array.from_zarr(X)`. So `da.map_blocks(f, X, labels)` gives f rows and their
             labels. Of a DataArray it is one, with the coordinates of the rows.
+
+        Raises
+        ------
+        ValueError
+            The labels do not fit into `dtype`.
         """
-        return self._answer(X, "labels")
+        check_is_fitted(self)
+        least = NO_LABEL if self.read_options.nonfinite == "drop" else 0
+        check_label_type(dtype, least, len(self.weights_))
+        return self._answer(X, "labels", dtype)
 
     def predict_proba(self, X: Any) -> Any:
         """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.
@@ -223,10 +243,10 @@ class Predictions(FittedEstimator):
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
         """Draw rows (n, d) and their components (n,) from the fitted mixture."""
         check_is_fitted(self)
-        check_number("n_samples", n_samples, int, 1)
+        check_n_samples(n_samples)
         seed = self.random_state if isinstance(self.random_state, int) else None
         rng = np.random.default_rng(seed)
-        counts = rng.multinomial(n_samples, self.weights_)
+        counts = rng.multinomial(n_samples, self.fitted_array("weights_"))
         components = self.state_.result.components
         rows = [components.sample(k, int(n), rng) for k, n in enumerate(counts)]
         return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)

@@ -13,6 +13,7 @@ from ..fitting.driver import Driver
 from .base import MixtureEstimator
 from .fits import Fit
 from .gaussian import GaussianMixture
+from .options import check_number
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,8 @@ def sweep(
     models = [estimator(k, **kind, **options) for kind in alike for k in ks]
     for model in models:
         model.check_options()
+    # Models are compared by what a pass found.
+    check_number("max_iter", models[0].max_iter, int, 1)
     check_criterion(criterion, holdout)
     return Fit(models, criterion, holdout, exhaustive, chooses=True)
 

@@ -144,7 +144,7 @@ def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
     if n < n_components:
         raise DataError(
             f"X has {n} rows (of positive weight) and n_components={n_components}: "
-            "n_samples must be at least n_components, so lower it"
+            "lower it. Expected n_samples >= n_components"
         )
 
 

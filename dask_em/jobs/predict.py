@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import backend_in_force
-from ..core.scoring import Answer, Predict, answer_dtype
+from ..core.scoring import Answer, Predict
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
@@ -54,9 +54,9 @@ def predict(
     model = load_to_read(model_path, missing_chunks, nonfinite)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
-    predictor = model.predictor(answers)
+    predictor = model.predictor(answers, source.dtype)
     kinds: dict[str, tuple[int | None, Any]] = {
-        a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
+        a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
     }
     create = partial(
         create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
