@@ -29,6 +29,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "backends/dask/",
         "data/dask.py",
         "data/lazy.py",
+        "data/tables.py",
         "jobs/checks/",
         "jobs/cluster.py",
         "storage/object_store.py",

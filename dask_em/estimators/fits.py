@@ -232,6 +232,7 @@ def _provenance(driver: Driver) -> dict[str, Any]:
         "n_dropped": source.n_dropped,
         "n_features": source.n_features,
         "dtype": str(source.dtype),
+        **({"decoding": source.decoding} if source.decoding else {}),
         "fingerprint": fingerprint_of(surveyed),
         "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dask_em": __version__,

@@ -88,9 +88,10 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
         return
     chunk, row, column, value = first
     what = "NaN" if np.isnan(value) else "infinity"
+    masked = f" (masked numbers are NaN: {source.decoding})" if source.decoding else ""
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
-        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
+        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
         'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
     )
 

@@ -16,6 +16,7 @@ from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore
 
 from ...errors import DataError, StoreAccessError
+from ..packing import Packing
 
 logger = logging.getLogger("dask_em")
 
@@ -36,6 +37,7 @@ LAYOUT = (
     "filters",
     "serializer",
     "compressors",
+    "packing",
 )
 
 
@@ -214,6 +216,22 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
     return name in VERIFYING or (name == "zstd" and bool(options.get("checksum")))
 
 
+def packing_of(array: zarr.Array[Any]) -> Packing | None:
+    """Return how the array's numbers are packed or masked, None where they are plain.
+
+    Examples
+    --------
+    >>> packed = zarr.create_array({}, shape=(6, 2), dtype="i2", attributes={"scale_factor": 0.1})
+    >>> print(packing_of(packed))
+    scale_factor=0.1, as float64
+    """
+    attributes = dict(array.attrs)
+    # In version 2 of the format, what xarray writes keeps `_FillValue` as Zarr's fill value.
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes:
+        attributes["_FillValue"] = array.fill_value
+    return Packing.of(attributes, np.dtype(array.dtype))
+
+
 def fill_value(array: zarr.Array[Any]) -> Any:
     """Return the number that a missing chunk stands for."""
     # Version 2 of the format knows arrays without one, and Zarr reads zeros there.
@@ -237,6 +255,8 @@ def document_stamp(array: zarr.Array[Any]) -> tuple[int, int] | None:
 
 
 def _part(array: zarr.Array[Any], name: str) -> Any:
+    if name == "packing":
+        return packing_of(array)
     found = getattr(array, name)
     # The order of bytes on the disk is the codec's, and Zarr forgets that of the numbers.
     return np.dtype(found).newbyteorder("=") if name == "dtype" else found

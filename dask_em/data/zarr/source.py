@@ -20,6 +20,7 @@ from ...storage.object_store import UrlStore
 from ...storage.urls import describe_url
 from ..identity import layout_identity, sha256_of
 from ..options import ReadOptions
+from ..packing import Packing
 
 if TYPE_CHECKING:
     import zarr
@@ -89,7 +90,18 @@ class ZarrSource(Source):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
+        return self.packing.dtype if self.packing else np.dtype(self.array.dtype)
+
+    @cached_property
+    def packing(self) -> Packing | None:
+        """How the stored numbers are packed or masked, None where they are plain."""
+        from .layout import packing_of
+
+        return packing_of(self.array)
+
+    @property
+    def decoding(self) -> str:
+        return str(self.packing or "")
 
     @property
     def n_chunks(self) -> int:
@@ -139,10 +151,12 @@ class ZarrSource(Source):
         from .raw import RawChunks
 
         # A chunk that rows are left out of is copied.
-        dropping = bool(self.dropping) or self.options.nonfinite == "drop"
+        copies = int(bool(self.dropping) or self.options.nonfinite == "drop")
+        # So are chunks that are decoded: the one in hand, and the next.
+        copies += 2 if self.packing else 0
         if RawChunks.of(self.array) is not None:
-            return 2 + dropping
-        return 1 + self.read_ahead * (3 if self.array.compressors else 2) + dropping
+            return 2 + copies
+        return 1 + self.read_ahead * (3 if self.array.compressors else 2) + copies
 
     @property
     def read_ahead(self) -> int:
