@@ -30,6 +30,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "data/dask.py",
         "data/lazy.py",
         "data/tables.py",
+        "data/zarr/layout.py",
         "jobs/checks/",
         "jobs/cluster.py",
         "storage/object_store.py",

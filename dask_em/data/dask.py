@@ -24,6 +24,7 @@ from ..core.protocols import (
     T,
 )
 from ..errors import DataError
+from ..storage.urls import describe_store
 from .checks import check_array, check_weight, memory_weight
 from .identity import layout_identity
 from .lazy import map_blocks
@@ -231,9 +232,9 @@ def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
     packing = packing_of(array)
     if packing is not None:
         raise DataError(
-            f"X is the Dask array of the stored numbers of {array.store_path}, which are packed "
-            f"({packing}): pass the zarr.Array itself, or its path, to have them decoded, or "
-            "X.map_blocks(np.asarray) to take the stored numbers as they are"
+            f"X is the Dask array of stored numbers of {describe_store(str(array.store_path))}, "
+            f"which are packed ({packing}): pass the zarr.Array itself, or its path, to have them "
+            "decoded, or X.map_blocks(np.asarray) to take the stored numbers as they are"
         )
     return array
 

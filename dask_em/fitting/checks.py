@@ -109,6 +109,8 @@ def _tell_dropped(n_dropped: int, n_left: int) -> None:
 
 def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
     n = surveyed.n_weighted
+    if surveyed.n_rows < 2:
+        raise DataError("X has 1 row that can be used: a fit needs at least 2")
     if n == 0:
         raise DataError("sample_weight is zero for every row: there is nothing to fit")
     if n < n_components:

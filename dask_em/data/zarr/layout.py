@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import numpy as np
 import zarr
 from zarr.abc.store import Store
@@ -16,6 +17,7 @@ from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore
 
 from ...errors import DataError, StoreAccessError
+from ...storage.urls import describe_store
 from ..packing import Packing
 
 logger = logging.getLogger("dask_em")
@@ -130,13 +132,15 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
 def check_links(array: zarr.Array[Any], name: str = "X") -> None:
     """Refuse links out of an array's folder: they could lead to any file of the machine.
 
+    `dask.config.set({"dask_em.follow-links": True})` follows them.
+
     Raises
     ------
     DataError
         A chunk, or a folder of chunks, is a link to a place outside.
     """
     store: Any = array.store
-    if not isinstance(store, LocalStore):
+    if not isinstance(store, LocalStore) or dask.config.get("dask_em.follow-links", False):
         return
     top, shape = os.path.join(store.root, array.path), file_shape(array)
     root, plain = os.path.realpath(top), set[str]()
@@ -150,7 +154,10 @@ def check_links(array: zarr.Array[Any], name: str = "X") -> None:
             if os.path.commonpath([root, target]) != root:
                 raise DataError(
                     f"{chunk_place(array, index, shape)} of {name}: {path} is a link to {target}, "
-                    "outside of the array: put the chunks themselves there"
+                    "outside of the array: put the chunks themselves there; or, where you trust "
+                    "the links, as those of DataLad and git-annex, set "
+                    'dask.config.set({"dask_em.follow-links": True}) '
+                    "(DASK_DASK_EM__FOLLOW_LINKS=true)"
                 )
             plain.add(path)
 
@@ -277,7 +284,8 @@ def check_same(array: zarr.Array[Any], name: str = "X") -> None:
         # Not where Zarr's error is caught: as its context it would come along from a worker,
         # where it cannot be unpacked.
         raise DataError(
-            f"{name} changed after it was opened: {array.store_path} is not a Zarr array any more "
+            f"{name} changed after it was opened: {describe_store(str(array.store_path))} is not a "
+            f"Zarr array any more "
             f"({gone})"
         )
     for part in LAYOUT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
 from ...storage.object_store import UrlStore
-from ...storage.urls import describe_url
+from ...storage.urls import describe_store
 from ..identity import layout_identity, sha256_of
 from ..options import ReadOptions
 from ..packing import Packing
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from .readers import RowReader
 
 logger = logging.getLogger("dask_em")
+
+CHECKSUM = "write it with zarr.codecs.Crc32cCodec() as the last of its compressors"
+
+
+@cache
+def _tell_once(line: str) -> None:
+    """Log a line, which every fit would say again."""
+    logger.info(line)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class ZarrSource(Source):
 
     @property
     def description(self) -> str:
-        return describe_url(str(self.array.store_path))
+        return describe_store(str(self.array.store_path))
 
     @cached_property
     def chunk_rows(self) -> int:
@@ -183,11 +191,9 @@ class ZarrSource(Source):
             if self.options.missing_chunks == "error":
                 check_present(array, name)
             if not has_checksum(array):
-                logger.warning(
-                    "%s (%s) has no checksum, so flipped bits would pass for data: write it with "
-                    "zarr.codecs.Crc32cCodec() as the last of its compressors",
-                    name,
-                    describe_url(str(array.store_path)),
+                _tell_once(
+                    f"{name} ({describe_store(str(array.store_path))}) has no checksum, so flipped "
+                    f"bits would pass for data: {CHECKSUM}"
                 )
 
     def _arrays(self) -> Iterable[tuple[zarr.Array[Any], str]]:
@@ -233,7 +239,7 @@ class ZarrSource(Source):
         """Return what tells the data from others, by their place, for JSON."""
         weight: str | None = None
         if self.stored_weight is not None:
-            weight = describe_url(str(self.stored_weight.store_path))
+            weight = describe_store(str(self.stored_weight.store_path))
         elif self.memory_weight is not None:
             weight = sha256_of(self.memory_weight)
         return {**layout_identity(self, self.bounds), "sample_weight": weight}
