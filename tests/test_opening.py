@@ -123,7 +123,7 @@ def test_a_group_lists_its_tree_with_rows_first(where: str, tmp_path: Path) -> N
     )
     with pytest.raises(DataError, match="is a group, not an array") as e:
         fitted(data)
-    listed = str(e.value).partition("which are: ")[2].split("; ")
+    listed = str(e.value).partition("arrays are: ")[2].split("; ")
     assert [line.partition(", ")[2] for line in listed] == [
         "600 x 3 float64", "4 x 2 bool", "3 x 4 x 5 float32", "600 int64"
     ]  # fmt: skip
@@ -140,7 +140,9 @@ def test_a_sparse_matrix_of_anndata_is_named(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data.write_zarr(tmp_path / "a.zarr")
-        with pytest.raises(DataError, match=r"which are: .*/obsm/X_pca, 600 x 3 float64; .*sparse"):
+        with pytest.raises(
+            DataError, match=r"arrays are: .*/obsm/X_pca, 600 x 3 float64; .*sparse"
+        ):
             fitted(tmp_path / "a.zarr")
         known = {"anndata": anndata, "zarr": zarr}
         dense = advised(tmp_path / "a.zarr/X", r"(anndata\.experimental\..*)$", known)

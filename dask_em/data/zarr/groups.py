@@ -37,8 +37,7 @@ def not_an_array(group: zarr.Group, name: str) -> DataError:
         lines.append(f"{place}, {_described(member)}")
     more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return DataError(
-        f"{shown} is a group, not an array: pass one of its arrays, which are: "
-        f"{'; '.join(lines) or 'none'}{more}"
+        f"{shown} is a group, not an array; its arrays are: {'; '.join(lines) or 'none'}{more}"
     )
 
 
