@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,16 @@ class TestCompressedZarr(TestRawZarr):
 
 class TestShardedZarr(TestRawZarr):
     layout: dict[str, Any] = {"chunks": (10, 3), "shards": (100, 3)}  # noqa: RUF012
+
+
+class TestZippedZarr(SourceTests):
+    """An array in an archive, which a worker opens for itself."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        write_zarr(folder / "x.zarr", X, 37)
+        return as_source(
+            shutil.make_archive(str(folder / "x.zarr"), "zip", folder / "x.zarr"), sample_weight
+        )
 
 
 class TestDaskSource(SourceTests):
