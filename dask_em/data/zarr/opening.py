@@ -44,11 +44,9 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
 
     url = os.fspath(path)
     name = describe_url(url)
+    place, inner = (open_store(url), "") if is_url(url) else _local(local_path(url), name)
     try:
-        if is_url(url):
-            found = zarr.open(open_store(url), mode="r")
-        else:
-            found = _open_local(local_path(url), name)
+        found = zarr.open(place, path=inner, mode="r")
     except (GroupNotFoundError, *NOT_ZARR) as e:
         check_bucket(url)
         instead = "give the path of an array, or of an array in a group as group.zarr/array"
@@ -62,9 +60,8 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
 NOT_ZARR = (FileNotFoundError, ValueError, NotADirectoryError, KeyError, BadZipFile)
 
 
-def _open_local(path: Path, name: str) -> zarr.Array[Any] | zarr.Group:
-    """What lies at a path, or in an archive on the way to it."""
-    import zarr
+def _local(path: Path, name: str) -> tuple[Any, str]:
+    """The folder at a path, or the archive on the way to it and the path in that."""
     from zarr.storage import ZipStore
 
     # Workers may have been started in another folder.
@@ -73,16 +70,20 @@ def _open_local(path: Path, name: str) -> zarr.Array[Any] | zarr.Group:
     if archive is not None:
         top, inner = _folder_in(archive), list(path.relative_to(archive).parts)
         inner = inner if inner[:1] == top else top + inner
-        return zarr.open(ZipStore(archive, mode="r"), path="/".join(inner), mode="r")
+        return ZipStore(archive, mode="r"), "/".join(inner)
     if not path.exists():
         raise DataError(f"{name}: no such path")
-    return zarr.open(path, mode="r")
+    return path, ""
 
 
 def _folder_in(archive: Path) -> list[str]:
     """The one folder at the top of an archive that was made of a folder, not of what is in it."""
-    with ZipFile(archive) as file:
-        keys = file.namelist()
+    try:
+        with ZipFile(archive) as file:
+            keys = file.namelist()
+    except BadZipFile:
+        # As opening it will say.
+        return []
     tops = {key.partition("/")[0] for key in keys}
     return [*tops] if len(tops) == 1 and not tops & set(keys) else []
 
