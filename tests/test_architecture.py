@@ -30,6 +30,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "backends/dask/",
         "data/dask.py",
         "data/lazy.py",
+        "data/tables.py",
+        "data/zarr/layout.py",
         "jobs/checks/",
         "jobs/cluster.py",
         "storage/object_store.py",

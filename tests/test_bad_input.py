@@ -117,13 +117,6 @@ def test_stored_rows_must_be_real_numbers(dtype: str, tmp_path) -> None:
         fit(rows)
 
 
-def test_a_dask_frame_is_told_how_to_become_an_array() -> None:
-    attributes = {"__module__": "dask.dataframe", "__dask_graph__": lambda self: {}}
-    frame = type("DataFrame", (), attributes)()
-    with pytest.raises(DataError, match=r"X is a DataFrame.*to_dask_array\(lengths=True\)"):
-        fit(frame)
-
-
 # -- values ------------------------------------------------------------------------
 
 
@@ -302,18 +295,6 @@ def test_precisions_must_be_positive_in_every_structure(kind: str, value: float)
     inits["precisions_init"] = inits["precisions_init"] * value
     with pytest.raises(ValueError, match="must be positive"):
         fit(X, covariance_type=kind, **inits)
-
-
-def test_masks_are_not_dropped_in_silence() -> None:
-    masked = np.ma.masked_greater(X, X.max() - 1e-9)
-    with pytest.raises(DataError, match=r"1 entries are masked.*X\.filled\(np\.nan\)"):
-        fit(masked)
-    with pytest.raises(DataError, match="masked"):
-        fit(X).predict(masked)
-    with pytest.warns(UserWarning, match="1 rows that hold NaN"):
-        assert fit(masked.filled(np.nan), nonfinite="drop").n_dropped_ == 1
-    # A mask that masks nothing is none.
-    assert len(fit(X).predict(np.ma.masked_invalid(X))) == N
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.0])

@@ -239,6 +239,7 @@ def _provenance(driver: Driver) -> dict[str, Any]:
         "weight": surveyed.moments.weight,
         "n_features": source.n_features,
         "dtype": str(source.dtype),
+        **({"decoding": source.decoding} if source.decoding else {}),
         "fingerprint": fingerprint_of(surveyed),
         "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dask_em": __version__,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,9 +18,12 @@ from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.scoring import NO_LABEL, Answer, Predict, Score
+from ..data.checks import check_dimensions
 from ..data.columns import check_columns
-from ..data.open import as_source
+from ..data.memory import is_compact
+from ..data.open import as_source, is_opened
 from ..data.options import ReadOptions
+from ..data.tables import column_names
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError
 from ..fitting.checks import check_scores
@@ -67,15 +69,12 @@ class Predictions(FittedEstimator):
         labelled = Labelled.of(X)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
-        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            raise DataError(
-                f"X is a masked array in which {int(X.mask.sum())} entries are masked, and "
-                'masks are not looked at: pass X.filled(np.nan), with nonfinite="drop" to leave '
-                "those rows out of the fit"
-            )
-        if _in_memory(X):
+        if not is_opened(X):
+            check_dimensions("X", X)
+            compact = is_compact(X)
             checks: dict[str, Any] = {
-                "dtype": [np.float64, np.float32],
+                # Blocks are converted, never the whole.
+                "dtype": None if compact else [np.float64, np.float32],
                 # Whoever reads the rows names row and column of what is not finite.
                 "ensure_all_finite": False,
                 "ensure_min_samples": 2 if reset else 1,
@@ -87,7 +86,8 @@ class Predictions(FittedEstimator):
         source = as_source(X, unlabelled(sample_weight), self.read_options)
         if reset:
             source.check()
-        self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
+        names = column_names(X) if labelled is None else labelled.feature_names
+        self._take_columns(source, names, reset)
         return source
 
     def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
@@ -275,13 +275,6 @@ class Predictions(FittedEstimator):
 
     def _with_summary(self, diagram: str) -> str:
         return summary_html(self) + diagram if hasattr(self, "state_") else diagram
-
-
-def _in_memory(X: Any) -> bool:
-    """Return whether X is something that scikit-learn would take."""
-    if isinstance(X, str | os.PathLike):
-        return False
-    return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
 
 
 def _shortened(names: Array) -> str:

@@ -103,7 +103,7 @@ def select(
     Parameters
     ----------
     X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
-        (n, d). Never loaded whole, never persisted.
+        (n, d), or another kind that `fit` takes. Never loaded whole, never persisted.
     n_components : int or iterable of int
     covariance_type : {"full", "tied", "diag", "spherical"} or a sequence of them
         Of an estimator that has other kinds of components, their names; ignored by one

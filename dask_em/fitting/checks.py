@@ -119,9 +119,10 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
         return
     chunk, row, column, value = first
     what = "NaN" if np.isnan(value) else "infinity"
+    masked = f" (masked numbers are NaN: {source.decoding})" if source.decoding else ""
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
-        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
+        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
         'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
     )
 
@@ -139,6 +140,8 @@ def _tell_dropped(n_dropped: int, n_left: int) -> None:
 
 def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
     n = surveyed.n_weighted
+    if surveyed.n_rows < 2:
+        raise DataError("X has 1 row that can be used: a fit needs at least 2")
     if n == 0:
         raise DataError("sample_weight is zero for every row: there is nothing to fit")
     if n < n_components:

@@ -24,7 +24,8 @@ from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
 from ..core.tuning import tuning
 from ..data.open import stored_source
-from ..data.zarr.source import ZarrSource
+from ..data.zarr.layout import has_checksum
+from ..data.zarr.source import CHECKSUM, ZarrSource
 from ..errors import UsageError
 from ..estimators.base import MixtureEstimator
 from ..estimators.load import known_tags, mixture_class
@@ -246,6 +247,8 @@ def plan(
     cluster one of its workers reads the chunks, else this process.
     """
     source, fleet = stored_source(data), fleet_of(k, covariance, family)
+    if not has_checksum(source.array):
+        logger.warning("%s has no checksum: %s", source.description, CHECKSUM)
     needed = partial(count, source, fleet)
     if not cluster.remote:
         planned = planned_here(cluster, needed)

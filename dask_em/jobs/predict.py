@@ -101,6 +101,7 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
         "data": source.description,
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
+        "decoding": source.decoding,
         "chunk_rows": source.chunk_rows,
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,
