@@ -185,7 +185,7 @@ def test_rows_of_any_type_are_read_by_blocks(tmp_path: Path) -> None:
         [sys.executable, "-c", MEASURED, *(opened for _, opened in kinds)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANG,
     )
     assert result.returncode == 0, result.stderr
     grown = dict(zip([kind for kind, _ in kinds], map(int, result.stdout.split()), strict=True))
