@@ -82,6 +82,18 @@ class ModelFileError(DataError):
     """
 
 
+class ModelNotFoundError(ModelFileError, FileNotFoundError):
+    """There is no file at the path of a model.
+
+    Examples
+    --------
+    >>> ModelNotFoundError.exit_code.meaning, issubclass(ModelNotFoundError, FileNotFoundError)
+    ('wrong usage', True)
+    """
+
+    exit_code = ExitCode.USAGE
+
+
 class OutputExistsError(DaskEMError, FileExistsError):
     """The output is there already, and nobody asked to replace it.
 

@@ -158,6 +158,13 @@ class EMState:
         """Mean log-likelihood per row at `mixture`, in nats."""
         return self.statistics.mean_log_likelihood
 
+    @property
+    def maximized(self) -> Mixture | None:
+        """What the M-step makes of the sums, where the fit may have kept what was given."""
+        if self.status is Status.NON_FINITE:
+            return None
+        return self.mixture.m_step(self.statistics)[0]
+
     def validate(self) -> None:
         """Raise `ValueError` that names the field where a state from a file is not one."""
         k, sums = len(self.mixture.log_weights), self.statistics

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import entr
 
 from .additive import Additive, Array
 from .engine import check_engine
@@ -148,6 +147,9 @@ class ScoreFold(Fold[Scores]):
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d)."""
+        # scipy takes longer to import than all that reads a model file.
+        from scipy.special import entr
+
         nothing = np.zeros(len(self.mixture.log_weights))
         for _, log_joint, arithmetic in joint_blocks(self.mixture, X):
             resp, log_density = map(arithmetic.fetch, arithmetic.normalize(log_joint, nothing))

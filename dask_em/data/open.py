@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.protocols import Source
 from ..errors import DataError
@@ -18,7 +18,9 @@ from .dask import checked_array, dask_source, is_dask, zarr_behind
 from .memory import array_source
 from .options import ReadOptions
 from .zarr.opening import is_zarr, open_zarr, require_array, zarr_source
-from .zarr.source import ZarrSource
+
+if TYPE_CHECKING:
+    from .zarr.source import ZarrSource
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def _of_zarr(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     if not is_dask(sample_weight):
         return zarr_source(X, sample_weight, options)
     check_array("X", X, 2)
+    from .zarr.source import ZarrSource
+
     lazy = checked_array(X, ZarrSource(X).chunk_rows, options.missing_chunks, "X")
     return dask_source(lazy, sample_weight, options)
 

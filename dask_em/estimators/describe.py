@@ -249,7 +249,7 @@ class FamilyDescription:
     @property
     def structure(self) -> str:
         """The variant of the family."""
-        return self.components.kind
+        return self.components.structure
 
     @cached_property
     def _moments(self) -> tuple[Array, Array]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self
 
-import numpy as np
-
-from ..fitting.criteria import Criterion, RangeEnd, range_end
+from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
 from ..fitting.driver import Driver
 from .base import MixtureEstimator
 from .fits import Fit
@@ -155,29 +153,6 @@ def select(
     options |= {"n_init": n_init, "random_state": random_state}
     fit = sweep(n_components, covariance_type, criterion, holdout, exhaustive, estimator, options)
     return Selection.of(fit, fit.run(X, sample_weight), keep_all)
-
-
-def check_criterion(criterion: str, holdout: float) -> None:
-    """Raise `ValueError` where the two do not go together.
-
-    Examples
-    --------
-    >>> check_criterion("holdout", 0.1)
-    >>> check_criterion("holdout", 0.0)
-    Traceback (most recent call last):
-    ValueError: criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say
-    """
-    if criterion not in get_args(Criterion):
-        raise ValueError(
-            f"criterion={criterion!r}: expected one of {', '.join(get_args(Criterion))}"
-        )
-    number = isinstance(holdout, int | float | np.number) and not isinstance(holdout, bool)
-    if not number or not 0 <= holdout < 1:
-        raise ValueError(f"holdout={holdout!r}: expected a number of at least 0 and below 1")
-    if criterion == "holdout" and not holdout:
-        raise ValueError(
-            "criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say"
-        )
 
 
 def sweep(

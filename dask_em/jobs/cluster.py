@@ -8,9 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dask.config
-
-from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 from ..errors import UsageError
 from ..machine import memory_limit, usable_cpus
 from ..runtime import current_job
@@ -152,9 +149,11 @@ def _remote_client(cluster: ClusterOptions) -> Iterator[Client]:
 
 @contextmanager
 def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
+    import dask.config
     from distributed import Client, LocalCluster
 
     from ..backends.dask.quiet import QuietFailures
+    from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 
     with (
         dask.config.set(cluster_settings()),

@@ -6,22 +6,26 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends import backend_in_force
 from ..core.scoring import Answer, Predict, answer_dtype
 from ..data.columns import check_columns
 from ..data.open import stored_source
-from ..data.zarr.source import ZarrSource
 from ..estimators.load import load
 from ..fitting.observers import ObservedPass, reporter
 from ..storage.outputs.files import check_folder
 from ..storage.outputs.predictions import WritePredictions, create_outputs, source_stamp
 from ..storage.outputs.resumable import resumable_group
+from ..storage.outputs.staging import check_untouched
 from ..storage.urls import is_url
 from ..version import __version__
+from .arguments import check_data, check_model
 from .cluster import ClusterOptions, cluster_client
 from .files import file_sha256
+
+if TYPE_CHECKING:
+    from ..data.zarr.source import ZarrSource
 
 logger = logging.getLogger("dask_em")
 
@@ -41,7 +45,11 @@ def predict(
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
     throws it away.
     """
+    order = "MODEL DATA DEST"
     check_folder(destination)
+    check_model(model_path, order)
+    check_data(data, order=order)
+    check_untouched(destination, overwrite)
     model = load(model_path)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)

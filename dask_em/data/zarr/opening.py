@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError
-from ...storage.object_store import check_bucket, open_store
+from ...storage.object_store import check_bucket
 from ...storage.urls import describe_url, is_url
 from ..checks import check_array, check_weight, memory_weight
 from ..options import ReadOptions
-from .source import ZarrSource
 
 if TYPE_CHECKING:
     import zarr
+
+    from .source import ZarrSource
 
 
 def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
@@ -38,19 +39,17 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     ...     open_zarr(path).shape
     (6, 2)
     """
+    check_path(path)
+    # Zarr takes longer to import than it takes to say that there is no such path.
     import zarr
     from zarr.errors import GroupNotFoundError
 
+    from ...storage.url_store import open_store
+
     url = os.fspath(path)
     name = describe_url(url)
-    place: Any = url.removeprefix("file://")
-    if is_url(url):
-        place = open_store(url)
-    elif os.path.exists(place):
-        # Workers may have been started in another folder.
-        place = Path(place).absolute()
-    else:
-        raise DataError(f"{name}: no such path")
+    # Workers may have been started in another folder.
+    place: Any = open_store(url) if is_url(url) else Path(url.removeprefix("file://")).absolute()
     try:
         found = zarr.open(place, mode="r")
     except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
@@ -60,6 +59,25 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
             instead += '; a .npy file is opened by np.load(path, mmap_mode="r")'
         raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
     return require_array(found, name)
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Check that there is something at a path of this machine; of a URL nothing is asked.
+
+    Raises
+    ------
+    DataError
+        There is nothing.
+
+    Examples
+    --------
+    >>> check_path("nowhere.zarr")
+    Traceback (most recent call last):
+    dask_em.errors.DataError: nowhere.zarr: no such path
+    """
+    url = os.fspath(path)
+    if not is_url(url) and not os.path.exists(url.removeprefix("file://")):
+        raise DataError(f"{describe_url(url)}: no such path")
 
 
 def is_zarr(X: object) -> bool:
@@ -96,6 +114,7 @@ def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) ->
     import zarr
 
     from .layout import check_same, document_stamp
+    from .source import ZarrSource
 
     check_array("X", X, 2)
     # In this order: what changes after the stamp was taken is found by it.

@@ -16,7 +16,7 @@ from ...core.protocols import Block, Reader, RowValues, Source
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
-from ...storage.object_store import UrlStore
+from ...storage.url_store import UrlStore
 from ...storage.urls import describe_url
 from ..identity import layout_identity, sha256_of
 from ..options import ReadOptions
