@@ -6,7 +6,7 @@ import sys
 import warnings
 from enum import IntEnum
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -45,6 +45,14 @@ class ExitCode(IntEnum):
 class DaskEMError(Exception):
     """Base of every error that dask_em raises on purpose.
 
+    Attributes
+    ----------
+    exit_code : ExitCode
+        Of the command line.
+    code : str
+        A word for programs, which stays when the message is reworded; of subclasses without one
+        their base's.
+
     Examples
     --------
     >>> try:
@@ -54,7 +62,8 @@ class DaskEMError(Exception):
     X has no rows 65
     """
 
-    exit_code = ExitCode.FAULT
+    exit_code: ClassVar[ExitCode] = ExitCode.FAULT
+    code: ClassVar[str] = "fault"
 
     transient = False
     """Whether the same thing may succeed when it is tried again."""
@@ -70,6 +79,7 @@ class DataError(DaskEMError, ValueError):
     """
 
     exit_code = ExitCode.BAD_DATA
+    code = "bad-data"
 
 
 class ModelFileError(DataError):
@@ -80,6 +90,8 @@ class ModelFileError(DataError):
     >>> ModelFileError.exit_code.meaning, issubclass(ModelFileError, DataError)
     ('the data are bad', True)
     """
+
+    code = "bad-model-file"
 
 
 class ModelNotFoundError(ModelFileError, FileNotFoundError):
@@ -92,6 +104,7 @@ class ModelNotFoundError(ModelFileError, FileNotFoundError):
     """
 
     exit_code = ExitCode.USAGE
+    code = "model-not-found"
 
 
 class OutputExistsError(DaskEMError, FileExistsError):
@@ -104,6 +117,7 @@ class OutputExistsError(DaskEMError, FileExistsError):
     """
 
     exit_code = ExitCode.OUTPUT_TAKEN
+    code = "output-exists"
 
 
 class LockedError(OutputExistsError):
@@ -114,6 +128,8 @@ class LockedError(OutputExistsError):
     >>> LockedError.exit_code.meaning
     'the output is taken'
     """
+
+    code = "locked"
 
 
 class StoppedError(DaskEMError):
@@ -126,6 +142,7 @@ class StoppedError(DaskEMError):
     """
 
     exit_code = ExitCode.STOPPED
+    code = "stopped"
 
 
 class OutOfTimeError(StoppedError):
@@ -136,6 +153,8 @@ class OutOfTimeError(StoppedError):
     >>> OutOfTimeError.exit_code.meaning
     'stopped before the end'
     """
+
+    code = "out-of-time"
 
 
 class UsageError(DaskEMError, ValueError):
@@ -148,6 +167,7 @@ class UsageError(DaskEMError, ValueError):
     """
 
     exit_code = ExitCode.USAGE
+    code = "usage"
 
 
 class StoreError(DaskEMError, OSError):
@@ -160,6 +180,7 @@ class StoreError(DaskEMError, OSError):
     """
 
     exit_code = ExitCode.DISK_FAILED
+    code = "store-failed"
 
     transient = True
 
@@ -174,6 +195,7 @@ class StoreAccessError(StoreError):
     """
 
     exit_code = ExitCode.USAGE
+    code = "store-access"
 
     transient = False
 

@@ -151,9 +151,9 @@ def test_a_running_scheduler_is_used_and_left_running(
     [
         (["--init-params", "k-means"], "kmeans"),
         (["--seed", "-1"], "--seed"),
-        (["--tol", "nan"], "tol=nan: expected a number of at least 0"),
-        (["--reg-covar", "inf"], "reg_covar=inf"),
-        (["--tol", "nan", "--covariance", "full,diag"], "tol=nan"),
+        (["--tol", "nan"], "--tol nan: expected a number of at least 0"),
+        (["--reg-covar", "inf"], "--reg-covar inf"),
+        (["--tol", "nan", "--covariance", "full,diag"], "--tol nan"),
     ],
 )
 def test_options_of_no_sense_are_wrong_usage(

@@ -8,10 +8,22 @@ from typing import Any
 
 import click
 
+# Where a click context keeps that the result was printed, and that it is wanted as JSON.
+SHOWN, AS_JSON = "dask_em.shown", "dask_em.json"
+
 
 def show(result: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     """Print a result as JSON, or its lines."""
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
+    click.get_current_context().meta[SHOWN] = True
+
+
+def show_failure(ctx: click.Context, code: str, exit_code: int, message: str) -> None:
+    """Print a failure as JSON where that is wanted: standard output holds one object, ever."""
+    if ctx.meta.get(AS_JSON) and not ctx.meta.get(SHOWN):
+        error = {"code": code, "exit_code": int(exit_code), "message": message}
+        click.echo(json.dumps({"error": error}))
+        ctx.meta[SHOWN] = True
 
 
 def status_text(status: str) -> str:

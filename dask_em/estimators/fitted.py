@@ -99,7 +99,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     # -- files ------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the fitted model to one checksummed `.npz` file, whole or not at all.
 
         Raises

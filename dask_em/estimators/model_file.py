@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def write_model(
-    path: str | os.PathLike[str], model: StoredEstimator, overwrite: bool = True
+    path: str | os.PathLike[str], model: StoredEstimator, overwrite: bool = False
 ) -> None:
     """Write a fitted estimator to one file, whole or not at all.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Self
 
 from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
@@ -133,6 +135,8 @@ def select(
 
     Raises
     ------
+    TypeError
+        Neither this function nor the estimator has such an option.
     ValueError
         An option is not one of those allowed.
     DataError
@@ -168,6 +172,8 @@ def sweep(
 
     Raises
     ------
+    TypeError
+        The estimator has no such option.
     ValueError
         An option is not one of those allowed.
 
@@ -177,6 +183,7 @@ def sweep(
     >>> [(model.n_components, model.covariance_type) for model in fit.estimators]
     [(2, 'full'), (3, 'full'), (2, 'diag'), (3, 'diag')]
     """
+    _check_keywords(estimator, options)
     ks = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     _check_values("n_components", ks)
     given = [name for name in estimator.array_options if options.get(name) is not None]
@@ -200,3 +207,16 @@ def sweep(
 def _check_values(name: str, values: Sequence[object]) -> None:
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{name}={values!r}: expected one or more values, each of them once")
+
+
+def _check_keywords(estimator: type[MixtureEstimator], options: Mapping[str, Any]) -> None:
+    """Raise `TypeError` that names `select`, and the keyword that is nearest to a wrong one."""
+    allowed = [*estimator().get_params(), *inspect.signature(select).parameters]
+    for name in options:
+        if name not in allowed:
+            near = get_close_matches(name, allowed, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(
+                f"select() got an unexpected keyword argument {name!r}, which is no parameter of "
+                f"{estimator.__name__} either{meant}"
+            )

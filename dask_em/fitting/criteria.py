@@ -25,7 +25,7 @@ def check_criterion(criterion: str, holdout: float) -> None:
     >>> check_criterion("holdout", 0.1)
     >>> check_criterion("holdout", 0.0)
     Traceback (most recent call last):
-    ValueError: criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say
+    ValueError: criterion='holdout' needs rows to score: pass holdout=0.1, say
     """
     if criterion not in get_args(Criterion):
         raise ValueError(
@@ -35,9 +35,7 @@ def check_criterion(criterion: str, holdout: float) -> None:
     if not number or not 0 <= holdout < 1:
         raise ValueError(f"holdout={holdout!r}: expected a number of at least 0 and below 1")
     if criterion == "holdout" and not holdout:
-        raise ValueError(
-            "criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say"
-        )
+        raise ValueError("criterion='holdout' needs rows to score: pass holdout=0.1, say")
 
 
 # -- how good a model is -------------------------------------------------------------

@@ -31,7 +31,19 @@ def _nearest(rows: Array, centers: Array) -> Array:
     return np.asarray((squares - 2 * rows @ centers.T).argmin(axis=1))
 
 
+def _places(rows: Array, k: int) -> Array | None:
+    """Number the distinct rows where there are fewer than k; None where there are enough."""
+    if len(np.unique(rows[: 4 * k], axis=0)) >= k:
+        return None
+    places, labels = np.unique(rows, axis=0, return_inverse=True)
+    return labels.ravel() if len(places) < k else None
+
+
 def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    distinct = _places(rows, k)
+    if distinct is not None:
+        # scikit-learn would find as many clusters, and warn.
+        return hard(distinct, k)
     fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
     return hard(fitted.labels_, k)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
@@ -204,6 +205,10 @@ def _security(cluster: ClusterOptions) -> Security | None:
         "tls_client_key": cluster.tls_key,
     }
     given = {name: file for name, file in files.items() if file}
+    for name, file in given.items():
+        if not Path(file).is_file():
+            option = name.replace("client_", "").replace("_", "-")
+            raise UsageError(f"--{option} {file}: no such file")
     security = Security(require_encryption=True, **given) if given or cluster.require_tls else None
     if (cluster.scheduler or "").startswith("tls://"):
         # By the options, or else by Dask's configuration.

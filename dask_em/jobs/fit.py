@@ -225,6 +225,10 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
     UsageError
         An option is not one of those allowed.
     """
+    try:
+        check_criterion(request.criterion, request.holdout)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
     from ..estimators.fits import Fit
     from ..estimators.select import sweep
 
@@ -234,7 +238,6 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
         raise UsageError(f"--family {request.family} has no {flags}: leave it out")
     try:
-        check_criterion(request.criterion, request.holdout)
         if request.single:
             (model,) = request.fleet
             model.set_params(**options).check_options()

@@ -89,7 +89,7 @@ def write_arrays(
     path: str | os.PathLike[str],
     header: Mapping[str, Any],
     arrays: Mapping[str, Array],
-    overwrite: bool = True,
+    overwrite: bool = False,
     kind: str = KIND,
 ) -> None:
     """Write a header and arrays to one file: all of it, or the old file stays.
@@ -132,7 +132,7 @@ def write_arrays(
     path = Path(path)
     write = file_writer(path, header, arrays, kind)
     if not overwrite and path.exists():
-        raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
+        raise OutputExistsError(f"{path} exists; choose another name or pass overwrite=True")
     with durable_file(path) as file:
         write(file)
 

@@ -354,7 +354,7 @@ def write_bytes(url: str, data: bytes, overwrite: bool) -> None:
                 if bytes(obstore.get(store, name).bytes()) == data:
                     return
                 raise OutputExistsError(
-                    f"{shown} exists; choose another name or pass --overwrite"
+                    f"{shown} exists; choose another name or pass overwrite=True"
                 ) from None
     except FileNotFoundError as e:
         raise _explanation(e, shown) from None

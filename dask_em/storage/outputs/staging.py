@@ -289,7 +289,7 @@ def _is_document(key: str) -> bool:
 
 
 def _taken(what: object) -> OutputExistsError:
-    return OutputExistsError(f"{what} exists; choose another name or pass --overwrite")
+    return OutputExistsError(f"{what} exists; choose another name or pass overwrite=True")
 
 
 @contextmanager
