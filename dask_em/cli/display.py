@@ -26,6 +26,20 @@ def show_failure(ctx: click.Context, code: str, exit_code: int, message: str) ->
         ctx.meta[SHOWN] = True
 
 
+def passes_text(n_reads: int, n_sample_passes: float) -> str:
+    """Return reads of the data, and work on the sample, in words.
+
+    Examples
+    --------
+    >>> passes_text(5, 22.04)
+    "5 passes over the data and 22.04 passes' worth of work on the sample"
+    """
+    return (
+        f"{n_reads} pass{'es' * (n_reads != 1)} over the data and {n_sample_passes:.2f} passes' "
+        "worth of work on the sample"
+    )
+
+
 def status_text(status: str) -> str:
     """Return the name of a status in words.
 

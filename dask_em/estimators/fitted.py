@@ -56,6 +56,16 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Names of the fitted attributes that are parameters."""
         return ("weights_", *self.state_.result.components.attributes())
 
+    @property
+    def n_reads_(self) -> int:
+        """How often the data were read: one record of `history_` each."""
+        return len(self.history_)
+
+    @property
+    def n_sample_passes_(self) -> float:
+        """Work on the sample, in passes over the data that would compute as much."""
+        return max(0.0, self.n_passes_ - len(self.history_))
+
     def fitted_options(self) -> dict[str, Any]:
         """Return the options that the fit was of, whatever was set since."""
         options: dict[str, Any] = {"n_components": len(self.weights_)}

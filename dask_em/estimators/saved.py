@@ -76,6 +76,16 @@ class SavedModel:
     provenance: dict[str, Any]
     attributes: dict[str, Array]
 
+    @property
+    def n_reads(self) -> int:
+        """How often the data were read: one record of `history` each."""
+        return len(self.history)
+
+    @property
+    def n_sample_passes(self) -> float:
+        """Work on the sample, in passes over the data that would compute as much."""
+        return max(0.0, self.n_passes - len(self.history))
+
     def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return header and arrays for `storage.npz.write_arrays`."""
         packer = Packer()

@@ -35,7 +35,8 @@ class Selection:
         Whether the winner has the most components that were tried, or the fewest, so that more,
         or fewer, may be better; a log line says so, too.
     n_passes : float
-        Passes over the data of the whole sweep, with the survey's and the sample's share.
+        Passes over the data of the whole sweep, `n_reads`, and work on the sample in passes that
+        would compute as much.
     history : list of dict
         One record a pass of the whole sweep.
 
@@ -54,6 +55,11 @@ class Selection:
     range_end: RangeEnd | None
     n_passes: float
     history: list[dict[str, Any]]
+
+    @property
+    def n_reads(self) -> int:
+        """How often the data were read: one record of `history` each."""
+        return len(self.history)
 
     @classmethod
     def of(cls, fit: Fit[MixtureEstimator], driver: Driver, keep_all: bool) -> Self:

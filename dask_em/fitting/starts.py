@@ -146,8 +146,7 @@ class StartOptions:
         refine = Convergence(self.tol, min(tuning().sample.iterations, self.max_iter))
         convergence = refine if self.init_params == "auto" else None
         n_rows = self.n_init * len(surveyed.sample.rows)
-        nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
             running.log_likelihood = start.log_likelihood or None
         return start
@@ -167,8 +166,7 @@ class StartOptions:
             tuning().sample.finer * self.tol, min(tuning().sample.iterations, self.max_iter)
         )
         n_rows = multistart.n_rows(n_sampled)
-        nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
         return start

@@ -37,6 +37,8 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "degenerate": [one.as_dict() for one in degenerate],
         "warnings": warnings,
         "n_iter": state.n_iter,
+        "n_reads": saved.n_reads,
+        "n_sample_passes": saved.n_sample_passes,
         "n_passes": saved.n_passes,
         "log_likelihood": state.log_likelihood,
         "provenance": saved.provenance,
