@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import blobs, write_zarr
+from helpers import HANG, blobs, write_zarr
 
 from dask_em import GaussianMixture
 from dask_em.cli.main import main
@@ -36,7 +36,11 @@ def loaded(code: str, folder: Path) -> dict[str, Any]:
     """What a fresh process says of itself after some code: `out` of it, and modules."""
     tail = "\nimport json, sys\nprint(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", code + tail], capture_output=True, text=True, cwd=folder, timeout=120
+        [sys.executable, "-c", code + tail],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     *lines, last = done.stderr.splitlines()

@@ -330,7 +330,7 @@ def test_requests_that_fail_are_made_again(
     if kind == "stall":
         monkeypatch.setattr(stores, "STALLED", stores.timedelta(seconds=1))
         stores._object_store.cache_clear()
-        stores._opened.cache_clear()
+        url_store._opened.cache_clear()
     s3.fail(kind, 3 if kind == "500" else 1, part="/c/")
     assert digest(fitted(url)) == expected
 

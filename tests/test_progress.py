@@ -9,12 +9,13 @@ import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import blobs, write_zarr
+from helpers import HANG, blobs, write_zarr
 
 from dask_em import GaussianMixture, load, select
 from dask_em.cli.logs import JsonLines
@@ -66,6 +67,18 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def unheard() -> Iterator[None]:
+    """Nobody reads the log, as in a fresh process: the program, called here, would."""
+    logger = logging.getLogger("dask_em")
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
+
+
 @pytest.fixture(scope="module")
 def model() -> GaussianMixture:
     return GaussianMixture(3, random_state=0).fit(X)
@@ -94,7 +107,7 @@ def test_a_verbose_fit_in_a_script_is_seen(verbose: int, tmp_path: Path) -> None
         f"GaussianMixture(3, random_state=0, verbose={verbose}).fit(np.load('x.npy'))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=600
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=HANG
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

@@ -320,6 +320,7 @@ class PoissonMixture:
     status_ = Status.CONVERGED
     lower_bound_, n_iter_, n_reads_, n_sample_passes_ = -4.0, 3, 4, 0.0
     history_: tuple[dict[str, Any], ...] = ()
+    warnings_: tuple[str, ...] = ()
     provenance_: dict[str, Any] = {}  # noqa: RUF012
 
     def describe(self) -> Rates:
