@@ -6,7 +6,7 @@ import sys
 import warnings
 from enum import IntEnum
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 
 class ExitCode(IntEnum):
@@ -45,6 +45,14 @@ class ExitCode(IntEnum):
 class DaskEMError(Exception):
     """Base of every error that dask_em raises on purpose.
 
+    Attributes
+    ----------
+    exit_code : ExitCode
+        Of the command line.
+    code : str
+        A word for programs, which stays when the message is reworded; of subclasses without one
+        their base's.
+
     Examples
     --------
     >>> try:
@@ -54,7 +62,8 @@ class DaskEMError(Exception):
     X has no rows 65
     """
 
-    exit_code = ExitCode.FAULT
+    exit_code: ClassVar[ExitCode] = ExitCode.FAULT
+    code: ClassVar[str] = "fault"
 
     transient = False
     """Whether the same thing may succeed when it is tried again."""
@@ -70,6 +79,7 @@ class DataError(DaskEMError, ValueError):
     """
 
     exit_code = ExitCode.BAD_DATA
+    code = "bad-data"
 
 
 class NonFiniteError(DataError):
@@ -116,6 +126,21 @@ class ModelFileError(DataError):
     ('the data are bad', True)
     """
 
+    code = "bad-model-file"
+
+
+class ModelNotFoundError(ModelFileError, FileNotFoundError):
+    """There is no file at the path of a model.
+
+    Examples
+    --------
+    >>> ModelNotFoundError.exit_code.meaning, issubclass(ModelNotFoundError, FileNotFoundError)
+    ('wrong usage', True)
+    """
+
+    exit_code = ExitCode.USAGE
+    code = "model-not-found"
+
 
 class OutputExistsError(DaskEMError, FileExistsError):
     """The output is there already, and nobody asked to replace it.
@@ -127,6 +152,7 @@ class OutputExistsError(DaskEMError, FileExistsError):
     """
 
     exit_code = ExitCode.OUTPUT_TAKEN
+    code = "output-exists"
 
 
 class LockedError(OutputExistsError):
@@ -137,6 +163,8 @@ class LockedError(OutputExistsError):
     >>> LockedError.exit_code.meaning
     'the output is taken'
     """
+
+    code = "locked"
 
 
 class StoppedError(DaskEMError):
@@ -149,6 +177,7 @@ class StoppedError(DaskEMError):
     """
 
     exit_code = ExitCode.STOPPED
+    code = "stopped"
 
 
 class OutOfTimeError(StoppedError):
@@ -159,6 +188,8 @@ class OutOfTimeError(StoppedError):
     >>> OutOfTimeError.exit_code.meaning
     'stopped before the end'
     """
+
+    code = "out-of-time"
 
 
 class UsageError(DaskEMError, ValueError):
@@ -171,6 +202,7 @@ class UsageError(DaskEMError, ValueError):
     """
 
     exit_code = ExitCode.USAGE
+    code = "usage"
 
 
 class StoreError(DaskEMError, OSError):
@@ -183,6 +215,7 @@ class StoreError(DaskEMError, OSError):
     """
 
     exit_code = ExitCode.DISK_FAILED
+    code = "store-failed"
 
     transient = True
 
@@ -197,6 +230,7 @@ class StoreAccessError(StoreError):
     """
 
     exit_code = ExitCode.USAGE
+    code = "store-access"
 
     transient = False
 

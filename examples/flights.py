@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
             f"{row['status'].lower().replace('_', ' ')}"
         )
     best = found.best
-    print(f"best: K = {best.n_components} {best.covariance_type}, {best.n_passes_:.1f} passes")
+    print(f"best: K = {best.n_components} {best.covariance_type}, {best.n_reads_} passes")
 
     flights["group"] = best.predict(path).compute()
     # How usual each flight is; the least usual first.
@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
     print(groups[COLUMNS].median().assign(share=groups.size() / len(flights)).round(2))
     print("the least usual flights:")
     print(flights.nsmallest(5, "log_density")[["carrier", "origin", "dest", *COLUMNS]])
-    best.save(folder / "flights.npz")
+    best.save(folder / "flights.npz", overwrite=True)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
         spilled = sum(client.run(lambda dask_worker: len(dask_worker.data.slow)).values())
         restarted = set(client.run(os.getpid).values()) != set(workers.values())
 
-    print(f"{gm.status_.name.lower()} after {gm.n_passes_:.2f} passes")
+    print(f"{gm.status_.name.lower()} after {gm.n_reads_} passes over the data")
     for record in gm.history_:
         rate = record["rows"] / record["seconds"]
         print(f"  {record['phase']:7s} {record['seconds']:7.2f} s  {rate:13,.0f} rows/s")

@@ -22,7 +22,7 @@ def main(folder: Path, n_rows: int = 200_000) -> None:
     array[:] = points
 
     gm = GaussianMixture(n_components=3, random_state=0).fit(store)
-    print(f"{gm.status_.name.lower()} after {gm.n_passes_:.1f} passes over the data")
+    print(f"{gm.status_.name.lower()} after {gm.n_reads_} passes over the data")
     print("weights", gm.weights_.round(3))
     print("means\n", gm.means_.round(2))
 

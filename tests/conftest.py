@@ -22,6 +22,7 @@ QUICK = [
     "em",
     "kernels",
     "laws",
+    "light",
     "model_file",
     "numerics",
     "sources",

@@ -40,7 +40,7 @@ from dask_em.jobs import predict as applying
 from dask_em.jobs.checks.check import attempt
 from dask_em.jobs.checks.machine import describe_disk
 from dask_em.storage import object_store as stores
-from dask_em.storage.object_store import open_store
+from dask_em.storage.url_store import open_store
 
 obstore = pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("many_chunks", "synchronous")]

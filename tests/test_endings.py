@@ -171,7 +171,9 @@ def test_another_s_model_is_never_replaced(points: Path, over_after: Any) -> Non
     assert fit(points).exit_code == 75
     ours = output.read_bytes()
     # Of the same data and options, and without a word of the fit that it is of.
-    GaussianMixture(3, tol=1e-9, max_iter=5, sample_size=300, random_state=0).fit(X).save(output)
+    GaussianMixture(3, tol=1e-9, max_iter=5, sample_size=300, random_state=0).fit(X).save(
+        output, overwrite=True
+    )
     theirs = [output.read_bytes()]
     assert fit(points, "--no-resume", output="other.npz").exit_code == 0
     theirs.append(points.with_name("other.npz").read_bytes())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from helpers import HANG
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture

@@ -260,7 +260,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
-        model.save(path)
+        model.save(path, overwrite=True)
     assert path.read_bytes() == whole
     assert [p.name for p in path.parent.iterdir()] == ["m.npz"]
 
@@ -277,12 +277,12 @@ def test_an_interrupted_save_leaves_nothing(
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_save_that_must_not_overwrite_says_so(model: GaussianMixture, path: Path) -> None:
+def test_a_save_replaces_a_file_only_when_told(model: GaussianMixture, path: Path) -> None:
     path.write_bytes(b"precious")
-    with pytest.raises(OutputExistsError, match=r"m\.npz exists"):
-        model.save(path, overwrite=False)
+    with pytest.raises(OutputExistsError, match=r"m\.npz exists; .* pass overwrite=True"):
+        model.save(path)
     assert path.read_bytes() == b"precious"
-    model.save(path)
+    model.save(path, overwrite=True)
     assert load(path).n_components == 2
 
 
@@ -302,7 +302,7 @@ def test_a_moved_file_is_the_same_model(model: GaussianMixture, path: Path) -> N
 def test_any_header_and_arrays_come_back(path: Path) -> None:
     header = {"text": "höhe", "number": 0.1, "nothing": None, "list": [1, 2]}
     arrays = {"a": np.arange(6.0).reshape(2, 3).T, "b": np.array(3), "c": np.empty((0, 2))}
-    write_arrays(path, header, arrays)
+    write_arrays(path, header, arrays, overwrite=True)
     found_header, found = read_arrays(path)
     assert found_header.items() >= header.items()
     for name, array in arrays.items():
@@ -358,7 +358,7 @@ def test_a_class_is_found_by_its_tag(model: GaussianMixture, path: Path) -> None
     Derived(2, random_state=0).fit(X).save(path)
     assert type(load(path)) is GaussianMixture
     register_estimator("tests-derived")(Derived)
-    Derived(2, random_state=0).fit(X).save(path)
+    Derived(2, random_state=0).fit(X).save(path, overwrite=True)
     read = load(path)
     assert type(read) is Derived
     np.testing.assert_array_equal(read.means_, model.means_)

@@ -47,11 +47,12 @@ from dask_em.jobs import plan as planning
 from dask_em.jobs import predict as applying
 from dask_em.jobs import report as report_jobs
 from dask_em.runtime import JobControl, as_job
-from dask_em.storage import locks
+from dask_em.storage import locks, url_store
 from dask_em.storage import object_store as stores
 from dask_em.storage.checkpoint import remove_checkpoint
 from dask_em.storage.folders import BucketFolder
-from dask_em.storage.object_store import open_store, read_bytes, write_bytes
+from dask_em.storage.object_store import read_bytes, write_bytes
+from dask_em.storage.url_store import open_store
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -75,7 +76,7 @@ def s3(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     for name, value in environment(proxy.url).items():
         monkeypatch.setenv(name, value)
     stores._object_store.cache_clear()
-    stores._opened.cache_clear()
+    url_store._opened.cache_clear()
     proxy.requests.clear()
     with dask.config.set({"dask_em.store-timeout": HANG, "scheduler": "threads"}):
         yield proxy
@@ -306,7 +307,7 @@ def test_a_store_that_is_away_fails_as_a_disk_does(
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     stores._object_store.cache_clear()
-    stores._opened.cache_clear()
+    url_store._opened.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreAccessError, match=r"pip install 'dask-em\[s3\]'"):
@@ -329,7 +330,7 @@ def test_requests_that_fail_are_made_again(
     if kind == "stall":
         monkeypatch.setattr(stores, "STALLED", stores.timedelta(seconds=1))
         stores._object_store.cache_clear()
-        stores._opened.cache_clear()
+        url_store._opened.cache_clear()
     s3.fail(kind, 3 if kind == "500" else 1, part="/c/")
     assert digest(fitted(url)) == expected
 

@@ -318,8 +318,9 @@ class PoissonMixture:
     weights_ = np.array([0.4, 0.6])
     state_ = SimpleNamespace(result=SimpleNamespace(n_parameters=5))
     status_ = Status.CONVERGED
-    lower_bound_, n_iter_, n_passes_ = -4.0, 3, 4.0
+    lower_bound_, n_iter_, n_reads_, n_sample_passes_ = -4.0, 3, 4, 0.0
     history_: tuple[dict[str, Any], ...] = ()
+    warnings_: tuple[str, ...] = ()
     provenance_: dict[str, Any] = {}  # noqa: RUF012
 
     def describe(self) -> Rates:

@@ -317,7 +317,7 @@ def test_the_one_before_a_damaged_one_is_used(
 def test_without_a_whole_one_nothing_is_guessed(kept: Path, undisturbed: Any) -> None:
     for file in kept.glob("pass-*"):
         file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ModelFileError, match="--no-resume"):
+    with pytest.raises(ModelFileError, match="resume=False"):
         fit(checkpoint=kept)
     assert_same(fit(checkpoint=Checkpointing(kept, resume=False)), undisturbed)
 
@@ -363,8 +363,8 @@ def of_other_code(header: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (older, r"format version 2, written, and .* reads version 3: .*--no-resume"),
-        (of_other_code, r"pass-000003\.npz.*'control-variate-state' of version 7.*--no-resume"),
+        (older, r"format version 2, written, and .* reads version 3: .*resume=False"),
+        (of_other_code, r"pass-000003\.npz.*'control-variate-state' of version 7.*resume=False"),
     ],
 )
 def test_a_checkpoint_of_another_version_is_refused_not_passed_over(
@@ -419,7 +419,7 @@ def test_other_options_are_refused(kept: Path, options: dict[str, Any], named: s
     before = {file.name: file.read_bytes() for file in kept.iterdir()}
     with pytest.raises(UsageError, match=named) as refusal:
         fit(checkpoint=Checkpointing(kept, force=True), **options)
-    assert "--no-resume" in str(refusal.value)
+    assert "resume=False" in str(refusal.value)
     assert {file.name: file.read_bytes() for file in kept.iterdir()} == before
     straight = fit(**options)
     assert_same(fit(checkpoint=Checkpointing(kept, resume=False), **options), straight)

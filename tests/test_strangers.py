@@ -268,11 +268,12 @@ def test_the_command_line_knows_an_installed_family(tmp_path: Path) -> None:
     assert "3 components, Poisson" in run("inspect", model)
     assert json.loads(run("score", model, data, *local, "--json"))["n_rows"] == N
     run("predict", model, data, str(tmp_path / "answers.zarr"), *local)
-    wrong = run("fit", data, "-k", "3", "-o", model, *family, "--reg-covar", "1", code=2)
+    other = str(tmp_path / "other.npz")
+    wrong = run("fit", data, "-k", "3", "-o", other, *family, "--reg-covar", "1", code=2)
     assert "--family poisson-mixture has no --reg-covar" in wrong
-    kinds = run("fit", data, "-k", "3", "-o", model, *family, "--covariance", "diag", code=2)
+    kinds = run("fit", data, "-k", "3", "-o", other, *family, "--covariance", "diag", code=2)
     assert "--family poisson-mixture has no --covariance" in kinds
-    unknown = run("fit", data, "-k", "3", "-o", model, "--family", "zipf", code=2)
+    unknown = run("fit", data, "-k", "3", "-o", other, "--family", "zipf", code=2)
     assert "expected one of gaussian-mixture, poisson-mixture" in unknown
 
 

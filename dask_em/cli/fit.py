@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .display import show, status_text
+from .display import passes_text, show, status_text
 from .options import (
     CHECKPOINT,
     CHOICE,
@@ -89,6 +89,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "degenerate": [one.as_dict() for one in best.degenerate_],
         "warnings": best.warnings_,
         "n_iter": best.n_iter_,
+        "n_reads": best.n_reads_,
+        "n_sample_passes": best.n_sample_passes_,
         "n_passes": best.n_passes_,
         "log_likelihood": best.lower_bound_,
         "n_dropped": best.n_dropped_,
@@ -110,8 +112,9 @@ def _lines(output: str, result: FitResult) -> list[str]:
     n_degenerate = len(best.degenerate_)
     degenerate = f", {n_degenerate} degenerate of {len(best.weights_)} components"
     return [
-        f"{output}: {status_text(best.status_.name)} after {best.n_passes_:.2f} "
-        f"passes, {best.lower_bound_:.6f} nats/row{degenerate * bool(n_degenerate)}",
+        f"{output}: {status_text(best.status_.name)} after "
+        f"{passes_text(best.n_reads_, best.n_sample_passes_)}, {best.lower_bound_:.6f} nats/row"
+        f"{degenerate * bool(n_degenerate)}",
         "weights: " + " ".join(f"{w:.4f}" for w in best.weights_),
     ]
 

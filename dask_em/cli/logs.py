@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
+
+from .words import in_shell
 
 
 def log_as(formatter: logging.Formatter) -> None:
@@ -49,12 +53,24 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
+) -> None:
     """Print or log a warning that is for the user; others stay within the libraries."""
     if category.__module__.partition(".")[0] not in ("builtins", "sklearn", "dask_em"):
         return
+    if any(filename.startswith(home) for home in _homes("numpy", "scipy", "sklearn")):
+        return
+    ctx = click.get_current_context(silent=True)
+    message = str(message) if ctx is None else in_shell(str(message), ctx.command)
     logger = logging.getLogger("dask_em")
     if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
         logger.warning("%s", message)
     else:
         click.echo(f"Warning: {message}", err=True)
+
+
+def _homes(*libraries: str) -> list[str]:
+    """Return the folders of libraries that are loaded: what they warn of is their own."""
+    files = [sys.modules[name].__file__ for name in libraries if name in sys.modules]
+    return [str(Path(file).parent) + os.sep for file in files if file]

@@ -10,15 +10,17 @@ from typing import Any
 
 import click
 
-from ..errors import DaskEMError, ExitCode
+from ..errors import DaskEMError, ExitCode, UsageError
 from ..version import __version__
 from .apply import predict, score
 from .data import doctor, plan
 from .demo import demo
+from .display import AS_JSON, show_failure
 from .fit import fit
 from .logs import log_as, show_warning
 from .model import inspect, report
 from .options import COMMAND, REMOTE
+from .words import in_shell
 
 
 class Program(click.Group):
@@ -28,32 +30,39 @@ class Program(click.Group):
         """Keep the command line, for whoever is to run it again."""
         again = [arg for arg in args if arg != "--no-resume"]
         ctx.meta[COMMAND] = shlex.join([*ctx.command_path.split(), *again])
+        # Known before the command, which may be wrong, is parsed.
+        ctx.meta[AS_JSON] = "--json" in args
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the exit codes in the help of the program."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit):
+        except click.exceptions.Exit:
+            raise
+        except click.ClickException as e:
+            show_failure(ctx, UsageError.code, e.exit_code, e.format_message())
             raise
         except DaskEMError as e:
-            _fail(ctx, _with_notes(str(e), e), e.exit_code)
+            _fail(ctx, _with_notes(str(e), e), e.exit_code, e.code)
         except (KeyboardInterrupt, click.Abort) as e:
             # Whoever keeps unfinished work says so in a note.
             kept = "; ".join(_notes(e)) or "nothing was written: run the command again"
-            _fail(ctx, f"interrupted; {kept}", ExitCode.STOPPED)
+            _fail(ctx, f"interrupted; {kept}", ExitCode.STOPPED, "interrupted")
         except Exception as e:
             # Some errors of a lost cluster are OSErrors too.
             if type(e).__module__.partition(".")[0] == "distributed":
                 lost = f"the cluster was lost: {type(e).__name__}: {e}"
-                _fail(ctx, _with_notes(lost, e), ExitCode.STOPPED)
+                _fail(ctx, _with_notes(lost, e), ExitCode.STOPPED, "cluster-lost")
             if isinstance(e, OSError):
-                _fail(ctx, _with_notes(f"{type(e).__name__}: {e}", e), ExitCode.DISK_FAILED)
+                failed = _with_notes(f"{type(e).__name__}: {e}", e)
+                _fail(ctx, failed, ExitCode.DISK_FAILED, "disk-failed")
             if isinstance(e, MemoryError):
                 what = f"this process ran out of memory ({e}): run it where there is more"
-                _fail(ctx, _with_notes(what, e), ExitCode.STOPPED)
+                _fail(ctx, _with_notes(what, e), ExitCode.STOPPED, "out-of-memory")
             traceback.print_exc()
-            _fail(ctx, f"this is a fault of dask-em {__version__}: {e!r}", ExitCode.FAULT)
+            fault = f"this is a fault of dask-em {__version__}: {e!r}"
+            _fail(ctx, fault, ExitCode.FAULT, DaskEMError.code)
 
 
 def _notes(e: BaseException) -> list[str]:
@@ -64,15 +73,17 @@ def _with_notes(message: str, e: BaseException) -> str:
     return "; ".join([message, *_notes(e)])
 
 
-def _fail(ctx: click.Context, message: str, code: ExitCode) -> None:
+def _fail(ctx: click.Context, message: str, exit_code: ExitCode, code: str) -> None:
+    message = in_shell(message, main.commands[ctx.invoked_subcommand or ""])
+    show_failure(ctx, code, exit_code, message)
     if ctx.meta.get(REMOTE):
         # Apart from what workers may have logged here.
         click.echo(err=True)
     click.echo(f"Error: {message}", err=True)
-    if code == ExitCode.STOPPED:
+    if exit_code == ExitCode.STOPPED:
         # The last line is what goes on with the work.
         click.echo(ctx.meta[COMMAND], err=True)
-    ctx.exit(code)
+    ctx.exit(exit_code)
 
 
 HELP = f"""Cluster data larger than memory: Gaussian mixtures by EM over Zarr, on Dask.
@@ -83,7 +94,10 @@ Exit codes: {"; ".join(f"{code:d} {code.meaning}" for code in ExitCode)}.
 """
 
 
-@click.group(name="em", cls=Program, help=HELP, context_settings={"show_default": True})
+SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"]}
+
+
+@click.group(name="em", cls=Program, help=HELP, context_settings=SETTINGS)
 @click.version_option(__version__, prog_name="dask-em")
 def main() -> None:
     """Run the program `dask-em`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .display import show, status_text
+from .display import passes_text, show, status_text
 from .options import (
     COUNT,
     JSON,
@@ -41,7 +41,8 @@ def inspect(model: str, as_json: bool) -> None:
         f"fitted   {source['fitted']} by dask_em {source['dask_em']}",
         f"status   {status_text(found['status'])}: {found['what']}",
         *(f"warning  {message}" for message in found["warnings"]),
-        f"passes   {found['n_passes']:.2f}, {found['n_iter']} iterations",
+        f"passes   {passes_text(found['n_reads'], found['n_sample_passes'])}",
+        f"steps    {found['n_iter']} iterations",
         "log p    " + ("not measured" if value is None else f"{value:.6f} nats/row"),
         "",
         "weight   mean",

@@ -165,6 +165,13 @@ class EMState:
         mixture, result = (replace(m, engine=engine) for m in (self.mixture, self.result))
         return replace(self, mixture=mixture, result=result)
 
+    @property
+    def maximized(self) -> Mixture | None:
+        """What the M-step makes of the sums, where the fit may have kept what was given."""
+        if self.status is Status.NON_FINITE:
+            return None
+        return self.mixture.m_step(self.statistics)[0]
+
     def validate(self) -> None:
         """Raise `ValueError` that names the field where a state from a file is not one."""
         k, sums = len(self.mixture.log_weights), self.statistics

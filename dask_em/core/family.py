@@ -14,7 +14,6 @@ from dataclasses import fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-from scipy.stats import gaussian_kde
 
 from .additive import Additive, Array
 from .codec import record
@@ -175,6 +174,11 @@ class Family(ABC, Generic[Sums]):
         return ""
 
     @property
+    def structure(self) -> str:
+        """The variant in words, for people; may be empty."""
+        return self.kind
+
+    @property
     def n_features(self) -> int:
         """D, the number of columns."""
         return int(self.sample(0, 1, np.random.default_rng(0)).shape[1])
@@ -284,6 +288,9 @@ class Family(ABC, Generic[Sums]):
 
     def marginal(self, column: int, x: Array) -> Array:
         """Compute the density of one column under each component at m points, (k, m)."""
+        # scipy.stats takes longer to import than all that reads a model file.
+        from scipy.stats import gaussian_kde
+
         rng = np.random.default_rng(0)
         draws = [self.sample(k, MOMENT_DRAWS, rng)[:, column] for k in range(self.n_components)]
         # Draws that are all alike have no density.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import entr
 
 from .additive import Additive, Array
 from .engine import check_engine
@@ -182,6 +181,9 @@ class ScoreFold(Fold[Scores]):
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
+        # scipy takes longer to import than all that reads a model file.
+        from scipy.special import entr
+
         kept, bad = None, 0
         if sample_weight is not None:
             # A row of weight zero is a row left out, whatever it holds.

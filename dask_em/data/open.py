@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.protocols import Source
 from ..errors import DataError
@@ -19,7 +19,9 @@ from .memory import array_source, is_sliced
 from .options import ReadOptions
 from .tables import frame_blocks, is_frame, is_lazy_frame, refuse_lazy_frame
 from .zarr.opening import is_zarr, open_zarr, require_array, zarr_source
-from .zarr.source import ZarrSource
+
+if TYPE_CHECKING:
+    from .zarr.source import ZarrSource
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ def _of_zarr(
     if not is_dask(sample_weight):
         return replace(zarr_source(X, sample_weight, options), blocks=blocks)
     check_array("X", X, 2)
+    from .zarr.source import ZarrSource
+
     lazy = checked_array(X, ZarrSource(X).chunk_rows, options.missing_chunks, "X")
     return dask_source(lazy, sample_weight, options)
 

@@ -78,13 +78,16 @@ class MixtureEstimator(Predictions):
         A folder in which the fit keeps what it needs to go on after it was killed.
     device : {"cpu", "cuda", "auto"} or array namespace, default="cpu"
     verbose : int, default=0
-        Above zero, a progress bar for each pass (log lines where there is no terminal).
+        Above zero, a progress bar for each pass; where there is no terminal, a line in the log,
+        or on standard error where nobody reads the log, as in a notebook.
 
     Attributes
     ----------
     weights_ : (k,) array
         Beside it the components' own attributes, see `Family.attributes`.
-    converged_, status_, n_iter_, lower_bound_, lower_bounds_, n_passes_, n_dropped_, history_
+    converged_, status_, n_iter_, lower_bound_, lower_bounds_, n_dropped_, history_
+        As in `GaussianMixture`.
+    n_reads_, n_sample_passes_, n_passes_
         As in `GaussianMixture`.
     state_ : EMState
         Parameters of the best pass paired with their statistics.
@@ -284,4 +287,4 @@ class MixtureEstimator(Predictions):
     def observers(self) -> list[Observer]:
         """Return who is told what the fit does."""
         callbacks = list(self.callbacks or ())
-        return observers_of([*callbacks, reporter()] if self.verbose > 0 else callbacks)
+        return observers_of([*callbacks, reporter(verbose=True)] if self.verbose > 0 else callbacks)

@@ -104,8 +104,12 @@ class FittedMixture(Protocol):
         """Passes of EM, and M-steps."""
 
     @property
-    def n_passes_(self) -> float:
-        """Full passes over the data."""
+    def n_reads_(self) -> int:
+        """How often the data were read."""
+
+    @property
+    def n_sample_passes_(self) -> float:
+        """Work on the sample, in passes over the data that would compute as much."""
 
     @property
     def history_(self) -> Sequence[Mapping[str, Any]]:
@@ -249,7 +253,7 @@ class FamilyDescription:
     @property
     def structure(self) -> str:
         """The variant of the family."""
-        return self.components.kind
+        return self.components.structure
 
     @cached_property
     def _moments(self) -> tuple[Array, Array]:

@@ -14,7 +14,6 @@ from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.em import EMState, Status
 from ..core.family import FamilyOptions
-from ..core.mixture import Mixture
 from ..core.validation import require, require_array
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
@@ -68,6 +67,16 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def public_arrays(self) -> tuple[str, ...]:
         """Names of the fitted attributes that are parameters."""
         return ("weights_", *self.state_.result.components.attributes())
+
+    @property
+    def n_reads_(self) -> int:
+        """How often the data were read: one record of `history_` each."""
+        return len(self.history_)
+
+    @property
+    def n_sample_passes_(self) -> float:
+        """Work on the sample, in passes over the data that would compute as much."""
+        return max(0.0, self.n_passes_ - len(self.history_))
 
     def fitted_options(self) -> dict[str, Any]:
         """Return the options that the fit was of, whatever was set since."""
@@ -145,27 +154,20 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def degenerate_(self) -> list[Degenerate]:
         """The components whose width is the regularization's, as at a value of many rows."""
-        found = self._maximized
+        found = self.state_.maximized
         return [] if found is None else found.components.degenerate(found.weights)
 
     @property
     def warnings_(self) -> list[str]:
         """What is odd about the fitted components, and what to do: the warnings of the fit."""
-        found, names = self._maximized, vars(self).get("feature_names_in_")
+        found, names = self.state_.maximized, vars(self).get("feature_names_in_")
         return (
             [] if found is None else found.components.warnings(found.weights, Columns(names).first)
         )
 
-    @property
-    def _maximized(self) -> Mixture | None:
-        """What the M-step makes of the last sums, where the fit may have kept what was given."""
-        if self.status_ is Status.NON_FINITE:
-            return None
-        return self.state_.mixture.m_step(self.state_.statistics)[0]
-
     # -- files ------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the fitted model to one checksummed `.npz` file, whole or not at all.
 
         Raises
@@ -216,22 +218,16 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         for mixture in (state.mixture, state.result):
             kind = mixture.components.kind
             require(cls.kind_option or "components", kind, kind == label)
-        k = len(state.result.weights)
-        require("n_components", model.n_components, model.n_components == k)
         model.set_state(state)
         for name in model.public_arrays:
             require_array(name, found[name], getattr(model, name).shape)
         arrays = {name: found[name] for name in model.public_arrays}
         model.set_arrays(arrays, saved.provenance["dtype"])
-        require("weights_", model.weights_, bool((model.weights_ >= 0).all()))
         for name, array in inits.items():
             require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
-        model.n_features_in_ = d = state.result.components.n_features
+        model.n_features_in_ = state.result.components.n_features
         if "feature_names_in_" in found:
-            names = found["feature_names_in_"]
-            wrong = f"{names.dtype} {names.shape}"
-            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
-            model.feature_names_in_ = names.astype(object)
+            model.feature_names_in_ = found["feature_names_in_"].astype(object)
         model.history_ = saved.history
         model._step_options = model.step_options()
         model.lower_bounds_ = lower_bounds(saved.history, state.log_likelihood)

@@ -84,7 +84,8 @@ class GaussianMixture(GaussianParameters):
         the worker's GPU through CuPy (the extra `gpu`), "auto" does so if this process has
         one. A namespace module of the array API standard works too.
     verbose : int, default=0
-        Above zero, a progress bar for each pass (log lines where there is no terminal).
+        Above zero, a progress bar for each pass; where there is no terminal, a line in the log,
+        or on standard error where nobody reads the log, as in a notebook.
 
     Attributes
     ----------
@@ -104,8 +105,13 @@ class GaussianMixture(GaussianParameters):
     lower_bound_ : float
         Mean log-likelihood per row at the best pass, in nats; `lower_bounds_` after every
         pass, which never falls by a rejected one.
+    n_reads_ : int
+        How often the data were read: the survey, and the passes of EM and of sweeps.
+    n_sample_passes_ : float
+        Work on the sample, which reads nothing, in passes over the data that would compute as
+        much.
     n_passes_ : float
-        Full passes over the data: the survey, the EM passes, and the sample's share.
+        The sum of both.
     n_dropped_ : int
         Rows that `nonfinite="drop"` left out.
     history_ : list of dict

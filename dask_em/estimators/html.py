@@ -180,7 +180,8 @@ def summary_html(model: FittedMixture) -> str:
     structure = f", {text(components.structure)}" if components.structure else ""
     pairs = [
         ("log-likelihood", f"{number(model.lower_bound_, '.6f')} nats per row"),
-        ("passes", f"{number(model.n_passes_, '.2f')}, {model.n_iter_} iterations"),
+        ("passes over the data", f"{model.n_reads_}, {model.n_iter_} iterations"),
+        ("work on the sample", f"as much as {number(model.n_sample_passes_, '.2f')} passes"),
     ]
     if source:
         shape = f"{source['n_rows']:,} &times; {source['n_features']} {text(source['dtype'])}"

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from .base import MixtureEstimator
-from .gaussian import GaussianMixture
 from .model_file import read_model
 from .registry import estimator_of, known_tags, register_estimator
 
-__all__ = [
-    "GaussianMixture",
-    "estimator_of",
-    "known_tags",
-    "load",
-    "mixture_class",
-    "register_estimator",
-]
+if TYPE_CHECKING:
+    from .base import MixtureEstimator
+
+__all__ = ["estimator_of", "known_tags", "load", "mixture_class", "register_estimator"]
 
 
 def mixture_class(tag: str) -> type[MixtureEstimator]:
@@ -34,6 +28,9 @@ def mixture_class(tag: str) -> type[MixtureEstimator]:
     'GaussianMixture'
     """
     found = estimator_of(tag)
+    # scikit-learn takes longer to import than it takes to refuse a tag or a file.
+    from .base import MixtureEstimator
+
     if not issubclass(found, MixtureEstimator):
         raise ValueError(f"{tag!r} is no mixture")
     return found
@@ -57,7 +54,8 @@ def load(path: str | os.PathLike[str]) -> MixtureEstimator:
     Raises
     ------
     ModelFileError
-        No such file, not one of ours, damaged, or of a class that is not registered.
+        Not one of ours, damaged, or of a class that is not registered; `ModelNotFoundError`
+        where there is no such file.
     StoreError
         The object store cannot be reached.
 
@@ -65,6 +63,7 @@ def load(path: str | os.PathLike[str]) -> MixtureEstimator:
     --------
     >>> import tempfile, numpy as np
     >>> from pathlib import Path
+    >>> from dask_em import GaussianMixture
     >>> X = np.random.default_rng(0).normal(size=(100, 2))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "model.npz")
@@ -72,4 +71,4 @@ def load(path: str | os.PathLike[str]) -> MixtureEstimator:
     ...     load(path).n_components
     1
     """
-    return cast(MixtureEstimator, read_model(path))
+    return cast("MixtureEstimator", read_model(path))

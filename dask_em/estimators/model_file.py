@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import ModelFileError
 from ..storage.npz import read_arrays, write_arrays
 from .format_2 import from_format_2
-from .registry import StoredEstimator, estimator_of
+from .registry import StoredEstimator, estimator_of, import_records
 from .saved import SavedModel
+
+T = TypeVar("T")
 
 
 def write_model(
-    path: str | os.PathLike[str], model: StoredEstimator, overwrite: bool = True
+    path: str | os.PathLike[str], model: StoredEstimator, overwrite: bool = False
 ) -> None:
     """Write a fitted estimator to one file, whole or not at all.
 
@@ -41,13 +45,23 @@ def read_model(path: str | os.PathLike[str]) -> StoredEstimator:
     ModelFileError
         No such file, not one of ours, or damaged.
     """
+    return read_as(path, lambda saved: estimator_of(saved.estimator).from_saved(saved))
+
+
+def read_as(path: str | os.PathLike[str], make: Callable[[SavedModel], T]) -> T:
+    """Read what a model file holds, and return what `make` makes of it.
+
+    Raises
+    ------
+    ModelFileError
+        No such file, not one of ours, or damaged: parts are missing, or `make` cannot use them.
+    """
     header, arrays = read_arrays(path)
     try:
         if header["format_version"] == 2:
             header, arrays = from_format_2(header, arrays)
-        # Whoever registers the class registers the records of its state, too.
-        kind = estimator_of(header["estimator"])
-        return kind.from_saved(SavedModel.from_parts(header, arrays))
+        import_records(header["estimator"])
+        return make(SavedModel.from_parts(header, arrays))
     except (
         KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError
     ) as e:  # fmt: skip

@@ -7,6 +7,7 @@ is the tag, and it points to the class, or to the module that registers it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol, Self, TypeVar
 
@@ -27,6 +28,10 @@ class StoredEstimator(Protocol):
 
 
 E = TypeVar("E", bound=type[StoredEstimator])
+
+# This package's own classes: the module that registers each, and that of its family. They are
+# imported when asked for, because scikit-learn takes longer to import than a file to read.
+OWN = {"gaussian-mixture": (".gaussian", "..families.gaussian.family")}
 
 _estimators: dict[str, type[StoredEstimator]] = {}
 
@@ -82,6 +87,8 @@ def estimator_of(tag: str) -> type[StoredEstimator]:
     ValueError
         Nobody registers the tag.
     """
+    if tag in OWN:
+        import_module(OWN[tag][0], __package__)
     if tag not in _estimators:
         for entry in entry_points(group=GROUP, name=tag):
             entry.load()
@@ -93,6 +100,21 @@ def estimator_of(tag: str) -> type[StoredEstimator]:
     return _estimators[tag]
 
 
+def import_records(tag: str) -> None:
+    """Import what registers the records that files of a class hold.
+
+    Raises
+    ------
+    ValueError
+        Nobody registers the tag.
+    """
+    if tag in OWN:
+        import_module(OWN[tag][1], __package__)
+    else:
+        # Whoever registers the class registers the records of its state, too.
+        estimator_of(tag)
+
+
 def known_tags() -> list[str]:
     """Return the tags of all classes that can be had."""
-    return sorted({*_estimators, *(entry.name for entry in entry_points(group=GROUP))})
+    return sorted({*OWN, *_estimators, *(entry.name for entry in entry_points(group=GROUP))})

@@ -14,7 +14,7 @@ from ..core.additive import Array
 from ..core.codec import Packer, unpack
 from ..core.em import EMState
 from ..core.engine import Engine
-from ..core.validation import require
+from ..core.validation import require, require_array
 from ..fitting.observers import PassRecord
 
 Types = Mapping[str, type | UnionType]
@@ -76,6 +76,16 @@ class SavedModel:
     provenance: dict[str, Any]
     attributes: dict[str, Array]
 
+    @property
+    def n_reads(self) -> int:
+        """How often the data were read: one record of `history` each."""
+        return len(self.history)
+
+    @property
+    def n_sample_passes(self) -> float:
+        """Work on the sample, in passes over the data that would compute as much."""
+        return max(0.0, self.n_passes - len(self.history))
+
     def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return header and arrays for `storage.npz.write_arrays`."""
         packer = Packer()
@@ -112,6 +122,16 @@ class SavedModel:
         if not isinstance(state, EMState):
             raise TypeError(f"state is {state!r:.60}")
         state.validate()
+        found = {name: array for name, array in arrays.items() if not name.startswith("state.")}
+        k, d = len(state.result.weights), state.result.components.n_features
+        n_components = header["options"]["n_components"]
+        require("n_components", n_components, n_components == k)
+        require_array("weights_", found["weights_"], (k,))
+        require("weights_", found["weights_"], bool((found["weights_"] >= 0).all()))
+        if "feature_names_in_" in found:
+            names = found["feature_names_in_"]
+            wrong = f"{names.dtype} {names.shape}"
+            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
         return cls(
             header["estimator"],
             header["options"],
@@ -119,7 +139,7 @@ class SavedModel:
             header["history"],
             header["n_passes"],
             header["provenance"],
-            {name: array for name, array in arrays.items() if not name.startswith("state.")},
+            found,
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from difflib import get_close_matches
+from typing import Any, Self
 
-import numpy as np
-
-from ..fitting.criteria import Criterion, RangeEnd, range_end
+from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
 from ..fitting.driver import Driver
 from .base import MixtureEstimator
 from .fits import Fit
@@ -36,7 +36,8 @@ class Selection:
         Whether the winner has the most components that were tried, or the fewest, so that more,
         or fewer, may be better; a log line says so, too.
     n_passes : float
-        Passes over the data of the whole sweep, with the survey's and the sample's share.
+        Passes over the data of the whole sweep, `n_reads`, and work on the sample in passes that
+        would compute as much.
     history : list of dict
         One record a pass of the whole sweep.
 
@@ -55,6 +56,11 @@ class Selection:
     range_end: RangeEnd | None
     n_passes: float
     history: list[dict[str, Any]]
+
+    @property
+    def n_reads(self) -> int:
+        """How often the data were read: one record of `history` each."""
+        return len(self.history)
 
     @classmethod
     def of(cls, fit: Fit[MixtureEstimator], driver: Driver, keep_all: bool) -> Self:
@@ -136,6 +142,8 @@ def select(
 
     Raises
     ------
+    TypeError
+        Neither this function nor the estimator has such an option.
     ValueError
         An option is not one of those allowed.
     DataError
@@ -158,29 +166,6 @@ def select(
     return Selection.of(fit, fit.run(X, sample_weight), keep_all)
 
 
-def check_criterion(criterion: str, holdout: float) -> None:
-    """Raise `ValueError` where the two do not go together.
-
-    Examples
-    --------
-    >>> check_criterion("holdout", 0.1)
-    >>> check_criterion("holdout", 0.0)
-    Traceback (most recent call last):
-    ValueError: criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say
-    """
-    if criterion not in get_args(Criterion):
-        raise ValueError(
-            f"criterion={criterion!r}: expected one of {', '.join(get_args(Criterion))}"
-        )
-    number = isinstance(holdout, int | float | np.number) and not isinstance(holdout, bool)
-    if not number or not 0 <= holdout < 1:
-        raise ValueError(f"holdout={holdout!r}: expected a number of at least 0 and below 1")
-    if criterion == "holdout" and not holdout:
-        raise ValueError(
-            "criterion='holdout' needs rows to score: pass holdout=0.1 (--holdout 0.1), say"
-        )
-
-
 def sweep(
     n_components: int | Iterable[int],
     kinds: str | Sequence[str] | None,
@@ -194,6 +179,8 @@ def sweep(
 
     Raises
     ------
+    TypeError
+        The estimator has no such option.
     ValueError
         An option is not one of those allowed.
 
@@ -203,6 +190,7 @@ def sweep(
     >>> [(model.n_components, model.covariance_type) for model in fit.estimators]
     [(2, 'full'), (3, 'full'), (2, 'diag'), (3, 'diag')]
     """
+    _check_keywords(estimator, options)
     ks = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     _check_values("n_components", ks)
     given = [name for name in estimator.array_options if options.get(name) is not None]
@@ -228,3 +216,16 @@ def sweep(
 def _check_values(name: str, values: Sequence[object]) -> None:
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{name}={values!r}: expected one or more values, each of them once")
+
+
+def _check_keywords(estimator: type[MixtureEstimator], options: Mapping[str, Any]) -> None:
+    """Raise `TypeError` that names `select`, and the keyword that is nearest to a wrong one."""
+    allowed = [*estimator().get_params(), *inspect.signature(select).parameters]
+    for name in options:
+        if name not in allowed:
+            near = get_close_matches(name, allowed, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(
+                f"select() got an unexpected keyword argument {name!r}, which is no parameter of "
+                f"{estimator.__name__} either{meant}"
+            )

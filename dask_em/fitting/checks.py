@@ -123,7 +123,7 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
         f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
-        'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
+        'or pass nonfinite="drop" to leave them out'
     )
 
 

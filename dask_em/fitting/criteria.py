@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -16,6 +16,27 @@ Criterion = Literal["bic", "aic", "icl", "holdout"]
 
 # The status of a candidate that was given up.
 DROPPED = "DROPPED"
+
+
+def check_criterion(criterion: str, holdout: float) -> None:
+    """Raise `ValueError` where the two do not go together.
+
+    Examples
+    --------
+    >>> check_criterion("holdout", 0.1)
+    >>> check_criterion("holdout", 0.0)
+    Traceback (most recent call last):
+    ValueError: criterion='holdout' needs rows to score: pass holdout=0.1, say
+    """
+    if criterion not in get_args(Criterion):
+        raise ValueError(
+            f"criterion={criterion!r}: expected one of {', '.join(get_args(Criterion))}"
+        )
+    number = isinstance(holdout, int | float | np.number) and not isinstance(holdout, bool)
+    if not number or not 0 <= holdout < 1:
+        raise ValueError(f"holdout={holdout!r}: expected a number of at least 0 and below 1")
+    if criterion == "holdout" and not holdout:
+        raise ValueError("criterion='holdout' needs rows to score: pass holdout=0.1, say")
 
 
 # -- how good a model is -------------------------------------------------------------

@@ -132,7 +132,7 @@ class FittedModel:
     rejected : list of int
         Numbers of the passes at parameters that were rejected.
     n_passes : float
-        Passes over the data, with the sample's share.
+        Passes over the data, and work on the sample in passes that would compute as much.
 
     Examples
     --------

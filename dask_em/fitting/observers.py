@@ -22,6 +22,9 @@ from ..storage.outputs.files import remove_unfinished, write_durably
 
 logger = logging.getLogger("dask_em")
 
+# What people are told of a start.
+SAMPLE = "start on the sample"
+
 
 @record("pass")
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class PassRecord:
     Attributes
     ----------
     phase : {"survey", "start", "slice", "em", "score", "predict", "drift"}
+        A start is work on the sample, which reads nothing; every other phase reads the data once.
     number : int
         Counted from one within the phase.
     seconds : float
     rows : int
+        Rows read; of a start, rows of the sample times the times that each was computed with.
     bytes : int
         Decoded bytes read, 0 where the source does not know.
     log_likelihood : float or None
@@ -62,6 +67,21 @@ class PassRecord:
     def as_dict(self) -> dict[str, Any]:
         """Return the record for `history_` and JSON."""
         return asdict(self)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the data were read: a start is made of the sample, which is in memory."""
+        return self.phase != "start"
+
+    @property
+    def line(self) -> str:
+        """The record in words."""
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        took = f"{self.seconds:.2f} s ({rate:.3g} rows/s)"
+        value = "" if self.log_likelihood is None else f", {self.log_likelihood:.6f} nats/row"
+        if self.reads:
+            return f"{self.phase} pass {self.number}: {self.rows} rows in {took}{value}"
+        return f"{SAMPLE}: work on {self.rows} rows in {took}, none read{value}"
 
 
 # -- events ------------------------------------------------------------------------------
@@ -251,18 +271,64 @@ class LogLines(Observer):
         if not isinstance(event, PassEnded):
             return
         record = event.record
-        rate = record.rows / record.seconds if record.seconds else 0.0
-        value = "" if record.log_likelihood is None else f", {record.log_likelihood:.6f} nats/row"
-        logger.info(
-            "%s pass %d: %d rows in %.2f s (%.3g rows/s)%s",
-            record.phase,
-            record.number,
-            record.rows,
-            record.seconds,
-            rate,
-            value,
-            extra={"numbers": record.as_dict()},
-        )
+        numbers = {**record.as_dict(), "reads": record.reads}
+        logger.info("%s", record.line, extra={"numbers": numbers})
+
+
+class PrintedLines(Observer):
+    """Print one line a pass, where there is neither a terminal nor anybody who reads the log.
+
+    Examples
+    --------
+    >>> lines = PrintedLines(sys.stdout)
+    >>> lines.notify(PassEnded(PassRecord("em", 3, 0.5, rows=1000, bytes=0, log_likelihood=-2.5)))
+    em pass 3: 1000 rows in 0.50 s (2e+03 rows/s), -2.500000 nats/row
+    """
+
+    follows_rows = False
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.file = file or sys.stderr
+
+    def notify(self, event: Event) -> None:
+        """Print the line of a pass that has ended."""
+        if isinstance(event, PassEnded):
+            print(event.record.line, file=self.file, flush=True)
+
+
+class NotebookLines(PrintedLines):
+    """Print one line a pass in a notebook, which shows the rows done until the pass ends."""
+
+    follows_rows = True
+
+    # Between two prints of the same line: each is a message to the browser.
+    seconds = 0.5
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        super().__init__(file)
+        self._title, self._of, self._done, self._shown = "", "", 0, 0.0
+
+    def notify(self, event: Event) -> None:
+        """Print the progress of the pass that the event is about over what was printed of it."""
+        match event:
+            case PassStarted(phase, number, n_rows):
+                self._title = title_of(phase, number)
+                self._of = f" of {n_rows:,}" if n_rows else ""
+                self._done, self._shown = 0, time.monotonic()
+            case RowsDone(n_rows):
+                self._done += n_rows
+                if time.monotonic() >= self._shown + self.seconds:
+                    self._shown = time.monotonic()
+                    self._print(f"{self._title}: {self._done:,}{self._of} rows")
+            case PassEnded(record):
+                self._print(f"{record.line}\n")
+            case PassFailed():
+                self._print("")
+
+    def _print(self, line: str) -> None:
+        # Erases the line, as terminals and notebooks understand it.
+        self.file.write(f"\r\x1b[K{line}")
+        self.file.flush()
 
 
 class Totals(Observer):
@@ -289,15 +355,18 @@ class Totals(Observer):
         if self.path is not None:
             remove_unfinished(self.path)
         self.passes = self.rows = self.bytes = self.retries = self.lost_workers = 0
+        self.sample_rows = 0
         self.seconds = 0.0
         self.log_likelihood: float | None = None
 
     def notify(self, event: Event) -> None:
         """Add a pass that has ended, and replace the metrics file."""
-        # The start is made of the sample, without reading.
-        if not isinstance(event, PassEnded) or event.record.phase == "start":
+        if not isinstance(event, PassEnded):
             return
         record = event.record
+        if not record.reads:
+            self.sample_rows += record.rows
+            return
         self.passes += 1
         self.rows += record.rows
         self.bytes += record.bytes
@@ -340,6 +409,7 @@ class Totals(Observer):
         numbers = {
             "summary": True,
             "passes": self.passes,
+            "sample_rows": self.sample_rows,
             "rows_per_second": rate,
             "bytes": self.bytes,
             "retries": self.retries,
@@ -347,10 +417,12 @@ class Totals(Observer):
             "resumed_after_passes": passes_before,
         }
         logger.info(
-            "done: %d passes, %.3g rows/s, %.3g GB read, %d passes made again, %d workers lost%s",
+            "done: %d passes over the data, %.3g rows/s, %.3g GB read, work on %d rows of the "
+            "sample, %d passes made again, %d workers lost%s",
             self.passes,
             rate,
             self.bytes / 1e9,
+            self.sample_rows,
             self.retries,
             self.lost_workers,
             resumed,
@@ -389,7 +461,7 @@ class ProgressBar(Observer):
         self._done, self._start = 0, time.perf_counter()
         self._bar = click.progressbar(
             length=started.n_rows or 0,
-            label=f"{started.phase} {started.number}",
+            label=title_of(started.phase, started.number),
             file=self.file,
             show_eta=True,
             item_show_func=lambda _: self._rate(),
@@ -406,15 +478,41 @@ class ProgressBar(Observer):
         self._bar.__exit__(None, None, None)
 
 
-def reporter(file: TextIO | None = None) -> Observer:
+def title_of(phase: str, number: int) -> str:
+    """Return what a pass is called while it is made.
+
+    Examples
+    --------
+    >>> title_of("em", 3), title_of("start", 1)
+    ('em 3', 'start on the sample')
+    """
+    return SAMPLE if phase == "start" else f"{phase} {number}"
+
+
+def reporter(file: TextIO | None = None, verbose: bool = False) -> Observer:
     """Return a progress bar on a terminal, log lines otherwise, and where they are for machines.
+
+    Parameters
+    ----------
+    file : file, optional
+        Standard error, unless given.
+    verbose : bool
+        Whether the lines are to be seen even where nobody reads the log, as in a notebook.
 
     Examples
     --------
     >>> import io
     >>> type(reporter(io.StringIO())).__name__
     'LogLines'
+    >>> type(reporter(io.StringIO(), verbose=True)).__name__
+    'PrintedLines'
     """
     file = file or sys.stderr
     machines = any(getattr(handler.formatter, "structured", False) for handler in logger.handlers)
-    return ProgressBar(file) if file.isatty() and not machines else LogLines()
+    if file.isatty() and not machines:
+        return ProgressBar(file)
+    if not verbose or (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
+        return LogLines()
+    # The streams of a kernel are no terminals, and what is written to them shows at once.
+    notebook = type(file).__module__.partition(".")[0] == "ipykernel"
+    return NotebookLines(file) if notebook else PrintedLines(file)

@@ -32,7 +32,19 @@ def _nearest(rows: Array, centers: Array) -> Array:
     return np.asarray((squares - 2 * rows @ centers.T).argmin(axis=1))
 
 
+def _places(rows: Array, k: int) -> Array | None:
+    """Number the distinct rows where there are fewer than k; None where there are enough."""
+    if len(np.unique(rows[: 4 * k], axis=0)) >= k:
+        return None
+    places, labels = np.unique(rows, axis=0, return_inverse=True)
+    return labels.ravel() if len(places) < k else None
+
+
 def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    distinct = _places(rows, k)
+    if distinct is not None:
+        # scikit-learn would find as many clusters, and warn.
+        return hard(distinct, k)
     fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
     return hard(fitted.labels_, k)
 
@@ -143,8 +155,7 @@ class StartOptions:
         refine = Convergence(self.tol, self._iterations)
         convergence = refine if fitted else None
         n_rows = self.n_init * len(surveyed.sample.rows)
-        nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
             running.log_likelihood = start.log_likelihood or None
         return start
@@ -162,8 +173,7 @@ class StartOptions:
         multistart = Multistart.of(self.n_parameters(d), n_sampled, self.n_init)
         limits = Convergence(tuning().sample.finer * self.tol, self._iterations)
         n_rows = multistart.n_rows(n_sampled)
-        nbytes = n_rows * surveyed.sample.rows[0].nbytes
-        with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
+        with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
         return start

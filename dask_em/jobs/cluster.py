@@ -6,11 +6,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.config
-
-from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 from ..errors import UsageError
 from ..machine import memory_limit, usable_cpus
 from ..runtime import current_job
@@ -152,9 +150,11 @@ def _remote_client(cluster: ClusterOptions) -> Iterator[Client]:
 
 @contextmanager
 def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
+    import dask.config
     from distributed import Client, LocalCluster
 
     from ..backends.dask.quiet import QuietFailures
+    from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 
     with (
         dask.config.set(cluster_settings()),
@@ -205,6 +205,10 @@ def _security(cluster: ClusterOptions) -> Security | None:
         "tls_client_key": cluster.tls_key,
     }
     given = {name: file for name, file in files.items() if file}
+    for name, file in given.items():
+        if not Path(file).is_file():
+            option = name.replace("client_", "").replace("_", "-")
+            raise UsageError(f"--{option} {file}: no such file")
     security = Security(require_encryption=True, **given) if given or cluster.require_tls else None
     if (cluster.scheduler or "").startswith("tls://"):
         # By the options, or else by Dask's configuration.

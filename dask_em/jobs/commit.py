@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, ModelFileError, UsageError
-from ..estimators.base import MixtureEstimator
 from ..estimators.load import load
 from ..storage.checkpoint import Checkpoint, Checkpointing, checkpoint_exists, remove_checkpoint
 from ..storage.folders import folder_at
@@ -18,6 +17,9 @@ from ..storage.locks import Lock, locked
 from ..storage.outputs.files import remove_unfinished
 from ..storage.outputs.staging import check_free
 from ..storage.urls import describe_url, is_url, split_url
+
+if TYPE_CHECKING:
+    from ..estimators.base import MixtureEstimator
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,13 @@ def _fit_of(output: str) -> dict[str, Any] | None:
 
 def _as_dict(found: object) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
+
+
+def check_untaken(output: str, checkpoint: Checkpointing | None, overwrite: bool) -> None:
+    """Refuse an output that is there and cannot be of an unfinished fit: none is kept."""
+    kept = checkpoint is not None and checkpoint.resume and checkpoint_exists(checkpoint.path)
+    if not kept:
+        check_free(output, overwrite)
 
 
 @contextmanager

@@ -60,7 +60,8 @@ def demo(
         request = FitRequest([5], options={"random_state": 0})
         fitted = fit(data, model, cluster, request).best
         say(
-            f"   {fitted.status_.name.lower()} after {fitted.n_passes_:.2f} passes; weights "
+            f"   {fitted.status_.name.lower()} after {fitted.n_reads_} passes over the data; "
+            + "weights "
             + " ".join(f"{w:.3f}" for w in sorted(fitted.weights_, reverse=True))
             + " (made with 0.3 0.25 0.2 0.15 0.1)"
         )

@@ -8,27 +8,29 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.em import Status
 from ..data.open import stored_source
 from ..data.options import ReadOptions
-from ..data.zarr.source import ZarrSource
 from ..errors import OutOfTimeError, StoppedError, UsageError
-from ..estimators.base import MixtureEstimator
-from ..estimators.fits import Fit
 from ..estimators.load import load, mixture_class
-from ..estimators.select import Selection, check_criterion, sweep
-from ..fitting.criteria import Criterion, RangeEnd, kind_in, range_end
+from ..fitting.criteria import Criterion, RangeEnd, check_criterion, kind_in, range_end
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
 from ..storage.outputs.files import check_folder
+from .arguments import check_data
 from .cluster import ClusterOptions
-from .commit import CommitProtocol, noting_what_is_kept, output_locked
+from .commit import CommitProtocol, check_untaken, noting_what_is_kept, output_locked
 from .plan import Fleet, Plan, checked, count, fleet_of, mebibytes
+
+if TYPE_CHECKING:
+    from ..data.zarr.source import ZarrSource
+    from ..estimators.base import MixtureEstimator
+    from ..estimators.fits import Fit
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,13 @@ def fit(
     """
     check_folder(output)
     check_folder(metrics or output)
+    check_untaken(output, checkpoint, overwrite)
+    check_data(data)
+    if weights is not None:
+        check_data(weights, "--weights")
+    # scikit-learn, behind it, takes longer to import than all that was refused until here.
+    from ..estimators.select import Selection
+
     totals = Totals(metrics)
     fitted = fit_of(request, {"checkpoint": checkpoint, "callbacks": [reporter(), totals]})
     with _time_limit(request.options), output_locked(output, checkpoint) as lock:
@@ -216,13 +225,19 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
     UsageError
         An option is not one of those allowed.
     """
+    try:
+        check_criterion(request.criterion, request.holdout)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
+    from ..estimators.fits import Fit
+    from ..estimators.select import sweep
+
     options = {**request.options, **shared}
     unknown = options.keys() - request.fleet[0].get_params().keys()
     if unknown:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
         raise UsageError(f"--family {request.family} has no {flags}: leave it out")
     try:
-        check_criterion(request.criterion, request.holdout)
         if request.single:
             (model,) = request.fleet
             model.set_params(**options).check_options()

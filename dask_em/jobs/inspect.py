@@ -5,31 +5,49 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from ..estimators.load import load
+from ..estimators.describe import FamilyDescription, names_of_columns
+from ..estimators.model_file import read_as
+from ..estimators.saved import SavedModel
+from ..fitting.checks import Columns
+from .arguments import check_model
 
 
 def inspect(model_path: str) -> dict[str, Any]:
-    """Read options, status, parameters and provenance of a model file, as JSON holds them."""
-    model = load(model_path)
-    components = model.describe()
+    """Read options, status, parameters and provenance of a model file, as JSON holds them.
+
+    No estimator is made of it, so scikit-learn is not imported.
+    """
+    check_model(model_path, "MODEL")
+    return read_as(model_path, _told)
+
+
+def _told(saved: SavedModel) -> dict[str, Any]:
+    state, found = saved.state, saved.attributes
+    family = state.result.components
+    columns = names_of_columns(found.get("feature_names_in_"), family.n_features)
+    components = FamilyDescription(family, columns)
+    # As in `degenerate_` and `warnings_` of the estimator.
+    now = state.maximized
+    degenerate = [] if now is None else now.components.degenerate(now.weights)
+    named = Columns(found.get("feature_names_in_")).first
+    warnings = [] if now is None else now.components.warnings(now.weights, named)
     return {
-        "options": {
-            name: value
-            for name, value in model.get_params().items()
-            if isinstance(value, str | int | float | bool | None)
-        },
-        "status": model.status_.name,
-        "what": model.status_.value,
-        "degenerate": [one.as_dict() for one in model.degenerate_],
-        "warnings": model.warnings_,
-        "n_iter": model.n_iter_,
-        "n_passes": model.n_passes_,
+        "options": saved.options,
+        "status": state.status.name,
+        "what": state.status.value,
+        "degenerate": [one.as_dict() for one in degenerate],
+        "warnings": warnings,
+        "n_iter": state.n_iter,
+        "n_reads": saved.n_reads,
+        "n_sample_passes": saved.n_sample_passes,
+        "n_passes": saved.n_passes,
         # Of a start that saw no pass there is none, and JSON has no infinity.
-        "log_likelihood": model.lower_bound_ if isfinite(model.lower_bound_) else None,
-        "provenance": model.provenance_,
-        "weights": model.fitted_array("weights_").tolist(),
+        "log_likelihood": state.log_likelihood if isfinite(state.log_likelihood) else None,
+        "provenance": saved.provenance,
+        "weights": found["weights_"].tolist(),
         "family": components.family,
         "structure": components.structure,
-        "means": components.means.tolist(),
-        "history": model.history_,
+        # A user may have set them since the fit.
+        "means": found.get("means_", components.means).tolist(),
+        "history": saved.history,
     }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,13 +24,10 @@ from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
 from ..core.tuning import tuning
 from ..data.open import stored_source
-from ..data.zarr.layout import has_checksum
-from ..data.zarr.source import CHECKSUM, ZarrSource
 from ..errors import UsageError
-from ..estimators.base import MixtureEstimator
 from ..estimators.load import known_tags, mixture_class
-from ..fitting.multistart import most_contenders
 from ..machine import usable_cpus
+from .arguments import check_data
 from .cluster import (
     ClusterOptions,
     Worker,
@@ -40,6 +37,10 @@ from .cluster import (
     workers_here,
     workers_there,
 )
+
+if TYPE_CHECKING:
+    from ..data.zarr.source import ZarrSource
+    from ..estimators.base import MixtureEstimator
 
 logger = logging.getLogger("dask_em")
 
@@ -202,7 +203,7 @@ def mebibytes(n: float) -> str:
     return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
 
 
-Fleet = Sequence[MixtureEstimator]
+Fleet: TypeAlias = "Sequence[MixtureEstimator]"
 """The models, not fitted, that a pass serves."""
 
 
@@ -246,9 +247,10 @@ def plan(
     Of several K or structures, it is the pass that serves all of them. On a running
     cluster one of its workers reads the chunks, else this process.
     """
+    check_data(data)
     source, fleet = stored_source(data), fleet_of(k, covariance, family)
-    if not has_checksum(source.array):
-        logger.warning("%s has no checksum: %s", source.description, CHECKSUM)
+    if source.lacks_checksum:
+        logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
     needed = partial(count, source, fleet)
     if not cluster.remote:
         planned = planned_here(cluster, needed)
@@ -284,6 +286,9 @@ def count(
     Memory is that of the first pass, which serves several starts of a model where there are
     `contenders`: of a single model, unless told.
     """
+    # Whatever starts a fit takes long to import, and a plan may be refused before.
+    from ..fitting.multistart import most_contenders
+
     needs = [model_bytes(model, source.n_features) for model in fleet]
     served = needs
     if contenders or (contenders is None and len(fleet) == 1):

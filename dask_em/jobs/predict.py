@@ -6,14 +6,13 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends import backend_in_force
 from ..core.scoring import Answer, Predict
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
-from ..data.zarr.source import ZarrSource
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
 from ..storage.outputs.files import check_folder
@@ -24,10 +23,15 @@ from ..storage.outputs.predictions import (
     source_stamp,
 )
 from ..storage.outputs.resumable import resumable_group
+from ..storage.outputs.staging import check_untouched
 from ..storage.urls import is_url
 from ..version import __version__
+from .arguments import check_data, check_model
 from .cluster import ClusterOptions, cluster_client
 from .files import file_sha256, load_to_read
+
+if TYPE_CHECKING:
+    from ..data.zarr.source import ZarrSource
 
 logger = logging.getLogger("dask_em")
 
@@ -50,7 +54,11 @@ def predict(
     throws it away. Data are read as those of the fit, unless the options say otherwise; rows
     that are left out have the label -1, and NaN for all else.
     """
+    order = "MODEL DATA DEST"
     check_folder(destination)
+    check_model(model_path, order)
+    check_data(data, order=order)
+    check_untouched(destination, overwrite)
     model = load_to_read(model_path, missing_chunks, nonfinite)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
-from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
@@ -17,8 +16,12 @@ from ..report.drift import Evidence, chunk_densities, sample_rows
 from ..report.page import check_output, write_report
 from ..storage.outputs.files import check_folder
 from ..storage.urls import describe_url, is_url
+from .arguments import check_data, check_model
 from .cluster import ClusterOptions, cluster_client
 from .files import file_sha256, load_to_read
+
+if TYPE_CHECKING:
+    from ..data.zarr.source import ZarrSource
 
 
 def report(
@@ -38,8 +41,11 @@ def report(
     the same shape and type; else the page says what it lacks. `drift` takes one pass. Data are
     read as those of the fit, unless the options say otherwise.
     """
-    check_output(output, overwrite)
     check_folder(output)
+    check_model(model_path, "MODEL REPORT.html")
+    if data is not None:
+        check_data(data, "--data")
+    check_output(output, overwrite)
     model = load_to_read(model_path, missing_chunks, nonfinite)
     if not is_url(model_path) and os.path.exists(output) and Path(output).samefile(model_path):
         raise UsageError(f"{output} is the model itself; choose another name for the page")

@@ -7,6 +7,7 @@ from typing import Any
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
 from ..fitting.observers import reporter
+from .arguments import check_data, check_model
 from .cluster import ClusterOptions, cluster_client
 from .files import load_to_read
 
@@ -20,6 +21,9 @@ def score(
     nonfinite: NonFinite | None = None,
 ) -> dict[str, Any]:
     """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
+    order = "MODEL DATA"
+    check_model(model_path, order)
+    check_data(data, order=order)
     model = load_to_read(model_path, missing_chunks, nonfinite)
     model.set_params(callbacks=[reporter()])
     stored_source(data, weights, model.read_options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from ..core.finite import check_finite, finite_only, finite_rows, located
 from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
-from ..data.zarr.source import ZarrSource
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import ObservedPass
+
+if TYPE_CHECKING:
+    from ..data.zarr.source import ZarrSource
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
 SAMPLE_CHUNKS = 64

@@ -130,7 +130,8 @@ def _header(model: FittedMixture, title: str) -> str:
     source = model.provenance_
     tiles = [
         (number(model.lower_bound_, ".6g"), "log-likelihood, nats per row"),
-        (number(model.n_passes_, ",.2f"), "passes over the data"),
+        (f"{model.n_reads_:,}", "passes over the data"),
+        (number(model.n_sample_passes_, ",.2f"), "passes' worth of work on the sample"),
         (f"{model.n_iter_:,}", "iterations"),
         (f"{model.state_.result.n_parameters:,}", "free parameters"),
     ]

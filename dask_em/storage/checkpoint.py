@@ -56,7 +56,7 @@ GENERATIONS = 2
 # data are counted in chunks, and sums have the shape of the columns.
 LAYOUT = ("shape", "dtype", "chunks")
 
-ANEW = "pass resume=False (--no-resume) to throw it away and start anew"
+ANEW = "pass resume=False to throw it away and start anew"
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Checkpoint(Generic[V, P]):
         if before != now and not self.forced:
             raise DataError(
                 f"{self.folder} keeps the unfinished fit of other data: what their survey summed "
-                f"differs; give the same data, pass force=True (--force), or {ANEW}"
+                f"differs; give the same data, pass force=True, or {ANEW}"
             )
 
     def sign(self, provenance: dict[str, Any]) -> None:
@@ -340,7 +340,7 @@ class Checkpoint(Generic[V, P]):
             if name not in LAYOUT:
                 if self.forced:
                     continue
-                same += ", pass force=True (--force) where they are"
+                same += ", pass force=True where they are"
             raise DataError(
                 f"{what} of other data: {name} was {before!r} and is {now!r}; {same}, or {ANEW}"
             )

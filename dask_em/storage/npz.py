@@ -21,7 +21,13 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..core.additive import Array
-from ..errors import DaskEMError, ModelFileError, OutputExistsError, UsageError
+from ..errors import (
+    DaskEMError,
+    ModelFileError,
+    ModelNotFoundError,
+    OutputExistsError,
+    UsageError,
+)
 from ..version import __version__
 from .object_store import LARGEST_MODEL, read_bytes, write_bytes
 from .outputs.files import durable_file
@@ -83,7 +89,7 @@ def write_arrays(
     path: str | os.PathLike[str],
     header: Mapping[str, Any],
     arrays: Mapping[str, Array],
-    overwrite: bool = True,
+    overwrite: bool = False,
     kind: str = KIND,
 ) -> None:
     """Write a header and arrays to one file: all of it, or the old file stays.
@@ -126,7 +132,7 @@ def write_arrays(
     path = Path(path)
     write = file_writer(path, header, arrays, kind)
     if not overwrite and path.exists():
-        raise OutputExistsError(f"{path} exists; choose another name or ask to overwrite it")
+        raise OutputExistsError(f"{path} exists; choose another name or pass overwrite=True")
     with durable_file(path) as file:
         write(file)
 
@@ -170,8 +176,8 @@ def read_arrays(
     Raises
     ------
     ModelFileError
-        No such file, not one of ours, or damaged; `FormatError` where it is whole, and of a
-        format that is not read.
+        Not one of ours, or damaged; `ModelNotFoundError` where there is no such file, and
+        `FormatError` where it is whole, and of a format that is not read.
     StoreError
         It lies in an object store that cannot be reached, or refuses.
 
@@ -195,8 +201,10 @@ def read_arrays(
         header = json.loads(contents.pop(HEADER).tobytes().decode())
         found, version = header["kind"], header["format_version"]
         writer = header.get("dask_em")
-    except (FileNotFoundError, IsADirectoryError):
-        raise ModelFileError(f"{path}: no such {noun} file") from None
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path}: no such {noun} file") from None
+    except IsADirectoryError:
+        raise ModelNotFoundError(f"{path}: no such {noun} file, but a folder") from None
     except DamagedError as e:
         wrong = "its checksum does not match its contents: it is damaged"
         raise ModelFileError(f"{path}: {wrong}") from e

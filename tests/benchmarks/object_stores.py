@@ -28,7 +28,7 @@ from dask_em.core.reading import fold_range
 from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
-from dask_em.storage.object_store import open_store
+from dask_em.storage.url_store import open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from object_stores import Proxy, environment, s3_server

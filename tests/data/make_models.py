@@ -59,7 +59,7 @@ def main() -> None:
         os.chdir(folder)
         for name, make in (("full", full), ("diag", diag), ("sweep", sweep)):
             model = make()
-            model.save(HERE / f"model-{__version__}-{name}.npz")
+            model.save(HERE / f"model-{__version__}-{name}.npz", overwrite=True)
             expected[name] = {
                 "weights": model.weights_.tolist(),
                 "means": model.means_.tolist(),

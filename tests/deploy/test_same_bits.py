@@ -22,7 +22,7 @@ from object_stores import environment, s3_server
 from operated import play
 from real_slurm import SMALL, copy_files, free_ports, log_of
 
-from dask_em.storage.object_store import open_store
+from dask_em.storage.url_store import open_store
 
 pytestmark = pytest.mark.deploy
 

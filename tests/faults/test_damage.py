@@ -167,7 +167,7 @@ def test_nothing_whole_is_left(
     for _ in range(100):
         other.file.write_bytes(flipped(other.whole[other.file], rng))
         one.file.write_bytes(flipped(one.whole[one.file], rng))
-        with pytest.raises(ModelFileError, match=r"no whole checkpoint is left.*--no-resume"):
+        with pytest.raises(ModelFileError, match=r"no whole checkpoint is left.*resume=False"):
             model(kept).fit(X)
     anew = model(kept)
     anew.set_params(checkpoint=Checkpointing(kept, resume=False))

@@ -208,7 +208,7 @@ def secrets(proxy: Proxy) -> dict[str, str]:
 
 PUT = """
 import sys, numpy as np, zarr
-from dask_em.storage.object_store import open_store
+from dask_em.storage.url_store import open_store
 X = np.load(sys.argv[2])
 array = zarr.create_array(open_store(sys.argv[1], read_only=False), shape=X.shape,
                           dtype=X.dtype, chunks=(len(X) // 20, X.shape[1]))

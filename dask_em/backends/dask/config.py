@@ -7,7 +7,6 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-import dask.config
 import numpy as np
 
 from ...core.engine import Engine
@@ -28,6 +27,9 @@ def engine_for(dtype: Any, device: Any = "cpu") -> Engine:
     >>> engine_for("float64").single
     False
     """
+    # Whoever imports an estimator need not have Dask in this process.
+    import dask.config
+
     fast = dask.config.get("dask_em.fast", None)
     if fast is None:
         fast = find_spec("numba") is not None

@@ -136,8 +136,7 @@ def recover(client: Any, e: Exception, attempt: int, run: JobControl) -> None:
 
 
 MORE_MEMORY = (
-    "give workers more memory (--memory-limit) or fewer threads, or store the data in "
-    "smaller chunks"
+    "give workers more memory (memory_limit) or fewer threads, or store the data in smaller chunks"
 )
 
 

@@ -85,7 +85,7 @@ def remedy(array: zarr.Array[Any]) -> str:
     return (
         "restore them; or, if they were never written because every number in them is the fill "
         f"value {array.fill_value} (Zarr leaves such chunks out unless it is told "
-        'write_empty_chunks=True), pass missing_chunks="fill" (--missing-chunks fill)'
+        'write_empty_chunks=True), pass missing_chunks="fill"'
     )
 
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
 from ...errors import DataError
-from ...storage.object_store import check_bucket, open_store
+from ...storage.object_store import check_bucket
 from ...storage.urls import describe_url, is_url, local_path
 from ..checks import check_array, check_weight, memory_weight
 from ..options import ReadOptions
-from .source import ZarrSource
 
 if TYPE_CHECKING:
     import zarr
+
+    from .source import ZarrSource
 
 
 def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
@@ -39,8 +40,12 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     ...     open_zarr(path).shape
     (6, 2)
     """
+    check_path(path)
+    # Zarr takes longer to import than it takes to say that there is no such path.
     import zarr
     from zarr.errors import GroupNotFoundError
+
+    from ...storage.url_store import open_store
 
     url = os.fspath(path)
     name = describe_url(url)
@@ -66,14 +71,22 @@ def _local(path: Path, name: str) -> tuple[Any, str]:
 
     # Workers may have been started in another folder.
     path = path.absolute()
-    archive = next((p for p in (path, *path.parents) if p.suffix == ".zip" and p.is_file()), None)
+    archive = _archive_of(path)
     if archive is not None:
         top, inner = _folder_in(archive), list(path.relative_to(archive).parts)
         inner = inner if inner[:1] == top else top + inner
         return ZipStore(archive, mode="r"), "/".join(inner)
-    if not path.exists():
-        raise DataError(f"{name}: no such path")
+    _existing(path, name)
     return path, ""
+
+
+def _archive_of(path: Path) -> Path | None:
+    return next((p for p in (path, *path.parents) if p.suffix == ".zip" and p.is_file()), None)
+
+
+def _existing(path: Path, name: str) -> None:
+    if not path.exists() and _archive_of(path.absolute()) is None:
+        raise DataError(f"{name}: no such path")
 
 
 def _folder_in(archive: Path) -> list[str]:
@@ -86,6 +99,25 @@ def _folder_in(archive: Path) -> list[str]:
         return []
     tops = {key.partition("/")[0] for key in keys}
     return [*tops] if len(tops) == 1 and not tops & set(keys) else []
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Check that there is something at a path of this machine; of a URL nothing is asked.
+
+    Raises
+    ------
+    DataError
+        There is nothing.
+
+    Examples
+    --------
+    >>> check_path("nowhere.zarr")
+    Traceback (most recent call last):
+    dask_em.errors.DataError: nowhere.zarr: no such path
+    """
+    url = os.fspath(path)
+    if not is_url(url):
+        _existing(local_path(url), describe_url(url))
 
 
 def is_zarr(X: object) -> bool:
@@ -126,6 +158,7 @@ def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) ->
     import zarr
 
     from .layout import check_same, document_stamp
+    from .source import ZarrSource
 
     check_array("X", X, 2)
     # In this order: what changes after the stamp was taken is found by it.

@@ -113,7 +113,7 @@ class WatchedReader:
             raise DataError(
                 f"{name} lies in shards within shards, or behind other codecs: chunks that are "
                 "missing in them cannot be seen; write it in plain shards, or pass "
-                'missing_chunks="fill" (--missing-chunks fill) to read such chunks as the fill '
+                'missing_chunks="fill" to read such chunks as the fill '
                 "value"
             )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from ...core.additive import Array
 from ...core.degenerate import Degenerate
 from ...core.tuning import tuning
 from .covariance import Covariance
+from .factors import solve_triangular
 
 
 def degenerate_components(

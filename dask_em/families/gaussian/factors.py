@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from ...core.additive import Array
 
 
+def solve_triangular(factor: Array, right: Array, lower: bool = True) -> Array:
+    """Compute factor^-1 right, for one triangular factor."""
+    # scipy takes longer to import than all that reads a model file.
+    from scipy.linalg import solve_triangular as solve
+
+    return np.asarray(solve(factor, right, lower=lower))
+
+
 def inverse_factor(factor: Array) -> Array:
     """Compute the inverse of one lower triangular factor."""
-    return np.asarray(solve_triangular(factor, np.eye(len(factor)), lower=True))
+    return solve_triangular(factor, np.eye(len(factor)))
 
 
 def factor_or_none(covariance: Array) -> Array | None:
@@ -27,7 +34,7 @@ def factor_of_precision(precision: Array) -> Array:
     """Compute the lower factor C of the covariance whose inverse is `precision`."""
     # P = U U^T with U upper triangular is the Cholesky factor of P read backwards.
     upper = np.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
-    return np.asarray(solve_triangular(upper, np.eye(len(upper)), lower=False).T)
+    return solve_triangular(upper, np.eye(len(upper)), lower=False).T
 
 
 def symmetric_pairs(d: int) -> tuple[Array, Array]:

@@ -67,6 +67,11 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return self.constraint or self.covariance.kind
 
     @property
+    def structure(self) -> str:
+        """The constraint in words."""
+        return f"{self.kind} covariance"
+
+    @property
     def shares_statistics(self) -> bool:  # type: ignore[override]
         """Whether all components share one scatter."""
         return self.covariance.shared_scatter

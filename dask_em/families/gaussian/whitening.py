@@ -7,12 +7,12 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from ...core.additive import Array
 from ...core.codec import record
 from ...core.tuning import tuning
 from ...errors import DataError
+from .factors import inverse_factor, solve_triangular
 
 WhiteningKind = Literal["scalar", "diagonal", "matrix"]
 
@@ -75,7 +75,7 @@ class Whitening:
         """(d,) or (d, d): z = inverse_scale (x - shift)."""
         if self.scale.ndim == 1:
             return 1.0 / self.scale
-        return np.asarray(solve_triangular(self.scale, np.eye(len(self.scale)), lower=True))
+        return inverse_factor(self.scale)
 
     @property
     def log_det(self) -> float:
@@ -101,7 +101,7 @@ class Whitening:
         centred = np.asarray(points, dtype=np.float64) - self.shift
         if self.scale.ndim == 1:
             return centred * self.inverse_scale
-        return np.asarray(solve_triangular(self.scale, centred.T, lower=True).T)
+        return solve_triangular(self.scale, centred.T).T
 
     def unwhiten(self, points: Array) -> Array:
         """Return points (k, d) whitened as points (k, d) of the data."""

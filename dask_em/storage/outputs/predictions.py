@@ -20,7 +20,6 @@ from ...core.additive import Additive, Array
 from ...core.finite import finite_only
 from ...core.protocols import Fold, Pass
 from ..folders import Folder
-from ..object_store import open_store
 from .files import sync
 
 if TYPE_CHECKING:
@@ -248,4 +247,6 @@ def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
 
 
 def _place(path: Path | str) -> Any:
+    from ..url_store import open_store
+
     return open_store(path, read_only=False) if isinstance(path, str) else path

@@ -177,7 +177,7 @@ def _name_to_resume(staging: Staging, identity: Mapping[str, Any]) -> str | None
     except NOT_A_HEADER as e:
         raise OutputExistsError(
             f"{staging}/{HEADER} is damaged or not of this program ({e!r}): remove {staging}, or "
-            "pass --no-resume"
+            "pass resume=False"
         ) from e
     wanted = _versioned(identity)
     differing = "; ".join(
@@ -188,7 +188,7 @@ def _name_to_resume(staging: Staging, identity: Mapping[str, Any]) -> str | None
     if differing:
         raise OutputExistsError(
             f"{staging} holds unfinished work of another kind ({differing}): run the command that "
-            "began it, or pass --no-resume to throw it away and start anew"
+            "began it, or pass resume=False to throw it away and start anew"
         )
     return name
 

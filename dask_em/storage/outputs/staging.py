@@ -94,6 +94,13 @@ def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
     staging_at(os.fspath(path)).check_free(overwrite)
 
 
+def check_untouched(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise as `check_free`, unless an earlier job left something that is to be removed first."""
+    staging = staging_at(os.fspath(path))
+    if isinstance(staging, DiskStaging) and not staging.folder.exists():
+        staging.check_free(overwrite)
+
+
 @contextmanager
 def new_folder(path: Path, overwrite: bool) -> Iterator[None]:
     """Make a new folder for the block to fill; remove it again if the block fails.
@@ -127,11 +134,12 @@ class DiskStaging:
     path: Path
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Where the group is until it is whole."""
         return self.path.with_name(f".{self.path.name}.partial")
 
     def __str__(self) -> str:
-        return str(self._folder)
+        return str(self.folder)
 
     def check_free(self, overwrite: bool) -> None:
         """Raise where the destination is taken and may not be replaced."""
@@ -140,11 +148,11 @@ class DiskStaging:
 
     def header(self) -> bytes | None:
         """Read the header of work that was begun; None where none was."""
-        return DiskFolder(self._folder).read(HEADER)
+        return DiskFolder(self.folder).read(HEADER)
 
     def begin(self, name: str, header: str, create: Create) -> None:
         """Throw away what is there, and make room for a group of this name."""
-        folder, group = self._folder, self.group(name)
+        folder, group = self.folder, self.group(name)
         folder.mkdir(exist_ok=True)
         with _removed_if_it_fails(folder):
             for old in folder.iterdir():
@@ -158,11 +166,11 @@ class DiskStaging:
 
     def group(self, name: str) -> Path:
         """Return the path of the group."""
-        return self._folder / f"answers-{name}"
+        return self.folder / f"answers-{name}"
 
     def markers(self, name: str) -> DiskFolder:
         """Return the folder of the markers of whole regions."""
-        return DiskFolder(self._folder / f"regions-{name}")
+        return DiskFolder(self.folder / f"regions-{name}")
 
     def stored(self, name: str) -> set[str]:
         """List the files of the group, by names within it."""
@@ -180,7 +188,7 @@ class DiskStaging:
         for stray in group.rglob("*.partial"):
             stray.unlink(missing_ok=True)
         if os.path.lexists(self.path):
-            replaced = self._folder / "replaced"
+            replaced = self.folder / "replaced"
             _remove(replaced)
             self.path.rename(replaced)
         group.rename(self.path)
@@ -189,7 +197,7 @@ class DiskStaging:
 
     def clear(self) -> None:
         """Throw away what is there."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -281,7 +289,7 @@ def _is_document(key: str) -> bool:
 
 
 def _taken(what: object) -> OutputExistsError:
-    return OutputExistsError(f"{what} exists; choose another name or pass --overwrite")
+    return OutputExistsError(f"{what} exists; choose another name or pass overwrite=True")
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+"""Messages of the library in the words of a shell: options where Python has arguments."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import click
+
+# Options whose parameter has another name in the library.
+IN_PYTHON = {
+    "covariance_types": "covariance_type",
+    "folder": "checkpoint",
+    "weights": "sample_weight",
+}
+
+# Arguments that no sentence has for a word of its own, beside all names of several words.
+NO_WORDS = {"nonfinite", "tol"}
+
+VALUE = r"'[^']*'|\"[^\"]*\"|[-+\w]+(?:\.\w+)*"
+
+# What only Python can do.
+ONLY_IN_PYTHON = re.compile(r",? or (?:start from this result with|set) warm_start=\w+")
+
+
+def in_shell(text: str, command: click.Command) -> str:
+    """Return a message with the options of a command in place of the arguments that it names.
+
+    Examples
+    --------
+    >>> options = [click.Option(["--max-iter"]), click.Option(["--resume/--no-resume"])]
+    >>> command = click.Command("fit", params=options)
+    >>> in_shell("max_iter=0: raise max_iter, or pass resume=False", command)
+    '--max-iter 0: raise --max-iter, or pass --no-resume'
+    """
+    text = ONLY_IN_PYTHON.sub("", text)
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name is not None:
+            text = _with_option(text, IN_PYTHON.get(option.name, option.name), option)
+    return text
+
+
+def _with_option(text: str, name: str, option: click.Option) -> str:
+    flag = max(option.opts, key=len)
+
+    def typed(found: re.Match[str]) -> str:
+        value = found[1].strip("'\"")
+        if option.is_flag:
+            chosen = {"True": option.opts, "False": option.secondary_opts}.get(value)
+            return max(chosen, key=len) if chosen else found[0]
+        return f"{flag} {shlex.quote(value)}"
+
+    # Neither a part of a path, nor of another name.
+    text = re.sub(rf"(?<![\w/.\\-]){name}=({VALUE})", typed, text)
+    if "_" in name or name in NO_WORDS:
+        text = re.sub(rf"(?<![\w/.\\-]){name}(?![\w/=\\-]|\.\w)", flag, text)
+    return text

@@ -1,0 +1,151 @@
+"""Open the Zarr store at a URL: through obstore, or through fsspec.
+
+A store is pickled as its URL and nothing else: a worker opens it with the credentials of its own
+environment, once per process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from functools import lru_cache
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.storage import WrapperStore
+
+from .object_store import environment, explained, is_object_url, object_store, retry_seconds
+from .urls import check_url
+
+
+class UrlStore(WrapperStore[Store]):
+    """A Zarr store that is pickled as its URL, and whose errors are `StoreError`.
+
+    Attributes
+    ----------
+    url : str
+        Without credentials.
+
+    Examples
+    --------
+    >>> from zarr.storage import MemoryStore
+    >>> UrlStore(MemoryStore(), "s3://bucket/points.zarr")
+    UrlStore('s3://bucket/points.zarr')
+    """
+
+    # Newer versions of Zarr would read around `get`.
+    _supports_sync_io = False
+
+    def __init__(self, store: Store, url: str) -> None:
+        super().__init__(store)
+        self.url = url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open_store, (self.url, self.read_only))
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"UrlStore({self.url!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UrlStore) and (self.url, self.read_only) == (
+            other.url,
+            other.read_only,
+        )
+
+    def _with_store(self, store: Store) -> UrlStore:
+        return type(self)(store, self.url)
+
+    async def get(
+        self, key: str, prototype: Any = None, byte_range: ByteRequest | None = None
+    ) -> Any:
+        """Return the bytes of a key, or None where there is none."""
+        with explained(self.url):
+            return await self._store.get(key, prototype, byte_range)
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> Any:
+        """Return parts of keys."""
+        with explained(self.url):
+            return await self._store.get_partial_values(prototype, key_ranges)
+
+    def get_ranges(self, *args: Any, **kwargs: Any) -> Any:
+        """Return parts of a key, each by `get`; newer versions of Zarr ask for several at once."""
+        return Store.get_ranges(self, *args, **kwargs)  # type: ignore[attr-defined]
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is such a key."""
+        with explained(self.url):
+            return await self._store.exists(key)
+
+    async def set(self, key: str, value: Any) -> None:
+        """Store the bytes of a key."""
+        with explained(self.url):
+            await self._store.set(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Any) -> None:
+        """Store the bytes of a key that is not there."""
+        with explained(self.url):
+            await self._store.set_if_not_exists(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Remove a key."""
+        with explained(self.url):
+            await self._store.delete(key)
+
+    async def _explained_list(self, keys: Any) -> AsyncIterator[str]:
+        with explained(self.url):
+            async for key in keys:
+                yield key
+
+    def list(self) -> Any:
+        """List all keys."""
+        return self._explained_list(self._store.list())
+
+    def list_prefix(self, prefix: str) -> Any:
+        """List all keys below a prefix."""
+        return self._explained_list(self._store.list_prefix(prefix))
+
+    def list_dir(self, prefix: str) -> Any:
+        """List the names right below a prefix."""
+        return self._explained_list(self._store.list_dir(prefix))
+
+
+def open_store(url: str, read_only: bool = True) -> UrlStore:
+    """Open the Zarr store at a URL, once per process and environment.
+
+    Parameters
+    ----------
+    url : str
+        `s3://bucket/path`, `gs://...`, `az://...` through obstore; any other through fsspec.
+    read_only : bool
+
+    Raises
+    ------
+    UsageError
+        The URL holds credentials.
+    StoreAccessError
+        A package is not installed, or the environment does not say how to reach the store.
+
+    Examples
+    --------
+    Credentials are no part of the URL:
+
+    >>> open_store("s3://key:secret@bucket/points.zarr")
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: s3://bucket/points.zarr: a URL may hold no user, password, ...
+    """
+    check_url(url)
+    return _opened(url.rstrip("/"), read_only, environment(), retry_seconds())
+
+
+@lru_cache(maxsize=32)
+def _opened(url: str, read_only: bool, variables: object, seconds: float) -> UrlStore:
+    if is_object_url(url):
+        from zarr.storage import ObjectStore as ZarrObjectStore
+
+        return UrlStore(ZarrObjectStore(object_store(url), read_only=read_only), url)
+    from zarr.storage import FsspecStore
+
+    with explained(url, opening=True):
+        return UrlStore(FsspecStore.from_url(url, read_only=read_only), url)
