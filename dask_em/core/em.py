@@ -12,6 +12,8 @@ import numpy as np
 from ..errors import ModelFileError
 from .codec import record, tag_of
 from .mixture import Mixture, MixtureStatistics
+from .tuning import tuning
+from .tuning import tuning
 from .validation import require, require_array
 
 
@@ -93,6 +95,11 @@ class Convergence:
     max_passes: int | None = None
     window: int = 0
     confirmed: bool = True
+
+    def on_sample(self) -> Convergence:
+        """Return the limits of a fit to a sample of many more rows, whose steps read nothing."""
+        sample = tuning().sample
+        return Convergence(sample.finer * self.tol, min(sample.iterations, self.max_iter))
 
     def after(self, n_passes: int) -> Convergence:
         """Return what is left of the limits after full passes that were no iterations."""

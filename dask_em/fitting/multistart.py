@@ -53,49 +53,70 @@ class Multistart:
     n_subsample : int
         Rows of the sample that every start is fitted to.
     n_starts : int
-    n_rounds : int
-        How many times moves are tried from each of the best few, at most.
     n_finalists : int
-        How many those are: fewer where the sample is small, to which moves overfit.
+        From how many of the best moves are tried: fewer where the sample is small, to which moves
+        overfit, and where the data are.
+    n_rounds : int
+        How many times moves are tried from each of them, at most.
+    n_moves : int
+        How many are tried at a time.
+
+    Examples
+    --------
+    >>> Multistart.of(n_parameters=50, n_components=5, n_sampled=20_000, n_rows=10**8, n_init=1)
+    Multistart(n_subsample=5000, n_starts=4, n_finalists=4, n_rounds=10, n_moves=4)
     """
 
     n_subsample: int
     n_starts: int
-    n_rounds: int
     n_finalists: int
+    n_rounds: int
+    n_moves: int
 
     @classmethod
-    def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Multistart:
-        """Return the multistart for so many parameters: at least `n_init` starts."""
+    def of(
+        cls, n_parameters: int, n_components: int, n_sampled: int, n_rows: float, n_init: int
+    ) -> Multistart:
+        """Return the multistart of a model, in proportion to the data: at least `n_init` starts.
+
+        Parameters
+        ----------
+        n_parameters, n_components : int
+            Of the model.
+        n_sampled, n_rows : int
+            Rows of the sample, and of all data.
+        n_init : int
+            Starts that were asked for.
+        """
+        constants = tuning().multistart
         n_subsample = max(
-            tuning().multistart.subsample_rows_per_parameter * n_parameters,
-            tuning().multistart.fewest_subsampled,
+            constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled
         )
         # Nearly all of the sample is as good as all of it.
         n_subsample = n_subsample if 2 * n_subsample <= n_sampled else n_sampled
         work = 2.0 * n_subsample * n_parameters
-        n_starts = min(
-            max(
-                int(tuning().multistart.work / (work * tuning().multistart.subsample_iterations)),
-                tuning().multistart.fewest_starts,
-            ),
-            tuning().multistart.most_starts,
+        n_starts = max(
+            int(constants.work / (work * constants.subsample_iterations)), constants.fewest_starts
         )
-        n_rounds = min(
-            max(
-                int(
-                    tuning().multistart.work
-                    / (work * tuning().multistart.moves * tuning().multistart.move_iterations)
-                ),
-                1,
-            ),
-            tuning().multistart.rounds,
-        )
+        n_rounds = int(constants.work / (work * constants.moves * constants.move_iterations))
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
-        n_finalists = (
-            tuning().multistart.finalists if enough else tuning().multistart.fewer_finalists
+        n_finalists = constants.finalists if enough else constants.fewer_finalists
+        # In fits of one start to these rows, as which one move and one round's proposals count.
+        paid = constants.share * n_rows / max(n_subsample, 1)
+        n_moves = constants.moves
+        fewest = tuning().split_merge.rows_per_parameter * n_parameters
+        if n_components > 2 and n_subsample >= 2 * fewest:
+            n_finalists = _within(paid / (n_moves + 2), 1, n_finalists)
+            n_moves = _within(paid / n_finalists - 1, 1, n_moves)
+            paid -= n_finalists * (n_moves + 1)
+        n_starts = _within(1 + max(paid, 0), 1, min(n_starts, constants.most_starts))
+        return cls(
+            n_subsample,
+            max(n_starts, n_init),
+            n_finalists,
+            _within(n_rounds, 1, constants.rounds),
+            n_moves,
         )
-        return cls(n_subsample, max(n_starts, n_init), n_rounds, n_finalists)
 
     def n_rows(self, n_sampled: int) -> int:
         """Return the rows that `fit` reports to `advance`."""
@@ -106,7 +127,7 @@ class Multistart:
         surveyed: Surveyed,
         make: Callable[[Sampled, int], Mixture],
         seed: int,
-        convergence: Convergence,
+        limits: Convergence,
         executor: ExecutorFactory = serial_executor,
         advance: Callable[[int], None] | None = None,
     ) -> Start:
@@ -118,22 +139,30 @@ class Multistart:
         make : callable
             (sample, seed) -> a mixture to start from.
         seed : int
-        convergence : Convergence
-            Of the fits to all of the sample.
+        limits : Convergence
+            At which the fit to all rows ends.
         executor : ExecutorFactory
             Makes what calls the fits; every one is a pure function of its arguments.
         advance : callable, optional
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
-        fits = SampleFits(sample, sample.first(self.n_subsample), convergence)
+        most = min(tuning().multistart.subsample_iterations, limits.max_iter)
+        # Steps on the sample read nothing, unless it is all that there is to read.
+        finer = limits.on_sample() if len(sample.rows) < surveyed.n_weighted else limits
+        fits = SampleFits(
+            sample, sample.first(self.n_subsample), Convergence(limits.tol, most), finer
+        )
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         starts = in_threads(partial(make, fits.subsample), seeds)
         with executor(fits) as calls:
             found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
             chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
-            ends = calls.map(partial(SampleFits.split_and_merge, n_rounds=self.n_rounds), chosen)
+            moved = partial(
+                SampleFits.split_and_merge, n_rounds=self.n_rounds, n_moves=self.n_moves
+            )
+            ends = calls.map(moved, chosen)
             worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
@@ -155,26 +184,25 @@ class SampleFits:
     ----------
     sample, subsample : Sampled
         All rows and the first of them.
-    convergence : Convergence
-        Of the fits to all rows.
+    rough, fine : Convergence
+        Of the fits to the first rows, and to all.
     """
 
     sample: Sampled
     subsample: Sampled
-    convergence: Convergence
+    rough: Convergence
+    fine: Convergence
 
     def fit_subsample(self, mixture: Mixture, most: int | None = None) -> StartResult:
         """Fit a mixture to the first rows by at most `most` iterations; judge it by all rows."""
-        tol, most = (
-            self.convergence.tol / tuning().sample.finer,
-            min(most or tuning().multistart.subsample_iterations, self.convergence.max_iter),
-        )
-        limits = replace(self.convergence, tol=tol, max_iter=most)
+        limits = self.rough
+        if most is not None:
+            limits = replace(limits, max_iter=min(most, limits.max_iter))
         return self.judged(_fitted(self.subsample, mixture, limits))
 
     def fit_sample(self, mixture: Mixture) -> StartResult:
         """Fit a mixture to all rows of the sample."""
-        state = _fitted(self.sample, mixture, self.convergence)
+        state = _fitted(self.sample, mixture, self.fine)
         return StartResult(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
 
     def judged(self, state: EMState) -> StartResult:
@@ -185,7 +213,7 @@ class SampleFits:
         value = self.sample.accumulate(state.result).mean_log_likelihood
         return StartResult(state, value, read + len(self.sample.rows))
 
-    def split_and_merge(self, tried: StartResult, n_rounds: int) -> StartResult:
+    def split_and_merge(self, tried: StartResult, n_rounds: int, n_moves: int) -> StartResult:
         """Improve `tried` by split-and-merge moves, while they gain on the sample."""
         if not tried.rank[0]:
             return tried
@@ -194,7 +222,7 @@ class SampleFits:
             neighbours = SplitMerge(tried.state.result, self.subsample.rows, self.subsample.weights)
             found = [
                 self.fit_subsample(moved, tuning().multistart.move_iterations)
-                for moved in neighbours.best(tuning().multistart.moves)
+                for moved in neighbours.best(n_moves)
             ]
             read += sum(one.rows_read for one in found)
             best = max(found, key=lambda one: one.rank, default=tried)
@@ -202,6 +230,10 @@ class SampleFits:
                 break
             tried = best
         return replace(tried, rows_read=read)
+
+
+def _within(value: float, least: int, most: int) -> int:
+    return max(least, min(int(value), most))
 
 
 def most_contenders(result_bytes: int) -> int:

@@ -96,10 +96,12 @@ class SplitMerge:
         k = len(self.totals)
         if k < 3:
             return []
-        splits = [self._split(j) for j in range(k)] + [self._insert_component()]
+        losses = self._losses()
+        splits = [self._split(j, self._least_gain(losses, j)) for j in range(k)]
+        splits.append(self._insert_component())
         found = [
             Move(pair, split, split.gain - loss)
-            for pair, loss in self._losses().items()
+            for pair, loss in losses.items()
             for split in splits
             if split is not None
             and (len(split.parents) > 1 or not split.parents & {*pair})
@@ -155,27 +157,36 @@ class SplitMerge:
             tuning().split_merge.rows_per_parameter * self.mixture.n_parameters / len(self.totals)
         )
 
-    def _split(self, j: int) -> SplitProposal | None:
-        """The best of some ways to make two of component j."""
+    def _least_gain(self, losses: dict[tuple[int, int], float], j: int) -> float:
+        """Nats that a split of component j must gain to be tried with any merger."""
+        least = min((loss for pair, loss in losses.items() if j not in pair), default=np.inf)
+        return max(0.0, tuning().split_merge.worth_a_try * least)
+
+    def _hopeless(self, gain: float, least: float) -> bool:
+        """Return whether what gained so much in its first iteration will not reach `least`."""
+        by_chance = self.mixture.n_parameters / len(self.totals)
+        return least > by_chance and gain < tuning().split_merge.hopeless * least
+
+    def _split(self, j: int, least: float) -> SplitProposal | None:
+        """The best of some ways to make two of component j, if it may gain `least` nats."""
         rows = np.flatnonzero(self.resp[:, j] > tuning().split_merge.least_resp)
         if len(rows) == 0:
             return None
         X, weights = self.rows[rows], self.resp[rows, j] * self.weights[rows]
+        if weights.sum() < 2 * self._fewest:
+            return None
         density = _log_density(self.mixture.take([j]), X)
         first = self.mixture.take([j, j])
         deviation = self.mixture.components.coordinates(X)
         halves = [*_sides(deviation, weights), density > np.median(density)]
-        tried = []
+        begun = []
         for half in halves:
             resp = np.stack([~half, half], axis=1) * weights[:, None]
-            tried.append(
-                _iterated(
-                    first.of_responsibilities(X, resp),
-                    X,
-                    weights,
-                    tuning().split_merge.first_iterations,
-                )
-            )
+            begun.append(_iterated(first.of_responsibilities(X, resp), X, weights, 1))
+        if self._hopeless(max(value for _, value in begun) - float(weights @ density), least):
+            return None
+        more = tuning().split_merge.first_iterations - 1
+        tried = [_iterated(mixture, X, weights, more) for mixture, _ in begun]
         best, _ = max(tried, key=lambda one: one[1])
         local, _ = _iterated(
             best,

@@ -150,10 +150,10 @@ class StartOptions:
     ) -> Start:
         """Return the best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
-        multistart = Multistart.of(self.n_parameters(d), n_sampled, self.n_init)
-        limits = Convergence(
-            tuning().sample.finer * self.tol, min(tuning().sample.iterations, self.max_iter)
+        multistart = Multistart.of(
+            self.n_parameters(d), self.n_components, n_sampled, surveyed.n_weighted, self.n_init
         )
+        limits = Convergence(self.tol, self.max_iter)
         n_rows = multistart.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
         with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:

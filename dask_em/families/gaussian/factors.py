@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtrs
 
 from ...core.additive import Array
 
 
 def inverse_factor(factor: Array) -> Array:
-    """Compute the inverse of one lower triangular factor."""
-    return np.asarray(solve_triangular(factor, np.eye(len(factor)), lower=True))
+    """Compute the inverse of one lower triangular factor, which has a positive diagonal."""
+    # `solve_triangular` without its checks, which take ten times as long for few columns.
+    inverse, _ = dtrtrs(np.ascontiguousarray(factor).T, np.eye(len(factor)), lower=0, trans=1)
+    return np.asarray(inverse)
+
+
+def factors_or_none(covariances: Array) -> list[Array | None]:
+    """Compute the lower Cholesky factor of each of some matrices (k, d, d)."""
+    try:
+        # Not positive definite is an error, not a number is none.
+        factors = np.linalg.cholesky(covariances)
+    except np.linalg.LinAlgError:
+        return [factor_or_none(covariance) for covariance in covariances]
+    whole = np.asarray(np.isfinite(covariances).all(axis=(1, 2)))
+    return [factor if ok else None for factor, ok in zip(factors, whole, strict=True)]
 
 
 def factor_or_none(covariance: Array) -> Array | None:

@@ -16,6 +16,7 @@ from .covariance import Covariance
 from .factors import (
     factor_of_precision,
     factor_or_none,
+    factors_or_none,
     inverse_factor,
     symmetric_pairs,
     symmetric_products,
@@ -146,8 +147,7 @@ class Full(Covariance):
         """Return the factors of covariances, and those of k components that are singular."""
         factor = self.factor.copy()
         collapsed = []
-        for j, covariance in enumerate(covariances):
-            new = factor_or_none(covariance)
+        for j, new in enumerate(factors_or_none(covariances)):
             if new is None:
                 collapsed.append(j)
             else:
