@@ -13,7 +13,6 @@ from ..errors import ModelFileError
 from .codec import record, tag_of
 from .mixture import Mixture, MixtureStatistics
 from .tuning import tuning
-from .tuning import tuning
 from .validation import require, require_array
 
 

@@ -499,9 +499,6 @@ class ControlVariateEM(Algorithm):
         given_up = self.rejections >= tuning().control_variate.rejections
         if self.sample is None or given_up or not self.convergence.confirmed:
             return 0.0
-        if state.statistics.n_rows <= len(self.sample.rows):
-            # Its steps would cost what passes do.
-            return 0.0
         surrogate = Surrogate(state, self.sample, self.damping)
         far = self._far(surrogate, state)
         self.rows_read += surrogate.rows_read

@@ -17,7 +17,7 @@ from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .control_variate import algorithm_of
 from .sample import Sampled, Start
-from .split_merge import SplitMerge
+from .split_merge import SplitMerge, fewest_rows
 from .survey import Surveyed
 
 
@@ -45,6 +45,43 @@ class StartResult:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """Say how split-and-merge moves are tried from one fit to the sample.
+
+    Attributes
+    ----------
+    n_rounds : int
+        How many times, if a round gains little.
+    n_splits : int
+        How many components are split to see what that gains: the least normal ones.
+    n_moves : int
+        How many moves are made and fitted each time.
+    """
+
+    n_rounds: int
+    n_splits: int
+    n_moves: int
+
+    @classmethod
+    def within(cls, budget: float, iteration: float, n_components: int) -> Moves:
+        """Return as many as a budget of multiply-adds allows, of which an iteration takes some."""
+        constants = tuning().multistart
+        n_splits = _within(
+            budget / (2 * constants.split_calls * constants.call_work),
+            min(constants.fewest_splits, n_components),
+            n_components,
+        )
+        n_moves = _within(budget / (2 * constants.move_iterations * iteration), 1, constants.moves)
+        return cls(constants.rounds, n_splits, n_moves)
+
+    def work(self, iteration: float) -> float:
+        """Return the multiply-adds of a round, where those of an iteration are known."""
+        constants = tuning().multistart
+        proposals = self.n_splits * constants.split_calls * constants.call_work
+        return proposals + self.n_moves * constants.move_iterations * iteration
+
+
+@dataclass(frozen=True)
 class Multistart:
     """Fit many starts to a part of the sample, and the best few to all of it.
 
@@ -53,25 +90,26 @@ class Multistart:
     n_subsample : int
         Rows of the sample that every start is fitted to.
     n_starts : int
+    n_iterations : int
+        How far each is fitted, at most.
     n_finalists : int
         From how many of the best moves are tried: fewer where the sample is small, to which moves
         overfit, and where the data are.
-    n_rounds : int
-        How many times moves are tried from each of them, at most.
-    n_moves : int
-        How many are tried at a time.
+    moves : Moves
+        How they are tried.
 
     Examples
     --------
-    >>> Multistart.of(n_parameters=50, n_components=5, n_sampled=20_000, n_rows=10**8, n_init=1)
-    Multistart(n_subsample=5000, n_starts=4, n_finalists=4, n_rounds=10, n_moves=4)
+    >>> few, many = (Multistart.of(50, 5, min(n, 20_000), n, 1) for n in (10_000, 10**8))
+    >>> few.n_starts, many.n_starts, few.moves.n_rounds, many.moves.n_rounds
+    (1, 4, 1, 10)
     """
 
     n_subsample: int
     n_starts: int
+    n_iterations: int
     n_finalists: int
-    n_rounds: int
-    n_moves: int
+    moves: Moves
 
     @classmethod
     def of(
@@ -94,29 +132,27 @@ class Multistart:
         )
         # Nearly all of the sample is as good as all of it.
         n_subsample = n_subsample if 2 * n_subsample <= n_sampled else n_sampled
-        work = 2.0 * n_subsample * n_parameters
-        n_starts = max(
-            int(constants.work / (work * constants.subsample_iterations)), constants.fewest_starts
-        )
-        n_rounds = int(constants.work / (work * constants.moves * constants.move_iterations))
+        # Multiply-adds of an iteration, and of one start that is fitted.
+        iteration = constants.call_work + 2.0 * n_subsample * n_parameters
+        start = constants.subsample_iterations * iteration
+        on_all = constants.call_work + 2.0 * n_rows * n_parameters
+        n_iterations = constants.subsample_iterations
+        budget = min(constants.share * n_iterations * on_all, constants.most_work)
+        moves = Moves.within(budget, iteration, n_components)
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
         n_finalists = constants.finalists if enough else constants.fewer_finalists
-        # In fits of one start to these rows, as which one move and one round's proposals count.
-        paid = constants.share * n_rows / max(n_subsample, 1)
-        n_moves = constants.moves
-        fewest = tuning().split_merge.rows_per_parameter * n_parameters
-        if n_components > 2 and n_subsample >= 2 * fewest:
-            n_finalists = _within(paid / (n_moves + 2), 1, n_finalists)
-            n_moves = _within(paid / n_finalists - 1, 1, n_moves)
-            paid -= n_finalists * (n_moves + 1)
-        n_starts = _within(1 + max(paid, 0), 1, min(n_starts, constants.most_starts))
-        return cls(
-            n_subsample,
-            max(n_starts, n_init),
-            n_finalists,
-            _within(n_rounds, 1, constants.rounds),
-            n_moves,
-        )
+        if n_components < 3 or n_subsample < 2 * fewest_rows(n_parameters):
+            # No component has the rows of two.
+            moves = replace(moves, n_rounds=0)
+            if n_init == 1 and 2 * n_subsample > n_sampled:
+                n_iterations, n_finalists = constants.race_iterations, 1
+        else:
+            n_finalists = _within(budget / (moves.work(iteration) + start), 1, n_finalists)
+            budget -= n_finalists * moves.work(iteration)
+            more = budget / (n_finalists * moves.work(iteration))
+            moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
+        n_starts = _within(1 + budget / start, 1, constants.most_starts if n_components > 1 else 1)
+        return cls(n_subsample, max(n_starts, n_init), n_iterations, n_finalists, moves)
 
     def n_rows(self, n_sampled: int) -> int:
         """Return the rows that `fit` reports to `advance`."""
@@ -147,22 +183,18 @@ class Multistart:
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
-        most = min(tuning().multistart.subsample_iterations, limits.max_iter)
+        most = min(self.n_iterations, limits.max_iter)
+        rough = Convergence(limits.tol, most)
         # Steps on the sample read nothing, unless it is all that there is to read.
-        finer = limits.on_sample() if len(sample.rows) < surveyed.n_weighted else limits
-        fits = SampleFits(
-            sample, sample.first(self.n_subsample), Convergence(limits.tol, most), finer
-        )
+        fine = limits.on_sample() if len(sample.rows) < surveyed.n_weighted else limits
+        fits = SampleFits(sample, sample.first(self.n_subsample), rough, fine)
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         starts = in_threads(partial(make, fits.subsample), seeds)
         with executor(fits) as calls:
             found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
             chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
-            moved = partial(
-                SampleFits.split_and_merge, n_rounds=self.n_rounds, n_moves=self.n_moves
-            )
-            ends = calls.map(moved, chosen)
+            ends = calls.map(partial(SampleFits.split_and_merge, how=self.moves), chosen)
             worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
@@ -213,22 +245,26 @@ class SampleFits:
         value = self.sample.accumulate(state.result).mean_log_likelihood
         return StartResult(state, value, read + len(self.sample.rows))
 
-    def split_and_merge(self, tried: StartResult, n_rounds: int, n_moves: int) -> StartResult:
+    def split_and_merge(self, tried: StartResult, how: Moves) -> StartResult:
         """Improve `tried` by split-and-merge moves, while they gain on the sample."""
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
-        for _ in range(n_rounds):
-            neighbours = SplitMerge(tried.state.result, self.subsample.rows, self.subsample.weights)
+        for number in range(1, min(how.n_rounds, 1) * tuning().multistart.rounds + 1):
+            neighbours = SplitMerge(
+                tried.state.result, self.subsample.rows, self.subsample.weights, how.n_splits
+            )
             found = [
                 self.fit_subsample(moved, tuning().multistart.move_iterations)
-                for moved in neighbours.best(n_moves)
+                for moved in neighbours.best(how.n_moves)
             ]
             read += sum(one.rows_read for one in found)
             best = max(found, key=lambda one: one.rank, default=tried)
             if not best.rank > (*tried.rank[:2], tried.rank[2] + tuning().multistart.least_gain):
                 break
-            tried = best
+            gain, tried = best.value - tried.value, best
+            if number >= how.n_rounds and gain < tuning().multistart.shown * self.rough.tol:
+                break
         return replace(tried, rows_read=read)
 
 

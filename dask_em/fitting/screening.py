@@ -61,9 +61,7 @@ class ScreeningRules:
         weight: float,
     ) -> Self:
         """Return the rules of models that start alike, and whose fits end by `limits`."""
-        return cls(
-            options.n_init, seed, options.algorithm, limits.on_sample(), criterion, weight
-        )
+        return cls(options.n_init, seed, options.algorithm, limits.on_sample(), criterion, weight)
 
     @property
     def rough(self) -> Convergence:
@@ -282,8 +280,7 @@ def _split_and_merge(fits: SampleFits, end: EMState, n_rows: float) -> StartResu
     """Where moves lead from a fit to the first rows, and what was read for them."""
     n_sampled, k = len(fits.subsample.rows), len(end.result.log_weights)
     multistart = Multistart.of(end.result.n_parameters, k, n_sampled, n_rows, 1)
-    tried = replace(fits.judged(end), rows_read=0)
-    return fits.split_and_merge(tried, multistart.n_rounds, multistart.n_moves)
+    return fits.split_and_merge(replace(fits.judged(end), rows_read=0), multistart.moves)
 
 
 def _most_passes(candidates: Sequence[Candidate]) -> int:

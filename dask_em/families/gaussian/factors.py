@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dtrtrs
@@ -10,10 +12,19 @@ from ...core.additive import Array
 
 
 def inverse_factor(factor: Array) -> Array:
-    """Compute the inverse of one lower triangular factor, which has a positive diagonal."""
+    """Compute the inverse of a lower triangular factor (d, d), which has a positive diagonal."""
+    inverse: Array = inverse_factors(factor[None])[0]
+    return inverse
+
+
+def inverse_factors(factors: Array) -> Array:
+    """Compute the inverse of each of some lower triangular factors (k, d, d)."""
     # `solve_triangular` without its checks, which take ten times as long for few columns.
-    inverse, _ = dtrtrs(np.ascontiguousarray(factor).T, np.eye(len(factor)), lower=0, trans=1)
-    return np.asarray(inverse)
+    identity: Array = np.eye(factors.shape[1], order="F")
+    solved: list[tuple[Array, int]] = [
+        dtrtrs(c.T, identity, lower=0, trans=1) for c in np.ascontiguousarray(factors)
+    ]
+    return np.stack([inverse for inverse, _ in solved])
 
 
 def factors_or_none(covariances: Array) -> list[Array | None]:
@@ -44,6 +55,7 @@ def factor_of_precision(precision: Array) -> Array:
     return np.asarray(solve_triangular(upper, np.eye(len(upper)), lower=False).T)
 
 
+@cache
 def symmetric_pairs(d: int) -> tuple[Array, Array]:
     """Return row and column of each product z_i z_j, in the order of `symmetric_products`.
 
@@ -55,7 +67,10 @@ def symmetric_pairs(d: int) -> tuple[Array, Array]:
     i = np.arange(d)
     rows = [i] * ((d - 1) // 2 + 1) + ([i[: d // 2]] if d % 2 == 0 else [])
     columns = [(r + s) % d for s, r in enumerate(rows)]
-    return np.concatenate(rows), np.concatenate(columns)
+    pairs = np.concatenate(rows), np.concatenate(columns)
+    for numbers in pairs:
+        numbers.setflags(write=False)
+    return pairs
 
 
 def symmetric_products(Z: Array, twice: Array, out: Array) -> None:

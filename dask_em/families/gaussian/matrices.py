@@ -18,6 +18,7 @@ from .factors import (
     factor_or_none,
     factors_or_none,
     inverse_factor,
+    inverse_factors,
     symmetric_pairs,
     symmetric_products,
 )
@@ -51,7 +52,7 @@ class Full(Covariance):
     @cached_property
     def inverse(self) -> Array:
         """C_k^{-1}, (k, d, d)."""
-        return np.stack([inverse_factor(c) for c in self.factor])
+        return inverse_factors(self.factor)
 
     @staticmethod
     def n_features(d: int) -> int:
@@ -183,7 +184,7 @@ class Full(Covariance):
     @classmethod
     def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
         """Return the structure of scikit-learn's `precisions_cholesky_`."""
-        return cls(np.stack([inverse_factor(u.T) for u in precisions_cholesky]))
+        return cls(inverse_factors(precisions_cholesky.transpose(0, 2, 1)))
 
     @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
