@@ -56,6 +56,9 @@ class DaskEMError(Exception):
 
     exit_code = ExitCode.FAULT
 
+    transient = False
+    """Whether the same thing may succeed when it is tried again."""
+
 
 class DataError(DaskEMError, ValueError):
     """The data cannot be clustered: wrong shape, wrong type, missing, or not finite.
@@ -67,6 +70,41 @@ class DataError(DaskEMError, ValueError):
     """
 
     exit_code = ExitCode.BAD_DATA
+
+
+class NonFiniteError(DataError):
+    """A row holds NaN or infinity, and nobody asked to leave such rows out.
+
+    Parameters
+    ----------
+    what : str
+        "NaN" or "infinity".
+    row, column : int
+        The row's number in its chunk, and the column's.
+    place : str, optional
+        Where the row is in the data.
+
+    Examples
+    --------
+    >>> print(NonFiniteError("NaN", 7, 1).at("row 107"))
+    X contains NaN at row 107, column 1: drop or fill such rows first, or leave ...
+    """
+
+    def __init__(self, what: str, row: int, column: int, place: str = "") -> None:
+        super().__init__(what, row, column, place)
+        self.what, self.row, self.column, self.place = what, row, column, place
+
+    def __str__(self) -> str:
+        place = self.place or f"row {self.row} of its chunk"
+        return (
+            f"X contains {self.what} at {place}, column {self.column}: drop or fill such rows "
+            'first, or leave them out by nonfinite="drop" (--nonfinite drop), of a fitted model '
+            'by set_params(nonfinite="drop")'
+        )
+
+    def at(self, place: str) -> Self:
+        """Return the same error, with the place of the row in the data."""
+        return type(self)(self.what, self.row, self.column, place)
 
 
 class ModelFileError(DataError):
@@ -146,6 +184,8 @@ class StoreError(DaskEMError, OSError):
 
     exit_code = ExitCode.DISK_FAILED
 
+    transient = True
+
 
 class StoreAccessError(StoreError):
     """A store cannot be used as things are set up: credentials, bucket, region, packages.
@@ -157,6 +197,8 @@ class StoreAccessError(StoreError):
     """
 
     exit_code = ExitCode.USAGE
+
+    transient = False
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

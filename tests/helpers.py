@@ -6,8 +6,8 @@ import hashlib
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,8 @@ from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.statistics import GaussianStatistics
 from dask_em.families.gaussian.whitening import Whitening
+from dask_em.testing.waiting import HANG as HANG
+from dask_em.testing.waiting import wait_until as wait_until
 
 KINDS = list(CONSTRAINTS)
 # Small enough that a test's few thousand rows are many chunks.
@@ -51,9 +53,16 @@ class SmallReads(WorkerPlugin):
 
 def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
     """Worker processes of one thread; without a dashboard port that others may hold."""
-    return LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0", **options
-    )
+    options = {"processes": True, "dashboard_address": ":0", **options}
+    return LocalCluster(n_workers=n_workers, threads_per_worker=1, **options)
+
+
+# The program, with all the time it needs to keep what is done once a signal has come.
+PATIENT = [
+    sys.executable,
+    "-c",
+    f"from dask_em.cli import main, signals; signals.LEAVE_SECONDS = {HANG}; main()",
+]
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -115,7 +124,7 @@ def kill_when(text: str, command: Sequence[str], cwd: Any = None) -> None:
         read_until(process, text)
     finally:
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=HANG)
         assert process.stderr is not None
         process.stderr.close()
 
@@ -253,14 +262,6 @@ def digest(model: Any) -> str:
     """sha256 of every fitted parameter."""
     parts = [np.ascontiguousarray(getattr(model, name)).tobytes() for name in PARAMETERS]
     return hashlib.sha256(b"".join([*parts, np.float64(model.lower_bound_).tobytes()])).hexdigest()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Poll until `condition` holds, and fail if it never does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def kill(cluster: LocalCluster) -> int:

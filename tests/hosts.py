@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pytest
+from helpers import HANG
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class Host:
                 chain in { type filter hook input priority 0; policy drop; iif lo accept; };
                 chain out { type filter hook output priority 0; policy drop; oif lo accept; };
             }"""
-        subprocess.run(self.command("nft", rules), check=True, timeout=20)
+        subprocess.run(self.command("nft", rules), check=True, timeout=HANG)
 
     def heal(self) -> None:
         """Let everything through again."""
-        subprocess.run(self.command("nft", "delete table inet cut"), check=True, timeout=20)
+        subprocess.run(self.command("nft", "delete table inet cut"), check=True, timeout=HANG)
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=20)
+    subprocess.run(["ip", *words], check=True, timeout=HANG)
 
 
 @contextmanager

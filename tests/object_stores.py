@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from helpers import HANG
 
 SECRET = "f4e2c0a8b6d4"
 KEY = "AKIA5EXAMPLE"
@@ -104,7 +105,7 @@ class Proxy:
     def forward(
         self, request: BaseHTTPRequestHandler, body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(self._server, timeout=30)
+        connection = http.client.HTTPConnection(self._server, timeout=HANG)
         try:
             connection.request(request.command, request.path, body, dict(request.headers))
             response = connection.getresponse()
@@ -147,7 +148,7 @@ def s3_server(*buckets: str) -> Iterator[str]:
 
 def put_bucket(endpoint: str, name: str) -> None:
     """Make a bucket on the server, which asks nobody for credentials."""
-    connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=HANG)
     connection.request("PUT", f"/{name}")
     assert connection.getresponse().status == 200
     connection.close()

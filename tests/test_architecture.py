@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import HANG
 
 import dask_em
 
@@ -29,6 +30,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "backends/dask/",
         "data/dask.py",
         "data/lazy.py",
+        "data/tables.py",
+        "data/zarr/layout.py",
         "jobs/checks/",
         "jobs/cluster.py",
         "storage/object_store.py",
@@ -150,7 +153,7 @@ def test_the_command_line_imports_jobs_only() -> None:
 
 def run(code: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG
     )
     return result.stdout.strip()
 
@@ -172,3 +175,31 @@ def test_the_public_names_are_there() -> None:
         assert getattr(dask_em, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         dask_em.nothing  # noqa: B018
+
+
+TESTS = Path(__file__).parent
+TEST_FILES = [
+    *TESTS.glob("*.py"),
+    *(path for name in ("deploy", "faults") for path in (TESTS / name).glob("*.py")),
+    *(PACKAGE / "testing").glob("*.py"),
+]
+
+
+def limits(tree: ast.AST) -> Iterator[ast.expr]:
+    """The numbers of seconds after which a call gives up waiting."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        yield from (word.value for word in call.keywords if word.arg == "timeout")
+        if isinstance(call.func, ast.Attribute) and call.func.attr in ("wait", "join", "result"):
+            yield from call.args[:1]
+
+
+def test_waits_of_tests_have_one_limit() -> None:
+    """A second or more, written at the place, fails where a machine is busy."""
+    wrong = [
+        f"{path.name}:{limit.lineno}: {limit.value} s, expected HANG of dask_em.testing.waiting"
+        for path in TEST_FILES
+        for limit in limits(ast.parse(path.read_text()))
+        if isinstance(limit, ast.Constant) and isinstance(limit.value, int | float)
+        if limit.value >= 1
+    ]
+    assert wrong == []

@@ -20,6 +20,7 @@ import zarr
 from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 from helpers import (
+    HANG,
     SmallReads,
     Tune,
     add_up,
@@ -342,13 +343,13 @@ def test_blas_is_held_to_one_thread_whichever_thread_asks() -> None:
     def last_to_leave() -> None:
         with one_blas_thread():
             entered.set()
-            assert leave.wait(60)
+            assert leave.wait(HANG)
             within.append(threads())
 
     with one_blas_thread():
         thread = threading.Thread(target=last_to_leave)
         thread.start()
-        assert entered.wait(60)
+        assert entered.wait(HANG)
     leave.set()
     thread.join()
     assert threads() == before

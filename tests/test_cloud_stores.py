@@ -30,7 +30,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
-from helpers import blobs, digest, wait_until, write_zarr
+from helpers import HANG, blobs, digest, wait_until, write_zarr
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture, load
@@ -75,7 +75,7 @@ def served(variable: str, name: str, *options: str) -> Iterator[int]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(HANG)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -100,7 +100,7 @@ def put_container(port: int) -> None:
 
 
 def request(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
     connection.request(method, path, body, headers)
     assert connection.getresponse().status in (200, 201)
     connection.close()
@@ -116,7 +116,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", KEY)
         monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:{port}/{ACCOUNT}")
         monkeypatch.setenv("AZURE_ALLOW_HTTP", "true")
-        with dask.config.set({"dask_em.store-timeout": 3}):
+        with dask.config.set({"dask_em.store-timeout": HANG}):
             yield
 
 
@@ -133,7 +133,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         monkeypatch.setenv("GOOGLE_ALLOW_HTTP", "true")
         body = json.dumps({"name": "data"}).encode()
         request(port, "POST", "/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
-        with dask.config.set({"dask_em.store-timeout": 3}):
+        with dask.config.set({"dask_em.store-timeout": HANG}):
             yield port
 
 

@@ -10,6 +10,7 @@ import dask
 import numpy as np
 import pytest
 from helpers import (
+    HANG,
     add_up,
     assert_sums_close,
     blobs,
@@ -224,7 +225,9 @@ try:
     dataclasses.replace(mixture, engine=Engine("numba")).fold()
 except ImportError as e:
     print(e)"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG
+    )
     assert "pip install 'dask-em[fast]'" in done.stdout, done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ class TestShardedZarr(TestRawZarr):
     layout: dict[str, Any] = {"chunks": (10, 3), "shards": (100, 3)}  # noqa: RUF012
 
 
+class TestZippedZarr(SourceTests):
+    """An array in an archive, which a worker opens for itself."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        write_zarr(folder / "x.zarr", X, 37)
+        return as_source(
+            shutil.make_archive(str(folder / "x.zarr"), "zip", folder / "x.zarr"), sample_weight
+        )
+
+
 class TestDaskSource(SourceTests):
     def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
         return as_source(da.from_array(X, chunks=(37, -1)) + 0, sample_weight)
@@ -103,6 +114,84 @@ class TestDaskSourceOfUnknownLengths(SourceTests):
 
     def test_its_identity_is_that_of_the_data(self, tmp_path: Path) -> None:
         pytest.skip("lengths that nobody knows are no identity")
+
+
+class TestDaskFrame(TestDaskSourceOfUnknownLengths):
+    """Partitions of a Dask DataFrame, and weights that are a column of it."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        pd = pytest.importorskip("pandas", reason="pandas is not installed")
+        dd = pytest.importorskip("dask.dataframe", reason="Dask's DataFrame is not installed")
+        frame = pd.DataFrame(X, columns=["a", "b", "c"])
+        frame["weight"] = 1.0 if sample_weight is None else sample_weight
+        table = dd.from_pandas(frame, npartitions=9)
+        weight = None if sample_weight is None else table["weight"]
+        return as_source(table[["a", "b", "c"]], weight)
+
+
+class TestSlicedRows(SourceTests):
+    """An array of another library that is sliced by rows, in the other order of bytes."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        return as_source(Sliced(X.astype(">f8")), sample_weight)
+
+
+class Sliced:
+    def __init__(self, X: np.ndarray) -> None:
+        self._X, self.shape, self.dtype, self.chunks = X, X.shape, X.dtype, (7, X.shape[1])
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        assert isinstance(rows, slice)
+        # Whole chunks are read.
+        assert rows.start % self.chunks[0] == 0
+        return self._X[rows]
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise AssertionError("it was read whole")
+
+
+# -- packed and masked ---------------------------------------------------------------------
+
+# Numbers that are packed without rounding.
+PACKED = np.round(4 * SourceTests.X) / 4 + 20
+
+
+class TestPackedZarr(TestRawZarr):
+    """Numbers that are scaled and shifted, of which one value stands for NaN."""
+
+    X = PACKED
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        stored = np.where(np.isnan(X), -999.0, (X - 20) * 4)
+        packing = {"scale_factor": 0.25, "add_offset": 20.0, "missing_value": -999.0}
+        layout = {"attributes": packing, **self.layout}
+        return as_source(write_zarr(folder / "x.zarr", stored, 37, **layout), sample_weight)
+
+
+class TestPackedCompressedZarr(TestPackedZarr):
+    layout: dict[str, Any] = {}  # noqa: RUF012
+
+
+class TestMaskedArray(SourceTests):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        return as_source(masked(X), sample_weight)
+
+
+class TestMaskedDaskSource(SourceTests):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        return as_source(da.from_array(masked(X), chunks=(37, -1)), sample_weight)
+
+
+class TestMaskedBlocksUnderAPlainMeta(SourceTests):
+    """As `da.from_delayed` makes them."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        plain = da.from_array(X, chunks=(37, -1))
+        return as_source(plain.map_blocks(masked, meta=np.empty((0, 0))), sample_weight)
+
+
+def masked(X: np.ndarray) -> np.ma.MaskedArray:
+    return np.ma.masked_array(np.where(np.isnan(X), -999.0, X), np.isnan(X))
 
 
 # -- the registry ------------------------------------------------------------------------

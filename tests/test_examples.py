@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import HANG
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -18,7 +19,7 @@ def run(name: str, *arguments: object) -> str:
         [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -77,7 +78,7 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("JUPYTER_PATH", str(Path(sys.prefix) / "share/jupyter"))
     whole = notebook()
     nbclient.NotebookClient(
-        whole, timeout=200, resources={"metadata": {"path": tmp_path}}
+        whole, timeout=HANG, resources={"metadata": {"path": tmp_path}}
     ).execute()
     pictures = [
         output

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import blobs, digest
+from helpers import HANG, blobs, digest
 
 from dask_em import GaussianMixture, select
 from dask_em.errors import LockedError
@@ -74,7 +74,7 @@ def test_two_processes_do_not_fit_in_one_checkpoint(
             assert first.stdout.readline() == "two passes\n"
             kept = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
             second = subprocess.run(
-                [*words, "goes on"], capture_output=True, text=True, timeout=100, check=True
+                [*words, "goes on"], capture_output=True, text=True, timeout=HANG, check=True
             )
             assert second.stdout.startswith("LockedError another job"), second.stdout
             assert f"process {first.pid} on " in second.stdout

@@ -21,7 +21,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 from distributed import Client
-from helpers import blobs, digest, wait_until, write_zarr
+from helpers import HANG, blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, s3_server
 from zarr.codecs import Crc32cCodec
 
@@ -68,17 +68,16 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture
 def s3(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The server as this process's S3, with short patience and no faults yet."""
+    """The server as this process's S3, with no faults yet."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     for name, value in environment(proxy.url).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stores, "STALLED", stores.timedelta(seconds=1))
     stores._object_store.cache_clear()
     stores._opened.cache_clear()
     proxy.requests.clear()
-    with dask.config.set({"dask_em.store-timeout": 3, "scheduler": "threads"}):
+    with dask.config.set({"dask_em.store-timeout": HANG, "scheduler": "threads"}):
         yield proxy
     proxy.fault, proxy.latency = (lambda method, path: None), 0.0
 
@@ -323,10 +322,14 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("kind", ["500", "cut", "stall"])
 def test_requests_that_fail_are_made_again(
-    s3: Proxy, url: str, X: np.ndarray, tmp_path: Path, kind: str
+    s3: Proxy, url: str, X: np.ndarray, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zarr(tmp_path / "points.zarr", X, ROWS, **CHECKED)
     expected = digest(fitted(tmp_path / "points.zarr"))
+    if kind == "stall":
+        monkeypatch.setattr(stores, "STALLED", stores.timedelta(seconds=1))
+        stores._object_store.cache_clear()
+        stores._opened.cache_clear()
     s3.fail(kind, 3 if kind == "500" else 1, part="/c/")
     assert digest(fitted(url)) == expected
 

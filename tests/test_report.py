@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,9 +26,16 @@ from dask_em.errors import DataError, OutputExistsError, UsageError
 from dask_em.estimators.html import summary_html
 from dask_em.jobs import cluster as cluster_jobs
 from dask_em.jobs import report as report_jobs
+from dask_em.jobs.demo import make_demo_data
 from dask_em.report import page as report
 from dask_em.report import plots
-from dask_em.report.drift import ChunkDensities, Evidence, chunk_densities, sample_rows
+from dask_em.report.drift import (
+    ChunkDensities,
+    Densities,
+    Evidence,
+    chunk_densities,
+    sample_rows,
+)
 from dask_em.report.page import report_html, write_report
 
 mpl = pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
@@ -352,8 +359,103 @@ def test_a_shifted_chunk_is_found(tmp_path: Path, small_chunks: None) -> None:
     assert densities.unlike.nonzero()[0].tolist() == [13]
     assert densities.first_rows[13] == 2600
     page = seen(report_html(model, Evidence(densities=densities)))
-    assert "1 of 20 chunks" in page.text
+    assert "1 of 20 parts" in page.text
     assert "2,600 to 2,799" in page.text
+
+
+# Two wide clusters, and a model of them.
+DRIFT_MEANS = np.array([[0.0, 0.0], [6.0, 2.0]])
+LITTLE = np.array([0.0, 0.3])
+
+
+@pytest.fixture(scope="module")
+def known() -> GaussianMixture:
+    """A model of two clusters of equal weight."""
+    rows = draw(20_000, np.random.default_rng(99))
+    return GaussianMixture(2, random_state=0).fit(rows)
+
+
+def draw(n: int, rng: np.random.Generator, share: float = 0.5) -> np.ndarray:
+    """Rows of the two clusters, `share` of them of the second."""
+    return rng.normal(size=(n, 2)) + DRIFT_MEANS[(rng.random(n) < share).astype(int)]
+
+
+def in_parts(model: GaussianMixture, parts: Iterable[np.ndarray]) -> ChunkDensities:
+    """What the pass finds where the store is read in these parts."""
+    fold = Densities(model.predictor(("log_density", "proba")), model.n_components, False).fold()
+    for index, rows in enumerate(parts):
+        fold.update(index, rows, None)
+    return fold.result()
+
+
+@pytest.mark.parametrize(("n_parts", "n_rows"), [(8, 100), (20, 300), (200, 100), (8, 20_000)])
+def test_rows_in_random_order_are_no_alarm(
+    known: GaussianMixture, n_parts: int, n_rows: int
+) -> None:
+    alarms = 0
+    for seed in range(min(100, 400_000 // (n_parts * n_rows))):
+        rng = np.random.default_rng(seed)
+        found = in_parts(known, (draw(n_rows, rng) for _ in range(n_parts)))
+        assert found.judged
+        alarms += int((found.unlike | found.mixed_otherwise).any())
+    assert alarms == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_part_that_differs_is_found(known: GaussianMixture, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [draw(1000, rng) for _ in range(12)]
+    assert (in_parts(known, parts).unlike.sum(), in_parts(known, parts).moved.max() < 0.1) == (0, 1)
+    parts[seed] = parts[seed] - np.array([0.0, 1.0])
+    found = in_parts(known, parts)
+    assert found.unlike.nonzero()[0].tolist() == [seed]
+    assert found.shifts[seed] == pytest.approx(-0.5, abs=0.15)
+    parts[seed] = draw(1000, rng, share=0.8)
+    found = in_parts(known, parts)
+    assert found.mixed_otherwise.nonzero()[0].tolist() == [seed]
+    assert found.moved[seed] == pytest.approx(0.3, abs=0.05)
+    page = seen(report_html(known, Evidence(densities=found))).text
+    assert "In 1 of 12 parts more than 10% of the rows belong to other components" in page
+
+
+def test_what_is_certain_and_small_is_no_alarm(known: GaussianMixture) -> None:
+    rng = np.random.default_rng(0)
+    parts = [draw(125_000, rng) for _ in range(8)]
+    parts[3] = np.concatenate([parts[3][:62_500] - LITTLE, draw(62_500, rng, share=0.54)])
+    found = in_parts(known, parts)
+    assert found.standard_errors[3] < -5
+    assert not found.unlike.any()
+    assert not found.mixed_otherwise.any()
+    assert "None of 8 parts" in seen(report_html(known, Evidence(densities=found))).text
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 7])
+def test_few_parts_give_no_verdict(known: GaussianMixture, n_parts: int) -> None:
+    rng = np.random.default_rng(0)
+    parts = [draw(100_000, rng) for _ in range(n_parts)]
+    parts[-1] = parts[-1] + 3.0
+    found = in_parts(known, parts)
+    assert not found.unlike.any()
+    assert not found.mixed_otherwise.any()
+    page = seen(report_html(known, Evidence(densities=found))).text
+    assert f"read in {n_parts} part" in page
+    assert "no verdict below 8 parts" in page
+    assert "too few parts" in page
+    assert "One chunk holds" not in page
+
+
+def test_the_page_of_the_demo_is_no_alarm(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    make_demo_data(tmp_path / "demo.zarr", 20_000)
+    model = GaussianMixture(5, random_state=0).fit(str(tmp_path / "demo.zarr"))
+    page = report_html(model, Evidence(densities=chunk_densities(model, tmp_path / "demo.zarr")))
+    assert "no verdict" in seen(page).text
+    # Chunk by chunk it is sorted by cluster, and the page says what that does.
+    request.getfixturevalue("small_chunks")
+    found = chunk_densities(model, tmp_path / "demo.zarr")
+    assert len(found.means) == 16
+    assert not (found.unlike & ~found.mixed_otherwise).any()
+    text = seen(report_html(model, Evidence(densities=found))).text
+    assert "sorted by cluster or time" in text
 
 
 def test_densities_are_those_of_the_rows(small_chunks: None, tmp_path: Path) -> None:
@@ -365,12 +467,18 @@ def test_densities_are_those_of_the_rows(small_chunks: None, tmp_path: Path) -> 
     np.testing.assert_array_equal(densities.n_rows, [100] * 10 + [50])
     np.testing.assert_allclose(densities.means, [v.mean() for v in values])
     np.testing.assert_allclose(densities.scatters, [v.var() * len(v) for v in values])
+    proba = np.split(model.to_sklearn().predict_proba(X), range(100, 1050, 100))
+    np.testing.assert_allclose(densities.shares, [p.mean(axis=0) for p in proba])
     assert not densities.unlike.any()
 
 
 def test_densities_that_underflow_are_the_most_unlike() -> None:
     densities = ChunkDensities(
-        np.array([10, 10, 10]), np.array([-1.0, -np.inf, -1.1]), np.array([5.0, np.nan, 5.0])
+        np.array([10, 10, 10]),
+        np.zeros(3, dtype=int),
+        np.array([-1.0, -np.inf, -1.1]),
+        np.array([5.0, np.nan, 5.0]),
+        np.ones((3, 1)),
     )
     assert densities.most_unlike(1) == [1]
     model, _ = fitted("full", 2)
@@ -382,9 +490,9 @@ def test_rows_that_are_not_finite_are_named(tmp_path: Path, small_chunks: None) 
     model = GaussianMixture(2, random_state=0, algorithm="em").fit(X)
     X[345, 1] = np.nan
     write_zarr(tmp_path / "x.zarr", X, 100)
-    with pytest.raises(DataError, match="chunk 3: X contains NaN at row 45"):
+    with pytest.raises(DataError, match="X contains NaN at row 345, column 1"):
         chunk_densities(model, str(tmp_path / "x.zarr"))
-    with pytest.raises(DataError, match="NaN or infinity at row 345"):
+    with pytest.raises(DataError, match="X contains NaN at row 345, column 1"):
         sample_rows(stored_source(tmp_path / "x.zarr"), 500)
 
 
@@ -424,7 +532,7 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
         "Density of column 1",
         "Density of column 2",
         "Sharpness",
-        "Mean log-density of each chunk",
+        "Mean log-density of each part",
     ]
     assert "width=device-width" in html
     assert "prefers-color-scheme:dark" in html

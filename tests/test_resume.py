@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from distributed import Client
-from helpers import FORKED, Tune, blobs, digest, kill_when, start, wait_until, write_zarr
+from helpers import FORKED, HANG, Tune, blobs, digest, kill_when, start, wait_until, write_zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -734,7 +734,7 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
         tmp_path / "out",
     ]
     command += [str(first), str(stride)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 40
 

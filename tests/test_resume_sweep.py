@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Tune, blobs, digest, kill_when, write_zarr
+from helpers import HANG, Tune, blobs, digest, kill_when, write_zarr
 
 from dask_em import Checkpointing, load, select
 from dask_em.backends.dask import backend as dask_backend
@@ -161,7 +161,7 @@ def test_a_sweep_of_the_program_goes_on_where_it_was_killed(tune: Tune, tmp_path
     ]  # fmt: skip
     kill_when("em pass 2", command, cwd=tmp_path)
     assert not (tmp_path / "m.npz").exists()
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG)
     assert again.returncode == 0, again.stderr
     assert "resuming from .m.npz.checkpoint: " in again.stderr
     assert "survey pass" not in again.stderr

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import Client
 from helpers import (
+    HANG,
     KINDS,
     PARAMETERS,
     Tune,
@@ -187,8 +188,7 @@ def test_a_slice_counts_its_own_rows_only(points: np.ndarray, weighted: bool) ->
     broken = points.copy()
     row = int(np.flatnonzero(out & drawn)[-1])
     broken[row, 2] = np.inf
-    chunk = int(np.searchsorted(np.cumsum(sizes), row, side="right"))
-    expected = f"infinity at row {row - sum(sizes[:chunk])} of chunk {chunk}, column 2"
+    expected = f"infinity at row {row}, column 2"
     if weights is None or weights[row] > 0:
         work, source = Fleet(mixtures, holdout, part), ArraySource(broken, weights)
         with pytest.raises(DataError, match=expected):
@@ -231,7 +231,7 @@ def test_a_held_out_row_that_is_not_finite_is_named(points: np.ndarray) -> None:
     row = int(np.flatnonzero(holdout.mask(0, 50))[0])
     broken = points.copy()
     broken[row, 1] = np.nan
-    with pytest.raises(DataError, match=f"NaN at row {row} of chunk 0, column 1"):
+    with pytest.raises(DataError, match=f"NaN at row {row}, column 1"):
         SerialBackend().map_reduce(ArraySource(broken), Fleet(fleet(3)[:1], holdout))
 
 
@@ -510,7 +510,7 @@ def test_a_sweep_on_the_command_line(
     command = ["fit", stored, "-o", saved, *options, "--json", *scheduler]
     result = subprocess.run(
         [sys.executable, "-m", "dask_em.cli", *map(str, command)],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)

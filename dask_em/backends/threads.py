@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ from ..core.protocols import (
     T_co,
 )
 from ..core.reading import fold_range
+from ..machine import usable_cpus
 from ..runtime import current_job
 from .blas import one_blas_thread
 
@@ -36,7 +36,7 @@ class ThreadsBackend(Backend):
     Parameters
     ----------
     n_threads : int, optional
-        As many as there are cores, unless told.
+        As many as there are usable processors, unless told.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class ThreadsBackend(Backend):
     """
 
     def __init__(self, n_threads: int | None = None) -> None:
-        self.n_threads = n_threads or os.cpu_count() or 1
+        self.n_threads = n_threads or usable_cpus()
 
     def map_reduce(
         self,

@@ -7,7 +7,17 @@ from typing import Any, Literal
 import click
 
 from .display import show
-from .options import JSON, OVERWRITE, Option, cluster_of, cluster_options, with_options
+from .options import (
+    JSON,
+    OVERWRITE,
+    READING,
+    WEIGHTS,
+    Option,
+    cluster_of,
+    cluster_options,
+    take,
+    with_options,
+)
 
 
 @click.command()
@@ -21,6 +31,7 @@ from .options import JSON, OVERWRITE, Option, cluster_of, cluster_options, with_
         "--resume/--no-resume", "resume",
         "Finish what an interrupted run left, or throw it away.", default=True,
     ),
+    *READING,
     OVERWRITE,
     cluster_options,
     JSON,
@@ -38,6 +49,9 @@ def predict(
 ) -> None:
     """Label every row of DATA: a Zarr group DEST with the array `labels`.
 
+    With --nonfinite drop, or where MODEL was fitted so, rows that hold NaN or infinity have
+    the label -1, and NaN in all else.
+
     Interrupted, it keeps the regions that are whole in .DEST.partial beside DEST; the
     same command run again finishes the rest. Regions whose files in DATA changed in
     between are computed again, where DATA is a local folder; elsewhere pass
@@ -52,24 +66,35 @@ def predict(
         answers.append("proba")
     if log_density:
         answers.append("log_density")
-    cluster = cluster_of(options)
-    result = predict_jobs.predict(model, data, dest, cluster, answers, overwrite, resume)
+    cluster, reading = cluster_of(options), take(options, READING)
+    result = predict_jobs.predict(model, data, dest, cluster, answers, overwrite, resume, **reading)
     written = ", ".join(f"{dest}/{name}" for name in answers)
     kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
-    show(result, as_json, [f"{written}: {result['n_rows']:,} rows{kept}"])
+    without = result["n_dropped"]
+    left_out = f", {without:,} without an answer: NaN or infinity" if without else ""
+    show(result, as_json, [f"{written}: {result['n_rows']:,} rows{kept}{left_out}"])
 
 
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@with_options(cluster_options, JSON)
-def score(model: str, data: str, as_json: bool, **options: Any) -> None:
+@with_options(WEIGHTS, *READING, cluster_options, JSON)
+def score(model: str, data: str, weights: str | None, as_json: bool, **options: Any) -> None:
     """Mean log-likelihood in nats a row, AIC, BIC and ICL of MODEL on DATA, from one pass.
+
+    With --weights a row of weight w counts as w rows, as in fit.
 
     Example: dask-em score model.npz points.zarr
     """
     from ..jobs import score as score_jobs
 
-    result = score_jobs.score(model, data, cluster_of(options))
-    lines = [f"{name:<15} {value:,.6f}" for name, value in result.items() if name != "n_rows"]
-    show(result, as_json, [f"{'rows':<15} {result['n_rows']:,}", *lines])
+    reading = take(options, READING)
+    result = score_jobs.score(model, data, cluster_of(options), weights, **reading)
+    total = (
+        f"sum {result['weight']:,.6g}, of {weights}" if weights else "none: each row counts once"
+    )
+    lines = [f"{'rows':<15} {result['n_rows']:,}", f"{'weights':<15} {total}"]
+    if result["n_dropped"]:
+        lines.append(f"{'left out':<15} {result['n_dropped']:,} rows of NaN or infinity")
+    criteria = ("log_likelihood", "aic", "bic", "icl")
+    show(result, as_json, [*lines, *(f"{name:<15} {result[name]:,.6f}" for name in criteria)])

@@ -16,6 +16,7 @@ from .options import (
     JSON,
     N_COMPONENTS,
     OVERWRITE,
+    WEIGHTS,
     Option,
     cluster_of,
     cluster_options,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True),
     FAMILY,
     COVARIANCE,
-    Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH"),
+    WEIGHTS,
     *ESTIMATOR,
     *CHOICE,
     *CHECKPOINT,
@@ -91,7 +92,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_passes": best.n_passes_,
         "log_likelihood": best.lower_bound_,
         "n_dropped": best.n_dropped_,
-        "weights": best.weights_.tolist(),
+        "weights": best.fitted_array("weights_").tolist(),
     }
     if result.table:
         summary |= {

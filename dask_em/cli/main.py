@@ -18,7 +18,7 @@ from .demo import demo
 from .fit import fit
 from .logs import log_as, show_warning
 from .model import inspect, report
-from .options import COMMAND
+from .options import COMMAND, REMOTE
 
 
 class Program(click.Group):
@@ -65,6 +65,9 @@ def _with_notes(message: str, e: BaseException) -> str:
 
 
 def _fail(ctx: click.Context, message: str, code: ExitCode) -> None:
+    if ctx.meta.get(REMOTE):
+        # Apart from what workers may have logged here.
+        click.echo(err=True)
     click.echo(f"Error: {message}", err=True)
     if code == ExitCode.STOPPED:
         # The last line is what goes on with the work.

@@ -7,7 +7,17 @@ from typing import Any
 import click
 
 from .display import show, status_text
-from .options import COUNT, JSON, OVERWRITE, Option, cluster_of, cluster_options, with_options
+from .options import (
+    COUNT,
+    JSON,
+    OVERWRITE,
+    READING,
+    Option,
+    cluster_of,
+    cluster_options,
+    take,
+    with_options,
+)
 
 
 @click.command()
@@ -22,7 +32,7 @@ def inspect(model: str, as_json: bool) -> None:
 
     found = inspect_jobs.inspect(model)
     source = found["provenance"]
-    options = found["options"]
+    options, value = found["options"], found["log_likelihood"]
     lines = [
         f"{options['n_components']} components, {found['structure'] or found['family']}",
         f"data     {source['source']}: {source['n_rows']:,} x {source['n_features']} "
@@ -32,7 +42,7 @@ def inspect(model: str, as_json: bool) -> None:
         f"status   {status_text(found['status'])}: {found['what']}",
         *(f"warning  {message}" for message in found["warnings"]),
         f"passes   {found['n_passes']:.2f}, {found['n_iter']} iterations",
-        f"log p    {found['log_likelihood']:.6f} nats/row",
+        "log p    " + ("not measured" if value is None else f"{value:.6f} nats/row"),
         "",
         "weight   mean",
     ]
@@ -52,8 +62,9 @@ def inspect(model: str, as_json: bool) -> None:
     Option("--sample-rows", "sample_rows", "Rows to draw.", COUNT, 5000),
     Option(
         "--drift/--no-drift", "drift",
-        "Read all of the data once to find chunks that are unlike the model.", default=True,
+        "Read all of the data once to find parts that are unlike the model.", default=True,
     ),
+    *READING,
     OVERWRITE,
     cluster_options,
     JSON,
@@ -74,8 +85,9 @@ def report(
     """
     from ..jobs import report as report_jobs
 
+    reading = take(options, READING)
     result = report_jobs.report(
-        model, output, cluster_of(options), data, sample_rows, drift, overwrite
+        model, output, cluster_of(options), data, sample_rows, drift, overwrite, **reading
     )
-    drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} chunks compared"
+    drawn = f"{result['n_rows_drawn']:,} rows drawn, {result['n_chunks']:,} parts compared"
     show(result, as_json, [f"{output}: {drawn}", *result["missing"]])

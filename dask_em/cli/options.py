@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # Where a click context keeps the command that is to be run again.
 COMMAND = "dask_em.command"
+
+# And whether the command uses a cluster of others, whose log may be on this terminal.
+REMOTE = "dask_em.remote"
 
 Command = Callable[..., Any]
 
@@ -165,9 +168,28 @@ FAMILY = Option(
 
 MISSING_CHUNKS = Option(
     "--missing-chunks", "missing_chunks",
-    "Refuse missing chunks, or read them as the fill value; predict and score follow.",
+    "Refuse missing chunks, or read them as the fill value; predict, score, report follow.",
     click.Choice(["error", "fill"]), "error",
 )  # fmt: skip
+
+NONFINITE = Option(
+    "--nonfinite", "nonfinite",
+    "Refuse rows that hold NaN or infinity, or leave them out and count them.",
+    click.Choice(["error", "drop"]), "error",
+)  # fmt: skip
+
+READING = (
+    replace(
+        MISSING_CHUNKS,
+        help="Refuse missing chunks, or read them as the fill value.",
+        default=None,
+        shown_default="as MODEL was fitted",
+    ),
+    replace(NONFINITE, default=None, shown_default="as MODEL was fitted"),
+)
+"""Options of how DATA are read for a model; `sets` is a parameter of the job."""
+
+WEIGHTS = Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH")
 
 ESTIMATOR = (
     Option(
@@ -201,11 +223,7 @@ ESTIMATOR = (
         Seconds(), metavar="TIME",
     ),
     Option("--sample-size", "sample_size", "Rows the start is made from.", COUNT),
-    Option(
-        "--nonfinite", "nonfinite",
-        "Refuse rows that hold NaN or infinity, or leave them out and count them.",
-        click.Choice(["error", "drop"]), "error",
-    ),
+    NONFINITE,
     MISSING_CHUNKS,
     Option(
         "--seed", "random_state",
@@ -262,10 +280,11 @@ JSON = Option("--json", "as_json", "Print the result as JSON.", is_flag=True)
 CLUSTER = (
     Option("--scheduler", "scheduler", "A running Dask scheduler.", metavar="ADDRESS"),
     Option("--scheduler-file", "scheduler_file", "Its scheduler file.", metavar="FILE"),
-    Option("--workers", "workers", "Local processes [default: one a core].", COUNT),
+    Option("--workers", "workers", "Local processes [default: usable cores / threads].", COUNT),
     Option("--threads", "threads", "Threads in each local process.", COUNT, 1),
     Option(
-        "--memory-limit", "memory_limit", "Of each local process, as 2GiB.",
+        "--memory-limit", "memory_limit",
+        "Of each local process, as 2GiB; auto shares what may be used here.",
         default="auto", metavar="SIZE",
     ),
     Option(
@@ -305,4 +324,6 @@ def cluster_of(options: dict[str, Any]) -> ClusterOptions:
     """Remove the options of the cluster from all of a command's, and return them as one value."""
     from ..jobs.cluster import ClusterOptions
 
-    return ClusterOptions(**take(options, CLUSTER))
+    cluster = ClusterOptions(**take(options, CLUSTER))
+    click.get_current_context().meta[REMOTE] = cluster.remote
+    return cluster

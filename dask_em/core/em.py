@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ModelFileError
 from .codec import record, tag_of
+from .engine import Engine
 from .mixture import Mixture, MixtureStatistics
 from .tuning import tuning
 from .validation import require, require_array
@@ -163,6 +164,11 @@ class EMState:
     def log_likelihood(self) -> float:
         """Mean log-likelihood per row at `mixture`, in nats."""
         return self.statistics.mean_log_likelihood
+
+    def computed_by(self, engine: Engine) -> EMState:
+        """Return the same, for an algorithm that goes on with this engine."""
+        mixture, result = (replace(m, engine=engine) for m in (self.mixture, self.result))
+        return replace(self, mixture=mixture, result=result)
 
     def validate(self) -> None:
         """Raise `ValueError` that names the field where a state from a file is not one."""
@@ -444,6 +450,31 @@ def rounding(state: EMState) -> float:
     True
     """
     return state.mixture.rounding * (1 + abs(state.log_likelihood))
+
+
+def settled(earlier: EMState, state: EMState) -> EMState:
+    """Return what a fit that went on from `earlier` ends with: nothing moves for a last bit.
+
+    Where less was gained than rounding lets anyone tell, all stays as it was; and so does an
+    M-step that would gain less, whose result nobody has measured.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
+    >>> after = PlainEM(state, Convergence()).tell(state.statistics)
+    >>> settled(state, after).result is state.result
+    True
+    """
+    if state.status in (Status.LIKELIHOOD_FELL, Status.NON_FINITE, Status.COLLAPSED):
+        return state
+    least = tuning().numerics.last_bits * rounding(state)
+    if state.log_likelihood - earlier.log_likelihood < least:
+        return replace(earlier, n_iter=state.n_iter, status=state.status, accepted=state.accepted)
+    moved = state.mixture.recentre(state.statistics, state.result)
+    gain = state.result.expected_log_joint(moved)
+    gain -= state.mixture.expected_log_joint(state.statistics)
+    return replace(state, result=state.mixture) if gain < least * moved.weight else state
 
 
 def end_of(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Generic
 
+from ..machine import usable_cpus
 from .protocols import Advance, Executor, In, Out, T, T_co
 
 
@@ -53,7 +53,7 @@ def serial_executor(shared: T) -> Iterator[Executor[T]]:
 
 
 def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """Return `function(item)` of each item, in order, by as many threads as there are cores.
+    """Return `function(item)` of each item, in order, by a thread a usable processor.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
     """
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         # Each thread works in the context of the caller: its job, its tuning.
         calls = [pool.submit(copy_context().run, function, item) for item in items]
         return [call.result() for call in calls]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import NonFiniteError
 from .additive import Array
 
 
@@ -21,6 +23,20 @@ def finite_mask(X: Array) -> Array:
     return np.asarray(np.isfinite(X).all(axis=1))
 
 
+def finite_only(X: Array) -> Array | None:
+    """Return `finite_mask(X)`, or None where all rows are finite.
+
+    Examples
+    --------
+    >>> finite_only(np.array([[1.0], [np.nan]])), finite_only(np.ones((2, 1)))
+    (array([ True, False]), None)
+    """
+    if _sum_is_finite(X):
+        return None
+    finite = finite_mask(X)
+    return None if finite.all() else finite
+
+
 def finite_rows(X: Array, weight: Array | None) -> tuple[Array, Array | None, int]:
     """Return the finite rows of X (n, d), their weights, and how many rows were left out.
 
@@ -30,34 +46,53 @@ def finite_rows(X: Array, weight: Array | None) -> tuple[Array, Array | None, in
     (array([[1.],
            [3.]]), None, 1)
     """
-    if _sum_is_finite(X):
+    finite = finite_only(X)
+    if finite is None:
         return X, weight, 0
-    finite = finite_mask(X)
     n_dropped = len(X) - int(finite.sum())
-    if n_dropped == 0:
-        return X, weight, 0
     return X[finite], None if weight is None else weight[finite], n_dropped
 
 
-def check_finite(block: Array, start: int) -> None:
-    """Raise `DataError` where a block (b, d), of rows from `start` of its chunk, is not finite.
+def check_finite(block: Array, numbers: Sequence[int] | Array) -> None:
+    """Raise `NonFiniteError` where a block (b, d), of rows of these numbers, is not finite.
 
     Examples
     --------
-    >>> check_finite(np.array([[0.0, np.nan]]), 7)
+    >>> check_finite(np.array([[0.0, np.nan]]), range(7, 8))
     Traceback (most recent call last):
     ...
-    dask_em.errors.DataError: X contains NaN at row 7 of its chunk, column 1: drop or fill such rows first
-    """  # noqa: E501
+    dask_em.errors.NonFiniteError: X contains NaN at row 7 of its chunk, column 1: drop or ...
+    """
     if _sum_is_finite(block):
         return
     first = first_not_finite(block)
     if first is not None:
         what, row, column = first
-        raise DataError(
-            f"X contains {what} at row {start + row} of its chunk, column {column}: "
-            "drop or fill such rows first"
-        )
+        raise NonFiniteError(what, int(numbers[row]), column)
+
+
+@contextmanager
+def located(locate: Callable[[int, int], str], chunk: int) -> Iterator[None]:
+    """Say in errors of the block where a row of this chunk is in the data.
+
+    Parameters
+    ----------
+    locate : callable
+        As `Source.locate`.
+    chunk : int
+
+    Examples
+    --------
+    >>> with located(lambda chunk, row: f"row {10 * chunk + row}", 2):
+    ...     check_finite(np.array([[np.inf]]), [3])
+    Traceback (most recent call last):
+    ...
+    dask_em.errors.NonFiniteError: X contains infinity at row 23, column 0: drop or fill ...
+    """
+    try:
+        yield
+    except NonFiniteError as e:
+        raise e.at(locate(chunk, e.row)) from None
 
 
 def first_not_finite(X: Array) -> tuple[str, int, int] | None:
@@ -75,8 +110,19 @@ def first_not_finite(X: Array) -> tuple[str, int, int] | None:
     return "NaN" if np.isnan(X[row, column]) else "infinity", row, column
 
 
-def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+def as_finite(
+    name: str, value: Any, shape: tuple[int, ...], parameter: str | None = None
+) -> Array | None:
     """Return what the user gave as an array of finite numbers, None where nothing was given.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    value : array-like or None
+    shape : tuple of int
+    parameter : str, optional
+        Its name in scikit-learn's messages, whose words are then kept, too.
 
     Raises
     ------
@@ -97,9 +143,12 @@ def as_finite(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
     except (TypeError, ValueError) as e:
         raise ValueError(f"{name}={value!r:.80}: expected numbers of shape {shape}") from e
     if array.shape != shape:
+        theirs = (
+            f". The parameter '{parameter}' should have the shape of {shape}, but got {array.shape}"
+        )
         raise ValueError(
             f"{name} has shape {array.shape}, expected {shape} for these n_components and "
-            "covariance_type and this X"
+            f"covariance_type and this X{theirs if parameter else ''}"
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
 from .additive import Additive, Array
 from .codec import record
-from .finite import first_not_finite
+from .finite import check_finite
 from .mixture import JointEStep, Mixture, MixtureStatistics
 from .passes import Holdout, Slice
 from .protocols import Fold, Pass
@@ -160,7 +159,8 @@ class FleetFold(Fold[FleetStatistics]):
             if sample_weight is not None:
                 out &= sample_weight > 0
             numbers = np.arange(n) if part is None else rows
-            _check_finite(index, numbers[out], X[out])
+            # The survey looks at fitted rows only.
+            check_finite(X[out], numbers[out])
             self._score(X[out], None if sample_weight is None else sample_weight[out])
         for fold in self._folds:
             fold.update(index, X, weight)
@@ -183,14 +183,3 @@ class FleetFold(Fold[FleetStatistics]):
             members.update(zip(group, found, strict=True))
         in_order = tuple(members[i] for i in range(len(members)))
         return FleetStatistics(in_order, self._held_weight, self._held_log_likelihood)
-
-
-def _check_finite(index: int, numbers: Array, X: Array) -> None:
-    """Name the first held-out row that is not finite: the survey looks at fitted rows only."""
-    first = first_not_finite(X)
-    if first is not None:
-        what, row, column = first
-        raise DataError(
-            f"X contains {what} at row {int(numbers[row])} of chunk {index}, column {column} "
-            "(a row held out): drop or fill such rows first"
-        )

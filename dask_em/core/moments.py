@@ -46,6 +46,13 @@ class Moments(Additive):
         return Moments(weight, self.mean + gap * share, scatter)
 
     @classmethod
+    def of(cls, X: Array) -> Self:
+        """Return the moments of rows (n, d) in memory, each of weight one."""
+        mean = X.mean(axis=0, dtype=np.float64)
+        D = X - mean
+        return cls(float(len(X)), mean, D.T @ D)
+
+    @classmethod
     def unit(cls, d: int) -> Self:
         """Return the moments of d columns of mean zero and the identity as their covariance."""
         return cls(1.0, np.zeros(d), np.eye(d))

@@ -186,6 +186,11 @@ class Source(Protocol):
         """Name for people; never a credential."""
 
     @property
+    def decoding(self) -> str:
+        """How stored numbers become the rows, for people; empty where they are the rows."""
+        return ""
+
+    @property
     def nbytes(self) -> int:
         """Decoded bytes of one pass, 0 where unknown."""
         return 0 if self.n_rows is None else self.n_rows * self.n_features * self.dtype.itemsize

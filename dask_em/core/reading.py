@@ -12,7 +12,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from .additive import Array, S
-from .finite import finite_rows
+from .finite import finite_rows, located
 from .protocols import Block, Fold, Reader, Source
 
 Arriving = SimpleQueue[Block | BaseException | None]
@@ -57,7 +57,7 @@ def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | No
             if chunk in source.dropping:
                 X, weight, _ = finite_rows(X, weight)
             # What is not finite here is of a damaged chunk, as the end of its reading tells.
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"), located(source.locate, chunk):
                 fold.update(chunk, X, weight)
             del X, weight
     fold.take_fingerprints(reader.fingerprints)

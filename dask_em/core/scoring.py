@@ -12,44 +12,55 @@ from scipy.special import entr
 from .additive import Additive, Array
 from .engine import check_engine
 from .family import blocks
-from .finite import check_finite
+from .finite import check_finite, finite_only
 from .mixture import Mixture
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic
 
+Numbers = slice | Array
+"""Which rows of a chunk: neighbours, or those of some numbers."""
 
-def joint_blocks(mixture: Mixture, X: Array) -> Iterator[tuple[slice, Array, Arithmetic]]:
+
+def joint_blocks(
+    mixture: Mixture, X: Array, kept: Array | None = None
+) -> Iterator[tuple[Numbers, Array, Arithmetic]]:
     """Yield blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
 
     With each come the operations that turn it into responsibilities.
 
+    Parameters
+    ----------
+    mixture : Mixture
+    X : (n, d) array
+    kept : (n,) array of bool, optional
+        The other rows are left out.
+
     Raises
     ------
-    DataError
-        A row holds NaN or infinity, for which there is no answer.
+    NonFiniteError
+        A row that is kept holds NaN or infinity, for which there is no answer.
     """
     check_engine(mixture.engine)
     kernel = mixture.components.kernel(mixture.engine)
     arithmetic = kernel.arithmetic(mixture.engine, len(mixture.log_weights))
     for rows in blocks(len(X), kernel.block_rows):
-        block = X[rows]
-        check_finite(block, rows.start)
+        numbers: Numbers = rows
+        if kept is not None and not kept[rows].all():
+            numbers = rows.start + np.flatnonzero(kept[rows])
+        block = X[numbers]
+        if len(block) == 0:
+            continue
+        check_finite(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
         kernel.load(block)
-        yield rows, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
+        yield numbers, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
 
+
+INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
 Answer = Literal["labels", "proba", "log_density"]
 
-
-def answer_dtype(answer: Answer) -> np.dtype[Any]:
-    """Type of an answer.
-
-    Examples
-    --------
-    >>> answer_dtype("labels"), answer_dtype("proba")
-    (dtype('int64'), dtype('float64'))
-    """
-    return np.dtype(np.int64 if answer == "labels" else np.float64)
+NO_LABEL = -1
+"""The label of a row without an answer; its other answers are NaN."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,10 @@ class Predict:
     mixture : Mixture
     answers : tuple of {"labels", "proba", "log_density"}
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
+    drop : bool
+        Give rows of NaN or infinity no answer, which is `NO_LABEL` or NaN; else they are an error.
+    labels, reals : dtype
+        Types of the answers: of labels, and of all others, which are computed in float64.
 
     Examples
     --------
@@ -70,20 +85,32 @@ class Predict:
     >>> answers = Predict(mixture, ("labels", "proba"))(np.array([[0.0], [2.0]]))
     >>> answers["labels"].tolist(), answers["proba"].round(3).tolist()
     ([1, 1], [[0.25, 0.75], [0.25, 0.75]])
+    >>> Predict(mixture, ("proba",), reals=np.dtype(np.float32)).dtype("proba")
+    dtype('float32')
     """
 
     mixture: Mixture
     answers: tuple[Answer, ...]
+    drop: bool = False
+    labels: np.dtype[Any] = INT64
+    reals: np.dtype[Any] = FLOAT64
+
+    def dtype(self, answer: Answer) -> np.dtype[Any]:
+        """Return the type of an answer."""
+        return self.labels if answer == "labels" else self.reals
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""
         k = len(self.mixture.log_weights)
         shapes = {"proba": (len(X), k)}
         out: dict[str, Array] = {
-            a: np.empty(shapes.get(a, (len(X),)), dtype=answer_dtype(a)) for a in self.answers
+            a: np.full(
+                shapes.get(a, (len(X),)), NO_LABEL if a == "labels" else np.nan, self.dtype(a)
+            )
+            for a in self.answers
         }
-        nothing = np.zeros(k)
-        for rows, log_joint, arithmetic in joint_blocks(self.mixture, X):
+        nothing, kept = np.zeros(k), finite_only(X) if self.drop else None
+        for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
             if "labels" in out:
                 out["labels"][rows] = arithmetic.argmax(log_joint)
             if len(out) > 1 or "labels" not in out:
@@ -102,18 +129,25 @@ class Scores(Additive):
     Attributes
     ----------
     n_rows : int
+        Rows seen, those of weight zero included.
+    bad_weights : int
+        Weights that are negative, NaN or infinite; everything below is without such rows.
+    weight : float
+        Sum of the sample weights; `n_rows` where there are none.
     log_likelihood : float
-        sum_n log p(x_n), in nats.
+        sum_n w_n log p(x_n), in nats.
     entropy : float
-        -sum_nk r_nk log r_nk: zero where every row clearly belongs to one component.
+        -sum_nk w_n r_nk log r_nk: zero where every row clearly belongs to one component.
 
     Examples
     --------
-    >>> Scores(1, -2.0, 0.0) + Scores(2, -3.0, 0.5)
-    Scores(n_rows=3, log_likelihood=-5.0, entropy=0.5)
+    >>> Scores(1, 0, 1.0, -2.0, 0.0) + Scores(2, 0, 4.0, -3.0, 0.5)
+    Scores(n_rows=3, bad_weights=0, weight=5.0, log_likelihood=-5.0, entropy=0.5)
     """
 
     n_rows: int
+    bad_weights: int
+    weight: float
     log_likelihood: float
     entropy: float
 
@@ -144,15 +178,30 @@ class ScoreFold(Fold[Scores]):
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
-        self._scores = Scores(0, 0.0, 0.0)
+        self._scores = Scores(0, 0, 0.0, 0.0, 0.0)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Add the rows X (n, d)."""
+        """Add the rows X (n, d) with weights (n,)."""
+        kept, bad = None, 0
+        if sample_weight is not None:
+            # A row of weight zero is a row left out, whatever it holds.
+            kept = (sample_weight > 0) & np.isfinite(sample_weight)
+            bad = int((~kept & (sample_weight != 0)).sum())
+        self._scores += Scores(len(X), bad, 0.0, 0.0, 0.0)
         nothing = np.zeros(len(self.mixture.log_weights))
-        for _, log_joint, arithmetic in joint_blocks(self.mixture, X):
+        for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
             resp, log_density = map(arithmetic.fetch, arithmetic.normalize(log_joint, nothing))
-            entropy = float(entr(resp).sum())
-            self._scores += Scores(len(log_density), float(log_density.sum()), entropy)
+            weight, unclear = float(len(log_density)), entr(resp)
+            if sample_weight is not None:
+                weights = sample_weight[rows]
+                weight, log_density, unclear = (
+                    weights.sum(),
+                    log_density * weights,
+                    unclear * weights,
+                )
+            self._scores += Scores(
+                0, 0, float(weight), float(log_density.sum()), float(unclear.sum())
+            )
 
     def result(self) -> Scores:
         """Return the sums over the chunks given so far."""

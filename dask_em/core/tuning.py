@@ -87,6 +87,9 @@ class Numerics:
     # Columns take part in a direction where they move along it by this share of the one that
     # moves the most, in widths of the data.
     takes_part: float = 0.1
+    # Of what rounding may change of a log-likelihood, the share that a warm start does not move
+    # for: some hundred last bits, which is what sums of rows far from their means lose.
+    last_bits: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,9 @@ class SampleTuning:
     iterations: int = 100
     # The sample's EM reads nothing, so it goes on until this share of `tol` is left.
     finer: float = 0.1
+    # Who allows fewer iterations than these wants them one by one: so many are made on the
+    # sample, or none where it is all of the data, for 1 + 1 of them to be the same as 2.
+    fewest_iterations: int = 10
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..errors import DataError
+from .packing import unmasked
 
 
 class HasShape(Protocol):
@@ -37,12 +38,14 @@ def check_array(name: str, X: HasShape, ndim: int) -> None:
     >>> check_array("X", np.zeros(3), 2)
     Traceback (most recent call last):
     ...
-    dask_em.errors.DataError: X must be 2-D, (rows, columns), got 1-D of shape (3,)
+    dask_em.errors.DataError: X must be 2-D, (rows, columns), got 1-D of shape (3,): ...
     """
     shape = tuple(X.shape)
     if len(shape) != ndim:
         wanted = "2-D, (rows, columns)" if ndim == 2 else "1-D, one number a row"
-        raise DataError(f"{name} must be {wanted}, got {len(shape)}-D of shape {shape}")
+        raise DataError(
+            f"{name} must be {wanted}, got {len(shape)}-D of shape {shape}{_advice(name, X, ndim)}"
+        )
     if shape[0] == 0 or shape[-1] == 0:
         raise DataError(f"{name} has shape {shape}: there is nothing to cluster")
     if np.dtype(X.dtype).kind not in "fiub":
@@ -50,6 +53,42 @@ def check_array(name: str, X: HasShape, ndim: int) -> None:
             f"{name} has dtype {X.dtype}, which is not a real number; "
             f"convert it first, for example with {name}.astype('float64')"
         )
+
+
+def check_dimensions(name: str, X: object) -> None:
+    """Refuse arrays of more than two dimensions, and ask which of them holds the variables.
+
+    Examples
+    --------
+    >>> check_dimensions("X", np.zeros((3, 20, 30)))
+    Traceback (most recent call last):
+    ...
+    dask_em.errors.DataError: X must be 2-D, (rows, columns), got 3-D of shape (3, 20, 30): which axis
+    holds the variables? If it is axis 0, pass np.moveaxis(X, 0, -1).reshape(-1, 3)
+    """  # noqa: E501
+    if isinstance(X, np.ndarray) and X.ndim > 2:
+        check_array(name, X, 2)
+
+
+def _advice(name: str, X: HasShape, ndim: int) -> str:
+    """What to pass instead of an array of another number of dimensions."""
+    shape = tuple(X.shape)
+    kind = type(X).__module__.partition(".")[0]
+    lazy = {"dask": name, "zarr": f"da.from_zarr({name})", "h5py": f"da.from_array({name})"}
+    array = lazy.get(kind, name)
+    if ndim == 1 and len(shape) == 2:
+        return f": pass {array}[:, 0]" if shape[1] == 1 else ""
+    if len(shape) == 1:
+        return f": if it is one column, pass {array}[:, None]"
+    if len(shape) < ndim:
+        return ""
+    # Variables are mostly fewer than places or times.
+    axis = int(np.nanargmin(shape))
+    moved = f"{'da' if kind in lazy else 'np'}.moveaxis({array}, {axis}, -1)"
+    return (
+        f": which axis holds the variables? If it is axis {axis}, pass "
+        f"{moved}.reshape(-1, {shape[axis]})" + (", where da is dask.array" if kind in lazy else "")
+    )
 
 
 def check_weight(weight: HasShape, n_rows: int) -> None:
@@ -67,6 +106,6 @@ def check_weight(weight: HasShape, n_rows: int) -> None:
 
 def memory_weight(weight: object, n_rows: int) -> Array:
     """Return weights in memory as float64, (n_rows,), checked."""
-    array = np.asarray(weight, dtype=np.float64)
+    array = np.asarray(unmasked(np.asanyarray(weight)), dtype=np.float64)
     check_weight(array, n_rows)
     return array

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
-from ..core.finite import finite_mask
+from ..core.finite import finite_mask, located
 from ..core.protocols import (
     Block,
     BlockFunction,
@@ -24,10 +24,12 @@ from ..core.protocols import (
     T,
 )
 from ..errors import DataError
+from ..storage.urls import describe_store
 from .checks import check_array, check_weight, memory_weight
 from .identity import layout_identity
-from .lazy import map_blocks
+from .lazy import map_blocks, row_of_block
 from .options import MissingChunks, ReadOptions
+from .packing import masked_dtype, unmasked
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -154,7 +156,7 @@ class DaskSource(Source):
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""
-        return f"row {row} of block {chunk}"
+        return row_of_block(chunk, row)
 
 
 class DaskReader(Reader):
@@ -184,9 +186,9 @@ def _of_block(
     shared: T,
     block_id: tuple[int, int],
 ) -> Any:
-    return function(
-        block_id[0], X, None if weight is None else weight[:, 0].astype(np.float64), shared
-    )
+    weights = None if weight is None else weight[:, 0].astype(np.float64)
+    with located(row_of_block, block_id[0]):
+        return function(block_id[0], X, weights, shared)
 
 
 def _finite_block(
@@ -224,7 +226,17 @@ def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
     files = getattr(array.store, "fs", None)
     local = "file" in getattr(files, "protocol", ()) if files is not None else False
     path = Path(getattr(array.store, "path", ""), array.path)
-    return zarr.open_array(path, mode="r") if local and path.is_dir() else array
+    array = zarr.open_array(path, mode="r") if local and path.is_dir() else array
+    from .zarr.layout import packing_of
+
+    packing = packing_of(array)
+    if packing is not None:
+        raise DataError(
+            f"X is the Dask array of stored numbers of {describe_store(str(array.store_path))}, "
+            f"which are packed ({packing}): pass the zarr.Array itself, or its path, to have them "
+            "decoded, or X.map_blocks(np.asarray) to take the stored numbers as they are"
+        )
+    return array
 
 
 def checked_array(
@@ -235,11 +247,12 @@ def checked_array(
 
     from .zarr.watched import CheckedRows
 
+    rows = CheckedRows(array, missing_chunks, name)
     return da.from_array(
-        CheckedRows(array, missing_chunks, name),
+        rows,
         chunks=(chunk_rows, *array.shape[1:]),
         name=f"em-zarr-{uuid.uuid4().hex}",
-        meta=np.empty((0,) * array.ndim, dtype=array.dtype),
+        meta=np.empty((0,) * array.ndim, dtype=rows.dtype),
     )
 
 
@@ -255,7 +268,7 @@ def dask_source(X: da.Array, sample_weight: Any, options: ReadOptions) -> DaskSo
     import zarr
 
     check_array("X", X, 2)
-    X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
+    X = numbers(X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X)
     if sample_weight is None:
         return DaskSource(X)
     if isinstance(sample_weight, zarr.Array):
@@ -277,4 +290,41 @@ def dask_source(X: da.Array, sample_weight: Any, options: ReadOptions) -> DaskSo
             f"sample_weight has {sample_weight.numblocks[0]} blocks and X has {X.numblocks[0]}, "
             "of unknown lengths: give both the same blocks"
         )
-    return DaskSource(X, sample_weight)
+    return DaskSource(X, numbers(sample_weight))
+
+
+def numbers(X: da.Array) -> da.Array:
+    """Return a Dask array of plain blocks: masked numbers are NaN.
+
+    Every block is looked at, whatever the meta says: `da.from_delayed` takes masked arrays for
+    plain ones.
+
+    Raises
+    ------
+    DataError
+        The blocks are sparse.
+    """
+    import dask.array as da
+
+    if "sparse" in type(X._meta).__module__:
+        raise _sparse(X._meta)
+    masked = isinstance(X._meta, np.ma.MaskedArray)
+    dtype = masked_dtype(X.dtype) if masked else X.dtype
+    plain: da.Array = da.map_blocks(_plain, X, dtype=dtype, meta=np.empty((0,) * X.ndim, dtype))
+    return plain
+
+
+def _plain(block: Any) -> Array:
+    if "sparse" in type(block).__module__:
+        raise _sparse(block)
+    return unmasked(block)
+
+
+def _sparse(block: Any) -> DataError:
+    kind = f"{type(block).__module__.partition('.')[0]}.{type(block).__name__}"
+    dense = "block.todense()" if kind.startswith("sparse") else "block.toarray()"
+    return DataError(
+        f"X is a Dask array of sparse blocks ({kind}), and rows are read dense: pass "
+        f"X.map_blocks(lambda block: {dense}, dtype=X.dtype, meta=np.empty((0, 0), X.dtype)) "
+        "where a block fits in memory, or fewer columns, such as principal components"
+    )

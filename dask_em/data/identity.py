@@ -29,6 +29,7 @@ def layout_identity(source: Source, chunks: Sequence[float] | Array) -> dict[str
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
         "chunks": sha256_of(chunks),
+        **({"decoding": source.decoding} if source.decoding else {}),
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.additive import Array
+from ..core.finite import located
 from ..core.protocols import RowValues, Source
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def map_chunks(
     source: Source,
     lengths: Sequence[int],
+    blocks: Sequence[int],
     function: Callable[[Array], Array],
     width: int | None,
     dtype: np.dtype[Any],
@@ -30,6 +32,8 @@ def map_chunks(
     source : Source
     lengths : sequence of int
         Rows of each chunk.
+    blocks : sequence of int
+        Rows of each block of the array that is returned.
     function : callable
         Rows (n, d) -> (n,), or (n, width).
     width : int or None
@@ -39,7 +43,10 @@ def map_chunks(
     from dask.delayed import delayed
 
     read = {"source": delayed(source, traverse=False)}
-    return _mapped(_of_chunk, [], tuple(lengths), function, width, dtype, read)
+    values = _mapped(_of_chunk, [], tuple(lengths), function, width, dtype, read)
+    # Blocks of neighbouring rows need no shuffle.
+    lined_up: RowValues = values.rechunk({0: tuple(blocks)}, method="tasks")
+    return lined_up
 
 
 def map_blocks(
@@ -47,7 +54,8 @@ def map_blocks(
 ) -> RowValues:
     """Return a Dask array of a function of each block of rows of another one; see `map_chunks`."""
     axes = {"drop_axis": () if width else (1,)}
-    return _mapped(_of_block, [X], X.chunks[0], function, width, dtype, axes)
+    values: RowValues = _mapped(_of_block, [X], X.chunks[0], function, width, dtype, axes)
+    return values
 
 
 def _mapped(
@@ -58,11 +66,11 @@ def _mapped(
     width: int | None,
     dtype: np.dtype[Any],
     more: dict[str, Any],
-) -> RowValues:
+) -> da.Array:
     import dask.array as da
     from dask.delayed import delayed
 
-    values: RowValues = da.map_blocks(
+    values: da.Array = da.map_blocks(
         task,
         *arrays,
         function=delayed(function, traverse=False),
@@ -78,8 +86,15 @@ def _of_chunk(
     source: Source, function: Callable[[Array], Array], block_id: tuple[int, ...]
 ) -> Array:
     X, _ = source.reader().read(block_id[0])
-    return function(X)
+    with located(source.locate, block_id[0]):
+        return function(X)
 
 
-def _of_block(X: Array, function: Callable[[Array], Array]) -> Array:
-    return function(X)
+def row_of_block(block: int, row: int) -> str:
+    """Say which row of a Dask array a row of one of its blocks is, for a message."""
+    return f"row {row} of block {block}"
+
+
+def _of_block(X: Array, function: Callable[[Array], Array], block_id: tuple[int, ...]) -> Array:
+    with located(row_of_block, block_id[0]):
+        return function(X)

@@ -1,8 +1,7 @@
-"""Rows in this process's memory."""
+"""Rows in this process: in its memory, or in whatever it can slice by rows."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,21 +13,81 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
+from ..core.finite import located
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
 from ..core.tuning import tuning
+from ..machine import usable_cpus
 from .checks import check_array, memory_weight
 from .identity import layout_identity, sha256_of
 from .options import ReadOptions
+from .packing import Packing, masked_dtype, unmasked
+
+# Tables and sparse matrices, of which scikit-learn says what it makes of them.
+TABLES = ("pandas", "polars", "scipy", "sparse")
+
+
+@dataclass(frozen=True)
+class SlicedRows:
+    """Slice rows out of an array of any kind; what is masked is NaN, and packed is decoded.
+
+    Attributes
+    ----------
+    array : object
+        With a shape, a dtype, and slices by rows that NumPy takes for arrays.
+    dtype : dtype
+        Of the slices, in this machine's order of bytes.
+    packing : Packing or None
+
+    Examples
+    --------
+    >>> rows = SlicedRows.of(np.ma.masked_equal([[1, 2], [3, 4]], 3))
+    >>> rows.dtype, rows[1:2]
+    (dtype('float64'), array([[nan,  4.]]))
+    """
+
+    array: Any
+    dtype: np.dtype[Any]
+    packing: Packing | None = None
+
+    @classmethod
+    def of(cls, array: Any) -> SlicedRows:
+        """Take an array that `is_sliced`."""
+        dtype = numpy_dtype(array).newbyteorder("=")
+        if isinstance(array, np.ma.MaskedArray):
+            return cls(array, masked_dtype(dtype))
+        # Of HDF5 files, whose attributes are those of netCDF.
+        packing = Packing.of(getattr(array, "attrs", {}), dtype)
+        return cls(array, packing.dtype if packing else dtype, packing)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        return tuple(map(int, self.array.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Array:
+        found = unmasked(np.asanyarray(self.array[rows]))
+        found = self.packing.decode(found) if self.packing else found
+        return found.astype(self.dtype, copy=False)
+
+    @property
+    def unit(self) -> int:
+        """Rows that are stored together."""
+        layout = getattr(self.array, "chunk_layout", None)
+        chunks = getattr(self.array, "chunks", None) if layout is None else layout.read_chunk.shape
+        return int(chunks[0] or 1) if chunks else 1
 
 
 @dataclass(frozen=True)
 class ArraySource(Source):
-    """A NumPy array in this process, cut into chunks of some MiB, which are read as views.
+    """Rows in this process, cut into chunks of some MiB; of NumPy arrays they are views.
 
     Attributes
     ----------
-    X : (n, d) array
+    X : (n, d) array, or SlicedRows
     sample_weight : (n,) array of float64, or None
     dropping : frozenset of int
         Chunks whose rows of NaN or infinity are left out.
@@ -42,7 +101,7 @@ class ArraySource(Source):
     (5, 2, 1, 'row 3')
     """
 
-    X: Array
+    X: Array | SlicedRows
     sample_weight: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
@@ -67,13 +126,31 @@ class ArraySource(Source):
 
     @property
     def description(self) -> str:
-        return f"NumPy array {self.X.shape} {self.X.dtype}"
+        return f"{self._kind} {self.X.shape} {self.X.dtype}"
+
+    @property
+    def _kind(self) -> str:
+        if not isinstance(self.X, SlicedRows) or isinstance(self.X.array, np.ndarray):
+            return "NumPy array"
+        kind = type(self.X.array)
+        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+
+    @property
+    def decoding(self) -> str:
+        if not isinstance(self.X, SlicedRows):
+            return ""
+        masked = isinstance(self.X.array, np.ma.MaskedArray)
+        return "its mask" if masked else str(self.X.packing or "")
 
     @cached_property
     def bounds(self) -> Array:
         """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
         row_bytes = max(1, self.n_features * self.dtype.itemsize)
-        return even_bounds(self.n_rows, max(1, tuning().reading.bytes // 2 // row_bytes))
+        rows = max(1, tuning().reading.bytes // 2 // row_bytes)
+        if isinstance(self.X, SlicedRows):
+            # Whole chunks of where they are stored: none is decoded twice.
+            rows = max(1, rows // self.X.unit) * self.X.unit
+        return even_bounds(self.n_rows, rows)
 
     def rows_of(self, chunks: range) -> int:
         """Return the number of rows in these chunks."""
@@ -95,9 +172,10 @@ class ArraySource(Source):
         """Compute a function of all rows at once, by threads."""
 
         def one(chunk: int) -> Array:
-            return function(self.read(chunk)[0])
+            with located(self.locate, chunk):
+                return function(self.read(chunk)[0])
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             return np.concatenate(list(pool.map(one, range(self.n_chunks))))
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
@@ -127,9 +205,50 @@ class ArrayReader(Reader):
         yield self._source.read(chunk)
 
 
+def is_sliced(X: object) -> bool:
+    """Tell whether an object is read slice by slice: masked, or an array of another library.
+
+    Examples
+    --------
+    >>> is_sliced(np.ma.masked_array([[1.0]])), is_sliced(np.eye(2)), is_sliced([[1.0]])
+    (True, False, False)
+    """
+    if isinstance(X, np.ndarray | np.generic) or type(X).__module__.split(".")[0] in TABLES:
+        return isinstance(X, np.ma.MaskedArray)
+    if not all(hasattr(X, part) for part in ("shape", "dtype", "__getitem__")):
+        return False
+    try:
+        numpy_dtype(X)
+    except TypeError:
+        return False
+    return True
+
+
+def numpy_dtype(X: Any) -> np.dtype[Any]:
+    """Return the type of an array's numbers; TensorStore has types of its own."""
+    dtype: np.dtype[Any] = np.dtype(getattr(X.dtype, "numpy_dtype", X.dtype))
+    return dtype
+
+
+def is_compact(X: object) -> bool:
+    """Tell whether an object is a NumPy array of numbers that are read in their own type.
+
+    Examples
+    --------
+    >>> is_compact(np.zeros((2, 2), dtype="u1")), is_compact(np.zeros((2, 2)))
+    (True, False)
+    """
+    if not isinstance(X, np.ndarray) or isinstance(X, np.ma.MaskedArray | np.matrix):
+        return False
+    compact = X.dtype.kind in "fiub" and X.dtype.itemsize <= np.dtype(np.float64).itemsize
+    return compact and X.dtype not in (np.float64, np.float32)
+
+
 def array_source(X: object, sample_weight: object, options: ReadOptions) -> ArraySource:
     """Make a source of whatever NumPy takes for an array of rows, and its weights."""
-    rows = np.asarray(X)
+    rows = SlicedRows.of(X) if is_sliced(X) else np.asarray(X)
+    if isinstance(rows, np.ndarray) and not rows.dtype.isnative:
+        rows = SlicedRows.of(rows)
     check_array("X", rows, 2)
     weight = None if sample_weight is None else memory_weight(sample_weight, len(rows))
     return ArraySource(rows, weight)

@@ -7,16 +7,17 @@ a call of `register_source` from outside.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.protocols import Source
 from ..errors import DataError
 from .checks import check_array
 from .dask import checked_array, dask_source, is_dask, zarr_behind
-from .memory import array_source
+from .memory import array_source, is_sliced
 from .options import ReadOptions
+from .tables import frame_blocks, is_frame, is_lazy_frame, refuse_lazy_frame
 from .zarr.opening import is_zarr, open_zarr, require_array, zarr_source
 from .zarr.source import ZarrSource
 
@@ -44,8 +45,9 @@ def as_source(
 
     Parameters
     ----------
-    X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
-        (n, d), numeric; or of a kind that was registered.
+    X : NumPy array, Dask array or DataFrame, zarr.Array, or path or URL of a Zarr array
+        (n, d), numeric; anything else with a shape, a dtype and slices by rows, such as an
+        h5py.Dataset; or of a kind that was registered.
     sample_weight : the same, (n,), optional
     options : ReadOptions, optional
         What missing chunks are taken for.
@@ -62,11 +64,25 @@ def as_source(
     'NumPy array (2, 2) float64'
     """
     X, sample_weight = _opened(X), _opened(sample_weight)
+    if is_frame(sample_weight):
+        sample_weight = frame_blocks(sample_weight, "sample_weight")
     options = ReadOptions() if options is None else options
     for opener in OPENERS:
         if opener.accepts(X):
             return opener.source(X, sample_weight, options)
     return array_source(X, sample_weight, options)
+
+
+def is_opened(X: object) -> bool:
+    """Tell whether something opens X here; what nothing does is scikit-learn's to check.
+
+    Examples
+    --------
+    >>> is_opened("points.zarr"), is_opened([[0.0, 1.0]])
+    (True, False)
+    """
+    path = isinstance(X, str | os.PathLike)
+    return path or any(opener.accepts(X) for opener in OPENERS)
 
 
 def stored_source(
@@ -120,26 +136,41 @@ def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     """A Dask array; one that is nothing but a view of a Zarr array is read as that."""
     if not hasattr(X, "chunks"):
         raise DataError(
-            f"X is a {type(X).__name__}; pass a Dask array (df.to_dask_array(lengths=True))"
+            f"X is a {type(X).__module__}.{type(X).__name__}: pass a Dask array or DataFrame of it"
         )
     behind = zarr_behind(X) if len(X.shape) == 2 else None
     if behind is not None:
-        return _of_zarr(behind, sample_weight, options)
+        return _of_zarr(behind, sample_weight, options, X.chunks[0])
     return dask_source(X, sample_weight, options)
 
 
-def _of_zarr(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
+def _of_frame(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
+    """A Dask DataFrame, as the Dask array of its partitions."""
+    if X.ndim != 2:
+        raise DataError("X is one column of a Dask DataFrame: pass X.to_frame()")
+    return dask_source(frame_blocks(X), sample_weight, options)
+
+
+def _of_zarr(
+    X: Any, sample_weight: Any, options: ReadOptions, blocks: Sequence[int] | None = None
+) -> Source:
     """A Zarr array; weights that are a Dask array make it one, too."""
     X = require_array(X)
     if not is_dask(sample_weight):
-        return zarr_source(X, sample_weight, options)
+        return replace(zarr_source(X, sample_weight, options), blocks=blocks)
     check_array("X", X, 2)
     lazy = checked_array(X, ZarrSource(X).chunk_rows, options.missing_chunks, "X")
     return dask_source(lazy, sample_weight, options)
 
 
 # Asked in this order; what none of them accepts is an array in memory.
-OPENERS = [Opener(is_dask, _of_dask), Opener(is_zarr, _of_zarr)]
+OPENERS = [
+    Opener(is_frame, _of_frame),
+    Opener(is_dask, _of_dask),
+    Opener(is_zarr, _of_zarr),
+    Opener(is_lazy_frame, refuse_lazy_frame),
+    Opener(is_sliced, array_source),
+]
 
 # Suffix of a path or URL -> what opens it; paths of any other name are of Zarr.
 SUFFIXES: dict[str, Callable[[str], object]] = {".zarr": open_zarr}

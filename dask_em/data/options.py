@@ -21,7 +21,8 @@ class ReadOptions:
     missing_chunks : {"error", "fill"}
         Whether a missing chunk of a Zarr array is an error or stands for the fill value.
     nonfinite : {"error", "drop"}
-        Whether a fit refuses rows of NaN or infinity or leaves them out.
+        Whether rows of NaN or infinity are refused or left out: of a fit and of criteria, while
+        in answers the label of such a row is -1, and all else NaN.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..errors import DataError
+from .packing import Packing
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,17 @@ class Labelled:
             return None
         if not hasattr(X, "dims") or hasattr(X, "data_vars"):
             raise DataError(
-                f"{name} is an xarray.{type(X).__name__}: pass a DataArray of rows and columns, "
-                "such as ds['points'], or ds[[...]].to_dataarray('feature').transpose(..., "
-                "'feature')"
+                f"{name} is an xarray.{type(X).__name__}: pass a DataArray of rows and columns"
+                f"{_variables(name, X)}"
             )
         if len(X.dims) != 2:
+            raise DataError(f"{name} has the dimensions {X.dims}: {_advice(name, X)}")
+        packing = Packing.of(X.attrs, X.dtype)
+        if packing is not None:
             raise DataError(
-                f"{name} has the dimensions {X.dims}: expected rows and columns; stack all but "
-                f"the columns, as in X.stack(row={tuple(X.dims[:-1])!r}).transpose('row', ...), "
-                "and unstack('row') the answers"
+                f"{name} holds packed numbers ({packing}): pass xarray.decode_cf({name}.to_dataset("
+                f"name='X'))['X'] to have them decoded, or {name}.drop_attrs() to take the stored "
+                "numbers as they are"
             )
         rows, columns = X.dims
         coords = X.drop_vars([c for c in X.coords if columns in X[c].dims]).coords
@@ -110,6 +114,41 @@ def unlabelled(weight: Any) -> Any:
     [1.0, 2.0]
     """
     return _lazy(weight) if _is_xarray(weight) else weight
+
+
+def _advice(name: str, X: Any) -> str:
+    """Ask which dimension holds the variables, and say how to make rows of the others."""
+    if not X.dims:
+        return "expected rows and columns"
+    if len(X.dims) == 1:
+        return f"if it is one column, pass {name}.expand_dims('feature', axis=1)"
+    named = [dim for dim in X.dims if _names(X, dim) is not None]
+    # Variables have names, or are mostly fewer than places or times.
+    columns = (named or sorted(X.dims, key=lambda dim: X.sizes[dim]))[0]
+    return (
+        f"which of them holds the variables? If it is {columns!r}, pass "
+        f"{name}.{_stacked(X.dims, columns)}, and unstack('row') the answers"
+    )
+
+
+def _stacked(dims: Sequence[Any], columns: Any) -> str:
+    rows = tuple(dim for dim in dims if dim != columns)
+    return f"stack(row={rows!r}).transpose('row', {columns!r})"
+
+
+def _variables(name: str, X: Any) -> str:
+    """Say how the variables of a Dataset become columns, where they have the same dimensions."""
+    dims = {variable: X[variable].dims for variable in getattr(X, "data_vars", ())}
+    one = next((variable for variable, of in dims.items() if len(of) == 2), None)
+    found = "" if one is None else f", such as {name}[{one!r}]"
+    if len(dims) < 2 or len(set(dims.values())) > 1:
+        return found
+    (rows, *others) = next(iter(dims.values())) or ("",)
+    if not rows:
+        return found
+    columns = f"{name}.to_dataarray('feature')"
+    turned = f".{_stacked((rows, *others), 'feature')}" if others else f".transpose({rows!r}, ...)"
+    return f"{found}, or with its variables as columns {columns}{turned}"
 
 
 def _is_xarray(X: object) -> bool:

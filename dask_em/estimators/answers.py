@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array
+from ..core.finite import finite_only
 from ..core.protocols import RowValues, Source
-from ..core.scoring import Predict, answer_dtype
+from ..core.scoring import Predict
+
+logger = logging.getLogger("dask_em")
 
 
 def answer_rows(source: Source, predict: Predict) -> RowValues:
@@ -20,7 +24,7 @@ def answer_rows(source: Source, predict: Predict) -> RowValues:
     """
     (answer,) = predict.answers
     width = predict.mixture.components.n_components if answer == "proba" else None
-    return source.map_rows(OneAnswer(predict), width, answer_dtype(answer))
+    return source.map_rows(OneAnswer(predict), width, predict.dtype(answer))
 
 
 @dataclass(frozen=True)
@@ -32,4 +36,17 @@ class OneAnswer:
     def __call__(self, X: Array) -> Array:
         (answer,) = self.predict.answers
         with one_blas_thread():
-            return self.predict(X)[answer]
+            found = self.predict(X)[answer]
+        finite = finite_only(X) if self.predict.drop else None
+        if finite is not None:
+            log_unanswered(int((~finite).sum()), len(X))
+        return found
+
+
+def log_unanswered(n: int, n_rows: int) -> None:
+    """Log how many rows have no answer."""
+    logger.info(
+        "%d of %d rows hold NaN or infinity and have no answer: their label is -1, all else NaN",
+        n,
+        n_rows,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from ..backends.dask.config import engine_for
 from ..core.codec import digest
 from ..core.device import resolve_device
-from ..core.em import EMState
+from ..core.em import EMState, Status
 from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
@@ -22,9 +22,11 @@ from ..fitting.driver import FitProgress
 from ..fitting.observers import Observer, observers_of, reporter
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import LABELLERS, StartOptions
+from ..fitting.survey import Surveyed, fingerprint_of
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
 from .fits import Fit
+from .fitted import UNIMPORTANT
 from .options import (
     check_callbacks,
     check_checkpoint,
@@ -34,9 +36,6 @@ from .options import (
     plain,
 )
 from .predictions import Predictions
-
-# Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
-UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
 
 
 class MixtureEstimator(Predictions):
@@ -52,7 +51,7 @@ class MixtureEstimator(Predictions):
         The fit has converged when less than this is estimated to be still gained, in nats
         per row; with algorithm="em", when a pass gains less.
     max_iter : int, default=100
-        Passes over the full data, the survey not counted.
+        Passes over the full data, the survey not counted; 0 gives the start.
     n_init : int, default=1
         Starts tried on the sample; the best goes on to the full data.
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
@@ -72,7 +71,7 @@ class MixtureEstimator(Predictions):
         What becomes of Zarr chunks that are not there.
     random_state : int, RandomState or None
     warm_start : bool, default=False
-        Start from the last result.
+        Start from the last result; on the same data, go on from where the last fit ended.
     callbacks : sequence of callable or Observer, optional
         Each is called with the `EMState` after every pass, when it is in the checkpoint.
     checkpoint : path, URL or Checkpointing, optional
@@ -152,7 +151,7 @@ class MixtureEstimator(Predictions):
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
         check_number("n_components", self.n_components, int, 1)
-        check_number("max_iter", self.max_iter, int, 1)
+        check_number("max_iter", self.max_iter, int, 0)
         check_number("n_init", self.n_init, int, 1)
         check_number("tol", self.tol, float, 0)
         if self.sample_size is not None:
@@ -189,6 +188,18 @@ class MixtureEstimator(Predictions):
             )
         return self.state_.result
 
+    def earlier(self, surveyed: Surveyed) -> Mixture | EMState:
+        """Return where a warm start begins: of the same data and options, with all that is known.
+
+        Then two fits are one with a pause, and the second compares what it finds with the end of
+        the first.
+        """
+        mixture = self.earlier_mixture(surveyed.moments)
+        same_data = self.provenance_["fingerprint"] == fingerprint_of(surveyed)
+        if not same_data or not self.may_go_on:
+            return mixture
+        return replace(self.state_, n_iter=0, status=Status.RUNNING)
+
     # -- fitting ------------------------------------------------------------------------
 
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
@@ -198,7 +209,9 @@ class MixtureEstimator(Predictions):
         ----------
         X : NumPy array, Dask array, xarray.DataArray, zarr.Array, or path or URL of a Zarr array
             (n, d). Never loaded whole, never persisted. Of a DataArray the first dimension is
-            rows, and answers come back with their coordinates.
+            rows, and answers come back with their coordinates. Or a Dask DataFrame; a table that
+            scikit-learn takes; or anything with a shape, a dtype and slices by rows, such as an
+            `h5py.Dataset`. Packed numbers of Zarr and HDF5 are decoded, and masked ones are NaN.
         y : ignored
         sample_weight : the same kinds, (n,), optional
             A row of weight w counts as w rows.
@@ -240,12 +253,12 @@ class MixtureEstimator(Predictions):
             self.weights_init,
             self.algorithm,
             self.assignment,
-            self.earlier_mixture if again else None,
+            self.earlier if again else None,
         )
 
     def engine(self, dtype: Any = np.float64) -> Engine:
         """Return what computes, here and on every worker, for data of this type."""
-        return replace(engine_for(dtype), device=resolve_device(self.device))
+        return engine_for(dtype, resolve_device(self.device))
 
     def identity(self, engine: Engine) -> dict[str, Any]:
         """Return all that the bits of a fit depend on beside the data, for JSON."""
@@ -256,7 +269,8 @@ class MixtureEstimator(Predictions):
         if not isinstance(self.random_state, int | np.integer | None):
             options["random_state"] = "a generator"
         if self.warm_start and hasattr(self, "state_"):
-            options["warm_start"] = digest([getattr(self, name) for name in self.public_arrays])
+            reached = self.state_.mixture.to_unconstrained()
+            options["warm_start"] = digest([*map(self.fitted_array, self.public_arrays), reached])
         options["device"] = getattr(self.device, "__name__", self.device)
         options |= {"engine": engine.name, "float32": engine.single, "dask_em": __version__}
         options |= {"tuning": tuning().changes()}

@@ -19,7 +19,7 @@ from ..core.engine import Engine
 from ..core.protocols import Source
 from ..core.tuning import tuning
 from ..data.options import ReadOptions
-from ..errors import warn_user
+from ..errors import DataError, warn_user
 from ..fitting.checks import check_survey
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
@@ -148,6 +148,11 @@ class Fit(Generic[M]):
         -------
         Driver
             With the candidate of each estimator.
+
+        Raises
+        ------
+        DataError
+            Not one component could be estimated.
         """
         for estimator in self.estimators:
             estimator.check_options()
@@ -165,6 +170,7 @@ class Fit(Generic[M]):
                 self._check_survey,
             )
             driver.run()
+            _refuse_void(driver.best.last_state())
             self._keep(driver)
         return driver
 
@@ -230,8 +236,10 @@ def _provenance(driver: Driver) -> dict[str, Any]:
         "source": source.description,
         "n_rows": surveyed.n_rows + source.n_dropped,
         "n_dropped": source.n_dropped,
+        "weight": surveyed.moments.weight,
         "n_features": source.n_features,
         "dtype": str(source.dtype),
+        **({"decoding": source.decoding} if source.decoding else {}),
         "fingerprint": fingerprint_of(surveyed),
         "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dask_em": __version__,
@@ -239,11 +247,30 @@ def _provenance(driver: Driver) -> dict[str, Any]:
     }
 
 
+def _refuse_void(state: EMState) -> None:
+    """Raise `DataError`, with scikit-learn's words, where not one component could be estimated."""
+    if state.status is Status.COLLAPSED and len(state.collapsed) == len(state.result.log_weights):
+        raise DataError(
+            f"not one of n_components={len(state.collapsed)} components has a covariance of its "
+            "own: the rows of each lie in one point, line or plane. Fitting the mixture model "
+            "failed because some components have ill-defined empirical covariance (for instance "
+            "caused by singleton or collapsed samples). Try to decrease the number of "
+            "components, increase reg_covar, or scale the input data."
+        )
+
+
 def _warn_unless_converged(state: EMState) -> None:
     """Warn of a fit that ended otherwise, and say what to try."""
-    if state.status is not Status.CONVERGED:
-        collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
-        warn_user(
-            f"{state.status.name.lower().replace('_', ' ')}{collapsed}: {state.status.value}",
-            ConvergenceWarning,
+    status = state.status
+    if status is Status.CONVERGED or (status is Status.OUT_OF_ITERATIONS and state.n_iter == 0):
+        return
+    # Filters look for the first words of scikit-learn's warning.
+    theirs = "Best performing initialization did not converge."
+    if status is Status.OUT_OF_ITERATIONS:
+        theirs += (
+            " Try different init parameters, or increase max_iter, tol, or check for degenerate "
+            "data."
         )
+    collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
+    reason = f"{status.name.lower().replace('_', ' ')}{collapsed}: {status.value}"
+    warn_user(f"{theirs} Status: {reason}", ConvergenceWarning)

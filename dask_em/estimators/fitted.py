@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.em import EMState, Status
 from ..core.family import FamilyOptions
@@ -23,6 +24,17 @@ from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag
 from .saved import SavedModel
+
+# Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
+UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
+# Those that say where a fit starts and ends, and not how it goes on.
+OF_THE_START = (
+    *("algorithm", "init_params", "n_init", "random_state", "sample_size", "warm_start"),
+    *("max_iter", "max_passes", "tol"),
+)
+GOING_ON = (
+    *(Status.CONVERGED, Status.OUT_OF_ITERATIONS, Status.OUT_OF_PASSES, Status.OUT_OF_TIME),
+)
 
 
 class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
@@ -64,25 +76,71 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             options[self.kind_option] = self.state_.result.components.kind
         return options
 
-    def set_state(self, state: EMState) -> None:
-        """Take the state at which a fit ended: the fitted attributes are made of it."""
+    def set_state(self, state: EMState, dtype: Any = np.float64) -> None:
+        """Take the state at which a fit to data of some type ended, and make the attributes of it.
+
+        Those of data in float32 are in float32, too; the state keeps float64.
+        """
         self.state_ = state
         self.status_ = state.status
         self.converged_ = state.status.converged
         self.n_iter_ = state.n_iter
-        self.lower_bound_ = state.log_likelihood
-        self.weights_ = state.result.weights / state.result.weights.sum()
-        for name, value in state.result.components.attributes().items():
-            setattr(self, name, value)
+        # Nothing was measured before the first pass.
+        unmeasured = state.n_iter == 0 and state.status is Status.OUT_OF_ITERATIONS
+        self.lower_bound_ = -np.inf if unmeasured else state.log_likelihood
+        weights = state.result.weights / state.result.weights.sum()
+        self.set_arrays({"weights_": weights, **state.result.components.attributes()}, dtype)
+
+    def set_arrays(self, arrays: Mapping[str, Array], dtype: Any = np.float64) -> None:
+        """Set fitted parameters, given in float64, as attributes of the type of the data."""
+        real = real_type(dtype)
+        # What is rounded for the user need not be for whoever computes with it.
+        self._unrounded = {} if real == np.float64 else dict(arrays)
+        for name, array in arrays.items():
+            setattr(self, name, array.astype(real, copy=False))
+
+    def fitted_array(self, name: str) -> Array:
+        """Return a fitted parameter in float64: what a fit found, or a user has set since."""
+        array = np.asarray(getattr(self, name))
+        found = vars(self).get("_unrounded", {}).get(name)
+        if found is not None and np.array_equal(array, found.astype(array.dtype)):
+            return np.asarray(found)
+        return np.asarray(array, dtype=np.float64)
+
+    @property
+    def parameters_dtype(self) -> np.dtype[Any]:
+        """The type of the fitted parameters."""
+        return np.result_type(*(np.asarray(getattr(self, n)).dtype for n in self.public_arrays))
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a fit of the same data may go on from the state, as if it had not ended.
+
+        A fit that failed may not, nor one whose options or attributes were changed since.
+        """
+        made = {"weights_": self.state_.result.weights / self.state_.result.weights.sum()}
+        made |= self.state_.result.components.attributes()
+        return (
+            self.state_.n_iter > 0
+            and self.state_.status in GOING_ON
+            and vars(self).get("_step_options") == self.step_options()
+            and all(np.array_equal(self.fitted_array(name), made[name]) for name in made)
+        )
+
+    def step_options(self) -> dict[str, Any]:
+        """Return the options that an iteration depends on."""
+        apart = (*UNIMPORTANT, *OF_THE_START, *self.array_options)
+        return {n: v for n, v in self.get_params().items() if n not in apart}
 
     def set_fit(self, fitted: FittedModel, provenance: Mapping[str, Any]) -> None:
         """Take what a fit found, and where its data came from."""
         self.history_ = [history(record, fitted.rejected) for record in fitted.records]
-        self.lower_bounds_ = lower_bounds(self.history_)
+        self.lower_bounds_ = lower_bounds(self.history_, fitted.state.log_likelihood)
         self.n_passes_ = fitted.n_passes
         self.n_dropped_ = int(provenance["n_dropped"])
+        self._step_options = self.step_options()
         self.provenance_: dict[str, Any] = dict(provenance)
-        self.set_state(fitted.state)
+        self.set_state(fitted.state, provenance["dtype"])
 
     @property
     def degenerate_(self) -> list[Degenerate]:
@@ -132,7 +190,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             options["random_state"] = None
         if not isinstance(self.device, str):
             options["device"] = "cpu"
-        arrays = {name: np.asarray(getattr(self, name)) for name in self.public_arrays}
+        arrays = {name: self.fitted_array(name) for name in self.public_arrays}
         for name in self.array_options:
             if getattr(self, name) is not None:
                 arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
@@ -163,7 +221,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         model.set_state(state)
         for name in model.public_arrays:
             require_array(name, found[name], getattr(model, name).shape)
-            setattr(model, name, found[name])
+        arrays = {name: found[name] for name in model.public_arrays}
+        model.set_arrays(arrays, saved.provenance["dtype"])
         require("weights_", model.weights_, bool((model.weights_ >= 0).all()))
         for name, array in inits.items():
             require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
@@ -174,10 +233,24 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
             model.feature_names_in_ = names.astype(object)
         model.history_ = saved.history
-        model.lower_bounds_ = lower_bounds(saved.history)
+        model._step_options = model.step_options()
+        model.lower_bounds_ = lower_bounds(saved.history, state.log_likelihood)
         model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
         model.n_dropped_ = int(saved.provenance["n_dropped"])
         return model
+
+
+def real_type(dtype: Any) -> np.dtype[Any]:
+    """Return the type of what is told of data of some type: float32 of float32, else float64.
+
+    Examples
+    --------
+    >>> real_type(">f4"), real_type(np.uint8)
+    (dtype('float32'), dtype('float64'))
+    """
+    given = np.dtype(dtype)
+    single = given.kind == "f" and given.itemsize == 4
+    return np.dtype(np.float32 if single else np.float64)
 
 
 def history(record: PassRecord, rejected: Sequence[int]) -> dict[str, Any]:
@@ -187,11 +260,16 @@ def history(record: PassRecord, rejected: Sequence[int]) -> dict[str, Any]:
     return {**record.as_dict(), "accepted": record.number not in rejected}
 
 
-def lower_bounds(records: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the log-likelihood after each pass of EM: of the best where one was rejected."""
+def lower_bounds(records: Sequence[Mapping[str, Any]], reached: float) -> list[float]:
+    """Return the log-likelihood after each pass of EM: of the best where one was rejected.
+
+    Where a warm start found nothing better, that is what it had `reached` before.
+    """
+    passes = [record for record in records if record["phase"] == "em"]
+    accepted = [record.get("accepted", True) for record in passes]
     bounds: list[float] = []
-    for record in records:
-        if record["phase"] == "em":
-            accepted = not bounds or record.get("accepted", True)
-            bounds.append(record["log_likelihood"] if accepted else bounds[-1])
-    return bounds
+    for record, taken in zip(passes, accepted, strict=True):
+        before = bounds[-1] if bounds else record["log_likelihood"]
+        # A last bit that a warm start did not move for is none.
+        bounds.append(min(record["log_likelihood"] if taken else before, reached))
+    return bounds if any(accepted) else [reached] * len(bounds)

@@ -5,49 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
-from sklearn.utils.validation import check_is_fitted
-
-from ..core.additive import Array
 from ..core.em import EMState
-from ..core.engine import NUMPY, Engine
-from ..core.mixture import Mixture
-from ..core.moments import Moments
 from ..data.options import MissingChunks, NonFinite
-from ..families.gaussian.constraints import (
-    CONSTRAINTS,
-    Constraint,
-    constraint_of,
-    known_constraints,
-)
-from ..families.gaussian.covariance import Covariance
-from ..families.gaussian.family import Gaussian
-from ..families.gaussian.options import GaussianOptions
-from ..families.gaussian.whitening import Whitening
+from ..families.gaussian.constraints import CONSTRAINTS, known_constraints
 from ..fitting.observers import Observer
-from .base import MixtureEstimator
-from .describe import ComponentDescription, GaussianDescription, names_of_columns
+from .gaussian_parameters import GaussianParameters
 from .options import check_choice, check_number
 from .registry import register_estimator
 
-SKLEARN_ATTRIBUTES = (
-    "weights_",
-    "means_",
-    "covariances_",
-    "precisions_",
-    "precisions_cholesky_",
-    "converged_",
-    "n_iter_",
-    "lower_bound_",
-    "lower_bounds_",
-    "n_features_in_",
-    "feature_names_in_",
-)
-
 
 @register_estimator("gaussian-mixture")
-class GaussianMixture(MixtureEstimator):
+class GaussianMixture(GaussianParameters):
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
     Each pass reads every chunk once, computes the responsibilities
@@ -66,7 +34,7 @@ class GaussianMixture(MixtureEstimator):
         Added to every variance, in squared units of the data. Pass 0 where columns
         are small: a warning says so.
     max_iter : int, default=100
-        Passes over the full data, the survey not counted.
+        Passes over the full data, the survey not counted; 0 gives the start.
     n_init : int, default=1
         Starts tried on the sample; the best goes on to the full data. Where the algorithm
         and `init_params` are "auto" there are 2 to 4, by what they cost, or `n_init` if that
@@ -87,14 +55,17 @@ class GaussianMixture(MixtureEstimator):
         100 000 by the number of free parameters, at most 64 MiB.
     nonfinite : {"error", "drop"}, default="error"
         What becomes of rows that hold NaN or infinity: "drop" leaves them out of the fit,
-        with a warning that counts them.
+        with a warning that counts them, and of whatever is later done with the model: their
+        label is -1, all else NaN.
     missing_chunks : {"error", "fill"}, default="error"
-        What becomes of Zarr chunks that are not there: "fill" reads them as the array's fill
-        value, as Zarr does. Zarr does not write chunks of nothing but that value unless it
-        is told to, so nobody can tell such a chunk from a lost one.
+        What becomes of Zarr chunks that are not there, in the fit and in whatever is later
+        done with the model: "fill" reads them as the array's fill value, as Zarr does. Zarr
+        does not write chunks of nothing but that value unless it is told to, so nobody can tell
+        such a chunk from a lost one.
     random_state : int, RandomState or None
     warm_start : bool, default=False
-        Start from the last result.
+        Start from the last result; on the same data with the same options, go on from where the
+        last fit ended, whose log-likelihood the gains are measured from.
     max_passes : int, optional
         Full passes at most, the survey counted: at least 2.
     max_time : float, optional
@@ -120,7 +91,8 @@ class GaussianMixture(MixtureEstimator):
     weights_ : (k,) array
     means_ : (k, d) array
     covariances_, precisions_, precisions_cholesky_ : array
-        (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+        (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical. float32 where X is; the state,
+        model files and what is computed keep float64.
     converged_ : bool
     status_ : Status
         Why the fit ended; `status_.value` says what to try.
@@ -202,100 +174,9 @@ class GaussianMixture(MixtureEstimator):
         self.means_init = means_init
         self.precisions_init = precisions_init
 
-    def family_options(self) -> GaussianOptions:
-        """Return what the options say of the components."""
-        return GaussianOptions(
-            self.covariance_type, self.reg_covar, self.means_init, self.precisions_init
-        )
-
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
         super().check_options()
         check_number("reg_covar", self.reg_covar, float, 0)
         if self.covariance_type not in CONSTRAINTS:
             check_choice("covariance_type", self.covariance_type, known_constraints())
-
-    @property
-    def public_arrays(self) -> tuple[str, ...]:
-        """Names of the fitted attributes that are parameters."""
-        return ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
-
-    @property
-    def _fitted_constraint(self) -> Constraint:
-        """That of the fitted attributes, whatever the options have been set to since."""
-        if not hasattr(self, "state_"):
-            return constraint_of(self.covariance_type)
-        return constraint_of(self.state_.result.components.kind)
-
-    def mixture(self, engine: Engine) -> Mixture:
-        """Return the fitted attributes as a mixture, whitened by its own moments."""
-        constraint, means = self._fitted_constraint, np.asarray(self.means_)
-        center = self.weights_ @ means
-        covariance = self._covariance()
-        spread = np.einsum("k,kij->ij", self.weights_, covariance.full(*means.shape))
-        spread = spread + ((means - center).T * self.weights_) @ (means - center)
-        whitening = Whitening.of_moments(center, spread, constraint.whitening_kind)
-        return self._whitened(whitening, engine)
-
-    def _covariance(self) -> Covariance:
-        storage = self._fitted_constraint.storage
-        return storage.from_precisions_cholesky(np.asarray(self.precisions_cholesky_))
-
-    def _whitened(self, whitening: Whitening, engine: Engine = NUMPY) -> Mixture:
-        """Return the fitted attributes, which a user may have set, in some coordinates."""
-        components = Gaussian.from_data_coordinates(
-            np.asarray(self.means_),
-            self._covariance(),
-            whitening,
-            self.reg_covar,
-            self._fitted_constraint.name,
-        )
-        return Mixture(np.log(self.weights_), components, engine)
-
-    def earlier_mixture(self, moments: Moments) -> Mixture:
-        """Return the last result as the start of a fit to data of these moments.
-
-        Raises
-        ------
-        ValueError
-            It is of other options than this fit.
-        """
-        last = (self._fitted_constraint.name, self.means_.shape)
-        now = (self.covariance_type, (self.n_components, self.n_features_in_))
-        if last != now:
-            raise ValueError(
-                f"warm_start=True, but the last fit was of {last[0]} covariances and means_ of "
-                f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
-                "warm_start=False"
-            )
-        return self._whitened(self.family_options().whitening(moments))
-
-    def describe(self) -> ComponentDescription:
-        """Describe the components in the units of the data, for tables and pictures."""
-        check_is_fitted(self)
-        names = names_of_columns(getattr(self, "feature_names_in_", None), self.means_.shape[1])
-        stored = self._fitted_constraint.storage.kind
-        return GaussianDescription(
-            self._fitted_constraint.name, stored, names, self.means_, self.covariances_
-        )
-
-    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
-        """Draw rows (n, d) and their components (n,) from the fitted mixture."""
-        check_number("n_samples", n_samples, int, 1)
-        drawn: tuple[Array, Array] = self.to_sklearn().sample(n_samples)
-        return drawn
-
-    def to_sklearn(self) -> SklearnGaussianMixture:
-        """Return the same mixture as a fitted `sklearn.mixture.GaussianMixture`."""
-        check_is_fitted(self)
-        shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
-        options = {name: getattr(self, name) for name in shared}
-        options["n_components"] = len(self.means_)
-        options["covariance_type"] = self._fitted_constraint.storage.kind
-        if options["init_params"] == "auto":
-            options["init_params"] = "kmeans"
-        model = SklearnGaussianMixture(**options)
-        for name in SKLEARN_ATTRIBUTES:
-            if hasattr(self, name):
-                setattr(model, name, getattr(self, name))
-        return model

@@ -29,6 +29,49 @@ def check_number(name: str, value: Any, kind: type, least: float) -> None:
         raise ValueError(f"{name}={value!r}: expected {noun} of at least {least}")
 
 
+def check_n_samples(n_samples: Any) -> None:
+    """Raise `ValueError` unless so many rows can be drawn; in scikit-learn's words, too.
+
+    Examples
+    --------
+    >>> check_n_samples(1)
+    >>> check_n_samples(0)
+    Traceback (most recent call last):
+    ValueError: n_samples=0: expected an integer of at least 1. Invalid value for 'n_samples': ...
+    """
+    try:
+        check_number("n_samples", n_samples, int, 1)
+    except ValueError as e:
+        raise ValueError(
+            f"{e}. Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least "
+            "one sample."
+        ) from None
+
+
+def check_label_type(dtype: Any, least: int, n_components: int) -> None:
+    """Raise `ValueError` unless a type holds the labels of so many components, from `least` on.
+
+    Examples
+    --------
+    >>> check_label_type("int8", -1, 128)
+    >>> check_label_type("int8", 0, 129)
+    Traceback (most recent call last):
+    ValueError: dtype='int8': expected a type of integers that holds 0 to 128, such as int64
+    """
+    try:
+        given = np.dtype(dtype)
+        right = given.kind in "iu" and (
+            np.iinfo(given).min <= least and n_components - 1 <= np.iinfo(given).max
+        )
+    except TypeError:
+        right = False
+    if not right:
+        raise ValueError(
+            f"dtype={dtype!r}: expected a type of integers that holds {least} to "
+            f"{n_components - 1}, such as int64"
+        )
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise `ValueError` unless an option is one of some words.
 

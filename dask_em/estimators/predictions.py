@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,27 @@ from ..backends.blas import one_blas_thread
 from ..core.additive import Array
 from ..core.engine import Engine
 from ..core.mixture import Mixture
+from ..core.passes import LoggingPass
 from ..core.protocols import Source
-from ..core.scoring import Answer, Predict, Score, Scores
+from ..core.scoring import NO_LABEL, Answer, Predict, Score
+from ..data.checks import check_dimensions
 from ..data.columns import check_columns
-from ..data.open import as_source
+from ..data.memory import is_compact
+from ..data.open import as_source, is_opened
 from ..data.options import ReadOptions
+from ..data.tables import column_names
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError
+from ..fitting.checks import check_scores
+from ..fitting.criteria import Criteria, criteria
 from ..fitting.observers import ObservedPass, Observer
 from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
-from .fitted import FittedEstimator
+from .fitted import FittedEstimator, real_type
 from .html import summary_html
-from .options import check_number
+from .options import check_label_type, check_n_samples
+
+logger = logging.getLogger("dask_em")
 
 
 class Predictions(FittedEstimator):
@@ -60,17 +69,14 @@ class Predictions(FittedEstimator):
         labelled = Labelled.of(X)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
-        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            raise DataError(
-                f"X is a masked array in which {int(X.mask.sum())} entries are masked, and "
-                'masks are not looked at: pass X.filled(np.nan), with nonfinite="drop" to leave '
-                "those rows out of the fit"
-            )
-        if _in_memory(X):
+        if not is_opened(X):
+            check_dimensions("X", X)
+            compact = is_compact(X)
             checks: dict[str, Any] = {
-                "dtype": [np.float64, np.float32],
-                # The survey names the row and column of what is not finite.
-                "ensure_all_finite": not reset,
+                # Blocks are converted, never the whole.
+                "dtype": None if compact else [np.float64, np.float32],
+                # Whoever reads the rows names row and column of what is not finite.
+                "ensure_all_finite": False,
                 "ensure_min_samples": 2 if reset else 1,
             }
             if labelled is None:
@@ -80,7 +86,8 @@ class Predictions(FittedEstimator):
         source = as_source(X, unlabelled(sample_weight), self.read_options)
         if reset:
             source.check()
-        self._take_columns(source, None if labelled is None else labelled.feature_names, reset)
+        names = column_names(X) if labelled is None else labelled.feature_names
+        self._take_columns(source, names, reset)
         return source
 
     def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
@@ -99,75 +106,147 @@ class Predictions(FittedEstimator):
                 f"to {_shortened(fitted)}: give the same in the same order"
             )
 
-    def _answer(self, X: Any, answer: Answer) -> Any:
+    def _answer(self, X: Any, answer: Answer, labels: Any = np.int64) -> Any:
         check_is_fitted(self)
         source = self.source(X)
-        found = answer_rows(source, self.predictor((answer,)))
+        predictor = replace(self.predictor((answer,), source.dtype), labels=np.dtype(labels))
+        found = answer_rows(source, predictor)
         labelled = Labelled.of(X)
         return found if labelled is None else labelled.answer(found, answer)
 
-    def predictor(self, answers: Sequence[Answer]) -> Predict:
-        """Return a picklable function from rows (n, d) to a dict of answers."""
-        check_is_fitted(self)
-        return Predict(self.mixture(self.engine()), tuple(answers))
+    def predictor(self, answers: Sequence[Answer], dtype: Any = np.float64) -> Predict:
+        """Return a picklable function from rows (n, d) of this type to a dict of answers.
 
-    def predict(self, X: Any) -> Any:
-        """Return the most likely component of each row, (n,); lazy unless X is in memory."""
-        return self._answer(X, "labels")
+        Answers are float32 where both the rows and the data of the fit are.
+        """
+        check_is_fitted(self)
+        drop = self.read_options.nonfinite == "drop"
+        reals = np.result_type(self.parameters_dtype, real_type(dtype))
+        return Predict(self.mixture(self.engine()), tuple(answers), drop, reals=reals)
+
+    def predict(self, X: Any, dtype: Any = np.int64) -> Any:
+        """Return the most likely component of each row, (n,); lazy unless X is in memory.
+
+        X is read as the data of the fit were (`missing_chunks`, `nonfinite`), unless
+        `set_params` said otherwise since. With nonfinite="drop" a row that holds NaN or
+        infinity has the label -1, and the log says how many there are.
+
+        Parameters
+        ----------
+        X : the same kinds as in `fit`, (n, d)
+        dtype : type of integers, default=int64
+            That of the labels: int8 holds those of up to 128 components in an eighth.
+
+        Returns
+        -------
+        array, (n,) of integers
+            NumPy where X is in memory, else a lazy Dask array. That of a Dask array has the
+            chunks of its rows; that of a Zarr array, of a path or a URL the chunks of
+            `dask.array.from_zarr(X)`. So `da.map_blocks(f, X, labels)` gives f rows and their
+            labels. Of a DataArray it is one, with the coordinates of the rows.
+
+        Raises
+        ------
+        ValueError
+            The labels do not fit into `dtype`.
+        """
+        check_is_fitted(self)
+        least = NO_LABEL if self.read_options.nonfinite == "drop" else 0
+        check_label_type(dtype, least, len(self.weights_))
+        return self._answer(X, "labels", dtype)
 
     def predict_proba(self, X: Any) -> Any:
-        """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory."""
+        """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.
+
+        Chunks are those of `predict` along rows, and one along components. A row without an
+        answer holds NaN.
+        """
         return self._answer(X, "proba")
 
     def score_samples(self, X: Any) -> Any:
-        """Compute log p(x_n) of each row in nats, (n,); lazy unless X is in memory."""
+        """Compute log p(x_n) of each row in nats, (n,); lazy unless X is in memory.
+
+        Chunks are those of `predict`. A row without an answer holds NaN.
+        """
         return self._answer(X, "log_density")
 
-    def score(self, X: Any, y: None = None) -> float:
-        """Compute the mean log-likelihood per row, in nats: one pass."""
-        return self.criteria(X)["log_likelihood"]
+    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
+        """Compute the mean log-likelihood per row, in nats: one pass.
 
-    def aic(self, X: Any) -> float:
+        Here and in `criteria` a row of weight w counts as w rows.
+        """
+        return self.criteria(X, sample_weight)["log_likelihood"]
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Compute the Akaike information criterion, -2 log L + 2 p: lower is better."""
-        return self.criteria(X)["aic"]
+        return self.criteria(X, sample_weight)["aic"]
 
-    def bic(self, X: Any) -> float:
-        """Compute the Bayesian information criterion, -2 log L + p log n: lower is better."""
-        return self.criteria(X)["bic"]
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Compute the Bayesian information criterion, -2 log L + p log n: lower is better.
 
-    def icl(self, X: Any) -> float:
+        n is the sum of the weights.
+        """
+        return self.criteria(X, sample_weight)["bic"]
+
+    def icl(self, X: Any, sample_weight: Any = None) -> float:
         """Compute the integrated completed likelihood, BIC + 2 x entropy.
 
         Biernacki, Celeux and Govaert (2000).
         """
-        return self.criteria(X)["icl"]
+        return self.criteria(X, sample_weight)["icl"]
 
-    def criteria(self, X: Any) -> dict[str, float]:
-        """Compute mean log-likelihood per row, AIC, BIC and ICL, all from one pass."""
+    def criteria(self, X: Any, sample_weight: Any = None) -> Criteria:
+        """Compute mean log-likelihood per row, AIC, BIC and ICL, all from one pass.
+
+        X is read as the data of the fit were, unless `set_params` said otherwise since: with
+        nonfinite="drop" rows that hold NaN or infinity are left out and counted.
+
+        Parameters
+        ----------
+        X : as in `fit`
+        sample_weight : the same kinds, (n,), optional
+            A row of weight w counts as w rows. Weights of the fit are not remembered: criteria
+            of a weighted fit need them again.
+
+        Returns
+        -------
+        dict
+            Beside the criteria how many rows they are of (`n_rows`), the sum of their weights
+            (`weight`), and how many rows were left out (`n_dropped`).
+
+        Raises
+        ------
+        DataError
+            Rows or weights that are no finite numbers, or no row is left.
+        """
         check_is_fitted(self)
-        source = self.source(X)
+        source = self.source(X, sample_weight)
         reading = ObservedPass(self.observers(), "score", 1, source.n_rows, source.nbytes)
         mixture = self.mixture(self.engine())
+        if sample_weight is None and self._fitted_to_weights:
+            logger.info(
+                "the model was fitted to rows with weights, and here each row counts once: pass "
+                "sample_weight (--weights) to count them by their weights"
+            )
+        work = LoggingPass(Score(mixture), self.read_options.nonfinite == "drop")
         with reading as running, one_blas_thread():
-            scores: Scores = backend_in_force().map_reduce(source, Score(mixture), running.advance)
-        parameters = mixture.n_parameters
-        deviance = -2 * scores.log_likelihood
-        bic = float(deviance + parameters * np.log(scores.n_rows))
-        return {
-            "n_rows": scores.n_rows,
-            "log_likelihood": scores.log_likelihood / scores.n_rows,
-            "aic": deviance + 2 * parameters,
-            "bic": bic,
-            "icl": bic + 2 * scores.entropy,
-        }
+            found = backend_in_force().map_reduce(source, work, running.advance)
+        check_scores(found.sums, found.log.n_dropped)
+        return criteria(found.sums, found.log.n_dropped, mixture.n_parameters)
+
+    @property
+    def _fitted_to_weights(self) -> bool:
+        known = self.provenance_
+        n_rows = known["n_rows"] - known["n_dropped"]
+        return bool(known.get("weight", n_rows) != n_rows)
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
         """Draw rows (n, d) and their components (n,) from the fitted mixture."""
         check_is_fitted(self)
-        check_number("n_samples", n_samples, int, 1)
+        check_n_samples(n_samples)
         seed = self.random_state if isinstance(self.random_state, int) else None
         rng = np.random.default_rng(seed)
-        counts = rng.multinomial(n_samples, self.weights_)
+        counts = rng.multinomial(n_samples, self.fitted_array("weights_"))
         components = self.state_.result.components
         rows = [components.sample(k, int(n), rng) for k, n in enumerate(counts)]
         return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
@@ -196,13 +275,6 @@ class Predictions(FittedEstimator):
 
     def _with_summary(self, diagram: str) -> str:
         return summary_html(self) + diagram if hasattr(self, "state_") else diagram
-
-
-def _in_memory(X: Any) -> bool:
-    """Return whether X is something that scikit-learn would take."""
-    if isinstance(X, str | os.PathLike):
-        return False
-    return type(X).__module__.partition(".")[0] not in ("dask", "zarr", "dask_expr")
 
 
 def _shortened(names: Array) -> str:

@@ -35,7 +35,7 @@ OPTIONS: Types = {
 PROVENANCE: Types = {
     "source": str, "n_rows": int, "n_dropped": int, "n_features": int, "dtype": str,
     "fingerprint": str, "fitted": str, "dask_em": str, "sweep": dict, "fit": dict,
-    "tuning": dict,
+    "tuning": dict, "weight": NUMBER,
 }  # fmt: skip
 
 ENGINE: Types = {"name": str, "single": bool}
@@ -46,7 +46,7 @@ RECORD: Types = {
 } | {"accepted": bool}
 
 # What only some fits and passes have.
-OPTIONAL = {"sweep", "fit", "tuning", "accepted"}
+OPTIONAL = {"sweep", "fit", "tuning", "weight", "accepted"}
 
 
 @dataclass(frozen=True)

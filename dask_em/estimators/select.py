@@ -13,6 +13,7 @@ from ..fitting.driver import Driver
 from .base import MixtureEstimator
 from .fits import Fit
 from .gaussian import GaussianMixture
+from .options import check_number
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def select(
     Parameters
     ----------
     X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
-        (n, d). Never loaded whole, never persisted.
+        (n, d), or another kind that `fit` takes. Never loaded whole, never persisted.
     n_components : int or iterable of int
     covariance_type : {"full", "tied", "diag", "spherical"} or a sequence of them
         Of an estimator that has other kinds of components, their names; ignored by one
@@ -218,6 +219,8 @@ def sweep(
     models = [estimator(k, **kind, **options) for kind in alike for k in ks]
     for model in models:
         model.check_options()
+    # Models are compared by what a pass found.
+    check_number("max_iter", models[0].max_iter, int, 1)
     check_criterion(criterion, holdout)
     return Fit(models, criterion, holdout, exhaustive, chooses=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +10,11 @@ import numpy as np
 from ..core.additive import Array
 from ..core.family import FamilyOptions
 from ..core.protocols import Source
+from ..core.scoring import Scores
 from ..errors import DataError, warn_user
 from .survey import Surveyed
+
+logger = logging.getLogger("dask_em")
 
 
 def check_survey(
@@ -50,13 +54,40 @@ def check_survey(
     dask_em.errors.DataError: X has 3 rows (of positive weight) and n_components=4: ...
     """
     columns = Columns(names)
-    _refuse_weights(surveyed)
+    _refuse_weights(surveyed.bad_weights)
     _refuse_non_finite(source, surveyed, columns)
     _tell_dropped(source.n_dropped, surveyed.n_rows)
     _refuse_few(surveyed, n_components)
     _refuse_beyond_squaring(surveyed, columns)
     for message in components.warnings(surveyed.moments, surveyed.constant_columns, columns.first):
         warn_user(message)
+
+
+def check_scores(scores: Scores, n_dropped: int) -> None:
+    """Refuse criteria of weights that are none, or of no row; log how many rows were left out.
+
+    Raises
+    ------
+    DataError
+        Negative weights, or no row of positive weight.
+
+    Examples
+    --------
+    >>> check_scores(Scores(0, 0, 0.0, 0.0, 0.0), n_dropped=3)
+    Traceback (most recent call last):
+    dask_em.errors.DataError: X holds NaN or infinity in every row: there is nothing to score
+    """
+    _refuse_weights(scores.bad_weights)
+    if scores.n_rows == 0:
+        raise DataError("X holds NaN or infinity in every row: there is nothing to score")
+    if scores.weight == 0:
+        raise DataError("sample_weight is zero for every row: there is nothing to score")
+    if n_dropped:
+        logger.info(
+            "%d rows that hold NaN or infinity were left out of the criteria, which are of %d rows",
+            n_dropped,
+            scores.n_rows,
+        )
 
 
 class Columns:
@@ -74,10 +105,10 @@ class Columns:
         return ", ".join(self.name(j) for j in columns[:10])
 
 
-def _refuse_weights(surveyed: Surveyed) -> None:
-    if surveyed.bad_weights:
+def _refuse_weights(n_bad: int) -> None:
+    if n_bad:
         raise DataError(
-            f"sample_weight has {surveyed.bad_weights} entries that are negative, NaN or "
+            f"sample_weight has {n_bad} entries that are negative, NaN or "
             "infinite; weights must be zero or positive numbers"
         )
 
@@ -88,9 +119,10 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
         return
     chunk, row, column, value = first
     what = "NaN" if np.isnan(value) else "infinity"
+    masked = f" (masked numbers are NaN: {source.decoding})" if source.decoding else ""
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
-        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity: drop or fill them first, "
+        f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
         'or pass nonfinite="drop" (--nonfinite drop) to leave them out'
     )
 
@@ -108,12 +140,14 @@ def _tell_dropped(n_dropped: int, n_left: int) -> None:
 
 def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
     n = surveyed.n_weighted
+    if surveyed.n_rows < 2:
+        raise DataError("X has 1 row that can be used: a fit needs at least 2")
     if n == 0:
         raise DataError("sample_weight is zero for every row: there is nothing to fit")
     if n < n_components:
         raise DataError(
             f"X has {n} rows (of positive weight) and n_components={n_components}: "
-            "n_samples must be at least n_components, so lower it"
+            "lower it. Expected n_samples >= n_components"
         )
 
 

@@ -319,6 +319,8 @@ class ControlVariateEM(Algorithm):
         self.gains: list[float] = []
         self.steps: list[Step] = []
         self.heights: list[float] = []
+        if self.best is not None:
+            self._follow(self.best)
 
     def state_dict(self) -> ControlVariateState:
         """Return the state between two passes, without the sample."""
@@ -385,14 +387,18 @@ class ControlVariateEM(Algorithm):
             self._adapt(self.gains[-1] / self.predicted)
         self.best = state
         self._note_height(state)
-        step = Step(state.mixture.to_unconstrained(), result.to_unconstrained())
-        self.steps = [*self.steps, step][-1 - tuning().anderson.memory :]
-        self._propose(state)
+        self._follow(state)
         to_come = self._to_come()
-        if to_come < self.convergence.tol and not collapsed:
+        if to_come < self.convergence.tol and not collapsed and not self._one_by_one:
             to_come = max(to_come, self._predicted_far(state))
         ended = end_of(to_come, self.n_iter, collapsed, self.convergence)
         return replace(state, status=ended) if ended else state
+
+    def _follow(self, state: EMState) -> None:
+        """Propose what follows an accepted state."""
+        step = Step(state.mixture.to_unconstrained(), state.result.to_unconstrained())
+        self.steps = [*self.steps, step][-1 - tuning().anderson.memory :]
+        self._propose(state)
 
     def _reject(self, best: EMState, statistics: MixtureStatistics) -> EMState:
         ended = None
@@ -463,6 +469,14 @@ class ControlVariateEM(Algorithm):
 
     # -- the end -------------------------------------------------------------------
 
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether the fit ends with a single gain, which is then judged as plain EM's.
+
+        Nothing tells the rate of gains, and no pass is left to go further than the next M-step.
+        """
+        return len(self.gains) == 1 and self.convergence.spent(self.n_iter) is not None
+
     def _to_come(self) -> float:
         """Nats per row that are estimated to be still missing."""
         left, window = np.inf, self.convergence.window
@@ -483,6 +497,8 @@ class ControlVariateEM(Algorithm):
                 # Mixed steps gain by fits and starts, and one small gain says little.
                 last = max(before, last)
             left = last * rate / (1 - rate) if rate < 1 else np.inf
+        elif self._one_by_one:
+            left = self.gains[-1]
         if self.predicted is None:
             return left
         return (

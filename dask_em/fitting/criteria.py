@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
 from ..core.codec import record
 from ..core.mixture import Mixture, MixtureStatistics
+from ..core.scoring import Scores
 
 Criterion = Literal["bic", "aic", "icl", "holdout"]
 
@@ -34,6 +35,54 @@ def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:
     if criterion == "holdout":
         return 0.0
     return n_parameters * (1.0 if criterion == "aic" else 0.5 * float(np.log(weight)))
+
+
+class Criteria(TypedDict):
+    """Criteria of a model on some rows, and which rows those were.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows that were used, those of weight zero among them.
+    n_dropped : int
+        Rows of NaN or infinity that were left out.
+    weight : float
+        Sum of the weights of the rows used, which is their number where they have none.
+    log_likelihood : float
+        Mean per unit of weight, in nats.
+    aic, bic, icl : float
+        Lower is better; n of BIC is `weight`.
+    """
+
+    n_rows: int
+    n_dropped: int
+    weight: float
+    log_likelihood: float
+    aic: float
+    bic: float
+    icl: float
+
+
+def criteria(scores: Scores, n_dropped: int, n_parameters: int) -> Criteria:
+    """Compute all criteria from the sums of a pass.
+
+    Examples
+    --------
+    >>> found = criteria(Scores(2, 0, 2.0, -6.0, 0.5), 0, 3)
+    >>> found["log_likelihood"], found["aic"], round(found["icl"] - found["bic"], 9)
+    (-3.0, 18.0, 1.0)
+    """
+    log_likelihood, weight = scores.log_likelihood, scores.weight
+    bic = -2 * (log_likelihood - penalty("bic", n_parameters, weight))
+    return {
+        "n_rows": scores.n_rows,
+        "n_dropped": n_dropped,
+        "weight": weight,
+        "log_likelihood": log_likelihood / weight,
+        "aic": -2 * (log_likelihood - penalty("aic", n_parameters, weight)),
+        "bic": bic,
+        "icl": bic + 2 * scores.entropy,
+    }
 
 
 @record("candidate-row")

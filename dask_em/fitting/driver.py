@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backends.blas import one_blas_thread
 from ..core.codec import record
-from ..core.em import Convergence, EMState, Status
+from ..core.em import Convergence, EMState, Status, settled
 from ..core.engine import Engine
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
@@ -235,6 +235,9 @@ class Driver:
         self.convergence = self.convergence.after(made)
         self.candidates = self._at_start(self.convergence)
         running = [c for c in self.candidates if c is not None]
+        if self.convergence.max_iter == 0:
+            for candidate in running:
+                candidate.end(Status.OUT_OF_ITERATIONS, self.sample)
         job, begun = current_job(), all(c.state is not None for c in running)
         deadline = self.options.deadline if begun else np.inf
         with job.until(deadline), self.passes.executor(self.sample) as executor:
@@ -365,8 +368,9 @@ class Driver:
         found: list[Candidate | None] = []
         for model, start in zip(self.models, self.progress.starts, strict=True):
             mixture, *contenders = start.mixtures(self.engine)
+            origin = start.going_on(self.engine) or mixture
             algorithm = algorithm_of(
-                self.options.lead.algorithm, mixture, limits, self.sample, contenders
+                self.options.lead.algorithm, origin, limits, self.sample, contenders
             )
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):
@@ -400,4 +404,8 @@ class Driver:
         share = candidate.rows_read / max(1, self.surveyed.n_weighted)
         records = self.passes.records_of(candidate.measured)
         n_passes = len(records) + (self.progress.n_passes + share)
-        return FittedModel(candidate.last_state(), records, candidate.rejected, n_passes)
+        state = candidate.last_state()
+        earlier = self.progress.starts[self.candidates.index(candidate)].going_on(self.engine)
+        if earlier is not None:
+            state = settled(earlier, state)
+        return FittedModel(state, records, candidate.rejected, n_passes)

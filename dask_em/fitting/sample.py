@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.codec import record
+from ..core.em import EMState
 from ..core.engine import Engine
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.tuning import tuning
@@ -81,6 +82,8 @@ class Start:
         The sample's numbers, scaled to all rows, where models were compared on it.
     eliminated : bool
         Whether the sample, or a slice, says that the model cannot win.
+    state : EMState or None
+        The state of an earlier fit of the same data, to go on from.
     """
 
     mixture: Mixture
@@ -89,10 +92,15 @@ class Start:
     contenders: tuple[Mixture, ...] = ()
     row: Row | None = None
     eliminated: bool = False
+    state: EMState | None = None
 
     def mixtures(self, engine: Engine) -> tuple[Mixture, ...]:
         """Return the mixture and its contenders, to be computed by `engine`."""
         return tuple(replace(one, engine=engine) for one in (self.mixture, *self.contenders))
+
+    def going_on(self, engine: Engine) -> EMState | None:
+        """Return the state to go on from, to be computed by `engine`; None where a fit begins."""
+        return None if self.state is None else self.state.computed_by(engine)
 
     @property
     def numbers(self) -> Row:

@@ -221,6 +221,8 @@ class SplitMerge:
             odds = np.log(share / (1 - share)) + _log_density(born, X) - others
             resp = expit(odds)
             share = float(resp @ weights / weights.sum())
+            if not 0 < share < 1:
+                return None
         if not min(share, 1 - share) * weights.sum() >= self._fewest:
             return None
         gain = float(weights @ (np.log1p(-share) + np.logaddexp(0.0, odds)))

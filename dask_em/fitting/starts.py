@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from ..core.additive import Array
-from ..core.em import Convergence, em, rank
+from ..core.em import Convergence, EMState, em, rank
 from ..core.engine import Engine
 from ..core.executor import serial_executor
-from ..core.family import FamilyOptions
+from ..core.family import Family, FamilyOptions
 from ..core.finite import as_finite
 from ..core.mixture import Mixture
 from ..core.moments import Moments
@@ -73,7 +74,8 @@ class StartOptions:
     components : FamilyOptions
         What the family knows of its components before there are any.
     start_from : callable, optional
-        Moments of the data -> the mixture of an earlier fit, in place of a start.
+        What is surveyed of the data -> in place of a start, the mixture of an earlier fit, or
+        the state that it reached on the same data, to go on from.
 
     Examples
     --------
@@ -92,7 +94,7 @@ class StartOptions:
     weights_init: npt.ArrayLike | None
     algorithm: str
     assignment: Assignment = "soft"
-    start_from: Callable[[Moments], Mixture] | None = None
+    start_from: Callable[[Surveyed], Mixture | EMState] | None = None
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""
@@ -124,15 +126,22 @@ class StartOptions:
             What the user gave to start from are no such parameters.
         """
         if self.start_from is not None:
-            return Start(replace(self.start_from(surveyed.moments), engine=engine))
-        given = self._given(surveyed)
+            found = self.start_from(surveyed)
+            if isinstance(found, EMState):
+                return Start(found.result, state=found)
+            return Start(replace(found, engine=engine))
+        given = self._given(surveyed.moments)
         if self.weights_init is not None and self.components.all_given:
             return Start(replace(given, engine=engine))
         make = self.maker(surveyed, engine)
-        if self.algorithm == "auto" and self.init_params == "auto":
+        # Where the sample is all of the data, its iterations are those that `max_iter` counts.
+        whole = surveyed.n_weighted <= len(surveyed.sample.rows)
+        one_by_one = whole and self.max_iter < tuning().sample.fewest_iterations
+        fitted = self.init_params == "auto" and not one_by_one
+        if self.algorithm == "auto" and fitted:
             return self._multistart(surveyed, make, seed, observers, executor)
-        refine = Convergence(self.tol, min(tuning().sample.iterations, self.max_iter))
-        convergence = refine if self.init_params == "auto" else None
+        refine = Convergence(self.tol, self._iterations)
+        convergence = refine if fitted else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
         with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
@@ -153,7 +162,7 @@ class StartOptions:
         multistart = Multistart.of(
             self.n_parameters(d), self.n_components, n_sampled, surveyed.n_weighted, self.n_init
         )
-        limits = Convergence(self.tol, self.max_iter)
+        limits = Convergence(self.tol, self._iterations)
         n_rows = multistart.n_rows(n_sampled)
         nbytes = n_rows * surveyed.sample.rows[0].nbytes
         with ObservedPass(observers, "start", 1, n_rows, nbytes) as running:
@@ -161,43 +170,75 @@ class StartOptions:
             running.log_likelihood = start.log_likelihood
         return start
 
+    @property
+    def _iterations(self) -> int:
+        """Iterations of a fit to the sample: the same for every few that `max_iter` allows."""
+        constants = tuning().sample
+        return min(constants.iterations, max(constants.fewest_iterations, self.max_iter))
+
     def maker(self, surveyed: Surveyed, engine: Engine) -> Maker:
         """Return a function from the sample and a seed to a mixture to start from.
 
         A component that gets too few rows of the sample to be fitted describes all data.
         """
         labeller = LABELLERS[self.init_params]
-        given = replace(self._given(surveyed), engine=engine)
+        given = replace(self._given(surveyed.moments), engine=engine)
         pooled = self.components.of_data(surveyed.moments, self.n_components)
 
         def make(sample: Sampled, seed: int) -> Mixture:
             rows = self.components.start_coordinates(sample.rows, surveyed.moments)
             resp = labeller(rows, sample.weights, self.n_components, seed)
             resp = resp * sample.weights[:, None]
-            rough = replace(given, components=pooled.near(sample.rows, resp))
-            mixture = rough.of_responsibilities(sample.rows, resp)
-            components = self.components.with_given(mixture.components)
-            if self.weights_init is not None:
-                mixture = replace(mixture, log_weights=given.log_weights)
-            return replace(mixture, components=components)
+            return self._of_responsibilities(pooled, given, sample.rows, resp)
 
         return make
 
-    def _given(self, surveyed: Surveyed) -> Mixture:
+    def of_responsibilities(self, moments: Moments, X: Array, resp: Array | None) -> Mixture:
+        """Return the M-step of `resp` (n, k) for the rows X (n, d), but for what the user gave."""
+        given = self._given(moments)
+        if resp is None:
+            return given
+        pooled = self.components.of_data(moments, self.n_components)
+        return self._of_responsibilities(pooled, given, X, resp)
+
+    def _of_responsibilities(
+        self, pooled: Family[Any], given: Mixture, X: Array, resp: Array
+    ) -> Mixture:
+        rough = replace(given, components=pooled.near(X, resp))
+        mixture = rough.of_responsibilities(X, resp)
+        components = self.components.with_given(mixture.components)
+        if self.weights_init is not None:
+            mixture = replace(mixture, log_weights=given.log_weights)
+        return replace(mixture, components=components)
+
+    def _given(self, moments: Moments) -> Mixture:
         """Return components alike of all data, but for what the user gave, checked."""
         k = self.n_components
-        pooled = self.components.of_data(surveyed.moments, k)
+        pooled = self.components.of_data(moments, k)
         components = self.components.with_given(pooled)
-        weights = as_finite("weights_init", self.weights_init, (k,))
+        weights = as_finite("weights_init", self.weights_init, (k,), "weights")
         if weights is None:
             weights = np.full(k, 1 / k)
-        elif (weights < 0).any() or (weights > 1).any() or not np.isclose(weights.sum(), 1):
-            raise ValueError(
-                "weights_init must lie between 0 and 1 and sum to 1, got numbers from "
-                f"{weights.min():.5g} to {weights.max():.5g} that sum to {weights.sum():.5g}"
-            )
+        else:
+            _check_weights(weights)
         log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
         return Mixture(log_weights, components, assignment=self.assignment)
+
+
+def _check_weights(weights: Array) -> None:
+    """Raise `ValueError` unless weights lie in [0, 1] and sum to 1; with scikit-learn's words."""
+    least, most, total = weights.min(), weights.max(), weights.sum()
+    if least < 0 or most > 1:
+        fault = f"in the range [0, 1], but got max value {most:.5f}, min value {least:.5f}"
+    elif not np.isclose(total, 1):
+        fault = f"normalized, but got sum(weights) = {total:.5f}"
+    else:
+        return
+    raise ValueError(
+        "weights_init must lie between 0 and 1 and sum to 1, got numbers from "
+        f"{least:.5g} to {most:.5g} that sum to {total:.5g}. The parameter 'weights' should be "
+        f"{fault}"
+    )
 
 
 def best_start(

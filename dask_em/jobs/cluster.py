@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import dask.config
 
 from ..backends.dask.recovery import cluster_settings, scheduler_extensions
 from ..errors import UsageError
+from ..machine import memory_limit, usable_cpus
 from ..runtime import current_job
 from ..storage.urls import describe_url
 
@@ -32,9 +32,11 @@ class ClusterOptions:
     scheduler, scheduler_file : str or None
         Address or file of a running scheduler.
     workers, threads : int or None
-        Processes, and threads in each, of the LocalCluster.
+        Processes, and threads in each, of the LocalCluster; by default as many processes as
+        keep the usable processors busy.
     memory_limit : str
-        Of each worker: "2GiB", or "auto" for an even share of the machine.
+        Of each worker: "2GiB", 0.25 of the usable memory, 0 for no limit, or "auto" for a share
+        of it such that all workers together stay within.
     tls_ca_file, tls_cert, tls_key : str or None
         Certificates for a scheduler that speaks TLS.
     require_tls : bool
@@ -71,21 +73,38 @@ class ClusterOptions:
     @property
     def n_workers(self) -> int:
         """Processes of the LocalCluster."""
-        return self.workers or os.cpu_count() or 1
+        return self.workers or max(1, usable_cpus() // self.threads)
 
     @property
     def worker_limit(self) -> int:
         """Bytes that a worker of the LocalCluster may hold, 0 for no limit."""
-        from dask.system import CPU_COUNT
         from dask.utils import parse_bytes
-        from distributed.system import MEMORY_LIMIT
 
+        memory = usable_memory()
         if self.memory_limit == "auto":
-            return int(MEMORY_LIMIT * min(1.0, self.threads / CPU_COUNT))
+            return int(memory * min(1.0, self.threads / usable_cpus(), 1.0 / self.n_workers))
+        with suppress(ValueError):
+            share = float(self.memory_limit)
+            if 0 < share <= 1:
+                # As in Dask.
+                return int(share * memory)
         try:
-            return int(parse_bytes(self.memory_limit))
+            return min(int(parse_bytes(self.memory_limit)), memory)
         except ValueError as e:
             raise UsageError(f"--memory-limit {self.memory_limit}: {e}; try 2GiB") from e
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that the processes of a LocalCluster may take in all.
+
+    Examples
+    --------
+    >>> usable_memory() > 2**20
+    True
+    """
+    from distributed.system import MEMORY_LIMIT
+
+    return min(int(MEMORY_LIMIT), memory_limit() or int(MEMORY_LIMIT))
 
 
 @contextmanager
@@ -135,12 +154,14 @@ def _remote_client(cluster: ClusterOptions) -> Iterator[Client]:
 def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
     from distributed import Client, LocalCluster
 
+    from ..backends.dask.quiet import QuietFailures
+
     with (
         dask.config.set(cluster_settings()),
         LocalCluster(
             n_workers=cluster.n_workers,
             threads_per_worker=cluster.threads,
-            memory_limit=cluster.memory_limit,
+            memory_limit=cluster.worker_limit,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             # Zarr's own threads would compete with Dask's.
@@ -150,6 +171,7 @@ def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
         ) as local,
         Client(local) as client,
     ):
+        client.register_plugin(QuietFailures())
         yield client
 
 
@@ -213,6 +235,30 @@ class Worker:
 def workers_here(cluster: ClusterOptions) -> list[Worker]:
     """Return the workers that the LocalCluster will have."""
     return [Worker(cluster.threads, cluster.worker_limit)] * cluster.n_workers
+
+
+def overcommitted(workers: Sequence[Worker]) -> str:
+    """Return by how much the workers of a LocalCluster may pass the usable memory; empty if not.
+
+    Examples
+    --------
+    >>> overcommitted([Worker(1, 2**20)])
+    ''
+    >>> overcommitted([Worker(1, 0)]).partition(":")[0]
+    '1 local workers without a limit share the memory that may be used here'
+    """
+    memory, limits = usable_memory(), [worker.limit for worker in workers]
+    if not all(limits):
+        return (
+            f"{limits.count(0)} local workers without a limit share the memory that may be used "
+            f"here: {memory / 2**20:,.0f} MiB; a --memory-limit would protect it"
+        )
+    if sum(limits) > memory:
+        return (
+            f"{len(limits)} local workers may take {sum(limits) / 2**20:,.0f} MiB in all, and "
+            f"{memory / 2**20:,.0f} MiB may be used here: lower --memory-limit or --workers"
+        )
+    return ""
 
 
 def workers_there(client: Client) -> list[Worker]:

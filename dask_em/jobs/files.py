@@ -1,10 +1,13 @@
-"""Digests of model files, on a disk or in an object store."""
+"""Model files, on a disk or in an object store: their digests, and how their models read."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from ..data.options import MissingChunks, NonFinite
+from ..estimators.base import MixtureEstimator
+from ..estimators.load import load
 from ..storage.object_store import LARGEST_MODEL, read_bytes
 from ..storage.urls import is_url
 
@@ -13,3 +16,13 @@ def file_sha256(path: str) -> str:
     """Compute the sha256 of a file, in hexadecimal."""
     data = read_bytes(path, LARGEST_MODEL) if is_url(path) else Path(path).read_bytes()
     return hashlib.sha256(data).hexdigest()
+
+
+def load_to_read(
+    path: str, missing_chunks: MissingChunks | None = None, nonfinite: NonFinite | None = None
+) -> MixtureEstimator:
+    """Read a model, which reads data as its fit did unless it is told otherwise here."""
+    model = load(path)
+    told = {"missing_chunks": missing_chunks, "nonfinite": nonfinite}
+    model.set_params(**{name: value for name, value in told.items() if value is not None})
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from ..estimators.load import load
@@ -23,9 +24,10 @@ def inspect(model_path: str) -> dict[str, Any]:
         "warnings": model.warnings_,
         "n_iter": model.n_iter_,
         "n_passes": model.n_passes_,
-        "log_likelihood": model.lower_bound_,
+        # Of a start that saw no pass there is none, and JSON has no infinity.
+        "log_likelihood": model.lower_bound_ if isfinite(model.lower_bound_) else None,
         "provenance": model.provenance_,
-        "weights": model.weights_.tolist(),
+        "weights": model.fitted_array("weights_").tolist(),
         "family": components.family,
         "structure": components.structure,
         "means": components.means.tolist(),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..backends.dask.config import engine_for
 from ..core.additive import Array
@@ -23,12 +24,22 @@ from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
 from ..core.tuning import tuning
 from ..data.open import stored_source
-from ..data.zarr.source import ZarrSource
+from ..data.zarr.layout import has_checksum
+from ..data.zarr.source import CHECKSUM, ZarrSource
 from ..errors import UsageError
 from ..estimators.base import MixtureEstimator
 from ..estimators.load import known_tags, mixture_class
 from ..fitting.multistart import most_contenders
-from .cluster import ClusterOptions, Worker, cluster_client, workers_here, workers_there
+from ..machine import usable_cpus
+from .cluster import (
+    ClusterOptions,
+    Worker,
+    cluster_client,
+    overcommitted,
+    usable_memory,
+    workers_here,
+    workers_there,
+)
 
 logger = logging.getLogger("dask_em")
 
@@ -71,6 +82,8 @@ class Plan:
         Of the worker that comes closest to its limit (0 for no limit).
     n_workers, n_threads : int
         Of the whole cluster; 0 where it has no workers yet.
+    machine_bytes : int
+        Memory that the workers of a LocalCluster share, 0 where they are on other machines.
     probe : Probe or None
         Times taken of two chunks, None where nobody took any.
 
@@ -101,12 +114,23 @@ class Plan:
     worker_threads: int
     n_workers: int
     n_threads: int
+    machine_bytes: int = 0
     probe: Probe | None = None
 
     @property
     def fits(self) -> bool:
+        """Whether each worker fits within its limit, and all of them within the machine."""
+        return self.fits_worker and self.fits_machine
+
+    @property
+    def fits_worker(self) -> bool:
         """Whether a worker stays below the share of its limit at which Dask pauses it."""
         return not self.worker_limit or self.worker_bytes <= tuning().plan.pause * self.worker_limit
+
+    @property
+    def fits_machine(self) -> bool:
+        """Whether the workers of a LocalCluster stay within the memory that they share."""
+        return not self.machine_bytes or self.n_workers * self.worker_bytes <= self.machine_bytes
 
     @property
     def read_seconds(self) -> float | None:
@@ -150,7 +174,7 @@ class Plan:
                 "it will have the %s that a worker needs",
                 mebibytes(self.worker_bytes),
             )
-        if not self.fits:
+        if not self.fits_worker:
             raise UsageError(
                 f"a worker of {self.worker_threads} threads needs about "
                 f"{mebibytes(self.worker_bytes)}, and Dask pauses it at "
@@ -158,6 +182,12 @@ class Plan:
                 f"{mebibytes(self.worker_limit)}: "
                 "raise --memory-limit, lower --threads, or store the data in chunks smaller than "
                 f"{mebibytes(self.chunk_bytes)}"
+            )
+        if not self.fits_machine:
+            raise UsageError(
+                f"{self.n_workers} local workers need about "
+                f"{mebibytes(self.n_workers * self.worker_bytes)} in all, and "
+                f"{mebibytes(self.machine_bytes)} may be used here: lower --workers"
             )
 
 
@@ -217,19 +247,29 @@ def plan(
     cluster one of its workers reads the chunks, else this process.
     """
     source, fleet = stored_source(data), fleet_of(k, covariance, family)
+    if not has_checksum(source.array):
+        logger.warning("%s has no checksum: %s", source.description, CHECKSUM)
+    needed = partial(count, source, fleet)
     if not cluster.remote:
-        planned = count(source, fleet, workers_here(cluster))
-        # Processes beyond the cores take turns.
-        planned = replace(planned, n_threads=min(planned.n_threads, os.cpu_count() or 1))
+        planned = planned_here(cluster, needed)
         if probe and planned.fits:
             planned = replace(planned, probe=probe_chunks(source, fleet))
         return planned
     with cluster_client(cluster) as client:
-        planned = count(source, fleet, workers_there(client))
+        planned = needed(workers_there(client))
         if probe and planned.fits and planned.n_workers:
-            measured = client.submit(probe_chunks, source, fleet, pure=False).result()
+            with backend_in_force().executor(source) as executor:
+                (measured,) = executor.map(probe_chunks, [fleet])
             planned = replace(planned, probe=measured)
     return planned
+
+
+def planned_here(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], Plan]) -> Plan:
+    """Return what is `needed` on a LocalCluster, and whether this machine has it."""
+    planned = needed(workers_here(cluster))
+    # Processes beyond the processors take turns.
+    n_threads = min(planned.n_threads, usable_cpus())
+    return replace(planned, n_threads=n_threads, machine_bytes=usable_memory())
 
 
 def count(
@@ -398,7 +438,9 @@ def _quick_start(rows: Array, model: MixtureEstimator, most: int) -> Mixture:
 def checked(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
     """Open a cluster whose workers can hold what is `needed`; a local one is checked unstarted."""
     if not cluster.remote:
-        needed(workers_here(cluster)).check()
+        planned_here(cluster, needed).check()
+        if text := overcommitted(workers_here(cluster)):
+            logger.warning("%s", text)
     with cluster_client(cluster) as client:
         if cluster.remote:
             needed(workers_there(client)).check()

@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import backend_in_force
-from ..core.scoring import Answer, Predict, answer_dtype
+from ..core.scoring import Answer, Predict
 from ..data.columns import check_columns
 from ..data.open import stored_source
+from ..data.options import MissingChunks, NonFinite
 from ..data.zarr.source import ZarrSource
-from ..estimators.load import load
+from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
 from ..storage.outputs.files import check_folder
-from ..storage.outputs.predictions import WritePredictions, create_outputs, source_stamp
+from ..storage.outputs.predictions import (
+    WritePredictions,
+    Written,
+    create_outputs,
+    source_stamp,
+)
 from ..storage.outputs.resumable import resumable_group
 from ..storage.urls import is_url
 from ..version import __version__
 from .cluster import ClusterOptions, cluster_client
-from .files import file_sha256
+from .files import file_sha256, load_to_read
 
 logger = logging.getLogger("dask_em")
 
@@ -34,49 +40,57 @@ def predict(
     answers: Sequence[Answer] = ("labels",),
     overwrite: bool = False,
     resume: bool = True,
+    missing_chunks: MissingChunks | None = None,
+    nonfinite: NonFinite | None = None,
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
 
     What an interrupted call left is finished by the next one of the same model, data
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
-    throws it away.
+    throws it away. Data are read as those of the fit, unless the options say otherwise; rows
+    that are left out have the label -1, and NaN for all else.
     """
     check_folder(destination)
-    model = load(model_path)
+    model = load_to_read(model_path, missing_chunks, nonfinite)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
-    predictor = model.predictor(answers)
+    predictor = model.predictor(answers, source.dtype)
     kinds: dict[str, tuple[int | None, Any]] = {
-        a: (model.n_components if a == "proba" else None, answer_dtype(a)) for a in answers
+        a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
     }
     create = partial(
         create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
     )
     identity, stamps = _identity(model_path, source, predictor), _stamps(source)
     path = destination if is_url(destination) else Path(destination).absolute()
-    n_rows = 0
+    made = Written(0, 0)
     with resumable_group(path, identity, stamps, create, overwrite, resume) as unfinished:
-        whole = unfinished.whole()
+        # Where rows of NaN or infinity are an error now, those left out before are one, too.
+        whole = {c: n for c, n in unfinished.whole().items() if predictor.drop or not n}
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
         work = WritePredictions(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
-            n_rows = _write(source.skipping(whole), work, cluster)
+            made = _write(source.skipping([*whole]), work, cluster)
+    n_dropped = made.n_dropped + sum(whole.values())
+    if n_dropped:
+        log_unanswered(n_dropped, source.n_rows)
     return {
         "destination": destination,
         "arrays": list(kinds),
         "n_rows": source.n_rows,
-        "n_rows_kept": source.n_rows - n_rows,
+        "n_rows_kept": source.n_rows - made.n_rows,
+        "n_dropped": n_dropped,
     }
 
 
-def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> int:
-    """Write what is left, on the cluster; return the number of its rows."""
+def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> Written:
+    """Write what is left, on the cluster; return what that was."""
     with (
         cluster_client(cluster),
         ObservedPass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
     ):
-        return backend_in_force().map_reduce(source, work, running.advance).n_rows
+        return backend_in_force().map_reduce(source, work, running.advance)
 
 
 def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[str, Any]:
@@ -87,6 +101,7 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
         "data": source.description,
         "shape": [source.n_rows, source.n_features],
         "dtype": str(source.dtype),
+        "decoding": source.decoding,
         "chunk_rows": source.chunk_rows,
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,

@@ -8,17 +8,17 @@ from typing import Any
 
 from ..data.columns import check_columns
 from ..data.open import stored_source
+from ..data.options import MissingChunks, NonFinite
 from ..data.zarr.source import ZarrSource
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture
-from ..estimators.load import load
 from ..fitting.observers import reporter
 from ..report.drift import Evidence, chunk_densities, sample_rows
 from ..report.page import check_output, write_report
 from ..storage.outputs.files import check_folder
 from ..storage.urls import describe_url, is_url
 from .cluster import ClusterOptions, cluster_client
-from .files import file_sha256
+from .files import file_sha256, load_to_read
 
 
 def report(
@@ -29,15 +29,18 @@ def report(
     n_rows: int = 5000,
     drift: bool = True,
     overwrite: bool = False,
+    missing_chunks: MissingChunks | None = None,
+    nonfinite: NonFinite | None = None,
 ) -> dict[str, Any]:
     """Write one HTML page about a saved model and the data at `data`.
 
     Without `data` the model's own are used, if they are still where they were and have
-    the same shape and type; else the page says what it lacks. `drift` takes one pass.
+    the same shape and type; else the page says what it lacks. `drift` takes one pass. Data are
+    read as those of the fit, unless the options say otherwise.
     """
     check_output(output, overwrite)
     check_folder(output)
-    model = load(model_path)
+    model = load_to_read(model_path, missing_chunks, nonfinite)
     if not is_url(model_path) and os.path.exists(output) and Path(output).samefile(model_path):
         raise UsageError(f"{output} is the model itself; choose another name for the page")
     evidence = _evidence(model_path, model, cluster, data, n_rows, drift)
@@ -47,6 +50,7 @@ def report(
         "report": output,
         "n_rows_drawn": 0 if rows is None else len(rows),
         "n_chunks": 0 if densities is None else len(densities.means),
+        "n_dropped": None if densities is None else int(densities.n_dropped.sum()),
         "missing": evidence.missing,
     }
 
@@ -74,6 +78,10 @@ def _evidence(
         if drift:
             with cluster_client(cluster):
                 densities = chunk_densities(model, source.array, [reporter()])
+            if n := int(densities.n_dropped.sum()):
+                missing.append(
+                    f"{n:,} rows that hold NaN or infinity: no picture and no density has them."
+                )
         else:
             missing.append("The drift over chunks: run the report without --no-drift.")
     return Evidence(rows, densities, origin, missing)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..data.open import stored_source
-from ..estimators.load import load
+from ..data.options import MissingChunks, NonFinite
 from ..fitting.observers import reporter
 from .cluster import ClusterOptions, cluster_client
+from .files import load_to_read
 
 
-def score(model_path: str, data: str, cluster: ClusterOptions) -> dict[str, float]:
+def score(
+    model_path: str,
+    data: str,
+    cluster: ClusterOptions,
+    weights: str | None = None,
+    missing_chunks: MissingChunks | None = None,
+    nonfinite: NonFinite | None = None,
+) -> dict[str, Any]:
     """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
-    model = load(model_path)
+    model = load_to_read(model_path, missing_chunks, nonfinite)
     model.set_params(callbacks=[reporter()])
-    stored_source(data, options=model.read_options)
+    stored_source(data, weights, model.read_options)
     with cluster_client(cluster):
-        return model.criteria(data)
+        return {"weights": weights, **model.criteria(data, weights)}

@@ -1,142 +1,232 @@
-"""Evidence of a report: a sample of the rows, and the mean log-density of every chunk."""
+"""Evidence of a report: a sample of the rows, and how the model fits each part of the store.
+
+A part is what is read at a time: one chunk, or neighbours that are small together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
-from ..core.finite import finite_mask
+from ..core.family import blocks
+from ..core.finite import check_finite, finite_only, finite_rows, located
 from ..core.protocols import Fold, Pass
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..data.zarr.source import ZarrSource
-from ..errors import DataError
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import ObservedPass
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
 SAMPLE_CHUNKS = 64
 
-# Below so many standard errors a chunk is more unlike than chance makes one.
-CHANCE = -4.0
+# Fewer parts do not tell which of them is unlike the others, nor fewer rows how a part is.
+FEWEST_PARTS, FEWEST_ROWS = 8, 100
+# Chance makes one of so many reports of rows in random order name a part.
+ONE_REPORT_IN = 10_000
+# Many rows make any shift certain. One is named from this size on: nats per row below the median
+# part (its rows are 10 % less likely), and rows that would have to change their component.
+LEAST_SHIFT, LEAST_MOVED = 0.1, 0.1
+# Rows whose responsibilities are held at a time.
+BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class ChunkDensities(Additive):
-    """Log-densities of chunks under a model; two of them add up to both, side by side.
+    """Log-densities of parts under a model; two of them add up to both, side by side.
 
     Attributes
     ----------
     n_rows : (c,) array of int
+        Rows of each part, those that were left out among them.
+    n_dropped : (c,) array of int
+        Rows of NaN or infinity that were left out.
     means : (c,) array
-        Mean log p(x) over the chunk's rows, in nats.
+        Mean log p(x) over the part's rows, in nats.
     scatters : (c,) array
-        sum_n (log p(x_n) - mean)^2 over the chunk's rows.
+        sum_n (log p(x_n) - mean)^2 over the part's rows.
+    shares : (c, k) array
+        Shares of the components: mean responsibilities over the part's rows.
     """
 
     n_rows: Array
+    n_dropped: Array
     means: Array
     scatters: Array
+    shares: Array
 
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
         return ChunkDensities(
             np.concatenate([self.n_rows, other.n_rows]),
+            np.concatenate([self.n_dropped, other.n_dropped]),
             np.concatenate([self.means, other.means]),
             np.concatenate([self.scatters, other.scatters]),
+            np.concatenate([self.shares, other.shares]),
         )
 
     @property
     def first_rows(self) -> Array:
-        """First row of each chunk, (c,)."""
+        """First row of each part, (c,)."""
         return np.asarray(np.cumsum(self.n_rows) - self.n_rows)
 
     @property
+    def n_used(self) -> Array:
+        """Rows of each part that have a density, (c,)."""
+        return np.asarray(self.n_rows - self.n_dropped)
+
+    @property
     def finite(self) -> Array:
-        """Chunks of finite mean, (c,) of bool: in others the density of a row underflows."""
+        """Parts of finite mean, (c,) of bool: in others the density of a row underflows."""
         return np.isfinite(self.means) & np.isfinite(self.scatters)
 
     @property
     def median(self) -> float:
-        """Median of the finite means: no chunk, however odd, moves it far. NaN for no chunks."""
+        """Median of the finite means: no part, however odd, moves it far. NaN for no parts."""
         return self._median(self.means)
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the log-density of a row, of the median chunk."""
-        return self._median(np.sqrt(self.scatters / self.n_rows))
+        """Standard deviation of the log-density of a row, of the median part."""
+        return self._median(np.sqrt(self.scatters / np.maximum(self.n_used, 1)))
 
     def _median(self, values: Array) -> float:
         return float(np.median(values[self.finite])) if self.finite.any() else np.nan
 
     @property
     def standard_errors(self) -> Array:
-        """Distance of each chunk's mean from `median`, in standard errors of the mean, (c,)."""
-        errors = self.deviation / np.sqrt(self.n_rows)
-        far = np.where(self.finite, 0.0, -np.inf)
+        """Distance of each part's mean from `median`, in standard errors of the mean, (c,)."""
+        errors = self.deviation / np.sqrt(np.maximum(self.n_used, 1))
+        # A part of which no row is left is unlike nothing.
+        far = np.where(self.finite | (self.n_used == 0), 0.0, -np.inf)
         np.divide(self.means - self.median, errors, out=far, where=self.finite & (errors > 0))
         return far
 
     @property
+    def shifts(self) -> Array:
+        """Distance of each part's mean from `median`, in nats per row, (c,)."""
+        return np.where(self.finite, self.means - self.median, -np.inf)
+
+    @property
+    def changes(self) -> Array:
+        """Shares of the components in each part less those in all rows, (c, k)."""
+        known = np.isfinite(self.shares).all(axis=1)
+        n_rows = self.n_used[known]
+        return np.asarray(self.shares - n_rows @ self.shares[known] / max(1, n_rows.sum()))
+
+    @property
+    def moved(self) -> Array:
+        """Share of each part's rows that changed their component, (c,): half of |changes|."""
+        return np.asarray(np.abs(self.changes).sum(axis=1) / 2)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are parts enough to say which is unlike the others."""
+        return len(self.means) >= FEWEST_PARTS
+
+    @property
     def unlike(self) -> Array:
-        """Chunks that lie further below `median` than chance explains, (c,) of bool."""
-        return np.asarray(self.standard_errors < CHANCE)
+        """Parts below `median` by `LEAST_SHIFT`, and by more than chance explains, (c,) of bool."""
+        chance = NormalDist().inv_cdf(1 / (ONE_REPORT_IN * max(1, len(self.means))))
+        far = (self.standard_errors < chance) & (self.shifts <= -LEAST_SHIFT)
+        return np.asarray(far & self._enough)
+
+    @property
+    def mixed_otherwise(self) -> Array:
+        """Parts of which `LEAST_MOVED` moved, and more than chance explains, (c,) of bool.
+
+        P(moved > t) <= 2^k exp(-2 n t^2) for n rows of the shares of all (Weissman et al.,
+        Inequalities for the L1 deviation of the empirical distribution, 2003).
+        """
+        c, k = self.shares.shape
+        exponent = k * np.log(2) + np.log(ONE_REPORT_IN * max(1, c))
+        return np.asarray(
+            (self.moved > np.sqrt(exponent / (2 * np.maximum(self.n_used, 1))))
+            & (self.moved >= LEAST_MOVED)
+            & self._enough
+        )
+
+    @property
+    def _enough(self) -> Array:
+        return (self.n_used >= FEWEST_ROWS) & self.judged
 
     def most_unlike(self, most: int) -> list[int]:
-        """Return the chunks of lowest density for their number of rows, lowest first."""
+        """Return the parts of lowest density for their number of rows, lowest first."""
         order = np.argsort(self.standard_errors, kind="stable")
         return [int(c) for c in order[:most]]
 
 
 @dataclass(frozen=True)
 class Densities(Pass[ChunkDensities]):
-    """The pass that sums log-densities by chunk.
+    """The pass that sums log-densities and responsibilities by part.
 
     Attributes
     ----------
     answer : callable
-        Rows (n, d) -> {"log_density": (n,)}.
+        Rows (n, d) -> {"log_density": (n,), "proba": (n, k)}.
+    n_components : int
+    drop : bool
+        Whether rows of NaN or infinity are left out.
     """
 
     answer: Callable[[Array], dict[str, Array]]
+    n_components: int
+    drop: bool
 
     def fold(self) -> DensityFold:
         """Return the fold of one range, before its first chunk."""
-        return DensityFold(self.answer)
+        return DensityFold(self.answer, self.n_components, self.drop)
 
 
 class DensityFold(Fold[ChunkDensities]):
     """Sums log-densities of chunks as they come."""
 
-    def __init__(self, answer: Callable[[Array], dict[str, Array]]) -> None:
+    def __init__(
+        self, answer: Callable[[Array], dict[str, Array]], n_components: int, drop: bool
+    ) -> None:
         self.answer = answer
-        self._chunks: list[tuple[int, float, float]] = []
+        self.drop = drop
+        self._chunks: list[tuple[int, int, float, float]] = []
+        self._shares = np.empty((0, n_components))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) of chunk number `index`."""
         if len(X) == 0:
             return
-        try:
-            values = self.answer(X)["log_density"]
-        except DataError as e:
-            raise DataError(f"chunk {index}: {e}") from e
+        mean, resp_sum = np.nan, np.zeros(self._shares.shape[1])
+        values, used = np.empty(len(X)), np.ones(len(X), dtype=bool)
+        if not self.drop:
+            check_finite(X, range(len(X)))
+        for rows in blocks(len(X), BLOCK_ROWS):
+            answers, finite = self.answer(X[rows]), finite_only(X[rows])
+            values[rows], resp = answers["log_density"], answers["proba"]
+            if finite is not None:
+                used[rows], resp = finite, resp[finite]
+            resp_sum += resp.sum(axis=0)
+        values = values[used]
+        self._shares = np.vstack([self._shares, resp_sum / max(len(values), 1)])
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(values.mean())
+            if len(values):
+                mean = float(values.mean())
             scatter = float(((values - mean) ** 2).sum())
-        self._chunks.append((len(X), mean, scatter))
+        self._chunks.append((len(X), len(X) - len(values), mean, scatter))
 
     def result(self) -> ChunkDensities:
-        """Return the densities of the chunks given so far."""
-        chunks = np.array(self._chunks, dtype=float).reshape(-1, 3)
-        return ChunkDensities(chunks[:, 0].astype(np.int64), chunks[:, 1], chunks[:, 2])
+        """Return the densities of the parts given so far."""
+        chunks = np.array(self._chunks, dtype=float).reshape(-1, 4)
+        counts = chunks[:, :2].astype(np.int64)
+        return ChunkDensities(counts[:, 0], counts[:, 1], chunks[:, 2], chunks[:, 3], self._shares)
 
 
 def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
-    """Compute the mean log-density of every chunk, in one pass on the Dask scheduler in force.
+    """Compute the mean log-density of every part, in one pass on the Dask scheduler in force.
+
+    A part is what is read at a time: one chunk, or neighbours that are small together.
 
     Parameters
     ----------
@@ -149,30 +239,33 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     Raises
     ------
     DataError
-        Another number of columns than the model's, NaN or infinity.
+        Another number of columns than the model's, or NaN or infinity that the model was not
+        told to leave out.
 
     Examples
     --------
     >>> import dask.array as da
     >>> from dask_em import GaussianMixture
-    >>> X = np.random.default_rng(0).normal(size=(300, 2))
+    >>> X = np.random.default_rng(0).normal(size=(1000, 2))
     >>> model = GaussianMixture(1).fit(X)
     >>> X[100:200] += 5
     >>> found = chunk_densities(model, da.from_array(X, chunks=(100, 2)))
-    >>> found.n_rows.tolist(), found.unlike.tolist()
-    ([100, 100, 100], [False, True, False])
+    >>> found.judged, found.unlike.nonzero()[0].tolist()
+    (True, [1])
     """
     source = as_source(X, options=model.read_options)
     check_columns("X", source.n_features, model.n_features_in_)
     with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
-        work = Densities(model.predictor(("log_density",)))
+        drop = model.read_options.nonfinite == "drop"
+        work = Densities(model.predictor(("log_density", "proba")), model.n_components, drop)
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
 def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
     """Draw rows (m, d) for pictures from at most 64 evenly spaced chunks.
 
-    One chunk is held at a time. Each gives rows by its share of the rows of all.
+    One chunk is held at a time. Each gives rows by its share of the rows of all, and fewer where
+    the source's options leave rows of NaN or infinity out.
 
     Raises
     ------
@@ -201,12 +294,10 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
         rows = reader.read(chunk)[0][chosen]
-        bad = ~finite_mask(rows)
-        if bad.any():
-            row = int(source.bounds[chunk] + chosen[bad.argmax()])
-            raise DataError(
-                f"{source.description} holds NaN or infinity at row {row}: drop or fill it first"
-            )
+        if source.options.nonfinite == "drop":
+            rows, _, _ = finite_rows(rows, None)
+        with located(source.locate, chunk):
+            check_finite(rows, chosen)
         parts.append(rows)
     return np.concatenate(parts)
 

@@ -35,12 +35,12 @@ from ..storage.outputs.files import remove_unfinished, write_durably
 from ..storage.outputs.staging import check_free
 from ..version import __version__
 from . import plots
-from .drift import CHANCE, ChunkDensities, Evidence
+from .drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities, Evidence
 from .style import STYLE
 from .svg import svg
 
-# Columns whose pairs and marginals are drawn, and chunks that are named.
-MOST_COLUMNS, MOST_CHUNKS = 4, 5
+# Columns whose pairs and marginals are drawn, and parts of the store that are named.
+MOST_COLUMNS, MOST_PARTS = 4, 5
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
@@ -266,40 +266,64 @@ def _rows_section(model: FittedMixture, rows: Array | None) -> str:
 def _drift_section(densities: ChunkDensities | None) -> str:
     if densities is None:
         return ""
-    if len(densities.means) == 1:
-        return _section("Drift over the store", "<p>One chunk holds all of the data.</p>")
     figure = _figure(
         partial(plots.plot_drift, densities),
-        "Mean log-density of each chunk",
-        "Dashed: the median chunk. Triangles: chunks that lie further below it than chance "
-        "explains.",
+        "Mean log-density of each part",
+        "Dashed: the median part. Triangles: parts that are unlike the model.",
     )
     errors, first = densities.standard_errors, densities.first_rows
     rows = [
         [
             f"{first[c]:,} to {first[c] + densities.n_rows[c] - 1:,}",
             number(densities.means[c], ",.4f"),
-            number(densities.means[c] - densities.median, "+,.4f"),
-            number(errors[c], "+,.1f"),
+            number(densities.shifts[c], "+,.4f"),
+            number(errors[c], "+,.1f") if densities.judged else "too few parts",
+            _changed(densities, c),
         ]
-        for c in densities.most_unlike(MOST_CHUNKS)
+        for c in densities.most_unlike(MOST_PARTS)
     ]
-    named = f'<div class="wide"><h3>Most unlike the model</h3><p>{_verdict(densities)}</p>'
-    head = ["rows", "nats per row", "from the median", "standard errors"]
+    named = f'<div class="wide"><h3>Most unlike the model</h3>{_verdict(densities)}'
+    head = ["rows", "nats per row", "from the median", "standard errors", "rows that moved"]
     return _section(
         "Drift over the store", f'<div class="grid">{figure}{named}{table(head, rows)}</div></div>'
     )
 
 
+def _changed(densities: ChunkDensities, part: int) -> str:
+    changes = densities.changes[part]
+    k = int(np.abs(changes).argmax())
+    moved = number(100 * densities.moved[part], ".1f")
+    return f"{moved} %; component {k}: {number(100 * changes[k], '+.1f')} %"
+
+
 def _verdict(densities: ChunkDensities) -> str:
-    beyond, n = int(densities.unlike.sum()), len(densities.means)
-    if not beyond:
-        return f"None of {n:,} chunks lies further below the median chunk than chance explains."
-    return (
-        f"{beyond:,} of {n:,} chunks lie more than {-CHANCE:g} standard errors below the median "
-        "chunk, further than chance explains. Where rows are sorted by cluster or time, that may "
-        "be their order: wide components have low densities."
-    )
+    """Say which parts are unlike the others, as far as their number allows."""
+    n = len(densities.means)
+    if not densities.judged:
+        return (
+            f"<p>The store was read in {n:,} part{'s' * (n != 1)} (small chunks are read together):"
+            f" too few to tell drift from chance: no verdict below {FEWEST_PARTS} parts.</p>"
+        )
+    unlike, mixed = densities.unlike, densities.mixed_otherwise
+    if not unlike.any() and not mixed.any():
+        return (
+            f"<p>None of {n:,} parts differs from the others by more than chance and by a size "
+            f"that matters ({LEAST_SHIFT:g} nats per row, {LEAST_MOVED:.0%} of the rows).</p>"
+        )
+    found = []
+    if unlike.any():
+        found.append(
+            f"{unlike.sum():,} of {n:,} parts are unlike the model: more than {LEAST_SHIFT:g} nats "
+            "per row below the median part, and further than chance explains."
+        )
+    if mixed.any():
+        found.append(
+            f"In {mixed.sum():,} of {n:,} parts more than {LEAST_MOVED:.0%} of the rows belong to "
+            f"other components than in all rows, {(unlike & mixed).sum():,} of the unlike among "
+            "them. Rows that are sorted by cluster or time do so, and then wide components have "
+            "low densities."
+        )
+    return f"<p>{' '.join(found)}</p>"
 
 
 def _missing(evidence: Evidence) -> str:

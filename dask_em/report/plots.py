@@ -361,7 +361,7 @@ def plot_marginal(
 
 
 def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
-    """Draw the mean log-density of each chunk over the rows of the store, the unlike ones marked.
+    """Draw the mean log-density of each part over the rows of the store, the unlike ones marked.
 
     Parameters
     ----------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import UsageError
 
@@ -33,6 +34,41 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     """
     text = os.fspath(path)
     return "://" in text and not text.startswith("file://")
+
+
+def local_path(path: str) -> Path:
+    """Return the path that a local path or `file://` URL names: `~` and %20 are what they mean.
+
+    Examples
+    --------
+    >>> local_path("file:///data/my%20points.zarr").name, local_path("points.zarr").name
+    ('my points.zarr', 'points.zarr')
+    """
+    plain = path.removeprefix("file://")
+    if Path(plain).exists():
+        # Whoever wrote it so means it so.
+        return Path(plain)
+    return Path(unquote(plain) if plain != path else plain).expanduser()
+
+
+def describe_store(name: str) -> str:
+    """Return the name of a store without credentials, and the same in every process.
+
+    Stores that have none are called by their class and address in memory.
+
+    Examples
+    --------
+    >>> describe_store("<icechunk.store.IcechunkStore object at 0x7f2dbb29cfd0>/points")
+    'icechunk.store.IcechunkStore/points'
+    >>> describe_store("memory://139834806632128/points")
+    'memory://points'
+    """
+    if name.startswith(("file://", "zip://")):
+        return describe_url(f"file://{name.partition('://')[2]}")
+    name = re.sub(r"<([\w.]+) object at 0x[0-9a-fA-F]+>", r"\1", name)
+    name = re.sub(r"(?<=memory://)\d+/?", "", name)
+    # No longer ones: they are names, as those of accounts in a blockchain.
+    return describe_url(re.sub(r"( at )?\b0x[0-9a-fA-F]{8,16}\b", "", name))
 
 
 def describe_url(url: str) -> str:

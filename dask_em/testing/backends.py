@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..core.tuning import tuning, use_tuning
 from ..errors import StoppedError
 from ..runtime import JobControl, as_job
 from .passes import History, HistoryPass, NumberedRows, TuningPass
+from .waiting import wait_until
 
 # Chunks of the source that the laws are checked on: more than one a range.
 N_CHUNKS = 100
@@ -98,9 +98,7 @@ class BackendTests:
         told: list[int] = []
         self.backend().map_reduce(self.source, HistoryPass(), told.append)
         # Of a cluster they are told by another thread.
-        deadline = time.monotonic() + 30
-        while sum(told) != self.source.n_rows and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: sum(told) >= self.source.n_rows)
         assert sum(told) == self.source.n_rows
 
     def test_weights_reach_their_rows(self) -> None:
@@ -160,9 +158,7 @@ class BackendTests:
                 assert executor.map(divmod, []) == []
         with self.backend().executor(100) as executor:
             executor.map(divmod, [7, 9, 30], told.append)
-            deadline = time.monotonic() + 30
-            while sum(told) != 3 and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until(lambda: sum(told) >= 3)
         assert sum(told) == 3
 
     def test_an_error_of_a_call_is_that_of_the_calls(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import HANG
 from hosts import Host, network
 from jobs import DEPLOY, Job, Processes, block
 
@@ -35,7 +36,7 @@ def run(folder: Path, script: str, **variables: object) -> subprocess.CompletedP
     """Run commands of the README in this network."""
     return subprocess.run(
         ["bash", "-eu", "-c", script], cwd=folder, env=environment(**variables),
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from by_hand import hosts  # noqa: F401
 from containers import image  # noqa: F401
-from helpers import blobs, write_zarr
+from helpers import HANG, blobs, write_zarr
 from jobs import DASK_EM, Job, K, Processes
 from real_slurm import slurm  # noqa: F401
 
@@ -23,7 +23,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     write_zarr(job.data, X, 50_000)
     for long in (False, True):
         command = [*DASK_EM, *job.fit(job.expected(long), long), "--workers", "2"]
-        subprocess.run(command, check=True, timeout=300)
+        subprocess.run(command, check=True, timeout=HANG)
     return job
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import HANG
 from jobs import DEPLOY
 
 FILES = DEPLOY / "docker"
@@ -35,7 +36,7 @@ def installed(program: str) -> str:
 def run(*command: object, **options: Any) -> str:
     """What a command prints; it must succeed."""
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, **{"timeout": 120, **options}
+        list(map(str, command)), capture_output=True, text=True, timeout=HANG, **options
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)
@@ -60,14 +61,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (context / "deploy").mkdir()
     shutil.copy(DEPLOY / "again", context / "deploy")
     run(sys.executable, "-m", "pip", "wheel", "-q", "-w", context / "wheels",
-        "setuptools>=77", f"{context}[fast]", timeout=300)  # fmt: skip
+        "hatchling", "hatch-fancy-pypi-readme", f"{context}[fast]")  # fmt: skip
     name = f"localhost/dask-em-test-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
         run("buildah", "bud", "--isolation", "chroot", "--proximal-never", "--network", "host",
             "--build-arg", f"BASE={base}", "--build-arg", "PIP_NO_INDEX=1",
             "--build-arg", "PIP_FIND_LINKS=/src/wheels",
-            "-f", FILES / "Dockerfile", "-t", name, context, timeout=500)  # fmt: skip
+            "-f", FILES / "Dockerfile", "-t", name, context)  # fmt: skip
         yield name
         run("podman", "rmi", "--force", name)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from helpers import digest, wait_until
+from helpers import HANG, digest, wait_until
 
 from dask_em import GaussianMixture, load
 
@@ -87,10 +87,10 @@ class Processes:
         """Where the output of `name` goes."""
         return self.folder / f"{name}.log"
 
-    def wait_for(self, name: str, text: str, seconds: float = 60) -> None:
+    def wait_for(self, name: str, text: str) -> None:
         """Until `text` stands in the log of `name`."""
         try:
-            wait_until(lambda: text in self.log(name).read_text(), seconds)
+            wait_until(lambda: text in self.log(name).read_text())
         except AssertionError as e:
             raise AssertionError(f"no {text!r} in {name}:\n{self.log(name).read_text()}") from e
 
@@ -100,7 +100,7 @@ class Processes:
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(20)
+                    process.wait(HANG)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

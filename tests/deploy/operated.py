@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from containers import run
-from helpers import wait_until
+from helpers import HANG, wait_until
 from jobs import DEPLOY
 
 NAME, NAMESPACE = "fit", "dask-em"
@@ -41,7 +41,7 @@ def pods_of(document: dict[str, Any]) -> list[dict[str, Any]]:
     pytest.importorskip("kopf", reason="pip install dask-kubernetes")
     done = subprocess.run(
         [sys.executable, "-c", BUILD, NAME, NAMESPACE],
-        input=json.dumps(document), capture_output=True, text=True, timeout=120,
+        input=json.dumps(document), capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made: list[dict[str, Any]] = json.loads(done.stdout)
@@ -80,7 +80,7 @@ def play(image: str, data: str, models: str, k: int, folder: Path) -> None:
     try:
         run("podman", "play", "kube", "--network", "host", file)
         about = ["podman", "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}"]
-        wait_until(lambda: run(*about, container).startswith("exited"), 180)
+        wait_until(lambda: run(*about, container).startswith("exited"))
         assert run(*about, container).strip() == "exited 0", logs(container)
     finally:
         run("podman", "play", "kube", "--down", file)
@@ -88,5 +88,7 @@ def play(image: str, data: str, models: str, k: int, folder: Path) -> None:
 
 def logs(container: str) -> str:
     """All that a container printed."""
-    done = subprocess.run(["podman", "logs", container], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["podman", "logs", container], capture_output=True, text=True, timeout=HANG
+    )
     return done.stdout + done.stderr

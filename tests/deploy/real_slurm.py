@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import wait_until
+from helpers import HANG, wait_until
 from jobs import DEPLOY, Processes
 
 FILES = DEPLOY / "slurm"
@@ -83,7 +83,7 @@ class Slurm:
         """What a command of Slurm prints."""
         done = subprocess.run(
             list(map(str, command)), env=self.environment, capture_output=True, text=True,
-            timeout=60, **options,
+            timeout=HANG, **options,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return str(done.stdout)
@@ -97,9 +97,9 @@ class Slurm:
         words = self.run("scontrol", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait_for(self, job: str, *states: str, seconds: float = 90) -> None:
+    def wait_for(self, job: str, *states: str) -> None:
         """Until the job is in one of the states."""
-        wait_until(lambda: self.about(job)["JobState"] in states, seconds)
+        wait_until(lambda: self.about(job)["JobState"] in states)
 
     def jobs(self) -> list[str]:
         """Numbers of the jobs that run."""
@@ -131,15 +131,15 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
             f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
             f"--seed-file={folder}/munged.seed", **options,
         )  # fmt: skip
-        wait_until(lambda: (folder / "munge.socket").exists(), 20)
+        wait_until(lambda: (folder / "munge.socket").exists())
         processes.start("ctld", "slurmctld", "-D", **options)
         for node in NODES:
             processes.start(node, "slurmd", "-D", "-N", node, **options)
-        wait_until(lambda: up(slurm), 60)
+        wait_until(lambda: up(slurm))
         yield slurm
         # What a failed test left would outlive the daemons.
         slurm.run("scancel", "--user", getpass.getuser())
-        wait_until(lambda: not slurm.jobs(), 30)
+        wait_until(lambda: not slurm.jobs())
     finally:
         processes.stop()
 
@@ -148,7 +148,7 @@ def up(slurm: Slurm) -> bool:
     """Whether both nodes wait for work."""
     done = subprocess.run(
         ["sinfo", "--noheader", "--Node", "--partition=all", "--format=%T"],
-        env=slurm.environment, capture_output=True, text=True, timeout=60,
+        env=slurm.environment, capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     return done.stdout.split() == ["idle"] * len(NODES)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from containers import FILES, installed, run
+from helpers import HANG
 from jobs import DEPLOY, Processes
 
 AGAIN = DEPLOY / "again"
@@ -52,7 +53,7 @@ def test_again_runs_again_after_75_alone(
     )
     settings = {**os.environ, "PAUSE": "0", "ATTEMPTS": str(attempts)}
     done = subprocess.run(
-        [AGAIN, "sh", "-c", program], cwd=tmp_path, env=settings, capture_output=True, timeout=60
+        [AGAIN, "sh", "-c", program], cwd=tmp_path, env=settings, capture_output=True, timeout=HANG
     )
     assert f"{done.returncode} of {(tmp_path / 'n').read_text().strip()}" == expected
 
@@ -66,7 +67,7 @@ def test_again_ends_by_a_signal(pausing: bool, processes: Processes) -> None:
     again = processes.start("again", AGAIN, *command, env=settings)
     processes.wait_for("again", "attempt 2" if pausing else "ready")
     again.terminate()
-    assert again.wait(20) == 75
+    assert again.wait(HANG) == 75
     said = processes.log("again").read_text()
     assert said.count("ready") == 1
     assert pausing or "kept" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import N_WORKERS, run, start, start_all, the_job, with_certificates
+from helpers import HANG
 from hosts import Host
 from jobs import UNDER_WAY, Job, Processes
 
@@ -37,7 +38,7 @@ def test_a_host_that_is_cut_off_does_not_change_the_bits(
     processes.wait_for("fit", UNDER_WAY)
     cluster[1].cut_off()
     try:
-        assert fit.wait(120) == 0, processes.log("fit").read_text()
+        assert fit.wait(HANG) == 0, processes.log("fit").read_text()
         job.check(folder / "m.npz", long=True)
         # What is cut off ends too, and whoever watches it starts it again.
         processes.wait_for("host1", "End worker")
@@ -71,7 +72,7 @@ def who_enters(hosts: list[Host], folder: Path, certificates: str, protocol: str
     address = f"{protocol}://{hosts[0].address}:8786"
     done = subprocess.run(
         hosts[-1].command(sys.executable, "-c", CONNECT, address, certificates),
-        cwd=folder, capture_output=True, text=True, timeout=60,
+        cwd=folder, capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     return done.stdout.strip() or done.stderr
 

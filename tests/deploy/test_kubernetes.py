@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from dask.utils import parse_bytes
+from helpers import HANG
 from jobs import DEPLOY
 
 yaml = pytest.importorskip("yaml")
@@ -175,7 +176,7 @@ def test_keys_come_by_reference() -> None:
 def test_kustomize_makes_the_same_objects(need: Callable[..., None]) -> None:
     need("kubectl")
     done = subprocess.run(
-        ["kubectl", "kustomize", str(FILES)], capture_output=True, text=True, timeout=60
+        ["kubectl", "kustomize", str(FILES)], capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stderr
     made = list(yaml.safe_load_all(done.stdout))

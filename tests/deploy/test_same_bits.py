@@ -16,6 +16,7 @@ import pytest
 import zarr
 from by_hand import start_all, the_job, with_certificates
 from containers import FILES, for_everybody, installed, run
+from helpers import HANG
 from jobs import DASK_EM, Job, K, Processes
 from object_stores import environment, s3_server
 from operated import play
@@ -56,7 +57,7 @@ def on_hosts_with_tls(here: Here) -> object:
     start_all(hosts, folder, here.processes)
     command, variables = the_job(here.job, hosts, folder / "m.npz")
     done = subprocess.run(
-        command, env=variables, cwd=folder, capture_output=True, text=True, timeout=120
+        command, env=variables, cwd=folder, capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stderr
     return folder / "m.npz"
@@ -82,7 +83,7 @@ def in_containers(here: Here) -> object:
     up = ["up", "--scale", "worker=2", "--exit-code-from", "job"]
     try:
         done = here.processes.start("compose", *compose, *up, env=variables)
-        assert done.wait(180) == 0, here.processes.log("compose").read_text()
+        assert done.wait(HANG) == 0, here.processes.log("compose").read_text()
     finally:
         here.processes.stop()
         run(*compose, "down", "--timeout", "5", env=variables)
@@ -134,7 +135,7 @@ def from_an_object_store(here: Here) -> object:
         here.processes.wait_for(name, "Registered to:")
     command = here.job.fit(f"{lake}/m.npz", data=f"{lake}/points.zarr")
     fit = here.processes.start("fit", *DASK_EM, *command, "--scheduler", address)
-    assert fit.wait(120) == 0, here.processes.log("fit").read_text()
+    assert fit.wait(HANG) == 0, here.processes.log("fit").read_text()
     return f"{lake}/m.npz"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import wait_until
+from helpers import HANG, wait_until
 from jobs import DASK_EM, UNDER_WAY, Job, Processes, block
 from real_slurm import FILES, SMALL, Slurm, copy_files, log_of
 
@@ -28,11 +28,11 @@ def encrypted(slurm: Slurm, folder: Path) -> Slurm:
     """Submits jobs as the README says under "Encrypted"."""
     tls = folder / "tls"
     maker = FILES.parent / "hosts" / "make_certificates.sh"
-    subprocess.run([maker, tls, "node"], check=True, timeout=60)
+    subprocess.run([maker, tls, "node"], check=True, timeout=HANG)
     script = f"{block(FILES / 'README.md', 'encrypted')}\nenv -0"
     done = subprocess.run(
         ["bash", "-euc", script], env={**slurm.environment, "TLS": str(tls)},
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=HANG,
     )  # fmt: skip
     return Slurm(dict(line.split("=", 1) for line in done.stdout.split("\0") if line))
 
@@ -56,7 +56,7 @@ def test_a_worker_killed_is_replaced_and_the_bits_stay(
     slurm: Slurm, folder: Path, job: Job
 ) -> None:
     number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz", long=True), cwd=folder)
-    wait_until(lambda: UNDER_WAY in log_of(folder, number), 90)
+    wait_until(lambda: UNDER_WAY in log_of(folder, number))
     os.kill(worker_of(number), signal.SIGKILL)
     slurm.wait_for(number, "COMPLETED", "FAILED")
     assert slurm.about(number)["ExitCode"] == "0:0", log_of(folder, number)
@@ -89,7 +89,7 @@ def test_a_job_that_is_put_back_goes_on_from_its_checkpoint(
 ) -> None:
     model = folder / "m.npz"
     number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(model, long=True), cwd=folder)
-    wait_until(lambda: UNDER_WAY in log_of(folder, number), 90)
+    wait_until(lambda: UNDER_WAY in log_of(folder, number))
     if how == "time limit":
         # What Slurm does when --signal=TERM comes due: every step, not the batch script.
         slurm.run("scancel", "--signal=TERM", number)
@@ -99,7 +99,7 @@ def test_a_job_that_is_put_back_goes_on_from_its_checkpoint(
     else:
         slurm.run("scontrol", "requeue", number)
     wait_until(lambda: slurm.about(number)["Restarts"] == "1")
-    slurm.wait_for(number, "COMPLETED", "FAILED", seconds=180)
+    slurm.wait_for(number, "COMPLETED", "FAILED")
 
     log = log_of(folder, number)
     assert slurm.about(number)["ExitCode"] == "0:0", log
@@ -124,10 +124,10 @@ def test_a_job_that_is_put_back_with_its_model_written_draws_the_report(
     slurm: Slurm, folder: Path, job: Job
 ) -> None:
     number = slurm.submit(*SMALL, "fit.sbatch", *job.fit(folder / "m.npz"), cwd=folder)
-    wait_until((folder / "m.npz").exists, 90)
+    wait_until((folder / "m.npz").exists)
     slurm.run("scontrol", "requeue", number)
     wait_until(lambda: slurm.about(number)["Restarts"] == "1")
-    slurm.wait_for(number, "COMPLETED", "FAILED", seconds=120)
+    slurm.wait_for(number, "COMPLETED", "FAILED")
     assert slurm.about(number)["ExitCode"] == "0:0", log_of(folder, number)
     job.check(folder / "m.npz")
     assert (folder / "m.html").exists()
@@ -139,7 +139,7 @@ def test_exit_75_goes_back_to_the_queue_and_other_codes_do_not(slurm: Slurm, fol
     )
     number = slurm.submit(*SMALL, "fit.sbatch", cwd=folder)
     wait_until(lambda: slurm.about(number)["Restarts"] == "1")
-    slurm.wait_for(number, "COMPLETED", "FAILED", seconds=60)
+    slurm.wait_for(number, "COMPLETED", "FAILED")
     assert slurm.about(number)["ExitCode"] == "65:0"
     assert slurm.about(number)["Restarts"] == "1"
 
@@ -152,15 +152,15 @@ def start_cluster(
         "cluster", sys.executable, "cluster.py", "--cores", 1, "--memory", "1GiB", "--minutes", 20,
         "--interface", "lo", *options, cwd=folder, env={**slurm.environment, **variables},
     )  # fmt: skip
-    wait_until(lambda: bool(slurm.jobs()), 60)
+    wait_until(lambda: bool(slurm.jobs()))
     return cluster
 
 
 def end(cluster: subprocess.Popen[bytes], slurm: Slurm, folder: Path, log: Path) -> None:
     """The jobs of a cluster end with it, and so does its file."""
     cluster.terminate()
-    assert cluster.wait(60) == 0, log.read_text()
-    wait_until(lambda: not slurm.jobs(), 60)
+    assert cluster.wait(HANG) == 0, log.read_text()
+    wait_until(lambda: not slurm.jobs())
     assert not (folder / "scheduler.json").exists()
 
 
@@ -170,7 +170,7 @@ def test_a_standing_cluster_encrypted_survives_scancel(
     need("openssl")
     variables = encrypted(slurm, folder).environment
     cluster = start_cluster(slurm, folder, processes, "--minimum", 2, "--maximum", 3, **variables)
-    wait_until(lambda: len(slurm.jobs()) >= 2, 60)
+    wait_until(lambda: len(slurm.jobs()) >= 2)
     fit = processes.start(
         "fit", *DASK_EM, *job.fit(folder / "m.npz", long=True),
         "--scheduler-file", folder / "scheduler.json", "--require-tls", env=variables,
@@ -178,9 +178,9 @@ def test_a_standing_cluster_encrypted_survives_scancel(
     processes.wait_for("fit", UNDER_WAY)
     first = slurm.jobs()[0]
     slurm.run("scancel", first)
-    assert fit.wait(120) == 0, processes.log("fit").read_text()
+    assert fit.wait(HANG) == 0, processes.log("fit").read_text()
     job.check(folder / "m.npz", long=True)
-    wait_until(lambda: len([n for n in slurm.jobs() if n != first]) >= 2, 60)
+    wait_until(lambda: len([n for n in slurm.jobs() if n != first]) >= 2)
     end(cluster, slurm, folder, processes.log("cluster"))
 
 
@@ -194,9 +194,9 @@ def test_a_standing_cluster_grows_with_the_work_and_shrinks_after_it(
     endless = ["--algorithm", "em", "--tol", "0", "--max-iter", "100000"]
     where = ["--scheduler-file", folder / "scheduler.json"]
     fit = processes.start("fit", *DASK_EM, *job.fit(folder / "m.npz"), *endless, *where)
-    wait_until(lambda: len(slurm.jobs()) == 2, 90)
+    wait_until(lambda: len(slurm.jobs()) == 2)
     assert fit.poll() is None, processes.log("fit").read_text()
     fit.terminate()
-    assert fit.wait(30) == 75, processes.log("fit").read_text()
-    wait_until(lambda: len(slurm.jobs()) == 1, 60)
+    assert fit.wait(HANG) == 75, processes.log("fit").read_text()
+    wait_until(lambda: len(slurm.jobs()) == 1)
     end(cluster, slurm, folder, processes.log("cluster"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from dask.utils import parse_bytes
+from helpers import HANG
 from jobs import DEPLOY, Job, Processes
 from real_slurm import free_ports
 
@@ -33,7 +34,7 @@ def installed(tmp_path: Path, need: Callable[..., None]) -> Path:
 
 def analyze(*arguments: object) -> tuple[int, str]:
     done = subprocess.run(
-        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=60
+        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=HANG
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -110,7 +111,7 @@ def test_the_commands_of_the_units_give_the_bits(
 ) -> None:
     need("openssl")
     maker = DEPLOY / "hosts" / "make_certificates.sh"
-    subprocess.run([maker, tmp_path / "tls", "node"], check=True, timeout=60)
+    subprocess.run([maker, tmp_path / "tls", "node"], check=True, timeout=HANG)
     address = f"tls://127.0.0.1:{free_ports(1)[0]}"
     variables = environment_file(FILES / "dask-em.env")
     variables = {k: v.replace("/etc/dask-em", str(tmp_path)) for k, v in variables.items()}
@@ -126,8 +127,8 @@ def test_the_commands_of_the_units_give_the_bits(
     worker = start("dask-em-worker@.service", "worker")
     processes.wait_for("worker", "Registered to:")
     fit = start("dask-em@.service", "fit")
-    assert fit.wait(120) == 0, processes.log("fit").read_text()
+    assert fit.wait(HANG) == 0, processes.log("fit").read_text()
     job.check(tmp_path / "m.npz")
     # Why the units say Restart=always.
     processes.started[0][0].terminate()
-    assert worker.wait(60) == 0
+    assert worker.wait(HANG) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from helpers import blobs, digest, wait_until, write_zarr
+from helpers import HANG, blobs, digest, wait_until, write_zarr
 
 from dask_em import load
 
@@ -126,17 +126,17 @@ class Job:
             )
         return self.process
 
-    def wait(self, seconds: float = 180) -> int:
+    def wait(self) -> int:
         """The exit code of the run."""
         assert self.process is not None
-        return self.process.wait(seconds)
+        return self.process.wait(HANG)
 
-    def run(self, *more: str, seconds: float = 180) -> int:
+    def run(self, *more: str) -> int:
         """Run to the end; its exit code."""
         self.start(*more)
-        return self.wait(seconds)
+        return self.wait()
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
+    def wait_for(self, text: str) -> None:
         """Until the run logs `text`."""
 
         def there() -> bool:
@@ -146,15 +146,15 @@ class Job:
             assert self.process.poll() is None, f"it ended: {self.log.read_text()}"
             return False
 
-        wait_until(there, seconds)
+        wait_until(there)
 
     def kill(self) -> float:
         """kill -9; seconds until nothing of the run is left."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(HANG)
         began = time.monotonic()
-        wait_until(lambda: not marked(self.mark), 60)
+        wait_until(lambda: not marked(self.mark))
         return time.monotonic() - began
 
     def end(self) -> None:
@@ -163,7 +163,7 @@ class Job:
             with suppress(psutil.Error):
                 process.kill()
         if self.process is not None:
-            self.process.wait(30)
+            self.process.wait(HANG)
 
     # -- what the log says ---------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Job:
         """The model has these bits, and nothing else is left: no file, no process."""
         assert digest(load(self.model)) == expected, "the bits differ"
         assert [p.name for p in self.folder.iterdir()] == ["m.npz"]
-        wait_until(lambda: not marked(self.mark), 60)
+        wait_until(lambda: not marked(self.mark))
 
     def check_resumable(self) -> None:
         """The last line of the run is the command that goes on, and there is what it needs."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 from chaos import MARK, marked
-from helpers import wait_until
+from helpers import HANG, wait_until
 from hosts import Host
 
 # What README.md recommends for a scheduler of one's own, but sooner.
@@ -104,9 +104,9 @@ class Cluster:
     def _told(self, name: str, text: str) -> int:
         return self.log(name).read_text().count(text) if self.log(name).exists() else 0
 
-    def wait_for(self, name: str, text: str, seconds: float = 60) -> None:
+    def wait_for(self, name: str, text: str) -> None:
         """Until `name` printed `text`."""
-        wait_until(lambda: self._told(name, text) > 0, seconds)
+        wait_until(lambda: self._told(name, text) > 0)
 
     def registered(self, i: int) -> int:
         """How often worker `i` found the scheduler."""
@@ -140,7 +140,7 @@ class Cluster:
         """kill -9 of it."""
         process = self.running.pop("scheduler")
         process.kill()
-        process.wait(30)
+        process.wait(HANG)
 
     def end_worker(self, i: int) -> None:
         """kill -9 of worker `i` with its nanny."""
@@ -149,7 +149,7 @@ class Cluster:
         for one in tree:
             with suppress(psutil.Error):
                 one.kill()
-        process.wait(30)
+        process.wait(HANG)
 
     def end(self) -> None:
         """End all that lives of it."""
@@ -158,8 +158,8 @@ class Cluster:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
         for process in self.running.values():
-            process.wait(30)
-        wait_until(lambda: not marked(self.mark), 30)
+            process.wait(HANG)
+        wait_until(lambda: not marked(self.mark))
 
 
 def _words(process: psutil.Process) -> list[str]:

@@ -115,7 +115,7 @@ def fitting(address: str, data: Path, folder: Path, minutes: float, pause: float
         yield process
     finally:
         process.kill()
-        process.wait(30)
+        process.wait()
 
 
 def busy_worker(cluster: Any, rng: random.Random) -> Any:

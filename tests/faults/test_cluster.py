@@ -23,7 +23,7 @@ import zarr
 from chaos import tell
 from clusters import Cluster
 from distributed import Client, LocalCluster
-from helpers import Tune, assert_sums_close, leaves, start_cluster, wait_until, write_zarr
+from helpers import HANG, Tune, assert_sums_close, leaves, start_cluster, wait_until, write_zarr
 
 from dask_em.backends.dask import recovery as faults
 from dask_em.backends.dask.backend import DaskBackend
@@ -148,13 +148,13 @@ def test_retired_and_late_workers(source: Any, record_property: Any) -> None:
 
         def relieve() -> None:
             local.scale(2)
-            client.wait_for_workers(2, timeout=30)
+            client.wait_for_workers(2, timeout=HANG)
             client.retire_workers(first)
 
         relief = threading.Thread(target=relieve)
         work = Slowly(0.6)
         total, seconds = timed_pass(source, relief.start, work)
-        relief.join(timeout=30)
+        relief.join(timeout=HANG)
         assert not set(first) & set(client.scheduler_info()["workers"])
         assert_bits(total, source)
     tell(
@@ -217,7 +217,7 @@ def processes(tmp_path: Path) -> Iterator[Cluster]:
 
 def test_a_scheduler_that_comes_back_serves_the_pass_again(source: Any, processes: Cluster) -> None:
     run = JobControl()
-    with Client(processes.address, set_as_default=False, timeout=30) as client:
+    with Client(processes.address, set_as_default=False, timeout=HANG) as client:
 
         def harm() -> None:
             processes.kill_scheduler()
@@ -235,7 +235,7 @@ def test_a_scheduler_that_is_gone_stops_the_fit(
 ) -> None:
     monkeypatch.setattr(faults, "AWAY_SECONDS", 2.0)
     with (
-        Client(processes.address, set_as_default=False, timeout=30) as client,
+        Client(processes.address, set_as_default=False, timeout=HANG) as client,
         client.as_current(),
         pytest.raises(StoppedError, match="was lost and did not come"),
     ):

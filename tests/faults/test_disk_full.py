@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from chaos import tell
-from helpers import FORKED, write_zarr
+from helpers import FORKED, HANG, write_zarr
 from test_resume import X
 
 pytestmark = pytest.mark.faults
@@ -106,13 +106,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    done = subprocess.run(["mount", *options], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["mount", *options], capture_output=True, text=True, timeout=HANG)
     if done.returncode:
         pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()}")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True, timeout=20)
+        subprocess.run(["umount", folder], check=True, timeout=HANG)
 
 
 def test_the_disk_is_full_at_every_write(disk: Path, tmp_path: Path, record_property: Any) -> None:
@@ -121,7 +121,7 @@ def test_the_disk_is_full_at_every_write(disk: Path, tmp_path: Path, record_prop
     script.write_text(FILLED)
     result = subprocess.run(
         [sys.executable, script, tmp_path / "x.zarr", disk, tmp_path],
-        capture_output=True, text=True, timeout=900,
+        capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     writes, stopped, resumed = map(int, result.stdout.split())

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from chaos import Job, job, points, spread, tell, twice_done
 from clusters import Cluster, cluster
-from helpers import digest, wait_until
+from helpers import HANG, digest, wait_until
 from hosts import Host, network
 
 from dask_em import load
@@ -122,12 +122,12 @@ def test_all_workers_are_killed_and_started_again(
         )
 
 
-def stops_and_goes_on(one: Job, bits: str, harm: Callable[[], None], seconds: float) -> tuple:
+def stops_and_goes_on(one: Job, bits: str, harm: Callable[[], None]) -> tuple:
     """Harm that cannot be cured: code 75 in time, and what the rerun did after `cure`."""
     one.wait_for("em pass 4:")
     began = time.monotonic()
     harm()
-    assert one.wait(seconds) == 75, one.log.read_text()
+    assert one.wait() == 75, one.log.read_text()
     stopped = time.monotonic() - began
     one.check_resumable()
     before = one.passes()
@@ -158,7 +158,7 @@ def test_all_workers_are_gone_for_good(
             for i in range(1, N_WORKERS + 1):
                 there.end_worker(i)
 
-        stopped, before, why = stops_and_goes_on(one, bits, harm, 120)
+        stopped, before, why = stops_and_goes_on(one, bits, harm)
         assert "no worker for 5 s: start workers again" in why
         for i in range(1, N_WORKERS + 1):
             there.start_worker(i)
@@ -186,7 +186,7 @@ def test_the_scheduler_is_killed_and_comes_back(
             there.start_scheduler()
             for i in (1, 2):
                 # Workers that lose their scheduler end by themselves.
-                there.running[f"worker{i}"].wait(60)
+                there.running[f"worker{i}"].wait(HANG)
                 there.start_worker(i)
 
         seconds = harmed(one, 4, harm)
@@ -209,10 +209,10 @@ def test_the_scheduler_is_gone_for_good(
     with cluster(tmp_path / "cluster", 2, nanny=False) as there:
         one = fit(there.address)
         one.start()
-        stopped, before, why = stops_and_goes_on(one, bits, there.kill_scheduler, 180)
+        stopped, before, why = stops_and_goes_on(one, bits, there.kill_scheduler)
         assert "the Dask scheduler was lost and did not come back: start it again" in why
         for i in (1, 2):
-            there.running[f"worker{i}"].wait(60)
+            there.running[f"worker{i}"].wait(HANG)
         there.start_scheduler()
         for i in (1, 2):
             there.start_worker(i)
@@ -311,13 +311,13 @@ def test_the_scheduler_or_the_job_is_cut_off(
     one = fit(apart.address, **here(hosts[-1]))
     one.start()
     try:
-        stopped, before, _ = stops_and_goes_on(one, bits, victim.cut_off, 240)
+        stopped, before, _ = stops_and_goes_on(one, bits, victim.cut_off)
     finally:
         victim.heal()
     if who == "scheduler":
         # Workers that were cut off from it end, and somebody starts them again.
         for i in (1, 2):
-            apart.running[f"worker{i}"].wait(120)
+            apart.running[f"worker{i}"].wait(HANG)
             apart.start_worker(i)
     first, lost = goes_on(one, bits, before)
     tell(

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from chaos import Job, job, marked, points, spread, tell, twice_done
-from helpers import digest, wait_until, write_zarr
+from helpers import HANG, digest, wait_until, write_zarr
 from test_resume import KILLED, X
 
 from dask_em import load
@@ -166,7 +166,7 @@ def test_killed_at_every_step_of_a_commit(tmp_path: Path, record_property: Any) 
         tmp_path / "x.zarr",
         tmp_path / "out",
     ]
-    result = subprocess.run([*command, "1", "1"], capture_output=True, text=True, timeout=900)
+    result = subprocess.run([*command, "1", "1"], capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr
     steps = int(result.stdout)
     assert steps > 40

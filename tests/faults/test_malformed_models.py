@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chaos import DASK_EM, tell
-from helpers import blobs
+from helpers import HANG, blobs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -370,7 +370,7 @@ def test_a_malformed_model_is_refused(
     for file in shown:
         path.write_bytes(file)
         done = subprocess.run(
-            [*DASK_EM, "inspect", str(path)], capture_output=True, text=True, timeout=60
+            [*DASK_EM, "inspect", str(path)], capture_output=True, text=True, timeout=HANG
         )
         assert done.returncode == 65, done.stderr
         assert done.stderr.startswith("Error: ")

@@ -20,7 +20,7 @@ import pytest
 from chaos import DASK_EM, Job, job, marked, points, tell
 from clusters import Cluster, cluster
 from distributed import Client, Security
-from helpers import blobs, digest, wait_until
+from helpers import HANG, blobs, digest, wait_until
 from object_stores import Proxy, environment, s3_server
 
 from dask_em import load
@@ -46,7 +46,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     for authority in ("tls", "other"):
         command: list[Any] = [SCRIPT, folder / authority, "node", "client"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, check=True, capture_output=True, timeout=HANG)
     return folder
 
 
@@ -74,7 +74,7 @@ def n_workers(there: Cluster, certificates: Path) -> int:
         tls_client_key=str(tls / "client-key.pem"),
         require_encryption=True,
     )
-    with Client(there.address, security=security, set_as_default=False, timeout=30) as client:
+    with Client(there.address, security=security, set_as_default=False, timeout=HANG) as client:
         return len(client.scheduler_info()["workers"])
 
 
@@ -250,7 +250,7 @@ def test_a_secret_shows_nowhere(s3: Proxy, tmp_path: Path, record_property: Any)
     np.save(tmp_path / "x.npy", blobs(200_000, 4, 3, seed=1, apart=0.8)[0])
     url = "s3://data/points.zarr"
     put = [sys.executable, "-c", PUT, url, str(tmp_path / "x.npy")]
-    subprocess.run(put, env=full, check=True, timeout=120)
+    subprocess.run(put, env=full, check=True, timeout=HANG)
     there = tmp_path / "cluster"
     # The scheduler finds what this file asks it.
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
@@ -263,7 +263,7 @@ def test_a_secret_shows_nowhere(s3: Proxy, tmp_path: Path, record_property: Any)
             # In the middle: what is computed, what is kept, what lists of processes show.
             one.start()
             one.wait_for("em pass 2:")
-            with Client(on.address, set_as_default=False, timeout=30) as client:
+            with Client(on.address, set_as_default=False, timeout=HANG) as client:
                 tasks = client.run_on_scheduler(tasks_of)
                 events = client.get_events()
             assert len(tasks) > 5
@@ -340,7 +340,7 @@ def reports_of(
         ["plan", url, "-k", "3", *where],
     ):
         done = subprocess.run(
-            [*DASK_EM, *words], env=full, capture_output=True, text=True, timeout=180
+            [*DASK_EM, *words], env=full, capture_output=True, text=True, timeout=HANG
         )
         assert done.returncode == 0, done.stderr
         searched.look(words[0], (done.stdout + done.stderr).encode())
@@ -396,7 +396,7 @@ def run_all(commands: list[list[str]], searched: Searched, folder: Path) -> int:
 
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL], input=json.dumps(commands), capture_output=True,
-        text=True, timeout=300, env={**os.environ, **SOON},
+        text=True, timeout=HANG, env={**os.environ, **SOON},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
@@ -406,5 +406,5 @@ def run_all(commands: list[list[str]], searched: Searched, folder: Path) -> int:
         assert code in (2, 65), (words, code, output)
     searched.look("errors", done.stderr.encode())
     searched.folder(folder)
-    wait_until(lambda: not list(folder.iterdir()), 5)
+    wait_until(lambda: not list(folder.iterdir()))
     return len(commands)

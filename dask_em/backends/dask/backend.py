@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic
+from functools import partial
+from typing import Any, Generic, Protocol
 
-import dask.threaded
 from dask.callbacks import Callback
 from dask.optimization import cull
 
@@ -21,7 +21,7 @@ from ...core.additive import Array, S
 from ...core.partial_sums import PartialSums
 from ...core.protocols import Advance, Backend, Executor, Fold, PartialSumsStore, Pass, Source, T
 from ...core.reading import fold_range
-from ...core.reduction import Node, add_all, fan_in, tree_levels
+from ...core.reduction import Node, fan_in, tree_levels
 from ...core.tuning import Tuning, tuning, use_tuning
 from ...runtime import current_job
 from ..blas import one_blas_thread
@@ -29,15 +29,23 @@ from ..serial import SerialBackend
 from .client import (
     RETRIES,
     Key,
-    advance_by,
     as_it_is,
-    client_in_force,
     large_parameters_allowed,
     result_of,
     sent_bytes,
     until_done,
 )
 from .executor import dask_executor
+from .failure import (
+    Failure,
+    HeldTask,
+    add_unless_failed,
+    all_unless_failed,
+    failing_once,
+    run_held,
+    value_of,
+)
+from .scheduler import client_in_force, local_scheduler
 
 logger = logging.getLogger("dask_em")
 
@@ -78,9 +86,14 @@ class DaskBackend(Backend):
             # There is nothing to run beside it.
             return SerialBackend().map_reduce(source, pass_, advance, partial_sums)
         client = None if source.in_process else client_in_force()
+        if client is None:
+            current_job().check()
+            return self._pass(source, pass_, advance, partial_sums, _run_locally)
         return until_done(
             client, advance, type(pass_).__name__,
-            lambda told: self._pass(source, pass_, told, partial_sums),
+            lambda told: self._pass(
+                source, pass_, told, partial_sums, partial(_run_on_client, client, pass_)
+            ),
         )  # fmt: skip
 
     def executor(self, shared: T, in_process: bool = False) -> AbstractContextManager[Executor[T]]:
@@ -93,22 +106,22 @@ class DaskBackend(Backend):
         pass_: Pass[S],
         advance: Advance | None,
         store: PartialSumsStore[S] | None,
+        run: Run,
     ) -> S:
         name, nbytes = uuid.uuid4().hex, pass_.result_bytes
         graph: dict[Hashable, Any] = {}
         leaves, rows = _leaves(graph, source, pass_, name)
         levels = _add_tree_tasks(graph, leaves, name, fan_in(nbytes))
-        n_rows = {} if advance is None else dict(zip(leaves, rows, strict=True))
+        n_rows = dict(zip(leaves, rows, strict=True))
         if store is None:
-            sums: S = _run(graph, levels[-1][0], n_rows, advance, source.in_process, pass_, None)
+            sums: S = value_of(run(graph, levels[-1][0], n_rows, advance, None))
             return sums
-        partial = GraphPartialSums(store, levels, nbytes)
-        if partial.missing:
-            graph, root = partial.left_of(graph, name)
+        kept = GraphPartialSums(store, levels, nbytes)
+        if kept.missing:
+            graph, root = kept.left_of(graph, name)
             n_rows = _left_of_rows(n_rows, graph, advance)
-            found = _run(graph, root, n_rows, advance, source.in_process, pass_, partial)
-            partial.put_missing(found)
-        return partial.total
+            kept.put_missing(value_of(run(graph, root, n_rows, advance, kept)))
+        return kept.total
 
 
 def _leaves(
@@ -118,6 +131,11 @@ def _leaves(
     blocks = source.delayed_blocks(_sum_block, TunedPass(pass_, tuning()), name)
     if blocks is not None:
         graph.update(blocks.graph)
+        for leaf in blocks.keys:
+            # What makes a block is in the task that sums it, and may fail as reading does.
+            task = graph[leaf]
+            needs = tuple(task.dependencies)
+            graph[leaf] = (run_held, HeldTask(task, needs), *needs)
         return list(blocks.keys), list(blocks.n_rows)
     # Keys are tuples under a name of this pass: with string keys the scheduler
     # would take the ranges of all passes for one group and crowd one worker.
@@ -155,6 +173,7 @@ class TunedPass(Generic[S]):
             yield self.pass_.fold()
 
 
+@failing_once
 def _sum_range(source: Source, tuned: TunedPass[S], chunks: range, weights: Array | None) -> S:
     with tuned.fold() as fold:
         return fold_range(source, fold, chunks, weights)
@@ -175,7 +194,7 @@ def _add_tree_tasks(
         keys: list[Hashable] = []
         for j, group in enumerate(level):
             key = (f"em-sum{depth}-{name}", j)
-            graph[key] = (add_all, [levels[-1][i] for i in group])
+            graph[key] = (add_unless_failed, [levels[-1][i] for i in group])
             keys.append(key)
         levels.append(keys)
     return levels
@@ -205,7 +224,7 @@ class GraphPartialSums(PartialSums[S], Generic[S]):
         """Return what of a pass's graph is still to be computed, and the key of its results."""
         missing: Key = (f"em-missing-{name}", 0)
         wanted = [self._levels[depth][j] for depth, j in self.missing]
-        left, _ = cull(graph | {missing: (as_it_is, wanted)}, missing)
+        left, _ = cull(graph | {missing: (all_unless_failed, wanted)}, missing)
         self.nodes = {key: node for key, node in self.nodes.items() if key in left}
         return left, missing
 
@@ -217,7 +236,7 @@ class GraphPartialSums(PartialSums[S], Generic[S]):
     def finished(self, key: Hashable, sums: S) -> None:
         """Take the result of a task of this process."""
         if key in self.nodes:
-            self.put(self.nodes[key], sums)
+            self.put(self.nodes[key], value_of(sums))
 
     def gather(self, client: Any, held: list[Any], seconds: float) -> None:
         """Fetch the results that `held` futures have, release them, and keep all."""
@@ -229,7 +248,7 @@ class GraphPartialSums(PartialSums[S], Generic[S]):
             logger.warning("sums of the unfinished pass could not be fetched: %r", e)
             return
         for future, sums in zip(ready, results, strict=True):
-            self.tree.put(self.nodes[future.key], sums)
+            self.tree.put(self.nodes[future.key], value_of(sums))
             held.remove(future)
             future.release()
         self.keep()
@@ -245,74 +264,83 @@ def _left_of_rows(
     return left
 
 
-def _run(
-    graph: dict[Hashable, Any],
-    root: Hashable,
-    rows: dict[Hashable, int],
-    advance: Advance | None,
-    in_process: bool,
-    pass_: Pass[Any],
-    partial: GraphPartialSums[Any] | None,
-) -> Any:
-    client = client_in_force()
-    if client is None or in_process:
-        get = dask.threaded.get if client is not None else None
-        get = get or dask.base.get_scheduler() or dask.threaded.get
-        return _run_locally(get, graph, root, rows, advance, partial)
-    return _run_on_client(client, graph, root, rows, advance, pass_, partial)
+class Run(Protocol):
+    """Run the graph of a pass."""
+
+    def __call__(
+        self,
+        graph: dict[Hashable, Any],
+        root: Hashable,
+        rows: dict[Hashable, int],
+        advance: Advance | None,
+        kept: GraphPartialSums[Any] | None,
+    ) -> Any:
+        """Return the result of the task `root`.
+
+        Parameters
+        ----------
+        graph : dict
+        root : key
+        rows : dict of key to int
+            Rows that each leaf sums.
+        advance : callable, optional
+        kept : GraphPartialSums, optional
+            Given the sums of its nodes while the graph is run.
+        """
 
 
 def _run_locally(
-    get: Callable[..., Any],
     graph: dict[Hashable, Any],
     root: Hashable,
     rows: dict[Hashable, int],
     advance: Advance | None,
-    partial: GraphPartialSums[Any] | None,
+    kept: GraphPartialSums[Any] | None,
 ) -> Any:
-    run = current_job()
+    job = current_job()
 
     def finished(key: Hashable, sums: Any, *_: object) -> None:
+        value_of(sums)
         if advance and key in rows:
             advance(rows[key])
-        if partial:
-            partial.finished(key, sums)
-        if run.stop_requested and partial and key in partial.nodes:
-            partial.keep()
-        run.check()
+        if kept:
+            kept.finished(key, sums)
+        if job.stop_requested and kept and key in kept.nodes:
+            kept.keep()
+        job.check()
 
     with one_blas_thread(), Callback(posttask=finished):
-        return get(graph, root)
+        return local_scheduler()(graph, root)
 
 
 def _run_on_client(
     client: Any,
+    pass_: Pass[Any],
     graph: dict[Hashable, Any],
     root: Hashable,
     rows: dict[Hashable, int],
     advance: Advance | None,
-    pass_: Pass[Any],
-    partial: GraphPartialSums[Any] | None,
+    kept: GraphPartialSums[Any] | None,
 ) -> Any:
-    nodes = partial.nodes if partial else {}
+    nodes = kept.nodes if kept else {}
     keys = [root, *(key for key in rows | nodes if key != root)]
     with large_parameters_allowed(sent_bytes(pass_)):
         futures = client.get(graph, keys, sync=False, retries=RETRIES)
     try:
+        failed: list[Any] = []
         for future in futures[1:]:
-            if future.key in nodes:
-                if advance and future.key in rows:
-                    future.add_done_callback(advance_by(rows[future.key], advance))
-                continue
             # The tree holds what it needs; keeping the future would keep every
             # range's sums on the workers until the end of the pass.
-            future.add_done_callback(_advance_and_release(rows[future.key], advance))
+            release = future.key not in nodes
+            future.add_done_callback(_done(rows.get(future.key), advance, failed, release))
         held = [future for future in futures[1:] if future.key in nodes]
-        run = current_job()
+        job = current_job()
 
         def look() -> None:
-            if partial and (partial.due() or run.stop_requested):
-                partial.gather(client, held, STOP_SECONDS if run.stop_requested else GATHER_SECONDS)
+            if failed:
+                # Whoever asked need not wait for the rest of the pass.
+                value_of(result_of(failed[0]))
+            if kept and (kept.due() or job.stop_requested):
+                kept.gather(client, held, STOP_SECONDS if job.stop_requested else GATHER_SECONDS)
 
         total = result_of(futures[0], look)
         if advance and root in rows:
@@ -325,11 +353,18 @@ def _run_on_client(
         raise
 
 
-def _advance_and_release(rows: int, advance: Advance | None) -> Callable[[Any], None]:
-    tell = advance_by(rows, advance)
+def _done(
+    rows: int | None, advance: Advance | None, failed: list[Any], release: bool
+) -> Callable[[Any], None]:
+    """Return what is called with a future that is done, of a leaf or of a node that is held."""
 
     def done(future: Any) -> None:
-        tell(future)
-        future.release()
+        if future.status == "finished" and future.type is Failure:
+            failed.append(future)
+            return
+        if future.status == "finished" and advance and rows is not None:
+            advance(rows)
+        if release:
+            future.release()
 
     return done

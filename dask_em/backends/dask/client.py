@@ -15,6 +15,7 @@ from dask.utils import parse_bytes
 from ...core.protocols import Advance, Out
 from ...runtime import current_job
 from .recovery import TaskMemoryError, of_the_cluster, recover
+from .scheduler import seceded
 
 Key = tuple[str, int]
 
@@ -30,19 +31,16 @@ LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 _raising_threshold = threading.Lock()
 
 
-def client_in_force() -> Any:
-    """Return the client whose scheduler is in force, None where there is none."""
-    return getattr(dask.base.get_scheduler(), "__self__", None)
-
-
 def until_done(
     client: Any, advance: Advance | None, name: str, make: Callable[[Advance | None], Out]
 ) -> Out:
     """Return what `make` returns, called again where the cluster fails.
 
+    A task of a worker that waits here leaves its place to the tasks that it waits for.
+
     Parameters
     ----------
-    client : distributed.Client or None
+    client : distributed.Client
     advance : callable, optional
         Told how much more is done; what a failed attempt told is taken back.
     name : str
@@ -56,19 +54,19 @@ def until_done(
         The job was asked to stop, or the cluster failed for good.
     """
     run = current_job()
-    for attempt in count(1):
-        run.check()
-        told, began = Progress(advance), time.monotonic()
-        try:
-            found = make(told.advance if advance else None)
-            if client is not None:
+    with seceded():
+        for attempt in count(1):
+            run.check()
+            told, began = Progress(advance), time.monotonic()
+            try:
+                found = make(told.advance if advance else None)
                 _tell(client, name, time.monotonic() - began, attempt)
-            return found
-        except Exception as e:
-            if client is None or not of_the_cluster(e):
-                raise
-            recover(client, e, attempt, run)
-            told.take_back()
+                return found
+            except Exception as e:
+                if not of_the_cluster(e):
+                    raise
+                recover(client, e, attempt, run)
+                told.take_back()
     raise AssertionError("unreachable")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,9 +12,13 @@ import numpy as np
 
 from ...core.engine import Engine
 
+logger = logging.getLogger("dask_em")
 
-def engine_for(dtype: Any) -> Engine:
+
+def engine_for(dtype: Any, device: Any = "cpu") -> Engine:
     """Return what computes on data of this type: compiled loops where `fast` is installed.
+
+    Where they are missing on a CPU, and nobody chose so, the log says so once a process.
 
     `dask.config.set({"dask_em.fast": False})` (or DASK_DASK_EM__FAST=false) goes without them;
     `{"dask_em.float32": False}` multiplies float32 data in float64.
@@ -22,6 +28,18 @@ def engine_for(dtype: Any) -> Engine:
     >>> engine_for("float64").single
     False
     """
-    fast = dask.config.get("dask_em.fast", find_spec("numba") is not None)
+    fast = dask.config.get("dask_em.fast", None)
+    if fast is None:
+        fast = find_spec("numba") is not None
+        if not fast and device == "cpu":
+            _log_that_numba_is_missing()
     single = np.dtype(dtype) == np.float32 and dask.config.get("dask_em.float32", True)
-    return Engine("numba" if fast else "numpy", bool(single))
+    return Engine("numba" if fast else "numpy", bool(single), device)
+
+
+@cache
+def _log_that_numba_is_missing() -> None:
+    logger.info(
+        "Numba is not installed: a pass takes up to twice as long as with it; "
+        "pip install 'dask-em[fast]', here and on every worker"
+    )

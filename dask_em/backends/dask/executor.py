@@ -17,12 +17,13 @@ from .client import (
     Key,
     advance_by,
     as_it_is,
-    client_in_force,
     large_parameters_allowed,
     result_of,
     sent_bytes,
     until_done,
 )
+from .failure import failing_once, value_of
+from .scheduler import client_in_force
 
 
 @contextmanager
@@ -95,12 +96,13 @@ class DaskExecutor(Executor[T_co], Generic[T_co]):
         try:
             for future in futures:
                 future.add_done_callback(advance_by(1, advance))
-            return [result_of(future) for future in futures]
+            return [value_of(result_of(future)) for future in futures]
         finally:
             for future in futures:
                 future.release()
 
 
+@failing_once
 def _called(function: Callable[[T, In], Out], item: In, shared: tuple[T, Tuning]) -> Out:
     value, tuned = shared
     with one_blas_thread(), use_tuning(tuned):

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import numpy as np
 import zarr
 from zarr.abc.store import Store
@@ -16,6 +17,8 @@ from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore
 
 from ...errors import DataError, StoreAccessError
+from ...storage.urls import describe_store
+from ..packing import Packing
 
 logger = logging.getLogger("dask_em")
 
@@ -36,6 +39,7 @@ LAYOUT = (
     "filters",
     "serializer",
     "compressors",
+    "packing",
 )
 
 
@@ -128,13 +132,15 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
 def check_links(array: zarr.Array[Any], name: str = "X") -> None:
     """Refuse links out of an array's folder: they could lead to any file of the machine.
 
+    `dask.config.set({"dask_em.follow-links": True})` follows them.
+
     Raises
     ------
     DataError
         A chunk, or a folder of chunks, is a link to a place outside.
     """
     store: Any = array.store
-    if not isinstance(store, LocalStore):
+    if not isinstance(store, LocalStore) or dask.config.get("dask_em.follow-links", False):
         return
     top, shape = os.path.join(store.root, array.path), file_shape(array)
     root, plain = os.path.realpath(top), set[str]()
@@ -148,7 +154,10 @@ def check_links(array: zarr.Array[Any], name: str = "X") -> None:
             if os.path.commonpath([root, target]) != root:
                 raise DataError(
                     f"{chunk_place(array, index, shape)} of {name}: {path} is a link to {target}, "
-                    "outside of the array: put the chunks themselves there"
+                    "outside of the array: put the chunks themselves there; or, where you trust "
+                    "the links, as those of DataLad and git-annex, set "
+                    'dask.config.set({"dask_em.follow-links": True}) '
+                    "(DASK_DASK_EM__FOLLOW_LINKS=true)"
                 )
             plain.add(path)
 
@@ -214,6 +223,22 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
     return name in VERIFYING or (name == "zstd" and bool(options.get("checksum")))
 
 
+def packing_of(array: zarr.Array[Any]) -> Packing | None:
+    """Return how the array's numbers are packed or masked, None where they are plain.
+
+    Examples
+    --------
+    >>> packed = zarr.create_array({}, shape=(6, 2), dtype="i2", attributes={"scale_factor": 0.1})
+    >>> print(packing_of(packed))
+    scale_factor=0.1, as float64
+    """
+    attributes = dict(array.attrs)
+    # In version 2 of the format, what xarray writes keeps `_FillValue` as Zarr's fill value.
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes:
+        attributes["_FillValue"] = array.fill_value
+    return Packing.of(attributes, np.dtype(array.dtype))
+
+
 def fill_value(array: zarr.Array[Any]) -> Any:
     """Return the number that a missing chunk stands for."""
     # Version 2 of the format knows arrays without one, and Zarr reads zeros there.
@@ -237,6 +262,8 @@ def document_stamp(array: zarr.Array[Any]) -> tuple[int, int] | None:
 
 
 def _part(array: zarr.Array[Any], name: str) -> Any:
+    if name == "packing":
+        return packing_of(array)
     found = getattr(array, name)
     # The order of bytes on the disk is the codec's, and Zarr forgets that of the numbers.
     return np.dtype(found).newbyteorder("=") if name == "dtype" else found
@@ -257,7 +284,8 @@ def check_same(array: zarr.Array[Any], name: str = "X") -> None:
         # Not where Zarr's error is caught: as its context it would come along from a worker,
         # where it cannot be unpacked.
         raise DataError(
-            f"{name} changed after it was opened: {array.store_path} is not a Zarr array any more "
+            f"{name} changed after it was opened: {describe_store(str(array.store_path))} is not a "
+            f"Zarr array any more "
             f"({gone})"
         )
     for part in LAYOUT:

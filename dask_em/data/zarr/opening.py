@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 from ...errors import DataError
 from ...storage.object_store import check_bucket, open_store
-from ...storage.urls import describe_url, is_url
+from ...storage.urls import describe_url, is_url, local_path
 from ..checks import check_array, check_weight, memory_weight
 from ..options import ReadOptions
 from .source import ZarrSource
@@ -43,23 +44,48 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
 
     url = os.fspath(path)
     name = describe_url(url)
-    place: Any = url.removeprefix("file://")
-    if is_url(url):
-        place = open_store(url)
-    elif os.path.exists(place):
-        # Workers may have been started in another folder.
-        place = Path(place).absolute()
-    else:
-        raise DataError(f"{name}: no such path")
+    place, inner = (open_store(url), "") if is_url(url) else _local(local_path(url), name)
     try:
-        found = zarr.open(place, mode="r")
-    except (FileNotFoundError, GroupNotFoundError, ValueError, NotADirectoryError, KeyError) as e:
+        found = zarr.open(place, path=inner, mode="r")
+    except (GroupNotFoundError, *NOT_ZARR) as e:
         check_bucket(url)
         instead = "give the path of an array, or of an array in a group as group.zarr/array"
         if name.endswith(".npy"):
             instead += '; a .npy file is opened by np.load(path, mmap_mode="r")'
         raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
     return require_array(found, name)
+
+
+# What Zarr, and a file that is no archive, raise.
+NOT_ZARR = (FileNotFoundError, ValueError, NotADirectoryError, KeyError, BadZipFile)
+
+
+def _local(path: Path, name: str) -> tuple[Any, str]:
+    """The folder at a path, or the archive on the way to it and the path in that."""
+    from zarr.storage import ZipStore
+
+    # Workers may have been started in another folder.
+    path = path.absolute()
+    archive = next((p for p in (path, *path.parents) if p.suffix == ".zip" and p.is_file()), None)
+    if archive is not None:
+        top, inner = _folder_in(archive), list(path.relative_to(archive).parts)
+        inner = inner if inner[:1] == top else top + inner
+        return ZipStore(archive, mode="r"), "/".join(inner)
+    if not path.exists():
+        raise DataError(f"{name}: no such path")
+    return path, ""
+
+
+def _folder_in(archive: Path) -> list[str]:
+    """The one folder at the top of an archive that was made of a folder, not of what is in it."""
+    try:
+        with ZipFile(archive) as file:
+            keys = file.namelist()
+    except BadZipFile:
+        # As opening it will say.
+        return []
+    tops = {key.partition("/")[0] for key in keys}
+    return [*tops] if len(tops) == 1 and not tops & set(keys) else []
 
 
 def is_zarr(X: object) -> bool:
@@ -80,9 +106,13 @@ def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array
 
     if not isinstance(X, zarr.Group):
         return X
-    name = name or describe_url(str(X.store_path))
-    members = ", ".join(f"{name.rstrip('/')}/{key}" for key in sorted(X.array_keys()))
-    raise DataError(f"{name} is a group, not an array; its arrays are: {members or 'none'}")
+    from zarr.storage import LocalStore
+
+    from .groups import not_an_array
+
+    if not name and isinstance(X.store, LocalStore):
+        name = describe_url(str(X.store_path))
+    raise not_an_array(X, name)
 
 
 def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) -> ZarrSource:

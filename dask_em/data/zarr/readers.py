@@ -14,6 +14,8 @@ import zarr
 
 from ...core.additive import Array
 from ..options import MissingChunks
+from ..packing import Packing
+from .layout import packing_of
 from .raw import RawChunks, RawReader
 from .watched import WatchedReader
 
@@ -65,7 +67,33 @@ def row_reader(
         What an error calls the array.
     """
     raw = RawChunks.of(array, missing_chunks, name) if array.ndim == 2 else None
-    return RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing_chunks, name)
+    reader: RowReader
+    reader = RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing_chunks, name)
+    packing = packing_of(array)
+    return reader if packing is None else DecodingReader(reader, packing)
+
+
+class DecodingReader:
+    """Decode what another reader reads, when all rows of a read are there and sound.
+
+    Attributes
+    ----------
+    fingerprints : dict of int to int
+        Those of the stored numbers.
+    """
+
+    def __init__(self, reader: RowReader, packing: Packing) -> None:
+        self._reader, self._packing = reader, packing
+        self.fingerprints = reader.fingerprints
+
+    def arriving(self, rows: slice) -> Iterator[tuple[Array, int]]:
+        """Yield the rows once."""
+        found, _ = read_rows(self._reader, rows)
+        yield self._packing.decode(found), 0
+
+    def close(self) -> None:
+        """End reading."""
+        self._reader.close()
 
 
 def read_rows(reader: RowReader, rows: slice) -> tuple[Array, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,9 +17,10 @@ from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
 from ...storage.object_store import UrlStore
-from ...storage.urls import describe_url
+from ...storage.urls import describe_store
 from ..identity import layout_identity, sha256_of
 from ..options import ReadOptions
+from ..packing import Packing
 
 if TYPE_CHECKING:
     import zarr
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from .readers import RowReader
 
 logger = logging.getLogger("dask_em")
+
+CHECKSUM = "write it with zarr.codecs.Crc32cCodec() as the last of its compressors"
+
+
+@cache
+def _tell_once(line: str) -> None:
+    """Log a line, which every fit would say again."""
+    logger.info(line)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class ZarrSource(Source):
         Of the file that describes the array, when the array was found to be as it is here.
     skipped : sequence of range
         Chunks that are read as no rows, because whatever is done with them is done.
+    blocks : sequence of int or None
+        Rows of each block of lazy values: those of the Dask array that is a view of this one.
+        None for the chunks of the store.
 
     Examples
     --------
@@ -72,11 +84,13 @@ class ZarrSource(Source):
     n_dropped: int = 0
     stamp: tuple[int, int] | None = None
     skipped: Sequence[range] = ()
+    blocks: Sequence[int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever receives the source must cut it in the same places. Weights in memory
-        # stay with the caller.
-        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"memory_weight": None}
+        # Whoever receives the source must cut it in the same places. Weights in memory, and
+        # what only lazy values need, stay with the caller.
+        stay = dict.fromkeys(("memory_weight", "blocks"))
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | stay
         return (type(self), tuple(values.values()))
 
     @property
@@ -89,7 +103,18 @@ class ZarrSource(Source):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
+        return self.packing.dtype if self.packing else np.dtype(self.array.dtype)
+
+    @cached_property
+    def packing(self) -> Packing | None:
+        """How the stored numbers are packed or masked, None where they are plain."""
+        from .layout import packing_of
+
+        return packing_of(self.array)
+
+    @property
+    def decoding(self) -> str:
+        return str(self.packing or "")
 
     @property
     def n_chunks(self) -> int:
@@ -104,7 +129,7 @@ class ZarrSource(Source):
 
     @property
     def description(self) -> str:
-        return describe_url(str(self.array.store_path))
+        return describe_store(str(self.array.store_path))
 
     @cached_property
     def chunk_rows(self) -> int:
@@ -139,10 +164,12 @@ class ZarrSource(Source):
         from .raw import RawChunks
 
         # A chunk that rows are left out of is copied.
-        dropping = bool(self.dropping) or self.options.nonfinite == "drop"
+        copies = int(bool(self.dropping) or self.options.nonfinite == "drop")
+        # So are chunks that are decoded: the one in hand, and the next.
+        copies += 2 if self.packing else 0
         if RawChunks.of(self.array) is not None:
-            return 2 + dropping
-        return 1 + self.read_ahead * (3 if self.array.compressors else 2) + dropping
+            return 2 + copies
+        return 1 + self.read_ahead * (3 if self.array.compressors else 2) + copies
 
     @property
     def read_ahead(self) -> int:
@@ -169,11 +196,9 @@ class ZarrSource(Source):
             if self.options.missing_chunks == "error":
                 check_present(array, name)
             if not has_checksum(array):
-                logger.warning(
-                    "%s (%s) has no checksum, so flipped bits would pass for data: write it with "
-                    "zarr.codecs.Crc32cCodec() as the last of its compressors",
-                    name,
-                    describe_url(str(array.store_path)),
+                _tell_once(
+                    f"{name} ({describe_store(str(array.store_path))}) has no checksum, so flipped "
+                    f"bits would pass for data: {CHECKSUM}"
                 )
 
     def _arrays(self) -> Iterable[tuple[zarr.Array[Any], str]]:
@@ -213,13 +238,16 @@ class ZarrSource(Source):
         """Compute a function of all rows, lazily and chunk by chunk."""
         from ..lazy import map_chunks
 
-        return map_chunks(self, np.diff(self.bounds).tolist(), function, width, dtype)
+        stored = np.diff(even_bounds(self.n_rows, int(self.array.chunks[0])))
+        blocks = stored.tolist() if self.blocks is None else self.blocks
+        lengths = np.diff(self.bounds).tolist()
+        return map_chunks(self, lengths, blocks, function, width, dtype)
 
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others, by their place, for JSON."""
         weight: str | None = None
         if self.stored_weight is not None:
-            weight = describe_url(str(self.stored_weight.store_path))
+            weight = describe_store(str(self.stored_weight.store_path))
         elif self.memory_weight is not None:
             weight = sha256_of(self.memory_weight)
         return {**layout_identity(self, self.bounds), "sample_weight": weight}

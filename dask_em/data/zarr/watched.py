@@ -21,7 +21,16 @@ from ...core.additive import Array
 from ...errors import DataError, UsageError
 from ..options import MissingChunks
 from .fingerprints import fingerprint
-from .layout import Index, all_codecs, chunk_key, chunk_place, file_shape, lacks, no_file
+from .layout import (
+    Index,
+    all_codecs,
+    chunk_key,
+    chunk_place,
+    file_shape,
+    lacks,
+    no_file,
+    packing_of,
+)
 from .raw import CHECKSUM_BYTES
 
 # A shard's index holds this in place of the offset and the length of a missing chunk.
@@ -234,10 +243,12 @@ class CheckedRows:
     """Slice a Zarr array by rows under the same checks: for Dask, which reads through Zarr."""
 
     def __init__(self, array: zarr.Array[Any], missing_chunks: MissingChunks, name: str) -> None:
-        self.shape, self.dtype, self.ndim = array.shape, np.dtype(array.dtype), array.ndim
+        self.shape, self.ndim, self._packing = array.shape, array.ndim, packing_of(array)
+        self.dtype = self._packing.dtype if self._packing else np.dtype(array.dtype)
         self._reader = WatchedReader(array, missing_chunks, name)
 
     def __getitem__(self, window: Any) -> Array:
         rows, *others = window if isinstance(window, tuple) else (window,)
         found = self._reader.read(slice(*rows.indices(self.shape[0])))
+        found = self._packing.decode(found) if self._packing else found
         return found[(slice(None), *others)] if others else found

@@ -112,9 +112,10 @@ class GaussianOptions(FamilyOptions):
         found: Gaussian = components
         k, d = found.means.shape
         whitening = found.whitening
-        means = as_finite("means_init", self.means_init, (k, d))
+        means = as_finite("means_init", self.means_init, (k, d), "means")
         shape = self.constraint.storage.zeros(k, d).shape
-        precisions = as_finite("precisions_init", self.precisions_init, shape)
+        parameter = f"{self.covariance_type} precision"
+        precisions = as_finite("precisions_init", self.precisions_init, shape, parameter)
         if means is not None:
             found = replace(found, means=whitening.whiten(means))
         if precisions is not None:
@@ -125,12 +126,18 @@ class GaussianOptions(FamilyOptions):
     def _covariance(self, precisions: Array) -> Covariance:
         """Return the covariances of the user's precisions."""
         storage = self.constraint.storage
-        if storage.whitening_kind == "matrix":
+        matrices = storage.whitening_kind == "matrix"
+        theirs = (
+            f". The parameter '{self.covariance_type} precision' should be "
+            f"{'symmetric, positive-definite' if matrices else 'positive'}"
+        )
+        if matrices:
             transposed = np.swapaxes(precisions, -1, -2)
             if not np.allclose(precisions, transposed):
                 raise ValueError(
                     "precisions_init must be symmetric matrices (inverse covariances), got numbers "
                     f"that are {np.abs(precisions - transposed).max():.5g} from their mirror images"
+                    + theirs
                 )
         try:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -141,5 +148,6 @@ class GaussianOptions(FamilyOptions):
             raise ValueError(
                 "precisions_init must be positive (positive definite matrices): expected inverse "
                 f"covariances, got numbers from {precisions.min():.5g} to {precisions.max():.5g}"
+                + theirs
             )
         return covariance

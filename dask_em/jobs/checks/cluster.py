@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,9 +18,16 @@ import dask.config
 from ...backends.dask.config import engine_for
 from ...data.zarr.source import ZarrSource
 from ...errors import DataError, StoppedError, StoreError, UsageError
-from ..cluster import ClusterOptions, cluster_client, scheduler_address, workers_there
-from ..plan import Fleet, count, mebibytes
-from .check import Check, attempt
+from ..cluster import (
+    ClusterOptions,
+    cluster_client,
+    overcommitted,
+    scheduler_address,
+    workers_here,
+    workers_there,
+)
+from ..plan import Fleet, count, mebibytes, planned_here
+from .check import Check, SafetyWarning, attempt
 from .data import first_chunk
 from .machine import SAME, blas_line, held_blas, version_here
 
@@ -172,23 +180,22 @@ def describe_memory(
     source: ZarrSource | None,
     fleet: Fleet,
 ) -> str:
-    """Check the memory of a worker against its limit, and all limits against the machine."""
-    workers = workers_there(client)
-    limits = [worker.limit for worker in workers]
-    if not cluster.remote:
-        from distributed.system import MEMORY_LIMIT
+    """Check the memory of a worker against its limit, and of all against the machine.
 
-        if not all(limits) or sum(limits) > MEMORY_LIMIT:
-            raise UsageError(
-                f"{len(limits)} local workers may take {mebibytes(sum(limits))} in all (0 for no "
-                f"limit), and this machine has {mebibytes(MEMORY_LIMIT)}: lower --memory-limit or "
-                "--workers"
-            )
+    By what a fit decides by: `checked`.
+    """
+    workers = workers_there(client) if cluster.remote else workers_here(cluster)
+    limits = [worker.limit for worker in workers]
+    planned = None
+    if source is not None:
+        needed = partial(count, source, fleet)
+        planned = needed(workers) if cluster.remote else planned_here(cluster, needed)
+        planned.check()
+    if not cluster.remote and (text := overcommitted(workers)):
+        raise SafetyWarning(text)
     unlimited = f"; {limits.count(0)} workers have no limit" if 0 in limits else ""
-    if source is None:
+    if planned is None:
         return f"workers of {mebibytes(min(limits))} to {mebibytes(max(limits))}{unlimited}"
-    planned = count(source, fleet, workers)
-    planned.check()
     return (
         f"a worker of {planned.worker_threads} threads needs about "
         f"{mebibytes(planned.worker_bytes)}"

@@ -6,6 +6,7 @@ import time
 
 from ...data.open import stored_source
 from ...data.options import ReadOptions
+from ...data.packing import VALID
 from ...data.zarr.layout import check_present, file_shape, has_checksum
 from ...data.zarr.source import ZarrSource
 from ..plan import mebibytes
@@ -21,8 +22,17 @@ def describe_store(data: str) -> str:
     return (
         f"{source.description}: {source.n_rows:,} x {source.n_features} {source.dtype}, "
         f"{source.n_chunks:,} chunks of {mebibytes(source.nbytes / source.n_chunks)}; the first "
-        f"was read in {seconds:.2g} s"
+        f"was read in {seconds:.2g} s{_describe_packing(source)}"
     )
+
+
+def _describe_packing(source: ZarrSource) -> str:
+    """Say how stored numbers are decoded, and what is not looked at."""
+    said = f"; packed, and decoded by {source.decoding}" if source.decoding else ""
+    limits = [f"{name}={source.array.attrs[name]}" for name in VALID if name in source.array.attrs]
+    if limits:
+        said += f"; {', '.join(limits)} is not looked at, as in xarray: numbers beyond it count"
+    return said
 
 
 def first_chunk(source: ZarrSource) -> int:

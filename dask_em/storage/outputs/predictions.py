@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.additive import Additive, Array
+from ...core.finite import finite_only
 from ...core.protocols import Fold, Pass
-from ...errors import DataError
 from ..folders import Folder
 from ..object_store import open_store
 from .files import sync
@@ -42,14 +42,21 @@ class Regions:
     folder: Folder
     stamps: Mapping[range, str]
 
-    def mark(self, chunks: range) -> None:
-        """Mark the predictions of `chunks` as stored."""
-        self.folder.write(self._marker(chunks), b"")
+    def mark(self, chunks: range, n_dropped: int) -> None:
+        """Mark the predictions of `chunks`, of which so many rows have none, as stored."""
+        self.folder.write(f"{self._marker(chunks)}-{n_dropped}", b"")
 
-    def marked(self) -> list[range]:
-        """Return the regions that are stored and whose source has not been touched since."""
-        found = set(self.folder.names())
-        return [chunks for chunks in self.stamps if self._marker(chunks) in found]
+    def marked(self) -> dict[range, int]:
+        """Return the regions that are stored and whose source has not been touched since.
+
+        With each comes the number of its rows that have no prediction.
+        """
+        found = dict(name.rpartition("-")[::2] for name in self.folder.names())
+        return {
+            chunks: int(found[marker])
+            for chunks in self.stamps
+            if (marker := self._marker(chunks)) in found
+        }
 
     def _marker(self, chunks: range) -> str:
         return f"{chunks.start}-{chunks.stop}-{self.stamps[chunks] or 'unknown'}"
@@ -57,9 +64,10 @@ class Regions:
 
 @dataclass(frozen=True)
 class Written(Additive):
-    """Number of rows written."""
+    """Number of rows written, and of those that have no prediction."""
 
     n_rows: int
+    n_dropped: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class WritePredictions(Pass[Written]):
     ...     fold = WritePredictions(predict, np.array([0, 3]), outputs, regions).fold()
     ...     fold.update(0, np.ones((3, 2)), None)
     ...     fold.result().n_rows, regions.marked(), outputs["total"][:].tolist()
-    (3, [range(0, 1)], [2.0, 2.0, 2.0])
+    (3, {range(0, 1): 0}, [2.0, 2.0, 2.0])
     """
 
     predict: Callable[[Array], dict[str, Array]]
@@ -112,19 +120,17 @@ class PredictionWriter(Fold[Written]):
     def __init__(self, work: WritePredictions) -> None:
         self.work = work
         self._written: list[int] = []
-        self._n_rows = 0
+        self._n_rows = self._n_dropped = 0
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Write the predictions of chunk number `index`; one without rows has them already."""
         if len(X) == 0:
             return
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
-        try:
-            predictions = self.work.predict(X)
-        except DataError as e:
-            raise DataError(f"chunk {index} (from row {rows.start}): {e}") from e
-        for name, values in predictions.items():
+        for name, values in self.work.predict(X).items():
             self.work.outputs[name][rows] = values
+        finite = finite_only(X)
+        self._n_dropped += 0 if finite is None else int((~finite).sum())
         self._written.append(index)
         self._n_rows += len(X)
 
@@ -133,8 +139,9 @@ class PredictionWriter(Fold[Written]):
         if self._written:
             for output in self.work.outputs.values():
                 _sync_chunks(output, self._written)
-            self.work.regions.mark(range(self._written[0], self._written[-1] + 1))
-        return Written(self._n_rows)
+            region = range(self._written[0], self._written[-1] + 1)
+            self.work.regions.mark(region, self._n_dropped)
+        return Written(self._n_rows, self._n_dropped)
 
 
 def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:

@@ -18,7 +18,7 @@ from .staging import HEADER, Create, Staging, staging_at
 if TYPE_CHECKING:
     import zarr
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 NOT_A_HEADER = (ValueError, KeyError, TypeError, AttributeError)
 
@@ -42,18 +42,18 @@ class UnfinishedGroup:
     outputs: Mapping[str, zarr.Array[Any]]
     regions: Regions
 
-    def whole(self) -> list[range]:
-        """Return the regions that need not be computed again."""
+    def whole(self) -> dict[range, int]:
+        """Return the regions that need not be computed again, as `Regions.marked`."""
         stored = self.staging.stored(self.name)
-        return [
-            chunks
-            for chunks in self.regions.marked()
+        return {
+            chunks: n_dropped
+            for chunks, n_dropped in self.regions.marked().items()
             if all(
                 f"{output.path}/{chunk_key(output, chunk)}" in stored
                 for output in self.outputs.values()
                 for chunk in chunks
             )
-        ]
+        }
 
     def publish(self, overwrite: bool) -> None:
         """Give the whole group its name, and remove everything else."""

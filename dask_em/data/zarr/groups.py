@@ -1,0 +1,82 @@
+"""Groups of Zarr, of which somebody wants an array: what is in them, and how to name it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import DataError
+
+if TYPE_CHECKING:
+    import zarr
+
+# Arrays that an error names.
+NAMED = 20
+
+# How AnnData marks groups that hold one sparse matrix.
+SPARSE = {"csr_matrix", "csc_matrix"}
+
+
+def not_an_array(group: zarr.Group, name: str) -> DataError:
+    """Make the error of a group where an array should be: the tree of its arrays.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    name : str
+        Its path or URL; empty where only the object names it.
+    """
+    if _is_sparse(group):
+        return _sparse(group, name)
+    shown = name or "X"
+    found = _tree(group) if group.store.supports_listing else []
+    lines = []
+    for key, member in found[:NAMED]:
+        place = f"{name.rstrip('/')}/{key}" if name else f"X[{key!r}]"
+        lines.append(f"{place}, {_described(member)}")
+    more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return DataError(
+        f"{shown} is a group, not an array; its arrays are: {'; '.join(lines) or 'none'}{more}"
+    )
+
+
+def _tree(group: zarr.Group) -> list[tuple[str, Any]]:
+    """All arrays and sparse matrices below a group, those that could be rows first."""
+    members = dict(group.members(max_depth=None))
+    matrices = [f"{key}/" for key, member in members.items() if _is_sparse(member)]
+    kept = [
+        (key, member)
+        for key, member in members.items()
+        if (_is_array(member) or _is_sparse(member)) and not key.startswith(tuple(matrices))
+    ]
+    return sorted(kept, key=lambda found: (not _is_rows(found[1]), found[0]))
+
+
+def _is_array(member: Any) -> bool:
+    return hasattr(member, "dtype")
+
+
+def _is_rows(member: Any) -> bool:
+    return _is_array(member) and member.ndim == 2 and np.dtype(member.dtype).kind in "fiub"
+
+
+def _is_sparse(member: Any) -> bool:
+    return not _is_array(member) and member.attrs.get("encoding-type") in SPARSE
+
+
+def _described(member: Any) -> str:
+    if _is_array(member):
+        return f"{' x '.join(map(str, member.shape)) or 'one number'} {member.dtype}"
+    shape = " x ".join(map(str, member.attrs.get("shape", ())))
+    return f"{shape} {member.attrs['encoding-type']} (sparse)"
+
+
+def _sparse(group: zarr.Group, name: str) -> DataError:
+    opened = f"zarr.open_group({name!r}, mode='r')" if name else "X"
+    return DataError(
+        f"{name or 'X'} is a sparse matrix of AnnData, {_described(group)}, and rows are read "
+        "dense: pass a dense array beside it, such as obsm/X_pca; or, in Python, where blocks of "
+        f"rows fit in memory, anndata.experimental.read_elem_lazy({opened})"
+        ".map_blocks(lambda block: block.toarray(), meta=np.empty((0, 0)))"
+    )

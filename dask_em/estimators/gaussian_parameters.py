@@ -1,0 +1,183 @@
+"""The parameters of a fitted Gaussian mixture: scikit-learn's attributes, to and from mixtures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from ..core.additive import Array
+from ..core.engine import NUMPY, Engine
+from ..core.mixture import Mixture
+from ..core.moments import Moments
+from ..families.gaussian.constraints import Constraint, constraint_of
+from ..families.gaussian.covariance import Covariance
+from ..families.gaussian.family import Gaussian
+from ..families.gaussian.options import GaussianOptions
+from ..families.gaussian.whitening import Whitening
+from .base import MixtureEstimator
+from .describe import ComponentDescription, GaussianDescription, names_of_columns
+from .options import check_n_samples
+
+PARAMETERS = ("weights_", "means_", "covariances_", "precisions_cholesky_")
+SKLEARN_ATTRIBUTES = (
+    *PARAMETERS,
+    "precisions_",
+    "converged_",
+    "n_iter_",
+    "lower_bound_",
+    "lower_bounds_",
+    "n_features_in_",
+    "feature_names_in_",
+)
+
+
+class GaussianParameters(MixtureEstimator):
+    """The half of `GaussianMixture` that knows what its attributes mean.
+
+    Its private methods are those of scikit-learn's class that other libraries call.
+    """
+
+    covariance_type: str
+    reg_covar: float
+    means_init: Any
+    precisions_init: Any
+
+    def family_options(self) -> GaussianOptions:
+        """Return what the options say of the components."""
+        return GaussianOptions(
+            self.covariance_type, self.reg_covar, self.means_init, self.precisions_init
+        )
+
+    @property
+    def public_arrays(self) -> tuple[str, ...]:
+        """Names of the fitted attributes that are parameters."""
+        return ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
+
+    @property
+    def _fitted_constraint(self) -> Constraint:
+        """That of the fitted attributes, whatever the options have been set to since."""
+        if not hasattr(self, "state_"):
+            return constraint_of(self.covariance_type)
+        return constraint_of(self.state_.result.components.kind)
+
+    # -- attributes to mixtures ----------------------------------------------------------
+
+    def mixture(self, engine: Engine) -> Mixture:
+        """Return the fitted attributes as a mixture, whitened by its own moments."""
+        constraint, means = self._fitted_constraint, self.fitted_array("means_")
+        weights = self.fitted_array("weights_")
+        center = weights @ means
+        covariance = self._covariance()
+        spread = np.einsum("k,kij->ij", weights, covariance.full(*means.shape))
+        spread = spread + ((means - center).T * weights) @ (means - center)
+        whitening = Whitening.of_moments(center, spread, constraint.whitening_kind)
+        return self._whitened(whitening, engine)
+
+    def _covariance(self) -> Covariance:
+        storage = self._fitted_constraint.storage
+        return storage.from_precisions_cholesky(self.fitted_array("precisions_cholesky_"))
+
+    def _whitened(self, whitening: Whitening, engine: Engine = NUMPY) -> Mixture:
+        """Return the fitted attributes, which a user may have set, in some coordinates."""
+        components = Gaussian.from_data_coordinates(
+            self.fitted_array("means_"),
+            self._covariance(),
+            whitening,
+            self.reg_covar,
+            self._fitted_constraint.name,
+        )
+        return Mixture(np.log(self.fitted_array("weights_")), components, engine)
+
+    def earlier_mixture(self, moments: Moments) -> Mixture:
+        """Return the last result as the start of a fit to data of these moments.
+
+        Raises
+        ------
+        ValueError
+            It is of other options than this fit.
+        """
+        last = (self._fitted_constraint.name, self.means_.shape)
+        now = (self.covariance_type, (self.n_components, self.n_features_in_))
+        if last != now:
+            raise ValueError(
+                f"warm_start=True, but the last fit was of {last[0]} covariances and means_ of "
+                f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
+                "warm_start=False"
+            )
+        return self._whitened(self.family_options().whitening(moments))
+
+    # -- what is told of them ---------------------------------------------------------------
+
+    def describe(self) -> ComponentDescription:
+        """Describe the components in the units of the data, for tables and pictures."""
+        check_is_fitted(self)
+        means, covariances = map(self.fitted_array, ("means_", "covariances_"))
+        names = names_of_columns(getattr(self, "feature_names_in_", None), means.shape[1])
+        constraint = self._fitted_constraint
+        return GaussianDescription(
+            constraint.name, constraint.storage.kind, names, means, covariances
+        )
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
+        """Draw rows (n, d) and their components (n,) from the fitted mixture."""
+        check_is_fitted(self)
+        check_n_samples(n_samples)
+        model = self.to_sklearn()
+        # Weights in float32 may sum to more than one.
+        for name in self.public_arrays:
+            setattr(model, name, self.fitted_array(name))
+        drawn: tuple[Array, Array] = model.sample(n_samples)
+        return drawn
+
+    # -- as scikit-learn's ------------------------------------------------------------------
+
+    def to_sklearn(self) -> SklearnGaussianMixture:
+        """Return the same mixture as a fitted `sklearn.mixture.GaussianMixture`."""
+        check_is_fitted(self)
+        shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
+        options = {name: getattr(self, name) for name in shared}
+        options["n_components"] = len(self.means_)
+        options["covariance_type"] = self._fitted_constraint.storage.kind
+        if options["init_params"] == "auto":
+            options["init_params"] = "kmeans"
+        model = SklearnGaussianMixture(**options)
+        for name in SKLEARN_ATTRIBUTES:
+            if hasattr(self, name):
+                setattr(model, name, getattr(self, name))
+        return model
+
+    def _n_parameters(self) -> int:
+        """Count the free parameters of the fitted mixture."""
+        check_is_fitted(self)
+        k, d = self.means_.shape
+        return int(k - 1 + k * d + self._fitted_constraint.n_parameters(k, d))
+
+    def _get_parameters(self) -> tuple[Array, ...]:
+        """Return weights, means, covariances and the factors of their inverses."""
+        return tuple(getattr(self, name) for name in PARAMETERS)
+
+    def _set_parameters(self, params: tuple[Array, ...]) -> None:
+        """Set what `_get_parameters` returned, of whatever mixture of this `covariance_type`."""
+        for name, value in zip(PARAMETERS, params, strict=True):
+            setattr(self, name, value)
+        factors = np.asarray(self.precisions_cholesky_)
+        if factors.ndim == 1 or self._fitted_constraint.storage.kind == "diag":
+            self.precisions_ = factors**2
+        else:
+            self.precisions_ = factors @ np.swapaxes(factors, -1, -2)
+        self.n_features_in_ = int(np.asarray(self.means_).shape[1])
+
+    def _initialize(self, X: Any, resp: Array | None) -> None:
+        """Set the parameters to those of responsibilities (n, k), or to the user's own."""
+        rows = check_array(X, dtype=[np.float64, np.float32], estimator=self)
+        moments = Moments.of(rows)
+        k = len(self.weights_init) if resp is None else np.asarray(resp).shape[1]
+        options = replace(self.start_options(), n_components=k)
+        found = options.of_responsibilities(moments, rows, resp)
+        arrays = {"weights_": found.weights, **found.components.attributes()}
+        self.set_arrays(arrays, rows.dtype)
+        self.n_features_in_ = rows.shape[1]
