@@ -149,9 +149,10 @@ class Multistart:
         else:
             n_finalists = _within(budget / (moves.work(iteration) + start), 1, n_finalists)
             budget -= n_finalists * moves.work(iteration)
-            more = budget / (n_finalists * moves.work(iteration))
-            moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
         n_starts = _within(1 + budget / start, 1, constants.most_starts if n_components > 1 else 1)
+        if moves.n_rounds:
+            more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
+            moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
         return cls(n_subsample, max(n_starts, n_init), n_iterations, n_finalists, moves)
 
     def n_rows(self, n_sampled: int) -> int:
