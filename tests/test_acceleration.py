@@ -540,19 +540,36 @@ def test_limits_are_checked(option: dict[str, Any]) -> None:
 
 
 def test_a_race_has_fewer_starts_where_they_cost_more() -> None:
-    races = [Multistart.of(p, 10**6, 1) for p in (50, 5_000, 50_000)]
+    def of(p: int, n_sampled: int, n_rows: int, n_init: int = 1) -> Multistart:
+        return Multistart.of(p, 5, n_sampled, n_rows, n_init)
+
+    races = [of(p, 10**6, 10**8) for p in (50, 5_000, 50_000)]
     assert [r.n_starts for r in races] == sorted((r.n_starts for r in races), reverse=True)
-    assert races[0].n_starts > races[-1].n_starts >= 2
-    assert Multistart.of(50, 10**6, 20).n_starts == 20
+    assert races[0].n_starts > races[-1].n_starts >= 1
+    assert of(50, 10**6, 10**8, 20).n_starts == 20
     # The fewer rows a parameter has, the more the sample flatters what moves lead to.
-    assert [Multistart.of(50, n, 1).n_finalists for n in (1_000, 4_999, 5_000, 20_000)] == [
-        2,
-        2,
-        4,
-        4,
-    ]
+    assert [of(50, n, 10**8).n_finalists for n in (1_000, 4_999, 5_000, 20_000)] == [2, 2, 4, 4]
     # A part that is nearly all of the sample is all of it.
-    assert Multistart.of(50, 6_000, 1).n_subsample == 6_000
+    assert of(50, 6_000, 10**8).n_subsample == 6_000
+
+
+@pytest.mark.parametrize(("p", "k"), [(44, 5), (359, 8), (1199, 200), (9_000, 16)])
+def test_a_start_takes_in_proportion_to_the_data(p: int, k: int) -> None:
+    """Other starts and moves that gain nothing take about twice what one start and its EM do."""
+    constants = tuning().multistart
+    for n in (1_000, 10_000, 100_000, 10**6, 10**8):
+        n_sampled = min(n, max(20_000, 100 * p))
+        race = Multistart.of(p, k, n_sampled, n, 1)
+        iteration = constants.call_work + 2.0 * race.n_subsample * p
+        on_all = constants.call_work + 2.0 * n * p
+        starts = (race.n_starts - 1) * race.n_iterations * iteration
+        moves = race.n_finalists * race.moves.n_rounds * race.moves.work(iteration)
+        allowed = constants.share * constants.subsample_iterations * on_all
+        # One round of one move is made of whatever has rows enough.
+        least = race.moves.work(iteration) if race.n_starts == race.n_finalists == 1 else 0.0
+        assert starts + moves <= max(allowed, least) * 1.001
+    assert race.n_starts == constants.most_starts
+    assert race.moves.n_moves == constants.moves
 
 
 def test_several_starts_are_better_than_one() -> None:

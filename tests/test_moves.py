@@ -20,7 +20,7 @@ from dask_em.core.mixture import Mixture
 from dask_em.core.protocols import Executor, T
 from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source
-from dask_em.fitting.multistart import SampleFits
+from dask_em.fitting.multistart import Moves, SampleFits
 from dask_em.fitting.sample import Sampled
 from dask_em.fitting.split_merge import SplitMerge
 from dask_em.fitting.survey import Survey
@@ -28,6 +28,7 @@ from dask_em.fitting.survey import Survey
 pytestmark = pytest.mark.usefixtures("blas")
 
 LIMITS = Convergence(1e-4, 200)
+MOVES = Moves(n_rounds=10, n_splits=100, n_moves=4)
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +88,19 @@ def test_a_move_gains_at_least_what_it_promises(kind: str, weights: bool) -> Non
 def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
     sample, mixture, truth = stuck(kind)
     assert mean(sample, mixture) < mean(sample, truth) - 0.05
-    fits = SampleFits(sample, sample, LIMITS)
+    fits = SampleFits(sample, sample, LIMITS, LIMITS)
     tried = fits.fit_subsample(mixture)
     assert (
-        fits.split_and_merge(tried, 10).value > mean(sample, truth) - tuning().multistart.least_gain
+        fits.split_and_merge(tried, MOVES).value
+        > mean(sample, truth) - tuning().multistart.least_gain
     )
 
 
 def test_nothing_is_gained_at_the_best_optimum(kind: str) -> None:
     sample, _, truth = stuck(kind)
-    fits = SampleFits(sample, sample, LIMITS)
+    fits = SampleFits(sample, sample, LIMITS, LIMITS)
     tried = fits.fit_subsample(truth)
-    assert fits.split_and_merge(tried, 10).state is tried.state
+    assert fits.split_and_merge(tried, MOVES).state is tried.state
 
 
 def test_a_component_is_born_under_all_others() -> None:
@@ -108,11 +110,11 @@ def test_a_component_is_born_under_all_others() -> None:
     chi = np.random.default_rng(5).chisquare(3.0, size=(6000, 1))
     rows = centers[labels] + (rows - centers[labels]) / np.sqrt(chi / 3.0)
     sample = sampled(rows)
-    fits = SampleFits(sample, sample, LIMITS)
+    fits = SampleFits(sample, sample, LIMITS, LIMITS)
     tried = fits.fit_subsample(fitted("full", sample, centers, 1e-4))
     moves = SplitMerge(tried.state.result, sample.rows, sample.weights).moves()
     assert any(len(move.split.parents) == 6 and move.gain > 0 for move in moves)
-    assert fits.split_and_merge(tried, 10).value > tried.value + 0.02
+    assert fits.split_and_merge(tried, MOVES).value > tried.value + 0.02
 
 
 def test_moves_that_leave_each_other_alone_are_made_together() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from dask_em.core.engine import NUMPY
 from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
 from dask_em.core.passes import Holdout
-from dask_em.core.tuning import tuning
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import as_source, stored_source
 from dask_em.estimators.select import sweep
 from dask_em.fitting.candidates import Candidate, Model, run_together
@@ -44,6 +45,13 @@ pytestmark = [
     pytest.mark.usefixtures("many_chunks", "synchronous"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def many_starts() -> Iterator[None]:
+    """Starts and moves as data have that are large beside their sample."""
+    with use_tuning(tuning().with_changes(multistart={"share": 1e6})):
+        yield
 
 
 def fit(data: Any = X, seed: int = 0, **options: Any) -> GaussianMixture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import threadpoolctl
@@ -36,7 +37,7 @@ def one_blas_thread() -> Iterator[None]:
         _users += 1
         if _users == 1:
             _take_control()
-            _limiter = ThreadpoolController().limit(limits=1, user_api="blas")
+            _limiter = _controller().limit(limits=1, user_api="blas")
     try:
         yield
     finally:
@@ -47,6 +48,12 @@ def one_blas_thread() -> Iterator[None]:
                 _limiter.restore_original_limits()
                 _limiter = None
                 _take_control()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """The libraries of this process: those of NumPy and SciPy, which are imported by now."""
+    return ThreadpoolController()
 
 
 def _take_control() -> None:

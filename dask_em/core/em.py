@@ -96,6 +96,11 @@ class Convergence:
     window: int = 0
     confirmed: bool = True
 
+    def on_sample(self) -> Convergence:
+        """Return the limits of a fit to a sample of many more rows, whose steps read nothing."""
+        sample = tuning().sample
+        return Convergence(sample.finer * self.tol, min(sample.iterations, self.max_iter))
+
     def after(self, n_passes: int) -> Convergence:
         """Return what is left of the limits after full passes that were no iterations."""
         if self.max_passes is None:

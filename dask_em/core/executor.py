@@ -60,6 +60,8 @@ def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
     >>> in_threads(abs, [-1, -2, -3])
     [1, 2, 3]
     """
+    if len(items) < 2:
+        return [function(item) for item in items]
     with ThreadPoolExecutor(usable_cpus()) as pool:
         # Each thread works in the context of the caller: its job, its tuning.
         calls = [pool.submit(copy_context().run, function, item) for item in items]

@@ -69,13 +69,23 @@ def _read_ahead(
     source: Source, reader: Reader, chunks: range, block_rows: int
 ) -> Generator[tuple[int, Array, Array | None], None, None]:
     """Yield the parts of chunks in order, while later chunks are read by other threads."""
+
+    def rows_of_parts(chunk: int) -> int:
+        # Rows that are left out may leave no whole blocks.
+        return 0 if chunk in source.dropping else block_rows
+
+    if source.in_process:
+        # There is nothing to wait for.
+        for chunk in chunks:
+            for part in reader.blocks(chunk, rows_of_parts(chunk)):
+                yield chunk, *part
+        return
     depth = source.read_ahead
     with ThreadPoolExecutor(depth, thread_name_prefix="read-ahead") as ahead:
 
         def begin(chunk: int) -> Arriving:
             parts: Arriving = SimpleQueue()
-            # Rows that are left out may leave no whole blocks.
-            rows = 0 if chunk in source.dropping else block_rows
+            rows = rows_of_parts(chunk)
             ahead.submit(copy_context().run, _bring, reader, chunk, rows, parts)
             return parts
 
@@ -84,11 +94,11 @@ def _read_ahead(
             parts = pending.popleft()
             if chunk + depth in chunks:
                 pending.append(begin(chunk + depth))
-            while (part := parts.get()) is not None:
-                if isinstance(part, BaseException):
-                    raise part
-                yield chunk, *part
-                del part
+            while (arrived := parts.get()) is not None:
+                if isinstance(arrived, BaseException):
+                    raise arrived
+                yield chunk, *arrived
+                del arrived
 
 
 def _bring(reader: Reader, chunk: int, block_rows: int, parts: Arriving) -> None:

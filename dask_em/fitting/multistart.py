@@ -17,7 +17,7 @@ from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .control_variate import algorithm_of
 from .sample import Sampled, Start
-from .split_merge import SplitMerge
+from .split_merge import SplitMerge, fewest_rows
 from .survey import Surveyed
 
 
@@ -45,6 +45,43 @@ class StartResult:
 
 
 @dataclass(frozen=True)
+class Moves:
+    """Say how split-and-merge moves are tried from one fit to the sample.
+
+    Attributes
+    ----------
+    n_rounds : int
+        How many times, if a round gains little.
+    n_splits : int
+        How many components are split to see what that gains: the least normal ones.
+    n_moves : int
+        How many moves are made and fitted each time.
+    """
+
+    n_rounds: int
+    n_splits: int
+    n_moves: int
+
+    @classmethod
+    def within(cls, budget: float, iteration: float, n_components: int) -> Moves:
+        """Return as many as a budget of multiply-adds allows, of which an iteration takes some."""
+        constants = tuning().multistart
+        n_splits = _within(
+            budget / (2 * constants.split_calls * constants.call_work),
+            min(constants.fewest_splits, n_components),
+            n_components,
+        )
+        n_moves = _within(budget / (2 * constants.move_iterations * iteration), 1, constants.moves)
+        return cls(constants.rounds, n_splits, n_moves)
+
+    def work(self, iteration: float) -> float:
+        """Return the multiply-adds of a round, where those of an iteration are known."""
+        constants = tuning().multistart
+        proposals = self.n_splits * constants.split_calls * constants.call_work
+        return proposals + self.n_moves * constants.move_iterations * iteration
+
+
+@dataclass(frozen=True)
 class Multistart:
     """Fit many starts to a part of the sample, and the best few to all of it.
 
@@ -53,49 +90,70 @@ class Multistart:
     n_subsample : int
         Rows of the sample that every start is fitted to.
     n_starts : int
-    n_rounds : int
-        How many times moves are tried from each of the best few, at most.
+    n_iterations : int
+        How far each is fitted, at most.
     n_finalists : int
-        How many those are: fewer where the sample is small, to which moves overfit.
+        From how many of the best moves are tried: fewer where the sample is small, to which moves
+        overfit, and where the data are.
+    moves : Moves
+        How they are tried.
+
+    Examples
+    --------
+    >>> few, many = (Multistart.of(50, 5, min(n, 20_000), n, 1) for n in (10_000, 10**8))
+    >>> few.n_starts, many.n_starts, few.moves.n_rounds, many.moves.n_rounds
+    (1, 4, 1, 10)
     """
 
     n_subsample: int
     n_starts: int
-    n_rounds: int
+    n_iterations: int
     n_finalists: int
+    moves: Moves
 
     @classmethod
-    def of(cls, n_parameters: int, n_sampled: int, n_init: int) -> Multistart:
-        """Return the multistart for so many parameters: at least `n_init` starts."""
+    def of(
+        cls, n_parameters: int, n_components: int, n_sampled: int, n_rows: float, n_init: int
+    ) -> Multistart:
+        """Return the multistart of a model, in proportion to the data: at least `n_init` starts.
+
+        Parameters
+        ----------
+        n_parameters, n_components : int
+            Of the model.
+        n_sampled, n_rows : int
+            Rows of the sample, and of all data.
+        n_init : int
+            Starts that were asked for.
+        """
+        constants = tuning().multistart
         n_subsample = max(
-            tuning().multistart.subsample_rows_per_parameter * n_parameters,
-            tuning().multistart.fewest_subsampled,
+            constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled
         )
         # Nearly all of the sample is as good as all of it.
         n_subsample = n_subsample if 2 * n_subsample <= n_sampled else n_sampled
-        work = 2.0 * n_subsample * n_parameters
-        n_starts = min(
-            max(
-                int(tuning().multistart.work / (work * tuning().multistart.subsample_iterations)),
-                tuning().multistart.fewest_starts,
-            ),
-            tuning().multistart.most_starts,
-        )
-        n_rounds = min(
-            max(
-                int(
-                    tuning().multistart.work
-                    / (work * tuning().multistart.moves * tuning().multistart.move_iterations)
-                ),
-                1,
-            ),
-            tuning().multistart.rounds,
-        )
+        # Multiply-adds of an iteration, and of one start that is fitted.
+        iteration = constants.call_work + 2.0 * n_subsample * n_parameters
+        start = constants.subsample_iterations * iteration
+        on_all = constants.call_work + 2.0 * n_rows * n_parameters
+        n_iterations = constants.subsample_iterations
+        budget = min(constants.share * n_iterations * on_all, constants.most_work)
+        moves = Moves.within(budget, iteration, n_components)
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
-        n_finalists = (
-            tuning().multistart.finalists if enough else tuning().multistart.fewer_finalists
-        )
-        return cls(n_subsample, max(n_starts, n_init), n_rounds, n_finalists)
+        n_finalists = constants.finalists if enough else constants.fewer_finalists
+        if n_components < 3 or n_subsample < 2 * fewest_rows(n_parameters):
+            # No component has the rows of two.
+            moves = replace(moves, n_rounds=0)
+            if n_init == 1 and 2 * n_subsample > n_sampled:
+                n_iterations, n_finalists = constants.race_iterations, 1
+        else:
+            n_finalists = _within(budget / (moves.work(iteration) + start), 1, n_finalists)
+            budget -= n_finalists * moves.work(iteration)
+        n_starts = _within(1 + budget / start, 1, constants.most_starts if n_components > 1 else 1)
+        if moves.n_rounds:
+            more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
+            moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
+        return cls(n_subsample, max(n_starts, n_init), n_iterations, n_finalists, moves)
 
     def n_rows(self, n_sampled: int) -> int:
         """Return the rows that `fit` reports to `advance`."""
@@ -106,7 +164,7 @@ class Multistart:
         surveyed: Surveyed,
         make: Callable[[Sampled, int], Mixture],
         seed: int,
-        convergence: Convergence,
+        limits: Convergence,
         executor: ExecutorFactory = serial_executor,
         advance: Callable[[int], None] | None = None,
     ) -> Start:
@@ -118,22 +176,26 @@ class Multistart:
         make : callable
             (sample, seed) -> a mixture to start from.
         seed : int
-        convergence : Convergence
-            Of the fits to all of the sample.
+        limits : Convergence
+            At which the fit to all rows ends.
         executor : ExecutorFactory
             Makes what calls the fits; every one is a pure function of its arguments.
         advance : callable, optional
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
-        fits = SampleFits(sample, sample.first(self.n_subsample), convergence)
+        most = min(self.n_iterations, limits.max_iter)
+        rough = Convergence(limits.tol, most)
+        # Steps on the sample read nothing, unless it is all that there is to read.
+        fine = limits.on_sample() if len(sample.rows) < surveyed.n_weighted else limits
+        fits = SampleFits(sample, sample.first(self.n_subsample), rough, fine)
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         starts = in_threads(partial(make, fits.subsample), seeds)
         with executor(fits) as calls:
             found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
             chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
-            ends = calls.map(partial(SampleFits.split_and_merge, n_rounds=self.n_rounds), chosen)
+            ends = calls.map(partial(SampleFits.split_and_merge, how=self.moves), chosen)
             worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
@@ -155,26 +217,25 @@ class SampleFits:
     ----------
     sample, subsample : Sampled
         All rows and the first of them.
-    convergence : Convergence
-        Of the fits to all rows.
+    rough, fine : Convergence
+        Of the fits to the first rows, and to all.
     """
 
     sample: Sampled
     subsample: Sampled
-    convergence: Convergence
+    rough: Convergence
+    fine: Convergence
 
     def fit_subsample(self, mixture: Mixture, most: int | None = None) -> StartResult:
         """Fit a mixture to the first rows by at most `most` iterations; judge it by all rows."""
-        tol, most = (
-            self.convergence.tol / tuning().sample.finer,
-            min(most or tuning().multistart.subsample_iterations, self.convergence.max_iter),
-        )
-        limits = replace(self.convergence, tol=tol, max_iter=most)
+        limits = self.rough
+        if most is not None:
+            limits = replace(limits, max_iter=min(most, limits.max_iter))
         return self.judged(_fitted(self.subsample, mixture, limits))
 
     def fit_sample(self, mixture: Mixture) -> StartResult:
         """Fit a mixture to all rows of the sample."""
-        state = _fitted(self.sample, mixture, self.convergence)
+        state = _fitted(self.sample, mixture, self.fine)
         return StartResult(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
 
     def judged(self, state: EMState) -> StartResult:
@@ -185,23 +246,31 @@ class SampleFits:
         value = self.sample.accumulate(state.result).mean_log_likelihood
         return StartResult(state, value, read + len(self.sample.rows))
 
-    def split_and_merge(self, tried: StartResult, n_rounds: int) -> StartResult:
+    def split_and_merge(self, tried: StartResult, how: Moves) -> StartResult:
         """Improve `tried` by split-and-merge moves, while they gain on the sample."""
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
-        for _ in range(n_rounds):
-            neighbours = SplitMerge(tried.state.result, self.subsample.rows, self.subsample.weights)
+        for number in range(1, min(how.n_rounds, 1) * tuning().multistart.rounds + 1):
+            neighbours = SplitMerge(
+                tried.state.result, self.subsample.rows, self.subsample.weights, how.n_splits
+            )
             found = [
                 self.fit_subsample(moved, tuning().multistart.move_iterations)
-                for moved in neighbours.best(tuning().multistart.moves)
+                for moved in neighbours.best(how.n_moves)
             ]
             read += sum(one.rows_read for one in found)
             best = max(found, key=lambda one: one.rank, default=tried)
             if not best.rank > (*tried.rank[:2], tried.rank[2] + tuning().multistart.least_gain):
                 break
-            tried = best
+            gain, tried = best.value - tried.value, best
+            if number >= how.n_rounds and gain < tuning().multistart.shown * self.rough.tol:
+                break
         return replace(tried, rows_read=read)
+
+
+def _within(value: float, least: int, most: int) -> int:
+    return max(least, min(int(value), most))
 
 
 def most_contenders(result_bytes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -60,10 +61,7 @@ class ScreeningRules:
         weight: float,
     ) -> Self:
         """Return the rules of models that start alike, and whose fits end by `limits`."""
-        sample = tuning().sample
-        most = min(sample.iterations, limits.max_iter)
-        convergence = Convergence(sample.finer * limits.tol, most)
-        return cls(options.n_init, seed, options.algorithm, convergence, criterion, weight)
+        return cls(options.n_init, seed, options.algorithm, limits.on_sample(), criterion, weight)
 
     @property
     def rough(self) -> Convergence:
@@ -114,7 +112,8 @@ def screen(
     whole = len(few.rows) == len(sample.rows)
     limits = rules.convergence if whole else rules.rough
     mended = rules.algorithm != "em"
-    with executor(SampleFits(sample, few, rules.convergence)) as calls:
+    moved = partial(_split_and_merge, n_rows=rules.weight)
+    with executor(SampleFits(sample, few, rules.rough, rules.convergence)) as calls:
         starts = _started(models, makers, few, rules, limits)
         starts = calls.map(_fit_subsample, starts, in_rows(advance, few))
         n_rows = _most_passes(starts) * len(few.rows)
@@ -124,7 +123,7 @@ def screen(
             left = [i for i, lost in enumerate(eliminated) if not lost]
             ends = [best[i].last_state() for i in left]
             if mended:
-                found = calls.map(_split_and_merge, ends, in_rows(advance, few))
+                found = calls.map(moved, ends, in_rows(advance, few))
                 ends = [tried.state for tried in found]
                 n_rows += max(tried.rows_read for tried in found)
             ended = [
@@ -149,7 +148,7 @@ def screen(
                 for i in left
                 for c in _ranked(starts, models[i])[1 : tuning().multistart.most_contenders]
             ]
-            found = calls.map(_split_and_merge, [c.last_state() for c in others])
+            found = calls.map(moved, [c.last_state() for c in others])
             ended = [
                 rules.candidate(c.model, tried.state.result, rules.convergence)
                 for c, tried in zip(others, found, strict=True)
@@ -277,10 +276,11 @@ def _at_its_end(candidate: Candidate, sample: Sampled) -> Candidate:
     return candidate
 
 
-def _split_and_merge(fits: SampleFits, end: EMState) -> StartResult:
+def _split_and_merge(fits: SampleFits, end: EMState, n_rows: float) -> StartResult:
     """Where moves lead from a fit to the first rows, and what was read for them."""
-    n_rounds = Multistart.of(end.result.n_parameters, len(fits.subsample.rows), 1).n_rounds
-    return fits.split_and_merge(replace(fits.judged(end), rows_read=0), n_rounds)
+    n_sampled, k = len(fits.subsample.rows), len(end.result.log_weights)
+    multistart = Multistart.of(end.result.n_parameters, k, n_sampled, n_rows, 1)
+    return fits.split_and_merge(replace(fits.judged(end), rows_read=0), multistart.moves)
 
 
 def _most_passes(candidates: Sequence[Candidate]) -> int:

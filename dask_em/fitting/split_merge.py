@@ -74,10 +74,16 @@ class SplitMerge:
     mixture : Mixture
     rows : (m, d) array
     weights : (m,) array
+    n_splits : int, optional
+        How many components are split to see what that gains, the least normal ones; all of them
+        by default.
     """
 
-    def __init__(self, mixture: Mixture, rows: Array, weights: Array) -> None:
+    def __init__(
+        self, mixture: Mixture, rows: Array, weights: Array, n_splits: int | None = None
+    ) -> None:
         self.mixture, self.rows, self.weights = mixture, rows, weights
+        self.n_splits = n_splits
         self.resp = Predict(mixture, ("proba",))(rows)["proba"]
         self.totals = weights @ self.resp
 
@@ -96,10 +102,12 @@ class SplitMerge:
         k = len(self.totals)
         if k < 3:
             return []
-        splits = [self._split(j) for j in range(k)] + [self._insert_component()]
+        losses = self._losses()
+        splits = [self._split(one) for one in self._worth_splitting(losses)]
+        splits.append(self._insert_component())
         found = [
             Move(pair, split, split.gain - loss)
-            for pair, loss in self._losses().items()
+            for pair, loss in losses.items()
             for split in splits
             if split is not None
             and (len(split.parents) > 1 or not split.parents & {*pair})
@@ -151,22 +159,33 @@ class SplitMerge:
     @property
     def _fewest(self) -> float:
         """Weight of the rows that a component must have."""
-        return (
-            tuning().split_merge.rows_per_parameter * self.mixture.n_parameters / len(self.totals)
-        )
+        return fewest_rows(self.mixture.n_parameters) / len(self.totals)
 
-    def _split(self, j: int) -> SplitProposal | None:
-        """The best of some ways to make two of component j."""
-        rows = np.flatnonzero(self.resp[:, j] > tuning().split_merge.least_resp)
-        if len(rows) == 0:
-            return None
-        X, weights = self.rows[rows], self.resp[rows, j] * self.weights[rows]
+    def _worth_splitting(self, losses: dict[tuple[int, int], float]) -> list[Parent]:
+        """Return the components whose split may gain enough, the least normal ones."""
+        found = []
+        for j in range(len(self.totals)):
+            rows = np.flatnonzero(self.resp[:, j] > tuning().split_merge.least_resp)
+            weights = self.resp[rows, j] * self.weights[rows]
+            if len(rows) == 0 or weights.sum() < 2 * self._fewest:
+                continue
+            parent = Parent.of(j, self.mixture, self.rows[rows], rows, weights)
+            least = min((loss for pair, loss in losses.items() if j not in pair), default=np.inf)
+            least *= tuning().split_merge.worth_a_try
+            by_chance = self.mixture.n_parameters / len(self.totals)
+            if least > by_chance and parent.skew < tuning().split_merge.hopeless * least:
+                continue
+            found.append(parent)
+        found.sort(key=lambda parent: -parent.skew)
+        return sorted(found[: self.n_splits], key=lambda parent: parent.component)
+
+    def _split(self, parent: Parent) -> SplitProposal | None:
+        """The best of some ways to make two of a component."""
+        j, X, weights = parent.component, parent.X, parent.weights
         density = _log_density(self.mixture.take([j]), X)
         first = self.mixture.take([j, j])
-        deviation = self.mixture.components.coordinates(X)
-        halves = [*_sides(deviation, weights), density > np.median(density)]
         tried = []
-        for half in halves:
+        for half in (*parent.sides, density > np.median(density)):
             resp = np.stack([~half, half], axis=1) * weights[:, None]
             tried.append(
                 _iterated(
@@ -187,7 +206,7 @@ class SplitMerge:
         if not (weights @ answers["proba"]).min() >= self._fewest:
             return None
         gain = float(weights @ (answers["log_density"] - density))
-        return SplitProposal(frozenset({j}), rows, answers["proba"][:, 1], gain)
+        return SplitProposal(frozenset({j}), parent.rows, answers["proba"][:, 1], gain)
 
     def _insert_component(self) -> SplitProposal | None:
         """A component that begins as wide as all rows."""
@@ -210,23 +229,84 @@ class SplitMerge:
         return SplitProposal(frozenset(range(len(self.totals))), np.arange(len(X)), resp, gain)
 
 
-def _sides(Z: Array, weights: Array) -> list[Array]:
-    """Halves of the rows Z (s, d), each on one side of their mean.
+@dataclass(frozen=True)
+class Parent:
+    """A component that may be split, and its rows.
 
-    Across the longest axis, and in the directions of least and most kurtosis: two clusters of
-    like size have little along the line between them, a small one beside a large one has much.
-    They are the extreme eigenvectors of E[|z|^2 z z^T] of whitened rows (Cardoso 1989).
+    Attributes
+    ----------
+    component : int
+    X : (s, d) array
+    rows : (s,) array of int
+        Their numbers.
+    weights : (s,) array
+        What the component has of each.
+    sides : list of (s,) array of bool
+        Halves of the rows, each on one side of their mean: across the longest axis, and in the
+        directions of least and most kurtosis.
+    skew : float
+        Nats that the rows differ from a normal distribution by, along those axes, about.
+    """
+
+    component: int
+    X: Array
+    rows: Array
+    weights: Array
+    sides: list[Array]
+    skew: float
+
+    @classmethod
+    def of(cls, component: int, mixture: Mixture, X: Array, rows: Array, weights: Array) -> Parent:
+        """Return one component of a mixture with its rows."""
+        axes = _axes(mixture.components.coordinates(X), weights)
+        skew = max(_negentropy(axis, weights) for axis in axes)
+        return cls(component, X, rows, weights, [axis > 0 for axis in axes], skew)
+
+
+def _axes(Z: Array, weights: Array) -> list[Array]:
+    """Coordinates of the rows Z (s, d) about their mean, along a few axes.
+
+    The longest one, and those of least and most kurtosis: two clusters of like size have
+    little along the line between them, a small one beside a large one has much. They are the
+    extreme eigenvectors of E[|z|^2 z z^T] of whitened rows (Cardoso 1989).
     """
     total = weights.sum()
     D = Z - weights @ Z / total
     lengths, axes = np.linalg.eigh((D * weights[:, None]).T @ D / total)
     longest = D @ axes[:, -1]
     if not lengths[0] > tuning().split_merge.flat * lengths[-1] or len(lengths) == 1:
-        return [longest > 0]
+        return [longest]
     white = D @ (axes / np.sqrt(lengths))
     weight = weights * (white**2).sum(1)
     _, directions = np.linalg.eigh((white * weight[:, None]).T @ white)
-    return [side > 0 for side in (longest, white @ directions[:, 0], white @ directions[:, -1])]
+    return [longest, white @ directions[:, 0], white @ directions[:, -1]]
+
+
+def _negentropy(z: Array, weights: Array) -> float:
+    """Compute about how many nats a normal distribution loses on centred numbers (s,).
+
+    By their skewness and their excess kurtosis, n (g1^2 / 12 + g2^2 / 48) (Jones and Sibson
+    1987, equation 6): too little far from normal, but not zero.
+    """
+    total = weights.sum()
+    squares = z * z
+    variance = weights @ squares / total
+    if not variance > 0:
+        return 0.0
+    skewness = weights @ (squares * z) / (total * variance**1.5)
+    excess = weights @ (squares * squares) / (total * variance**2) - 3.0
+    return float(total * (skewness**2 / 12 + excess**2 / 48))
+
+
+def fewest_rows(n_parameters: int) -> float:
+    """Return the rows of which each component of so many parameters can have enough.
+
+    Examples
+    --------
+    >>> fewest_rows(100)
+    300.0
+    """
+    return tuning().split_merge.rows_per_parameter * n_parameters
 
 
 def _iterated(mixture: Mixture, X: Array, weights: Array, n_iter: int) -> tuple[Mixture, float]:

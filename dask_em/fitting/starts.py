@@ -170,8 +170,10 @@ class StartOptions:
     ) -> Start:
         """Return the best of many starts on the sample."""
         n_sampled, d = surveyed.sample.rows.shape
-        multistart = Multistart.of(self.n_parameters(d), n_sampled, self.n_init)
-        limits = Convergence(tuning().sample.finer * self.tol, self._iterations)
+        multistart = Multistart.of(
+            self.n_parameters(d), self.n_components, n_sampled, surveyed.n_weighted, self.n_init
+        )
+        limits = Convergence(self.tol, self._iterations)
         n_rows = multistart.n_rows(n_sampled)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)

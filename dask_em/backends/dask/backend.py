@@ -25,6 +25,7 @@ from ...core.reduction import Node, fan_in, tree_levels
 from ...core.tuning import Tuning, tuning, use_tuning
 from ...runtime import current_job
 from ..blas import one_blas_thread
+from ..serial import SerialBackend
 from .client import (
     RETRIES,
     Key,
@@ -81,6 +82,9 @@ class DaskBackend(Backend):
 
         A pass that the cluster lost is made again.
         """
+        if source.in_process and len(source.ranges()) == 1:
+            # There is nothing to run beside it.
+            return SerialBackend().map_reduce(source, pass_, advance, partial_sums)
         client = None if source.in_process else client_in_force()
         if client is None:
             current_job().check()

@@ -52,33 +52,41 @@ class FusedKernel(Kernel[GaussianStatistics]):
         whitening = gaussian.whitening
         width = simd.tile_columns(dtype)
         # Forty tiles of any register are whole tiles of every other.
-        unit = 480
+        self._unit = unit = 480
         numbers = tuning().compiled_kernel.block_bytes // (self.dtype.itemsize * (2 * d + k))
-        self.block_rows = b = min(
+        self.block_rows = min(
             max(numbers // unit * unit, tuning().compiled_kernel.least_rows),
             tuning().compiled_kernel.most_rows,
         )
         rotated = whitening.scale.ndim == 2
-        D = round_up(d, simd.lanes(dtype))
+        self._width, self._one, self._D = width, one, round_up(d, simd.lanes(dtype))
         self._rotate = whitening.inverse_scale if rotated else None
-        self._scale = np.zeros(D)
+        self._scale = np.zeros(self._D)
         self._scale[:d] = 1.0 if rotated else whitening.inverse_scale
+        self._padded_components = round_up(k, simd.TILE_ROWS)
+        self._reserve(0)
+        self._rows = 0
+        self._tiles, self._buffer = self._columns, self._out[:, None]
+        self._constant = -0.5 * d * np.log(2 * np.pi) - whitening.log_det
+
+    def _reserve(self, b: int) -> None:
+        """Make room for blocks of b rows: the small ones of small data need little."""
+        whitening = self.gaussian.whitening
+        d, dtype = len(whitening.shift), self.dtype
         self._shift = np.tile(whitening.shift, (b, 1))
         # Reading whole vectors goes beyond the last row.
-        self._shifted = np.zeros(b * d + D)
-        self._rotated = np.zeros_like(self._shifted if rotated else self._shifted[:0])
-        self._Z = np.zeros((b, D), dtype)
-        self._columns = np.ones((b // width, d + one, width), dtype)
-        self._padded_components = round_up(k, simd.TILE_ROWS)
+        self._shifted = np.zeros(b * d + self._D)
+        self._rotated = np.zeros_like(self._shifted[: None if self._rotate is not None else 0])
+        self._Z = np.zeros((b, self._D), dtype)
+        self._columns = np.ones((b // self._width, d + self._one, self._width), dtype)
         self._out = np.zeros(self._padded_components * b, dtype)
-        self._rows = 0
-        self._tiles, self._buffer = self._columns[:0], self._out[:0, None]
-        self._constant = -0.5 * d * np.log(2 * np.pi) - whitening.log_det
 
     def load(self, X: Array) -> None:
         """Take the rows X (b, d) as the current block, in whitened coordinates."""
         self._rows = b = len(X)
         d = X.shape[1]
+        if b > len(self._Z):
+            self._reserve(round_up(b, self._unit))
         laid = self._shifted
         rows = laid[: b * d].reshape(b, d)
         np.subtract(X, self._shift[:b], out=rows, dtype=np.float64)
@@ -96,7 +104,7 @@ class FusedKernel(Kernel[GaussianStatistics]):
         simd.place(laid, d, self._scale, self._Z, tiles)
 
     def _new_moments(self) -> Moments:
-        return Moments(self.gaussian, self._columns.shape[2], self._padded_components)
+        return Moments(self.gaussian, self._width, self._padded_components)
 
     def _add_moments(self, moments: Moments, resp: Array) -> None:
         """Add the moments of the current block under `resp`, in the buffer or not."""
@@ -169,7 +177,7 @@ class CentredKernel(FusedKernel):
         by_moments = cheaper and double and gaussian.features_are_safe
         super().__init__(gaussian, dtype, one=by_moments)
         self._moments = self._new_moments() if by_moments else None
-        D = self._Z.shape[1]
+        D = self._D
         # The halved square is the square of what is divided by the root of two.
         assert isinstance(gaussian.covariance, Full)
         whitener = gaussian.covariance.inverse * np.sqrt(0.5)

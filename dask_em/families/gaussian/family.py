@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
-from ...core.family import Family, Kernel, register_family
+from ...core.family import Family, Kernel, blocks, register_family
 from ...core.tuning import tuning
 from ...core.validation import require, require_array
 from .constraints import CONSTRAINTS, constraint_of
@@ -233,19 +233,24 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array
     ) -> list[float]:
         """Compute the loss of sum r log p, in nats, by the wider covariance of each merged pair."""
-        return [self._volume_lost(i, j, totals) for i, j in pairs]
-
-    def _volume_lost(self, i: int, j: int, totals: Array) -> float:
-        a, b = totals[[i, j]]
-        spreads, n = self.spreads, a + b
+        i, j = np.array(pairs, dtype=int).reshape(-1, 2).T
+        a, b = totals[i], totals[j]
+        n = a + b
         apart = self.means[i] - self.means[j]
+        spreads = self.spreads
         if self.covariance.shared_scatter:
-            distance = apart @ np.linalg.solve(spreads[0], apart)
+            distances = (apart * np.linalg.solve(spreads[0], apart.T).T).sum(axis=1)
             total = totals.sum()
-            return float(total * np.log1p(a * b / (n * total) * distance) / 2)
-        merged = (a * spreads[i] + b * spreads[j]) / n + a * b / n**2 * np.outer(apart, apart)
-        of_three = self.covariance.log_dets(np.stack([merged, spreads[i], spreads[j]]))
-        return float(np.array([n, -a, -b]) @ of_three / 2)
+            return [float(x) for x in total * np.log1p(a * b / (n * total) * distances) / 2]
+        volumes = self.covariance.log_dets(spreads)
+        lost = np.empty(len(n))
+        for part in blocks(len(n), max(1, tuning().numpy_kernel.cached // self.n_features**2)):
+            p, q, m = i[part], j[part], n[part, None, None]
+            outer = apart[part, :, None] * apart[part, None, :]
+            share = a[part, None, None] / m
+            merged = share * spreads[p] + (1 - share) * spreads[q] + share * (1 - share) * outer
+            lost[part] = n[part] * self.covariance.log_dets(merged)
+        return [float(x) for x in (lost - a * volumes[i] - b * volumes[j]) / 2]
 
     # -- as one vector ---------------------------------------------------------------------
 

@@ -16,7 +16,9 @@ from .covariance import Covariance
 from .factors import (
     factor_of_precision,
     factor_or_none,
+    factors_or_none,
     inverse_factor,
+    inverse_factors,
     symmetric_pairs,
     symmetric_products,
 )
@@ -50,7 +52,7 @@ class Full(Covariance):
     @cached_property
     def inverse(self) -> Array:
         """C_k^{-1}, (k, d, d)."""
-        return np.stack([inverse_factor(c) for c in self.factor])
+        return inverse_factors(self.factor)
 
     @staticmethod
     def n_features(d: int) -> int:
@@ -146,8 +148,7 @@ class Full(Covariance):
         """Return the factors of covariances, and those of k components that are singular."""
         factor = self.factor.copy()
         collapsed = []
-        for j, covariance in enumerate(covariances):
-            new = factor_or_none(covariance)
+        for j, new in enumerate(factors_or_none(covariances)):
             if new is None:
                 collapsed.append(j)
             else:
@@ -183,7 +184,7 @@ class Full(Covariance):
     @classmethod
     def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
         """Return the structure of scikit-learn's `precisions_cholesky_`."""
-        return cls(np.stack([inverse_factor(u.T) for u in precisions_cholesky]))
+        return cls(inverse_factors(precisions_cholesky.transpose(0, 2, 1)))
 
     @classmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
