@@ -301,9 +301,10 @@ class ControlVariateTuning:
     least_proximal: float = 0.1
     most_proximal: float = 256.0
     # How far the sample is asked what is left, when the gains say that it is little: iterations at
-    # most, the share of `tol` that so many of them gain together at the end, and the shares of the
+    # most, and where the data have as many rows as it (in proportion between), the share of `tol` that so many of them gain together at the end, and the shares of the
     # damping: a firm proximal hides what lies beyond a plateau, a loose one lets the sample err.
     far_iterations: int = 200
+    far_iterations_alike: int = 40
     far_gain: float = 0.005
     far_window: int = 8
     far_damping: tuple[float, ...] = (0.1, 1.0)
@@ -335,6 +336,8 @@ class PlanTuning:
     idle_bytes: int = 165 * 2**20
     # What Numba adds to it, with LLVM and the compiled loops: 125 MiB measured.
     compiler_bytes: int = 130 * 2**20
+    # Data up to this size are read and computed with by threads before a LocalCluster has started.
+    small_bytes: int = 64 * 2**20
     # Dask pauses a worker at this share of its limit.
     pause: float = 0.8
     # The probe of a plan computes about this many products of a responsibility and a feature:

@@ -150,10 +150,13 @@ class Surrogate:
 
     def ahead(self, start: Mixture, tol: float) -> Far:
         """Fit the surrogate itself by an accelerated algorithm from `start`, the plain M-step."""
+        constants = tuning().control_variate
+        # A pass is worth no more of them than the rows that it reads.
+        alike = constants.far_iterations_alike * self.sums.n_rows / len(self.sample.rows)
         limits = Convergence(
-            tuning().control_variate.far_gain * tol,
-            tuning().control_variate.far_iterations,
-            window=tuning().control_variate.far_window,
+            constants.far_gain * tol,
+            min(max(constants.far_iterations_alike, int(alike)), constants.far_iterations),
+            window=constants.far_window,
         )
         algorithm = ControlVariateEM(start.on_cpu, limits, step=curved)
         *_, last = run_algorithm(self.accumulate, algorithm)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.tuning import tuning
 from ..errors import UsageError
 from ..machine import memory_limit, usable_cpus
 from ..runtime import current_job
@@ -64,6 +65,11 @@ class ClusterOptions:
         return bool(self.scheduler or self.scheduler_file)
 
     @property
+    def chosen(self) -> bool:
+        """Whether workers were asked for, whatever the data."""
+        return self.remote or self != ClusterOptions()
+
+    @property
     def address(self) -> str:
         """The scheduler's address or file, without credentials."""
         return describe_url(self.scheduler) if self.scheduler else str(self.scheduler_file)
@@ -103,6 +109,31 @@ def usable_memory() -> int:
     from distributed.system import MEMORY_LIMIT
 
     return min(int(MEMORY_LIMIT), memory_limit() or int(MEMORY_LIMIT))
+
+
+@contextmanager
+def workers_for(cluster: ClusterOptions, nbytes: int) -> Iterator[Client | None]:
+    """Connect the workers of a job on data of so many bytes; small ones need threads alone.
+
+    Yields
+    ------
+    Client or None
+        None where this process computes.
+
+    Raises
+    ------
+    UsageError
+        As `cluster_client`.
+    """
+    if cluster.chosen or nbytes > tuning().plan.small_bytes:
+        with cluster_client(cluster) as client:
+            yield client
+        return
+    logger.info(
+        "%.1f MB: no cluster started, threads of this process compute (--workers 1 starts one)",
+        nbytes / 1e6,
+    )
+    yield None
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from .cluster import (
     cluster_client,
     overcommitted,
     usable_memory,
+    workers_for,
     workers_here,
     workers_there,
 )
@@ -442,11 +443,12 @@ def _quick_start(rows: Array, model: MixtureEstimator, most: int) -> Mixture:
 @contextmanager
 def checked(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], Plan]) -> Iterator[None]:
     """Open a cluster whose workers can hold what is `needed`; a local one is checked unstarted."""
+    planned = planned_here(cluster, needed)
     if not cluster.remote:
-        planned_here(cluster, needed).check()
+        planned.check()
         if text := overcommitted(workers_here(cluster)):
             logger.warning("%s", text)
-    with cluster_client(cluster) as client:
-        if cluster.remote:
+    with workers_for(cluster, planned.bytes_per_pass) as client:
+        if cluster.remote and client is not None:
             needed(workers_there(client)).check()
         yield

@@ -27,7 +27,7 @@ from ..storage.outputs.staging import check_untouched
 from ..storage.urls import is_url
 from ..version import __version__
 from .arguments import check_data, check_model
-from .cluster import ClusterOptions, cluster_client
+from .cluster import ClusterOptions, workers_for
 from .files import file_sha256, load_to_read
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def predict(
 def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> Written:
     """Write what is left, on the cluster; return what that was."""
     with (
-        cluster_client(cluster),
+        workers_for(cluster, source.nbytes),
         ObservedPass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
     ):
         return backend_in_force().map_reduce(source, work, running.advance)

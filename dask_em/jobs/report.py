@@ -17,7 +17,7 @@ from ..report.page import check_output, write_report
 from ..storage.outputs.files import check_folder
 from ..storage.urls import describe_url, is_url
 from .arguments import check_data, check_model
-from .cluster import ClusterOptions, cluster_client
+from .cluster import ClusterOptions, workers_for
 from .files import file_sha256, load_to_read
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _evidence(
         origin["rows from"] = source.description
         rows = sample_rows(source, n_rows)
         if drift:
-            with cluster_client(cluster):
+            with workers_for(cluster, source.nbytes):
                 densities = chunk_densities(model, source.array, [reporter()])
             if n := int(densities.n_dropped.sum()):
                 missing.append(

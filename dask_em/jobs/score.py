@@ -8,7 +8,7 @@ from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
 from ..fitting.observers import reporter
 from .arguments import check_data, check_model
-from .cluster import ClusterOptions, cluster_client
+from .cluster import ClusterOptions, workers_for
 from .files import load_to_read
 
 
@@ -26,6 +26,6 @@ def score(
     check_data(data, order=order)
     model = load_to_read(model_path, missing_chunks, nonfinite)
     model.set_params(callbacks=[reporter()])
-    stored_source(data, weights, model.read_options)
-    with cluster_client(cluster):
+    source = stored_source(data, weights, model.read_options)
+    with workers_for(cluster, source.nbytes):
         return {"weights": weights, **model.criteria(data, weights)}
