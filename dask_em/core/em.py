@@ -172,7 +172,7 @@ class EMState:
 
     @property
     def maximized(self) -> Mixture | None:
-        """What the M-step makes of the sums, where the fit may have kept what was given."""
+        """The mixture that the M-step makes of the sums, where the fit may have kept another."""
         if self.status is Status.NON_FINITE:
             return None
         return self.mixture.m_step(self.statistics)[0]

@@ -301,8 +301,9 @@ class ControlVariateTuning:
     least_proximal: float = 0.1
     most_proximal: float = 256.0
     # How far the sample is asked what is left, when the gains say that it is little: iterations at
-    # most, and where the data have as many rows as it (in proportion between), the share of `tol` that so many of them gain together at the end, and the shares of the
-    # damping: a firm proximal hides what lies beyond a plateau, a loose one lets the sample err.
+    # most, and where the data have as many rows as it (in proportion between), the share of `tol`
+    # that so many of them gain together at the end, and the shares of the damping: a firm proximal
+    # hides what lies beyond a plateau, a loose one lets the sample err.
     far_iterations: int = 200
     far_iterations_alike: int = 40
     far_gain: float = 0.005

@@ -71,7 +71,7 @@ def check_dimensions(name: str, X: object) -> None:
 
 
 def _advice(name: str, X: HasShape, ndim: int) -> str:
-    """What to pass instead of an array of another number of dimensions."""
+    """Say what to pass instead of an array of another number of dimensions."""
     shape = tuple(X.shape)
     kind = type(X).__module__.partition(".")[0]
     lazy = {"dask": name, "zarr": f"da.from_zarr({name})", "h5py": f"da.from_array({name})"}

@@ -93,7 +93,7 @@ class FittedMixture(Protocol):
 
     @property
     def warnings_(self) -> Sequence[str]:
-        """What is odd about the fitted components."""
+        """The warnings of the fit about its components."""
 
     @property
     def lower_bound_(self) -> float:

@@ -74,7 +74,7 @@ class Fittable(Protocol):
 
     @property
     def warnings_(self) -> list[str]:
-        """What is odd about the fitted components."""
+        """The warnings of the fit about its components."""
 
 
 M = TypeVar("M", bound=Fittable)

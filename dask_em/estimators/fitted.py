@@ -159,7 +159,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def warnings_(self) -> list[str]:
-        """What is odd about the fitted components, and what to do: the warnings of the fit."""
+        """The warnings of the fit: what is odd about its components, and what to do."""
         found, names = self.state_.maximized, vars(self).get("feature_names_in_")
         return (
             [] if found is None else found.components.warnings(found.weights, Columns(names).first)

@@ -24,6 +24,7 @@ NAMES = [
     "runners_up",
     "sweep",
     "fleets",
+    "small",
     "billion",
     "object_stores",
 ]

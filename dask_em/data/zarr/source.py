@@ -203,7 +203,7 @@ class ZarrSource(Source):
 
     @property
     def lacks_checksum(self) -> str:
-        """What to do where flipped bits of a chunk would pass for data; empty where none would."""
+        """Say what to do where flipped bits of a chunk would pass for data; empty where none."""
         from .layout import has_checksum
 
         return "" if has_checksum(self.array) else CHECKSUM

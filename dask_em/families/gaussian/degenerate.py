@@ -70,6 +70,10 @@ def _plane(matrix: Array, total: Array, columns: Array, narrow: float, wide: flo
     matrix, total = (m[np.ix_(columns, columns)] for m in (matrix, total))
     if len(columns) < 2 or not np.tril(matrix, -1).any():
         return columns[:0]
+    lengths = np.linalg.eigvalsh(matrix)
+    if lengths[0] - len(lengths) * np.finfo(float).eps * lengths[-1] > narrow:
+        # So mostly, and then SciPy is not needed, which `inspect` would wait for.
+        return columns[:0]
     try:
         factor = np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
