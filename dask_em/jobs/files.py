@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..data.options import MissingChunks, NonFinite
-from ..estimators.base import MixtureEstimator
 from ..estimators.load import load
 from ..storage.object_store import LARGEST_MODEL, read_bytes
 from ..storage.urls import is_url
+
+if TYPE_CHECKING:
+    from ..estimators.base import MixtureEstimator
 
 
 def file_sha256(path: str) -> str:
