@@ -97,8 +97,10 @@ class NonFiniteError(DataError):
     Examples
     --------
     >>> print(NonFiniteError("NaN", 7, 1).at("row 107"))
-    X contains NaN at row 107, column 1: drop or fill such rows first, or leave ...
+    X contains NaN at row 107, column 1: drop or fill such rows first, or pass ...
     """
+
+    code = "non-finite"
 
     def __init__(self, what: str, row: int, column: int, place: str = "") -> None:
         super().__init__(what, row, column, place)
@@ -108,8 +110,8 @@ class NonFiniteError(DataError):
         place = self.place or f"row {self.row} of its chunk"
         return (
             f"X contains {self.what} at {place}, column {self.column}: drop or fill such rows "
-            'first, or leave them out by nonfinite="drop" (--nonfinite drop), of a fitted model '
-            'by set_params(nonfinite="drop")'
+            'first, or pass nonfinite="drop" to leave them out (a fitted model is told by '
+            'set_params(nonfinite="drop"))'
         )
 
     def at(self, place: str) -> Self:

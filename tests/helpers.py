@@ -20,6 +20,7 @@ from dask_em.core import tuning as core_tuning
 from dask_em.core.em import Convergence, EMState, em
 from dask_em.core.mixture import Mixture, MixtureStatistics
 from dask_em.core.tuning import Tuning
+from dask_em.estimators.fitted import FittedEstimator
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.statistics import GaussianStatistics
@@ -88,12 +89,12 @@ from dask_em.core import tuning
 from dask_em.jobs import plan as planning
 
 @contextmanager
-def here(where):
+def here(where, nbytes):
     with dask.config.set({"scheduler": "synchronous", "dask_em.fast": False}):
         yield
 
 dask.config.set({"dask_em.fast": False})
-planning.cluster_client = here
+planning.workers_for = here
 tuning.DEFAULTS = tuning.DEFAULTS.with_changes(reading={"bytes": 8192})
 
 def fit(data, output, *options, prepare):
@@ -253,7 +254,10 @@ def assert_sums_close(actual: Any, expected: Any, rtol: float) -> None:
 def assert_fits_close(actual: Any, expected: Any, rtol: float, **offsets: Any) -> None:
     """The same parameters, to `rtol` of the largest number in each."""
     for name in PARAMETERS:
-        a, b = getattr(actual, name), getattr(expected, name)
+        a, b = (
+            m.fitted_array(name) if isinstance(m, FittedEstimator) else getattr(m, name)
+            for m in (actual, expected)
+        )
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max(), err_msg=name)
     np.testing.assert_allclose(actual.lower_bound_, expected.lower_bound_, rtol=rtol)
 

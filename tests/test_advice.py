@@ -120,7 +120,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
 }
 # What commands lack, though a message that they may print names it.
 LACKING = {
-    "--missing-chunks": {"predict", "score", "report", "plan"},
+    "--missing-chunks": {"plan"},
 }
 # Arguments of other libraries, as advice names them.
 OTHERS = {
@@ -205,7 +205,7 @@ def program(*words: object) -> str:
     """What the program says in this process, without a cluster; nothing where all was well."""
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         for jobs in (predict_jobs, report_jobs):
-            patch.setattr(jobs, "cluster_client", lambda where: nullcontext())
+            patch.setattr(jobs, "workers_for", lambda where, nbytes: nullcontext())
         result = CliRunner().invoke(main, [*map(str, words)])
     return "" if result.exit_code == 0 else result.stderr
 
@@ -311,8 +311,8 @@ FOLLOWED = [
         lambda p: said(lambda: fit(few, n_components=4)),
         (lambda p: said(lambda: fit(few, n_components=1)),),
     ),
-    Followed("in which {} entries are masked", lambda p: said(lambda: fit(masked)), (
-        lambda p: said(lambda: fit(masked.filled(np.nan), nonfinite="drop")),
+    Followed("masked numbers are NaN", lambda p: said(lambda: fit(masked)), (
+        lambda p: said(lambda: fit(masked, nonfinite="drop")),
     )),
     Followed("is not small beside the variance of", lambda p: said(lambda: fit(X * 1e-4)), (
         lambda p: said(lambda: fit(X * 1e-4, reg_covar=0)),
@@ -332,7 +332,7 @@ FOLLOWED = [
         (lambda p: said(lambda: select(X, [1, 2], criterion="holdout", holdout=0.1)),),
     ),
     Followed("restore them; or, if they were never", lambda p: said(lambda: fit(holey(p))), (
-        lambda p: said(lambda: fit(holey(p), missing_chunks="fill")),
+        lambda p: said(lambda: fit(holey(p), n_components=1, missing_chunks="fill")),
     )),
     Followed("a .npy file is opened by", lambda p: (
         np.save(p / "x.npy", X), said(lambda: fit(p / "x.npy"))  # type: ignore[func-returns-value]
@@ -399,6 +399,7 @@ NOT_FOLLOWED = {
     "has the dimensions {}: expected rows and columns": "tests/test_xarray.py follows it",
     "lies in shards within shards": "tests/test_sources.py and tests/test_data_faults.py",
     "the last fit was of n_components=": "of other families: tests/test_strangers.py",
+    "MB: no cluster started": "other tests of the command line start one by --workers 1",
     "drew none of any weight": "a chance that no test can wait for",
     "plain TCP, which nobody asked to be TLS": CERTIFICATES,
     "--require-tls": CERTIFICATES,

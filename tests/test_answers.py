@@ -391,7 +391,7 @@ def test_a_sweep_counts_weights_as_criteria_do() -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process, without a cluster."""
     for job in (predicting, reporting, scoring):
-        monkeypatch.setattr(job, "cluster_client", lambda where: nullcontext())
+        monkeypatch.setattr(job, "workers_for", lambda where, nbytes: nullcontext())
 
 
 def run(*given: object) -> Result:
@@ -463,7 +463,9 @@ def test_the_advice_of_a_command_is_an_option_of_it(command: list[str], folder: 
     said = []
     while (result := run(*command, "--json")).exit_code:
         assert result.exit_code == 65
-        (advice,) = re.findall(r"\((--[a-z-]+ [a-z]+)\)", result.stderr)
+        (advice,) = re.findall(
+            r"pass (--[a-z-]+ [a-z]+)", json.loads(result.stdout)["error"]["message"]
+        )
         assert advice not in said
         said.append(advice)
         command += advice.split()

@@ -44,11 +44,11 @@ def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Data, and the program without a cluster of its own."""
 
     @contextmanager
-    def here(where: Any) -> Iterator[None]:
+    def here(where: Any, nbytes: int) -> Iterator[None]:
         with dask.config.set(scheduler="synchronous"):
             yield
 
-    monkeypatch.setattr(planning, "cluster_client", here)
+    monkeypatch.setattr(planning, "workers_for", here)
     write_zarr(tmp_path / "x.zarr", X, 500)
     assert len(as_source(str(tmp_path / "x.zarr")).ranges()) == RANGES
     return tmp_path / "x.zarr"

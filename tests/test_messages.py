@@ -20,7 +20,7 @@ from dask_em import GaussianMixture, select
 from dask_em.cli.main import main
 from dask_em.cli.options import CHOICE, CLUSTER, ESTIMATOR, Option
 from dask_em.cli.words import IN_PYTHON, in_shell
-from dask_em.errors import DaskEMError, DataError, ExitCode
+from dask_em.errors import DaskEMError, DataError, ExitCode, NonFiniteError
 from dask_em.fitting.starts import LABELLERS
 from dask_em.storage import npz
 
@@ -55,12 +55,18 @@ def kinds(base: type[DaskEMError] = DaskEMError) -> Iterator[type[DaskEMError]]:
         yield from kinds(derived)
 
 
+def made(kind: type[DaskEMError]) -> DaskEMError:
+    """An error of a kind."""
+    return NonFiniteError("NaN", 7, 1) if kind is NonFiniteError else kind("why")
+
+
 OURS = [kind for kind in kinds() if kind.__module__ == "dask_em.errors"]
 
 # Programs compare these words: they stay.
 WORDS = {
     "DaskEMError": "fault",
     "DataError": "bad-data",
+    "NonFiniteError": "non-finite",
     "ModelFileError": "bad-model-file",
     "ModelNotFoundError": "model-not-found",
     "OutputExistsError": "output-exists",
@@ -73,7 +79,7 @@ WORDS = {
 }
 
 FAILURES: list[tuple[BaseException, str, int]] = [
-    *((kind("why"), WORDS[kind.__name__], kind.exit_code) for kind in OURS),
+    *((made(kind), WORDS[kind.__name__], kind.exit_code) for kind in OURS),
     (npz.FormatError("why"), "bad-model-file", 65),
     (KeyboardInterrupt(), "interrupted", 75),
     (CommClosedError("why"), "cluster-lost", 75),

@@ -544,7 +544,7 @@ def model(X: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program's commands without a cluster."""
     for module in (planning, applying):
-        monkeypatch.setattr(module, "cluster_client", lambda where: nullcontext())
+        monkeypatch.setattr(module, "workers_for", lambda where, nbytes: nullcontext())
 
 
 def predict(model: Any, data: Any, dest: Any, *more: str) -> tuple[int, str]:

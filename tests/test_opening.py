@@ -35,7 +35,7 @@ X, _, _ = blobs(N, D, 3)
 
 def fitted(data: Any, n_components: int = 2, **options: Any) -> GaussianMixture:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "out of iterations")
+        warnings.filterwarnings("ignore", ".*out of iterations")
         return GaussianMixture(n_components, random_state=0, **options).fit(data)
 
 

@@ -112,7 +112,7 @@ def chunks_of(regions: list[range]) -> set[str]:
 @contextmanager
 def without_cluster() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(applying, "cluster_client", lambda where: nullcontext())
+        patch.setattr(applying, "workers_for", lambda where, nbytes: nullcontext())
         yield
 
 
@@ -372,7 +372,7 @@ def test_whole_answers_that_could_not_be_named_are_not_computed_again(
     assert answers.read_text() == "old"
 
     # Nothing is left to compute, so no cluster is started.
-    monkeypatch.setattr(applying, "cluster_client", full)
+    monkeypatch.setattr(applying, "workers_for", full)
     assert invoke(given).exit_code == 0
     assert contents(answers) == interrupted.undisturbed
     assert [p.name for p in tmp_path.iterdir()] == ["answers.zarr"]

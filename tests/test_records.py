@@ -54,7 +54,7 @@ PINNED = {
     "pass": "1: phase number seconds rows bytes log_likelihood retries lost_workers",
     "plain-em-state": "1: proposal contenders previous",
     "sample": "1: size keys rows weights",
-    "start": "1: mixture n_passes log_likelihood contenders row eliminated",
+    "start": "2: mixture n_passes log_likelihood contenders row eliminated state",
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "
     "LIKELIHOOD_FELL COLLAPSED NON_FINITE",
     "survey": "1: n_rows n_weighted bad_weights moments extent non_finite sample",

@@ -20,7 +20,10 @@ NO_WORDS = {"nonfinite", "tol"}
 VALUE = r"'[^']*'|\"[^\"]*\"|[-+\w]+(?:\.\w+)*"
 
 # What only Python can do.
-ONLY_IN_PYTHON = re.compile(r",? or (?:start from this result with|set) warm_start=\w+")
+ONLY_IN_PYTHON = re.compile(
+    r",? or (?:start from this result with|set) warm_start=\w+"
+    r"| \(a fitted model is told by set_params\([^)]*\)\)"
+)
 
 
 def in_shell(text: str, command: click.Command) -> str:

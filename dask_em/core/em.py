@@ -165,6 +165,11 @@ class EMState:
         """Mean log-likelihood per row at `mixture`, in nats."""
         return self.statistics.mean_log_likelihood
 
+    @property
+    def measured(self) -> bool:
+        """Whether there was a pass: a fit of no iterations ends with its start."""
+        return self.n_iter > 0 or self.status is not Status.OUT_OF_ITERATIONS
+
     def computed_by(self, engine: Engine) -> EMState:
         """Return the same, for an algorithm that goes on with this engine."""
         mixture, result = (replace(m, engine=engine) for m in (self.mixture, self.result))

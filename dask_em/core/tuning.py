@@ -196,7 +196,8 @@ class MultistartTuning:
     subsample_rows_per_parameter: int = 25
     fewest_subsampled: int = 5000
     subsample_iterations: int = 30
-    # Where no moves follow, starts are compared after so many.
+    # Where the data are hardly more than those, so many starts at least are compared after so few.
+    raced_starts: int = 3
     race_iterations: int = 10
     finalists: int = 4
     fewer_finalists: int = 2

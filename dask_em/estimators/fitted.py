@@ -94,9 +94,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.status_ = state.status
         self.converged_ = state.status.converged
         self.n_iter_ = state.n_iter
-        # Nothing was measured before the first pass.
-        unmeasured = state.n_iter == 0 and state.status is Status.OUT_OF_ITERATIONS
-        self.lower_bound_ = -np.inf if unmeasured else state.log_likelihood
+        self.lower_bound_ = state.log_likelihood if state.measured else -np.inf
         weights = state.result.weights / state.result.weights.sum()
         self.set_arrays({"weights_": weights, **state.result.components.attributes()}, dtype)
 

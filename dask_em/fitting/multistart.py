@@ -132,24 +132,27 @@ class Multistart:
         )
         # Nearly all of the sample is as good as all of it.
         n_subsample = n_subsample if 2 * n_subsample <= n_sampled else n_sampled
-        # Multiply-adds of an iteration, and of one start that is fitted.
+        # Few rows are worth a race of starts, and a few iterations, in place of a single one.
+        race = n_init == 1 and n_rows < 2 * n_subsample
+        n_iterations = constants.race_iterations if race else constants.subsample_iterations
+        # Multiply-adds of an iteration, of one start that is fitted, and of all but the first.
         iteration = constants.call_work + 2.0 * n_subsample * n_parameters
-        start = constants.subsample_iterations * iteration
+        start = n_iterations * iteration
         on_all = constants.call_work + 2.0 * n_rows * n_parameters
-        n_iterations = constants.subsample_iterations
-        budget = min(constants.share * n_iterations * on_all, constants.most_work)
+        budget = min(constants.share * constants.subsample_iterations * on_all, constants.most_work)
         moves = Moves.within(budget, iteration, n_components)
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
         n_finalists = constants.finalists if enough else constants.fewer_finalists
+        n_finalists = 1 if race else n_finalists
         if n_components < 3 or n_subsample < 2 * fewest_rows(n_parameters):
             # No component has the rows of two.
             moves = replace(moves, n_rounds=0)
-            if n_init == 1 and 2 * n_subsample > n_sampled:
-                n_iterations, n_finalists = constants.race_iterations, 1
         else:
             n_finalists = _within(budget / (moves.work(iteration) + start), 1, n_finalists)
             budget -= n_finalists * moves.work(iteration)
-        n_starts = _within(1 + budget / start, 1, constants.most_starts if n_components > 1 else 1)
+        fewest = constants.raced_starts if race else 1
+        n_starts = _within(1 + budget / start, fewest, constants.most_starts)
+        n_starts = n_starts if n_components > 1 else 1
         if moves.n_rounds:
             more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
             moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
@@ -186,9 +189,8 @@ class Multistart:
         sample = Sampled.of(surveyed)
         most = min(self.n_iterations, limits.max_iter)
         rough = Convergence(limits.tol, most)
-        # Steps on the sample read nothing, unless it is all that there is to read.
-        fine = limits.on_sample() if len(sample.rows) < surveyed.n_weighted else limits
-        fits = SampleFits(sample, sample.first(self.n_subsample), rough, fine)
+        few = sample.first(self.n_subsample)
+        fits = SampleFits(sample, few, rough, limits.on_sample())
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         starts = in_threads(partial(make, fits.subsample), seeds)
         with executor(fits) as calls:

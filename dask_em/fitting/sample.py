@@ -64,7 +64,7 @@ class Sampled:
         return fold.result()
 
 
-@record("start")
+@record("start", 2)
 @dataclass(frozen=True)
 class Start:
     """Hold the mixture that a fit starts from, and its results on the sample.

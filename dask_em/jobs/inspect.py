@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 from ..estimators.describe import FamilyDescription, names_of_columns
@@ -41,8 +40,8 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "n_reads": saved.n_reads,
         "n_sample_passes": saved.n_sample_passes,
         "n_passes": saved.n_passes,
-        # Of a start that saw no pass there is none, and JSON has no infinity.
-        "log_likelihood": state.log_likelihood if isfinite(state.log_likelihood) else None,
+        # JSON has no infinity.
+        "log_likelihood": state.log_likelihood if state.measured else None,
         "provenance": saved.provenance,
         "weights": found["weights_"].tolist(),
         "family": components.family,

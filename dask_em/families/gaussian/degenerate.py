@@ -138,7 +138,7 @@ def degenerate_warnings(
             f"degenerate components: {'; '.join(places)}. Their variance there is little but what "
             f"reg_covar={ridge:g} adds: their rows lie in a plane, or are too few for a "
             "covariance. Leave out a column that follows from the others, pass "
-            'covariance_type="diag" (--covariance diag), or lower n_components (-k)'
+            'covariance_type="diag", or lower n_components'
         )
     return messages
 
