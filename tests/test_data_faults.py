@@ -579,8 +579,8 @@ def test_without_gaps_dropping_changes_no_bit(tmp_path) -> None:
 def test_predict_has_no_answer_for_rows_that_the_fit_dropped(tmp_path) -> None:
     rows, _ = with_gaps()
     model = fit(rows, nonfinite="drop")
-    with pytest.raises(DataError, match=r"X contains (NaN|infinity)"):
-        model.predict(stored(tmp_path, "raw", rows)).compute()
+    labels = model.predict(stored(tmp_path, "raw", rows)).compute()
+    np.testing.assert_array_equal(labels == -1, ~np.isfinite(rows).all(axis=1))
 
 
 def test_what_was_dropped_is_in_the_model_file(tmp_path) -> None:

@@ -459,7 +459,7 @@ def test_an_object_is_written_whole_once_and_read_within_a_limit(s3: Proxy) -> N
     assert read_bytes(url, len(data)) == data
     with pytest.raises(DataError, match="holds 70000 bytes, expected at most 69999"):
         read_bytes(url, len(data) - 1)
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         write_bytes(url, b"other", overwrite=False)
     assert read_bytes(url, len(data)) == data
     write_bytes(url, b"other", overwrite=True)

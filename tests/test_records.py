@@ -81,7 +81,8 @@ def test_no_tag_and_no_field_changes_unnoticed() -> None:
     found = {tag: f"{version}: {' '.join(names_of(kind))}" for tag, version, kind in registered()}
     for tag in found.keys() & PINNED.keys():
         assert found[tag] == PINNED[tag], f"raise the version of {tag!r}, and pin both"
-    assert found.keys() == PINNED.keys()
+    # Those of examples in docstrings, if they ran, are no records of files.
+    assert {tag for tag in found if not tag.startswith("doc-")} == PINNED.keys()
 
 
 def test_the_estimators_tag_stays() -> None:

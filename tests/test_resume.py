@@ -465,7 +465,7 @@ def test_stored_data_that_changed_are_found(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         fit(path, stop_after=2, checkpoint=folder)
     moved = path.rename(tmp_path / "moved.zarr")
-    with pytest.raises(DataError, match=r"source was .*x\.zarr.*--force"):
+    with pytest.raises(DataError, match=r"source was .*x\.zarr.*force=True"):
         fit(moved, checkpoint=folder)
     moved.rename(path)
     changed = X.copy()

@@ -555,7 +555,7 @@ def test_the_table_on_a_terminal(stored: Path, tmp_path: Path, two_workers: Clie
         (["-k", "3", "--criterion", "best"], "'best' is not one of"),
         (["-k", "3", "--holdout", "1.5"], "1.5 is not in the range"),
         (["-k", "3", "--criterion", "holdout"], "--holdout 0.1"),
-        (["-k", "3,4", "--criterion", "holdout"], "holdout=0.1"),
+        (["-k", "3,4", "--criterion", "holdout"], "--holdout 0.1"),
     ],
 )
 def test_wrong_usage(stored: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

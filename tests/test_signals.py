@@ -305,6 +305,7 @@ def test_metrics_are_whole_and_count(points: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.prom"]
 
 
+@pytest.mark.filterwarnings("ignore:degenerate components")
 def test_metrics_that_cannot_be_written_end_no_fit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -400,6 +401,6 @@ def test_warnings_are_lines_of_the_log(tmp_path: Path, client: Client) -> None:
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     warned = [line["message"] for line in lines if line["level"] == "warning"]
     assert any("1 rows that hold NaN or infinity were left out" in line for line in warned)
-    assert any("max_passes passes were made" in line for line in warned)
+    assert any("--max-passes passes were made" in line for line in warned)
     assert json.loads(result.stdout)["n_dropped"] == 1
     assert load(tmp_path / "m.npz").n_dropped_ == 1

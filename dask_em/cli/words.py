@@ -53,8 +53,8 @@ def _with_option(text: str, name: str, option: click.Option) -> str:
             return max(chosen, key=len) if chosen else found[0]
         return f"{flag} {shlex.quote(value)}"
 
-    # Neither a part of a path, nor of another name.
+    # Neither a part of a path, nor of another name, nor a value.
     text = re.sub(rf"(?<![\w/.\\-]){name}=({VALUE})", typed, text)
     if "_" in name or name in NO_WORDS:
-        text = re.sub(rf"(?<![\w/.\\-]){name}(?![\w/=\\-]|\.\w)", flag, text)
+        text = re.sub(rf"(?<![\w/.\\'\"-]){name}(?![\w/=\\-]|\.\w)", flag, text)
     return text

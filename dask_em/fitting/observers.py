@@ -504,8 +504,6 @@ def reporter(file: TextIO | None = None, verbose: bool = False) -> Observer:
     >>> import io
     >>> type(reporter(io.StringIO())).__name__
     'LogLines'
-    >>> type(reporter(io.StringIO(), verbose=True)).__name__
-    'PrintedLines'
     """
     file = file or sys.stderr
     machines = any(getattr(handler.formatter, "structured", False) for handler in logger.handlers)

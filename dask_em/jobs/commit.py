@@ -13,7 +13,7 @@ from ..errors import DataError, ModelFileError, UsageError
 from ..estimators.load import load
 from ..storage.checkpoint import Checkpoint, Checkpointing, checkpoint_exists, remove_checkpoint
 from ..storage.folders import folder_at
-from ..storage.locks import Lock, locked
+from ..storage.locks import Lock, has_lock, locked
 from ..storage.outputs.files import remove_unfinished
 from ..storage.outputs.staging import check_free
 from ..storage.urls import describe_url, is_url, split_url
@@ -112,9 +112,9 @@ def _as_dict(found: object) -> dict[str, Any]:
 
 
 def check_untaken(output: str, checkpoint: Checkpointing | None, overwrite: bool) -> None:
-    """Refuse an output that is there and cannot be of an unfinished fit: none is kept."""
+    """Refuse an output that is there and cannot be of an unfinished fit: nothing is left of one."""
     kept = checkpoint is not None and checkpoint.resume and checkpoint_exists(checkpoint.path)
-    if not kept:
+    if not kept and not has_lock(output):
         check_free(output, overwrite)
 
 

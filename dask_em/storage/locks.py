@@ -160,6 +160,23 @@ class Lock:
             self._seen = time.monotonic()
 
 
+def has_lock(path: Path | str) -> bool:
+    """Return whether a path or URL has a lock: another job's, or what one that was killed left.
+
+    Examples
+    --------
+    >>> has_lock("nowhere/model.npz")
+    False
+    """
+    return bool(_place_of(path).owner())
+
+
+def _place_of(path: Path | str) -> LockPlace:
+    if isinstance(path, str) and is_url(path):
+        return LockObject(path)
+    return LockFile(Path(path).absolute())
+
+
 @contextmanager
 def locked(path: Path | str) -> Iterator[Lock]:
     """Hold the lock of a path or URL while the block runs.
@@ -181,12 +198,9 @@ def locked(path: Path | str) -> Iterator[Lock]:
     >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "model.npz")) as lock:
     ...     lock.check()
     """
-    place: LockPlace
-    if isinstance(path, str) and is_url(path):
-        place = LockObject(path)
-    else:
+    if not (isinstance(path, str) and is_url(path)):
         path = Path(path).absolute()
-        place = LockFile(path)
+    place = _place_of(path)
     run, name = current_job(), os.fspath(path)
     if name in run.locks:
         yield run.locks[name]
