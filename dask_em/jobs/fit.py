@@ -25,7 +25,7 @@ from ..storage.outputs.files import check_folder
 from .arguments import check_data
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, check_untaken, noting_what_is_kept, output_locked
-from .plan import Fleet, Plan, checked, count, fleet_of, mebibytes
+from .plan import Plan, checked, count, fleet_of, mebibytes
 
 if TYPE_CHECKING:
     from ..data.zarr.source import ZarrSource
@@ -71,7 +71,7 @@ class FitRequest:
     family: str = "gaussian-mixture"
 
     @property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> Sequence[MixtureEstimator]:
         """The models, not fitted."""
         return fleet_of(self.n_components, self.covariance_types, self.family)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -204,13 +204,9 @@ def mebibytes(n: float) -> str:
     return f"{n / 2**20:,.0f} MiB" if n >= 2**20 else f"{n / 2**10:,.1f} KiB"
 
 
-Fleet: TypeAlias = "Sequence[MixtureEstimator]"
-"""The models, not fitted, that a pass serves."""
-
-
 def fleet_of(
     ks: int | Sequence[int], kinds: str | Sequence[str], family: str = "gaussian-mixture"
-) -> Fleet:
+) -> Sequence[MixtureEstimator]:
     """Return a model of a registered class for every K and kind of components.
 
     Examples
@@ -277,7 +273,7 @@ def planned_here(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], P
 
 def count(
     source: ZarrSource,
-    fleet: Fleet,
+    fleet: Sequence[MixtureEstimator],
     workers: Sequence[Worker],
     holdout: bool = False,
     contenders: bool | None = None,
@@ -384,7 +380,7 @@ def _array_bytes(found: object) -> int:
     return sum(map(_array_bytes, vars(found).values())) if is_dataclass(found) else 0
 
 
-def probe_chunks(source: ZarrSource, fleet: Fleet) -> Probe | None:
+def probe_chunks(source: ZarrSource, fleet: Sequence[MixtureEstimator]) -> Probe | None:
     """Time one thread on two chunks, from the front and the middle of the data.
 
     The first chunk warms up and the second counts. The E-step is timed with a mixture

@@ -26,13 +26,15 @@ from ..cluster import (
     workers_here,
     workers_there,
 )
-from ..plan import Fleet, count, mebibytes, planned_here
+from ..plan import count, mebibytes, planned_here
 from .check import Check, SafetyWarning, attempt
 from .data import first_chunk
 from .machine import SAME, blas_line, held_blas, version_here
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from ...estimators.base import MixtureEstimator
 
 # How long a scheduler may take to answer.
 CONNECT = "10s"
@@ -42,7 +44,7 @@ SHORTEST_DAYS = 1.0
 
 
 def look_at_cluster(
-    cluster: ClusterOptions, source: ZarrSource | None, fleet: Fleet
+    cluster: ClusterOptions, source: ZarrSource | None, fleet: Sequence[MixtureEstimator]
 ) -> list[Check]:
     """Connect, or start a local cluster, and check it from here and from its workers."""
     files = attempt("TLS", tls_files, cluster)
@@ -178,7 +180,7 @@ def describe_memory(
     cluster: ClusterOptions,
     client: Client,
     source: ZarrSource | None,
-    fleet: Fleet,
+    fleet: Sequence[MixtureEstimator],
 ) -> str:
     """Check the memory of a worker against its limit, and of all against the machine.
 
