@@ -26,10 +26,16 @@ PARTS: Types = {
     "engine": dict,
 }  # fmt: skip
 
-# Of the options those that nobody else checks.
 OPTIONS: Types = {
     "n_components": int, "random_state": int | None, "warm_start": bool, "verbose": int,
     "device": str,
+}  # fmt: skip
+
+# Options that some estimators have, which check their values; who inspects a file makes none.
+OWN_OPTIONS: Types = {
+    "algorithm": str, "covariance_type": str, "init_params": str, "missing_chunks": str,
+    "nonfinite": str, "tol": NUMBER, "reg_covar": NUMBER, "max_iter": int, "n_init": int,
+    "max_time": NUMBER | None, "sample_size": int | None,
 }  # fmt: skip
 
 PROVENANCE: Types = {
@@ -46,7 +52,7 @@ RECORD: Types = {
 } | {"accepted": bool}
 
 # What only some fits and passes have.
-OPTIONAL = {"sweep", "fit", "tuning", "weight", "accepted"}
+OPTIONAL = {"sweep", "fit", "tuning", "weight", "accepted", *OWN_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class SavedModel:
             What is missing, of another type or shape, or no number.
         """
         _check_types("", header, PARTS)
-        _check_types("options.", header["options"], OPTIONS)
+        _check_types("options.", header["options"], {**OPTIONS, **OWN_OPTIONS})
         _check_types("provenance.", header["provenance"], PROVENANCE)
         _check_types("engine.", header["engine"], ENGINE)
         for i, record in enumerate(header["history"]):

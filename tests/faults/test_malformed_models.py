@@ -207,7 +207,7 @@ def misdescribed(draw: st.DrawFn, contents: Contents) -> Made:
     return Made(f"{path}: {now}", sealed(packed(header, arrays), None))
 
 
-MAY_LACK = ("accepted", "fit", "sweep")
+MAY_LACK = ("accepted", "fit", "sweep", "weight")
 
 
 # -- arrays --------------------------------------------------------------------------------
