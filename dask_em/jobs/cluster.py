@@ -67,7 +67,7 @@ class ClusterOptions:
     @property
     def chosen(self) -> bool:
         """Whether workers were asked for, whatever the data."""
-        return self.remote or self != ClusterOptions()
+        return self != ClusterOptions()
 
     @property
     def address(self) -> str:
