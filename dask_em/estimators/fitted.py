@@ -14,7 +14,7 @@ from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.em import EMState, Status
 from ..core.family import FamilyOptions
-from ..core.validation import require, require_array
+from ..core.validation import require
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord
@@ -217,12 +217,9 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             kind = mixture.components.kind
             require(cls.kind_option or "components", kind, kind == label)
         model.set_state(state)
-        for name in model.public_arrays:
-            require_array(name, found[name], getattr(model, name).shape)
+        saved.check_arrays({name: getattr(model, name) for name in model.public_arrays})
         arrays = {name: found[name] for name in model.public_arrays}
         model.set_arrays(arrays, saved.provenance["dtype"])
-        for name, array in inits.items():
-            require_array(name, array, found[f"{name.removesuffix('init')}"].shape)
         model.n_features_in_ = state.result.components.n_features
         if "feature_names_in_" in found:
             model.feature_names_in_ = found["feature_names_in_"].astype(object)

@@ -92,6 +92,20 @@ class SavedModel:
         """Work on the sample, in passes over the data that would compute as much."""
         return max(0.0, self.n_passes - len(self.history))
 
+    def check_arrays(self, computed: Mapping[str, Array]) -> None:
+        """Check the arrays beside the state by the shapes of those that are computed from it.
+
+        Raises
+        ------
+        KeyError, ValueError
+            One is missing, of another shape, or no number; also of those to start from.
+        """
+        found = self.attributes
+        for name, array in computed.items():
+            require_array(name, found[name], array.shape)
+        for name in [name for name in found if name.endswith("_init")]:
+            require_array(name, found[name], found[name.removesuffix("init")].shape)
+
     def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return header and arrays for `storage.npz.write_arrays`."""
         packer = Packer()

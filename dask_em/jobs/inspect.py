@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from ..core.additive import Array
-from ..core.family import Family
-from ..core.validation import require_array
 from ..estimators.describe import FamilyDescription, names_of_columns
 from ..estimators.model_file import read_as
 from ..estimators.saved import SavedModel
@@ -24,18 +20,10 @@ def inspect(model_path: str) -> dict[str, Any]:
     return read_as(model_path, _told)
 
 
-def _check_arrays(family: Family[Any], found: Mapping[str, Array]) -> None:
-    """Raise where fitted arrays, or those that were given to start from, are not of the family."""
-    for name, computed in family.attributes().items():
-        require_array(name, found[name], computed.shape)
-    for name in [name for name in found if name.endswith("_init")]:
-        require_array(name, found[name], found[name.removesuffix("init")].shape)
-
-
 def _told(saved: SavedModel) -> dict[str, Any]:
     state, found = saved.state, saved.attributes
     family = state.result.components
-    _check_arrays(family, found)
+    saved.check_arrays(family.attributes())
     columns = names_of_columns(found.get("feature_names_in_"), family.n_features)
     components = FamilyDescription(family, columns)
     # As in `degenerate_` and `warnings_` of the estimator.
