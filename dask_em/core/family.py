@@ -202,6 +202,10 @@ class Family(ABC, Generic[Sums]):
         """Return what an estimator shows of the components, by the name it has there."""
         return {f"{name}_": array for name, array in self.arrays().items()}
 
+    def attribute_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each of `attributes`; to be overridden where those are computed."""
+        return {name: array.shape for name, array in self.attributes().items()}
+
     def take(self, components: Sequence[int]) -> Self:
         """Return the family of some components, in this order."""
         index = list(components)

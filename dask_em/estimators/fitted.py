@@ -66,7 +66,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def public_arrays(self) -> tuple[str, ...]:
         """Names of the fitted attributes that are parameters."""
-        return ("weights_", *self.state_.result.components.attributes())
+        return ("weights_", *self.state_.result.components.attribute_shapes())
 
     @property
     def n_reads_(self) -> int:
@@ -217,7 +217,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             kind = mixture.components.kind
             require(cls.kind_option or "components", kind, kind == label)
         model.set_state(state)
-        saved.check_arrays({name: getattr(model, name) for name in model.public_arrays})
+        saved.check_arrays(state.result.components.attribute_shapes())
         arrays = {name: found[name] for name in model.public_arrays}
         model.set_arrays(arrays, saved.provenance["dtype"])
         model.n_features_in_ = state.result.components.n_features

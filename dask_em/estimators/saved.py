@@ -92,8 +92,8 @@ class SavedModel:
         """Work on the sample, in passes over the data that would compute as much."""
         return max(0.0, self.n_passes - len(self.history))
 
-    def check_arrays(self, computed: Mapping[str, Array]) -> None:
-        """Check the arrays beside the state by the shapes of those that are computed from it.
+    def check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Check the arrays beside the state by the shapes that its family's attributes have.
 
         Raises
         ------
@@ -101,8 +101,8 @@ class SavedModel:
             One is missing, of another shape, or no number; also of those to start from.
         """
         found = self.attributes
-        for name, array in computed.items():
-            require_array(name, found[name], array.shape)
+        for name, shape in shapes.items():
+            require_array(name, found[name], shape)
         for name in [name for name in found if name.endswith("_init")]:
             require_array(name, found[name], found[name.removesuffix("init")].shape)
 

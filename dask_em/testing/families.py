@@ -149,6 +149,11 @@ class FamilyTests:
         assert digest(again) == digest(family)
         again.validate(family.kernel().statistics())
 
+    def test_attributes_have_the_shapes_that_are_told(self) -> None:
+        family = self.family()
+        shapes = {name: array.shape for name, array in family.attributes().items()}
+        assert family.attribute_shapes() == shapes
+
     def test_no_row_s_merge_gains(self) -> None:
         family, rows, resp = self.family(), self.rows(), self.resp()
         (loss,) = family.merge_losses([(0, 1)], resp.sum(axis=0), rows, resp)

@@ -94,6 +94,16 @@ class GaussianParameters:
             "precisions_": covariance.precisions,
         }
 
+    def attribute_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `attributes`: no matrix is inverted for them."""
+        factor = self.covariance.factor.shape
+        return {
+            "means_": self.means.shape,
+            "covariances_": factor,
+            "precisions_cholesky_": factor,
+            "precisions_": factor,
+        }
+
     def coordinates(self, X: Array) -> Array:
         """Return rows (n, d) in whitened coordinates."""
         return self.whitening.whiten(X)
