@@ -35,6 +35,9 @@ logger = logging.getLogger("dask_em")
 # Between two heartbeats, and since the last one until a lock counts as abandoned elsewhere.
 HEARTBEAT_SECONDS, STALE_SECONDS = 15.0, 120.0
 
+# Within which a holder has written its name, whatever the machine is busy with.
+NAMED_SECONDS = 5.0
+
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 # Bytes of a lock that are read.
@@ -367,7 +370,7 @@ class LockFile:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise _held(self._path, self.owner(), "wait until it ends") from e
+            raise _held(self._path, self._owner_now(mine), "wait until it ends") from e
         except OSError as e:
             # Some network file systems know no locks, or none of files that are only read.
             if e.errno not in NO_LOCKS:
@@ -384,6 +387,17 @@ class LockFile:
         if owner and silent < STALE_SECONDS:
             raise _held_elsewhere(self._path, owner, silent)
         return owner
+
+    def _owner_now(self, mine: Record) -> Record:
+        """Return the content that the holder of the system's lock writes once it has that."""
+        end = time.monotonic() + NAMED_SECONDS
+        while True:
+            owner = self.owner()
+            if owner and not (_near(owner, mine) and not _lives(owner)):
+                return owner
+            if time.monotonic() > end:
+                return {}
+            time.sleep(0.01)
 
     def _now(self) -> float:
         """Return the time by the file system's clock, which may be another machine's."""
