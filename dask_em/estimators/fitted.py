@@ -18,7 +18,6 @@ from ..core.validation import require
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord
-from ..storage.outputs.files import check_folder
 from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag
@@ -171,12 +170,11 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         OutputExistsError
-            The file is there and `overwrite` is False.
+            The file is there and `overwrite` is False; `LockedError` where another job writes it.
         UsageError
-            There is no such folder.
+            There is no such folder, or nothing can be written to it.
         """
         check_is_fitted(self)
-        check_folder(os.fspath(path))
         write_model(path, self, overwrite)
 
     def to_saved(self) -> SavedModel:

@@ -12,13 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from ..core.codec import record
 from ..core.em import EMState
+from ..errors import UsageError
 from ..runtime import current_job
-from ..storage.outputs.files import remove_unfinished, write_durably
+from ..storage.outputs.writer import output_file
 
 logger = logging.getLogger("dask_em")
 
@@ -336,7 +336,7 @@ class Totals(Observer):
 
     Parameters
     ----------
-    path : path, optional
+    path : path or URL, optional
         A file for Prometheus' text collector, replaced as a whole after every pass.
 
     Examples
@@ -351,9 +351,7 @@ class Totals(Observer):
     follows_rows = False
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        if self.path is not None:
-            remove_unfinished(self.path)
+        self.path = path
         self.passes = self.rows = self.bytes = self.retries = self.lost_workers = 0
         self.sample_rows = 0
         self.seconds = 0.0
@@ -377,8 +375,9 @@ class Totals(Observer):
         if self.path is None:
             return
         try:
-            write_durably(self.path, self.prometheus().encode())
-        except OSError as e:
+            with output_file(self.path, overwrite=True) as output, output.open() as file:
+                file.write(self.prometheus().encode())
+        except (OSError, UsageError) as e:
             # The fit is worth more.
             logger.warning("the metrics of this pass could not be written: %s", e)
 

@@ -13,9 +13,10 @@ from ..errors import DataError, ModelFileError, UsageError
 from ..estimators.load import load
 from ..storage.checkpoint import Checkpoint, Checkpointing, checkpoint_exists, remove_checkpoint
 from ..storage.folders import folder_at
-from ..storage.locks import Lock, has_lock, locked
+from ..storage.locks import Lock, locked
 from ..storage.outputs.files import remove_unfinished
 from ..storage.outputs.staging import check_free
+from ..storage.outputs.writer import check_output_file, output_file, output_locked
 from ..storage.urls import describe_url, is_url, split_url
 
 if TYPE_CHECKING:
@@ -114,15 +115,18 @@ def _as_dict(found: object) -> dict[str, Any]:
 def check_untaken(output: str, checkpoint: Checkpointing | None, overwrite: bool) -> None:
     """Refuse an output that is there and cannot be of an unfinished fit: nothing is left of one."""
     kept = checkpoint is not None and checkpoint.resume and checkpoint_exists(checkpoint.path)
-    if not kept and not has_lock(output):
-        check_free(output, overwrite)
+    check_output_file(output, overwrite or kept)
 
 
 @contextmanager
-def output_locked(output: str, checkpoint: Checkpointing | None) -> Iterator[Lock]:
-    """Lock an output and its checkpoint while the block runs."""
+def outputs_locked(
+    output: str, metrics: str | None, checkpoint: Checkpointing | None
+) -> Iterator[Lock]:
+    """Lock an output, its file of metrics and its checkpoint while the block runs."""
     with ExitStack() as stack:
-        lock = stack.enter_context(locked(output))
+        lock = stack.enter_context(output_locked(output))
+        if metrics is not None:
+            stack.enter_context(output_file(metrics, overwrite=True))
         if checkpoint is not None:
             folder_at(checkpoint.path).check()
             stack.enter_context(locked(os.fspath(checkpoint.path)))

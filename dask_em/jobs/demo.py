@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.zarr.opening import open_zarr
 from ..estimators.load import load
-from ..storage.outputs.staging import new_folder
+from ..storage.outputs.writer import new_folder, output_file
 from .cluster import ClusterOptions
 from .fit import FitRequest, fit
 from .predict import predict
@@ -90,5 +90,6 @@ def draw(model_path: str, data: str, picture: str, n_rows: int = 5000) -> bool:
     step = max(1, array.shape[0] // n_rows)
     figure = Figure(figsize=(6, 5), layout="constrained")
     plot_components(load(model_path), np.asarray(array[:])[::step], ax=figure.subplots())
-    figure.savefig(picture, dpi=120)
+    with output_file(picture) as output, output.open() as file:
+        figure.savefig(file, format="png", dpi=120)
     return True

@@ -21,10 +21,10 @@ from ..fitting.criteria import Criterion, RangeEnd, check_criterion, kind_in, ra
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
-from ..storage.outputs.files import check_folder
+from ..storage.outputs.writer import check_output_file
 from .arguments import check_data
 from .cluster import ClusterOptions
-from .commit import CommitProtocol, check_untaken, noting_what_is_kept, output_locked
+from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_locked
 from .plan import Plan, checked, count, fleet_of, mebibytes
 
 if TYPE_CHECKING:
@@ -184,9 +184,11 @@ def fit(
     OutOfTimeError
         `max_time` seconds were over. The best so far is in `output`, if a pass was made.
     """
-    check_folder(output)
-    check_folder(metrics or output)
     check_untaken(output, checkpoint, overwrite)
+    if metrics is not None:
+        check_output_file(metrics, overwrite=True)
+        if Path(metrics).absolute() == Path(output).absolute():
+            raise UsageError(f"--metrics-file {metrics} is the model itself; choose another name")
     check_data(data)
     if weights is not None:
         check_data(weights, "--weights")
@@ -195,7 +197,7 @@ def fit(
 
     totals = Totals(metrics)
     fitted = fit_of(request, {"checkpoint": checkpoint, "callbacks": [reporter(), totals]})
-    with _time_limit(request.options), output_locked(output, checkpoint) as lock:
+    with _time_limit(request.options), outputs_locked(output, metrics, checkpoint) as lock:
         protocol = CommitProtocol(lock, checkpoint, overwrite)
         written = protocol.already_committed(
             request.outputs(output), partial(fitted.unfinished, data, weights)

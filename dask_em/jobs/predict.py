@@ -15,7 +15,6 @@ from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
-from ..storage.outputs.files import check_folder
 from ..storage.outputs.predictions import (
     WritePredictions,
     Written,
@@ -23,7 +22,7 @@ from ..storage.outputs.predictions import (
     source_stamp,
 )
 from ..storage.outputs.resumable import resumable_group
-from ..storage.outputs.staging import check_untouched
+from ..storage.outputs.staging import check_output
 from ..storage.urls import is_url
 from ..version import __version__
 from .arguments import check_data, check_model
@@ -55,10 +54,9 @@ def predict(
     that are left out have the label -1, and NaN for all else.
     """
     order = "MODEL DATA DEST"
-    check_folder(destination)
+    check_output(destination, overwrite)
     check_model(model_path, order)
     check_data(data, order=order)
-    check_untouched(destination, overwrite)
     model = load_to_read(model_path, missing_chunks, nonfinite)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)

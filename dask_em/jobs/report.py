@@ -13,8 +13,8 @@ from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
 from ..report.drift import Evidence, chunk_densities, sample_rows
-from ..report.page import check_output, write_report
-from ..storage.outputs.files import check_folder
+from ..report.page import check_can_draw, write_report
+from ..storage.outputs.writer import check_output_file, output_file
 from ..storage.urls import describe_url, is_url
 from .arguments import check_data, check_model
 from .cluster import ClusterOptions, workers_for
@@ -41,16 +41,17 @@ def report(
     the same shape and type; else the page says what it lacks. `drift` takes one pass. Data are
     read as those of the fit, unless the options say otherwise.
     """
-    check_folder(output)
+    check_output_file(output, overwrite)
     check_model(model_path, "MODEL REPORT.html")
     if data is not None:
         check_data(data, "--data")
-    check_output(output, overwrite)
+    check_can_draw()
     model = load_to_read(model_path, missing_chunks, nonfinite)
     if not is_url(model_path) and os.path.exists(output) and Path(output).samefile(model_path):
         raise UsageError(f"{output} is the model itself; choose another name for the page")
-    evidence = _evidence(model_path, model, cluster, data, n_rows, drift)
-    write_report(output, model, evidence, overwrite)
+    with output_file(output, overwrite):
+        evidence = _evidence(model_path, model, cluster, data, n_rows, drift)
+        write_report(output, model, evidence, overwrite)
     rows, densities = evidence.rows, evidence.densities
     return {
         "report": output,

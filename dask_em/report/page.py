@@ -6,19 +6,17 @@ dark; a content policy forbids the browser to fetch anything.
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.additive import Array
-from ..errors import OutputExistsError, UsageError
+from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..estimators.html import (
     components_table,
@@ -31,8 +29,7 @@ from ..estimators.html import (
     warning_lines,
 )
 from ..fitting.criteria import kind_in
-from ..storage.outputs.files import remove_unfinished, write_durably
-from ..storage.outputs.staging import check_free
+from ..storage.outputs.writer import output_file
 from ..version import __version__
 from . import plots
 from .drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities, Evidence
@@ -43,27 +40,14 @@ from .svg import svg
 MOST_COLUMNS, MOST_PARTS = 4, 5
 
 
-def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Check before the work that `write_report` can write.
+def check_can_draw() -> None:
+    """Check before the work that pages can be made.
 
     Raises
     ------
-    OutputExistsError
-        `path` is there and `overwrite` is False, or it is a folder.
     UsageError
         matplotlib is not installed.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     check_output(folder, overwrite=True)
-    Traceback (most recent call last):
-    dask_em.errors.OutputExistsError: ... is a folder; choose the name of a file
     """
-    check_free(path, overwrite)
-    if Path(path).is_dir():
-        raise OutputExistsError(f"{os.fspath(path)} is a folder; choose the name of a file")
     if find_spec("matplotlib") is None:
         raise UsageError("a report needs matplotlib: pip install 'dask-em[plot]'")
 
@@ -78,7 +62,7 @@ def write_report(
 
     Parameters
     ----------
-    path : path
+    path : path, or URL of an object store
     model : fitted mixture
     evidence : Evidence, optional
         Rows, densities and where they come from; parts that need what is not there are
@@ -89,14 +73,16 @@ def write_report(
     Raises
     ------
     OutputExistsError
-        The file is there and `overwrite` is False, or it is a folder.
+        The file is there and `overwrite` is False, or it is a folder; `LockedError` where
+        another job writes it.
     UsageError
-        matplotlib is not installed.
+        matplotlib is not installed, or nothing can be written there.
     """
-    check_output(path, overwrite)
-    page = report_html(model, evidence)
-    remove_unfinished(path)
-    write_durably(Path(path), page.encode())
+    check_can_draw()
+    with output_file(path, overwrite) as output:
+        page = report_html(model, evidence)
+        with output.open() as file:
+            file.write(page.encode())
 
 
 def report_html(model: FittedMixture, evidence: Evidence | None = None) -> str:
@@ -353,8 +339,8 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
         for name, value in model.get_params().items()
         if name != "callbacks"
     ]
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    page = {**(evidence.origin or {}), "written": f"{now} by dask_em {__version__}"}
+    # Not when: the same model and data make the same page, and its file has the time.
+    page = {**(evidence.origin or {}), "written by": f"dask_em {__version__}"}
     made = [(text(name), text(value)) for name, value in page.items()]
     rows = [
         [

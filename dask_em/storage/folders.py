@@ -14,6 +14,7 @@ from ..errors import LockedError, UsageError
 from .object_store import check_writable, explained, object_store
 from .outputs.files import durable_file, sync, write_durably
 from .urls import describe_url, is_url
+from .users import may_write, owner_name, user_name
 
 COPIES_AT_ONCE = 16
 
@@ -67,12 +68,18 @@ class DiskFolder:
         Raises
         ------
         UsageError
-            Something else has its name, or there is no folder to make it in.
+            Something else has its name, there is no folder to make it in, or it is another
+            user's.
         """
         free = self.path.absolute().parent.is_dir() and not os.path.lexists(self.path)
         if not (free or self.path.is_dir()):
             raise UsageError(
                 f"checkpoint {self}: expected a folder, or a new name in a folder that is there"
+            )
+        if not free and not may_write(self.path):
+            raise UsageError(
+                f"checkpoint {self} belongs to {owner_name(self.path)}, and "
+                f"{user_name(os.geteuid())} may not write there: choose another folder"
             )
 
     def make(self) -> None:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -25,14 +26,22 @@ from typing import Any, Protocol
 from ..errors import LockedError, StoreError
 from ..runtime import JobControl, current_job
 from .folders import BucketFolder, unless_changed
+from .outputs.files import check_folder
 from .urls import describe_url, is_url, split_url
+from .users import is_ours, may_remove, user_name
 
 logger = logging.getLogger("dask_em")
 
 # Between two heartbeats, and since the last one until a lock counts as abandoned elsewhere.
 HEARTBEAT_SECONDS, STALE_SECONDS = 15.0, 120.0
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# Within which a holder has written its name, whatever the machine is busy with.
+NAMED_SECONDS = 5.0
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+
+# Bytes of a lock that are read.
+LONGEST = 2**20
 
 
 Record = dict[str, Any]
@@ -89,6 +98,7 @@ class Lock:
         self._mine: Record = {
             "id": uuid.uuid4().hex,
             "host": socket.gethostname(),
+            "user": user_name(os.geteuid()),
             "pid": os.getpid(),
             "space": _space(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
@@ -102,10 +112,7 @@ class Lock:
         gone = self._place.take(self._mine)
         if gone:
             logger.warning(
-                "taking over the lock of %s from process %s on %s, which is gone",
-                self._shown,
-                gone.get("pid"),
-                gone.get("host"),
+                "taking over the lock of %s from %s, which is gone", self._shown, _holder(gone)
             )
         self.before = {k: v for k, v in gone.items() if k not in self._mine}
         self._seen = time.monotonic()
@@ -218,7 +225,7 @@ def locked(path: Path | str) -> Iterator[Lock]:
 def _held(path: Path | str, owner: Mapping[str, Any], remedy: str) -> LockedError:
     who = "another job"
     if owner:
-        who += f" (process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')})"
+        who += f" ({_holder(owner)}, since {_plain(owner.get('since'))})"
     shown = describe_url(os.fspath(path))
     return LockedError(f"{who} is writing {shown}: {remedy}, or choose another name")
 
@@ -226,6 +233,17 @@ def _held(path: Path | str, owner: Mapping[str, Any], remedy: str) -> LockedErro
 def _held_elsewhere(path: Path | str, owner: Mapping[str, Any], silent: float) -> LockedError:
     left = max(0.0, STALE_SECONDS - silent)
     return _held(path, owner, f"wait until it ends, or {left:.0f} s if that machine is gone")
+
+
+def _holder(owner: Mapping[str, Any]) -> str:
+    """Name the process that a lock is of, and the machine and the user where these are known."""
+    user = f" of user {_plain(owner['user'])}" if "user" in owner else ""
+    return f"process {_plain(owner.get('pid'))} on {_plain(owner.get('host'))}{user}"
+
+
+def _plain(value: object) -> str:
+    """Return a value of a lock that anybody may have written, fit for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:80])
 
 
 def _record(data: bytes | str | None) -> Record:
@@ -285,21 +303,66 @@ class LockFile:
 
     def take(self, mine: Record) -> Record:
         """Acquire the lock; return its content before."""
+        before: Record = {}
         while True:
-            # A link would let somebody else say what is written over.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            self._descriptor = os.open(self._file, flags, 0o666)
+            self._descriptor = self._open()
             try:
-                before = self._free(mine)
+                before = self._free(mine) or before
                 # Who held the lock before may have removed it in between.
                 with suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(self._descriptor), self._file.stat()):
-                        self._put(mine)
-                        return before
+                    found = os.fstat(self._descriptor)
+                    if os.path.samestat(found, self._file.stat()):
+                        if is_ours(found):
+                            self._put(mine)
+                            return before
+                        # Its owner could take it away.
+                        self._remove(before, found)
             except BaseException:
                 os.close(self._descriptor)
                 raise
             os.close(self._descriptor)
+
+    def _open(self) -> int:
+        """Open the file, or make it; what another user holds or left may only be read."""
+        # A link would let somebody else say what is written over.
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK
+        while True:
+            with suppress(FileNotFoundError):
+                try:
+                    return os.open(self._file, os.O_RDWR | flags)
+                except PermissionError:
+                    return self._open_to_read(os.O_RDONLY | flags)
+            with suppress(FileExistsError):
+                try:
+                    # Without O_EXCL folders as /tmp would not let another user's be opened.
+                    return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
+                except (PermissionError, FileNotFoundError):
+                    check_folder(os.fspath(self._path))
+                    raise
+
+    def _open_to_read(self, flags: int) -> int:
+        try:
+            return os.open(self._file, flags)
+        except PermissionError as e:
+            owner = user_name(os.lstat(self._file).st_uid)
+            raise LockedError(
+                f"{self._path}: its lock {self._file} belongs to {owner}, and cannot be read: ask "
+                f"{owner} whether a job writes there, or choose another name"
+            ) from e
+
+    def _remove(self, owner: Record, found: os.stat_result) -> None:
+        """Remove a lock that another user left."""
+        if may_remove(self._file):
+            self._file.unlink()
+            return
+        user = user_name(found.st_uid)
+        left = f"a job of {user} that is gone"
+        if owner:
+            left += f" ({_holder(owner)}, since {_plain(owner.get('since'))})"
+        raise LockedError(
+            f"{self._path}: its lock {self._file} was left by {left}, and nobody but {user} and "
+            f"root may remove it there: ask {user} to remove it, or choose another name"
+        )
 
     def _free(self, mine: Record) -> Record:
         """Return what a job that is gone left in it; raise if another job holds it."""
@@ -307,9 +370,9 @@ class LockFile:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise _held(self._path, self.owner(), "wait until it ends") from e
+            raise _held(self._path, self._owner_now(mine), "wait until it ends") from e
         except OSError as e:
-            # Some network file systems know no locks.
+            # Some network file systems know no locks, or none of files that are only read.
             if e.errno not in NO_LOCKS:
                 raise
             known = False
@@ -325,6 +388,17 @@ class LockFile:
             raise _held_elsewhere(self._path, owner, silent)
         return owner
 
+    def _owner_now(self, mine: Record) -> Record:
+        """Return the content that the holder of the system's lock writes once it has that."""
+        end = time.monotonic() + NAMED_SECONDS
+        while True:
+            owner = self.owner()
+            if owner and not (_near(owner, mine) and not _lives(owner)):
+                return owner
+            if time.monotonic() > end:
+                return {}
+            time.sleep(0.01)
+
     def _now(self) -> float:
         """Return the time by the file system's clock, which may be another machine's."""
         with tempfile.TemporaryFile(dir=self._file.parent) as probe:
@@ -332,8 +406,12 @@ class LockFile:
 
     def owner(self) -> Record:
         """Return its content."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            return _record(self._file.read_text())
+            with os.fdopen(os.open(self._file, flags), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return {}
+                return _record(file.read(LONGEST))
         except (OSError, ValueError):
             return {}
 

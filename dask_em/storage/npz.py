@@ -25,12 +25,11 @@ from ..errors import (
     DaskEMError,
     ModelFileError,
     ModelNotFoundError,
-    OutputExistsError,
     UsageError,
 )
 from ..version import __version__
-from .object_store import LARGEST_MODEL, read_bytes, write_bytes
-from .outputs.files import durable_file
+from .object_store import LARGEST_MODEL, read_bytes
+from .outputs.writer import output_file
 from .urls import is_url
 
 FORMAT_VERSION = 3
@@ -94,9 +93,6 @@ def write_arrays(
 ) -> None:
     """Write a header and arrays to one file: all of it, or the old file stays.
 
-    The bytes go to a temporary file beside `path`, are synced to the disk and
-    renamed over it, and the folder is synced. An object store takes them at once.
-
     Parameters
     ----------
     path : path, or URL of an object store
@@ -112,7 +108,9 @@ def write_arrays(
     Raises
     ------
     UsageError
-        It would be larger than any file that is read.
+        It would be larger than any file that is read, or there is no such folder.
+    OutputExistsError
+        The file is there, and `overwrite` is False.
 
     Examples
     --------
@@ -124,16 +122,8 @@ def write_arrays(
     >>> header["name"], arrays["a"]
     ('x', array([0, 1, 2]))
     """
-    if is_url(path):
-        whole = io.BytesIO()
-        file_writer(path, header, arrays, kind)(whole)
-        write_bytes(os.fspath(path), whole.getvalue(), overwrite)
-        return
-    path = Path(path)
     write = file_writer(path, header, arrays, kind)
-    if not overwrite and path.exists():
-        raise OutputExistsError(f"{path} exists; choose another name or pass overwrite=True")
-    with durable_file(path) as file:
+    with output_file(path, overwrite) as output, output.open() as file:
         write(file)
 
 

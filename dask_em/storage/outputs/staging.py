@@ -14,6 +14,7 @@ copy that was interrupted is made again by the next run.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,9 +25,11 @@ from typing import Protocol
 
 from ...errors import OutputExistsError
 from ..folders import BucketFolder, DiskFolder, Folder
+from ..locks import has_lock
 from ..object_store import check_writable
 from ..urls import describe_url, is_url, split_url
-from .files import sync, write_durably
+from ..users import may_remove, may_write, owner_name
+from .files import check_folder, check_replaceable, sync, taken, write_durably
 
 HEADER, PUBLISHING = "header.json", "publishing"
 
@@ -41,6 +44,9 @@ class Staging(Protocol):
 
     def check_free(self, overwrite: bool) -> None:
         """Raise `OutputExistsError` where the destination is taken and may not be replaced."""
+
+    def begun(self) -> bool:
+        """Return whether something of unfinished work is there."""
 
     def header(self) -> bytes | None:
         """Read the header of work that was begun; None where none was."""
@@ -94,31 +100,24 @@ def check_free(path: str | os.PathLike[str], overwrite: bool) -> None:
     staging_at(os.fspath(path)).check_free(overwrite)
 
 
-def check_untouched(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise as `check_free`, unless an earlier job left something that is to be removed first."""
-    staging = staging_at(os.fspath(path))
-    if isinstance(staging, DiskStaging) and not staging.folder.exists():
-        staging.check_free(overwrite)
+def check_output(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Check before the work that an output can be written: its folder, and what is there.
 
+    Where an earlier job of the same output was killed or stopped, what is there may be for the
+    next one to clean up, and is checked when that has the lock.
 
-@contextmanager
-def new_folder(path: Path, overwrite: bool) -> Iterator[None]:
-    """Make a new folder for the block to fill; remove it again if the block fails.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as parent:
-    ...     with new_folder(Path(parent, "out"), overwrite=False):
-    ...         Path(parent, "out", "greeting").touch()
-    ...     [path.name for path in Path(parent, "out").iterdir()]
-    ['greeting']
+    Raises
+    ------
+    OutputExistsError
+        Something is there that may not be replaced.
+    UsageError
+        There is no such folder, or nothing can be written to it.
     """
-    check_free(path, overwrite)
-    _remove(path)
-    path.mkdir()
-    with _removed_if_it_fails(path):
-        yield
+    name = os.fspath(path)
+    check_folder(name)
+    staging = staging_at(name)
+    if not (staging.begun() or has_lock(name)):
+        staging.check_free(overwrite)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,17 @@ class DiskStaging:
     def check_free(self, overwrite: bool) -> None:
         """Raise where the destination is taken and may not be replaced."""
         if not overwrite and os.path.lexists(self.path):
-            raise _taken(self.path)
+            raise taken(self.path)
+        check_replaceable(self.path)
+        if self.folder.is_dir() and not (may_write(self.folder) and may_remove(self.folder)):
+            raise OutputExistsError(
+                f"{self.folder} is unfinished work of {owner_name(self.folder)}, and nobody else "
+                "may write there or remove it: choose another name"
+            )
+
+    def begun(self) -> bool:
+        """Return whether something of unfinished work is there."""
+        return self.folder.exists()
 
     def header(self) -> bytes | None:
         """Read the header of work that was begun; None where none was."""
@@ -156,7 +165,7 @@ class DiskStaging:
         folder.mkdir(exist_ok=True)
         with _removed_if_it_fails(folder):
             for old in folder.iterdir():
-                _remove(old)
+                remove(old)
             self.markers(name).path.mkdir()
             create(group)
             for made in (*group.rglob("*"), group, folder, folder.parent):
@@ -182,16 +191,22 @@ class DiskStaging:
         }
 
     def publish(self, name: str) -> None:
-        """Rename the group, and remove everything else."""
+        """Rename the group, and remove everything else.
+
+        Raises
+        ------
+        OutputExistsError
+            Somebody else made something at the destination meanwhile.
+        """
         group = self.group(name)
         # A worker that was killed may have left a file that Zarr had not renamed yet.
         for stray in group.rglob("*.partial"):
             stray.unlink(missing_ok=True)
         if os.path.lexists(self.path):
             replaced = self.folder / "replaced"
-            _remove(replaced)
+            remove(replaced)
             self.path.rename(replaced)
-        group.rename(self.path)
+        rename_folder(group, self.path)
         sync(self.path.parent)
         self.clear()
 
@@ -236,7 +251,12 @@ class BucketStaging:
             f"{self._hidden}/{PUBLISHING}"
         )
         if self.folder.head(self.name) or (below and not copying):
-            raise _taken(describe_url(url))
+            raise taken(describe_url(url))
+
+    def begun(self) -> bool:
+        """Return whether something of unfinished work is there."""
+        check_writable(f"{self.folder.url}/{self.name}")
+        return bool(self.folder.names(f"{self._hidden}/"))
 
     def header(self) -> bytes | None:
         """Read the header of work that was begun; None where none was."""
@@ -273,7 +293,9 @@ class BucketStaging:
         last = sorted(filter(_is_document, new), key=lambda key: -key.count("/"))
         self.folder.copy((new[key], key) for key in sorted(new) if not _is_document(key))
         self.folder.copy((new[key], key) for key in last if key != root)
-        self.folder.copy([(new[root], root)])
+        # The store decides whether somebody else made a group there meanwhile.
+        if self.folder.put(root, self.folder.read(new[root]) or b"", "create") is None:
+            raise taken(f"{self.folder}/{self.name}")
         self.clear()
 
     def clear(self) -> None:
@@ -288,10 +310,6 @@ def _is_document(key: str) -> bool:
     return key.rpartition("/")[2] in DOCUMENTS
 
 
-def _taken(what: object) -> OutputExistsError:
-    return OutputExistsError(f"{what} exists; choose another name or pass overwrite=True")
-
-
 @contextmanager
 def _removed_if_it_fails(folder: Path) -> Iterator[None]:
     try:
@@ -301,7 +319,20 @@ def _removed_if_it_fails(folder: Path) -> Iterator[None]:
         raise
 
 
-def _remove(path: Path) -> None:
+def rename_folder(folder: Path, path: Path) -> None:
+    """Rename a folder, unless something is at its new path: an empty folder is nothing."""
+    try:
+        folder.rename(path)
+    except (FileExistsError, NotADirectoryError) as e:
+        raise taken(path) from e
+    except OSError as e:
+        if e.errno != errno.ENOTEMPTY:
+            raise
+        raise taken(path) from e
+
+
+def remove(path: Path) -> None:
+    """Remove a folder and all that is in it, a file, or a link; nothing where nothing is."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
