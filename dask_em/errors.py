@@ -194,6 +194,18 @@ class OutOfTimeError(StoppedError):
     code = "out-of-time"
 
 
+class WorkerError(StoppedError):
+    """A worker runs another program than the process that sends it tasks.
+
+    Examples
+    --------
+    >>> WorkerError.exit_code.meaning
+    'stopped before the end'
+    """
+
+    code = "other-worker"
+
+
 class UsageError(DaskEMError, ValueError):
     """The options given cannot be used, or not together.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,27 @@ def usable_cpus(root: Path = Path("/")) -> int:
         count = os.cpu_count()
     quotas = [_quota(folder) for folder in _cgroups("cpu", root)]
     return max(1, math.ceil(min([count or 1, *quotas])))
+
+
+def processor(root: Path = Path("/")) -> str:
+    """Return the name of the processor, as the system tells it.
+
+    Parameters
+    ----------
+    root : Path
+        Where `proc` is.
+
+    Examples
+    --------
+    >>> processor() != ""
+    True
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:

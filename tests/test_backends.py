@@ -267,7 +267,7 @@ def test_a_pass_costs_as_many_tasks_however_many_chunks(tmp_path, synchronous: N
     def tasks(chunk_rows: int) -> int:
         source = as_source(write_zarr(tmp_path / f"{chunk_rows}.zarr", X, chunk_rows))
         graph: dict[Any, Any] = {}
-        leaves, _ = dask_backend._range_leaves(graph, source, ("params", 0), "name")
+        leaves, _ = dask_backend._range_leaves(graph, source, ("params", 0), "name", None)
         return len(leaves)
 
     assert tasks(25) == tasks(250) == 16

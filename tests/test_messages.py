@@ -73,6 +73,7 @@ WORDS = {
     "LockedError": "locked",
     "StoppedError": "stopped",
     "OutOfTimeError": "out-of-time",
+    "WorkerError": "other-worker",
     "UsageError": "usage",
     "StoreError": "store-failed",
     "StoreAccessError": "store-access",

@@ -38,6 +38,28 @@ class Engine:
 NUMPY = Engine()
 
 
+def compiler() -> tuple[str, str]:
+    """Return the version of Numba, and for which vectors it compiles; empty where it is missing.
+
+    The loops of AVX-512 have other tiles than those of AVX2, and add in another order.
+
+    Examples
+    --------
+    >>> version, vectors = compiler()
+    >>> bool(version) == bool(vectors)
+    True
+    """
+    try:
+        import llvmlite.binding
+        import numba
+    except Exception:
+        # Beside a NumPy that it does not know it fails in many ways.
+        return "", ""
+    features = llvmlite.binding.get_host_cpu_features()
+    vectors = [name for name in ("avx512f", "avx2", "fma") if features.get(name)]
+    return str(numba.__version__), " ".join(["compiled", *vectors])
+
+
 def check_engine(engine: Engine) -> None:
     """Raise `ImportError` where this process lacks what `engine` needs."""
     if engine.name == "numba" and find_spec("numba") is None:

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 
 from ..backends.blas import one_blas_thread
+from ..backends.dask.failure import hold_to, tell_of
+from ..backends.software import Software, software_here
 from ..core.additive import Array
 from ..core.finite import finite_only
 from ..core.protocols import RowValues, Source
@@ -24,16 +26,28 @@ def answer_rows(source: Source, predict: Predict) -> RowValues:
     """
     (answer,) = predict.answers
     width = predict.mixture.components.n_components if answer == "proba" else None
-    return source.map_rows(OneAnswer(predict), width, predict.dtype(answer))
+    numba = predict.mixture.engine.name == "numba"
+    sender = None if source.in_process else software_here(numba)
+    return source.map_rows(OneAnswer(predict, sender), width, predict.dtype(answer))
 
 
 @dataclass(frozen=True)
 class OneAnswer:
-    """The function of rows (n, d) that returns the one answer of `predict`."""
+    """The function of rows (n, d) that returns the one answer of `predict`.
+
+    Attributes
+    ----------
+    predict : Predict
+    sender : Software or None
+        Of the process that asks, to which workers are held; None where it computes by itself.
+    """
 
     predict: Predict
+    sender: Software | None
 
     def __call__(self, X: Array) -> Array:
+        if self.sender is not None:
+            tell_of(hold_to(self.sender))
         (answer,) = self.predict.answers
         with one_blas_thread():
             found = self.predict(X)[answer]

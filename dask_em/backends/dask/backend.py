@@ -26,6 +26,7 @@ from ...core.tuning import Tuning, tuning, use_tuning
 from ...runtime import current_job
 from ..blas import one_blas_thread
 from ..serial import SerialBackend
+from ..software import Software
 from .client import (
     RETRIES,
     Key,
@@ -35,13 +36,14 @@ from .client import (
     sent_bytes,
     until_done,
 )
+from .config import software_of_fits
 from .executor import dask_executor
 from .failure import (
     Failure,
     HeldTask,
     add_unless_failed,
     all_unless_failed,
-    failing_once,
+    on_worker,
     run_held,
     value_of,
 )
@@ -88,12 +90,11 @@ class DaskBackend(Backend):
         client = None if source.in_process else client_in_force()
         if client is None:
             current_job().check()
-            return self._pass(source, pass_, advance, partial_sums, _run_locally)
+            return self._pass(source, pass_, advance, partial_sums, None, _run_locally)
+        run, sender = partial(_run_on_client, client, pass_), software_of_fits()
         return until_done(
             client, advance, type(pass_).__name__,
-            lambda told: self._pass(
-                source, pass_, told, partial_sums, partial(_run_on_client, client, pass_)
-            ),
+            lambda told: self._pass(source, pass_, told, partial_sums, sender, run),
         )  # fmt: skip
 
     def executor(self, shared: T, in_process: bool = False) -> AbstractContextManager[Executor[T]]:
@@ -106,17 +107,18 @@ class DaskBackend(Backend):
         pass_: Pass[S],
         advance: Advance | None,
         store: PartialSumsStore[S] | None,
+        sender: Software | None,
         run: Run,
     ) -> S:
         name, nbytes = uuid.uuid4().hex, pass_.result_bytes
         graph: dict[Hashable, Any] = {}
-        leaves, rows = _leaves(graph, source, pass_, name)
-        levels = _add_tree_tasks(graph, leaves, name, fan_in(nbytes))
+        leaves, rows = _leaves(graph, source, pass_, name, sender)
+        levels = _add_tree_tasks(graph, leaves, name, fan_in(nbytes), sender)
         n_rows = dict(zip(leaves, rows, strict=True))
         if store is None:
             sums: S = value_of(run(graph, levels[-1][0], n_rows, advance, None))
             return sums
-        kept = GraphPartialSums(store, levels, nbytes)
+        kept = GraphPartialSums(store, levels, nbytes, sender)
         if kept.missing:
             graph, root = kept.left_of(graph, name)
             n_rows = _left_of_rows(n_rows, graph, advance)
@@ -125,7 +127,11 @@ class DaskBackend(Backend):
 
 
 def _leaves(
-    graph: dict[Hashable, Any], source: Source, pass_: Pass[Any], name: str
+    graph: dict[Hashable, Any],
+    source: Source,
+    pass_: Pass[Any],
+    name: str,
+    sender: Software | None,
 ) -> tuple[list[Hashable], list[int]]:
     """Put the tasks of the leaves into a graph; return their keys and rows."""
     blocks = source.delayed_blocks(_sum_block, TunedPass(pass_, tuning()), name)
@@ -135,17 +141,17 @@ def _leaves(
             # What makes a block is in the task that sums it, and may fail as reading does.
             task = graph[leaf]
             needs = tuple(task.dependencies)
-            graph[leaf] = (run_held, HeldTask(task, needs), *needs)
+            graph[leaf] = (run_held, sender, HeldTask(task, needs), *needs)
         return list(blocks.keys), list(blocks.n_rows)
     # Keys are tuples under a name of this pass: with string keys the scheduler
     # would take the ranges of all passes for one group and crowd one worker.
     params: Key = (f"em-params-{name}", 0)
     graph[params] = (as_it_is, TunedPass(pass_, tuning()))
-    return _range_leaves(graph, source, params, name)
+    return _range_leaves(graph, source, params, name, sender)
 
 
 def _range_leaves(
-    graph: dict[Hashable, Any], source: Source, params: Key, name: str
+    graph: dict[Hashable, Any], source: Source, params: Key, name: str, sender: Software | None
 ) -> tuple[list[Hashable], list[int]]:
     shared: Key = (f"em-source-{name}", 0)
     graph[shared] = (as_it_is, source)
@@ -153,7 +159,7 @@ def _range_leaves(
     rows = []
     for j, chunks in enumerate(source.ranges()):
         leaf = (f"em-range-{name}", j)
-        graph[leaf] = (_sum_range, shared, params, chunks, source.shipped_weights(chunks))
+        graph[leaf] = (_sum_range, sender, shared, params, chunks, source.shipped_weights(chunks))
         leaves.append(leaf)
         rows.append(source.rows_of(chunks))
     return leaves, rows
@@ -173,7 +179,7 @@ class TunedPass(Generic[S]):
             yield self.pass_.fold()
 
 
-@failing_once
+@on_worker
 def _sum_range(source: Source, tuned: TunedPass[S], chunks: range, weights: Array | None) -> S:
     with tuned.fold() as fold:
         return fold_range(source, fold, chunks, weights)
@@ -186,7 +192,11 @@ def _sum_block(index: int, X: Array, weight: Array | None, tuned: TunedPass[S]) 
 
 
 def _add_tree_tasks(
-    graph: dict[Hashable, Any], leaves: list[Hashable], name: str, fan_in: int
+    graph: dict[Hashable, Any],
+    leaves: list[Hashable],
+    name: str,
+    fan_in: int,
+    sender: Software | None,
 ) -> list[list[Hashable]]:
     """The keys of each level of the tree, from the leaves to the root."""
     levels = [leaves]
@@ -194,7 +204,7 @@ def _add_tree_tasks(
         keys: list[Hashable] = []
         for j, group in enumerate(level):
             key = (f"em-sum{depth}-{name}", j)
-            graph[key] = (add_unless_failed, [levels[-1][i] for i in group])
+            graph[key] = (add_unless_failed, sender, [levels[-1][i] for i in group])
             keys.append(key)
         levels.append(keys)
     return levels
@@ -210,10 +220,14 @@ class GraphPartialSums(PartialSums[S], Generic[S]):
     """
 
     def __init__(
-        self, store: PartialSumsStore[S], levels: list[list[Hashable]], nbytes: int
+        self,
+        store: PartialSumsStore[S],
+        levels: list[list[Hashable]],
+        nbytes: int,
+        sender: Software | None,
     ) -> None:
         super().__init__(store, len(levels[0]), nbytes)
-        self._levels, keys = levels, levels[self.depth]
+        self._levels, self._sender, keys = levels, sender, levels[self.depth]
         # The root is the whole pass.
         single = len(keys) == 1
         self.nodes: dict[Hashable, Node] = (
@@ -224,7 +238,7 @@ class GraphPartialSums(PartialSums[S], Generic[S]):
         """Return what of a pass's graph is still to be computed, and the key of its results."""
         missing: Key = (f"em-missing-{name}", 0)
         wanted = [self._levels[depth][j] for depth, j in self.missing]
-        left, _ = cull(graph | {missing: (all_unless_failed, wanted)}, missing)
+        left, _ = cull(graph | {missing: (all_unless_failed, self._sender, wanted)}, missing)
         self.nodes = {key: node for key, node in self.nodes.items() if key in left}
         return left, missing
 

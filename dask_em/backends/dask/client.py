@@ -14,8 +14,10 @@ from dask.utils import parse_bytes
 
 from ...core.protocols import Advance, Out
 from ...runtime import current_job
+from .config import software_of_fits
 from .recovery import TaskMemoryError, of_the_cluster, recover
 from .scheduler import seceded
+from .workers import compare_workers
 
 Key = tuple[str, int]
 
@@ -63,6 +65,9 @@ def until_done(
                 _tell(client, name, time.monotonic() - began, attempt)
                 return found
             except Exception as e:
+                if isinstance(e, ImportError | AttributeError | TypeError):
+                    # Of a worker that cannot even read the tasks, perhaps.
+                    compare_workers(client, software_of_fits())
                 if not of_the_cluster(e):
                     raise
                 recover(client, e, attempt, run)

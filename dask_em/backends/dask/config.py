@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...core.engine import Engine
+from ..software import Software, software_here
 
 logger = logging.getLogger("dask_em")
 
@@ -37,6 +38,11 @@ def engine_for(dtype: Any, device: Any = "cpu") -> Engine:
             _log_that_numba_is_missing()
     single = np.dtype(dtype) == np.float32 and dask.config.get("dask_em.float32", True)
     return Engine("numba" if fast else "numpy", bool(single), device)
+
+
+def software_of_fits() -> Software:
+    """Return what decides the bits of whatever this process starts, Numba where it computes."""
+    return software_here(engine_for(np.float64).name == "numba")
 
 
 @cache

@@ -22,7 +22,8 @@ from .client import (
     sent_bytes,
     until_done,
 )
-from .failure import failing_once, value_of
+from .config import software_of_fits
+from .failure import on_worker, value_of
 from .scheduler import client_in_force
 
 
@@ -84,7 +85,7 @@ class DaskExecutor(Executor[T_co], Generic[T_co]):
             with large_parameters_allowed(sent_bytes(self._shared)):
                 shared = (self._shared, tuning())
                 self._held = client.get({key: (as_it_is, shared)}, key, sync=False)
-        called = partial(_called, function)
+        called = partial(_called, software_of_fits(), function)
         with large_parameters_allowed(size):
             futures = client.map(
                 called,
@@ -102,7 +103,7 @@ class DaskExecutor(Executor[T_co], Generic[T_co]):
                 future.release()
 
 
-@failing_once
+@on_worker
 def _called(function: Callable[[T, In], Out], item: In, shared: tuple[T, Tuning]) -> Out:
     value, tuned = shared
     with one_blas_thread(), use_tuning(tuned):

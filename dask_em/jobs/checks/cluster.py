@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 import dask.config
 
-from ...backends.dask.config import engine_for
+from ...backends.dask.config import engine_for, software_of_fits
+from ...backends.dask.workers import compare_workers
+from ...backends.software import describe_workers
 from ...data.zarr.source import ZarrSource
 from ...errors import DataError, StoppedError, StoreError, UsageError
 from ..cluster import (
@@ -120,8 +122,9 @@ def describe_tls(cluster: ClusterOptions, client: Client) -> str:
 
 
 def compare_versions(client: Client, workers: Sequence[str]) -> str:
-    """Compare the versions on every worker with those of this process."""
-    # By functions of the standard library: dask_em itself may be what is not there.
+    """Hold every worker to the versions of this process, as its tasks do, and compare others."""
+    compare_workers(client, software_of_fits())
+    # What else is sent between them, and how.
     here: dict[str, Any] = {name: version_here(name) for name in SAME}
     there = {name: client.run(metadata.version, name, on_error="return") for name in SAME}
     here["Python"] = _minor(platform.python_version())
@@ -150,8 +153,12 @@ def _minor(version: str) -> str:
 
 
 def describe_blas(client: Client) -> str:
-    """Check the BLAS of all workers."""
-    return blas_line(client.run(held_blas))
+    """Check the BLAS of all workers, and that they round as this process does."""
+    line = blas_line(client.run(held_blas))
+    unlike = compare_workers(client, software_of_fits())
+    if unlike:
+        raise SafetyWarning("; ".join([line, *describe_workers(unlike).values()]))
+    return line
 
 
 def compare_store(client: Client, source: ZarrSource) -> str:
