@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -91,6 +92,9 @@ class JobControl:
 
 
 _current: ContextVar[JobControl | None] = ContextVar("dask_em_job", default=None)
+
+# The child of a fork, as of a callback that starts processes, has jobs and locks of its own.
+os.register_at_fork(after_in_child=lambda: _current.set(None))
 
 
 def current_job() -> JobControl:

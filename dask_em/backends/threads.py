@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import copy_context
 from typing import Generic
 
 from ..core.additive import S
-from ..core.executor import in_threads
+from ..core.executor import ThreadPool, in_threads
 from ..core.partial_sums import sum_leaves
 from ..core.protocols import (
     Advance,
@@ -67,7 +66,7 @@ class ThreadsBackend(Backend):
                 advance(source.rows_of(chunks))
             return found
 
-        with one_blas_thread(), ThreadPoolExecutor(self.n_threads) as pool:
+        with one_blas_thread(), ThreadPool(self.n_threads) as pool:
 
             def sums(leaves: range) -> Iterator[S]:
                 """Sums of ranges in order; of those that are done, few wait for their turn."""
@@ -75,7 +74,7 @@ class ThreadsBackend(Backend):
                 try:
                     for chunks in ranges[leaves.start : leaves.stop]:
                         run.check()
-                        waiting.append(pool.submit(copy_context().run, one, chunks))
+                        waiting.append(pool.submit(one, chunks))
                         if len(waiting) > self.n_threads:
                             yield waiting.popleft().result()
                     while waiting:

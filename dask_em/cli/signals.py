@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import StoppedError
 from ..runtime import JobControl, as_job
@@ -21,6 +22,26 @@ LEAVE_SECONDS = 8.0
 # Schedulers of jobs tell a process more than once that it is to end (Slurm when it preempts: the
 # controller and srun): SIGTERM again within so long is the same wish.
 SAME_SECONDS = 1.0
+
+
+# Handlers from before a job's, while it runs.
+_before: dict[signal.Signals, Any] = {}
+
+
+def _forked() -> None:
+    """Undo the handlers in the child of a fork: its signals would be told to the parent's job."""
+    if _before:
+        signal.set_wakeup_fd(-1)
+        _restore()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _restore() -> None:
+    for number, handler in _before.items():
+        signal.signal(number, handler)
+    _before.clear()
 
 
 @contextmanager
@@ -42,7 +63,7 @@ def stopped_by_signals(farewell: str) -> Iterator[JobControl]:
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     # The system writes into the socket even while this thread is deep in compiled code.
-    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    _before.update({number: signal.signal(number, lambda *_: None) for number in SIGNALS})
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     listening = threading.Thread(target=_listen, args=(receiver, job, farewell), daemon=True)
     listening.start()
@@ -51,8 +72,7 @@ def stopped_by_signals(farewell: str) -> Iterator[JobControl]:
             yield job
     finally:
         signal.set_wakeup_fd(before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        _restore()
         sender.close()
         listening.join()
         receiver.close()

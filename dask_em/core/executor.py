@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import Generic
+from typing import Generic, ParamSpec, TypeVar
 
+from ..errors import UsageError
 from ..machine import usable_cpus
 from .protocols import Advance, Executor, In, Out, T, T_co
+
+P = ParamSpec("P")
+_T = TypeVar("_T")
+
+
+class ThreadPool(ThreadPoolExecutor):
+    """Threads that work in the context of whoever submits: for its job, with its tuning.
+
+    One is made for a call and ends with it. None is kept: in the child of a fork its threads
+    would not be there, and whoever submits would wait for ever.
+
+    Examples
+    --------
+    >>> with ThreadPool(2) as pool:
+    ...     list(pool.map(abs, [-1, -2, -3]))
+    [1, 2, 3]
+    """
+
+    def submit(self, fn: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs) -> Future[_T]:
+        """Have a thread call a function.
+
+        Raises
+        ------
+        UsageError
+            The system, or an interpreter that ends, starts no more threads.
+        """
+        context = copy_context()
+        try:
+            return super().submit(lambda: context.run(fn, *args, **kwargs))
+        except RuntimeError as e:
+            raise UsageError(
+                f"no thread can be started here ({e}): while Python ends (in functions of atexit) "
+                "nothing can be computed, so call this before; else raise the limit of threads "
+                "(ulimit -u, or pids.max of the cgroup)"
+            ) from e
 
 
 class SerialExecutor(Executor[T_co], Generic[T_co]):
@@ -62,7 +98,5 @@ def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
     """
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        # Each thread works in the context of the caller: its job, its tuning.
-        calls = [pool.submit(copy_context().run, function, item) for item in items]
-        return [call.result() for call in calls]
+    with ThreadPool(usable_cpus()) as pool:
+        return list(pool.map(function, items))

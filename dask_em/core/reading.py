@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from contextvars import copy_context
 from queue import SimpleQueue
 
 import numpy as np
 
 from .additive import Array, S
+from .executor import ThreadPool
 from .finite import finite_rows, located
 from .protocols import Block, Fold, Reader, Source
 
@@ -81,12 +80,12 @@ def _read_ahead(
                 yield chunk, *part
         return
     depth = source.read_ahead
-    with ThreadPoolExecutor(depth, thread_name_prefix="read-ahead") as ahead:
+    with ThreadPool(depth, thread_name_prefix="read-ahead") as ahead:
 
         def begin(chunk: int) -> Arriving:
             parts: Arriving = SimpleQueue()
             rows = rows_of_parts(chunk)
-            ahead.submit(copy_context().run, _bring, reader, chunk, rows, parts)
+            ahead.submit(_bring, reader, chunk, rows, parts)
             return parts
 
         pending = deque(begin(chunk) for chunk in chunks[:depth])

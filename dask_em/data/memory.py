@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
+from ..core.executor import ThreadPool
 from ..core.finite import located
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
@@ -175,7 +175,7 @@ class ArraySource(Source):
             with located(self.locate, chunk):
                 return function(self.read(chunk)[0])
 
-        with ThreadPoolExecutor(usable_cpus()) as pool:
+        with ThreadPool(usable_cpus()) as pool:
             return np.concatenate(list(pool.map(one, range(self.n_chunks))))
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:

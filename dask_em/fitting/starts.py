@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans, kmeans_plusplus
 
+from ..backends.blas import one_openmp_thread
 from ..core.additive import Array
 from ..core.em import Convergence, EMState, em, rank
 from ..core.engine import Engine
@@ -45,7 +46,8 @@ def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
     if distinct is not None:
         # scikit-learn would find as many clusters, and warn.
         return hard(distinct, k)
-    fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
+    with one_openmp_thread():
+        fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
     return hard(fitted.labels_, k)
 
 

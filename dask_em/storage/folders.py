@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..core.executor import ThreadPool
 from ..errors import LockedError, UsageError
 from .object_store import check_writable, explained, object_store
 from .outputs.files import durable_file, sync, write_durably
@@ -219,7 +219,7 @@ class BucketFolder:
             with explained(self.url):
                 obstore.copy(self._store, *pair)
 
-        with ThreadPoolExecutor(COPIES_AT_ONCE) as pool:
+        with ThreadPool(COPIES_AT_ONCE) as pool:
             for _ in pool.map(copy_one, pairs):
                 pass
 

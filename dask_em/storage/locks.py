@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +73,9 @@ class LockPlace(Protocol):
     def release(self, mine: Record) -> None:
         """Remove it, if it is ours."""
 
+    def leave_to_parent(self) -> None:
+        """Let go of it in the child of a fork, and leave it as it is."""
+
 
 class Lock:
     """The right to write something, renewed by a heartbeat.
@@ -116,9 +120,11 @@ class Lock:
             )
         self.before = {k: v for k, v in gone.items() if k not in self._mine}
         self._seen = time.monotonic()
+        _held_here.add(self)
         self._thread.start()
 
     def _leave(self) -> None:
+        _held_here.discard(self)
         self._over.set()
         self._thread.join()
         if not self._lost:
@@ -128,6 +134,7 @@ class Lock:
 
     def note(self, **what: Any) -> None:
         """Add to the lock what the next holder reads if this job is killed."""
+        self._check_process()
         with self._guard:
             self._mine |= what
             self._place.write(self._mine)
@@ -140,12 +147,25 @@ class Lock:
         LockedError
             The lock was lost.
         """
+        self._check_process()
         owner = self._place.owner().get("id", self._mine["id"])
         # A machine that slept knows of no seconds.
         if self._lost or owner != self._mine["id"] or time.monotonic() - self._seen > STALE_SECONDS:
             raise LockedError(
                 f"{self._shown}: this job lost its lock, because it showed no sign of life for "
                 f"{STALE_SECONDS:.0f} s: run the same command again"
+            )
+
+    def leave_to_parent(self) -> None:
+        """Let go of it in the child of a fork."""
+        self._lost, self._guard = True, threading.Lock()
+        self._place.leave_to_parent()
+
+    def _check_process(self) -> None:
+        if self._mine["pid"] != os.getpid():
+            raise LockedError(
+                f"{self._shown}: this process was forked from one that is writing it: write to "
+                "another path here"
             )
 
     def _renew(self) -> None:
@@ -165,6 +185,19 @@ class Lock:
                 )
                 return
             self._seen = time.monotonic()
+
+
+_held_here: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """Leave all locks to the parent: with the child of a fork they would outlive it."""
+    for lock in list(_held_here):
+        lock.leave_to_parent()
+    _held_here.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def has_lock(path: Path | str) -> bool:
@@ -440,6 +473,10 @@ class LockFile:
         finally:
             os.close(self._descriptor)
 
+    def leave_to_parent(self) -> None:
+        """Close the file: the system's lock is the parent's alone."""
+        os.close(self._descriptor)
+
 
 # -- in an object store ----------------------------------------------------------------
 
@@ -518,3 +555,6 @@ class LockObject:
         if self.owner().get("id") == mine["id"]:
             # With the probes of jobs that were killed while they read the store's clock.
             self._folder.remove([self._name, *self._folder.names(f"{self._clock}/")])
+
+    def leave_to_parent(self) -> None:
+        """Do nothing: the parent renews the object."""

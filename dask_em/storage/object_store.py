@@ -85,6 +85,8 @@ REFUSED = re.compile(
     r"|SignatureDoesNotMatch|Forbidden|ExpiredToken|InvalidToken|PermissionError"
 )
 
+NOT_FORK_SAFE = re.compile(r"not fork-safe")
+
 PLAIN_HTTP = re.compile(r"URL scheme is not allowed|BadScheme")
 
 # Parts of an error that say what happened and hold no secret.
@@ -95,6 +97,15 @@ REASONS = (
     r'message: "([^"]{1,80})"',
     r'error: "([^"]{1,80})"',
     r"kind: (\w+),",
+)
+
+
+# Whether an object store was opened before this process was forked.
+_left_behind = False
+
+REMEDY = (
+    "open it in the children alone, or start them in another way than by fork: "
+    'multiprocessing.get_context("spawn"), or "forkserver"'
 )
 
 
@@ -155,6 +166,14 @@ def _object_store(url: str, variables: object, seconds: float) -> ObjectStore:
         )
 
 
+def _forked() -> None:
+    global _left_behind
+    _left_behind = _left_behind or _object_store.cache_info().currsize > 0
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def check_bucket(url: str) -> None:
     """Check that the bucket of an object store exists and can be listed.
 
@@ -199,6 +218,12 @@ def explained(url: str, opening: bool = False) -> Iterator[None]:
     opening : bool
         Whether arguments and imports may be at fault too.
     """
+    if _left_behind and is_object_url(url):
+        raise StoreAccessError(
+            f"{describe_url(url)} cannot be reached from process {os.getpid()}: an object store "
+            "was opened before the fork, and the threads of its library (obstore) stayed in the "
+            f"parent; {REMEDY}"
+        )
     ours = (DaskEMError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
     program = (ValueError, TypeError, NotImplementedError, ImportError, LookupError)
     try:
@@ -241,6 +266,8 @@ def _explanation(error: Exception, name: str, opening: bool = False) -> StoreErr
             f"({_reason(text)}): check {keys}, on every worker; a store may also answer so where "
             "an object is missing and nobody may list the bucket"
         )
+    if NOT_FORK_SAFE.search(text):
+        return StoreAccessError(f"{name} was opened before this process was forked; {REMEDY}")
     if PLAIN_HTTP.search(text):
         return StoreAccessError(f"{name}: the endpoint is plain HTTP: set AWS_ALLOW_HTTP=true")
     if opening:

@@ -6,6 +6,7 @@ environment, once per process.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
 from typing import Any
@@ -149,3 +150,7 @@ def _opened(url: str, read_only: bool, variables: object, seconds: float) -> Url
 
     with explained(url, opening=True):
         return UrlStore(FsspecStore.from_url(url, read_only=read_only), url)
+
+
+# A file system of fsspec belongs to the process that opened it.
+os.register_at_fork(after_in_child=_opened.cache_clear)

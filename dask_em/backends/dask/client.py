@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,14 @@ RETRIES = 2
 LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 
 _raising_threshold = threading.Lock()
+
+
+def _forked() -> None:
+    global _raising_threshold
+    _raising_threshold = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def until_done(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,12 +14,23 @@ import dask.base
 import dask.config
 import dask.threaded
 
+from ...core.executor import ThreadPool
 from ...errors import UsageError
 from ...machine import usable_cpus
 from ...runtime import current_job
 
 Get = Callable[..., Any]
 """A scheduler's function: a graph, and the keys whose results are wanted -> these results."""
+
+# How long the event loop of a client that was not used yet may take to answer.
+ANSWER_SECONDS = 5.0
+
+# Clients whose event loops run in this process, and those that a fork has left in the parent.
+_answering: weakref.WeakSet[Any] = weakref.WeakSet()
+_inherited: weakref.WeakSet[Any] = weakref.WeakSet()
+
+# Pools and executors that were configured when this process was forked.
+_left_behind: list[Any] = []
 
 
 def client_in_force() -> Any:
@@ -28,10 +43,11 @@ def client_in_force() -> Any:
     Raises
     ------
     UsageError
-        The client is asynchronous, and this is the thread of its event loop.
+        The client is asynchronous, and this is the thread of its event loop; or it is that of
+        the process from which this one was forked.
     """
     try:
-        client = getattr(dask.base.get_scheduler(), "__self__", None)
+        client = _current_client()
     except RuntimeError as e:
         if "asynchronous" not in str(e):
             raise
@@ -41,7 +57,39 @@ def client_in_force() -> Any:
             "asyncio.to_thread(model.fit, X)), or compute in threads of this process (with "
             'dask.config.set(scheduler="threads"))'
         ) from e
-    return None if client is None or _beside_a_task(client) else client
+    if client is None:
+        return None
+    refuse_inherited(client)
+    return None if _beside_a_task(client) else client
+
+
+def _current_client() -> Any:
+    return getattr(dask.base.get_scheduler(), "__self__", None)
+
+
+def refuse_inherited(client: Any) -> None:
+    """Refuse a client that a fork has left to its parent, where the event loop's thread is.
+
+    Raises
+    ------
+    UsageError
+        The client's event loop does not answer.
+    """
+    if client in _answering:
+        return
+    if client not in _inherited:
+        answer = threading.Event()
+        client.loop.add_callback(answer.set)
+        if answer.wait(ANSWER_SECONDS):
+            _answering.add(client)
+            return
+    address = getattr(client.scheduler, "address", "tcp://HOST:PORT")
+    raise UsageError(
+        f"the Dask client in force does not answer in process {os.getpid()}: a client that was "
+        "made before a fork works in the parent alone. Make one in this process (with "
+        f'distributed.Client("{address}")), or compute in threads of this process (with '
+        'dask.config.set(scheduler="threads"))'
+    )
 
 
 def _beside_a_task(client: Any) -> bool:
@@ -61,18 +109,52 @@ def _beside_a_task(client: Any) -> bool:
 
 def local_scheduler() -> Get:
     """Return the function of a scheduler of this process: that configured, else of threads."""
-    if dask.config.get("scheduler", None) is not None:
+    configured = dask.config.get("scheduler", None)
+    if configured is not None and not _is_left_behind(configured):
         # A client that is configured may be missing, or asynchronous: it is not needed.
         with suppress(RuntimeError):
             get: Get = dask.base.get_scheduler()
-            if not hasattr(get, "__self__"):
+            if not hasattr(get, "__self__") and get is not dask.threaded.get:
                 return get
     return _by_threads
 
 
-def _by_threads(graph: Any, keys: Any) -> Any:
-    n_threads = dask.config.get("num_workers", None) or usable_cpus()
-    return dask.threaded.get(graph, keys, num_workers=n_threads)
+def _by_threads(graph: Any, keys: Any, **options: Any) -> Any:
+    """Compute by threads of this call alone; Dask's own outlive it, though not a fork."""
+    configured = dask.config.get("pool", None)
+    if configured is not None and not _is_left_behind(configured):
+        return dask.threaded.get(graph, keys, **options)
+    pool = ThreadPool(dask.config.get("num_workers", None) or usable_cpus())
+    try:
+        return dask.threaded.get(graph, keys, pool=pool, **options)
+    finally:
+        # Where this is left by an exception, nobody waits for what still runs.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_left_behind(configured: Any) -> bool:
+    """Tell whether what is configured holds threads or processes of the parent of a fork."""
+    return not isinstance(configured, str) and any(configured is one for one in _left_behind)
+
+
+def _forked() -> None:
+    """Know that no thread is in the child of a fork: not those of clients, nor Dask's pools.
+
+    Dask keeps pools for whoever calls `compute`, of lazy answers too.
+    """
+    _inherited.update(_answering)
+    _answering.clear()
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with suppress(ValueError, AttributeError):
+            _inherited.add(distributed.default_client())
+    _left_behind[:] = [dask.config.get(name, None) for name in ("pool", "scheduler")]
+    dask.threaded.pools_lock = threading.Lock()
+    dask.threaded.default_pool = None
+    dask.threaded.pools.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @contextmanager
