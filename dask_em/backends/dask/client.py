@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,10 +21,12 @@ from .recovery import TaskMemoryError, of_the_cluster, recover
 from .scheduler import seceded
 from .workers import compare_workers
 
+logger = logging.getLogger("dask_em")
+
 Key = tuple[str, int]
 
-# How often what is awaited is looked at.
-LOOK_SECONDS = 0.2
+# How often what is awaited is looked at, and how often the workers that are to make it are counted.
+LOOK_SECONDS, COUNT_SECONDS = 0.2, 5.0
 
 # A task that failed for a passing reason (a store that hiccups) is tried again.
 RETRIES = 2
@@ -110,13 +113,14 @@ def _tell(client: Any, name: str, seconds: float, attempt: int) -> None:
 
 def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
     """Return the result of a future; while it is awaited, `look` is called now and then."""
-    run = current_job()
+    run, workers = current_job(), WorkerCount(root.client)
     done = threading.Event()
     root.add_done_callback(lambda _: done.set())
     # Not by the timeout of `result`: one that strikes while the result is fetched leaves a
     # cancelled fetch in the client, on which the next call fails.
     while not (root.done() or done.wait(LOOK_SECONDS)):
         look()
+        workers.look()
         run.check()
     try:
         return root.result()
@@ -125,6 +129,35 @@ def result_of(root: Any, look: Callable[[], None] = lambda: None) -> Any:
         if root.status == "error":
             raise TaskMemoryError(e) from e
         raise
+
+
+class WorkerCount:
+    """Tell in the log when somebody waits for a cluster without workers, and when one has come."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._began = self._counted = time.monotonic()
+        self._none = False
+
+    def look(self) -> None:
+        """Count the workers, if it is time to."""
+        now = time.monotonic()
+        if now - self._counted < COUNT_SECONDS:
+            return
+        self._counted = now
+        try:
+            none = not self._client.nthreads(callback_timeout=COUNT_SECONDS)
+        except Exception:
+            # A scheduler that does not answer is told of by whoever waits for the result.
+            return
+        if none and not self._none:
+            logger.warning(
+                "the cluster has no workers: waiting for one to join (start workers, or scale the "
+                "cluster up)"
+            )
+        elif self._none and not none:
+            logger.warning("a worker has joined after %.0f s: going on", now - self._began)
+        self._none = none
 
 
 def sent_bytes(parameters: Any) -> int:
