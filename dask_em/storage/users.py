@@ -1,4 +1,4 @@
-"""Who owns a file, and what the user of this process may do in a folder."""
+"""Owners of files, and what the user of this process may do in a folder."""
 
 from __future__ import annotations
 
