@@ -23,6 +23,7 @@ from strangers.pooled_covariance import pooled
 
 from dask_em import GaussianMixture, load, select
 from dask_em.cli.main import main
+from dask_em.cli.words import in_shell
 from dask_em.core.additive import Array
 from dask_em.core.degenerate import Degenerate
 from dask_em.core.em import Status
@@ -416,11 +417,13 @@ def test_it_is_shown_wherever_the_status_is(tmp_path: Path) -> None:
     for page in (report_html(again), summary_html(again)):
         assert "<b>Warning</b>: degenerate components: " in page
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.npz")])
-    assert f"warning  {message}" in shown.stdout
+    in_options = in_shell(message, main.commands["fit"])
+    assert "--reg-covar" in in_options
+    assert f"warning  {in_options}" in shown.stdout
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.npz"), "--json"])
     found = json.loads(shown.stdout)
     assert found["degenerate"] == [one.as_dict() for one in model.degenerate_]
-    assert found["warnings"] == [message]
+    assert found["warnings"] == [in_options]
     assert shown.exit_code == 0
 
 
@@ -447,7 +450,7 @@ def test_the_command_warns_and_ends_with_zero(tmp_path: Path, address: str) -> N
     assert found["range_end"] == "largest"
     assert found["degenerate"][0]["values"][0] == pytest.approx(0, abs=1e-6)
     assert len(found["warnings"]) == 1
-    assert "n_components=3 is best by bic and the largest that was tried" in many.stderr
+    assert "-k 3 is best by bic and the largest that was tried" in many.stderr
     assert "bic cannot choose among such models" in many.stderr
 
 

@@ -135,6 +135,16 @@ def test_a_fit_that_is_out_of_time_keeps_a_model_and_goes_on(
     assert names(points) == ["m.npz", "x.zarr"]
 
 
+def test_wrong_usage_is_not_to_be_repeated(points: Path, over_after: Any) -> None:
+    over_after(3)
+    assert_stopped(fit(points), points)
+    over_after(0)
+    result = fit(points, "--reg-covar", "1e-5")
+    assert result.exit_code == 2
+    assert "give the same, or pass --no-resume" in result.stderr
+    assert "run the same command again" not in result.stderr
+
+
 def test_a_report_of_a_start_alone(points: Path, over_after: Any, tmp_path: Path) -> None:
     over_after(RANGES + 1)
     assert fit(points).exit_code == 75

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import dask
 import dask.array as da
+import numpy as np
 import pytest
 import zarr
 from distributed import Client
@@ -193,18 +196,78 @@ def damaged(folder: Path, chunk: int) -> Iterator[None]:
     file.write_bytes(good)
 
 
-def test_a_damaged_chunk_of_a_graph_is_read_once(client: Client, tmp_path: Path) -> None:
-    """What reads it is fused with the task that sums it."""
-    rows = write_zarr(tmp_path / "x.zarr", X, 101, compressors=[Crc32cCodec()])
-    weights = da.ones(len(X), chunks=101)
-    before = set().union(*client.run(failed_tasks).values())
-    with damaged(tmp_path / "x.zarr", 3), pytest.raises(DataError, match="chunk 3"):
-        GaussianMixture(2).fit(rows, sample_weight=weights)
-    assert set().union(*client.run(failed_tasks).values()) <= before
+WEIGHTS = np.linspace(1, 2, len(X))
 
 
-def failed_tasks(dask_worker: Any) -> list[str]:
-    return [str(line[0]) for line in dask_worker.state.log if "error" in line]
+def as_labelled(values: Any, *dims: str) -> Any:
+    return pytest.importorskip("xarray").DataArray(values, dims=dims)
+
+
+# Each kind of rows and of weights, of the path of a Zarr array. Their chunks do not line up.
+ROWS: dict[str, Callable[[str], Any]] = {
+    "path": lambda path: path,
+    "zarr": zarr.open_array,
+    "dask": da.from_zarr,
+    "xarray": lambda path: as_labelled(da.from_zarr(path), "row", "column"),
+    "graph": lambda path: da.from_array(X, chunks=(200, 3)) + 0,
+    "labelled graph": lambda path: as_labelled(da.from_array(X, chunks=(200, 3)), "row", "column"),
+    "numpy": lambda path: X,
+}
+COUNTED: dict[str, Callable[[str], Any]] = {
+    "path": lambda path: path,
+    "zarr": zarr.open_array,
+    "dask": da.from_zarr,
+    "xarray": lambda path: as_labelled(da.from_zarr(path), "row"),
+    "graph": lambda path: da.from_array(WEIGHTS, chunks=150),
+    "numpy": lambda path: WEIGHTS,
+}
+STORED = ("path", "zarr", "dask", "xarray")
+DAMAGED = [("X", *pair) for pair in product(STORED, COUNTED)]
+DAMAGED += [("sample_weight", *pair) for pair in product(ROWS, STORED)]
+
+
+@pytest.mark.parametrize(("what", "rows", "weights"), DAMAGED)
+def test_a_damaged_chunk_is_read_once(
+    client: Client, tmp_path: Path, what: str, rows: str, weights: str
+) -> None:
+    """Whatever reads it: the task that sums it, one before it, or this process."""
+    checked: dict[str, Any] = {"compressors": [Crc32cCodec()]}
+    write_zarr(tmp_path / "X", X, 101, **checked)
+    write_zarr(tmp_path / "sample_weight", WEIGHTS, 97, **checked)
+    given = ROWS[rows](str(tmp_path / "X"))
+    beside = COUNTED[weights](str(tmp_path / "sample_weight"))
+    begin = time.time()
+    with damaged(tmp_path / what, 3), pytest.raises(DataError, match=rf"chunk 3 .* of {what} "):
+        GaussianMixture(2).fit(given, sample_weight=beside)
+    assert failed_since(client, begin) == []
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_missing_chunk_of_weights_is_found(client: Client, tmp_path: Path, rows: str) -> None:
+    write_zarr(tmp_path / "X", X, 101)
+    write_zarr(tmp_path / "w", WEIGHTS, 97)
+    (tmp_path / "w/c/3").unlink()
+    with pytest.raises(DataError, match=r"sample_weight lacks .*chunk 3 "):
+        GaussianMixture(2).fit(ROWS[rows](str(tmp_path / "X")), sample_weight=tmp_path / "w")
+
+
+def failed_since(client: Client, begin: float) -> list[str]:
+    """The tasks that failed since then, by the logs of the workers."""
+    return [key for keys in client.run(failed_tasks, begin).values() for key in keys]
+
+
+def failed_tasks(begin: float, dask_worker: Any) -> list[str]:
+    # A line is a key, the states from which and to which it goes, ..., and the time.
+    log = dask_worker.state.log
+    return [str(line[0]) for line in log if line[2] == "error" and line[-1] >= begin]
+
+
+def test_a_task_that_fails_is_seen(client: Client) -> None:
+    begin = time.time()
+    with pytest.raises(ZeroDivisionError):
+        client.submit(divmod, 1, 0, key="divided").result()
+    assert set(failed_since(client, begin)) == {"divided"}
+    assert failed_since(client, time.time()) == []
 
 
 def test_a_checkpoint_holds_sums_and_no_failures(

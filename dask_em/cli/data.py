@@ -19,6 +19,7 @@ from .options import (
     cluster_options,
     with_options,
 )
+from .words import in_shell
 
 if TYPE_CHECKING:
     from ..jobs.plan import Plan
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         "--probe/--no-probe", "probe",
         "Read two chunks and estimate the time of a pass, or read nothing.", default=True,
     ),
+    replace(MISSING_CHUNKS, help="As in fit, of the two chunks that are read."),
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -43,6 +45,7 @@ def plan(
     family: str,
     covariance_types: tuple[str, ...],
     probe: bool,
+    missing_chunks: Literal["error", "fill"],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -56,7 +59,9 @@ def plan(
     from ..jobs import plan as plan_jobs
 
     cluster = cluster_of(options)
-    planned = plan_jobs.plan(data, n_components, covariance_types, cluster, probe, family)
+    planned = plan_jobs.plan(
+        data, n_components, covariance_types, cluster, probe, family, missing_chunks
+    )
     lines = _plan_lines(planned)
     if probe and planned.fits and planned.n_workers and planned.seconds_per_pass is None:
         lines.append(
@@ -137,6 +142,8 @@ def doctor(
     checks = doctors.examine(
         cluster, data, n_components, covariance_types, folder, missing_chunks, family
     )
+    command = click.get_current_context().command
+    checks = [replace(check, text=in_shell(check.text, command)) for check in checks]
     code = doctors.exit_code(checks)
     width = max(len(check.name) for check in checks)
     lines = [

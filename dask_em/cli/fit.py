@@ -23,6 +23,7 @@ from .options import (
     take,
     with_options,
 )
+from .words import in_shell
 
 if TYPE_CHECKING:
     from ..jobs.fit import FitResult
@@ -87,7 +88,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "model": output,
         "status": best.status_.name,
         "degenerate": [one.as_dict() for one in best.degenerate_],
-        "warnings": best.warnings_,
+        "warnings": [in_shell(message, fit) for message in best.warnings_],
         "n_iter": best.n_iter_,
         "n_reads": best.n_reads_,
         "n_sample_passes": best.n_sample_passes_,

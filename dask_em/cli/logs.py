@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ class StandardError(logging.Handler):
     """A handler that looks up standard error for every line: whoever calls may replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one line, in the words of the command that runs."""
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            said = copy(record)
+            said.msg, said.args = in_words_of_command(record.getMessage()), ()
+            print(self.format(said), file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
 
@@ -53,6 +56,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+def in_words_of_command(text: str) -> str:
+    """Return a message in the words of the command that this thread runs, if it does."""
+    ctx = click.get_current_context(silent=True)
+    return text if ctx is None else in_shell(text, ctx.command)
+
+
 def show_warning(
     message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
 ) -> None:
@@ -61,8 +70,7 @@ def show_warning(
         return
     if any(filename.startswith(home) for home in _homes("numpy", "scipy", "sklearn")):
         return
-    ctx = click.get_current_context(silent=True)
-    message = str(message) if ctx is None else in_shell(str(message), ctx.command)
+    message = in_words_of_command(str(message))
     logger = logging.getLogger("dask_em")
     if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
         logger.warning("%s", message)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .display import passes_text, show, status_text
+from .fit import fit
 from .options import (
     COUNT,
     JSON,
@@ -18,6 +19,7 @@ from .options import (
     take,
     with_options,
 )
+from .words import in_shell
 
 
 @click.command()
@@ -31,6 +33,9 @@ def inspect(model: str, as_json: bool) -> None:
     from ..jobs import inspect as inspect_jobs
 
     found = inspect_jobs.inspect(model)
+    # What they advise is to be done by a fit.
+    found["what"] = in_shell(found["what"], fit)
+    found["warnings"] = [in_shell(message, fit) for message in found["warnings"]]
     source = found["provenance"]
     options, value = found["options"], found["log_likelihood"]
     lines = [

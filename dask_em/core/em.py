@@ -33,11 +33,11 @@ class Status(Enum):
     CONVERGED = "the log-likelihood per row gained, or has still to gain, less than tol"
     OUT_OF_ITERATIONS = (
         "max_iter passes were made and the log-likelihood was still rising: "
-        "raise max_iter, raise tol, or start from this result with warm_start=True"
+        "raise max_iter or tol, or start from this result with warm_start=True"
     )
     OUT_OF_PASSES = (
         "max_passes passes were made, the survey's among them, and the log-likelihood was still "
-        "rising: raise max_passes, raise tol, or start from this result with warm_start=True"
+        "rising: raise max_passes or tol, or start from this result with warm_start=True"
     )
     OUT_OF_TIME = (
         "max_time seconds were over and the log-likelihood was still rising: "

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import dask.array as da
     import zarr
 
+    from .zarr.watched import CheckedRows
+
 
 @dataclass(frozen=True)
 class DaskSource(Source):
@@ -207,7 +209,12 @@ def is_dask(X: object) -> bool:
     return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "__dask_graph__")
 
 
-def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
+def is_dask_array(X: object) -> bool:
+    """Tell whether an object is an array of Dask, whose blocks are known."""
+    return is_dask(X) and hasattr(X, "chunks")
+
+
+def zarr_behind(X: da.Array, name: str = "X") -> zarr.Array[Any] | None:
     """Return the Zarr array that a Dask array is nothing but a view of, else None."""
     import zarr
 
@@ -232,11 +239,19 @@ def zarr_behind(X: da.Array) -> zarr.Array[Any] | None:
     packing = packing_of(array)
     if packing is not None:
         raise DataError(
-            f"X is the Dask array of stored numbers of {describe_store(str(array.store_path))}, "
-            f"which are packed ({packing}): pass the zarr.Array itself, or its path, to have them "
-            "decoded, or X.map_blocks(np.asarray) to take the stored numbers as they are"
+            f"{name} is the Dask array of stored numbers of "
+            f"{describe_store(str(array.store_path))}, which are packed ({packing}): pass the "
+            "zarr.Array itself, or its path, to have them decoded, or "
+            f"{name}.map_blocks(np.asarray) to take the stored numbers as they are"
         )
     return array
+
+
+def checked_rows(array: zarr.Array[Any], missing_chunks: MissingChunks, name: str) -> CheckedRows:
+    """Return what slices an array under the checks of a `ZarrSource`."""
+    from .zarr.watched import CheckedRows
+
+    return CheckedRows(array, missing_chunks, name)
 
 
 def checked_array(
@@ -245,9 +260,7 @@ def checked_array(
     """Return a Dask array of whole chunks that are read under the checks of a `ZarrSource`."""
     import dask.array as da
 
-    from .zarr.watched import CheckedRows
-
-    rows = CheckedRows(array, missing_chunks, name)
+    rows = checked_rows(array, missing_chunks, name)
     return da.from_array(
         rows,
         chunks=(chunk_rows, *array.shape[1:]),

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from ..core.protocols import Source
 from ..errors import DataError
 from .checks import check_array
-from .dask import checked_array, dask_source, is_dask, zarr_behind
+from .dask import (
+    checked_array,
+    checked_rows,
+    dask_source,
+    is_dask,
+    is_dask_array,
+    zarr_behind,
+)
 from .memory import array_source, is_sliced
 from .options import ReadOptions
 from .tables import frame_blocks, is_frame, is_lazy_frame, refuse_lazy_frame
@@ -65,14 +72,12 @@ def as_source(
     >>> as_source([[0.0, 1.0], [2.0, 3.0]]).description
     'NumPy array (2, 2) float64'
     """
-    X, sample_weight = _opened(X), _opened(sample_weight)
-    if is_frame(sample_weight):
-        sample_weight = frame_blocks(sample_weight, "sample_weight")
+    X, sample_weight = _opened(X), _weights(_opened(sample_weight))
     options = ReadOptions() if options is None else options
     for opener in OPENERS:
         if opener.accepts(X):
             return opener.source(X, sample_weight, options)
-    return array_source(X, sample_weight, options)
+    return _of_memory(X, sample_weight, options)
 
 
 def is_opened(X: object) -> bool:
@@ -134,9 +139,25 @@ def _opened(X: object) -> object:
     return SUFFIXES[max(known, key=len)](path) if known else open_zarr(path)
 
 
+def _weights(sample_weight: Any) -> Any:
+    """Weights of any kind: those that are nothing but a view of a Zarr array are that."""
+    if is_frame(sample_weight):
+        return frame_blocks(sample_weight, "sample_weight")
+    behind = zarr_behind(sample_weight, "sample_weight") if is_dask_array(sample_weight) else None
+    return sample_weight if behind is None else behind
+
+
+def _of_memory(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
+    """Rows in memory, or sliced; weights in a store are read once, as rows would be."""
+    if is_zarr(sample_weight):
+        stored = require_array(sample_weight, "sample_weight")
+        sample_weight = checked_rows(stored, options.missing_chunks, "sample_weight")[:]
+    return array_source(X, sample_weight, options)
+
+
 def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     """A Dask array; one that is nothing but a view of a Zarr array is read as that."""
-    if not hasattr(X, "chunks"):
+    if not is_dask_array(X):
         raise DataError(
             f"X is a {type(X).__module__}.{type(X).__name__}: pass a Dask array or DataFrame of it"
         )
@@ -173,7 +194,7 @@ OPENERS = [
     Opener(is_dask, _of_dask),
     Opener(is_zarr, _of_zarr),
     Opener(is_lazy_frame, refuse_lazy_frame),
-    Opener(is_sliced, array_source),
+    Opener(is_sliced, _of_memory),
 ]
 
 # Suffix of a path or URL -> what opens it; paths of any other name are of Zarr.

@@ -226,7 +226,7 @@ class Predictions(FittedEstimator):
         if sample_weight is None and self._fitted_to_weights:
             logger.info(
                 "the model was fitted to rows with weights, and here each row counts once: pass "
-                "sample_weight (--weights) to count them by their weights"
+                "sample_weight to count them by their weights"
             )
         work = LoggingPass(Score(mixture), self.read_options.nonfinite == "drop")
         with reading as running, one_blas_thread():

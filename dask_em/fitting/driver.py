@@ -279,15 +279,20 @@ class Driver:
         n_rows = self.passes.source.n_rows
         survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
-        return self.passes.survey(pass_, options.drop_nonfinite, self._check)
+        return self.passes.survey(pass_, options.drop_nonfinite, self._check_survey)
+
+    def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
+        """Check a survey before it is kept, and that it is of the data of the fit that is kept."""
+        if self.checkpoint.progress is not None:
+            before = self.checkpoint.progress.fingerprint
+            self.checkpoint.check_survey(before, fingerprint_of(surveyed))
+        self._check(source, surveyed)
 
     # -- where the models start ------------------------------------------------------------
 
     def _begun(self) -> FitProgress:
         """Return the fit that is kept, or one whose models start on the sample."""
-        fingerprint = fingerprint_of(self.surveyed)
         if self.checkpoint.progress is not None:
-            self.checkpoint.check_survey(self.checkpoint.progress.fingerprint, fingerprint)
             return self.checkpoint.progress
         if self.options.exhaustive or self.options.lead.init_params != "auto":
             engine, executor = self._on_sample, self.passes.executor
@@ -302,6 +307,7 @@ class Driver:
             starts, n_rows = self._screened()
             n_passes = n_rows / max(1, self.surveyed.n_weighted)
             phase = "em" if self._slice_share(starts) is None else "slice"
+        fingerprint = fingerprint_of(self.surveyed)
         progress = FitProgress(phase, starts, n_passes, fingerprint, self.passes.records)
         self.checkpoint.commit(progress, len(self.passes.records) - 1)
         return progress

@@ -166,12 +166,15 @@ def noting_what_is_kept(checkpoint: Checkpointing | None) -> Iterator[None]:
     """Add to whatever exception ends a fit a note that says where its work is kept."""
     try:
         yield
+    except UsageError:
+        # The same command would be as wrong again.
+        raise
     except BaseException as e:
         with suppress(Exception):
             if checkpoint is not None and checkpoint_exists(checkpoint.path):
                 after = ""
                 if isinstance(e, DataError):
-                    after = ", or add --no-resume to throw it away"
+                    after = ", or add --no-resume --overwrite to throw it away"
                 e.add_note(
                     f"what was done is kept in {describe_url(os.fspath(checkpoint.path))}: run the "
                     f"same command again to go on{after}"

@@ -24,6 +24,7 @@ from ..core.partial_sums import partial_bytes
 from ..core.reduction import fan_in
 from ..core.tuning import tuning
 from ..data.open import stored_source
+from ..data.options import MissingChunks, ReadOptions
 from ..errors import UsageError
 from ..estimators.load import known_tags, mixture_class
 from ..machine import usable_cpus
@@ -238,6 +239,7 @@ def plan(
     cluster: ClusterOptions,
     probe: bool = False,
     family: str = "gaussian-mixture",
+    missing_chunks: MissingChunks = "error",
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
@@ -245,7 +247,8 @@ def plan(
     cluster one of its workers reads the chunks, else this process.
     """
     check_data(data)
-    source, fleet = stored_source(data), fleet_of(k, covariance, family)
+    source = stored_source(data, options=ReadOptions(missing_chunks))
+    fleet = fleet_of(k, covariance, family)
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
     needed = partial(count, source, fleet)
@@ -392,8 +395,7 @@ def probe_chunks(source: ZarrSource, fleet: Sequence[MixtureEstimator]) -> Probe
     Probe or None
         None where the chunks hold too few finite rows for such a mixture.
     """
-    # Whether chunks are missing, the fit will say, and be told what to make of it.
-    reader = source.filling().reader()
+    reader = source.reader()
     front = reader.read(0)[0]
     begin = time.perf_counter()
     middle = reader.read(source.n_chunks // 2)[0]

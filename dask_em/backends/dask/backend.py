@@ -136,12 +136,12 @@ def _leaves(
     """Put the tasks of the leaves into a graph; return their keys and rows."""
     blocks = source.delayed_blocks(_sum_block, TunedPass(pass_, tuning()), name)
     if blocks is not None:
-        graph.update(blocks.graph)
-        for leaf in blocks.keys:
-            # What makes a block is in the task that sums it, and may fail as reading does.
-            task = graph[leaf]
+        leaves = set(blocks.keys)
+        for key, task in blocks.graph.items():
+            # Each may read, and fail as reading does. What is handed to others is not of ours.
             needs = tuple(task.dependencies)
-            graph[leaf] = (run_held, sender, HeldTask(task, needs), *needs)
+            held = HeldTask(task, needs)
+            graph[key] = (run_held, sender if key in leaves else None, held, *needs)
         return list(blocks.keys), list(blocks.n_rows)
     # Keys are tuples under a name of this pass: with string keys the scheduler
     # would take the ranges of all passes for one group and crowd one worker.

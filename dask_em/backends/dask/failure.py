@@ -175,5 +175,5 @@ class HeldTask:
 
 @on_worker
 def run_held(held: HeldTask, *results: Any) -> Any:
-    """Run a task with the results that it needs."""
-    return held.task(dict(zip(held.needs, results, strict=True)))
+    """Run a task with the results that it needs; of those that failed, return the first."""
+    return first_failure(results) or held.task(dict(zip(held.needs, results, strict=True)))

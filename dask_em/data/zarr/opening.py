@@ -56,7 +56,7 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         check_bucket(url)
         instead = "give the path of an array, or of an array in a group as group.zarr/array"
         if name.endswith(".npy"):
-            instead += '; a .npy file is opened by np.load(path, mmap_mode="r")'
+            instead += '; in Python, a .npy file is opened by np.load(path, mmap_mode="r")'
         raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
     return require_array(found, name)
 

@@ -107,7 +107,8 @@ def extras_here(data: str | None) -> str:
         )
     found = f"installed: {', '.join(there) or 'none'}"
     if absent:
-        found += f"; not needed here: {', '.join(absent)} (pip install 'dask-em[{absent[0]}]')"
+        names = ",".join(absent)
+        found += f"; not needed here: {', '.join(absent)} (pip install 'dask-em[{names}]')"
     return found
 
 

@@ -1,0 +1,364 @@
+"""Advice of fits: what the mathematics ran into, options that were wrong, and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import zarr
+from helpers import blobs
+from strangers.poisson_mixture import PoissonMixture
+
+from advice.following import (
+    OVERLAPPING,
+    Followed,
+    Here,
+    X,
+    code,
+    each_of,
+    fit,
+    keywords,
+    logged,
+    refused,
+    said,
+    saved,
+    stored,
+)
+from dask_em import Checkpointing, GaussianMixture, select
+from dask_em.core.em import EMState
+from dask_em.runtime import JobControl, as_job, current_job
+
+RNG = np.random.default_rng(0)
+LABELS = blobs(400, 2, 2, apart=6.0)[1]
+NEARLY = X + 1e-12
+WITH_NAN = np.vstack([X, [[np.nan, 1.0]]])
+FEW = X[:3]
+THREE_POINTS = np.repeat([[0.0, 0.0], [1.0, 1.0], [2.0, 4.0]], 50, axis=0)
+# Half of the second column are zeros; nearly so; and a column that follows from two others in half.
+ZEROS = np.column_stack([X[:, 0], np.where(np.arange(400) % 2, RNG.poisson(3, 400), 0)])
+ZEROS_AND_MORE = np.column_stack([
+    X[:, 0], np.where(np.arange(400) % 2, np.random.default_rng(0).normal(3, 1, 400), 0)
+])  # fmt: skip
+NARROW = np.column_stack([
+    X[:, 0], np.where(np.arange(400) % 2, RNG.normal(3, 1, 400), RNG.normal(0, 1e-4, 400))
+])  # fmt: skip
+SPREAD = np.random.default_rng(3).normal(size=(40, 2))
+PLANE = np.column_stack([X, np.where(LABELS, RNG.normal(size=400), X.sum(axis=1))])
+
+
+# -- how fits end ------------------------------------------------------------------------
+
+
+def long(**options: Any) -> str:
+    """What a fit says that takes many iterations."""
+    return said(lambda: fit(OVERLAPPING, algorithm="em", **{"tol": 1e-9, **options}))
+
+
+def out_of_time(**options: Any) -> str:
+    """The same, of a fit whose time is over after a pass."""
+
+    def over(state: EMState) -> None:
+        current_job().deadline = 0.0
+
+    with as_job(JobControl()):
+        return long(callbacks=[over], max_time=1e4, **options)
+
+
+@cache
+def going_on(**options: Any) -> str:
+    """What the last of several fits says of which each starts where the one before ended."""
+    model = GaussianMixture(2, random_state=0, tol=1e-4, algorithm="em", max_iter=20, **options)
+    last = ""
+    for _ in range(20):
+        last = said(lambda: model.fit(OVERLAPPING))
+    return last
+
+
+def falling(rows: Any, ridge: float) -> str:
+    """What plain EM from a poor start says, with so much added to every variance."""
+    options = {"algorithm": "em", "init_params": "random_from_data", "tol": 1e-6}
+    return said(lambda: fit(rows, reg_covar=ridge, max_iter=1000, **options))
+
+
+def collapsing(rows: Any, **options: Any) -> str:
+    return said(lambda: fit(rows, **{"reg_covar": 0, **options}))
+
+
+def scattered(**options: Any) -> str:
+    """What many components of few rows say."""
+    return collapsing(
+        SPREAD, n_components=5, init_params="random_from_data", max_iter=1000, **options
+    )
+
+
+ENDINGS = [
+    Followed("max_iter passes were made", lambda here: long(max_iter=2), {
+        "raise max_iter": lambda here, words: long(max_iter=10_000),
+        "or tol": lambda here, words: long(max_iter=2, tol=10.0),
+        "warm_start=True": lambda here, words: going_on(**keywords(words)),
+    }),
+    Followed("max_passes passes were made", lambda here: long(max_passes=4), {
+        "raise max_passes": lambda here, words: long(max_passes=10_000, max_iter=10_000),
+        "or tol": lambda here, words: long(max_passes=4, tol=10.0),
+        "warm_start=True": lambda here, words: going_on(**keywords(words)),
+    }),
+    Followed("max_time seconds were over", lambda here: out_of_time(), {
+        "raise max_time": lambda here, words: long(max_time=1e4, max_iter=10_000),
+        "warm_start=True": lambda here, words: going_on(**keywords(words)),
+    }),
+    Followed("the log-likelihood fell", lambda here: falling(OVERLAPPING, 1), {
+        "lower reg_covar": lambda here, words: falling(OVERLAPPING, 1e-6),
+        "rescale the columns": lambda here, words: falling(OVERLAPPING * 1e3, 1),
+    }),
+    Followed("Try different init parameters", lambda here: long(max_iter=2), {
+        "increase max_iter": lambda here, words: long(max_iter=10_000),
+        ", tol,": lambda here, words: long(max_iter=2, tol=10.0),
+    }),
+    Followed("a component lost all its rows", lambda here: collapsing(ZEROS_AND_MORE), {
+        "lower n_components": lambda here, words: collapsing(ZEROS_AND_MORE, n_components=1),
+        # It warns that a component stands for a value.
+        "raise reg_covar": lambda here, words: "collapsed" * (
+            "collapsed" in collapsing(ZEROS_AND_MORE, reg_covar=1e-3)
+        ),
+        "leave out a column": lambda here, words: collapsing(ZEROS_AND_MORE[:, :1]),
+    }),
+    Followed("a component lost all its rows", lambda here: scattered(random_state=3), {
+        "another random_state": lambda here, words: scattered(random_state=1),
+    }),
+    Followed(
+        "has a covariance of its own",
+        lambda here: said(lambda: fit(THREE_POINTS, n_components=3, reg_covar=0)), {
+            "decrease the number of components": lambda here, words: said(
+                lambda: fit(THREE_POINTS, n_components=1, reg_covar=0)
+            ),
+            # It warns that components stand for points.
+            "increase reg_covar": lambda here, words: refused(
+                lambda: fit(THREE_POINTS, n_components=3, reg_covar=1e-3)
+            ),
+        },
+    ),
+    Followed(
+        "has a covariance of its own", lambda here: said(lambda: fit(X * 1e-165, reg_covar=0)),
+        {"scale the input data": lambda here, words: said(lambda: fit(X, reg_covar=0))},
+    ),
+    Followed(
+        "they stand for single values", lambda here: said(lambda: fit(ZEROS, n_components=3)), {
+            r"leave column (\d) out": lambda here, words: said(
+                lambda: fit(np.delete(ZEROS, int(words), axis=1))
+            ),
+            "add to such a column uniform noise as wide as the step between its values":
+                lambda here, words: said(lambda: fit(
+                    ZEROS + np.column_stack([np.zeros(400), RNG.uniform(-0.5, 0.5, 400)]),
+                    n_components=3,
+                )),
+        },
+    ),
+    Followed("they stand for single values", lambda here: said(lambda: fit(NARROW)), {
+        "lower reg_covar": lambda here, words: said(lambda: fit(NARROW, reg_covar=1e-12)),
+        "scale the column up": lambda here, words: said(lambda: fit(NARROW * [1, 1e4])),
+    }),
+    Followed("their rows lie in a plane", lambda here: said(lambda: fit(PLANE)), {
+        "Leave out a column that follows from the others": lambda here, words: said(
+            lambda: fit(PLANE[:, :2])
+        ),
+        'covariance_type="diag"': lambda here, words: said(lambda: fit(PLANE, **keywords(words))),
+        "lower n_components": lambda here, words: said(lambda: fit(PLANE, n_components=1)),
+    }),
+    Followed("is not small beside the variance of", lambda here: said(lambda: fit(X * 1e-4)), {
+        "reg_covar=0": lambda here, words: said(lambda: fit(X * 1e-4, **keywords(words))),
+        "scale X": lambda here, words: said(lambda: fit(X)),
+    }),
+]  # fmt: skip
+
+
+# -- rows and options --------------------------------------------------------------------
+
+
+def refit(model: GaussianMixture | PoissonMixture, rows: Any, **options: Any) -> str:
+    """What a warm start of another shape than the fit before says."""
+    model.set_params(warm_start=True, random_state=0).fit(rows)
+    return said(lambda: model.set_params(**options).fit(rows))
+
+
+def warm(**options: Any) -> str:
+    return refit(GaussianMixture(2), X, covariance_type="diag", **options)
+
+
+def warm_counts(**options: Any) -> str:
+    counts = np.random.default_rng(0).poisson(5, (200, 2))
+    return refit(PoissonMixture(2), counts, n_components=3, **options)
+
+
+def chosen(**options: Any) -> str:
+    """What a choice says, of numbers of components of which the one in the middle is right."""
+    return said(lambda: select(X, [1, 2, 3], random_state=0, **options))
+
+
+def each_criterion(here: Here, words: str) -> str:
+    # One of them may warn that it is best by the largest number.
+    options: list[dict[str, Any]] = [{"criterion": one} for one in each_of(words)]
+    return refused(lambda: [select(X, [1, 2], holdout=0.1, **one) for one in options])
+
+
+def each_covariance(here: Here, words: str) -> str:
+    return said(lambda: [fit(covariance_type=one) for one in each_of(words)])
+
+
+def labelled(dtype: str) -> str:
+    return said(lambda: fit().predict(X, dtype=dtype))
+
+
+def weighted(here: Here, **weights: Any) -> str:
+    model = GaussianMixture(2, random_state=0).fit(X, sample_weight=np.full(400, 2.0))
+    return logged(lambda: model.criteria(X, **weights))
+
+
+OPTIONS = [
+    Followed(
+        "{} rows hold NaN or infinity", lambda here: said(lambda: fit(WITH_NAN)), {
+            'nonfinite="drop"': lambda here, words: said(lambda: fit(WITH_NAN, **keywords(words))),
+            "drop or fill them first": lambda here, words: said(lambda: (
+                fit(WITH_NAN[:-1]), fit(np.nan_to_num(WITH_NAN))
+            )),
+        },
+    ),
+    Followed('set_params(nonfinite="drop")', lambda here: said(lambda: fit().predict(WITH_NAN)), {
+        'pass (nonfinite="drop")': lambda here, words: said(
+            lambda: fit(WITH_NAN, **keywords(words)).predict(WITH_NAN)
+        ),
+        r'set_params\(nonfinite="drop"\)': lambda here, words: said(
+            lambda: code(f"model.{words}", model=fit()).predict(WITH_NAN)
+        ),
+    }),
+    Followed(
+        "rows (of positive weight) and n_components",
+        lambda here: said(lambda: fit(FEW, n_components=4)),
+        {"lower it": lambda here, words: said(lambda: fit(FEW, n_components=1))},
+    ),
+    Followed(
+        "the last fit was of {} covariances", lambda here: warm(),
+        {"warm_start=False": lambda here, words: warm(**keywords(words))},
+    ),
+    Followed(
+        "the last fit was of n_components=", lambda here: warm_counts(),
+        {"warm_start=False": lambda here, words: warm_counts(**keywords(words))},
+    ),
+    Followed("needs rows to score", lambda here: chosen(criterion="holdout"), {
+        r"holdout=[\d.]+": lambda here, words: chosen(criterion="holdout", **keywords(words)),
+    }),
+    Followed("drew none of any weight", lambda here: chosen(criterion="holdout", holdout=1e-9), {
+        "hold more out": lambda here, words: chosen(criterion="holdout", holdout=0.2),
+    }),
+    Followed("holdout={}: expected", lambda here: chosen(holdout=2.0), {
+        "a number of at least 0 and below 1": lambda here, words: "".join(
+            chosen(holdout=share) for share in (0, 0.1, 0.2)
+        ),
+    }),
+    Followed("criterion={}: expected", lambda here: chosen(criterion="other"), {
+        "one of (.*)": each_criterion
+    }),
+    Followed("covariance_type={}: expected", lambda here: said(lambda: fit(covariance_type="x")), {
+        "one of (.*)": each_covariance
+    }),
+    Followed("dtype={}: expected", lambda here: labelled("f4"), {
+        r"such as (\w+)": lambda here, words: labelled(words),
+    }),
+    Followed("callbacks={}: expected", lambda here: said(lambda: fit(callbacks=3)), {
+        "a list of callables": lambda here, words: said(lambda: fit(callbacks=[lambda state: 0])),
+        "None": lambda here, words: said(lambda: fit(callbacks=code(words))),
+    }),
+    Followed("checkpoint={}: expected", lambda here: said(lambda: fit(checkpoint=3)), {
+        "the path of a folder": lambda here, words: said(
+            lambda: fit(checkpoint=here.path("kept"))
+        ),
+        "Checkpointing": lambda here, words: said(
+            lambda: fit(checkpoint=code(words, Checkpointing=Checkpointing)(here.path("other")))
+        ),
+    }),
+    Followed("random_state={}: expected", lambda here: said(lambda: fit(random_state="x")), {
+        r"2\*\*32 - 1": lambda here, words: said(lambda: fit(random_state=code(words))),
+        r"numpy\.random\.RandomState": lambda here, words: said(
+            lambda: fit(random_state=code(f"{words}(0)", numpy=np))
+        ),
+        "None": lambda here, words: said(lambda: fit(random_state=code(words))),
+    }),
+    Followed("'cuda' cannot be had in", lambda here: said(lambda: fit(device="cuda")), {
+        "device='cpu'": lambda here, words: said(lambda: fit(**keywords(words))),
+    }),
+    Followed("fitted to rows with weights", lambda here: weighted(here), {
+        "sample_weight": lambda here, words: "with weights" * (
+            "with weights" in weighted(here, **{words: np.full(400, 2.0)})
+        ),
+    }),
+    Followed("{} exists; choose another name or pass", lambda here: said(
+        lambda: fit().save(saved(here))
+    ), {
+        "overwrite=True": lambda here, words: said(
+            lambda: fit().save(here.path("m.npz"), **keywords(words))
+        ),
+        "choose another name": lambda here, words: said(lambda: fit().save(here.path("n.npz"))),
+    }, "storage/npz.py"),
+]  # fmt: skip
+
+
+# -- checkpoints -------------------------------------------------------------------------
+
+
+def stopped(here: Here, rows: Any = X) -> None:
+    """Leave the unfinished fit of some rows in a folder."""
+
+    def stop(state: EMState) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        fit(rows, checkpoint=here.path("kept"), callbacks=[stop])
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("the fit was not stopped")
+
+
+def going_on_in(here: Here, rows: Any, how: dict[str, Any], **options: Any) -> str:
+    """What another fit says in that folder."""
+    checkpoint = Checkpointing(here.path("kept"), **how)
+    return said(lambda: fit(rows, checkpoint=checkpoint, **options))
+
+
+def after_stop(rows: Any, **options: Any) -> Callable[[Here], str]:
+    def going_on_after_it(here: Here) -> str:
+        stopped(here)
+        return going_on_in(here, rows, {}, **options)
+
+    return going_on_after_it
+
+
+def other_data(here: Here) -> str:
+    """Go on without the survey that was kept, with other numbers in the same place."""
+    stopped(here, stored(here))
+    here.path("kept/survey.npz").unlink()
+    zarr.open_array(here.path("x.zarr"))[:] = NEARLY
+    return going_on_in(here, here.path("x.zarr"), {})
+
+
+def with_other_data(here: Here, words: str) -> str:
+    return going_on_in(here, here.path("x.zarr"), keywords(words))
+
+
+def with_the_same(here: Here, words: str) -> str:
+    """Go on with the data that were there at first; then leave all as it was found."""
+    zarr.open_array(here.path("x.zarr"))[:] = X
+    return going_on_in(here, here.path("x.zarr"), {})
+
+
+CHECKPOINTS = [
+    Followed("pass resume=False to throw it away and start anew", after_stop(X, n_components=3), {
+        "resume=False": lambda here, words: going_on_in(here, X, keywords(words), n_components=3),
+    }, "storage/checkpoint.py"),
+    Followed(", pass force=True where they are", after_stop(NEARLY), {
+        "force=True": lambda here, words: going_on_in(here, NEARLY, keywords(words)),
+    }),
+    Followed("what their survey summed differs", other_data, {"give the same data": with_the_same}),
+    Followed("what their survey summed differs", other_data, {"force=True": with_other_data}),
+    Followed("what their survey summed differs", other_data, {"resume=False": with_other_data}),
+]  # fmt: skip
