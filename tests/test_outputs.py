@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -327,11 +328,23 @@ def test_only_what_is_ours_is_removed_of_temporary_files(inputs: Inputs, tmp_pat
     assert {p.name for p in tmp_path.iterdir()} == expected
 
 
-def test_metrics_are_not_the_model(inputs: Inputs, tmp_path: Path) -> None:
-    output = str(tmp_path / "m.npz")
-    words = WRITERS["fit"].command(inputs, tmp_path / "m.npz", "--metrics-file", output)
-    code, said = run(words)
-    assert (code, "is the model itself" in said) == (2, True), said
+def test_no_output_replaces_what_is_read(inputs: Inputs, tmp_path: Path) -> None:
+    model, data = shutil.copy(inputs.model, tmp_path), tmp_path / "x.zarr"
+    shutil.copytree(inputs.data, data)
+    found = Inputs(Path(model), data)
+    before = contents(tmp_path)
+    for name, output, read in (
+        ("predict", data, "data"),
+        ("predict", tmp_path, "model"),
+        ("predict", found.model, "model"),
+        ("report", found.model, "model"),
+    ):
+        code, said = run(WRITERS[name].command(found, output, "--overwrite"))
+        assert (code, f"{output} would replace the {read}" in said) == (2, True), said
+    output = tmp_path / "new.npz"
+    code, said = run(WRITERS["fit"].command(found, output, "--metrics-file", str(output)))
+    assert (code, f"{output} would replace the model" in said) == (2, True), said
+    assert contents(tmp_path) == before
 
 
 def test_pages_of_the_library_are_locked_too(inputs: Inputs, tmp_path: Path) -> None:
