@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -30,6 +34,8 @@ class Job:
         Of `dask-em`, or `save MODEL PATH`, or `die PATH` with the lock of an output.
     signal : int
         Sent `after` so many seconds, if it still runs.
+    step : int
+        Of what it does to files, before which it kills itself; 0 for none.
     uid, umask : int
         Whose process it is, and the rights of its files.
     """
@@ -37,6 +43,7 @@ class Job:
     words: Sequence[str]
     signal: int = 0
     after: float = 0.0
+    step: int = 0
     uid: int = 0
     umask: int = 0o022
 
@@ -87,6 +94,86 @@ def forked_jobs() -> Iterator[ForkedJobs]:
         jobs.close()
 
 
+# -- signals -----------------------------------------------------------------------------
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+
+
+@dataclass
+class Interrupted:
+    """How the runs of a command ended that a signal came to, and those after them.
+
+    Attributes
+    ----------
+    codes : dict of str to int
+        How many ended so.
+    gone_on : list of float
+        Seconds of each run after one.
+    """
+
+    codes: Counter[str] = field(default_factory=Counter)
+    gone_on: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} {code}" for code, n in sorted(self.codes.items()))
+
+
+def interrupt(
+    jobs: ForkedJobs, words: list[str], output: Path, bits: Callable[[], Any], n: int, seed: int
+) -> Interrupted:
+    """Signal a command at random instants, and see that it ends with the same bits run again.
+
+    Parameters
+    ----------
+    jobs : ForkedJobs
+    words : list of str
+        That write `output`, alone in its folder.
+    bits : callable
+        What must be the same of the output.
+    n : int
+        How often: SIGTERM, SIGINT and SIGKILL in turn.
+    seed : int
+    """
+    found, rng = Interrupted(), random.Random(seed)
+    undisturbed = jobs.run(*words)
+    assert undisturbed.code == 0, undisturbed.said
+    expected, seconds = bits(), undisturbed.seconds
+    sent = 0
+    while sent < n:
+        remove(output)
+        number = SIGNALS[sent % len(SIGNALS)]
+        ended = jobs.run(*words, signal=number, after=rng.uniform(0, seconds))
+        if not ended.signalled:
+            # It was quicker than the first one, and another instant is drawn.
+            assert ended.code == 0, ended.said
+            seconds = min(seconds, ended.seconds)
+            continue
+        sent += 1
+        what = (sent, signal.Signals(number).name, ended.code, ended.said)
+        # The signal's own before the program listens to it, and done where it came too late.
+        assert ended.code in {0, -number} | ({75} if number != signal.SIGKILL else set()), what
+        found.codes[f"{signal.Signals(number).name}: {ended.code}"] += 1
+        whole = output.exists()
+        if ended.code == 0:
+            assert whole, what
+        if ended.code == 75:
+            assert words[-1] in ended.said.splitlines()[-1] or "nothing was written" in ended.said
+        again = jobs.run(*words)
+        # What is whole is not written twice.
+        assert again.code == 0 or (again.code == 73 and whole), (*what, again.said)
+        found.gone_on.append(again.seconds)
+        assert bits() == expected, what
+        left = sorted(path.name for path in output.parent.iterdir())
+        assert left == [output.name], (*what, left)
+    return found
+
+
+def remove(output: Path) -> None:
+    """Remove a file or a folder."""
+    shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+
+
 # -- the program -------------------------------------------------------------------------
 
 
@@ -127,6 +214,8 @@ def begin(job: dict[str, Any], gate: tuple[int, int]) -> tuple[int, Any]:
     for number in (1, 2):
         os.dup2(said.fileno(), number)
     os.umask(job["umask"])
+    if job["step"]:
+        kill_at(job["step"])
     if job["uid"]:
         os.setgroups([])
         os.setgid(job["uid"])
@@ -139,6 +228,23 @@ def begin(job: dict[str, Any], gate: tuple[int, int]) -> tuple[int, Any]:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def kill_at(step: int) -> None:
+    """Kill this process before so many-th step of what it does to files."""
+    left = [step]
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return do
+
+    for name in ("fsync", "link", "replace", "rename", "unlink", "mkdir", "rmdir", "pwrite"):
+        setattr(os, name, dying(getattr(os, name)))
 
 
 def wait(pid: int, until: float) -> int | None:

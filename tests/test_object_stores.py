@@ -525,6 +525,41 @@ def test_a_report_of_a_model_in_a_bucket_replaces_an_older_one(
     assert model in page.read_text()
 
 
+def test_a_page_in_a_bucket_is_written_as_one_on_a_disk(
+    s3: Proxy, url: str, X: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    model, folder = tmp_path / "m.npz", BucketFolder("s3://data/pages")
+    page = folder.at("page.html")
+    fitted(X).save(model)
+
+    def report(*more: str) -> tuple[int, str]:
+        given = ["report", str(model), page, "--no-drift", "--sample-rows", "20", "--data", url]
+        result = CliRunner().invoke(main, [*given, *more])
+        return result.exit_code, result.stderr
+
+    def meanwhile(url: str, data: bytes, overwrite: bool) -> None:
+        write_bytes(url, b"theirs", overwrite=False)
+        write_bytes(url, data, overwrite)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dask_em.storage.outputs.writer.write_bytes", meanwhile)
+        code, said = report()
+    assert (code, "page.html exists" in said) == (73, True), said
+    assert (read_bytes(page, 10), folder.names()) == (b"theirs", ["page.html"])
+    code, said = report()
+    assert (code, "page.html exists" in said) == (73, True), said
+    with locks.locked(page):
+        code, said = report("--overwrite")
+        assert (code, f"process {os.getpid()} on " in said) == (73, True), said
+    code, said = report("--overwrite")
+    assert (code, folder.names()) == (0, ["page.html"]), said
+    (tmp_path / "page.html").write_bytes(read_bytes(page, 2**24))
+    page = str(tmp_path / "page.html")
+    assert report("--overwrite")[0] == 0
+    assert (tmp_path / "page.html").read_bytes() == read_bytes(folder.at("page.html"), 2**24)
+
+
 def test_where_a_write_cannot_depend_on_what_is_there_nothing_is_written() -> None:
     with pytest.raises(UsageError, match="s3://, gs:// and az://"):
         write_bytes("memory://models/m.npz", b"", overwrite=True)
@@ -605,6 +640,26 @@ def test_answers_in_a_bucket_are_the_bytes_of_a_disk(
     write_bytes(f"{dest}/labels/c/99", b"of an older array", overwrite=True)
     code, said = predict(model, url, dest, "--overwrite")
     assert (code, objects(dest)) == (0, undisturbed), said
+
+
+def test_answers_that_appear_during_the_work_stay(
+    s3: Proxy, model: Path, points: Path, dest: str, undisturbed: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    copy = BucketFolder.copy
+
+    def meanwhile(self: BucketFolder, pairs: Any) -> None:
+        copy(self, pairs)
+        if BucketFolder(dest).read("zarr.json") is None:
+            write_bytes(f"{dest}/zarr.json", b"theirs", overwrite=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BucketFolder, "copy", meanwhile)
+        code, said = predict(model, points, dest)
+    assert (code, "exists" in said) == (73, True), said
+    assert objects(dest)["zarr.json"] == b"theirs"
+    code, said = predict(model, points, dest, "--overwrite")
+    assert (code, objects(dest), objects(hidden(dest))) == (0, undisturbed, {}), said
 
 
 def stopped(s3: Proxy, model: Path, points: Any, dest: str, part: str, method: str = "PUT") -> str:

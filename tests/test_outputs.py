@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import dask
 import pytest
 from click.testing import CliRunner
-from forked import ForkedJobs, Job, forked_jobs
-from helpers import blobs, write_zarr
+from forked import ForkedJobs, Job, forked_jobs, interrupt, remove
+from helpers import blobs, digest, write_zarr
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
@@ -327,11 +328,23 @@ def test_only_what_is_ours_is_removed_of_temporary_files(inputs: Inputs, tmp_pat
     assert {p.name for p in tmp_path.iterdir()} == expected
 
 
-def test_metrics_are_not_the_model(inputs: Inputs, tmp_path: Path) -> None:
-    output = str(tmp_path / "m.npz")
-    words = WRITERS["fit"].command(inputs, tmp_path / "m.npz", "--metrics-file", output)
-    code, said = run(words)
-    assert (code, "is the model itself" in said) == (2, True), said
+def test_no_output_replaces_what_is_read(inputs: Inputs, tmp_path: Path) -> None:
+    model, data = shutil.copy(inputs.model, tmp_path), tmp_path / "x.zarr"
+    shutil.copytree(inputs.data, data)
+    found = Inputs(Path(model), data)
+    before = contents(tmp_path)
+    for name, output, read in (
+        ("predict", data, "data"),
+        ("predict", tmp_path, "model"),
+        ("predict", found.model, "model"),
+        ("report", found.model, "model"),
+    ):
+        code, said = run(WRITERS[name].command(found, output, "--overwrite"))
+        assert (code, f"{output} would replace the {read}" in said) == (2, True), said
+    output = tmp_path / "new.npz"
+    code, said = run(WRITERS["fit"].command(found, output, "--metrics-file", str(output)))
+    assert (code, f"{output} would replace the model" in said) == (2, True), said
+    assert contents(tmp_path) == before
 
 
 def test_pages_of_the_library_are_locked_too(inputs: Inputs, tmp_path: Path) -> None:
@@ -351,3 +364,61 @@ def test_the_same_model_and_data_make_the_same_page(
         ended = jobs.run(*WRITERS["report"].command(inputs, page))
         assert ended.code == 0, ended.said
     assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+# -- signals -----------------------------------------------------------------------------
+
+
+# Commands, and what must be the same of what they write: a model holds times.
+INTERRUPTED: dict[str, tuple[Writer, Callable[[Path], object]]] = {
+    "predict": (WRITERS["predict"], contents),
+    "report": (
+        Writer(["report", MODEL, OUT, "--sample-rows", "20"], "page.html"), Path.read_bytes
+    ),
+    "sweep": (
+        Writer(
+            ["fit", DATA, "-k", "2:4", "--exhaustive", "--tol", "0", "--max-iter", "3",
+             "--sample-size", "100", "--checkpoint-interval", "0", "-o", OUT], "m.npz"
+        ),
+        lambda path: digest(load(path)),
+    ),
+    "demo": (WRITERS["demo"], lambda path: sorted(p.name for p in path.iterdir())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "n"), [("predict", 6), ("sweep", 3), ("report", 3)])
+def test_signalled_at_random_instants_the_same_command_ends_with_the_same_bits(
+    name: str, n: int, inputs: Inputs, jobs: ForkedJobs, tmp_path: Path
+) -> None:
+    writer, bits = INTERRUPTED[name]
+    output = tmp_path / writer.name
+    interrupt(jobs, writer.command(inputs, output), output, lambda: bits(output), n, seed=n)
+
+
+@pytest.mark.parametrize(("name", "stride"), [("save", 1), ("predict", 31), ("report", 5)])
+def test_killed_at_a_step_the_same_command_ends_with_the_same_bits(
+    name: str, stride: int, inputs: Inputs, jobs: ForkedJobs, tmp_path: Path
+) -> None:
+    kill_at_steps(name, stride, inputs, jobs, tmp_path)
+
+
+def kill_at_steps(name: str, stride: int, inputs: Inputs, jobs: ForkedJobs, folder: Path) -> int:
+    """Kill a writer before each step of what it does to files; how many there are."""
+    output = folder / WRITERS[name].name
+    words = WRITERS[name].command(inputs, output)
+    assert jobs.run(*words).code == 0
+    expected, step = contents(folder), 1
+    while True:
+        remove(output)
+        ended = jobs.run(*words, step=step)
+        if ended.code == 0:
+            break
+        assert ended.code == -9, (step, ended.said)
+        whole = output.exists()
+        again = jobs.run(*words)
+        assert again.code == 0 or (again.code == 73 and whole), (step, again.said)
+        assert contents(folder) == expected, step
+        assert [path.name for path in folder.iterdir()] == [output.name], step
+        step += stride
+    assert step > 5
+    return step

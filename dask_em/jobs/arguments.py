@@ -70,6 +70,39 @@ def check_data(path: str, name: str = "DATA", order: str = "") -> None:
     check_path(path)
 
 
+def check_apart(output: str, path: str, name: str) -> None:
+    """Check that an output replaces nothing that is read.
+
+    Parameters
+    ----------
+    output : str
+    path : str
+        Of what is read.
+    name : str
+        The word for it.
+
+    Raises
+    ------
+    UsageError
+        The output is what is read, or a folder that it lies in.
+
+    Examples
+    --------
+    >>> check_apart("out/answers.zarr", "out/x.zarr", "data")
+    >>> check_apart("out", "out/x.zarr", "data")
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: out would replace the data, out/x.zarr; choose another name
+    """
+    ours, theirs = (
+        name.rstrip("/") if is_url(name) else os.path.realpath(name) for name in (output, path)
+    )
+    if theirs == ours or theirs.startswith(f"{ours}/"):
+        raise UsageError(
+            f"{describe_url(output)} would replace the {name}, {describe_url(path)}; choose "
+            "another name"
+        )
+
+
 def _is_zarr(path: str) -> bool:
     if is_url(path):
         return path.rstrip("/").endswith(".zarr")

@@ -22,7 +22,7 @@ from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
 from ..storage.outputs.writer import check_output_file
-from .arguments import check_data
+from .arguments import check_apart, check_data
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_locked
 from .plan import Plan, checked, count, fleet_of, mebibytes
@@ -187,9 +187,9 @@ def fit(
     check_untaken(output, checkpoint, overwrite)
     if metrics is not None:
         check_output_file(metrics, overwrite=True)
-        if Path(metrics).absolute() == Path(output).absolute():
-            raise UsageError(f"--metrics-file {metrics} is the model itself; choose another name")
+        check_apart(metrics, output, "model")
     check_data(data)
+    check_apart(output, data, "data")
     if weights is not None:
         check_data(weights, "--weights")
     # scikit-learn, behind it, takes longer to import than all that was refused until here.

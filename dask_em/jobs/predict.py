@@ -25,7 +25,7 @@ from ..storage.outputs.resumable import resumable_group
 from ..storage.outputs.staging import check_output
 from ..storage.urls import is_url
 from ..version import __version__
-from .arguments import check_data, check_model
+from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .files import file_sha256, load_to_read
 
@@ -57,6 +57,8 @@ def predict(
     check_output(destination, overwrite)
     check_model(model_path, order)
     check_data(data, order=order)
+    check_apart(destination, model_path, "model")
+    check_apart(destination, data, "data")
     model = load_to_read(model_path, missing_chunks, nonfinite)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
-from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
 from ..report.drift import Evidence, chunk_densities, sample_rows
 from ..report.page import check_can_draw, write_report
 from ..storage.outputs.writer import check_output_file, output_file
 from ..storage.urls import describe_url, is_url
-from .arguments import check_data, check_model
+from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .files import file_sha256, load_to_read
 
@@ -45,10 +43,9 @@ def report(
     check_model(model_path, "MODEL REPORT.html")
     if data is not None:
         check_data(data, "--data")
+    check_apart(output, model_path, "model")
     check_can_draw()
     model = load_to_read(model_path, missing_chunks, nonfinite)
-    if not is_url(model_path) and os.path.exists(output) and Path(output).samefile(model_path):
-        raise UsageError(f"{output} is the model itself; choose another name for the page")
     with output_file(output, overwrite):
         evidence = _evidence(model_path, model, cluster, data, n_rows, drift)
         write_report(output, model, evidence, overwrite)

@@ -1,4 +1,4 @@
-"""kill -9 of the fitting program: the same command run again ends with the same bits.
+"""Signals to the program: the same command run again ends with the same bits.
 
 python tests/faults/all.py test_kills.py
 """
@@ -16,12 +16,17 @@ from typing import Any
 
 import pytest
 from chaos import Job, job, marked, points, spread, tell, twice_done
+from forked import ForkedJobs, Interrupted, forked_jobs, interrupt, remove
+from forked import Job as Forked
 from helpers import HANG, digest, wait_until, write_zarr
+from test_outputs import INTERRUPTED, WRITERS, Inputs, inputs, kill_at_steps
 from test_resume import KILLED, X
 
 from dask_em import load
 
 pytestmark = pytest.mark.faults
+
+inputs = inputs
 
 LOCAL = ["--workers", "1", "--memory-limit", "1GiB"]
 # How often each is killed, 50 times in all.
@@ -177,4 +182,69 @@ def test_killed_at_every_step_of_a_commit(tmp_path: Path, record_property: Any) 
         "every rerun ended with exit code 0; 0 files left",
         lost="at most one pass",
         bits="yes",
+    )
+
+
+# -- every command -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def jobs() -> Iterator[ForkedJobs]:
+    with forked_jobs() as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [("predict", 30), ("report", 30), ("sweep", 30), ("demo", 6)]
+)
+def test_signalled_at_random_instants(
+    name: str, n: int, inputs: Inputs, jobs: ForkedJobs, tmp_path: Path, record_property: Any
+) -> None:
+    writer, bits = INTERRUPTED[name]
+    output = tmp_path / writer.name
+    words = writer.command(inputs, output)
+    found: Interrupted = interrupt(jobs, words, output, lambda: bits(output), n, seed=17)
+    tell(
+        record_property,
+        f"SIGTERM, SIGINT, kill -9 of `dask-em {words[0]}` ({name})",
+        f"{n} seeded random instants, each signal in turn; exit codes {found}",
+        "every rerun ended with exit code 0, or 73 where all was written; 0 files left",
+        f"{spread(found.gone_on)} for the rerun",
+        bits="names" if name == "demo" else "yes",
+    )
+
+
+@pytest.mark.parametrize(("name", "stride"), [("predict", 1), ("report", 1)])
+def test_killed_at_every_step_of_a_writer(
+    name: str, stride: int, inputs: Inputs, jobs: ForkedJobs, tmp_path: Path, record_property: Any
+) -> None:
+    steps = kill_at_steps(name, stride, inputs, jobs, tmp_path)
+    tell(
+        record_property,
+        f"kill -9 at a step of `dask-em {name}`",
+        f"before each of its {steps - 1} calls of fsync, link, rename, unlink, mkdir, pwrite",
+        "every rerun ended with exit code 0, or 73 where all was written; 0 files left",
+        bits="yes",
+    )
+
+
+def test_two_reports_at_once(
+    inputs: Inputs, jobs: ForkedJobs, tmp_path: Path, record_property: Any
+) -> None:
+    pairs, output = 20, tmp_path / "page.html"
+    named = 0
+    for _ in range(pairs):
+        one = Forked(WRITERS["report"].command(inputs, output))
+        first, second = sorted(jobs.together(one, one), key=lambda ended: ended.code)
+        assert (first.code, second.code) == (0, 73), (first.said, second.said)
+        named += f"process {first.pid} on " in second.said
+        assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+        remove(output)
+    assert named > pairs // 2
+    tell(
+        record_property,
+        "two of `dask-em report` at once",
+        f"{pairs} pairs of one page",
+        f"one ended with 0, the other with 73; {named} of these named the first's process, the "
+        "others came when the page was there; 0 files left",
     )
