@@ -1,4 +1,4 @@
-"""What decides the bits that a process computes, and how two processes differ in it."""
+"""The software and the processor of a process, which decide the bits that it computes."""
 
 from __future__ import annotations
 
