@@ -1,4 +1,4 @@
-"""The software and arithmetic that decide the bits of a process, and how two processes differ."""
+"""The software and the processor of a process, which decide the bits that it computes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_NAMED = 3
 BLAS_PARTS = ("internal_api", "version", "architecture")
 
 Software = dict[str, str]
-"""The parts that decide the bits of a process: sent with tasks, compared by workers.
+"""What decides the bits that a process computes: sent with tasks, compared by workers.
 
 No class, so that a worker of any version can read it:
 

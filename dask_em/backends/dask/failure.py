@@ -1,4 +1,4 @@
-"""Results of tasks: values, errors that trying again does not heal, and what a worker's are not.
+"""Results of tasks: values, errors that trying again does not heal, values of unlike workers.
 
 An exception in a task is tried again by Dask, and logged by the worker each time with its
 traceback. A damaged chunk stays damaged, and its message is for whoever asked for the pass; a
