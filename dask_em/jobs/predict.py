@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,17 @@ from ..core.scoring import Answer, Predict
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
+from ..errors import DataError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
 from ..storage.outputs.predictions import (
     WritePredictions,
     Written,
     create_outputs,
-    source_stamp,
 )
 from ..storage.outputs.resumable import resumable_group
 from ..storage.outputs.staging import check_output
+from ..storage.outputs.stamps import source_stamps
 from ..storage.urls import is_url
 from ..version import __version__
 from .arguments import check_apart, check_data, check_model
@@ -70,6 +71,12 @@ def predict(
         create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
     )
     identity, stamps = _identity(model_path, source, predictor), _stamps(source)
+    if not all(stamps.values()):
+        logger.info(
+            "%s does not tell whether its chunks change: what an interrupted call leaves is "
+            "computed again, and nobody sees who writes there meanwhile",
+            source.description,
+        )
     path = destination if is_url(destination) else Path(destination).absolute()
     made = Written(0, 0)
     with resumable_group(path, identity, stamps, create, overwrite, resume) as unfinished:
@@ -80,6 +87,7 @@ def predict(
         work = WritePredictions(predictor, source.bounds, unfinished.outputs, unfinished.regions)
         if len(whole) < len(stamps):
             made = _write(source.skipping([*whole]), work, cluster)
+        _check_untouched_since(stamps, source)
     n_dropped = made.n_dropped + sum(whole.values())
     if n_dropped:
         log_unanswered(n_dropped, source.n_rows)
@@ -118,8 +126,18 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
 
 def _stamps(source: ZarrSource) -> dict[range, str]:
     """Compute the stamp of each range of chunks."""
-    bounds = source.bounds
-    return {
-        chunks: source_stamp(source.array, int(bounds[chunks.start]), int(bounds[chunks.stop]))
-        for chunks in source.ranges()
-    }
+    return source_stamps(source.array, source.bounds, source.ranges())
+
+
+def _check_untouched_since(stamps: Mapping[range, str], source: ZarrSource) -> None:
+    """Raise where rows have other stamps than before they were read, so that data are not mixed."""
+    now = _stamps(source)
+    changed = [chunks for chunks, stamp in stamps.items() if stamp != now[chunks]]
+    if changed:
+        first, rows = changed[0], source.bounds
+        more = f", and {len(changed) - 1} more of {len(stamps)} regions," if changed[1:] else ""
+        raise DataError(
+            f"rows {rows[first.start]} to {rows[first.stop] - 1} of {source.description}{more} "
+            "were written while their predictions were made, so some may be of the rows before: "
+            "run the same command again when nobody writes there, and it computes these anew"
+        )

@@ -205,6 +205,24 @@ def _client_options(url: str) -> Any:
     return options
 
 
+def object_versions(url: str, prefix: str) -> dict[str, str]:
+    """Return ETag, size and time of each object below a URL whose key begins with `prefix`.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be reached or refuses.
+    """
+    import obstore
+
+    with explained(url):
+        return {
+            found["path"]: f"{found['e_tag']}:{found['size']}:{found['last_modified']}"
+            for part in obstore.list(object_store(url), prefix=prefix or None)
+            for found in part
+        }
+
+
 # -- errors ----------------------------------------------------------------------------
 
 

@@ -14,7 +14,15 @@ from typing import Any
 from zarr.abc.store import ByteRequest, Store
 from zarr.storage import WrapperStore
 
-from .object_store import environment, explained, is_object_url, object_store, retry_seconds
+from ..errors import StoreAccessError
+from .object_store import (
+    environment,
+    explained,
+    is_object_url,
+    object_store,
+    object_versions,
+    retry_seconds,
+)
 from .urls import check_url
 
 
@@ -94,6 +102,27 @@ class UrlStore(WrapperStore[Store]):
         with explained(self.url):
             await self._store.delete(key)
 
+    def versions(self, prefix: str) -> dict[str, str]:
+        """Return what tells each key's version from others, by its listing: its ETag, or the like.
+
+        Parameters
+        ----------
+        prefix : str
+            Of the keys: empty, or ending with a slash.
+
+        Returns
+        -------
+        dict of str to str
+            Empty where the store has no listings, or they tell nothing but names and sizes.
+        """
+        try:
+            with explained(self.url):
+                if is_object_url(self.url):
+                    return object_versions(self.url, prefix)
+                return _fsspec_versions(self._store, prefix)
+        except (NotImplementedError, FileNotFoundError, StoreAccessError):
+            return {}
+
     async def _explained_list(self, keys: Any) -> AsyncIterator[str]:
         with explained(self.url):
             async for key in keys:
@@ -110,6 +139,27 @@ class UrlStore(WrapperStore[Store]):
     def list_dir(self, prefix: str) -> Any:
         """List the names right below a prefix."""
         return self._explained_list(self._store.list_dir(prefix))
+
+
+# What every listing tells of a file, whatever was done to it.
+SAYS_NOTHING = frozenset({"name", "Key", "size", "Size", "type", "StorageClass", "islink"})
+
+
+def _fsspec_versions(store: Any, prefix: str) -> dict[str, str]:
+    from zarr.core.sync import sync
+
+    if not store.supports_listing:
+        return {}
+    store.fs.invalidate_cache()
+    listed = sync(store.fs._find(f"{store.path}/{prefix}".rstrip("/"), detail=True))
+    told = {
+        name: {part: said for part, said in info.items() if part not in SAYS_NOTHING and said}
+        for name, info in listed.items()
+    }
+    if not all(told.values()):
+        return {}
+    top = len(store.path) + 1
+    return {name[top:]: repr(sorted(info.items(), key=str)) for name, info in told.items()}
 
 
 def open_store(url: str, read_only: bool = True) -> UrlStore:

@@ -8,7 +8,6 @@ the end of a region: by then the system has written most of it by itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ class Regions:
     folder : Folder
         Of the markers.
     stamps : mapping of range to str
-        Every region, with the `source_stamp` of its rows before the pass.
+        Every region, with the stamp of its rows before the pass (`source_stamps`).
     """
 
     folder: Folder
@@ -48,13 +47,14 @@ class Regions:
     def marked(self) -> dict[range, int]:
         """Return the regions that are stored and whose source has not been touched since.
 
-        With each comes the number of its rows that have no prediction.
+        With each comes the number of its rows that have no prediction. Where a source has no
+        stamps nobody knows, and none is.
         """
         found = dict(name.rpartition("-")[::2] for name in self.folder.names())
         return {
             chunks: int(found[marker])
-            for chunks in self.stamps
-            if (marker := self._marker(chunks)) in found
+            for chunks, stamp in self.stamps.items()
+            if stamp and (marker := self._marker(chunks)) in found
         }
 
     def _marker(self, chunks: range) -> str:
@@ -96,7 +96,7 @@ class WritePredictions(Pass[Written]):
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     create_outputs(Path(folder, "out"), 3, 3, {"total": (None, float)})
     ...     outputs = open_outputs(Path(folder, "out"))
-    ...     regions = Regions(DiskFolder(Path(folder)), {range(1): ""})
+    ...     regions = Regions(DiskFolder(Path(folder)), {range(1): "of now"})
     ...     fold = WritePredictions(predict, np.array([0, 3]), outputs, regions).fold()
     ...     fold.update(0, np.ones((3, 2)), None)
     ...     fold.result().n_rows, regions.marked(), outputs["total"][:].tolist()
@@ -143,11 +143,6 @@ class PredictionWriter(Fold[Written]):
         return Written(self._n_rows, self._n_dropped)
 
 
-def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:
-    store: Any = array.store
-    return Path(store.root, array.path, array.metadata.encode_chunk_key(index))
-
-
 def chunk_key(output: zarr.Array[Any], chunk: int) -> str:
     """Return the name of a chunk of rows, within its array."""
     return output.metadata.encode_chunk_key((chunk, *(0,) * (output.ndim - 1)))
@@ -168,38 +163,6 @@ def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
         folders.update(parent for parent in path.parents if parent.is_relative_to(top))
     for folder in folders:
         sync(folder)
-
-
-def source_stamp(array: zarr.Array[Any], start: int, stop: int) -> str:
-    """Compute a sha256 of the sizes and times of the files that hold rows `start` to `stop`.
-
-    Other data in the same place have another stamp. Empty where the store is not a
-    local folder: there nobody can tell without reading.
-
-    Examples
-    --------
-    >>> import tempfile, zarr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     X = zarr.array(np.eye(4), chunks=(2, 4), store=folder)
-    ...     before = source_stamp(X, 0, 2), source_stamp(X, 2, 4)
-    ...     Path(folder, "c/1/0").unlink()
-    ...     source_stamp(X, 0, 2) == before[0], source_stamp(X, 2, 4) == before[1]
-    (True, False)
-    """
-    from zarr.storage import LocalStore
-
-    if not isinstance(array.store, LocalStore):
-        return ""
-    rows, columns = (array.shards or array.chunks)[:2]
-    digest = hashlib.sha256()
-    for i in range(start // rows, -(-stop // rows)):
-        for j in range(-(-array.shape[1] // columns)):
-            try:
-                file = _chunk_file(array, i, j).stat()
-                digest.update(f"{i},{j}:{file.st_size}:{file.st_mtime_ns};".encode())
-            except FileNotFoundError:
-                digest.update(f"{i},{j}:missing;".encode())
-    return digest.hexdigest()
 
 
 def create_outputs(

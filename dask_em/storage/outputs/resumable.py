@@ -82,7 +82,7 @@ def resumable_group(
     identity : mapping
         All that the bytes depend on, as JSON holds it; only work of the same identity is resumed.
     stamps : mapping of range to str
-        Every region with its `source_stamp`.
+        Every region with the stamp of its rows (`source_stamps`).
     create : callable
         Makes the empty group at a path.
     overwrite : bool

@@ -1,0 +1,89 @@
+"""Stamps of stored rows: what tells whether somebody has written to them, without reading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...core.additive import Array
+from ..url_store import UrlStore
+
+if TYPE_CHECKING:
+    import zarr
+
+
+def source_stamps(
+    array: zarr.Array[Any], bounds: Array, regions: Iterable[range]
+) -> dict[range, str]:
+    """Compute the stamp of each region: a sha256 of what its files are, and of the layout.
+
+    On a disk it changes with whatever is done to a file: the time of its last change of status
+    and its number are nobody's to set, as size and time of writing are kept by `cp -p`,
+    `rsync -t` and `tar x`. So `chmod` and another link change it too, and the region is computed
+    again, for nothing. Of a store on the network it is what the listing says: ETags, or else
+    sizes and times.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        (n, d).
+    bounds : (n_chunks + 1,) array
+        First row of each chunk, as it is read.
+    regions : iterable of range
+        Ranges of such chunks.
+
+    Returns
+    -------
+    dict of range to str
+        Empty strings where the store does not tell: there nobody knows without reading.
+
+    Examples
+    --------
+    >>> import tempfile, zarr, numpy as np
+    >>> bounds, regions = np.array([0, 2, 4]), [range(0, 1), range(1, 2)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     X = zarr.array(np.eye(4), chunks=(2, 4), store=folder)
+    ...     before = source_stamps(X, bounds, regions)
+    ...     Path(folder, "c/1/0").unlink()
+    ...     after = source_stamps(X, bounds, regions)
+    ...     [before[region] == after[region] for region in regions]
+    [True, False]
+    """
+    stamp_of = _by_key(array)
+    layout = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
+    rows, columns = (array.shards or array.chunks)[:2]
+    found = {}
+    for region in regions:
+        start, stop = int(bounds[region.start]), int(bounds[region.stop])
+        digest = hashlib.sha256(layout.encode())
+        for i in range(start // rows, -(-stop // rows)):
+            for j in range(-(-array.shape[1] // columns)):
+                key = array.metadata.encode_chunk_key((i, j))
+                digest.update(f"{key}:{'' if stamp_of is None else stamp_of(key)};".encode())
+        found[region] = "" if stamp_of is None else digest.hexdigest()
+    return found
+
+
+def _by_key(array: zarr.Array[Any]) -> Callable[[str], str] | None:
+    """Return a function that returns the stamp of a chunk by its key, None where there are none."""
+    from zarr.storage import LocalStore
+
+    store: Any = array.store
+    if isinstance(store, LocalStore):
+        return lambda key: _of_file(Path(store.root, array.path, key))
+    if not isinstance(store, UrlStore):
+        return None
+    prefix = f"{array.path}/" if array.path else ""
+    versions = store.versions(prefix)
+    return (lambda key: versions.get(prefix + key, "missing")) if versions else None
+
+
+def _of_file(path: Path) -> str:
+    try:
+        file = path.stat()
+    except FileNotFoundError:
+        return "missing"
+    return f"{file.st_size}:{file.st_mtime_ns}:{file.st_ctime_ns}:{file.st_ino}"
