@@ -41,11 +41,22 @@ class ThreadPool(ThreadPoolExecutor):
         try:
             return super().submit(lambda: context.run(fn, *args, **kwargs))
         except RuntimeError as e:
-            raise UsageError(
-                f"no thread can be started here ({e}): while Python ends (in functions of atexit) "
-                "nothing can be computed, so call this before; else raise the limit of threads "
-                "(ulimit -u, or pids.max of the cgroup)"
-            ) from e
+            raise no_thread(e) from e
+
+
+def no_thread(e: RuntimeError) -> UsageError:
+    """Return the error that says what to do where Python starts no more threads.
+
+    Examples
+    --------
+    >>> print(no_thread(RuntimeError("can't start new thread")))
+    no thread can be started here (can't start new thread): while Python ends ...
+    """
+    return UsageError(
+        f"no thread can be started here ({e}): while Python ends (in functions of atexit) nothing "
+        "can be computed, so call this before; else raise the limit of threads (ulimit -u, or "
+        "pids.max of the cgroup)"
+    )
 
 
 class SerialExecutor(Executor[T_co], Generic[T_co]):

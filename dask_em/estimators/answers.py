@@ -24,6 +24,10 @@ def answer_rows(source: Source, predict: Predict) -> RowValues:
     array, (n,) or (n, k)
         NumPy where the rows are in memory, else lazy Dask of the chunks of the source.
     """
+    if not source.in_process:
+        from ..backends.dask.scheduler import check_answers
+
+        check_answers()
     (answer,) = predict.answers
     width = predict.mixture.components.n_components if answer == "proba" else None
     numba = predict.mixture.engine.name == "numba"

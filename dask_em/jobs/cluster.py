@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -181,6 +182,12 @@ def _remote_client(cluster: ClusterOptions) -> Iterator[Client]:
 
 @contextmanager
 def _local_client(cluster: ClusterOptions) -> Iterator[Client]:
+    if multiprocessing.current_process().daemon:
+        # The cluster would try to start them again and again.
+        raise UsageError(
+            "a daemonic process starts no workers (those of multiprocessing.Pool are such): use "
+            "threads, or a running cluster (--scheduler tcp://HOST:PORT)"
+        )
     import dask.config
     from distributed import Client, LocalCluster
 

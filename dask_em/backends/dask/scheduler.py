@@ -83,7 +83,10 @@ def refuse_inherited(client: Any) -> None:
         if answer.wait(ANSWER_SECONDS):
             _answering.add(client)
             return
-    address = getattr(client.scheduler, "address", "tcp://HOST:PORT")
+    address = getattr(client.scheduler, "address", "inproc:")
+    if address.startswith("inproc:"):
+        # That of a cluster within the parent.
+        address = "tcp://HOST:PORT"
     raise UsageError(
         f"the Dask client in force does not answer in process {os.getpid()}: a client that was "
         "made before a fork works in the parent alone. Make one in this process (with "
@@ -130,6 +133,21 @@ def _by_threads(graph: Any, keys: Any, **options: Any) -> Any:
     finally:
         # Where this is left by an exception, nobody waits for what still runs.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def check_answers() -> None:
+    """Check that lazy answers can be computed where Dask would compute them.
+
+    Raises
+    ------
+    UsageError
+        The client in force is that of the process from which this one was forked.
+    """
+    # An asynchronous one is the caller's to wait for.
+    with suppress(RuntimeError):
+        client = _current_client()
+        if client is not None:
+            refuse_inherited(client)
 
 
 def _is_left_behind(configured: Any) -> bool:

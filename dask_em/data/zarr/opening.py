@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
+from ...core.executor import no_thread
 from ...errors import DataError
 from ...storage.object_store import check_bucket
 from ...storage.urls import describe_url, is_url, local_path
@@ -58,6 +59,11 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         if name.endswith(".npy"):
             instead += '; in Python, a .npy file is opened by np.load(path, mmap_mode="r")'
         raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
+    except RuntimeError as e:
+        # Zarr reads by threads.
+        if "shutdown" in str(e):
+            raise no_thread(e) from e
+        raise
     return require_array(found, name)
 
 
