@@ -19,6 +19,11 @@ class Reading:
 
     # Small chunks are read together up to this size; one larger is read whole.
     bytes: int = 8 * 2**20
+    # Chunks of the store that are read together: Zarr holds some 8 KiB for each of them.
+    most_together: int = 2048
+    # So many chunks, each below these bytes, are worth a word.
+    many_chunks: int = 10_000
+    small_chunk: int = 2**14
     # Chunks of a range, where there are enough for the fewest ranges: the first of them, unless
     # it is summed while it arrives, is read while nothing is computed.
     range_chunks: int = 8
@@ -74,6 +79,12 @@ class Numerics:
     single_loss: float = 1e-5
     # A component with less than this much data has no rows.
     empty: float = 1e-12
+    # All data weigh between these: with less, components come near to having no rows; with more,
+    # fourth powers of the rows overflow.
+    least_weight: float = 1e-6
+    most_weight: float = 1e100
+    # Squares below lose digits, and those of half their numbers are zero.
+    least_variance: float = 1e-304
     # Keeps the covariance of all data definite, where a component has to take it.
     pooled_ridge: float = 1e-6
     # Columns whose correlation matrix is worse conditioned than this are rotated
@@ -169,6 +180,14 @@ class SampleTuning:
     bytes: int = 64 * 2**20
     # Iterations of the start's EM on the sample, at most.
     iterations: int = 100
+    # Numbers of a start that are held for all its rows and components at once; where they are more,
+    # components come by groups.
+    hard_numbers: int = 2**25
+    # Iterations of k-means, at most (scikit-learn's own), and its multiply-adds, beyond which there
+    # are fewer: some minutes. A distance costs as much as so many columns more.
+    kmeans_iterations: int = 300
+    kmeans_work: float = 1e12
+    distance_work: int = 30
     # The sample's EM reads nothing, so it goes on until this share of `tol` is left.
     finer: float = 0.1
     # Who allows fewer iterations than these wants them one by one: so many are made on the

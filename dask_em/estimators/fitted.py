@@ -87,7 +87,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def set_state(self, state: EMState, dtype: Any = np.float64) -> None:
         """Take the state at which a fit to data of some type ended, and make the attributes of it.
 
-        Those of data in float32 are in float32, too; the state keeps float64.
+        Those of data in float32 are in float32, too, unless a square or its inverse is beyond
+        it; the state keeps float64.
         """
         self.state_ = state
         self.status_ = state.status
@@ -100,6 +101,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def set_arrays(self, arrays: Mapping[str, Array], dtype: Any = np.float64) -> None:
         """Set fitted parameters, given in float64, as attributes of the type of the data."""
         real = real_type(dtype)
+        if not all(fits_type(array, real) for array in arrays.values()):
+            real = np.dtype(np.float64)
         # What is rounded for the user need not be for whoever computes with it.
         self._unrounded = {} if real == np.float64 else dict(arrays)
         for name, array in arrays.items():
@@ -227,6 +230,18 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
         model.n_dropped_ = int(saved.provenance["n_dropped"])
         return model
+
+
+def fits_type(array: Array, real: np.dtype[Any]) -> bool:
+    """Return whether no finite number of an array is infinite in a type of real numbers.
+
+    Examples
+    --------
+    >>> fits_type(np.array([1e30]), np.dtype("f4")), fits_type(np.array([1e84]), np.dtype("f4"))
+    (True, False)
+    """
+    finite = np.abs(array[np.isfinite(array)])
+    return bool(finite.max(initial=0.0) <= np.finfo(real).max)
 
 
 def real_type(dtype: Any) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ from ..core.additive import Array
 from ..core.family import FamilyOptions
 from ..core.protocols import Source
 from ..core.scoring import Scores
+from ..core.tuning import tuning
 from ..errors import DataError, warn_user
 from .survey import Surveyed
 
@@ -58,7 +59,9 @@ def check_survey(
     _refuse_non_finite(source, surveyed, columns)
     _tell_dropped(source.n_dropped, surveyed.n_rows)
     _refuse_few(surveyed, n_components)
+    _refuse_total(surveyed.moments.weight)
     _refuse_beyond_squaring(surveyed, columns)
+    _refuse_below_squaring(surveyed, columns)
     for message in components.warnings(surveyed.moments, surveyed.constant_columns, columns.first):
         warn_user(message)
 
@@ -151,10 +154,35 @@ def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
         )
 
 
+def _refuse_total(weight: float) -> None:
+    """Refuse weights whose sum says nothing about shares any more."""
+    least, most = tuning().numerics.least_weight, tuning().numerics.most_weight
+    if not least <= weight <= most:
+        fault, cure = ("little", "multiply") if weight < least else ("much", "divide")
+        raise DataError(
+            f"sample_weight sums to {weight:.3g}, which is too {fault} to compute with (expected "
+            f"{least:g} to {most:g}): {cure} sample_weight by a constant, for example to sum to "
+            f"the number of rows"
+        )
+
+
 def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
     if not np.isfinite(surveyed.covariance).all():
         largest = np.maximum(np.abs(surveyed.extent.low), np.abs(surveyed.extent.high))
         raise DataError(
             f"{columns.name(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
             "beyond what can be squared: divide X by a constant"
+        )
+
+
+def _refuse_below_squaring(surveyed: Surveyed, columns: Columns) -> None:
+    low, high = surveyed.extent.low, surveyed.extent.high
+    flat = np.diagonal(surveyed.covariance) < tuning().numerics.least_variance
+    # Beside its offset, a column may vary by nothing that rounding leaves.
+    lost = np.flatnonzero(flat & (low < high) & (high - low < 1)).tolist()
+    if lost:
+        j = lost[0]
+        raise DataError(
+            f"{columns.first(lost)} varies by too little to be squared (column {j} from "
+            f"{low[j]:.3g} to {high[j]:.3g}): multiply X by a constant, or leave the column out"
         )

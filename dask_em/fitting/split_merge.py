@@ -291,7 +291,8 @@ def _negentropy(z: Array, weights: Array) -> float:
     total = weights.sum()
     squares = z * z
     variance = weights @ squares / total
-    if not variance > 0:
+    if not variance**2 > 0:
+        # None, or too little to be squared.
         return 0.0
     skewness = weights @ (squares * z) / (total * variance**1.5)
     excess = weights @ (squares * squares) / (total * variance**2) - 3.0

@@ -30,7 +30,13 @@ from .survey import Surveyed
 
 def _nearest(rows: Array, centers: Array) -> Array:
     squares = (centers**2).sum(axis=1)
-    return np.asarray((squares - 2 * rows @ centers.T).argmin(axis=1))
+    most = max(1, tuning().sample.hard_numbers // len(centers))
+    found = [(squares - 2 * X @ centers.T).argmin(axis=1) for X in _blocks(rows, most)]
+    return np.concatenate(found)
+
+
+def _blocks(rows: Array, most: int) -> list[Array]:
+    return [rows[first : first + most] for first in range(0, len(rows), most)]
 
 
 def _places(rows: Array, k: int) -> Array | None:
@@ -45,20 +51,33 @@ def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
     distinct = _places(rows, k)
     if distinct is not None:
         # scikit-learn would find as many clusters, and warn.
-        return hard(distinct, k)
+        return distinct
+    made = _kmeans(len(rows), rows.shape[1], k, seed)
     with one_openmp_thread():
-        fitted = KMeans(k, n_init=1, random_state=seed).fit(rows, sample_weight=weights)
-    return hard(fitted.labels_, k)
+        return np.asarray(made.fit(rows, sample_weight=weights).labels_)
+
+
+def _kmeans(n: int, d: int, k: int, seed: int) -> KMeans:
+    """Return scikit-learn's k-means, cut down where there are so many components."""
+    constants = tuning().sample
+    # In products of all rows and all centers; k-means++ takes some for each center.
+    budget = constants.kmeans_work / (n * k * (d + constants.distance_work))
+    plus_plus = 2 + np.log(k)
+    if budget > plus_plus:
+        most = int(max(1, min(constants.kmeans_iterations, budget - plus_plus)))
+        return KMeans(k, n_init=1, random_state=seed, max_iter=most)
+    most = int(max(1, budget))
+    return KMeans(k, n_init=1, random_state=seed, max_iter=most, init="random")
 
 
 def _by_kmeans_plusplus(rows: Array, weights: Array, k: int, seed: int) -> Array:
     centers, _ = kmeans_plusplus(rows, k, sample_weight=weights, random_state=seed)
-    return hard(_nearest(rows, centers), k)
+    return _nearest(rows, centers)
 
 
 def _by_random_rows(rows: Array, weights: Array, k: int, seed: int) -> Array:
     chosen = np.random.default_rng(seed).choice(len(rows), k, replace=False)
-    return hard(_nearest(rows, rows[chosen]), k)
+    return _nearest(rows, rows[chosen])
 
 
 def _by_random(rows: Array, weights: Array, k: int, seed: int) -> Array:
@@ -66,6 +85,7 @@ def _by_random(rows: Array, weights: Array, k: int, seed: int) -> Array:
     return np.asarray(resp / resp.sum(axis=1, keepdims=True))
 
 
+# By name, what makes of (rows, weights, k, seed) the labels (n,) or the responsibilities (n, k).
 LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
     "auto": _by_kmeans,
     "kmeans": _by_kmeans,
@@ -199,8 +219,10 @@ class StartOptions:
 
         def make(sample: Sampled, seed: int) -> Mixture:
             rows = self.components.start_coordinates(sample.rows, surveyed.moments)
-            resp = labeller(rows, sample.weights, self.n_components, seed)
-            resp = resp * sample.weights[:, None]
+            found = labeller(rows, sample.weights, self.n_components, seed)
+            if found.ndim == 1:
+                return self._of_labels(pooled, given, sample, found)
+            resp = found * sample.weights[:, None]
             return self._of_responsibilities(pooled, given, sample.rows, resp)
 
         return make
@@ -212,6 +234,31 @@ class StartOptions:
             return given
         pooled = self.components.of_data(moments, self.n_components)
         return self._of_responsibilities(pooled, given, X, resp)
+
+    def _of_labels(
+        self, pooled: Family[Any], given: Mixture, sample: Sampled, labels: Array
+    ) -> Mixture:
+        """Return the M-step of labels (n,), by groups of components where (n, k) would be large."""
+        rows, weights, k = sample.rows, sample.weights, self.n_components
+        size = max(1, k * tuning().sample.hard_numbers // (len(rows) * k))
+        if size >= k or pooled.shares_statistics:
+            resp = hard(labels, k) * weights[:, None]
+            return self._of_responsibilities(pooled, given, rows, resp)
+        parts = []
+        order = np.argsort(labels, kind="stable")
+        for first in range(0, k, size):
+            group = range(first, min(first + size, k))
+            inside = order[slice(*np.searchsorted(labels[order], [group.start, group.stop]))]
+            resp = hard(labels[inside] - first, len(group)) * weights[inside, None]
+            near = pooled.take(group).near(rows[inside], resp)
+            rough = replace(given.take(group), components=near)
+            parts.append(rough.of_responsibilities(rows[inside], resp).components)
+        components = self.components.with_given(pooled.joined(parts))
+        log_weights = given.log_weights
+        if self.weights_init is None:
+            sums = np.bincount(labels, weights, minlength=k)
+            log_weights = np.log(np.maximum(sums / sums.sum(), np.finfo(np.float64).tiny))
+        return replace(given, log_weights=log_weights, components=components)
 
     def _of_responsibilities(
         self, pooled: Family[Any], given: Mixture, X: Array, resp: Array

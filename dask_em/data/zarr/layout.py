@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import product
+from contextlib import suppress
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from zarr.abc.store import Store
 from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore
 
+from ...core.tuning import tuning
 from ...errors import DataError, StoreAccessError
 from ...storage.urls import describe_store
 from ..packing import Packing
@@ -119,12 +121,14 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
     """
     shape, is_stored = file_shape(array), _presence(array)
     grid = [-(-n // size) for n, size in zip(array.shape, shape, strict=True)]
-    absent = [index for index in product(*map(range, grid)) if not is_stored(index)]
-    if absent:
-        first = ", ".join(chunk_place(array, index, shape) for index in absent[:NAMED])
-        more = ", ..." if len(absent) > NAMED else ""
+    absent = (index for index in product(*map(range, grid)) if not is_stored(index))
+    named = list(islice(absent, NAMED))
+    if named:
+        n_absent = len(named) + sum(1 for _ in absent)
+        first = ", ".join(chunk_place(array, index, shape) for index in named)
+        more = ", ..." if n_absent > NAMED else ""
         raise DataError(
-            f"{name} lacks {len(absent)} of {int(np.prod(grid))} chunks: {first}{more}: "
+            f"{name} lacks {n_absent} of {int(np.prod(grid))} chunks: {first}{more}: "
             f"{remedy(array)}"
         )
 
@@ -143,6 +147,8 @@ def check_links(array: zarr.Array[Any], name: str = "X") -> None:
     if not isinstance(store, LocalStore) or dask.config.get("dask_em.follow-links", False):
         return
     top, shape = os.path.join(store.root, array.path), file_shape(array)
+    if not _has_links(top):
+        return
     root, plain = os.path.realpath(top), set[str]()
     for index in product(*(range(-(-n // s)) for n, s in zip(array.shape, shape, strict=True))):
         path = top
@@ -162,12 +168,29 @@ def check_links(array: zarr.Array[Any], name: str = "X") -> None:
             plain.add(path)
 
 
+def _has_links(folder: str) -> bool:
+    """Tell whether anything in a folder is a link, or the folder itself."""
+    if Path(folder).is_symlink():
+        return True
+    folders = [folder]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    return True
+                if entry.is_dir():
+                    folders.append(entry.path)
+    return False
+
+
 def _presence(array: zarr.Array[Any]) -> Callable[[Index], bool]:
     """Return a function that tells whether a chunk is there, by the store's listing."""
     store: Any = array.store
     if isinstance(store, LocalStore):
         # To list a folder for each chunk takes forty times as long as to ask for its file.
-        return lambda index: Path(store.root, chunk_key(array, index)).is_file()
+        # (So does a Path for each of them, beside a string.)
+        root = str(store.root)
+        return lambda index: os.path.isfile(f"{root}/{chunk_key(array, index)}")  # noqa: PTH113
     if not store.supports_listing:
         return lambda index: True
     from zarr.core.sync import sync
@@ -189,6 +212,18 @@ async def _listed(store: Store, prefix: str) -> set[str]:
 
 
 # -- how they are stored ---------------------------------------------------------------
+
+
+def small_chunks(array: zarr.Array[Any]) -> str:
+    """Say what it costs where an array lies in very many very small chunks; empty where not."""
+    nbytes = int(np.prod(array.chunks)) * np.dtype(array.dtype).itemsize
+    count = int(np.prod([-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]))
+    if count < tuning().reading.many_chunks or nbytes >= tuning().reading.small_chunk:
+        return ""
+    return (
+        f"lies in {count:,} chunks of {nbytes:,} bytes, each of which takes about as long to "
+        "read as one of a megabyte: write it in chunks of 8 to 16 MB"
+    )
 
 
 def has_checksum(array: zarr.Array[Any]) -> bool:

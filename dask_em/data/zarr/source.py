@@ -137,13 +137,14 @@ class ZarrSource(Source):
         row_bytes = max(1, self.n_features * self.dtype.itemsize)
         inner = int(self.array.chunks[0])
         unit = int(self.array.shards[0]) if self.array.shards else inner
-        if unit * row_bytes > self.read_bytes:
+        per_unit, most = unit // inner, tuning().reading.most_together
+        if unit * row_bytes > self.read_bytes or per_unit > most:
             # A large shard is read in parts: the most inner chunks that divide it.
-            per_unit = unit // inner
-            fitting = [m for m in range(1, per_unit + 1) if per_unit % m == 0]
-            fitting = [m for m in fitting if m * inner * row_bytes <= self.read_bytes] or [1]
+            most = min(most, self.read_bytes // (inner * row_bytes))
+            fitting = [m for m in range(1, min(per_unit, most) + 1) if per_unit % m == 0] or [1]
             return inner * fitting[-1]
-        return int(unit * max(1, self.read_bytes // (unit * row_bytes)))
+        together = min(self.read_bytes // (unit * row_bytes), most // per_unit)
+        return int(unit * max(1, together))
 
     @cached_property
     def bounds(self) -> Array:
@@ -188,13 +189,15 @@ class ZarrSource(Source):
             Chunks are missing, or links to another place, or the array is not what it was when it
             was opened.
         """
-        from .layout import check_links, check_present, check_same, has_checksum
+        from .layout import check_links, check_present, check_same, has_checksum, small_chunks
 
         for array, name in self._arrays():
             check_same(array, name)
             check_links(array, name)
             if self.options.missing_chunks == "error":
                 check_present(array, name)
+            if small := small_chunks(array):
+                _tell_once(f"{name} ({describe_store(str(array.store_path))}) {small}")
             if not has_checksum(array):
                 _tell_once(
                     f"{name} ({describe_store(str(array.store_path))}) has no checksum, so flipped "

@@ -194,8 +194,8 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     def _ridge(self) -> Array:
         inverse = self.whitening.inverse_scale
-        full = np.diag(inverse) if inverse.ndim == 1 else inverse
-        return np.asarray(self.ridge * (full @ full.T))
+        squared = np.diag(inverse * inverse) if inverse.ndim == 1 else inverse @ inverse.T
+        return np.asarray(self.ridge * squared)
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means of the rows X (n, d) under `resp` (n, k)."""

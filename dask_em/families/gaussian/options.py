@@ -68,10 +68,11 @@ class GaussianOptions(FamilyOptions):
         """Return k components alike, each with the covariance of all data."""
         whitening = self.whitening(moments)
         inverse = whitening.inverse_scale
-        inverse = np.diag(inverse) if inverse.ndim == 1 else inverse
-        factor = ridged_factor(
-            inverse @ moments.covariance @ inverse.T, tuning().numerics.pooled_ridge
-        )
+        if inverse.ndim == 1:
+            covariance = inverse[:, None] * moments.covariance * inverse
+        else:
+            covariance = inverse @ moments.covariance @ inverse.T
+        factor = ridged_factor(covariance, tuning().numerics.pooled_ridge)
         pooled = self.constraint.storage.of_data(np.asarray(factor @ factor.T), k)
         means = np.zeros((k, len(moments.mean)))
         return Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)
