@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..estimators.describe import colour
+from ..foreign import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,13 +58,14 @@ def number_component(ax: Axes, k: int, mean: Array) -> None:
 
 
 def shortened(name: str) -> str:
-    """Shorten a name that is too long for a picture.
+    """Return what a picture shows of a name: visible characters, and few of them.
 
     Examples
     --------
     >>> shortened("a name of more than twenty-four letters")
     'a name of more than t...'
     """
+    name = shown(name)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 

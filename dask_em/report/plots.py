@@ -231,12 +231,14 @@ def plot_criterion(
             lw=1.5,
             markevery=[j for j, c in enumerate(mine) if not _dropped(c)],
             color=colour(i),
-            label=structure,
+            label=shortened(structure),
         )
     best = min(drawn, key=lambda c: (_dropped(c), float(c[criterion])))
     ax.plot(best["n_components"], best[criterion], "o", ms=11, mfc="none", mec=ink(), mew=1.2)
     if len(structures) > 1:
-        ax.legend(frameon=False)
+        for name in ax.legend(frameon=False).get_texts():
+            # As in `label_axes`.
+            name.set_parse_math(False)
     whole_numbers(ax.xaxis)
     label_axes(ax, "components", criterion.upper())
     return ax
