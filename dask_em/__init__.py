@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from .foreign import OneLine
 from .version import __version__
 
 __all__ = ["Checkpointing", "GaussianMixture", "__version__", "load", "select"]
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from .estimators.load import load
     from .estimators.select import select
     from .storage.checkpoint import Checkpointing
+
+# Once, and before anybody logs: also where a worker imports a part of the package alone.
+logging.getLogger("dask_em").addFilter(OneLine())
 
 _HOMES = {
     "Checkpointing": "storage.checkpoint",

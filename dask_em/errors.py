@@ -8,6 +8,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Self
 
+from .foreign import LONGEST_MESSAGE, shown
+
 
 class ExitCode(IntEnum):
     """Exit codes of the program, mostly those of BSD's sysexits.h.
@@ -68,6 +70,10 @@ class DaskEMError(Exception):
     transient = False
     """Whether the same thing may succeed when it is tried again."""
 
+    def __str__(self) -> str:
+        # Paths and names in it are of others.
+        return shown(super().__str__(), LONGEST_MESSAGE)
+
 
 class DataError(DaskEMError, ValueError):
     """The data cannot be clustered: wrong shape, wrong type, missing, or not finite.
@@ -107,7 +113,7 @@ class NonFiniteError(DataError):
         self.what, self.row, self.column, self.place = what, row, column, place
 
     def __str__(self) -> str:
-        place = self.place or f"row {self.row} of its chunk"
+        place = shown(self.place) or f"row {self.row} of its chunk"
         return (
             f"X contains {self.what} at {place}, column {self.column}: drop or fill such rows "
             'first, or pass nonfinite="drop" to leave them out (a fitted model is told by '
@@ -264,4 +270,4 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(shown(message, LONGEST_MESSAGE), category, stacklevel=level)

@@ -408,7 +408,7 @@ def told(*given: object) -> dict[str, Any]:
 COMMANDS = {
     "predict": "predict m.npz rows-0.zarr answers.zarr --proba --log-density",
     "score": "score m.npz rows-0.zarr",
-    "report": "report m.npz report.html",
+    "report": "report m.npz report.html --data rows-0.zarr",
 }
 
 

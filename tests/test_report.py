@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +26,6 @@ from dask_em.core.em import Status
 from dask_em.data.open import stored_source
 from dask_em.errors import DataError, OutputExistsError, UsageError
 from dask_em.estimators.html import summary_html
-from dask_em.jobs import cluster as cluster_jobs
 from dask_em.jobs import report as report_jobs
 from dask_em.jobs.demo import make_demo_data
 from dask_em.report import page as report
@@ -516,7 +517,8 @@ def test_the_sample_is_rows_of_all_chunks(folder: Path, small_chunks: None) -> N
 
 def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunks: None) -> None:
     out = tmp_path / "r.html"
-    result = command(folder / "model.npz", out, "--json", "--sample-rows", 500, *LOCAL)
+    data = ["--data", folder / "points.zarr"]
+    result = command(folder / "model.npz", out, *data, "--json", "--sample-rows", 500, *LOCAL)
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert (told["n_rows_drawn"], told["n_chunks"], told["missing"]) == (500, 20, [])
@@ -649,32 +651,48 @@ def test_exit_codes(folder: Path, tmp_path: Path) -> None:
     out.write_text("taken")
     assert command(model, out).exit_code == 73
     assert out.read_text() == "taken"
-    assert command(model, out, "--overwrite", "--no-drift").exit_code == 0
+    data = ["--data", folder / "points.zarr"]
+    assert command(model, out, *data, "--overwrite", "--no-drift").exit_code == 0
     assert "drift over chunks: run the report without --no-drift" in seen(out.read_text()).text
     assert load(model).n_components == 2
 
 
-def test_data_that_moved_or_changed_are_left_out(folder: Path, tmp_path: Path) -> None:
-    X, _, _ = blobs(400, 2, 2)
-    store, model = tmp_path / "x.zarr", tmp_path / "m.npz"
-    write_zarr(store, X, 100)
-    GaussianMixture(2, random_state=0).fit(str(store)).save(model)
-    write_zarr(store, X[:300].astype("f4"), 100, overwrite=True)
-    changed = command(model, tmp_path / "changed.html")
-    assert changed.exit_code == 0
-    assert "it is 300 x 2 float32, and the model was fitted to 400 x 2 float64" in changed.stdout
-    store.rename(tmp_path / "elsewhere.zarr")
-    gone = command(model, tmp_path / "gone.html")
-    assert gone.exit_code == 0
-    page = seen((tmp_path / "gone.html").read_text())
-    assert "no such path. Pass --data DATA" in page.text
-    assert "Sharpness" not in page.pictures
-    moved = report_jobs.report(
-        str(model), str(tmp_path / "m.html"), cluster_jobs.ClusterOptions(),
-        str(tmp_path / "elsewhere.zarr"),
-        drift=False,
-    )  # fmt: skip
-    assert moved["n_rows_drawn"] == 300
+def test_data_are_opened_only_when_they_are_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("data were opened")
+
+    page, model = tmp_path / "r.html", folder / "model.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(report_jobs, "stored_source", opened)
+        result = command(model, page)
+    assert result.exit_code == 0, result.stderr
+    without = seen(page.read_text())
+    assert "Sharpness" not in without.pictures
+    for said in (without.text, result.stdout):
+        assert "names " + str(folder / "points.zarr") + ": 4,000 x 3 float64" in said
+    # What it says to do, done.
+    words = shlex.split(result.stdout.partition("To read these: ")[2])
+    assert words[:2] == ["dask-em", "report"]
+    assert command(*words[2:]).exit_code == 0
+    assert "Sharpness" in seen(page.read_text()).pictures
+
+
+@pytest.mark.parametrize("source", ["array", "s3://bucket/$(id).zarr", "-x", "/a\n'b\x1b.zarr"])
+def test_the_data_that_a_model_names_are_shown_and_not_obeyed(source: str, tmp_path: Path) -> None:
+    model, _ = fitted("full", 2)
+    model.provenance_["source"] = source
+    model.save(tmp_path / "m.npz")
+    result = command(tmp_path / "m.npz", tmp_path / "r.html")
+    assert result.exit_code == 0, result.stderr
+    (*_, line) = result.stdout.splitlines()
+    assert line.isprintable()
+    if not source.startswith(("/", "s3")):
+        assert line.endswith("Pass --data DATA.")
+        return
+    echoed = ["bash", "-c", f"printf %s {line.rpartition('--data ')[2]}"]
+    assert subprocess.run(echoed, capture_output=True, text=True, check=True).stdout == source
 
 
 def test_without_matplotlib_it_says_what_to_install(

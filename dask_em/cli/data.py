@@ -146,11 +146,7 @@ def doctor(
     checks = [replace(check, text=in_shell(check.text, command)) for check in checks]
     code = doctors.exit_code(checks)
     width = max(len(check.name) for check in checks)
-    lines = [
-        click.style(f"{check.verdict:<5}", fg=COLOURS[check.verdict])
-        + f" {check.name:<{width}} {check.text}"
-        for check in checks
-    ]
+    lines = [f"{check.verdict:<5} {check.name:<{width}} {check.text}" for check in checks]
     result = {"ok": code == 0, "exit_code": code, "checks": [c.as_dict() for c in checks]}
-    show(result, as_json, lines)
+    show(result, as_json, lines, COLOURS)
     click.get_current_context().exit(code)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..foreign import shell_words, shown
 from .options import OVERWRITE, Option, cluster_of, cluster_options, with_options
 
 
@@ -23,7 +24,11 @@ def demo(folder: str, rows: int, overwrite: bool, **options: Any) -> None:
     """
     from ..jobs import demo as demo_jobs
 
-    data, model = demo_jobs.demo(folder, rows, cluster_of(options), overwrite, click.echo)
+    def say(line: str) -> None:
+        click.echo(shown(line))
+
+    made = demo_jobs.demo(folder, rows, cluster_of(options), overwrite, say)
+    data, model = (shell_words([path]) for path in made)
     click.echo(
         "\nNow try:\n"
         f"  dask-em inspect {model}\n"

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
+from ..foreign import shown
+
 # Where a click context keeps that the result was printed, and that it is wanted as JSON.
 SHOWN, AS_JSON = "dask_em.shown", "dask_em.json"
 
 
-def show(result: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
-    """Print a result as JSON, or its lines."""
-    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+def show(
+    result: Mapping[str, Any],
+    as_json: bool,
+    lines: Iterable[str],
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Print a result as JSON, or its lines, whose first words may have a colour."""
+    if as_json:
+        click.echo(json.dumps(_without_infinity(result)))
+    else:
+        click.echo("\n".join(_coloured(shown(line, None), colours or {}) for line in lines))
     click.get_current_context().meta[SHOWN] = True
+
+
+def _coloured(line: str, colours: Mapping[str, str]) -> str:
+    word = line.partition(" ")[0]
+    if word not in colours:
+        return line
+    return click.style(word, fg=colours[word]) + line[len(word) :]
+
+
+def _without_infinity(value: Any) -> Any:
+    """Return a value with None for the numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: _without_infinity(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_failure(ctx: click.Context, code: str, exit_code: int, message: str) -> None:

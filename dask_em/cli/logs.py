@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ..foreign import LONGEST_MESSAGE, shown
 from .words import in_shell
 
 
@@ -70,7 +71,7 @@ def show_warning(
         return
     if any(filename.startswith(home) for home in _homes("numpy", "scipy", "sklearn")):
         return
-    message = in_words_of_command(str(message))
+    message = shown(in_words_of_command(str(message)), LONGEST_MESSAGE)
     logger = logging.getLogger("dask_em")
     if any(isinstance(handler.formatter, JsonLines) for handler in logger.handlers):
         logger.warning("%s", message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import traceback
 import warnings
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from ..errors import DaskEMError, ExitCode, UsageError
+from ..foreign import LONGEST_MESSAGE, shell_words, shown
 from ..version import __version__
 from .apply import predict, score
 from .data import doctor, plan
@@ -29,7 +29,7 @@ class Program(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the command line, for whoever is to run it again."""
         again = [arg for arg in args if arg != "--no-resume"]
-        ctx.meta[COMMAND] = shlex.join([*ctx.command_path.split(), *again])
+        ctx.meta[COMMAND] = shell_words([*ctx.command_path.split(), *again])
         # Known before the command, which may be wrong, is parsed.
         ctx.meta[AS_JSON] = "--json" in args
         return super().parse_args(ctx, args)
@@ -41,6 +41,8 @@ class Program(click.Group):
         except click.exceptions.Exit:
             raise
         except click.ClickException as e:
+            # It repeats words of the command line.
+            vars(e)["message"] = shown(e.message, LONGEST_MESSAGE)
             show_failure(ctx, UsageError.code, e.exit_code, e.format_message())
             raise
         except DaskEMError as e:
@@ -60,7 +62,8 @@ class Program(click.Group):
             if isinstance(e, MemoryError):
                 what = f"this process ran out of memory ({e}): run it where there is more"
                 _fail(ctx, _with_notes(what, e), ExitCode.STOPPED, "out-of-memory")
-            traceback.print_exc()
+            for line in traceback.format_exc().splitlines():
+                click.echo(shown(line, LONGEST_MESSAGE), err=True)
             fault = f"this is a fault of dask-em {__version__}: {e!r}"
             _fail(ctx, fault, ExitCode.FAULT, DaskEMError.code)
 
@@ -75,6 +78,7 @@ def _with_notes(message: str, e: BaseException) -> str:
 
 def _fail(ctx: click.Context, message: str, exit_code: ExitCode, code: str) -> None:
     message = in_shell(message, main.commands[ctx.invoked_subcommand or ""])
+    message = shown(message, LONGEST_MESSAGE)
     show_failure(ctx, code, exit_code, message)
     if ctx.meta.get(REMOTE):
         # Apart from what workers may have logged here.

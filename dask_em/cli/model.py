@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..foreign import shown
 from .display import passes_text, show, status_text
 from .fit import fit
 from .options import (
@@ -40,7 +41,7 @@ def inspect(model: str, as_json: bool) -> None:
     options, value = found["options"], found["log_likelihood"]
     lines = [
         f"{options['n_components']} components, {found['structure'] or found['family']}",
-        f"data     {source['source']}: {source['n_rows']:,} x {source['n_features']} "
+        f"data     {shown(source['source'])}: {source['n_rows']:,} x {source['n_features']} "
         f"{source['dtype']}",
         f"print    {source['fingerprint'][:16]}",
         f"fitted   {source['fitted']} by dask_em {source['dask_em']}",
@@ -53,8 +54,8 @@ def inspect(model: str, as_json: bool) -> None:
         "weight   mean",
     ]
     for weight, mean in zip(found["weights"], found["means"], strict=True):
-        shown = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
-        lines.append(f"{weight:.4f} {shown}")
+        cells = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
+        lines.append(f"{weight:.4f} {cells}")
     show(found, as_json, lines)
 
 
@@ -63,7 +64,7 @@ def inspect(model: str, as_json: bool) -> None:
 @click.argument("output", metavar="REPORT.html")
 @with_options(
     Option(
-        "--data", "data", "Rows to draw [default: those it was fitted to].", metavar="DATA"
+        "--data", "data", "Rows to draw and compare: without, no data are opened.", metavar="DATA"
     ),
     Option("--sample-rows", "sample_rows", "Rows to draw.", COUNT, 5000),
     Option(
@@ -87,7 +88,7 @@ def report(
 ) -> None:
     """Write one HTML page about MODEL, with pictures, that opens anywhere without a network.
 
-    Example: dask-em report model.npz report.html
+    Example: dask-em report model.npz report.html --data points.zarr
     """
     from ..jobs import report as report_jobs
 

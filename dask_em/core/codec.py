@@ -13,8 +13,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import numpy as np
 
+from ..foreign import shown
 from .additive import Array
 from .engine import Engine
+from .validation import brief
 
 T = TypeVar("T")
 
@@ -203,6 +205,27 @@ def unpack(packed: object, arrays: Mapping[str, Array], engine: Engine | None = 
         raise ValueError("records within records, too deep to be read") from None
 
 
+def array_names(packed: object) -> set[str]:
+    """Return the names of the arrays that a packed value refers to.
+
+    Examples
+    --------
+    >>> array_names({"dict": {"x": {"array": "data.x"}, "y": 5}})
+    {'data.x'}
+    """
+    found: set[str] = set()
+    todo = [packed]
+    while todo:
+        match todo.pop():
+            case {"array": str(name)}:
+                found.add(name)
+            case dict() as inner:
+                todo += inner.values()
+            case list() as inner:
+                todo += inner
+    return found
+
+
 class _Unpacker:
     """The arrays and the engine that packed values are read with."""
 
@@ -229,45 +252,48 @@ class _Unpacker:
                 return _named(getattr(_known(tag).kind, "__members__", {}), name, repr(tag))
             case {"record": str(tag), "version": version, "fields": dict(values)}:
                 return self._record(_known(tag), version, values)
-        raise ValueError(f"{packed!r:.60} is no packed value")
+        raise ValueError(f"{brief(packed)} is no packed value")
 
     def _record(self, entry: _Entry, version: object, values: Mapping[str, object]) -> Any:
         tag = entry.tag
         if type(version) is not int or version != entry.version:
             raise ValueError(
-                f"a {tag!r} of version {version!r:.60}, and this dask_em reads version "
+                f"a {tag!r} of version {brief(version)}, and this dask_em reads version "
                 f"{entry.version}"
             )
         if wrong := {*entry.field_names} ^ values.keys():
-            raise ValueError(f"a {tag!r} lacks, or should not have, {', '.join(sorted(wrong))}")
+            names = ", ".join(shown(name, 60) for name in sorted(wrong)[:20])
+            raise ValueError(f"a {tag!r} lacks, or should not have, {names}")
         found = {name: self.value(value) for name, value in values.items()}
         for name, value in found.items():
             if not _fits(value, entry.hints.get(name, Any)):
-                raise ValueError(f"{name} of a {tag!r} is {value!r:.60}, of another type")
+                raise ValueError(f"{name} of a {tag!r} is {brief(value)}, of another type")
         return entry.kind(**found)
 
 
 def _known(tag: str) -> _Entry:
     if tag not in _by_tag:
-        raise ValueError(f"a record of the kind {tag!r:.60}, which this dask_em does not know")
+        raise ValueError(f"a record of the kind {brief(tag)}, which this dask_em does not know")
     return _by_tag[tag]
 
 
 def _named(known: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in known:
-        raise ValueError(f"there is no {what} of the name {name!r:.60}")
+        raise ValueError(f"there is no {what} of the name {brief(name)}")
     return known[name]
 
 
 def _scalar(dtype: str, number: object) -> np.generic:
     kinds = {bool: "b", int: "iuf", float: "f", str: "U"}
     try:
-        if np.dtype(dtype).kind in kinds.get(type(number), ""):
-            found: np.generic = np.dtype(dtype).type(number)
+        kind = np.dtype(dtype)
+        # Neither halves, which overflow, nor what the machine may not have.
+        if kind.kind in kinds.get(type(number), "") and kind.itemsize in (1, 4, 8):
+            found: np.generic = kind.type(number)
             return found
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f"{number!r:.60} is no number of the type {dtype!r:.60}")
+    raise ValueError(f"{brief(number)} is no number of the type {brief(dtype)}")
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -14,7 +14,7 @@ from .codec import record, tag_of
 from .engine import Engine
 from .mixture import Mixture, MixtureStatistics
 from .tuning import tuning
-from .validation import require, require_array
+from .validation import LARGEST, require, require_array
 
 
 @record("status")
@@ -185,15 +185,31 @@ class EMState:
     def validate(self) -> None:
         """Raise `ValueError` that names the field where a state from a file is not one."""
         k, sums = len(self.mixture.log_weights), self.statistics
-        require("collapsed", self.collapsed, all(0 <= c < k for c in self.collapsed))
+        collapsed = [*self.collapsed]
+        right = len({*collapsed}) == len(collapsed) and all(0 <= c < k for c in collapsed)
+        require("collapsed", collapsed, right)
+        require("n_iter", self.n_iter, 0 <= self.n_iter < 2**53)
+        require("n_rows", sums.n_rows, 0 <= sums.n_rows < 2**53)
         require("weight", sums.weight, 0 <= sums.weight < np.inf)
-        require_array("resp_sum", sums.resp_sum, (k,))
+        require_array("resp_sum", sums.resp_sum, (k,), largest=np.finfo(np.float64).max)
+        require("resp_sum", sums.resp_sum, bool((sums.resp_sum >= 0).all()))
         for mixture in (self.mixture, self.result):
             # The weight of a component without rows is zero.
             require_array("log_weights", mixture.log_weights, (k,), allowed=-np.inf)
+            total = float(mixture.weights.sum())
+            require("sum of the weights", total, abs(total - 1) < 1e-6)
             mixture.components.validate(sums.components)
             n_components = mixture.components.n_components
             require("n_components", n_components, n_components == k)
+        require(
+            "assignment", self.result.assignment, self.result.assignment == self.mixture.assignment
+        )
+        if self.measured and np.isfinite(self.log_likelihood):
+            require("log_likelihood", self.log_likelihood, abs(self.log_likelihood) <= LARGEST)
+        # What is told of degenerate components, and a fit that goes on, begin with it.
+        if (after := self.maximized) is not None:
+            for name, array in after.components.arrays().items():
+                require_array(f"{name} after the M-step", array, array.shape)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .degenerate import Degenerate
 from .engine import NUMPY, Engine
 from .moments import Moments
 from .responsibilities import Arithmetic, arithmetic_of
-from .validation import require, require_array
+from .validation import require, require_array, require_close
 
 # Draws of a component from which moments are estimated that a family does not know.
 MOMENT_DRAWS = 4096
@@ -161,7 +161,8 @@ class Family(ABC, Generic[Sums]):
         like = self.kernel().statistics()
         require("statistics", statistics, type(statistics) is type(like))
         for name, array in vars(like).items():
-            require_array(name, vars(statistics)[name], np.shape(array))
+            sums = vars(statistics)[name]
+            require_array(name, sums, np.shape(array), largest=np.finfo(np.float64).max)
 
     @property
     def n_components(self) -> int:
@@ -205,6 +206,14 @@ class Family(ABC, Generic[Sums]):
     def attribute_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each of `attributes`; to be overridden where those are computed."""
         return {name: array.shape for name, array in self.attributes().items()}
+
+    def check_attributes(self, found: Mapping[str, Array]) -> None:
+        """Raise `ValueError` where arrays of a file are not `attributes`, but for rounding.
+
+        To be overridden where more is lost to rounding, or where it can be told with less work.
+        """
+        for name, array in self.attributes().items():
+            require_close(name, found[name], array, 1e-6 * np.abs(array).max())
 
     def take(self, components: Sequence[int]) -> Self:
         """Return the family of some components, in this order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from ..core.em import EMState, Status
 from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
-from ..core.responsibilities import Assignment
 from ..core.tuning import tuning
 from ..data.options import MissingChunks, NonFinite, ReadOptions
 from ..fitting.driver import FitProgress
@@ -105,8 +104,6 @@ class MixtureEstimator(Predictions):
     >>> Balls(2, random_state=0).fit(X).weights_.round(3).tolist()
     [0.5, 0.5]
     """
-
-    assignment: ClassVar[Assignment] = "soft"
 
     def __init__(
         self,

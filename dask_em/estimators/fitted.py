@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from inspect import signature
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,15 +15,18 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.em import EMState, Status
+from ..core.engine import Engine
 from ..core.family import FamilyOptions
-from ..core.validation import require
+from ..core.mixture import Mixture
+from ..core.responsibilities import Assignment
+from ..core.validation import require, require_close
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord
 from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag
-from .saved import SavedModel
+from .saved import SavedModel, Stored
 
 # Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
 UNIMPORTANT = ("callbacks", "checkpoint", "max_time", "verbose")
@@ -44,10 +49,17 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         The option that tells kinds of components apart, over which sweeps choose.
     array_options : tuple of str
         Options that are arrays of a start.
+    local_options : tuple of str
+        Options that are functions, or name places: no file holds them, and one that does is
+        refused.
+    assignment : {"soft", "hard"}
+        Whether the E-step shares a row among the components, or gives it to the likeliest.
     """
 
     kind_option: ClassVar[str | None] = None
     array_options: ClassVar[tuple[str, ...]] = ("weights_init",)
+    local_options: ClassVar[tuple[str, ...]] = ("callbacks", "checkpoint")
+    assignment: ClassVar[Assignment] = "soft"
 
     # Options of every mixture that files treat apart.
     random_state: Any
@@ -180,10 +192,23 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         write_model(path, self, overwrite)
 
+    @classmethod
+    def stored(cls) -> Stored:
+        """Return which of the parameters files hold."""
+        apart = {"self", *cls.array_options, *cls.local_options}
+        options = frozenset(signature(cls.__init__).parameters.keys() - apart)
+        return Stored(options, cls.array_options, cls.kind_option)
+
     def to_saved(self) -> SavedModel:
-        """Return what a model file holds of the fit."""
-        apart = (*self.array_options, "callbacks", "checkpoint")
-        options = {n: plain(value) for n, value in self.get_params().items() if n not in apart}
+        """Return what a model file holds of the fit.
+
+        Raises
+        ------
+        ValueError
+            Attributes were set since that do not go with each other.
+        """
+        state, arrays = self._shown()
+        options = {name: plain(getattr(self, name)) for name in sorted(self.stored().options)}
         # The file is of the fit, whatever was set since; no generator or module goes into it.
         options |= self.fitted_options()
         options |= {"warm_start": bool(self.warm_start), "verbose": int(self.verbose)}
@@ -191,14 +216,37 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             options["random_state"] = None
         if not isinstance(self.device, str):
             options["device"] = "cpu"
-        arrays = {name: self.fitted_array(name) for name in self.public_arrays}
         for name in self.array_options:
             if getattr(self, name) is not None:
                 arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)
         made = self.history_, self.n_passes_, self.provenance_
-        return SavedModel(estimator_tag(type(self)), options, self.state_, *made, arrays)
+        return SavedModel(estimator_tag(type(self)), options, state, *made, arrays)
+
+    def mixture(self, engine: Engine) -> Mixture:
+        """Return the fitted mixture, to be computed by `engine`."""
+        raise NotImplementedError
+
+    def _shown(self) -> tuple[EMState, dict[str, Array]]:
+        """Return the state of the fitted attributes, which a user may have set, and them."""
+        arrays = {name: self.fitted_array(name) for name in self.public_arrays}
+        state, weights = self.state_, arrays["weights_"]
+        try:
+            expected = state.result.weights / state.result.weights.sum()
+            require_close("weights_", weights, expected, 1e-9)
+            state.result.components.check_attributes(arrays)
+        except ValueError:
+            made = self.mixture(state.result.engine)
+            log_weights = made.log_weights - np.log(weights.sum())
+            result = replace(state.result, log_weights=log_weights, components=made.components)
+            # It is no fit that could go on.
+            state = replace(state, result=result, n_iter=0)
+            result.components.check_attributes(arrays)
+            arrays |= result.components.attributes()
+        if abs(weights.sum() - 1) > 1e-13:
+            arrays["weights_"] = weights / weights.sum()
+        return state, arrays
 
     @classmethod
     def from_saved(cls, saved: SavedModel) -> Self:
@@ -217,8 +265,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         for mixture in (state.mixture, state.result):
             kind = mixture.components.kind
             require(cls.kind_option or "components", kind, kind == label)
+            require("assignment", mixture.assignment, mixture.assignment == cls.assignment)
         model.set_state(state)
-        saved.check_arrays(state.result.components.attribute_shapes())
         arrays = {name: found[name] for name in model.public_arrays}
         model.set_arrays(arrays, saved.provenance["dtype"])
         model.n_features_in_ = state.result.components.n_features

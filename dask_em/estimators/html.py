@@ -8,20 +8,21 @@ from html import escape
 import numpy as np
 
 from ..core.additive import Array
+from ..foreign import shown
 from .describe import FittedMixture, colour
 
 MOST_COLUMNS, MOST_COMPONENTS = 8, 10
 
 
 def text(value: object) -> str:
-    """Escape anything, so that HTML shows it and obeys none of it.
+    """Escape anything, so that HTML, and who reads it, see it and obey none of it.
 
     Examples
     --------
     >>> text("<b>")
     '&lt;b&gt;'
     """
-    return escape(str(value), quote=True)
+    return escape(shown(value), quote=True)
 
 
 def number(value: float | None, form: str = ",.4g") -> str:

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
+
 from ..errors import ModelFileError
 from ..storage.npz import read_arrays, write_arrays
 from .format_2 import from_format_2
-from .registry import StoredEstimator, estimator_of, import_records
+from .registry import StoredEstimator, estimator_of, stored_of
 from .saved import SavedModel
 
 T = TypeVar("T")
@@ -27,12 +29,13 @@ def write_model(
     OutputExistsError
         The file is there and `overwrite` is False.
     """
-    saved = model.to_saved()
-    header, arrays = saved.parts()
     try:
+        saved = model.to_saved()
+        header, arrays = saved.parts()
         # What could not be read must not be written.
-        estimator_of(saved.estimator).from_saved(SavedModel.from_parts(header, arrays))
-    except (KeyError, TypeError, ValueError) as e:
+        made = SavedModel.from_parts(header, arrays, stored_of(saved.estimator))
+        estimator_of(saved.estimator).from_saved(made)
+    except (LookupError, TypeError, ValueError) as e:
         raise ValueError(f"this model cannot be saved: {e}") from e
     write_arrays(path, header, arrays, overwrite)
 
@@ -58,12 +61,15 @@ def read_as(path: str | os.PathLike[str], make: Callable[[SavedModel], T]) -> T:
     """
     header, arrays = read_arrays(path)
     try:
-        if header["format_version"] == 2:
-            header, arrays = from_format_2(header, arrays)
-        import_records(header["estimator"])
-        return make(SavedModel.from_parts(header, arrays))
+        # What overflows is found by its result.
+        with np.errstate(all="ignore"):
+            if header["format_version"] == 2:
+                header, arrays = from_format_2(header, arrays)
+            stored = stored_of(header["estimator"])
+            return make(SavedModel.from_parts(header, arrays, stored))
     except (
-        KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError,
+        RecursionError,
     ) as e:  # fmt: skip
         raise ModelFileError(
             f"{path}: a part of the model is missing or wrong ({e!r}): restore it from a copy, or "

@@ -14,7 +14,6 @@ from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array
 from ..core.engine import Engine
-from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.scoring import NO_LABEL, Answer, Predict, Score
@@ -52,10 +51,6 @@ class Predictions(FittedEstimator):
 
     def observers(self) -> list[Observer]:
         """Return who is told of passes."""
-        raise NotImplementedError
-
-    def mixture(self, engine: Engine) -> Mixture:
-        """Return the fitted mixture, to be computed by `engine`."""
         raise NotImplementedError
 
     def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:

@@ -7,11 +7,13 @@ is the tag, and it points to the class, or to the module that registers it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol, Self, TypeVar
 
-from .saved import SavedModel
+from .saved import SavedModel, Stored
+from .schema import OPTIONS
 
 GROUP = "dask_em.estimators"
 
@@ -26,12 +28,37 @@ class StoredEstimator(Protocol):
     def from_saved(cls, saved: SavedModel) -> Self:
         """Return the fitted estimator; raise where its parts do not belong together."""
 
+    @classmethod
+    def stored(cls) -> Stored:
+        """Return which of its parameters files hold."""
+
 
 E = TypeVar("E", bound=type[StoredEstimator])
 
-# This package's own classes: the module that registers each, and that of its family. They are
-# imported when asked for, because scikit-learn takes longer to import than a file to read.
-OWN = {"gaussian-mixture": (".gaussian", "..families.gaussian.family")}
+
+@dataclass(frozen=True)
+class _Own:
+    """A class of this package: the module that registers it, that of its family, its files.
+
+    They are imported when asked for: scikit-learn takes longer to import than a file to read.
+    """
+
+    module: str
+    family: str
+    stored: Stored
+
+
+OWN = {
+    "gaussian-mixture": _Own(
+        ".gaussian",
+        "..families.gaussian.family",
+        Stored(
+            frozenset({*OPTIONS, "covariance_type"}),
+            ("weights_init", "means_init", "precisions_init"),
+            "covariance_type",
+        ),
+    )
+}
 
 _estimators: dict[str, type[StoredEstimator]] = {}
 
@@ -88,7 +115,7 @@ def estimator_of(tag: str) -> type[StoredEstimator]:
         Nobody registers the tag.
     """
     if tag in OWN:
-        import_module(OWN[tag][0], __package__)
+        import_module(OWN[tag].module, __package__)
     if tag not in _estimators:
         for entry in entry_points(group=GROUP, name=tag):
             entry.load()
@@ -100,19 +127,24 @@ def estimator_of(tag: str) -> type[StoredEstimator]:
     return _estimators[tag]
 
 
-def import_records(tag: str) -> None:
-    """Import what registers the records that files of a class hold.
+def stored_of(tag: str) -> Stored:
+    """Return what files of a class hold; the records of its state are then registered.
 
     Raises
     ------
     ValueError
         Nobody registers the tag.
+
+    Examples
+    --------
+    >>> stored_of("gaussian-mixture").kind_option
+    'covariance_type'
     """
     if tag in OWN:
-        import_module(OWN[tag][1], __package__)
-    else:
-        # Whoever registers the class registers the records of its state, too.
-        estimator_of(tag)
+        import_module(OWN[tag].family, __package__)
+        return OWN[tag].stored
+    # Whoever registers the class registers the records of its state, too.
+    return estimator_of(tag).stored()
 
 
 def known_tags() -> list[str]:

@@ -7,52 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
+
+import numpy as np
 
 from ..core.additive import Array
-from ..core.codec import Packer, unpack
+from ..core.codec import Packer, array_names, unpack
 from ..core.em import EMState
 from ..core.engine import Engine
-from ..core.validation import require, require_array
-from ..fitting.observers import PassRecord
+from ..core.validation import brief, require, require_array, require_close
+from ..storage.npz import RESERVED
+from .schema import header_of
 
-Types = Mapping[str, type | UnionType]
+# The largest code point; NumPy's texts may hold what is none.
+LAST_CHARACTER, LONGEST_NAME = 0x10FFFF, 10_000
 
-NUMBER = int | float
 
-PARTS: Types = {
-    "estimator": str, "options": dict, "history": list, "n_passes": NUMBER, "provenance": dict,
-    "engine": dict,
-}  # fmt: skip
+@dataclass(frozen=True)
+class Stored:
+    """Say what files of a class of estimators hold beside a state.
 
-OPTIONS: Types = {
-    "n_components": int, "random_state": int | None, "warm_start": bool, "verbose": int,
-    "device": str,
-}  # fmt: skip
+    Attributes
+    ----------
+    options : frozenset of str
+        Parameters that JSON holds: none that names a place, or is a function.
+    arrays : tuple of str
+        Parameters that are arrays of a start.
+    kind_option : str or None
+        The option that is the kind of the components.
+    """
 
-# Options that some estimators have, which check their values; who inspects a file makes none.
-OWN_OPTIONS: Types = {
-    "algorithm": str, "covariance_type": str, "init_params": str, "missing_chunks": str,
-    "nonfinite": str, "tol": NUMBER, "reg_covar": NUMBER, "max_iter": int, "n_init": int,
-    "max_time": NUMBER | None, "sample_size": int | None,
-}  # fmt: skip
-
-PROVENANCE: Types = {
-    "source": str, "n_rows": int, "n_dropped": int, "n_features": int, "dtype": str,
-    "fingerprint": str, "fitted": str, "dask_em": str, "sweep": dict, "fit": dict,
-    "tuning": dict, "weight": NUMBER,
-}  # fmt: skip
-
-ENGINE: Types = {"name": str, "single": bool}
-
-RECORD: Types = {
-    name: {float: NUMBER, float | None: NUMBER | None}.get(kind, kind)
-    for name, kind in get_type_hints(PassRecord).items()
-} | {"accepted": bool}
-
-# What only some fits and passes have.
-OPTIONAL = {"sweep", "fit", "tuning", "weight", "accepted", *OWN_OPTIONS}
+    options: frozenset[str]
+    arrays: tuple[str, ...]
+    kind_option: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,20 +79,6 @@ class SavedModel:
         """Work on the sample, in passes over the data that would compute as much."""
         return max(0.0, self.n_passes - len(self.history))
 
-    def check_arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Check the arrays beside the state by the shapes that its family's attributes have.
-
-        Raises
-        ------
-        KeyError, ValueError
-            One is missing, of another shape, or no number; also of those to start from.
-        """
-        found = self.attributes
-        for name, shape in shapes.items():
-            require_array(name, found[name], shape)
-        for name in [name for name in found if name.endswith("_init")]:
-            require_array(name, found[name], found[name.removesuffix("init")].shape)
-
     def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return header and arrays for `storage.npz.write_arrays`."""
         packer = Packer()
@@ -122,57 +95,71 @@ class SavedModel:
         return header, {**packer.arrays, **self.attributes}
 
     @classmethod
-    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+    def from_parts(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, Array], stored: Stored
+    ) -> Self:
         """Return the model of a header and arrays, after all its parts were checked.
 
         Raises
         ------
-        KeyError, TypeError, ValueError
-            What is missing, of another type or shape, or no number.
+        LookupError, TypeError, ValueError
+            What is missing, unknown, of another type or shape, or beyond its bounds.
         """
-        _check_types("", header, PARTS)
-        _check_types("options.", header["options"], {**OPTIONS, **OWN_OPTIONS})
-        _check_types("provenance.", header["provenance"], PROVENANCE)
-        _check_types("engine.", header["engine"], ENGINE)
-        for i, record in enumerate(header["history"]):
-            _check_types(f"history[{i}].", record, RECORD)
-        engine = Engine(**header["engine"])
-        require("engine.name", engine.name, engine.name in ("numpy", "numba"))
-        state = unpack(header["state"], arrays, engine)
+        parts = {name: part for name, part in header.items() if name not in RESERVED}
+        header_of(stored.options).check("", parts)
+        state = unpack(parts["state"], arrays, Engine(**parts["engine"]))
         if not isinstance(state, EMState):
-            raise TypeError(f"state is {state!r:.60}")
+            raise TypeError(f"state is {brief(state)}")
         state.validate()
-        found = {name: array for name, array in arrays.items() if not name.startswith("state.")}
-        k, d = len(state.result.weights), state.result.components.n_features
-        n_components = header["options"]["n_components"]
-        require("n_components", n_components, n_components == k)
-        require_array("weights_", found["weights_"], (k,))
-        require("weights_", found["weights_"], bool((found["weights_"] >= 0).all()))
-        if "feature_names_in_" in found:
-            names = found["feature_names_in_"]
-            wrong = f"{names.dtype} {names.shape}"
-            require("feature_names_in_", wrong, names.shape == (d,) and names.dtype.kind == "U")
-        return cls(
-            header["estimator"],
-            header["options"],
+        used = array_names(parts["state"])
+        attributes = {name: array for name, array in arrays.items() if name not in used}
+        made = cls(
+            parts["estimator"],
+            parts["options"],
             state,
-            header["history"],
-            header["n_passes"],
-            header["provenance"],
-            found,
+            parts["history"],
+            parts["n_passes"],
+            parts["provenance"],
+            attributes,
         )
+        made._check(stored)
+        return made
+
+    def _check(self, stored: Stored) -> None:
+        """Raise `ValueError` where the parts do not belong together."""
+        family, options = self.state.result.components, self.options
+        k, d = len(self.state.result.log_weights), family.n_features
+        require("n_components", options["n_components"], options["n_components"] == k)
+        require("n_features", d, d == self.provenance["n_features"])
+        for mixture in (self.state.mixture, self.state.result):
+            kind, name = mixture.components.kind, stored.kind_option
+            require(name or "components", kind, name is None or kind == options.get(name))
+        self._check_attributes(stored, k, d)
+
+    def _check_attributes(self, stored: Stored, k: int, d: int) -> None:
+        """Raise `ValueError` where arrays beside the state are not what it says, or unknown."""
+        found, mixture = self.attributes, self.state.result
+        shapes = {"weights_": (k,), **mixture.components.attribute_shapes()}
+        unknown = found.keys() - shapes.keys() - {*stored.arrays, "feature_names_in_"}
+        if unknown:
+            raise ValueError(f"there is an array {brief(min(unknown))}, which no such model has")
+        for name, shape in shapes.items():
+            require_array(name, found[name], shape, largest=np.finfo(np.float64).max)
+        weights = found["weights_"]
+        require("weights_", weights, bool((weights >= 0).all() and abs(weights.sum() - 1) < 1e-12))
+        require_close("weights_", weights, mixture.weights / mixture.weights.sum(), 1e-9)
+        mixture.components.check_attributes(found)
+        for name in found.keys() & {*stored.arrays}:
+            # An array to start from has the shape of what it becomes.
+            require_array(name, found[name], shapes.get(name[:-4], found[name].shape))
+        if "feature_names_in_" in found:
+            _check_names(found["feature_names_in_"], d)
 
 
-def _check_types(where: str, found: Any, types: Types) -> None:
-    if not isinstance(found, Mapping):
-        raise TypeError(f"{where}{found!r:.60} is not an object")
-    for name, kind in types.items():
-        if name not in found:
-            if name in OPTIONAL:
-                continue
-            raise KeyError(f"{where}{name}")
-        value = found[name]
-        # Python counts True among the integers.
-        wrong = isinstance(value, bool) and kind is not bool
-        if wrong or not isinstance(value, kind):
-            raise TypeError(f"{where}{name} is {value!r:.60}")
+def _check_names(names: Array, d: int) -> None:
+    """Raise `ValueError` unless there are d names that are texts."""
+    texts = names.shape == (d,) and names.dtype.kind == "U" and names.dtype.isnative
+    length = names.dtype.itemsize // 4
+    require("feature_names_in_", names, texts and 0 < length <= LONGEST_NAME)
+    characters = np.ascontiguousarray(names).view(np.uint32)
+    require("feature_names_in_", names, bool((characters <= LAST_CHARACTER).all()))

@@ -13,9 +13,13 @@ from ..core.protocols import Source
 from ..core.scoring import Scores
 from ..core.tuning import tuning
 from ..errors import DataError, warn_user
+from ..foreign import shown
 from .survey import Surveyed
 
 logger = logging.getLogger("dask_em")
+
+# Of a column in a message, which may name ten.
+LONGEST_NAME = 100
 
 
 def check_survey(
@@ -101,7 +105,9 @@ class Columns:
 
     def name(self, j: int) -> str:
         """Return the number of a column, and its name where there is one."""
-        return f"column {j}" if self._names is None else f"column {j} ({self._names[j]})"
+        if self._names is None:
+            return f"column {j}"
+        return f"column {j} ({shown(self._names[j], LONGEST_NAME)})"
 
     def first(self, columns: Sequence[int]) -> str:
         """Return the names of the first ten of some columns."""

@@ -71,7 +71,7 @@ def demo(
         say(f"4. a label for every row -> {answers}/labels")
         if draw(model, data, picture):
             say(f"5. a picture -> {picture}")
-            report(model, page, cluster)
+            report(model, page, cluster, data)
             say(f"6. a page about all of it, to open in a browser -> {page}")
         else:
             say("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")

@@ -23,7 +23,6 @@ def inspect(model_path: str) -> dict[str, Any]:
 def _told(saved: SavedModel) -> dict[str, Any]:
     state, found = saved.state, saved.attributes
     family = state.result.components
-    saved.check_arrays(family.attribute_shapes())
     columns = names_of_columns(found.get("feature_names_in_"), family.n_features)
     components = FamilyDescription(family, columns)
     # As in `degenerate_` and `warnings_` of the estimator.
@@ -47,7 +46,6 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "weights": found["weights_"].tolist(),
         "family": components.family,
         "structure": components.structure,
-        # A user may have set them since the fit.
         "means": found.get("means_", components.means).tolist(),
         "history": saved.history,
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
+from ..foreign import LONGEST, shell_words, shown
 from ..report.drift import Evidence, chunk_densities, sample_rows
 from ..report.page import check_can_draw, write_report
 from ..storage.outputs.writer import check_output_file, output_file
@@ -17,9 +18,6 @@ from ..storage.urls import describe_url, is_url
 from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .files import file_sha256, load_to_read
-
-if TYPE_CHECKING:
-    from ..data.zarr.source import ZarrSource
 
 
 def report(
@@ -35,9 +33,9 @@ def report(
 ) -> dict[str, Any]:
     """Write one HTML page about a saved model and the data at `data`.
 
-    Without `data` the model's own are used, if they are still where they were and have
-    the same shape and type; else the page says what it lacks. `drift` takes one pass. Data are
-    read as those of the fit, unless the options say otherwise.
+    Without `data` no data are opened, and the page says what it lacks and which data the model's
+    file names. `drift` takes one pass. Data are read as those of the fit, unless the options say
+    otherwise.
     """
     check_output_file(output, overwrite)
     check_model(model_path, "MODEL REPORT.html")
@@ -47,7 +45,7 @@ def report(
     check_can_draw()
     model = load_to_read(model_path, missing_chunks, nonfinite)
     with output_file(output, overwrite):
-        evidence = _evidence(model_path, model, cluster, data, n_rows, drift)
+        evidence = _evidence(model_path, output, model, cluster, data, n_rows, drift)
         write_report(output, model, evidence, overwrite)
     rows, densities = evidence.rows, evidence.densities
     return {
@@ -61,6 +59,7 @@ def report(
 
 def _evidence(
     model_path: str,
+    output: str,
     model: FittedMixture,
     cluster: ClusterOptions,
     data: str | None,
@@ -68,11 +67,12 @@ def _evidence(
     drift: bool,
 ) -> Evidence:
     """Draw rows of the data, and compute the log-density of every chunk if `drift`."""
-    source, reason = (
-        _own_data(model) if data is None else (stored_source(data, options=model.read_options), "")
-    )
-    missing = [reason] if reason else []
-    rows = densities = None
+    missing = []
+    source = rows = densities = None
+    if data is None:
+        missing.append(_data_to_name(model_path, output, model))
+    else:
+        source = stored_source(data, options=model.read_options)
     place = describe_url(model_path) if is_url(model_path) else str(Path(model_path).absolute())
     origin = {"model file": place, "model sha256": file_sha256(model_path)}
     if source is not None:
@@ -91,20 +91,18 @@ def _evidence(
     return Evidence(rows, densities, origin, missing)
 
 
-def _own_data(model: FittedMixture) -> tuple[ZarrSource | None, str]:
-    """Open the data that a model was fitted to, or say why they cannot be opened."""
+def _data_to_name(model_path: str, output: str, model: FittedMixture) -> str:
+    """Say what a page without data lacks, and which data the model's file names.
+
+    They are not opened: whoever wrote the file may have named any, on any machine.
+    """
     known = model.provenance_
-    fix = "Pass --data DATA for pictures of rows and the drift over chunks."
-    try:
-        source = stored_source(known["source"], options=model.read_options)
-    except Exception as e:
-        # Stores fail in ways of their own, and the page can do without.
-        return None, f"The data that the model was fitted to cannot be opened: {e}. {fix}"
-    found = (source.n_rows, source.n_features, str(source.dtype))
-    fitted = (known["n_rows"], known["n_features"], known["dtype"])
-    if found != fitted:
-        return None, (
-            f"{known['source']} has changed: it is {found[0]:,} x {found[1]} {found[2]}, and the "
-            f"model was fitted to {fitted[0]:,} x {fitted[1]} {fitted[2]}. {fix}"
-        )
-    return source, ""
+    named = str(known["source"])
+    lacks = "Pictures of rows and the drift over chunks, for which no data were given."
+    if not (named.startswith("/") or is_url(named)) or len(named) > LONGEST:
+        return f"{lacks} Pass --data DATA."
+    again = ["dask-em", "report", model_path, output, "--overwrite", "--data", named]
+    return (
+        f"{lacks} The file of the model names {shown(named)}: {known['n_rows']:,} x "
+        f"{known['n_features']} {known['dtype']}. To read these: {shell_words(again)}"
+    )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.additive import Array
 from ..estimators.describe import colour
+from ..foreign import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 LONGEST_NAME = 24
+
+# Densities of a curve beside those at its 200 even points: components times points.
+MOST_EVALUATED = 2**23
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] = (5, 3.5)) -> Axes:
@@ -57,13 +62,14 @@ def number_component(ax: Axes, k: int, mean: Array) -> None:
 
 
 def shortened(name: str) -> str:
-    """Shorten a name that is too long for a picture.
+    """Return what a picture shows of a name: visible characters, and few of them.
 
     Examples
     --------
     >>> shortened("a name of more than twenty-four letters")
     'a name of more than t...'
     """
+    name = shown(name)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
@@ -95,10 +101,20 @@ def with_unit(value: float, _: float = 0.0) -> str:
     return f"{value:g}"
 
 
-def curve_points(means: Array, widths: Array, reach: tuple[float, float] | None = None) -> Array:
-    """Choose points of a curve (m,), close together at every component, however tight it is."""
+def curve_points(
+    means: Array,
+    widths: Array,
+    reach: tuple[float, float] | None = None,
+    near: Sequence[int] | None = None,
+) -> Array:
+    """Choose points of a curve (m,), close together at some components, however tight they are.
+
+    By default at all; fewer points of each where every component is evaluated at many.
+    """
     low, high = (means - 4 * widths).min(), (means + 4 * widths).max()
     if reach is not None:
         low, high = min(low, reach[0]), max(high, reach[1])
-    near = means[:, None] + widths[:, None] * np.linspace(-4, 4, 41)
-    return np.unique(np.concatenate([np.linspace(low, high, 200), near.ravel()]))
+    drawn = [*range(len(means))] if near is None else [*near]
+    each = min(41, MOST_EVALUATED // (len(means) * max(1, len(drawn))))
+    close = means[drawn, None] + widths[drawn, None] * np.linspace(-4, 4, each)
+    return np.unique(np.concatenate([np.linspace(low, high, 200), close.ravel()]))

@@ -39,6 +39,9 @@ from .svg import svg
 # Columns whose pairs and marginals are drawn, and parts of the store that are named.
 MOST_COLUMNS, MOST_PARTS = 4, 5
 
+# Rows of a table.
+MOST_ROWS = 1000
+
 
 def check_can_draw() -> None:
     """Check before the work that pages can be made.
@@ -206,7 +209,7 @@ def _components_section(model: FittedMixture) -> str:
         "The components",
         _grid(figures)
         + '<p class="note">Mean &plusmn; standard deviation in each column, in its own unit. '
-        + f"{text(left_out(model))}</p>{components_table(model)}",
+        + f"{text(left_out(model, MOST_ROWS))}</p>{components_table(model, MOST_ROWS)}",
     )
 
 
@@ -351,7 +354,7 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
             number(r["bytes"] / 1e6, ",.1f"),
             "" if r["log_likelihood"] is None else number(r["log_likelihood"], ".6f"),
         ]
-        for r in model.history_
+        for r in model.history_[-MOST_ROWS:]
     ]
     head = ["pass", "number", "seconds", "rows", "MB", "nats per row"]
     return _section(
@@ -359,7 +362,10 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
         f'<div class="grid"><div><h3>Data and fit</h3>{facts(data)}</div>'
         f"<div><h3>This page</h3>{facts(made)}</div></div>"
         + _details("Options of the fit", facts(options))
-        + _details("Every pass", table(head, rows)),
+        + _details(
+            "Every pass" if len(rows) == len(model.history_) else "The last passes",
+            table(head, rows),
+        ),
     )
 
 

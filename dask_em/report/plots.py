@@ -36,8 +36,22 @@ if TYPE_CHECKING:
 # More components than this are told apart by colour alone: numbers and curves would overlap.
 MOST_LABELLED = 20
 
+# Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
+# its share of the page.
+MOST_DRAWN = 200
+
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
+
+# Points of lines above which a picture of them is smaller than their list.
+MANY_POINTS = 20_000
+
+
+def heaviest(model: FittedMixture) -> list[int]:
+    """Return the components that are drawn one by one, in their order."""
+    if model.n_components <= MOST_DRAWN:
+        return [*range(model.n_components)]
+    return sorted(np.argsort(-model.weights_, kind="stable")[:MOST_DRAWN].tolist())
 
 
 def telling_columns(model: FittedMixture, most: int = 4) -> list[int]:
@@ -84,7 +98,8 @@ def plot_components(
     colours = np.array([colour(k) for k in range(model.n_components)])
     x, y = X[:, pair].T
     ax.scatter(x, y, s=4, c=colours[labels], alpha=0.35, linewidths=0, rasterized=True)
-    for k, mean in enumerate(components.means[:, pair]):
+    for k in heaviest(model):
+        mean = components.means[k, pair]
         angle, widths = ellipse_of(components.covariance(k, pair))
         for deviations in (1, 2):
             major, minor = 2 * deviations * widths
@@ -151,7 +166,11 @@ def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
     """
     ax = new_axes(ax)
     k = range(model.n_components)
-    ax.bar(k, model.weights_, color=[colour(i) for i in k], width=0.7)
+    if model.n_components <= MOST_DRAWN:
+        ax.bar(k, model.weights_, color=[colour(i) for i in k], width=0.7)
+    else:
+        edges = np.arange(model.n_components + 1) - 0.5
+        ax.stairs(model.weights_, edges, fill=True, color=COLOURS[0], rasterized=True)
     if model.n_components <= MOST_LABELLED:
         ax.set_xticks(k)
     label_axes(ax, "component", "weight")
@@ -231,12 +250,14 @@ def plot_criterion(
             lw=1.5,
             markevery=[j for j, c in enumerate(mine) if not _dropped(c)],
             color=colour(i),
-            label=structure,
+            label=shortened(structure),
         )
     best = min(drawn, key=lambda c: (_dropped(c), float(c[criterion])))
     ax.plot(best["n_components"], best[criterion], "o", ms=11, mfc="none", mec=ink(), mew=1.2)
     if len(structures) > 1:
-        ax.legend(frameon=False)
+        for name in ax.legend(frameon=False).get_texts():
+            # As in `label_axes`.
+            name.set_parse_math(False)
     whole_numbers(ax.xaxis)
     label_axes(ax, "components", criterion.upper())
     return ax
@@ -258,13 +279,14 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     ax = new_axes(ax)
     resp = _answer(model, _rows(model, X), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
-    parts = [largest[labels == k] for k in range(model.n_components)]
+    few = model.n_components <= MOST_DRAWN
+    parts = [largest[labels == k] for k in range(model.n_components)] if few else [largest]
     ax.hist(
         parts,
         bins=20,
         range=(0, 1),
         weights=[np.full(len(part), 1 / len(largest)) for part in parts],
-        color=[colour(k) for k in range(model.n_components)],
+        color=[colour(k) for k in range(len(parts))],
         stacked=True,
     )
     ax.set_xlim(0, 1)
@@ -291,18 +313,21 @@ def plot_profiles(model: FittedMixture, ax: Axes | None = None) -> Axes:
     components = model.describe()
     center, spread = mixture_moments(model.weights_, components)
     spread = np.where(spread > 0, spread, 1.0)
-    k, d = components.means.shape
-    means = (components.means - center) / spread
-    widths = np.sqrt(components.variances) / spread
-    few = d <= MOST_NAMED_COLUMNS
-    for i in range(k):
+    drawn, d = heaviest(model), components.means.shape[1]
+    means = (components.means[drawn] - center) / spread
+    widths = np.sqrt(components.variances[drawn]) / spread
+    few, k = d <= MOST_NAMED_COLUMNS, len(drawn)
+    for i, component in enumerate(drawn):
         x = np.arange(d) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
         if few:
-            ax.errorbar(x, means[i], widths[i], fmt="o", ms=4, lw=1.5, capsize=0, color=colour(i))
+            ax.errorbar(x, means[i], widths[i], fmt="o", ms=4, lw=1.5, capsize=0,
+                        color=colour(component))  # fmt: skip
         else:
-            ax.plot(x, means[i], lw=1.2, color=colour(i))
+            # Thousands of points of each are a picture, not words.
+            look: Any = {"color": colour(component), "rasterized": d * k > MANY_POINTS}
+            ax.plot(x, means[i], lw=1.2, **look)
             low, high = means[i] - widths[i], means[i] + widths[i]
-            ax.fill_between(x, low, high, color=colour(i), alpha=0.1, lw=0)
+            ax.fill_between(x, low, high, alpha=0.1, lw=0, **look)
     ax.axhline(0, lw=0.6, color=ink(), alpha=0.5, zorder=0)
     if few:
         names = [shortened(name) for name in components.columns]
@@ -344,12 +369,13 @@ def plot_marginal(
     j = _column(model, column)
     components = model.describe()
     means, widths = components.means[:, j], np.sqrt(components.variances[:, j])
-    x = curve_points(means, widths)
+    near = heaviest(model)
+    x = curve_points(means, widths, near=near)
     if X is not None:
         values = _rows(model, X)[:, j]
         bins = int(np.clip(np.sqrt(len(values)), 10, 60))
         ax.hist(values, bins=bins, density=True, color=ink(), alpha=0.18)
-        x = curve_points(means, widths, (float(values.min()), float(values.max())))
+        x = curve_points(means, widths, (float(values.min()), float(values.max())), near)
     parts = components.marginal(j, x) * model.weights_[:, None]
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):

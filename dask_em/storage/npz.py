@@ -14,6 +14,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..core.additive import Array
+from ..core.validation import brief
 from ..errors import (
     DaskEMError,
     ModelFileError,
@@ -40,6 +42,27 @@ KIND = "dask_em model"
 OLDER = {KIND: (2,)}
 
 HEADER = "header"
+
+# Names in the header of what every file has.
+RESERVED = ("format_version", "kind", "dask_em")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a file may hold, whatever it says of itself: more takes long, or much memory."""
+
+    members: int
+    header_bytes: int
+
+
+# A record of 250 bytes a pass; an array for each field of a few mixtures.
+LIMITS = {KIND: Limits(1000, 32 * 2**20)}
+
+# Checkpoints of sweeps hold many models.
+OTHER_LIMITS = Limits(100_000, 256 * 2**20)
+
+# In the archive's list a member takes 46 bytes and its name; no name of ours is half as long.
+LISTED_BYTES = 400
 
 SEAL, DIGEST_BYTES = b"dask_em sha256 ", 64
 
@@ -140,6 +163,12 @@ def file_writer(
     full = {**header, "format_version": FORMAT_VERSION, "kind": kind, "dask_em": __version__}
     text = json.dumps(full, sort_keys=True)
     _check_size(path, len(text) + sum(np.asarray(a).nbytes for a in arrays.values()), UsageError)
+    limits = LIMITS.get(kind, OTHER_LIMITS)
+    if len(text) > limits.header_bytes or len(arrays) >= limits.members:
+        raise UsageError(
+            f"{path}: a header of {len(text)} bytes and {len(arrays)} arrays, and no file of more "
+            f"than {limits.header_bytes} and {limits.members - 1} is read"
+        )
 
     def write(file: BinaryIO) -> None:
         np.savez(
@@ -187,7 +216,7 @@ def read_arrays(
             size = file.seek(0, os.SEEK_END)
             _check_size(path, size, ModelFileError)
             _check_seal(file, size)
-            contents = _members(file, size)
+            contents = _members(file, size, LIMITS.get(kind, OTHER_LIMITS))
         header = json.loads(contents.pop(HEADER).tobytes().decode())
         found, version = header["kind"], header["format_version"]
         writer = header.get("dask_em")
@@ -200,12 +229,12 @@ def read_arrays(
         raise ModelFileError(f"{path}: {wrong}") from e
     except DaskEMError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as e:
+    except (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, MemoryError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
     if found != kind:
-        raise ModelFileError(f"{path}: a file of kind {found!r}, expected {kind!r}")
+        raise ModelFileError(f"{path}: a file of kind {brief(found)}, expected {kind!r}")
     _check_version(path, kind, version, writer)
     return header, contents
 
@@ -215,13 +244,13 @@ def _check_version(
 ) -> None:
     if version == FORMAT_VERSION and not isinstance(writer, str):
         raise ModelFileError(
-            f"{path}: dask_em is {writer!r:.60}, expected the version that wrote it"
+            f"{path}: dask_em is {brief(writer)}, expected the version that wrote it"
         )
     reads = (*OLDER.get(kind, ()), FORMAT_VERSION)
     if type(version) is not int or version not in reads:
         by = f" by dask_em {writer:.20}" if isinstance(writer, str) else ""
         raise FormatError(
-            f"{path}: format version {version!r:.20}, written{by}, and this dask_em "
+            f"{path}: format version {brief(version)}, written{by}, and this dask_em "
             f"({__version__}) reads version {' and '.join(map(str, reads))}: open it with the "
             "dask_em that wrote it"
         )
@@ -239,23 +268,56 @@ def _check_size(path: str | os.PathLike[str], size: int, error: type[DaskEMError
         raise error(f"{path} takes {size} bytes, and no file of more than {LARGEST_MODEL} is read")
 
 
-def _members(file: BinaryIO, size: int) -> dict[str, Array]:
-    """Return the arrays of an archive that is no larger than it says."""
-    with zipfile.ZipFile(file) as archive:
+class _Directory(io.RawIOBase):
+    """A file of which no more is read at a time than its list of members may take.
+
+    `zipfile` reads that list at once and makes an object of each entry, whatever their number.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most = file, most
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._most:
+            raise ValueError(f"the list of its parts takes {size} bytes")
+        return self._file.read(size)
+
+
+def _members(file: BinaryIO, size: int, limits: Limits) -> dict[str, Array]:
+    """Return the arrays of an archive that holds no more than it may, and than it says."""
+    # Beside the list, the end of the archive is looked for in its last 64 KiB.
+    with zipfile.ZipFile(_Directory(file, max(2**17, limits.members * LISTED_BYTES))) as archive:
         members = archive.infolist()
-        # What was packed could unpack to any size; `write_arrays` packs nothing.
-        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
-            raise ValueError("it is compressed")
-        if sum(m.file_size for m in members) > size:
-            raise ValueError("its parts claim to be larger than the file")
+    if len(members) > limits.members or len({m.filename for m in members}) < len(members):
+        raise ValueError(f"it has {len(members)} parts, or two of one name")
+    # What was packed could unpack to any size; `write_arrays` packs nothing.
+    if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+        raise ValueError("it is compressed")
+    if sum(m.file_size for m in members) > size:
+        raise ValueError("its parts claim to be larger than the file")
+    if any(m.filename == f"{HEADER}.npy" and m.file_size > limits.header_bytes for m in members):
+        raise ValueError(f"its header takes more than {limits.header_bytes} bytes")
+    with zipfile.ZipFile(file) as archive:
         return {m.filename.removesuffix(".npy"): _member(archive, m) for m in members}
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    """Return one array, after its type and size were compared with the bytes that are there."""
     with archive.open(member) as file:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         shape, _, dtype = read[npy.read_magic(file)](file)
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
-            raise ValueError(f"{member.filename} is of another size than it claims")
+            raise ValueError(f"{brief(member.filename)} is of another size than it claims")
+        if dtype.kind not in "biufU" or max(shape, default=0) > 2**40:
+            raise ValueError(f"{brief(member.filename)} is of a type or shape that no file holds")
     with archive.open(member) as file:
         return np.asarray(npy.read_array(file, allow_pickle=False))

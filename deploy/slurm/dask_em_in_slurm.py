@@ -85,7 +85,8 @@ def run(arguments: list[str], where: list[str], restarted: bool) -> int:
         print("no report: it needs matplotlib, pip install 'dask-em[plot]'", flush=True)
         return 0
     page = Path(output.rpartition("/")[2] if is_url(output) else output).with_suffix(".html")
-    return exit_code(["report", output, str(page), "--overwrite", *where])
+    words = ["report", output, str(page), "--data", given["data"], "--overwrite", *where]
+    return exit_code(words)
 
 
 def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:

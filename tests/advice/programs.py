@@ -55,12 +55,14 @@ def unless_said(phrase: str, act: Callable[[], str]) -> str:
 
 
 REPORTS = [
-    Followed("The drift over chunks: run the report", lambda here: reported(here, "--no-drift"), {
+    Followed("The drift over chunks: run the report", lambda here: reported(
+        here, "--no-drift", "--data", stored(here)
+    ), {
         "without --no-drift": lambda here, words: unless_said(
-            "The drift over chunks: run", lambda: reported(here)
+            "The drift over chunks: run", lambda: reported(here, "--data", stored(here))
         ),
     }),
-    Followed("Pass --data DATA for pictures", lambda here: reported_of_memory(here), {
+    Followed("Pass --data DATA.", lambda here: reported_of_memory(here), {
         "--data": lambda here, words: unless_said(
             "Pass --data DATA", lambda: reported_of_memory(here, words, stored(here))
         ),

@@ -12,10 +12,10 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,19 @@ import numpy as np
 import pytest
 from chaos import DASK_EM, tell
 from helpers import HANG, blobs
+from hostile_models import (
+    ARRAYS,
+    BAIT,
+    DOCUMENTED,
+    Contents,
+    Examination,
+    Made,
+    hostile_models,
+    packed,
+    places,
+    sealed,
+    whole_models,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,24 +49,19 @@ pytestmark = [
 ]
 
 EXAMPLES = 1000
+# Files that pass all checks of the form, whose contents mean harm.
+FORGED = 5000
+# Of those, some are given to the program as a process of its own.
+PROCESSES = 40
 # What a reader of data never does.
 FORBIDDEN = {
     "pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
     "socket.connect", "ctypes.dlopen", "os.mkdir", "os.remove", "os.rename", "os.chmod",
     "shutil.rmtree", "exec", "import", "os.symlink", "os.truncate",
 }  # fmt: skip
-Contents = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class Made:
-    """A file, and in a word what is wrong with it."""
-
-    how: str
-    file: bytes = field(repr=False)
-
-
-class Guard:
+class Watch:
     """Records what is forbidden while it watches; a hook cannot be removed."""
 
     def __init__(self) -> None:
@@ -78,8 +86,8 @@ class Guard:
 
 
 @pytest.fixture(scope="module")
-def guard() -> Guard:
-    return Guard()
+def guard() -> Watch:
+    return Watch()
 
 
 OLDER = Path(__file__).parents[1] / "data" / "model-0.1.0-full.npz"
@@ -94,29 +102,6 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     GaussianMixture(3, random_state=0, means_init=X[:3]).fit(X).save(path)
     load(path)
     return path.read_bytes()
-
-
-def sealed(members: dict[str, bytes], tweak: Callable[[zipfile.ZipInfo], None] | None) -> bytes:
-    """An archive with a right checksum, so that what is in it is looked at."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, contents in members.items():
-            info = zipfile.ZipInfo(name)
-            if tweak:
-                tweak(info)
-            archive.writestr(info, contents)
-    _seal(file)
-    return file.getvalue()
-
-
-def packed(header: Any, arrays: dict[str, Any], text: str | None = None) -> dict[str, bytes]:
-    members = {}
-    text = json.dumps(header) if text is None else text
-    for name, array in {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}.items():
-        file = io.BytesIO()
-        np.save(file, array, allow_pickle=array.dtype.hasobject)
-        members[f"{name}.npy"] = file.getvalue()
-    return members
 
 
 def contents_of(whole: bytes) -> Contents:
@@ -154,17 +139,6 @@ def damaged(draw: st.DrawFn, whole: bytes) -> Made:
 # -- what the header says ------------------------------------------------------------------
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything in a JSON value that is not a list's own."""
-    if path:
-        yield path
-    items: Any = value.items() if isinstance(value, dict) else ()
-    if isinstance(value, list):
-        items = enumerate(value[:2])
-    for key, inner in items:
-        yield from places(inner, (*path, key))
-
-
 DEEP = "[" * 100_000 + "]" * 100_000
 WRONG: dict[type, list[Any]] = {
     bool: ["yes", [], {}, None, 1],
@@ -184,7 +158,7 @@ def misdescribed(draw: st.DrawFn, contents: Contents) -> Made:
     how = draw(st.sampled_from(["type", "type", "type", "absent", "text"]))
     if how == "text":
         text = draw(st.sampled_from(["", "{", "[]", "null", "5", '"text"', DEEP, "\x00", "{}{}"]))
-        return Made(f"header {text:.10}", sealed(packed(header, arrays, text), None))
+        return Made(f"header {text:.10}", sealed(packed(header, arrays, text)))
     found = sorted(places(header), key=str)
     if how == "absent":
         found = [p for p in found if (isinstance(p[-1], str) and p[-1] not in MAY_LACK
@@ -204,7 +178,7 @@ def misdescribed(draw: st.DrawFn, contents: Contents) -> Made:
             wrong = ["many", [], {}, True, 0]
         holder[path[-1]] = draw(st.sampled_from(wrong))
         now = repr(holder[path[-1]])
-    return Made(f"{path}: {now}", sealed(packed(header, arrays), None))
+    return Made(f"{path}: {now}", sealed(packed(header, arrays)))
 
 
 MAY_LACK = ("accepted", "fit", "sweep", "weight")
@@ -213,18 +187,8 @@ MAY_LACK = ("accepted", "fit", "sweep", "weight")
 # -- arrays --------------------------------------------------------------------------------
 
 
-ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
-    "longer": lambda a: np.concatenate([a, a]),
-    "shorter": lambda a: a[:-1],
-    "flat": lambda a: np.append(a.ravel(), 1.0),
-    "deeper": lambda a: a[None],
-    "empty": lambda a: a[:0],
-    "scalar": lambda a: np.asarray(1.0),
-    "float32": lambda a: a.astype(np.float32),
-    "complex": lambda a: a.astype(complex),
-    "text": lambda a: a.astype(str),
-    "bool": lambda a: a.astype(bool),
-    "records": lambda a: np.zeros(a.shape, dtype=[("a", "f8")]),
+SPOILT: dict[str, Callable[[np.ndarray], Any]] = {
+    **{name: change for name, change in ARRAYS.items() if name not in ("reversed", "by columns")},
     "nan": lambda a: np.full_like(a, np.nan),
     "inf": lambda a: np.full_like(a, np.inf),
 }
@@ -235,18 +199,18 @@ def misshapen(draw: st.DrawFn, contents: Contents) -> Made:
     """A file with a right checksum, an array of which is missing, or not as it must be."""
     header, arrays = contents[0], dict(contents[1])
     name = draw(st.sampled_from(sorted(arrays)))
-    how = draw(st.sampled_from(["gone", "renamed", *ARRAYS]))
+    how = draw(st.sampled_from(["gone", "renamed", *SPOILT]))
     array = arrays.pop(name)
     if how == "renamed":
         arrays[f"{name}_"] = array
     elif how != "gone":
-        arrays[name] = ARRAYS[how](array)
+        arrays[name] = SPOILT[how](array)
     elif name == "means_init":
         # Without one is a model, too.
         arrays[name] = array[:-1]
     if how == "renamed" and name == "means_init":
         arrays[name] = array[:, :1]
-    return Made(f"{name}: {how}", sealed(packed(header, arrays), None))
+    return Made(f"{name}: {how}", sealed(packed(header, arrays)))
 
 
 # -- archives that mean harm ------------------------------------------------------------------
@@ -335,12 +299,12 @@ def resealed(file: bytes) -> bytes:
 
 
 def test_a_malformed_model_is_refused(
-    whole: bytes, guard: Guard, tmp_path: Path, record_property: Any
+    whole: bytes, guard: Watch, tmp_path: Path, record_property: Any
 ) -> None:
     contents, mark = contents_of(whole), str(tmp_path / "executed")
     path, counts = tmp_path / "m.npz", Counter[str]()
     shown: list[bytes] = []
-    path.write_bytes(sealed(packed(*contents), None))
+    path.write_bytes(sealed(packed(*contents)))
     # The way in which these files are made is right: what is refused is what was changed.
     guard.load(path)
     kinds = {
@@ -383,3 +347,63 @@ def test_a_malformed_model_is_refused(
         "`ModelFileError` with the file's name each time; no crash; an audit hook saw no pickle, "
         f"no code, no process, no written file; `dask-em inspect` of {len(shown)} of them: code 65",
     )
+
+
+def test_a_forged_model_is_refused_or_does_no_harm(tmp_path: Path, record_property: Any) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "examined").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        models = whole_models(tmp_path / "models")
+    examination = Examination(tmp_path / "examined", commands_of=20, reports_of=60)
+    for name, contents in models.items():
+        assert examination.look(Made(name, sealed(packed(*contents)))), name
+    taken: list[bytes] = []
+    n_files = 0
+
+    @settings(max_examples=FORGED, deadline=None, derandomize=True, database=None,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.data())
+    def examined(data: st.DataObject) -> None:
+        nonlocal n_files
+        made = data.draw(hostile_models(models))
+        n_files += 1
+        if examination.look(made) or n_files % 200 == 0:
+            taken.append(made.file)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        examined()
+    slowest = max(
+        in_processes(file, examination) for file in taken[:: max(1, len(taken) // PROCESSES)]
+    )
+    counts = examination.counts
+    commands = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()) if ": " in name)
+    tell(
+        record_property,
+        "model file forged, its checksum right",
+        f"{n_files} by hypothesis: values, types, members, shapes of {len(models)} kinds of models",
+        f"{counts['refused']} `ModelFileError`; {counts['taken for a model']} loaded, predicted, "
+        f"scored, drawn and fitted again ({commands}): no traceback, no other exit code, nothing "
+        "written or opened that was not named; at most "
+        f"{examination.slowest:.1f} s of CPU a step, {slowest:.1f} s a process",
+    )
+
+
+def in_processes(file: bytes, examination: Examination) -> float:
+    """Run commands on a file as processes; return the seconds of CPU that one took, at most."""
+    path, slowest = examination.folder / "one.npz", 0.0
+    path.write_bytes(file)
+    for words in (["inspect", path], ["inspect", path, "--json"]):
+        before = os.times()
+        done = subprocess.run(
+            [*DASK_EM, *map(str, words)], capture_output=True, text=True, timeout=HANG
+        )
+        after = os.times()
+        assert done.returncode in DOCUMENTED, done.stderr
+        assert "Traceback" not in done.stderr
+        assert not [*examination.folder.rglob(f"*{BAIT}*")]
+        used = after.children_user + after.children_system
+        slowest = max(slowest, used - before.children_user - before.children_system)
+    assert slowest < 5
+    return slowest

@@ -335,7 +335,7 @@ def reports_of(
     for words in (
         ["inspect", model, "--json"],
         ["score", model, url, *where, "--json"],
-        ["report", model, str(made / "report.html"), *where],
+        ["report", model, str(made / "report.html"), "--data", url, *where],
         ["predict", model, url, str(made / "answers.zarr"), *where],
         ["plan", url, "-k", "3", *where],
     ):

@@ -9,14 +9,19 @@ current means; and how the scatter becomes covariances.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
 from ...core.additive import Array
+from ...core.validation import require_array, require_close
 from .whitening import WhiteningKind
+
+# A share of a covariance, or of a precision, that another machine may have rounded otherwise:
+# of the inverse of a matrix whose columns are nearly collinear it is 1e-8 or so.
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,8 @@ class Covariance(ABC):
             New means less old means.
         scatter : array
             Of the shape of `zeros`.
-        ridge : (d, d) array
-            Added to every covariance.
+        ridge : (d, d) or (d,) array
+            Added to every covariance, or to its diagonal.
         """
 
     @abstractmethod
@@ -189,6 +194,35 @@ class Covariance(ABC):
     @abstractmethod
     def of_data(cls, covariance: Array, k: int) -> Self:
         """Return k components with the covariance (d, d) of all data, as far as it can be held."""
+
+    def check_attributes(self, found: Mapping[str, Array]) -> None:
+        """Raise `ValueError` where arrays of a file are not of these covariances.
+
+        Nothing is inverted: the factor C and the file's C^{-T} must give the identity.
+        """
+        root = found["precisions_cholesky_"]
+        largest = self.magnitude(self.covariances)
+        require_close("covariances_", found["covariances_"], self.covariances, ROUNDING * largest)
+        require_array("precisions_cholesky_", root, self.factor.shape)
+        whitened, unit = self.whitened(root)
+        require_close("precisions_cholesky_", whitened, unit, ROUNDING)
+        precisions = self.squared(root)
+        largest = self.magnitude(precisions)
+        require_close("precisions_", found["precisions_"], precisions, ROUNDING * largest)
+
+    @abstractmethod
+    def whitened(self, root: Array) -> tuple[Array, Array]:
+        """Return the product of `precisions_cholesky` and the factors, and the identity."""
+
+    @staticmethod
+    @abstractmethod
+    def squared(root: Array) -> Array:
+        """Return the precisions of such `precisions_cholesky`."""
+
+    @staticmethod
+    @abstractmethod
+    def magnitude(covariances: Array) -> Array:
+        """Return what rounding errors in covariances, or in precisions, are measured by."""
 
     @property
     @abstractmethod

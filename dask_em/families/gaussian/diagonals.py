@@ -13,6 +13,11 @@ from ...core.codec import record
 from .covariance import Covariance
 
 
+def diagonal_of(ridge: Array) -> Array:
+    """Return the diagonal of a matrix (d, d), or what is one already (d,)."""
+    return ridge if ridge.ndim == 1 else np.diagonal(ridge)
+
+
 @dataclass(frozen=True)
 class Uncorrelated(Covariance):
     """Covariances without off-diagonal entries: `factor` is standard deviations."""
@@ -39,6 +44,20 @@ class Uncorrelated(Covariance):
     def from_precisions_cholesky(cls, precisions_cholesky: Array) -> Self:
         """Return the structure of scikit-learn's `precisions_cholesky_`."""
         return cls(1 / precisions_cholesky)
+
+    def whitened(self, root: Array) -> tuple[Array, Array]:
+        """Return the products of standard deviations and their inverses, and ones."""
+        return root * self.factor, np.ones_like(root)
+
+    @staticmethod
+    def squared(root: Array) -> Array:
+        """Return the precisions of inverse standard deviations."""
+        return np.asarray(root**2)
+
+    @staticmethod
+    def magnitude(covariances: Array) -> Array:
+        """Return the variances themselves."""
+        return covariances
 
     @property
     def covariances(self) -> Array:
@@ -113,7 +132,7 @@ class Diagonal(Uncorrelated):
 
     def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
         """Compute the most likely covariances from the scatter about the old means."""
-        return np.asarray(scatter / resp_sum[:, None] - shift**2 + np.diagonal(ridge))
+        return np.asarray(scatter / resp_sum[:, None] - shift**2 + diagonal_of(ridge))
 
     @staticmethod
     def log_dets(covariances: Array) -> Array:
@@ -205,7 +224,7 @@ class Spherical(Uncorrelated):
         """Compute the most likely covariances from the scatter about the old means."""
         d = shift.shape[1]
         within = (scatter / resp_sum - (shift**2).sum(1)) / d
-        return np.asarray(within + np.diagonal(ridge).mean())
+        return np.asarray(within + diagonal_of(ridge).mean())
 
     def recentred(self, scatter: Array, first: Array, resp_sum: Array, shift: Array) -> Array:
         """Return the scatter about means that lie `shift` (k, d) from those of `scatter`."""

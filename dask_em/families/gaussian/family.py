@@ -13,7 +13,7 @@ from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, blocks, register_family
 from ...core.tuning import tuning
-from ...core.validation import require, require_array
+from ...core.validation import LARGEST, require, require_array
 from .constraints import CONSTRAINTS, constraint_of
 from .covariance import Covariance
 from .numpy_kernel import GaussianKernel
@@ -94,8 +94,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     def validate(self, statistics: GaussianStatistics) -> None:
         """Raise `ValueError` that names the parameter or sum that is wrong."""
         k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
-        constraint = CONSTRAINTS.get(self.kind)
-        allowed = constraint is not None and constraint.storage is type(self.covariance)
+        allowed = constraint_of(self.kind).storage is type(self.covariance)
         require("constraint", self.constraint, allowed)
         # No memory is touched, whatever a file claims.
         shape = self.covariance.zeros(k, d).shape
@@ -104,11 +103,17 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         require_array("factor", self.covariance.factor, shape)
         require_array("shift", self.whitening.shift, (d,))
         require_array("scale", scale, (d,) if scale.ndim == 1 else (d, d))
-        diagonal = scale if scale.ndim == 1 else np.diagonal(scale)
-        require("scale", scale, bool((diagonal > 0).all()))
-        require("ridge", self.ridge, 0 <= self.ridge < np.inf)
-        require_array("first", statistics.first, (k, d))
-        require_array("scatter", statistics.scatter, shape)
+        for name, factor, diagonal in (
+            ("factor", self.covariance.factor, self.covariance.positive(self.covariance.factor)),
+            ("scale", scale, scale if scale.ndim == 1 else np.diagonal(scale)),
+        ):
+            require(f"diagonal of {name}", diagonal, bool((diagonal >= 1 / LARGEST).all()))
+            if diagonal.ndim < factor.ndim:
+                require(f"{name} above its diagonal", factor, not np.triu(factor, 1).any())
+        require("ridge", self.ridge, 0 <= self.ridge <= LARGEST)
+        largest = np.finfo(np.float64).max
+        require_array("first", statistics.first, (k, d), largest=largest)
+        require_array("scatter", statistics.scatter, shape, largest=largest)
 
     # -- the E-step ------------------------------------------------------------------
 
@@ -193,9 +198,9 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return replace(self, means=means, covariance=covariance), kept
 
     def _ridge(self) -> Array:
+        """Return what is added to covariances, (d, d), or its diagonal (d,) where it is one."""
         inverse = self.whitening.inverse_scale
-        squared = np.diag(inverse * inverse) if inverse.ndim == 1 else inverse @ inverse.T
-        return np.asarray(self.ridge * squared)
+        return np.asarray(self.ridge * (inverse**2 if inverse.ndim == 1 else inverse @ inverse.T))
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means of the rows X (n, d) under `resp` (n, k)."""

@@ -31,6 +31,11 @@ def diagonal_of(factor: Array) -> Array:
     return diagonal
 
 
+def matrix_of(ridge: Array) -> Array:
+    """Return a matrix (d, d), or one of this diagonal (d,)."""
+    return np.diag(ridge) if ridge.ndim == 1 else ridge
+
+
 def per_length(scale: Array, factor: Array) -> Array:
     """Divide a scale by the lengths that the rows of `factor` have, but for its logarithms."""
     lengths = diagonal_of(factor)
@@ -40,9 +45,30 @@ def per_length(scale: Array, factor: Array) -> Array:
     return scale
 
 
+@dataclass(frozen=True)
+class Matrices(Covariance):
+    """Covariances with all their entries: `factor` is lower triangular matrices."""
+
+    def whitened(self, root: Array) -> tuple[Array, Array]:
+        """Return root^T C of each matrix, and the identity."""
+        product = root.swapaxes(-1, -2) @ self.factor
+        return product, np.broadcast_to(np.eye(product.shape[-1]), product.shape)
+
+    @staticmethod
+    def squared(root: Array) -> Array:
+        """Return root root^T of each matrix."""
+        return np.asarray(root @ root.swapaxes(-1, -2))
+
+    @staticmethod
+    def magnitude(covariances: Array) -> Array:
+        """Return the products of the standard deviations of each two columns."""
+        widths = np.sqrt(diagonal_of(covariances))
+        return np.asarray(widths[..., :, None] * widths[..., None, :])
+
+
 @record("covariance-full")
 @dataclass(frozen=True)
-class Full(Covariance):
+class Full(Matrices):
     """Each component has its own covariance matrix; `factor` is (k, d, d)."""
 
     kind = "full"
@@ -142,7 +168,7 @@ class Full(Covariance):
     def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
         """Compute the most likely covariances from the scatter about the old means."""
         squares = shift[:, :, None] * shift[:, None, :]
-        return np.asarray(scatter / resp_sum[:, None, None] - squares + ridge)
+        return np.asarray(scatter / resp_sum[:, None, None] - squares + matrix_of(ridge))
 
     def factorized(self, covariances: Array, k: int) -> tuple[Self, Sequence[int]]:
         """Return the factors of covariances, and those of k components that are singular."""
@@ -223,7 +249,7 @@ class Full(Covariance):
 
 @record("covariance-tied")
 @dataclass(frozen=True)
-class Tied(Covariance):
+class Tied(Matrices):
     """All components share one covariance matrix; `factor` is (d, d).
 
     The quadratic term of the log-density is the same for all components, so
@@ -295,7 +321,7 @@ class Tied(Covariance):
     def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
         """Compute the most likely covariance from the scatter about the old means."""
         within = scatter - (shift.T * resp_sum) @ shift
-        return np.asarray(within / resp_sum.sum() + ridge)
+        return np.asarray(within / resp_sum.sum() + matrix_of(ridge))
 
     def factorized(self, covariances: Array, k: int) -> tuple[Self, Sequence[int]]:
         """Return the factor of the covariance, and all k components if it is singular."""

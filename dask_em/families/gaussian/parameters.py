@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.degenerate import Degenerate
 from ...core.tuning import tuning
+from ...core.validation import require_close
 from .covariance import Covariance
 from .degenerate import degenerate_components, degenerate_warnings
 from .whitening import Whitening, apply_scale
@@ -104,6 +105,13 @@ class GaussianParameters:
             "precisions_": factor,
         }
 
+    def check_attributes(self, found: Mapping[str, Array]) -> None:
+        """Raise `ValueError` where arrays of a file are not `attributes`, but for rounding."""
+        means, covariance = self.data_coordinates()
+        widths = np.sqrt(covariance.variances(self.n_features))
+        require_close("means_", found["means_"], means, 1e-6 * widths + 1e-12 * np.abs(means))
+        covariance.check_attributes(found)
+
     def coordinates(self, X: Array) -> Array:
         """Return rows (n, d) in whitened coordinates."""
         return self.whitening.whiten(X)
@@ -111,8 +119,7 @@ class GaussianParameters:
     def moments(self) -> tuple[Array, Array]:
         """Return mean and variance of each column in each component, (k, d) both."""
         means, covariance = self.data_coordinates()
-        k, d = means.shape
-        return means, np.einsum("kii->ki", covariance.full(k, d)).copy()
+        return means, np.broadcast_to(covariance.variances(self.n_features), means.shape).copy()
 
     def degenerate(self, weights: Array) -> list[Degenerate]:
         """Return the components that are as narrow as the ridge where the data are not."""

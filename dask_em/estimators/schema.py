@@ -1,0 +1,297 @@
+"""What each part of the header of a model file may be: its type, its bounds, its length.
+
+Whoever wrote the file is not known, so a part that is not named here is refused, and so is a value
+that no `save` writes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..core.device import DEVICE_NAMES
+from ..core.validation import LARGEST, brief
+from ..foreign import shown
+
+
+class Part(Protocol):
+    """A rule that a part of the header is held to."""
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` that names the part unless the value follows the rule."""
+
+
+def _refuse(where: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{where} is {brief(value)}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number within bounds.
+
+    Examples
+    --------
+    >>> Number(least=1, whole=True).check("n_init", 3)
+    >>> Number(least=1, whole=True).check("n_init", 0)
+    Traceback (most recent call last):
+    ValueError: n_init is 0, expected an integer from 1 to 9.0072e+15
+    """
+
+    least: float = -LARGEST
+    most: float = LARGEST
+    whole: bool = False
+    optional: bool = False
+    infinite: bool = False
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a number within the bounds."""
+        if value is None and self.optional:
+            return
+        # Floats hold all integers up to there; and Python counts True among the integers.
+        most = min(self.most, 2.0**53) if self.whole else self.most
+        if isinstance(value, int if self.whole else int | float) and not isinstance(value, bool):
+            if self.least <= value <= most:
+                return
+            if self.infinite and isinstance(value, float) and not math.isfinite(value):
+                return
+        noun = "an integer" if self.whole else "a number"
+        raise _refuse(where, value, f"{noun} from {self.least:g} to {most:g}")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is one of both."""
+        if not isinstance(value, bool):
+            raise _refuse(where, value, "true or false")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of at most so many characters, which only ever is shown."""
+
+    longest: int = 10_000
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a text, and no longer."""
+        if not isinstance(value, str) or len(value) > self.longest:
+            raise _refuse(where, value, f"a text of at most {self.longest} characters")
+
+
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that names no place: letters, digits, and + - _ between them.
+
+    Examples
+    --------
+    >>> Word().check("init_params", "k-means++")
+    >>> Word().check("init_params", "../x")
+    Traceback (most recent call last):
+    ValueError: init_params is '../x', expected a word of letters, digits, + - and _
+    """
+
+    choices: tuple[str, ...] = ()
+    empty: bool = False
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a word, and of the choices where there are any."""
+        if value == "" and self.empty:
+            return
+        if not isinstance(value, str) or not WORD.fullmatch(value):
+            raise _refuse(where, value, "a word of letters, digits, + - and _")
+        if self.choices and value not in self.choices:
+            raise _refuse(where, value, f"one of {', '.join(self.choices)}")
+
+
+@dataclass(frozen=True)
+class Simple:
+    """A number, a word, true, false or nothing; or a list of them where there may be several."""
+
+    several: bool = False
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` where it is anything else."""
+        if self.several and isinstance(value, list | tuple):
+            for inner in value:
+                Simple().check(where, inner)
+        elif isinstance(value, str):
+            Word().check(where, value)
+        elif not isinstance(value, bool):
+            Number(optional=True).check(where, value)
+
+
+@dataclass(frozen=True)
+class RealType:
+    """The name of one of NumPy's types of real numbers."""
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless NumPy has a type of this name."""
+        try:
+            if isinstance(value, str) and len(value) < 20 and np.dtype(value).kind in "biuf":
+                return
+        except (TypeError, ValueError, SyntaxError):
+            pass
+        raise _refuse(where, value, "a type of real numbers")
+
+
+@dataclass(frozen=True)
+class Anything:
+    """What another part of the reader looks at."""
+
+    def check(self, where: str, value: object) -> None:
+        """Accept it."""
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list whose every part follows one rule."""
+
+    part: Part
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a list of such parts."""
+        if not isinstance(value, list):
+            raise _refuse(where, value, "a list")
+        for i, inner in enumerate(value):
+            self.part.check(f"{where}[{i}]", inner)
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object of named parts.
+
+    Attributes
+    ----------
+    parts : mapping of str to Part
+    lacking : set of str
+        Names that may be absent.
+    others : Part or None
+        The rule of parts of other names, which are words; None where there are none.
+    """
+
+    parts: Mapping[str, Part]
+    lacking: frozenset[str] = frozenset()
+    others: Part | None = None
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` that names what is missing, unknown or wrong."""
+        if not isinstance(value, dict):
+            raise _refuse(where or "the header", value, "an object")
+        prefix = f"{where}." if where else ""
+        missing = self.parts.keys() - value.keys() - self.lacking
+        if missing:
+            raise ValueError(f"{prefix}{min(missing)} is missing")
+        for name, inner in value.items():
+            part = self.parts.get(name, self.others)
+            if part is None:
+                raise ValueError(
+                    f"{prefix}{shown(name, 60)} is unknown to this dask_em: use the one that "
+                    "wrote the file"
+                )
+            part.check(f"{prefix}{shown(name, 60)}", inner)
+
+
+COUNT = Number(0, whole=True)
+MEASURED = Number(optional=True, infinite=True)
+
+# The options of every mixture; a class may have more, which are `Simple`.
+OPTIONS: Mapping[str, Part] = {
+    "n_components": Number(1, whole=True),
+    "tol": Number(0),
+    "max_iter": COUNT,
+    "n_init": Number(1, whole=True),
+    "init_params": Word(),
+    "algorithm": Word(("auto", "em")),
+    "sample_size": Number(1, whole=True, optional=True),
+    "max_passes": Number(2, whole=True, optional=True),
+    "max_time": Number(0, optional=True),
+    "nonfinite": Word(("error", "drop")),
+    "missing_chunks": Word(("error", "fill")),
+    "random_state": Number(0, 2**32 - 1, whole=True, optional=True),
+    "warm_start": Flag(),
+    "device": Word(DEVICE_NAMES),
+    "verbose": Number(-(2**31), 2**31, whole=True),
+    "reg_covar": Number(0),
+}
+
+# One pass, as `fitting.observers.PassRecord` has it.
+RECORD = Object(
+    {
+        "phase": Word(),
+        "number": COUNT,
+        "seconds": Number(0),
+        "rows": COUNT,
+        "bytes": COUNT,
+        "log_likelihood": MEASURED,
+        "retries": COUNT,
+        "lost_workers": COUNT,
+        "accepted": Flag(),
+    },
+    frozenset({"accepted"}),
+)
+
+# One model of a sweep, as `fitting.criteria.Row` has it; its kind is under the option's name.
+CANDIDATE = Object(
+    {
+        "n_components": Number(1, whole=True),
+        "n_parameters": COUNT,
+        "n_passes": COUNT,
+        "status": Word(),
+        **dict.fromkeys(("log_likelihood", "aic", "bic", "icl", "holdout"), MEASURED),
+    },
+    others=Word(empty=True),
+)
+
+SWEEP = Object(
+    {
+        "criterion": Word(("bic", "aic", "icl", "holdout")),
+        "holdout": Number(0, 1),
+        "table": Each(CANDIDATE),
+    }
+)
+
+PROVENANCE = Object(
+    {
+        "source": Text(),
+        "n_rows": COUNT,
+        "n_dropped": COUNT,
+        "n_features": Number(1, whole=True),
+        "weight": Number(0, float(np.finfo(np.float64).max)),
+        "dtype": RealType(),
+        "decoding": Text(),
+        "fingerprint": Word(),
+        "fitted": Text(100),
+        "dask_em": Text(100),
+        "sweep": SWEEP,
+        "fit": Object({"id": Word(), "identity": Word()}),
+        "tuning": Object({}, others=Simple(several=True)),
+    },
+    frozenset({"weight", "decoding", "sweep", "fit", "tuning"}),
+)
+
+
+def header_of(options: frozenset[str]) -> Object:
+    """Return the rule of the header of a model whose class has these options."""
+    required = {"n_components", "random_state", "warm_start", "verbose", "device"}
+    parts: dict[str, Part] = {name: OPTIONS.get(name, Simple()) for name in options}
+    return Object(
+        {
+            "estimator": Word(),
+            "options": Object(parts, options - required),
+            "history": Each(RECORD),
+            "n_passes": Number(0),
+            "provenance": PROVENANCE,
+            "engine": Object({"name": Word(("numpy", "numba")), "single": Flag()}),
+            "state": Anything(),
+        }
+    )
