@@ -313,11 +313,14 @@ def signal_to_a_child(folder: Path) -> dict[str, Results]:
     """A signal for a fork of the command line's process is not for its job."""
     from dask_em.cli.signals import stopped_by_signals
 
+    receiver, sender = os.pipe()
     with stopped_by_signals("") as job:
         pid = os.fork()
         if pid == 0:
-            signal.pause()
+            os.write(sender, b"here")
+            time.sleep(HANG)
             os._exit(0)
+        os.read(receiver, 4)
         os.kill(pid, signal.SIGTERM)
         _, status = os.waitpid(pid, 0)
         # What comes by the same way, later, has come: that job is told.
@@ -355,7 +358,11 @@ def celery_app(folder: Path) -> Any:
         worker_pool="prefork",
         worker_concurrency=1,
     )
-    found.task(name="programs.do")(lambda where: do(Path(where)))
+
+    @found.task(name="programs.do")
+    def done(where: str) -> Results:
+        return do(Path(where))
+
     return found
 
 

@@ -228,7 +228,7 @@ def test_celery(folder: Path, expected: programs.Results) -> None:
     pytest.importorskip("celery")
     app = programs.celery_app(folder)
     command = [sys.executable, str(HERE / "programs.py"), "celery", str(folder)]
-    with started(command, stderr=subprocess.DEVNULL):
+    with started(command):
         found = app.send_task("programs.do", [str(folder)]).get(timeout=HANG)
     assert found == expected
 
