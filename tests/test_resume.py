@@ -697,7 +697,7 @@ def run(kill_at):
             return function(*args, **kwargs)
         return call
     def prepare():
-        for name in ("fsync", "replace", "unlink", "rmdir", "chmod"):
+        for name in ("fsync", "link", "replace", "unlink", "rmdir", "chmod"):
             setattr(os, name, dying(getattr(os, name)))
         sys.stderr = sys.stdout = open(os.devnull, "w")
     return fit(data, output, "--max-iter", "2", prepare=prepare)
