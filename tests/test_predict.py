@@ -19,11 +19,12 @@ import psutil
 import pytest
 import zarr
 from click.testing import CliRunner, Result
-from helpers import HANG, SMALL_READ, wait_until
+from helpers import HANG, SMALL_READ, Tune, wait_until
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture
+from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
+from dask_em.data.open import stored_source
 from dask_em.jobs import predict as applying
 from dask_em.storage.locks import locked
 from dask_em.storage.outputs import resumable as unfinished
@@ -293,6 +294,74 @@ def test_a_chunk_that_went_missing_is_computed_again(
     result = invoke(arguments(interrupted.model, interrupted.points, answers))
     assert result.exit_code == 0, result.stderr
     assert contents(answers) == interrupted.undisturbed
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How data are cut, which tuning cuts the reads, and rows of a chunk of the answers."""
+
+    cut: dict[str, tuple[int, int]]
+    rows: int
+    few_chunks: int = 1024
+    damaged: str = "c/8/0"
+
+
+LAYOUTS = {
+    "several are read together": Layout({"chunks": (250, 2)}, 250),
+    "several columns of chunks": Layout({"chunks": (250, 1)}, 250),
+    "one is read": Layout({"chunks": (500, 2)}, 500, damaged="c/4/0"),
+    "larger than a read": Layout({"chunks": (1000, 2)}, 1000, damaged="c/2/0"),
+    "in shards": Layout({"chunks": (50, 2), "shards": (1000, 2)}, 50, damaged="c/2/0"),
+    "many and small": Layout({"chunks": (50, 2)}, 250, few_chunks=16, damaged="c/40/0"),
+    "the last is cut": Layout({"chunks": (300, 2)}, 300),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_chunks_of_answers_are_those_of_the_data(
+    name: str, tmp_path: Path, here: None, tune: Tune
+) -> None:
+    """So they line up, and what is whole of an interrupted job is found in them."""
+    layout, X = LAYOUTS[name], np.random.default_rng(0).normal(size=(4000, 2))
+    X[::2] += 30
+    tune(reading={"few_chunks": layout.few_chunks, "chunk_bytes": 4000, "bytes": SMALL_READ})
+    points, model = tmp_path / "x.zarr", tmp_path / "m.npz"
+    zarr.create_array(points, shape=X.shape, dtype="f8", **layout.cut)[:] = X
+    write_model(model, 0)
+    undisturbed, answers = tmp_path / "undisturbed.zarr", tmp_path / "answers.zarr"
+    assert invoke(arguments(model, points, undisturbed)).exit_code == 0
+
+    group = zarr.open_group(undisturbed, mode="r")
+    for array in (group["labels"], group["log_density"]):
+        assert array.chunks == (layout.rows,)
+        assert array.chunks[0] % zarr.open_array(points).chunks[0] == 0
+    np.testing.assert_array_equal(group["labels"][:], load(model).predict(X))
+
+    whole = (points / layout.damaged).read_bytes()
+    (points / layout.damaged).write_bytes(b"nothing")
+    assert invoke(arguments(model, points, answers)).exit_code == 65
+    (points / layout.damaged).write_bytes(whole)
+    regions = markers(answers)
+    assert regions
+    # One that somebody removed is computed again, wherever in its region it is.
+    read = stored_source(points).chunk_rows
+    last = min(regions[0].stop * read, len(X)) - 1
+    (lost,) = partial_of(answers).glob(f"answers-*/labels/c/{last // layout.rows}")
+    lost.unlink()
+    result = invoke(arguments(model, points, answers))
+    assert result.exit_code == 0, result.stderr
+    kept = f"resuming: {len(regions) - 1} of"
+    assert kept in result.stderr or len(regions) == 1
+    assert contents(answers) == contents(undisturbed)
+
+
+def test_answers_to_few_rows_are_one_chunk(tmp_path: Path, here: None) -> None:
+    points, model, answers = tmp_path / "x.zarr", tmp_path / "m.npz", tmp_path / "a.zarr"
+    array = zarr.create_array(points, shape=(100, 2), chunks=(1000, 2), dtype="f8")
+    array[:] = np.random.default_rng(0).normal(size=(100, 2))
+    write_model(model, 0)
+    assert invoke(arguments(model, points, answers)).exit_code == 0
+    assert zarr.open_array(answers / "labels").chunks == (100,)
 
 
 def test_bad_data_are_mended_and_only_what_changed_is_computed_again(

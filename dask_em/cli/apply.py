@@ -52,6 +52,9 @@ def predict(
     With --nonfinite drop, or where MODEL was fitted so, rows that hold NaN or infinity have
     the label -1, and NaN in all else.
 
+    Chunks of `labels` hold as many rows as those of DATA: whole multiples of them where DATA has
+    more than a thousand chunks of less than a mebibyte.
+
     Interrupted, it keeps the regions that are whole in .DEST.partial beside DEST; the
     same command run again finishes the rest. Regions whose files in DATA changed in
     between are computed again, where DATA is a local folder; elsewhere pass

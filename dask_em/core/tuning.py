@@ -32,6 +32,10 @@ class Reading:
     piece_bytes: int = 2**20
     # A buffer up to this size is left to the next range.
     pooled_bytes: int = 2**26
+    # Answers are written in chunks of as many rows as the data's, which are many and small only
+    # above so many, of fewer bytes: a file each would take longer to write than the rows to read.
+    few_chunks: int = 1024
+    chunk_bytes: int = 2**20
     survey_rows: int = 2048
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends import backend_in_force
 from ..core.scoring import Answer, Predict
+from ..core.tuning import tuning
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import MissingChunks, NonFinite
@@ -51,7 +52,8 @@ def predict(
     What an interrupted call left is finished by the next one of the same model, data
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
     throws it away. Data are read as those of the fit, unless the options say otherwise; rows
-    that are left out have the label -1, and NaN for all else.
+    that are left out have the label -1, and NaN for all else. Chunks hold as many rows as those
+    of the data, see `answer_rows`.
     """
     order = "MODEL DATA DEST"
     check_output(destination, overwrite)
@@ -66,13 +68,13 @@ def predict(
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
     }
-    create = partial(
-        create_outputs, n_rows=source.n_rows, chunk_rows=source.chunk_rows, kinds=kinds
-    )
+    rows = answer_rows(source)
+    create = partial(create_outputs, n_rows=source.n_rows, chunk_rows=rows, kinds=kinds)
     identity, stamps = _identity(model_path, source, predictor), _stamps(source)
     path = destination if is_url(destination) else Path(destination).absolute()
     made = Written(0, 0)
-    with resumable_group(path, identity, stamps, create, overwrite, resume) as unfinished:
+    each = source.chunk_rows // rows
+    with resumable_group(path, identity, stamps, create, overwrite, resume, each) as unfinished:
         # Where rows of NaN or infinity are an error now, those left out before are one, too.
         whole = {c: n for c, n in unfinished.whole().items() if predictor.drop or not n}
         if whole:
@@ -90,6 +92,30 @@ def predict(
         "n_rows_kept": source.n_rows - made.n_rows,
         "n_dropped": n_dropped,
     }
+
+
+def answer_rows(source: ZarrSource) -> int:
+    """Return the rows of a chunk of the answers: those of a chunk of the data.
+
+    Where these are many and small, whole multiples, which divide what is read at once: a file
+    takes longer to write than its rows to be read.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from dask_em.data.zarr.source import ZarrSource
+    >>> answer_rows(ZarrSource(zarr.zeros((10**6, 4), chunks=(10**4, 4))))
+    10000
+    >>> answer_rows(ZarrSource(zarr.zeros((10**7, 4), chunks=(1024, 4))))
+    16384
+    """
+    rows = int(source.array.chunks[0])
+    read_together = source.chunk_rows // rows
+    chunk_bytes = max(1, rows * source.n_features * source.dtype.itemsize)
+    few, least = tuning().reading.few_chunks, tuning().reading.chunk_bytes
+    wanted = min(-(-source.n_rows // (rows * few)), -(-least // chunk_bytes))
+    fitting = (m for m in range(1, read_together + 1) if read_together % m == 0 and m >= wanted)
+    return rows * next(fitting, read_together)
 
 
 def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> Written:

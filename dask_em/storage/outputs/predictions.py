@@ -36,10 +36,13 @@ class Regions:
         Of the markers.
     stamps : mapping of range to str
         Every region, with the `source_stamp` of its rows before the pass.
+    each : int
+        Chunks of an output in each chunk of the source.
     """
 
     folder: Folder
     stamps: Mapping[range, str]
+    each: int = 1
 
     def mark(self, chunks: range, n_dropped: int) -> None:
         """Mark the predictions of `chunks`, of which so many rows have none, as stored."""
@@ -73,7 +76,7 @@ class Written(Additive):
 class WritePredictions(Pass[Written]):
     """The pass that writes predictions for every row.
 
-    The output's chunks begin where the source's do, so no two tasks write the same
+    A chunk of the source is whole chunks of an output, so no two tasks write the same
     chunk, and a task that runs twice writes the same bytes twice.
 
     Attributes
@@ -137,7 +140,7 @@ class PredictionWriter(Fold[Written]):
         """Bring all that was written to the disk, mark the region, and count its rows."""
         if self._written:
             for output in self.work.outputs.values():
-                _sync_chunks(output, self._written)
+                _sync_chunks(output, self._written, self.work.regions.each)
             region = range(self._written[0], self._written[-1] + 1)
             self.work.regions.mark(region, self._n_dropped)
         return Written(self._n_rows, self._n_dropped)
@@ -148,12 +151,16 @@ def _chunk_file(array: zarr.Array[Any], *index: int) -> Path:
     return Path(store.root, array.path, array.metadata.encode_chunk_key(index))
 
 
-def chunk_key(output: zarr.Array[Any], chunk: int) -> str:
-    """Return the name of a chunk of rows, within its array."""
-    return output.metadata.encode_chunk_key((chunk, *(0,) * (output.ndim - 1)))
+def chunk_keys(output: zarr.Array[Any], chunk: int, each: int) -> list[str]:
+    """Return the names of the chunks of an output in a chunk of the source, within its array."""
+    n_chunks = -(-output.shape[0] // output.chunks[0])
+    return [
+        output.metadata.encode_chunk_key((i, *(0,) * (output.ndim - 1)))
+        for i in range(chunk * each, min((chunk + 1) * each, n_chunks))
+    ]
 
 
-def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
+def _sync_chunks(output: zarr.Array[Any], chunks: list[int], each: int) -> None:
     """Bring chunk files, and the folders that name them, to the disk."""
     from zarr.storage import LocalStore
 
@@ -162,8 +169,8 @@ def _sync_chunks(output: zarr.Array[Any], chunks: list[int]) -> None:
         return
     top = Path(store.root, output.path)
     folders: set[Path] = set()
-    for chunk in chunks:
-        path = top / chunk_key(output, chunk)
+    for key in (key for chunk in chunks for key in chunk_keys(output, chunk, each)):
+        path = top / key
         sync(path)
         folders.update(parent for parent in path.parents if parent.is_relative_to(top))
     for folder in folders:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import OutputExistsError
 from ..locks import locked
-from .predictions import Regions, chunk_key, open_outputs
+from .predictions import Regions, chunk_keys, open_outputs
 from .staging import HEADER, Create, Staging, staging_at
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ class UnfinishedGroup:
             chunks: n_dropped
             for chunks, n_dropped in self.regions.marked().items()
             if all(
-                f"{output.path}/{chunk_key(output, chunk)}" in stored
+                f"{output.path}/{key}" in stored
                 for output in self.outputs.values()
                 for chunk in chunks
+                for key in chunk_keys(output, chunk, self.regions.each)
             )
         }
 
@@ -69,6 +70,7 @@ def resumable_group(
     create: Create,
     overwrite: bool = False,
     resume: bool = True,
+    each: int = 1,
 ) -> Iterator[UnfinishedGroup]:
     """Open a group for the block to fill, which becomes `path` if it ends well.
 
@@ -89,6 +91,8 @@ def resumable_group(
         Whether `path` may be replaced.
     resume : bool
         False throws away unfinished work instead of going on with it.
+    each : int
+        Chunks of an array in each chunk that regions count.
 
     Raises
     ------
@@ -122,7 +126,7 @@ def resumable_group(
             name = uuid.uuid4().hex
             header = json.dumps({"id": name, "identity": _versioned(identity)}, indent=1)
             staging.begin(name, header, create)
-        regions = Regions(staging.markers(name), stamps)
+        regions = Regions(staging.markers(name), stamps, each)
         unfinished = UnfinishedGroup(staging, name, open_outputs(staging.group(name)), regions)
         try:
             yield unfinished
