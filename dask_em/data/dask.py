@@ -242,7 +242,7 @@ def zarr_behind(X: da.Array, name: str = "X") -> zarr.Array[Any] | None:
             f"{name} is the Dask array of stored numbers of "
             f"{describe_store(str(array.store_path))}, which are packed ({packing}): pass the "
             "zarr.Array itself, or its path, to have them decoded, or "
-            f"{name}.map_blocks(np.asarray) to take the stored numbers as they are"
+            f"dask.array.map_blocks(np.asarray, {name}) to take the stored numbers as they are"
         )
     return array
 

@@ -183,8 +183,8 @@ ARRAYS = [
     ), {
         "the zarr.Array itself": lambda here, words: said(lambda: fit(packed_store(here))),
         "or its path": lambda here, words: said(lambda: fit(here.path("packed.zarr"))),
-        r"X\.map_blocks\(np\.asarray\)": lambda here, words: shown(
-            lambda: lazily_packed(here)
+        r"dask\.array\.map_blocks\(np\.asarray, X\)": lambda here, words: shown(
+            lambda: lazily_packed(here), dask=dask
         )(here, words),
     }),
     Followed("the lengths of X's blocks are not known", lambda here: weighted(

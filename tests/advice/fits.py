@@ -299,7 +299,7 @@ OPTIONS = [
             lambda: fit().save(here.path("m.npz"), **keywords(words))
         ),
         "choose another name": lambda here, words: said(lambda: fit().save(here.path("n.npz"))),
-    }, "storage/npz.py"),
+    }, "storage/outputs/files.py"),
 ]  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class Services:
     @cached_property
     def plain(self) -> str:
         """The address of a scheduler."""
-        return self._cluster()
+        return self._cluster(protocol="tcp")
 
     @cached_property
     def encrypted(self) -> str:

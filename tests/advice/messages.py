@@ -50,10 +50,10 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "jobs/plan.py": ("fit", "plan", "doctor"),
     "jobs/report.py": ("report",),
     "storage/checkpoint.py": ("fit",),
-    "storage/npz.py": ("fit",),
+    "storage/outputs/files.py": ("fit", "predict", "report", "demo"),
     "storage/object_store.py": ("fit", "predict", "report"),
     "storage/outputs/resumable.py": ("predict",),
-    "storage/outputs/staging.py": ("fit", "predict", "report", "demo"),
+    "storage/outputs/staging.py": ("predict", "demo"),
 }
 # Where a value goes, as a word that may be the value of an option.
 VALUE = "V4LU3"

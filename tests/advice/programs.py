@@ -290,7 +290,7 @@ EXISTS = "{} exists; choose another name or pass"
 ANSWERS = [
     Followed(EXISTS, lambda here: predicted(here) or predicted(here), {
         "--overwrite": lambda here, words: predicted(here, words),
-    }, "storage/outputs/staging.py"),
+    }, "storage/outputs/files.py"),
     Followed(EXISTS, lambda here: in_bucket(here, "m.npz") or in_bucket(here, "m.npz"), {
         "overwrite=True": lambda here, words: in_bucket(here, "m.npz", **keywords(words)),
         "choose another name": lambda here, words: in_bucket(here, "n.npz"),
