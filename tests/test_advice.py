@@ -105,6 +105,7 @@ FOLLOWED = [*ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *PROGRAMS, *PACKAGES, *CLUS
 ELSEWHERE = {
     "has no array namespace": "a GPU: what is expected is 'cuda'",
     "this process ran out of memory": "a sample larger than its memory: tests/test_endings.py",
+    "the Dask client in force does not answer": "a process that forks with a client",
     "open it in the children alone": "a process that forks with a bucket open",
     "make room, or pass --checkpoint": "a full disk, and another: tests/faults/test_disk_full.py",
 }

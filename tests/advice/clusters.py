@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
-
-from helpers import HANG
 
 from advice.following import Followed, Here, connected, fit, options, stored
 
@@ -60,40 +55,7 @@ def address_like(here: Here, words: str) -> list[str]:
     return there[words.partition("://")[0]]
 
 
-# A fit in a child of a process that has a client, within what a message says.
-FORKED = """
-import os, sys
-from contextlib import nullcontext
-import dask, distributed
-from dask_em import GaussianMixture
-
-address, path, words = sys.argv[1:]
-client = distributed.Client(address)
-if os.fork() == 0:
-    try:
-        with eval(words) if words else nullcontext():
-            GaussianMixture(2, random_state=0).fit(path)
-    except Exception as e:
-        print(e, flush=True)
-    os._exit(0)
-os.wait()
-"""
-
-
-def in_a_child(here: Here, words: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, here.services.plain, stored(here), words],
-        env={**os.environ, "DASK_DASK_EM__FAST": "false"},
-        capture_output=True, text=True, timeout=HANG, check=True,
-    )  # fmt: skip
-    return done.stdout
-
-
 CLUSTERS = [
-    Followed("the Dask client in force does not answer", in_a_child, {
-        r'distributed\.Client\(".*?"\)': in_a_child,
-        r"dask\.config\.set\(.*?\)": in_a_child,
-    }),
     Followed("%.1f MB: no cluster started", scored, {
         r"--workers 1": lambda here, words: scored(here, *options(words)),
     }),
