@@ -225,6 +225,7 @@ def test_labels_are_right_and_every_chunk_is_there(interrupted: Interrupted) -> 
         ("model", "model sha256: "),
         ("data", "data: "),
         ("answers", "answers: ['labels', 'log_density'] there, ['labels'] asked for"),
+        ("missing chunks", "missing chunks: error there, fill asked for"),
         ("version", "dask em: 0.0.1 there, "),
         ("format", "format version: 0 there, 2 asked for"),
     ],
@@ -244,6 +245,8 @@ def test_unfinished_work_of_something_else_is_refused(
         given = arguments(model, tmp_path / "other.zarr", answers)
     elif differing == "answers":
         given.remove("--log-density")
+    elif differing == "missing chunks":
+        given += ["--missing-chunks", "fill"]
     else:
         key, value = {"version": ("dask_em", "0.0.1"), "format": ("format_version", 0)}[differing]
         found = json.loads(header.read_text())

@@ -147,6 +147,7 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
         "chunk_rows": source.chunk_rows,
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,
+        "missing_chunks": source.options.missing_chunks,
     }
 
 
