@@ -153,6 +153,10 @@ class CompiledKernelTuning:
     few_columns: int = 16
     # The compiled loops have nothing to share between the components of full covariances beyond.
     shared_columns: int = 48
+    # Responsibilities of a pass, rows times components, from which the loops repay what it takes
+    # to load them: half a second in each process, and many times that where they are not compiled
+    # yet. NumPy takes about 30 ns a responsibility and pass more, some milliseconds below this.
+    worth_loading: int = 200_000
 
 
 @dataclass(frozen=True)
