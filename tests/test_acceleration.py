@@ -549,6 +549,11 @@ def test_a_race_has_fewer_starts_where_they_cost_more() -> None:
     assert of(50, 10**6, 10**8, 20).n_starts == 20
     # The fewer rows a parameter has, the more the sample flatters what moves lead to.
     assert [of(50, n, 10**8).n_finalists for n in (1_000, 4_999, 5_000, 20_000)] == [2, 2, 4, 4]
+    # Of few data there is one start, of several runs of k-means, unless more are asked for.
+    few, asked = of(50, 5_000, 5_000), of(50, 5_000, 5_000, 3)
+    assert (few.n_starts, few.n_restarts) == (1, tuning().multistart.restarts)
+    assert (asked.n_starts, asked.n_restarts) == (3, 1)
+    assert races[0].n_restarts == 1
     # A part that is nearly all of the sample is all of it.
     assert of(50, 6_000, 10**8).n_subsample == 6_000
 
@@ -565,8 +570,8 @@ def test_a_start_takes_in_proportion_to_the_data(p: int, k: int) -> None:
         starts = (race.n_starts - 1) * race.n_iterations * iteration
         moves = race.n_finalists * race.moves.n_rounds * race.moves.work(iteration)
         allowed = constants.share * constants.subsample_iterations * on_all
-        # A few raced starts, and one round of one move of what has rows enough, are the least.
-        few = race.n_starts <= constants.raced_starts and race.n_finalists == 1
+        # One start, and one round of one move of what has rows enough, are the least.
+        few = race.n_starts == 1 and race.n_finalists == 1
         least = starts + race.moves.work(iteration) * min(race.moves.n_rounds, 1) if few else 0.0
         assert starts + moves <= max(allowed, least) * 1.001
         assert starts <= allowed

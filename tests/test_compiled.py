@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 from helpers import (
@@ -18,6 +20,7 @@ from helpers import (
     mixture_of,
     precisions_like,
     random_mixture,
+    write_zarr,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +31,7 @@ from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture
 from dask_em.core.responsibilities import NEGLIGIBLE, CompiledArithmetic, responsibilities
 from dask_em.core.scoring import Answer, Predict, Score
-from dask_em.core.tuning import tuning
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
 from dask_em.jobs.plan import fleet_of, model_bytes
 
@@ -210,8 +213,25 @@ def test_the_engine_is_chosen_where_the_fit_starts_and_saved(tmp_path) -> None:
     with dask.config.set({"dask_em.fast": False}):
         model = GaussianMixture(2, random_state=0).fit(X)
     assert model.state_.mixture.engine == Engine("numpy")
-    model = GaussianMixture(2, random_state=0).fit(X.astype("f4"))
+    with dask.config.set({"dask_em.fast": True}):
+        model = GaussianMixture(2, random_state=0).fit(X.astype("f4"))
     assert model.state_.mixture.engine == Engine("numba", single=True)
+
+
+def test_loops_are_loaded_where_the_data_are_worth_it(tmp_path: Path) -> None:
+    X, _, _ = blobs(300, 3, 2)
+    write_zarr(tmp_path / "x.zarr", X, 100)
+    # Of the same rows the same engine, wherever they lie; whose number nobody knows may be many.
+    unknown = da.from_array(X, chunks=(100, 3))[da.from_array(np.ones(300, bool), chunks=100)]
+    sources = [(X, 600), (da.from_array(X, chunks=(100, 3)), 600), (tmp_path / "x.zarr", 600)]
+    for data, n_responsibilities in [*sources, (unknown, np.inf)]:
+        for least in (600, 601):
+            with use_tuning(tuning().with_changes(compiled_kernel={"worth_loading": least})):
+                model = GaussianMixture(2, random_state=0).fit(data)
+                names = {model.state_.mixture.engine.name}
+                if n_responsibilities == 600:
+                    names.add(model.predictor(("labels",), n_rows=300).mixture.engine.name)
+            assert names == {"numba" if n_responsibilities >= least else "numpy"}
 
 
 def test_a_process_without_numba_fails_rather_than_take_another_engine() -> None:

@@ -116,6 +116,16 @@ def test_a_refusal_imports_nothing_heavy(words: str, code: int, said: str, folde
     assert sorted(folder.rglob("*")) == before
 
 
+def test_small_data_are_fitted_and_labelled_without_numba(folder: Path) -> None:
+    code = (
+        "import numpy as np\nfrom dask_em import GaussianMixture\ncode = 0\n"
+        "X = np.random.default_rng(0).normal(size=(1000, 4))\n"
+        "model = GaussianMixture(3, random_state=0).fit(X)\n"
+        "model.predict(X), model.score(X), model.predict_proba(X)"
+    )
+    assert "numba" not in loaded(code, folder)["heavy"]
+
+
 def test_the_estimator_imports_scikit_learn_and_no_more(folder: Path) -> None:
     theirs = loaded("from sklearn.mixture import GaussianMixture; code = 0", folder)["heavy"]
     ours = loaded("from dask_em import GaussianMixture; code = 0", folder)["heavy"]

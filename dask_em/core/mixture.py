@@ -134,13 +134,13 @@ class Mixture(Pass[MixtureStatistics]):
         """Return the mixture that maximizes the expected log-likelihood, and what collapsed."""
         return self._maximized(statistics.resp_sum, statistics.components)
 
-    def m_step_gain(self, statistics: MixtureStatistics) -> float:
+    def m_step_gain(self, statistics: MixtureStatistics, after: Mixture | None = None) -> float:
         """Compute the gain in expected log-likelihood by the M-step, in nats per unit of weight.
 
         The log-likelihood gains this at least. It is negative where the M-step adds to variances
-        more than the data ask for.
+        more than the data ask for. `after` is what the M-step gave, where that is known.
         """
-        after, _ = self.m_step(statistics)
+        after = self.m_step(statistics)[0] if after is None else after
         gained = after.expected_log_joint(self.recentre(statistics, after))
         return (gained - self.expected_log_joint(statistics)) / statistics.weight
 

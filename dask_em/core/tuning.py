@@ -153,6 +153,10 @@ class CompiledKernelTuning:
     few_columns: int = 16
     # The compiled loops have nothing to share between the components of full covariances beyond.
     shared_columns: int = 48
+    # Responsibilities of a pass, rows times components, from which the loops repay what it takes
+    # to load them: half a second in each process, and many times that where they are not compiled
+    # yet. NumPy takes about 30 ns a responsibility and pass more, some milliseconds below this.
+    worth_loading: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -219,9 +223,11 @@ class MultistartTuning:
     subsample_rows_per_parameter: int = 25
     fewest_subsampled: int = 5000
     subsample_iterations: int = 30
-    # Where the data are hardly more than those, so many starts at least are compared after so few.
-    raced_starts: int = 3
-    race_iterations: int = 10
+    # Where the data are hardly more than those, there is one start, on fewer rows: the best of so
+    # many runs of k-means, for its inertia tells nearly as well as EM which is best.
+    restarts: int = 3
+    few_rows_per_parameter: int = 10
+    fewest_of_few: int = 1000
     finalists: int = 4
     fewer_finalists: int = 2
     # Moves tried at a time, how far each is fitted, how many times, and the nats per row that
@@ -253,8 +259,11 @@ class SplitMergeTuning:
     rows_per_parameter: float = 3.0
     # Variances below this share of the largest are none.
     flat: float = 1e-12
-    # Weight of a component that is born beside all others, at first.
+    # Weight of a component that is born beside all others, at first; and the share of the rows that
+    # it needs below which, after the first iterations, it does not grow to them (those of 29 that
+    # did had 0.31 of them by then).
     first_weight: float = 0.1
+    stunted: float = 0.25
     # Rows of a component are those of which it has this share.
     least_resp: float = 1e-3
     # A move is tried where its split gains this share of what its merger loses: EM gains more.

@@ -256,9 +256,10 @@ class MixtureEstimator(Predictions):
             self.earlier if again else None,
         )
 
-    def engine(self, dtype: Any = np.float64) -> Engine:
-        """Return what computes, here and on every worker, for data of this type."""
-        return engine_for(dtype, resolve_device(self.device))
+    def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
+        """Return what computes, here and on every worker, for data of this type and size."""
+        n_responsibilities = np.inf if n_rows is None else n_rows * self.n_components
+        return engine_for(dtype, resolve_device(self.device), n_responsibilities)
 
     def identity(self, engine: Engine) -> dict[str, Any]:
         """Return all that the bits of a fit depend on beside the data, for JSON."""

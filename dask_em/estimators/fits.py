@@ -60,7 +60,7 @@ class Fittable(Protocol):
     def identity(self, engine: Engine) -> dict[str, Any]:
         """Return all that the bits of a fit depend on beside the data, for JSON."""
 
-    def engine(self, dtype: Any) -> Engine:
+    def engine(self, dtype: Any, n_rows: int | None) -> Engine:
         """Return what computes."""
 
     def observers(self) -> list[Observer]:
@@ -123,7 +123,7 @@ class Fit(Generic[M]):
 
     def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, FitProgress]:
         lead = self.lead
-        engine = lead.engine(source.dtype)
+        engine = lead.engine(source.dtype, source.n_rows)
         identity, data = {}, {}
         if lead.checkpoint is not None:
             identity, data = self._identity(engine), source.identity()
@@ -164,7 +164,7 @@ class Fit(Generic[M]):
                 self._options(began),
                 source,
                 backend_in_force(),
-                lead.engine(source.dtype),
+                lead.engine(source.dtype, source.n_rows),
                 checkpoint,
                 lead.observers(),
                 self._check_survey,

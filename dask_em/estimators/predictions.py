@@ -45,8 +45,8 @@ class Predictions(FittedEstimator):
         """How data are read."""
         raise NotImplementedError
 
-    def engine(self, dtype: Any = np.float64) -> Engine:
-        """Return what computes, here and on every worker, for data of this type."""
+    def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
+        """Return what computes, here and on every worker, for data of this type and size."""
         raise NotImplementedError
 
     def observers(self) -> list[Observer]:
@@ -104,12 +104,15 @@ class Predictions(FittedEstimator):
     def _answer(self, X: Any, answer: Answer, labels: Any = np.int64) -> Any:
         check_is_fitted(self)
         source = self.source(X)
-        predictor = replace(self.predictor((answer,), source.dtype), labels=np.dtype(labels))
+        predictor = self.predictor((answer,), source.dtype, source.n_rows)
+        predictor = replace(predictor, labels=np.dtype(labels))
         found = answer_rows(source, predictor)
         labelled = Labelled.of(X)
         return found if labelled is None else labelled.answer(found, answer)
 
-    def predictor(self, answers: Sequence[Answer], dtype: Any = np.float64) -> Predict:
+    def predictor(
+        self, answers: Sequence[Answer], dtype: Any = np.float64, n_rows: int | None = None
+    ) -> Predict:
         """Return a picklable function from rows (n, d) of this type to a dict of answers.
 
         Answers are float32 where both the rows and the data of the fit are.
@@ -117,7 +120,8 @@ class Predictions(FittedEstimator):
         check_is_fitted(self)
         drop = self.read_options.nonfinite == "drop"
         reals = np.result_type(self.parameters_dtype, real_type(dtype))
-        return Predict(self.mixture(self.engine()), tuple(answers), drop, reals=reals)
+        mixture = self.mixture(self.engine(n_rows=n_rows))
+        return Predict(mixture, tuple(answers), drop, reals=reals)
 
     def predict(self, X: Any, dtype: Any = np.int64) -> Any:
         """Return the most likely component of each row, (n,); lazy unless X is in memory.
@@ -217,7 +221,7 @@ class Predictions(FittedEstimator):
         check_is_fitted(self)
         source = self.source(X, sample_weight)
         reading = ObservedPass(self.observers(), "score", 1, source.n_rows, source.nbytes)
-        mixture = self.mixture(self.engine())
+        mixture = self.mixture(self.engine(n_rows=source.n_rows))
         if sample_weight is None and self._fitted_to_weights:
             logger.info(
                 "the model was fitted to rows with weights, and here each row counts once: pass "

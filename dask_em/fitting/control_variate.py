@@ -364,12 +364,17 @@ class ControlVariateEM(Algorithm):
             return EMState(self.proposal, statistics, self.n_iter, (), failure, self.proposal)
         # What is not finite is above nothing.
         higher = best is None or statistics.mean_log_likelihood > best.log_likelihood
-        if not failure and higher and self._is_kept(statistics):
-            return self._accept(statistics)
+        if not failure and higher:
+            result, collapsed = self.proposal.m_step(statistics)
+            state = EMState(
+                self.proposal, statistics, self.n_iter, collapsed, Status.RUNNING, result
+            )
+            if self._is_kept(state):
+                return self._accept(state)
         assert best is not None
         return self._reject(best, statistics)
 
-    def _is_kept(self, statistics: MixtureStatistics) -> bool:
+    def _is_kept(self, state: EMState) -> bool:
         """Return whether the M-step at `proposal` keeps the likelihood that was found there.
 
         What it adds to variances bounds them from below: steps of other kinds may pass the
@@ -377,13 +382,11 @@ class ControlVariateEM(Algorithm):
         """
         if self.best is None or self.kind == "plain":
             return True
-        state = EMState(self.proposal, statistics, 0, (), Status.RUNNING, self.proposal)
-        lost = -self.proposal.m_step_gain(statistics)
+        lost = -state.mixture.m_step_gain(state.statistics, state.result)
         return not lost > max(self.convergence.tol, rounding(state))
 
-    def _accept(self, statistics: MixtureStatistics) -> EMState:
-        result, collapsed = self.proposal.m_step(statistics)
-        state = EMState(self.proposal, statistics, self.n_iter, collapsed, Status.RUNNING, result)
+    def _accept(self, state: EMState) -> EMState:
+        collapsed = state.collapsed
         if self.best is not None:
             self.gains.append(state.log_likelihood - self.best.log_likelihood)
         if self.kind == "surrogate" and self.predicted:

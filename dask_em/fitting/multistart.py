@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, rank, run_algorithm
+from ..core.em import Convergence, EMState, Status, rank, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
@@ -97,6 +97,11 @@ class Multistart:
         overfit, and where the data are.
     moves : Moves
         How they are tried.
+    n_restarts : int
+        Runs of k-means that a start is the best of.
+    in_turn : bool
+        Whether fits are made one after the other in the calling thread: where an E-step is
+        mostly its call, threads would wait for each other.
 
     Examples
     --------
@@ -110,6 +115,8 @@ class Multistart:
     n_iterations: int
     n_finalists: int
     moves: Moves
+    n_restarts: int = 1
+    in_turn: bool = False
 
     @classmethod
     def of(
@@ -127,14 +134,18 @@ class Multistart:
             Starts that were asked for.
         """
         constants = tuning().multistart
-        n_subsample = max(
-            constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled
+        n_subsample = _part_of(
+            n_sampled,
+            max(constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled),
         )
-        # Nearly all of the sample is as good as all of it.
-        n_subsample = n_subsample if 2 * n_subsample <= n_sampled else n_sampled
-        # Few rows are worth a race of starts, and a few iterations, in place of a single one.
-        race = n_init == 1 and n_rows < 2 * n_subsample
-        n_iterations = constants.race_iterations if race else constants.subsample_iterations
+        # Other starts on few data would take longer than their EM, or leave moves no time.
+        few = n_init == 1 and n_rows < 2 * n_subsample
+        if few:
+            n_subsample = _part_of(
+                n_sampled,
+                max(constants.few_rows_per_parameter * n_parameters, constants.fewest_of_few),
+            )
+        n_iterations = constants.subsample_iterations
         # Multiply-adds of an iteration, of one start that is fitted, and of all but the first.
         iteration = constants.call_work + 2.0 * n_subsample * n_parameters
         start = n_iterations * iteration
@@ -143,20 +154,22 @@ class Multistart:
         moves = Moves.within(budget, iteration, n_components)
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
         n_finalists = constants.finalists if enough else constants.fewer_finalists
-        n_finalists = 1 if race else n_finalists
+        n_finalists = 1 if few else n_finalists
         if n_components < 3 or n_subsample < 2 * fewest_rows(n_parameters):
             # No component has the rows of two.
             moves = replace(moves, n_rounds=0)
         else:
             n_finalists = _within(budget / (moves.work(iteration) + start), 1, n_finalists)
             budget -= n_finalists * moves.work(iteration)
-        fewest = constants.raced_starts if race else 1
-        n_starts = _within(1 + budget / start, fewest, constants.most_starts)
-        n_starts = n_starts if n_components > 1 else 1
+        n_starts = _within(1 + budget / start, 1, constants.most_starts)
+        n_starts = n_starts if n_components > 1 and not few else 1
         if moves.n_rounds:
             more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
             moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
-        return cls(n_subsample, max(n_starts, n_init), n_iterations, n_finalists, moves)
+        n_starts = max(n_starts, n_init)
+        n_restarts = constants.restarts if few and n_components > 1 else 1
+        in_turn = 2.0 * n_subsample * n_parameters < constants.call_work
+        return cls(n_subsample, n_starts, n_iterations, n_finalists, moves, n_restarts, in_turn)
 
     def n_rows(self, n_sampled: int) -> int:
         """Return the rows that `fit` reports to `advance`."""
@@ -187,18 +200,18 @@ class Multistart:
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
-        most = min(self.n_iterations, limits.max_iter)
-        rough = Convergence(limits.tol, most)
+        rough = Convergence(limits.tol, min(self.n_iterations, limits.max_iter))
         few = sample.first(self.n_subsample)
         fits = SampleFits(sample, few, rough, limits.on_sample())
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
-        starts = in_threads(partial(make, fits.subsample), seeds)
-        with executor(fits) as calls:
+        make_start = partial(make, fits.subsample)
+        starts = [*map(make_start, seeds)] if self.in_turn else in_threads(make_start, seeds)
+        with (serial_executor if self.in_turn else executor)(fits) as calls:
             found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
             ranked = sorted(found, key=lambda one: one.rank, reverse=True)
             chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
             ends = calls.map(partial(SampleFits.split_and_merge, how=self.moves), chosen)
-            worthy = [tried.state.result for tried in _worth_fitting(ends, self.n_subsample)]
+            worthy = [fits.to_go_on(tried) for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
         winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
         share = len(sample.rows) / max(1, surveyed.n_weighted)
@@ -235,9 +248,14 @@ class SampleFits:
             limits = replace(limits, max_iter=min(most, limits.max_iter))
         return self.judged(_fitted(self.subsample, mixture, limits))
 
-    def fit_sample(self, mixture: Mixture) -> StartResult:
-        """Fit a mixture to all rows of the sample."""
-        state = _fitted(self.sample, mixture, self.fine)
+    def to_go_on(self, tried: StartResult) -> Mixture | EMState:
+        """Return where the fit to all rows begins: with all that is known where it was of them."""
+        whole = len(self.subsample.rows) == len(self.sample.rows)
+        return _resumed(tried.state) if whole else tried.state.result
+
+    def fit_sample(self, start: Mixture | EMState) -> StartResult:
+        """Fit a mixture to all rows of the sample, or fit on from a state of theirs."""
+        state = _fitted(self.sample, start, self.fine)
         return StartResult(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
 
     def judged(self, state: EMState) -> StartResult:
@@ -271,6 +289,11 @@ class SampleFits:
         return replace(tried, rows_read=read)
 
 
+def _part_of(n_sampled: int, n_rows: int) -> int:
+    """Return how many rows of the sample are used: nearly all of it is as good as all."""
+    return n_rows if 2 * n_rows <= n_sampled else n_sampled
+
+
 def _within(value: float, least: int, most: int) -> int:
     return max(least, min(int(value), most))
 
@@ -297,9 +320,16 @@ def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[
     return None if advance is None else lambda n_calls: advance(n_calls * len(sample.rows))
 
 
-def _fitted(rows: Sampled, mixture: Mixture, limits: Convergence) -> EMState:
-    *_, state = run_algorithm(rows.accumulate, algorithm_of("auto", mixture, limits, None))
+def _fitted(rows: Sampled, start: Mixture | EMState, limits: Convergence) -> EMState:
+    *_, state = run_algorithm(rows.accumulate, algorithm_of("auto", start, limits, None))
     return state
+
+
+def _resumed(state: EMState) -> Mixture | EMState:
+    """Return a state from which a fit of the same rows goes on; of one that failed its mixture."""
+    if not (state.status.converged or state.status is Status.OUT_OF_ITERATIONS):
+        return state.result
+    return replace(state, n_iter=0, status=Status.RUNNING)
 
 
 def _worth_fitting(found: Sequence[StartResult], n_subsample: int) -> list[StartResult]:

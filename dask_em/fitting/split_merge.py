@@ -214,16 +214,21 @@ class SplitMerge:
             return None
         X, weights = self.rows, self.weights
         others = _log_density(self.mixture, X)
-        share, resp = tuning().split_merge.first_weight, np.ones(len(X))
+        constants, total = tuning().split_merge, weights.sum()
+        share, resp = constants.first_weight, np.ones(len(X))
         born = self.mixture.take([0])
-        for _ in range(tuning().split_merge.split_iterations):
+        for number in range(constants.split_iterations):
+            if number == constants.first_iterations and (
+                share * total < constants.stunted * self._fewest
+            ):
+                return None
             born = born.of_responsibilities(X, (resp * weights)[:, None])
             odds = np.log(share / (1 - share)) + _log_density(born, X) - others
             resp = expit(odds)
-            share = float(resp @ weights / weights.sum())
+            share = float(resp @ weights / total)
             if not 0 < share < 1:
                 return None
-        if not min(share, 1 - share) * weights.sum() >= self._fewest:
+        if not min(share, 1 - share) * total >= self._fewest:
             return None
         gain = float(weights @ (np.log1p(-share) + np.logaddexp(0.0, odds)))
         return SplitProposal(frozenset(range(len(self.totals))), np.arange(len(X)), resp, gain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,17 +48,17 @@ def _places(rows: Array, k: int) -> Array | None:
     return labels.ravel() if len(places) < k else None
 
 
-def _by_kmeans(rows: Array, weights: Array, k: int, seed: int) -> Array:
+def _by_kmeans(rows: Array, weights: Array, k: int, seed: int, n_restarts: int = 1) -> Array:
     distinct = _places(rows, k)
     if distinct is not None:
         # scikit-learn would find as many clusters, and warn.
         return distinct
-    made = _kmeans(len(rows), rows.shape[1], k, seed)
+    made = _kmeans(len(rows), rows.shape[1], k, seed, n_restarts)
     with one_openmp_thread():
         return np.asarray(made.fit(rows, sample_weight=weights).labels_)
 
 
-def _kmeans(n: int, d: int, k: int, seed: int) -> KMeans:
+def _kmeans(n: int, d: int, k: int, seed: int, n_restarts: int = 1) -> KMeans:
     """Return scikit-learn's k-means, cut down where there are so many components."""
     constants = tuning().sample
     # In products of all rows and all centers; k-means++ takes some for each center.
@@ -65,7 +66,8 @@ def _kmeans(n: int, d: int, k: int, seed: int) -> KMeans:
     plus_plus = 2 + np.log(k)
     if budget > plus_plus:
         most = int(max(1, min(constants.kmeans_iterations, budget - plus_plus)))
-        return KMeans(k, n_init=1, random_state=seed, max_iter=most)
+        runs = int(max(1, min(n_restarts, budget / (plus_plus + most))))
+        return KMeans(k, n_init=runs, random_state=seed, max_iter=most)
     most = int(max(1, budget))
     return KMeans(k, n_init=1, random_state=seed, max_iter=most, init="random")
 
@@ -167,13 +169,13 @@ class StartOptions:
         given = self._given(surveyed.moments)
         if self.weights_init is not None and self.components.all_given:
             return Start(replace(given, engine=engine))
-        make = self.maker(surveyed, engine)
         # Where the sample is all of the data, its iterations are those that `max_iter` counts.
         whole = surveyed.n_weighted <= len(surveyed.sample.rows)
         one_by_one = whole and self.max_iter < tuning().sample.fewest_iterations
         fitted = self.init_params == "auto" and not one_by_one
         if self.algorithm == "auto" and fitted:
-            return self._multistart(surveyed, make, seed, observers, executor)
+            return self._multistart(surveyed, engine, seed, observers, executor)
+        make = self.maker(surveyed, engine)
         refine = Convergence(self.tol, self._iterations)
         convergence = refine if fitted else None
         n_rows = self.n_init * len(surveyed.sample.rows)
@@ -185,7 +187,7 @@ class StartOptions:
     def _multistart(
         self,
         surveyed: Surveyed,
-        make: Maker,
+        engine: Engine,
         seed: int,
         observers: Sequence[Observer],
         executor: ExecutorFactory,
@@ -195,6 +197,7 @@ class StartOptions:
         multistart = Multistart.of(
             self.n_parameters(d), self.n_components, n_sampled, surveyed.n_weighted, self.n_init
         )
+        make = self.maker(surveyed, engine, multistart.n_restarts)
         limits = Convergence(self.tol, self._iterations)
         n_rows = multistart.n_rows(n_sampled)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
@@ -208,12 +211,15 @@ class StartOptions:
         constants = tuning().sample
         return min(constants.iterations, max(constants.fewest_iterations, self.max_iter))
 
-    def maker(self, surveyed: Surveyed, engine: Engine) -> Maker:
+    def maker(self, surveyed: Surveyed, engine: Engine, n_restarts: int = 1) -> Maker:
         """Return a function from the sample and a seed to a mixture to start from.
 
-        A component that gets too few rows of the sample to be fitted describes all data.
+        A component that gets too few rows of the sample to be fitted describes all data. By
+        default ("auto") it is the best of `n_restarts` runs of k-means.
         """
         labeller = LABELLERS[self.init_params]
+        if self.init_params == "auto":
+            labeller = partial(_by_kmeans, n_restarts=n_restarts)
         given = replace(self._given(surveyed.moments), engine=engine)
         pooled = self.components.of_data(surveyed.moments, self.n_components)
 

@@ -65,7 +65,7 @@ def predict(
     model = load_to_read(model_path, missing_chunks, nonfinite)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
-    predictor = model.predictor(answers, source.dtype)
+    predictor = model.predictor(answers, source.dtype, source.n_rows)
     kinds: dict[str, tuple[int | None, Any]] = {
         a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
     }

@@ -10,18 +10,28 @@ from typing import Any
 import numpy as np
 
 from ...core.engine import Engine
+from ...core.tuning import tuning
 from ..software import Software, software_here
 
 logger = logging.getLogger("dask_em")
 
 
-def engine_for(dtype: Any, device: Any = "cpu") -> Engine:
+def engine_for(dtype: Any, device: Any = "cpu", n_responsibilities: float = float("inf")) -> Engine:
     """Return what computes on data of this type: compiled loops where `fast` is installed.
 
-    Where they are missing on a CPU, and nobody chose so, the log says so once a process.
+    Where they are missing on a CPU, and nobody chose so, the log says so once a process. Small
+    data go without them, for it takes longer to load them than to fit. As that depends on the
+    data alone, it is the same on every worker and whenever the fit goes on.
 
-    `dask.config.set({"dask_em.fast": False})` (or DASK_DASK_EM__FAST=false) goes without them;
-    `{"dask_em.float32": False}` multiplies float32 data in float64.
+    `dask.config.set({"dask_em.fast": False})` (or DASK_DASK_EM__FAST=false) always goes without
+    them, and True never; `{"dask_em.float32": False}` multiplies float32 data in float64.
+
+    Parameters
+    ----------
+    dtype : type of numbers
+    device : {"cpu", "cuda"} or namespace
+    n_responsibilities : float
+        Rows times components; infinite where nobody knows how many rows there are.
 
     Examples
     --------
@@ -36,6 +46,7 @@ def engine_for(dtype: Any, device: Any = "cpu") -> Engine:
         fast = find_spec("numba") is not None
         if not fast and device == "cpu":
             _log_that_numba_is_missing()
+        fast = fast and n_responsibilities >= tuning().compiled_kernel.worth_loading
     single = np.dtype(dtype) == np.float32 and dask.config.get("dask_em.float32", True)
     return Engine("numba" if fast else "numpy", bool(single), device)
 

@@ -139,16 +139,21 @@ class GaussianKernel(Kernel[GaussianStatistics]):
         resp = self._deferred_resp[:, : self._deferred]
         for k, responsible in enumerate(self._responsible(resp)):
             every = np.flatnonzero(responsible)
+            whole = len(every) == self._deferred
             for piece in blocks(len(every), self._gathered.shape[1]):
-                self._add_rows(k, every[piece])
+                # Nothing need be gathered where there is nothing to leave out.
+                self._add_rows(k, piece if whole else every[piece])
         self._deferred = 0
 
-    def _add_rows(self, k: int, rows: NDArray[np.intp]) -> None:
+    def _add_rows(self, k: int, rows: slice | NDArray[np.intp]) -> None:
         """Add the sums of component k over some of the deferred rows."""
-        D, work = self._gathered[:, : len(rows)]
-        np.take(self._deferred_Z, rows, axis=0, out=D, mode="clip")
-        D -= self.gaussian.means[k]
         weights = self._deferred_resp[k, rows]
+        D, work = self._gathered[:, : len(weights)]
+        if isinstance(rows, slice):
+            np.subtract(self._deferred_Z[rows], self.gaussian.means[k], out=D)
+        else:
+            np.take(self._deferred_Z, rows, axis=0, out=D, mode="clip")
+            D -= self.gaussian.means[k]
         self._first[k] += weights @ D
         self.structure.add_scatter(self._scatter, k, D, weights, work)
 
