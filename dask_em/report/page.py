@@ -29,6 +29,7 @@ from ..estimators.html import (
     warning_lines,
 )
 from ..fitting.criteria import kind_in
+from ..runtime import current_job
 from ..storage.outputs.writer import output_file
 from ..version import __version__
 from . import plots
@@ -388,7 +389,8 @@ def _details(title: str, inner: str) -> str:
 
 
 def _figure(draw: Callable[..., Any], title: str, caption: str) -> str:
-    """Make a picture with its title and caption."""
+    """Make a picture with its title and caption, unless the job is to stop."""
+    current_job().check()
     return (
         f"<figure><h3>{text(title)}</h3>{svg(draw, title)}"
         f"<figcaption>{text(caption)}</figcaption></figure>"

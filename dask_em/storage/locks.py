@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import LockedError, StoreError
+from ..foreign import shown
 from ..runtime import JobControl, current_job
 from .folders import BucketFolder, unless_changed
 from .outputs.files import check_folder
@@ -41,8 +42,8 @@ NAMED_SECONDS = 5.0
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
-# Bytes of a lock that are read.
-LONGEST = 2**20
+# Bytes of a lock that are read, and characters of a name in it that are shown.
+LONGEST, LONGEST_NAME = 2**20, 80
 
 
 Record = dict[str, Any]
@@ -258,9 +259,9 @@ def locked(path: Path | str) -> Iterator[Lock]:
 def _held(path: Path | str, owner: Mapping[str, Any], remedy: str) -> LockedError:
     who = "another job"
     if owner:
-        who += f" ({_holder(owner)}, since {_plain(owner.get('since'))})"
-    shown = describe_url(os.fspath(path))
-    return LockedError(f"{who} is writing {shown}: {remedy}, or choose another name")
+        who += f" ({_holder(owner)}, since {_said(owner, 'since')})"
+    what = describe_url(os.fspath(path))
+    return LockedError(f"{who} is writing {what}: {remedy}, or choose another name")
 
 
 def _held_elsewhere(path: Path | str, owner: Mapping[str, Any], silent: float) -> LockedError:
@@ -270,13 +271,13 @@ def _held_elsewhere(path: Path | str, owner: Mapping[str, Any], silent: float) -
 
 def _holder(owner: Mapping[str, Any]) -> str:
     """Name the process that a lock is of, and the machine and the user where these are known."""
-    user = f" of user {_plain(owner['user'])}" if "user" in owner else ""
-    return f"process {_plain(owner.get('pid'))} on {_plain(owner.get('host'))}{user}"
+    user = f" of user {_said(owner, 'user')}" if "user" in owner else ""
+    return f"process {_said(owner, 'pid')} on {_said(owner, 'host')}{user}"
 
 
-def _plain(value: object) -> str:
-    """Return a value of a lock that anybody may have written, fit for a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(value)[:80])
+def _said(owner: Mapping[str, Any], name: str) -> str:
+    """Return what a lock, which anybody may have written, says of its holder."""
+    return shown(owner.get(name), LONGEST_NAME)
 
 
 def _record(data: bytes | str | None) -> Record:
@@ -391,7 +392,7 @@ class LockFile:
         user = user_name(found.st_uid)
         left = f"a job of {user} that is gone"
         if owner:
-            left += f" ({_holder(owner)}, since {_plain(owner.get('since'))})"
+            left += f" ({_holder(owner)}, since {_said(owner, 'since')})"
         raise LockedError(
             f"{self._path}: its lock {self._file} was left by {left}, and nobody but {user} and "
             f"root may remove it there: ask {user} to remove it, or choose another name"
