@@ -19,7 +19,7 @@ def compiled(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("there is no C compiler")
     library = folder / "shim.so"
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", library, SOURCE, "-ldl"]
+    command: list[str | Path] = [compiler, "-shared", "-fPIC", "-O2", "-o", library, SOURCE, "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return library

@@ -155,7 +155,16 @@ def test_each_call_fails_in_turn(
     script.write_text(FAILING)
     what, code = KINDS[kind]
     operation = "write" if kind == "quota" else kind
-    words = [command, operation, str(code), STEP, tmp_path / "x.zarr", disk, tmp_path, model]
+    words: list[str | Path] = [
+        command,
+        operation,
+        str(code),
+        STEP,
+        tmp_path / "x.zarr",
+        disk,
+        tmp_path,
+        model,
+    ]
     result = subprocess.run(
         [sys.executable, script, *words],
         capture_output=True,
