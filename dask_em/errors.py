@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import ClassVar, Self
@@ -253,6 +256,25 @@ class StoreAccessError(StoreError):
     code = "store-access"
 
     transient = False
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put a path into an error of the system in the block: calls on open files know none.
+
+    Examples
+    --------
+    >>> with naming("model.npz"):
+    ...     raise OSError(5, "Input/output error")
+    Traceback (most recent call last):
+    OSError: [Errno 5] Input/output error: 'model.npz'
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno is not None and e.filename is None and not isinstance(e, DaskEMError):
+            e.filename = os.fspath(path)
+        raise
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

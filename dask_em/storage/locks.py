@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import LockedError, StoreError
+from ..errors import LockedError, naming
 from ..foreign import shown
 from ..runtime import JobControl, current_job
 from .folders import BucketFolder, unless_changed
@@ -130,7 +130,7 @@ class Lock:
         self._thread.join()
         if not self._lost:
             # A lock that stays behind is taken over.
-            with suppress(StoreError):
+            with suppress(OSError):
                 self._place.release(self._mine)
 
     def note(self, **what: Any) -> None:
@@ -337,6 +337,10 @@ class LockFile:
 
     def take(self, mine: Record) -> Record:
         """Acquire the lock; return its content before."""
+        with naming(self._file):
+            return self._taken(mine)
+
+    def _taken(self, mine: Record) -> Record:
         before: Record = {}
         while True:
             self._descriptor = self._open()
@@ -451,8 +455,9 @@ class LockFile:
 
     def write(self, mine: Record) -> None:
         """Replace its content, on the disk."""
-        self._put(mine)
-        os.fsync(self._descriptor)
+        with naming(self._file):
+            self._put(mine)
+            os.fsync(self._descriptor)
 
     def _put(self, mine: Record) -> None:
         # In one step, for those who are killed within it; blanks cover what was there.

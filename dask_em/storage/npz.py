@@ -7,6 +7,7 @@ takes it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ from ..errors import (
     ModelFileError,
     ModelNotFoundError,
     UsageError,
+    naming,
 )
 from ..version import __version__
 from .object_store import LARGEST_MODEL, read_bytes
@@ -230,6 +232,10 @@ def read_arrays(
     except DaskEMError:
         raise
     except (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError) as e:
+        if isinstance(e, OSError) and e.errno == errno.EIO:
+            # The disk, not the file.
+            with naming(path):
+                raise
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, MemoryError) as e:
         raise ModelFileError(f"{path}: not a whole dask_em {noun} file ({e})") from e

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
 from ...core.executor import no_thread
-from ...errors import DataError
+from ...errors import DataError, naming
 from ...storage.object_store import check_bucket
-from ...storage.urls import describe_url, is_url, local_path
+from ...storage.urls import describe_store, describe_url, is_url, local_path
 from ..checks import check_array, check_weight, memory_weight
 from ..options import ReadOptions
 
@@ -52,7 +52,8 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     name = describe_url(url)
     place, inner = (open_store(url), "") if is_url(url) else _local(local_path(url), name)
     try:
-        found = zarr.open(place, path=inner, mode="r")
+        with naming(name):
+            found = zarr.open(place, path=inner, mode="r")
     except (GroupNotFoundError, *NOT_ZARR) as e:
         check_bucket(url)
         instead = "give the path of an array, or of an array in a group as group.zarr/array"
@@ -169,7 +170,8 @@ def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) ->
     check_array("X", X, 2)
     # In this order: what changes after the stamp was taken is found by it.
     stamp = document_stamp(X)
-    check_same(X)
+    with naming(describe_store(str(X.store_path))):
+        check_same(X)
     source = ZarrSource(X, options=options, stamp=stamp)
     if sample_weight is None:
         return source

@@ -22,7 +22,7 @@ from zarr.storage import LocalStore
 
 from ...core.additive import Array
 from ...core.tuning import tuning
-from ...errors import DataError
+from ...errors import DataError, naming
 from ..options import MissingChunks
 from .fingerprints import Checksum, Fingerprint, combined
 from .layout import chunk_key, chunk_place, fill_value, lacks, no_file
@@ -99,6 +99,10 @@ class RawChunks:
     def _read_one(self, out: Array, number: int, found: list[int]) -> Iterator[int]:
         store: Any = self.array.store
         path = os.path.join(store.root, chunk_key(self.array, (number, 0)))
+        with naming(path):
+            yield from self._read_file(path, out, number, found)
+
+    def _read_file(self, path: str, out: Array, number: int, found: list[int]) -> Iterator[int]:
         numbers = out.reshape(-1).view(np.uint8)
         check = Checksum() if self.checksum else Fingerprint()
         try:

@@ -18,7 +18,8 @@ from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
 from ...core.additive import Array
-from ...errors import DataError, UsageError
+from ...errors import DataError, UsageError, naming
+from ...storage.urls import describe_store
 from ..options import MissingChunks
 from .fingerprints import fingerprint
 from .layout import (
@@ -136,7 +137,8 @@ class WatchedReader:
         """
         watch = Watch(self.array.store, self._index)
         try:
-            found = np.ascontiguousarray(self._read(watch, rows))
+            with naming(describe_store(str(self.array.store_path))):
+                found = np.ascontiguousarray(self._read(watch, rows))
         except Exception as e:
             if watch.failed or isinstance(e, MemoryError) or not watch.lengths:
                 raise

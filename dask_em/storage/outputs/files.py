@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ...errors import OutputExistsError, UsageError
+from ...errors import OutputExistsError, UsageError, naming
 from ..urls import is_url
 from ..users import may_remove, may_write, owner_name, user_name
 
@@ -22,11 +22,12 @@ NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EML
 
 def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def durable_file(path: Path, overwrite: bool = True) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("x+b") as file:
+        with naming(path), temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
