@@ -173,7 +173,8 @@ def changed_header(draw: st.DrawFn, header: Any, arrays: dict[str, np.ndarray]) 
     if how == "k":
         del holder[path[-1]]
         return f"{path} gone"
-    value = draw(st.sampled_from(VALUES))
+    # A copy: what is put there may be changed later.
+    value = json.loads(json.dumps(draw(st.sampled_from(VALUES))))
     if how == "a" and isinstance(holder, dict):
         key = draw(st.sampled_from(KEYS))
         holder[key] = value

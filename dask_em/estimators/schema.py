@@ -1,4 +1,4 @@
-"""What each part of the header of a model file may be: its type, its bounds, its length.
+"""Rules for each part of the header of a model file: its type, its bounds, its length.
 
 Whoever wrote the file is not known, so a part that is not named here is refused, and so is a value
 that no `save` writes.
@@ -146,7 +146,7 @@ class RealType:
 
 @dataclass(frozen=True)
 class Anything:
-    """What another part of the reader looks at."""
+    """A value that another part of the reader looks at."""
 
     def check(self, where: str, value: object) -> None:
         """Accept it."""

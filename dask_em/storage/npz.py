@@ -51,7 +51,7 @@ RESERVED = ("format_version", "kind", "dask_em")
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a file may hold, whatever it says of itself: more takes long, or much memory."""
+    """Sizes beyond which a file is refused before it is unpacked: it would take long."""
 
     members: int
     header_bytes: int
