@@ -172,8 +172,9 @@ class FitMemory:
         source, d, rows = self.source, self.source.n_features, self.sample_rows
         pass_ = Survey(0, rows, d, source.n_rows)
         moments, sample = 8 * d * d, 8 * (d + 2) * rows
-        # A range draws its share, or as many as there can be where rows have weights.
-        drawn = sample if source.weighted else -(-sample // self.n_ranges)
+        # A range draws its share, or as many as it has and there can be where rows have weights.
+        most = min(rows, -(-(source.n_rows or rows * self.n_ranges) // self.n_ranges))
+        drawn = 8 * (d + 2) * most if source.weighted else -(-sample // self.n_ranges)
         waiting = self._waiting(pass_)
         parts = waiting * drawn if source.weighted else sample
         surveying = Held(
