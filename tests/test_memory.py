@@ -15,6 +15,7 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster
 from helpers import HANG
+from worker_memory import CASES, measure
 from zarr.codecs import Crc32cCodec
 
 from dask_em import GaussianMixture
@@ -80,6 +81,23 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
         assert set(client.run(os.getpid).values()) == {pid}
         assert not any(client.run(lambda dask_worker: len(dask_worker.data.slow)).values())
     assert peak.bytes <= planned.worker_bytes < 0.8 * LIMIT
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "whole chunks, 2 threads",
+        "whole chunks, NumPy",
+        "column chunks",
+        "weights as a Dask array",
+    ],
+)
+def test_a_worker_holds_about_what_plan_said(name: str, tmp_path: Path) -> None:
+    # All others: tests/faults/test_plan.py.
+    if CASES[name].fast:
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    found = measure(CASES[name], tmp_path)
+    assert 0.8 <= found.ratio <= 1.0, f"{found}; by phases: {found.phases}"
 
 
 # -- what is not read whole ------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_a_move_gains_at_least_what_it_promises(kind: str, weights: bool) -> Non
 def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
     sample, mixture, truth = stuck(kind)
     assert mean(sample, mixture) < mean(sample, truth) - 0.05
-    fits = SampleFits(sample, sample, LIMITS, LIMITS)
+    fits = SampleFits(sample, len(sample.rows), LIMITS, LIMITS)
     tried = fits.fit_subsample(mixture)
     assert (
         fits.split_and_merge(tried, MOVES).value
@@ -98,7 +98,7 @@ def test_moves_lead_out_of_a_local_optimum(kind: str) -> None:
 
 def test_nothing_is_gained_at_the_best_optimum(kind: str) -> None:
     sample, _, truth = stuck(kind)
-    fits = SampleFits(sample, sample, LIMITS, LIMITS)
+    fits = SampleFits(sample, len(sample.rows), LIMITS, LIMITS)
     tried = fits.fit_subsample(truth)
     assert fits.split_and_merge(tried, MOVES).state is tried.state
 
@@ -110,7 +110,7 @@ def test_a_component_is_born_under_all_others() -> None:
     chi = np.random.default_rng(5).chisquare(3.0, size=(6000, 1))
     rows = centers[labels] + (rows - centers[labels]) / np.sqrt(chi / 3.0)
     sample = sampled(rows)
-    fits = SampleFits(sample, sample, LIMITS, LIMITS)
+    fits = SampleFits(sample, len(sample.rows), LIMITS, LIMITS)
     tried = fits.fit_subsample(fitted("full", sample, centers, 1e-4))
     moves = SplitMerge(tried.state.result, sample.rows, sample.weights).moves()
     assert any(len(move.split.parents) == 6 and move.gain > 0 for move in moves)

@@ -411,7 +411,7 @@ def test_reads_ahead_follow_from_the_chunk_and_stay_in_memorys_bound(
         source = ZarrSource(array, read_bytes=8 * 2**20)
         assert source.read_ahead == depth
         chunk = source.chunk_rows * 32
-        assert source.chunks_held * chunk <= 4 * max(32 * 2**20, chunk)
+        assert source.held_bytes <= 4 * max(32 * 2**20, chunk)
 
 
 def test_reads_overlap_where_the_store_is_slow(s3: Proxy, url: str) -> None:

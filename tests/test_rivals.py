@@ -33,7 +33,8 @@ from dask_em.fitting.observers import (
 from dask_em.fitting.sample import Sampled, Start
 from dask_em.fitting.survey import Survey
 from dask_em.jobs.cluster import Worker
-from dask_em.jobs.plan import count, fleet_of
+from dask_em.jobs.memory import FitMemory, Held
+from dask_em.jobs.plan import Plan, count, fleet_of
 
 N, D, K, SAMPLED = 4000, 2, 8, 500
 X = blobs(N, D, K, seed=12, apart=2.0)[0]
@@ -240,10 +241,19 @@ def test_they_are_there_when_a_fit_goes_on(when: str, tmp_path: Any) -> None:
 
 def test_the_plan_has_room_for_them(tmp_path: Any) -> None:
     write_zarr(tmp_path / "x.zarr", X, 500)
-    source, workers = stored_source(tmp_path / "x.zarr"), [Worker(1, 0)]
-    one, two = (count(source, fleet_of(K, "full"), workers, contenders=r) for r in (False, None))
-    assert two.worker_bytes > one.worker_bytes + one.statistics_bytes
-    assert two.statistics_bytes == one.statistics_bytes
-    models = fleet_of([K, 2], "full")
-    plain, entering = (count(source, models, workers, contenders=r) for r in (None, True))
-    assert entering.worker_bytes > plain.worker_bytes
+    source, models = stored_source(tmp_path / "x.zarr"), fleet_of(K, "full")
+    held = {r: FitMemory(source, models, screened=not r).worker.phases[-1] for r in (False, True)}
+    assert held[True].phase == "em"
+    assert held[True].parameters == 2 * held[False].parameters
+    assert held[True].sums > 2 * held[False].sums
+    # One model is fitted with them, and so is each of a sweep that gives none up.
+    workers = [Worker(1, 0)]
+    alone, several = count(source, models, workers), fleet_of([K, 2], "full")
+    screened, every = (count(source, several, workers, exhaustive=e) for e in (False, True))
+    assert phase_em(alone) == held[True]
+    assert phase_em(every).parameters == 2 * phase_em(screened).parameters
+
+
+def phase_em(planned: Plan) -> Held:
+    assert planned.memory is not None
+    return planned.memory.phases[-1]

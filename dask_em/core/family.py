@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -40,6 +40,31 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     """
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def array_bytes(*values: object) -> int:
+    """Count the bytes of arrays, and of those in tuples; memory that several share counts once.
+
+    Examples
+    --------
+    >>> rows = np.zeros((2, 3))
+    >>> array_bytes(rows, rows.T, (np.ones(2), "name"))
+    64
+    """
+    owners: dict[int, int] = {}
+    for value in values:
+        for array in value if isinstance(value, tuple) else (value,):
+            if isinstance(array, np.ndarray):
+                owner = array if array.base is None else array.base
+                owners[id(owner)] = int(getattr(owner, "nbytes", array.nbytes))
+    return sum(owners.values())
+
+
+def _bytes_within(found: object) -> int:
+    """Count the bytes of the arrays in a dataclass, and in those that it holds."""
+    if isinstance(found, np.ndarray):
+        return found.nbytes
+    return sum(map(_bytes_within, vars(found).values())) if is_dataclass(found) else 0
 
 
 class Kernel(ABC, Generic[Sums]):
@@ -79,6 +104,14 @@ class Kernel(ABC, Generic[Sums]):
     @abstractmethod
     def statistics(self) -> Sums:
         """Return the sums over all blocks accumulated so far."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds once it has seen a whole block, at most.
+
+        With what it takes to make the statistics, but without them and the family's own arrays.
+        """
+        return array_bytes(*vars(self).values())
 
     def arithmetic(self, engine: Engine, k: int) -> Arithmetic:
         """Return the operations on what `log_prob` returns, for at most k components at a time."""
@@ -193,6 +226,11 @@ class Family(ABC, Generic[Sums]):
     def nbytes(self) -> int:
         """Bytes of the parameters."""
         return sum(a.nbytes for a in self.arrays().values())
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the parameters, with what was derived from them and is kept."""
+        return _bytes_within(self)
 
     @property
     def statistics_bytes(self) -> int:

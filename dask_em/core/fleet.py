@@ -143,6 +143,11 @@ class FleetFold(Fold[FleetStatistics]):
         self._held_weight = 0.0
         self._held_log_likelihood = np.zeros(len(fleet.mixtures))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the E-steps of all mixtures."""
+        return sum(fold.nbytes for fold in self._folds)
+
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d) with weights (n,)."""
         n, holdout, part = len(X), self.fleet.holdout, self.fleet.part

@@ -213,8 +213,8 @@ class JointEStep:
         first = mixtures[0]
         check_engine(first.engine)
         families = [mixture.components for mixture in mixtures]
-        family = families[0] if len(families) == 1 else first.components.joined(families)
-        self.kernel = family.kernel(first.engine)
+        self._joined = None if len(families) == 1 else first.components.joined(families)
+        self.kernel = (self._joined or families[0]).kernel(first.engine)
         sizes = [len(mixture.log_weights) for mixture in mixtures]
         ends = np.cumsum(sizes)
         self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
@@ -225,6 +225,11 @@ class JointEStep:
         self._weight = 0.0
         self._log_likelihoods = np.zeros(len(mixtures))
         self._resp_sum = np.zeros(ends[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the kernel, and of the parameters where they were copied to be joined."""
+        return self.kernel.nbytes + (self._joined.held_bytes if self._joined else 0)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""

@@ -51,6 +51,11 @@ class Fold(Protocol[S_co]):
 
     block_rows: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds beside a chunk and the sums that it returns; 0 where they are few."""
+        return 0
+
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add rows X (n, d) of chunk number `index`, with weights (n,)."""
 
@@ -194,6 +199,36 @@ class Source(Protocol):
     def nbytes(self) -> int:
         """Decoded bytes of one pass, 0 where unknown."""
         return 0 if self.n_rows is None else self.n_rows * self.n_features * self.dtype.itemsize
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of the largest chunk, 0 where unknown."""
+        return 0
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights."""
+        return False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of rows and weights that a task holds, with those being read; 0 where unknown."""
+        return 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of buffers that a worker's thread keeps from one task to the next."""
+        return 0
+
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes in this process's memory that the workers are sent."""
+        return 0
+
+    @property
+    def library_bytes(self) -> int:
+        """Bytes of the libraries that a worker imports for these rows, beside those of all."""
+        return 0
 
     @property
     def in_process(self) -> bool:

@@ -366,10 +366,15 @@ class AndersonTuning:
 class PlanTuning:
     """Memory and times that a plan counts beside the data and the models."""
 
-    # What a worker process holds before its first chunk: Python, NumPy, SciPy, Dask and Zarr.
-    idle_bytes: int = 165 * 2**20
-    # What Numba adds to it, with LLVM and the compiled loops: 125 MiB measured.
-    compiler_bytes: int = 130 * 2**20
+    # What a worker process holds of a fit of hardly any data: Python, NumPy, SciPy, Dask and Zarr,
+    # and what the allocator does not give back.
+    process_bytes: int = 112 * 2**20
+    # What Numba adds to it, with LLVM and the compiled loops: 107 MiB measured where the loops lie
+    # in its cache, 148 where they are compiled first.
+    compiler_bytes: int = 150 * 2**20
+    # What `dask.array` adds where rows or weights are lazy: it imports pandas, pyarrow and xarray
+    # where they are installed.
+    dask_array_bytes: int = 90 * 2**20
     # Data up to this size are read and computed with by threads before a LocalCluster has started.
     small_bytes: int = 64 * 2**20
     # Dask pauses a worker at this share of its limit.

@@ -23,6 +23,7 @@ from ..core.protocols import (
     Source,
     T,
 )
+from ..core.tuning import tuning
 from ..errors import DataError
 from ..storage.urls import describe_store
 from .checks import check_array, check_weight, memory_weight
@@ -72,6 +73,37 @@ class DaskSource(Source):
     @property
     def n_chunks(self) -> int:
         return len(self.X.chunks[0])
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of the largest block whose length is known."""
+        return max(self._lengths)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights."""
+        return self.sample_weight is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a block twice, as it is made and when it is whole, and of its weights."""
+        weights = 0 if self.sample_weight is None else 2 * 8 * self.chunk_rows
+        return 2 * self.chunk_rows * self.n_features * self.dtype.itemsize + weights
+
+    @property
+    def library_bytes(self) -> int:
+        """Bytes of Dask's arrays, which the tasks import."""
+        return tuning().plan.dask_array_bytes
+
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes of the arrays in memory that the graph holds."""
+        arrays = [self.X] if self.sample_weight is None else [self.X, self.sample_weight]
+        layers = {name: layer for a in arrays for name, layer in a.dask.layers.items()}
+        # What is not materialized is made of names and functions.
+        tasks = [t for one in layers.values() if one.is_materialized() for t in one.values()]
+        values = [getattr(task, "value", task) for task in tasks]
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
     @property
     def description(self) -> str:

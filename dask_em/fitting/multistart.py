@@ -201,8 +201,7 @@ class Multistart:
         """
         sample = Sampled.of(surveyed)
         rough = Convergence(limits.tol, min(self.n_iterations, limits.max_iter))
-        few = sample.first(self.n_subsample)
-        fits = SampleFits(sample, few, rough, limits.on_sample())
+        fits = SampleFits(sample, self.n_subsample, rough, limits.on_sample())
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         make_start = partial(make, fits.subsample)
         starts = [*map(make_start, seeds)] if self.in_turn else in_threads(make_start, seeds)
@@ -230,16 +229,22 @@ class SampleFits:
 
     Attributes
     ----------
-    sample, subsample : Sampled
-        All rows and the first of them.
+    sample : Sampled
+    n_subsample : int
+        Rows that are fitted first.
     rough, fine : Convergence
         Of the fits to the first rows, and to all.
     """
 
     sample: Sampled
-    subsample: Sampled
+    n_subsample: int
     rough: Convergence
     fine: Convergence
+
+    @property
+    def subsample(self) -> Sampled:
+        """The first rows of the sample: a view, which a field would send to workers as a copy."""
+        return self.sample.first(self.n_subsample)
 
     def fit_subsample(self, mixture: Mixture, most: int | None = None) -> StartResult:
         """Fit a mixture to the first rows by at most `most` iterations; judge it by all rows."""

@@ -113,7 +113,7 @@ def screen(
     limits = rules.convergence if whole else rules.rough
     mended = rules.algorithm != "em"
     moved = partial(_split_and_merge, n_rows=rules.weight)
-    with executor(SampleFits(sample, few, rules.rough, rules.convergence)) as calls:
+    with executor(SampleFits(sample, len(few.rows), rules.rough, rules.convergence)) as calls:
         starts = _started(models, makers, few, rules, limits)
         starts = calls.map(_fit_subsample, starts, in_rows(advance, few))
         n_rows = _most_passes(starts) * len(few.rows)

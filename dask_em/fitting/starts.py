@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans, kmeans_plusplus
 
 from ..backends.blas import one_openmp_thread
 from ..core.additive import Array
@@ -27,6 +26,9 @@ from .multistart import Multistart
 from .observers import ObservedPass, Observer
 from .sample import Sampled, Start
 from .survey import Surveyed
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 
 def _nearest(rows: Array, centers: Array) -> Array:
@@ -60,6 +62,9 @@ def _by_kmeans(rows: Array, weights: Array, k: int, seed: int, n_restarts: int =
 
 def _kmeans(n: int, d: int, k: int, seed: int, n_restarts: int = 1) -> KMeans:
     """Return scikit-learn's k-means, cut down where there are so many components."""
+    # Workers, which import this file, start nothing: scikit-learn would take 150 MB of each.
+    from sklearn.cluster import KMeans
+
     constants = tuning().sample
     # In products of all rows and all centers; k-means++ takes some for each center.
     budget = constants.kmeans_work / (n * k * (d + constants.distance_work))
@@ -73,6 +78,8 @@ def _kmeans(n: int, d: int, k: int, seed: int, n_restarts: int = 1) -> KMeans:
 
 
 def _by_kmeans_plusplus(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    from sklearn.cluster import kmeans_plusplus
+
     centers, _ = kmeans_plusplus(rows, k, sample_weight=weights, random_state=seed)
     return _nearest(rows, centers)
 
@@ -169,10 +176,7 @@ class StartOptions:
         given = self._given(surveyed.moments)
         if self.weights_init is not None and self.components.all_given:
             return Start(replace(given, engine=engine))
-        # Where the sample is all of the data, its iterations are those that `max_iter` counts.
-        whole = surveyed.n_weighted <= len(surveyed.sample.rows)
-        one_by_one = whole and self.max_iter < tuning().sample.fewest_iterations
-        fitted = self.init_params == "auto" and not one_by_one
+        fitted = self.is_fitted(len(surveyed.sample.rows), surveyed.n_weighted)
         if self.algorithm == "auto" and fitted:
             return self._multistart(surveyed, engine, seed, observers, executor)
         make = self.maker(surveyed, engine)
@@ -183,6 +187,12 @@ class StartOptions:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
             running.log_likelihood = start.log_likelihood or None
         return start
+
+    def is_fitted(self, n_sampled: int, n_rows: int) -> bool:
+        """Tell whether a start is fitted to the sample, of so many of all rows."""
+        # Where the sample is all of the data, its iterations are those that `max_iter` counts.
+        one_by_one = n_rows <= n_sampled and self.max_iter < tuning().sample.fewest_iterations
+        return self.init_params == "auto" and not one_by_one
 
     def _multistart(
         self,

@@ -35,9 +35,15 @@ class Sample(Additive):
 
     def __add__(self, other: Sample) -> Sample:
         keys = np.concatenate([self.keys, other.keys])
-        rows = np.concatenate([self.rows, other.rows])
-        weights = np.concatenate([self.weights, other.weights])
-        return Sample(self.size, keys, rows, weights).smallest()
+        order = np.argsort(keys, kind="stable")[: self.size]
+        weights = np.concatenate([self.weights, other.weights])[order]
+        rows = np.empty((len(order), self.rows.shape[1]))
+        # No copy of all rows is made, of which the sample may hold 64 MB.
+        for some in blocks(len(order), tuning().reading.survey_rows):
+            mine = order[some] < len(self.keys)
+            rows[some][mine] = self.rows[order[some][mine]]
+            rows[some][~mine] = other.rows[order[some][~mine] - len(self.keys)]
+        return Sample(self.size, keys[order], rows, weights)
 
     def smallest(self) -> Sample:
         """Return the sample cut to its size, in the order of the keys."""

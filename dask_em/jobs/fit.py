@@ -28,7 +28,6 @@ from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_
 from .plan import Plan, checked, count, fleet_of, mebibytes
 
 if TYPE_CHECKING:
-    from ..data.zarr.source import ZarrSource
     from ..estimators.base import MixtureEstimator
     from ..estimators.fits import Fit
 
@@ -96,14 +95,6 @@ class FitRequest:
         """How the data are read."""
         names = {"missing_chunks", "nonfinite"} & self.options.keys()
         return ReadOptions(**{name: self.options[name] for name in names})
-
-    def needed(self, source: ZarrSource) -> partial[Plan]:
-        """Return a function from the workers to the plan of the largest pass over a source."""
-        if self.single:
-            return partial(count, source, self.fleet)
-        return partial(
-            count, source, self.fleet, holdout=bool(self.holdout), contenders=self.exhaustive
-        )
 
 
 @dataclass(frozen=True)
@@ -204,7 +195,11 @@ def fit(
         )
         if written:
             return FitResult({path: load(path) for path in written})
-        needed = request.needed(stored_source(data, weights, request.read_options))
+        source = stored_source(data, weights, request.read_options)
+        needed = partial(
+            count, source, fitted.estimators, holdout=request.holdout,
+            exhaustive=request.exhaustive, kept=checkpoint is not None,
+        )  # fmt: skip
         with noting_what_is_kept(checkpoint):
             with _explained_endings(output, needed(())), checked(cluster, needed):
                 driver = fitted.run(data, weights)

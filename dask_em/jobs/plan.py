@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,13 +15,11 @@ import numpy as np
 
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
-from ..backends.dask.config import engine_for
 from ..core.additive import Array
 from ..core.finite import finite_mask
 from ..core.mixture import Mixture
 from ..core.moments import Moments
-from ..core.partial_sums import partial_bytes
-from ..core.reduction import fan_in
+from ..core.protocols import Source
 from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.options import MissingChunks, ReadOptions
@@ -39,6 +37,7 @@ from .cluster import (
     workers_here,
     workers_there,
 )
+from .memory import FitMemory, WorkerMemory
 
 if TYPE_CHECKING:
     from ..data.zarr.source import ZarrSource
@@ -80,7 +79,8 @@ class Plan:
     bytes_per_pass, statistics_bytes, parameter_bytes : int
         Read by a pass; of the sums of one task; of what every task is given.
     task_bytes, worker_bytes : int
-        Held by a task, and by a worker with all its threads busy.
+        Held by a task, and by a worker with all its threads busy, in the phase of a fit that
+        takes the most.
     worker_limit, worker_threads : int
         Of the worker that comes closest to its limit (0 for no limit).
     n_workers, n_threads : int
@@ -89,6 +89,8 @@ class Plan:
         Memory that the workers of a LocalCluster share, 0 where they are on other machines.
     probe : Probe or None
         Times taken of two chunks, None where nobody took any.
+    memory : WorkerMemory or None
+        Of what `worker_bytes` is the sum.
 
     Examples
     --------
@@ -119,6 +121,7 @@ class Plan:
     n_threads: int
     machine_bytes: int = 0
     probe: Probe | None = None
+    memory: WorkerMemory | None = None
 
     @property
     def fits(self) -> bool:
@@ -251,7 +254,8 @@ def plan(
     fleet = fleet_of(k, covariance, family)
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
-    needed = partial(count, source, fleet)
+    # As `fit` keeps what it has.
+    needed = partial(count, source, fleet, kept=True)
     if not cluster.remote:
         planned = planned_here(cluster, needed)
         if probe and planned.fits:
@@ -275,112 +279,62 @@ def planned_here(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], P
 
 
 def count(
-    source: ZarrSource,
+    source: Source,
     fleet: Sequence[MixtureEstimator],
     workers: Sequence[Worker],
-    holdout: bool = False,
-    contenders: bool | None = None,
+    holdout: float = 0.0,
+    exhaustive: bool = False,
+    kept: bool = False,
 ) -> Plan:
     """Count what a pass over `source` takes on these workers, without reading any of it.
 
-    Memory is that of the first pass, which serves several starts of a model where there are
-    `contenders`: of a single model, unless told.
+    Memory is that of the whole fit, see `FitMemory`: of one model, or of several of which some
+    are given up, unless `exhaustive`. With a checkpoint, sums are `kept`.
     """
-    # Whatever starts a fit takes long to import, and a plan may be refused before.
-    from ..fitting.multistart import most_contenders
-
-    needs = [model_bytes(model, source.n_features) for model in fleet]
-    served = needs
-    if contenders or (contenders is None and len(fleet) == 1):
-        served = [need for need in needs for _ in range(most_contenders(need.statistics))]
-    task = _task_bytes(source, served, holdout)
+    several = len(fleet) > 1 or holdout > 0
+    screened = several and not exhaustive
+    memory = FitMemory(source, fleet, holdout, screened, kept).worker
     tightest = min(
         workers,
-        key=lambda w: tuning().plan.pause * w.limit - w.threads * task if w.limit else np.inf,
+        key=lambda w: (
+            tuning().plan.pause * w.limit - memory.of_threads(w.threads) if w.limit else np.inf
+        ),
         default=Worker(1, 0),
     )
+    needs = [model_bytes(model, source.n_features) for model in fleet]
     return Plan(
         source.description,
-        source.n_rows,
+        source.n_rows or 0,
         source.n_features,
         str(source.dtype),
         source.n_chunks,
-        _chunk_bytes(source),
+        source.chunk_rows * source.n_features * source.dtype.itemsize,
         len(source.ranges()),
         source.nbytes,
         sum(need.statistics for need in needs),
         sum(need.parameters for need in needs),
-        task,
-        _shared_bytes(source, served) + tightest.threads * task,
+        memory.largest(tightest.threads).task,
+        memory.of_threads(tightest.threads),
         tightest.limit,
         tightest.threads,
         len(workers),
         sum(w.threads for w in workers),
+        memory=memory,
     )
 
 
 class ModelBytes(NamedTuple):
-    """Bytes of one model: parameters as sent and as used, its kernel, its sums."""
+    """Bytes of the parameters of one model, and of its sums."""
 
     parameters: int
-    parameters_used: int
-    kernel: int
     statistics: int
-
-
-def _chunk_bytes(source: ZarrSource) -> int:
-    return int(source.chunk_rows) * source.n_features * source.dtype.itemsize
-
-
-def _task_bytes(source: ZarrSource, served: Sequence[ModelBytes], holdout: bool) -> int:
-    """Count the bytes that one task holds."""
-    chunk = _chunk_bytes(source)
-    sums = sum(model.kernel + 2 * model.statistics for model in served)
-    task = source.chunks_held * chunk + sums
-    if holdout:
-        # Random numbers, weights and the mask of a chunk, and the rows that it holds out.
-        task += chunk + 3 * 8 * int(source.chunk_rows)
-    return task
-
-
-def _shared_bytes(source: ZarrSource, served: Sequence[ModelBytes]) -> int:
-    """Count the bytes that a worker holds whatever the number of its tasks."""
-    statistics = sum(model.statistics for model in served)
-    # A worker keeps the parameters as they came and as they are used, and it adds the
-    # sums of some tasks while others run.
-    shared = tuning().plan.idle_bytes + sum(
-        model.parameters + model.parameters_used for model in served
-    )
-    shared += (fan_in(statistics) + 1) * statistics
-    # What a checkpoint keeps of an unfinished pass waits for its time on the workers.
-    shared += partial_bytes(len(source.ranges()), statistics)
-    if len(served) > 1:
-        # The sums of a fleet are not added in place.
-        shared += statistics
-    if engine_for(source.dtype).name == "numba":
-        shared += tuning().plan.compiler_bytes
-    return shared
 
 
 def model_bytes(model: MixtureEstimator, d: int) -> ModelBytes:
     """Count the bytes of a model over d columns."""
     k = model.n_components
     components = model.family_options().of_data(Moments.unit(d), k)
-    parameters = _array_bytes(components) + 8 * k
-    # Making a kernel adds what it derives from the parameters to them.
-    # NumPy's holds more than the compiled one that may take its place.
-    kernel = components.kernel()
-    parameters_used = _array_bytes(components) + 8 * k
-    own = sum(value.nbytes for value in vars(kernel).values() if isinstance(value, np.ndarray))
-    statistics = kernel.statistics().nbytes + 8 * k
-    return ModelBytes(parameters, parameters_used, own, statistics)
-
-
-def _array_bytes(found: object) -> int:
-    """Count the bytes of the arrays in a dataclass, and in those that it holds."""
-    if isinstance(found, np.ndarray):
-        return found.nbytes
-    return sum(map(_array_bytes, vars(found).values())) if is_dataclass(found) else 0
+    return ModelBytes(components.nbytes + 8 * k, components.statistics_bytes + 8 * k)
 
 
 def probe_chunks(source: ZarrSource, fleet: Sequence[MixtureEstimator]) -> Probe | None:

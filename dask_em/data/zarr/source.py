@@ -160,17 +160,62 @@ class ZarrSource(Source):
         return ZarrReader(self)
 
     @property
-    def chunks_held(self) -> int:
-        """Chunks that a task holds: the one in hand, and those being read with their decoding."""
+    def weighted(self) -> bool:
+        """Whether rows have weights."""
+        return self.stored_weight is not None or self.memory_weight is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of rows and weights that a task holds, with those being read."""
+        longest = max(map(len, self.ranges()))
+        chunk = self.chunk_rows * self.n_features * self.dtype.itemsize
+        # A chunk that rows are left out of is copied.
+        copied = chunk * int(bool(self.dropping) or self.options.nonfinite == "drop")
+        # So are chunks that are decoded: the one in hand, and the next.
+        copied += chunk * min(longest, 2) * int(self.packing is not None)
+        return self._rows_held(longest) + copied + self._weights_held(longest)
+
+    def _rows_held(self, longest: int) -> int:
+        """Bytes of stored rows, where the longest range has so many chunks."""
+        if self._raw:
+            return self.kept_bytes or min(longest, 2) * self._buffer_bytes
+        from zarr.codecs import Crc32cCodec
+
+        # What Zarr read, what it decoded, and the array that is made of all chunk files.
+        encoded = any(not isinstance(c, Crc32cCodec) for c in self.array.compressors)
+        being_read = 3 if encoded else 2
+        at_first = min(self.read_ahead, longest) * being_read
+        later = 1 + min(self.read_ahead, longest - 1) * being_read
+        return max(at_first, later) * self._buffer_bytes
+
+    def _weights_held(self, longest: int) -> int:
+        """Bytes of weights: as they are read, decoded and as float64, and those in hand."""
+        if self.stored_weight is None:
+            return 0
+        return (2 + min(longest, 2)) * 8 * self.chunk_rows
+
+    @property
+    def _buffer_bytes(self) -> int:
+        """Bytes of a chunk as it is stored: all columns of whole chunk files."""
+        columns = max(self.n_features, int(self.array.chunks[1]))
+        return min(self.chunk_rows, self.n_rows) * columns * int(self.array.dtype.itemsize)
+
+    @property
+    def _raw(self) -> bool:
         from .raw import RawChunks
 
-        # A chunk that rows are left out of is copied.
-        copies = int(bool(self.dropping) or self.options.nonfinite == "drop")
-        # So are chunks that are decoded: the one in hand, and the next.
-        copies += 2 if self.packing else 0
-        if RawChunks.of(self.array) is not None:
-            return 2 + copies
-        return 1 + self.read_ahead * (3 if self.array.compressors else 2) + copies
+        return RawChunks.of(self.array) is not None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the two buffers that a thread reads into in turn, unless they are large."""
+        small = self._raw and self._buffer_bytes <= tuning().reading.pooled_bytes
+        return min(self.n_chunks, 2) * self._buffer_bytes if small else 0
+
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes of the weights in memory."""
+        return 0 if self.memory_weight is None else int(self.memory_weight.nbytes)
 
     @property
     def read_ahead(self) -> int:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ...core.additive import Array
-from ...core.family import Kernel
+from ...core.family import Kernel, array_bytes
 from ...core.tuning import tuning
 from . import simd
 from .diagonals import Diagonal
-from .matrices import Full
+from .matrices import Full, few_matrices
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
 
@@ -80,6 +80,15 @@ class FusedKernel(Kernel[GaussianStatistics]):
         self._Z = np.zeros((b, self._D), dtype)
         self._columns = np.ones((b // self._width, d + self._one, self._width), dtype)
         self._out = np.zeros(self._padded_components * b, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds when it has seen a block of all its rows, the family's apart."""
+        d = self.gaussian.n_features
+        doubles = d * (2 if self._rotate is None else 3)
+        others = self._D + d + self._one + self._padded_components
+        room = self.block_rows - len(self._Z)
+        return super().nbytes + room * int(8 * doubles + self.dtype.itemsize * others)
 
     def load(self, X: Array) -> None:
         """Take the rows X (b, d) as the current block, in whitened coordinates."""
@@ -148,6 +157,11 @@ class Moments:
         groups = -(-padded_components // simd.TALL_ROWS)
         self._sums = np.zeros((groups, padded, simd.TALL_ROWS))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sums, of their copy in order, and of what says where their columns are."""
+        return array_bytes(*vars(self).values()) + self._sums.nbytes
+
     def add(self, resp: Array, tiles: Array) -> None:
         """Add the moments of the rows in `tiles` under `resp`, both padded."""
         simd.add_moments(resp, tiles, self.left, self.right, self._step, self._sums)
@@ -199,6 +213,14 @@ class CentredKernel(FusedKernel):
         self._first = np.zeros((k, D))
         self._scatter = np.zeros((k, D, D))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds when it has seen a block of all its rows, the family's apart."""
+        if self._moments is None:
+            return super().nbytes
+        # The statistics of the moments are added to those of the rows that were gathered.
+        return super().nbytes + self._moments.nbytes + self._scatter.nbytes
+
     def log_prob(self) -> Array:
         """Return log N(x; mu_k, Sigma_k) of the block (k, b), for the caller to overwrite."""
         out = self._buffer[: len(self._means)]
@@ -224,10 +246,15 @@ class CentredKernel(FusedKernel):
     def statistics(self) -> GaussianStatistics:
         """Return the sums over all blocks so far, about the current means."""
         d = self.gaussian.n_features
-        lower = np.tril(self._scatter[:, :d, :d])
-        scatter = lower + np.tril(lower, -1).transpose(0, 2, 1)
-        total = GaussianStatistics(self._first[:, :d].copy(), scatter)
-        return total if self._moments is None else total + self._moments.statistics()
+        scatter = np.tril(self._scatter[:, :d, :d])
+        for some in few_matrices(len(scatter), d):
+            scatter[some] += np.tril(scatter[some], -1).transpose(0, 2, 1)
+        first = self._first[:, :d].copy()
+        if self._moments is not None:
+            more = self._moments.statistics()
+            first += more.first
+            scatter += more.scatter
+        return GaussianStatistics(first, scatter)
 
 
 class FeaturesKernel(FusedKernel):
@@ -245,6 +272,11 @@ class FeaturesKernel(FusedKernel):
         theta[: gaussian.n_components] = structure.natural(gaussian.means)
         theta[:, 0] -= gaussian.whitening.log_det
         self._theta = pack_groups(theta)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds when it has seen a block of all its rows, the family's apart."""
+        return super().nbytes + self._moments.nbytes
 
     def log_prob(self) -> Array:
         """Return log N(x; mu_k, Sigma_k) of the block (k, b), for the caller to overwrite."""

@@ -29,10 +29,11 @@ def inverse_factors(factors: Array) -> Array:
     from scipy.linalg.lapack import dtrtrs
 
     identity: Array = np.eye(factors.shape[1], order="F")
-    solved: list[tuple[Array, int]] = [
-        dtrtrs(c.T, identity, lower=0, trans=1) for c in np.ascontiguousarray(factors)
-    ]
-    return np.stack([inverse for inverse, _ in solved])
+    # Column by column, as LAPACK leaves them.
+    inverses: Array = np.empty(factors.shape).transpose(0, 2, 1)
+    for inverse, factor in zip(inverses, np.ascontiguousarray(factors), strict=True):
+        inverse[:], _ = dtrtrs(factor.T, identity, lower=0, trans=1)
+    return inverses
 
 
 def factors_or_none(covariances: Array) -> list[Array | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.codec import record
+from ...core.family import blocks
 from ...core.tuning import tuning
 from .covariance import Covariance
 from .factors import (
@@ -34,6 +35,11 @@ def diagonal_of(factor: Array) -> Array:
 def matrix_of(ridge: Array) -> Array:
     """Return a matrix (d, d), or one of this diagonal (d,)."""
     return np.diag(ridge) if ridge.ndim == 1 else ridge
+
+
+def few_matrices(k: int, d: int) -> Iterator[slice]:
+    """Yield slices of k matrices (d, d), so few that what is made of them stays in cache."""
+    return blocks(k, max(1, tuning().numpy_kernel.cached // d**2))
 
 
 def per_length(scale: Array, factor: Array) -> Array:
@@ -156,14 +162,16 @@ class Full(Matrices):
         """Compute the scatter about `means`, (k, d, d), from the sums of the products."""
         k, d = means.shape
         i, j = symmetric_pairs(d)
-        about_origin = np.empty((k, d, d))
-        about_origin[:, i, j] = sums
-        about_origin[:, j, i] = sums
-        cross = first[:, :, None] * means[:, None, :]
-        square = means[:, :, None] * means[:, None, :]
-        return np.asarray(
-            about_origin - cross - cross.transpose(0, 2, 1) + resp_sum[:, None, None] * square
-        )
+        scatter = np.empty((k, d, d))
+        scatter[:, i, j] = sums
+        scatter[:, j, i] = sums
+        for some in few_matrices(k, d):
+            cross = first[some, :, None] * means[some, None, :]
+            square = means[some, :, None] * means[some, None, :]
+            scatter[some] -= cross
+            scatter[some] -= cross.transpose(0, 2, 1)
+            scatter[some] += resp_sum[some, None, None] * square
+        return scatter
 
     def unconstrained(self, resp_sum: Array, shift: Array, scatter: Array, ridge: Array) -> Array:
         """Compute the most likely covariances from the scatter about the old means."""

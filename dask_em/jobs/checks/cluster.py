@@ -197,7 +197,7 @@ def describe_memory(
     limits = [worker.limit for worker in workers]
     planned = None
     if source is not None:
-        needed = partial(count, source, fleet)
+        needed = partial(count, source, fleet, kept=True)
         planned = needed(workers) if cluster.remote else planned_here(cluster, needed)
         planned.check()
     if not cluster.remote and (text := overcommitted(workers)):
