@@ -18,6 +18,7 @@ from ..core.reduction import fan_in, tree_levels
 from ..core.tuning import tuning
 
 if TYPE_CHECKING:
+    from ..core.engine import Engine
     from ..estimators.base import MixtureEstimator
 
 
@@ -141,10 +142,16 @@ class FitMemory:
         return WorkerMemory(process, self.source.shipped_bytes, phases)
 
     @property
+    def engine(self) -> Engine:
+        """What computes: NumPy where there is little to do."""
+        n_rows = np.inf if self.source.n_rows is None else self.source.n_rows
+        most = max(model.n_components for model in self.models)
+        return engine_for(self.source.dtype, n_responsibilities=n_rows * most)
+
+    @property
     def compiler_bytes(self) -> int:
         """Bytes of Numba and the compiled loops, 0 where NumPy computes."""
-        compiled = engine_for(self.source.dtype).name == "numba"
-        return tuning().plan.compiler_bytes if compiled else 0
+        return tuning().plan.compiler_bytes if self.engine.name == "numba" else 0
 
     @property
     def n_ranges(self) -> int:
@@ -279,7 +286,7 @@ class FitMemory:
         """Return a mixture of the model's size."""
         k = model.n_components
         components = model.family_options().of_data(Moments.unit(self.source.n_features), k)
-        return Mixture(np.full(k, -np.log(k)), components, engine_for(self.source.dtype))
+        return Mixture(np.full(k, -np.log(k)), components, self.engine)
 
     def _waiting(self, pass_: Pass[Any], kept: bool = False) -> int:
         """Return how many sums wait in a worker, at most, as tasks come in order."""
