@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.additive import Array
-from ..url_store import UrlStore
 
 if TYPE_CHECKING:
     import zarr
@@ -70,6 +69,8 @@ def source_stamps(
 def _by_key(array: zarr.Array[Any]) -> Callable[[str], str] | None:
     """Return a function that returns the stamp of a chunk by its key, None where there are none."""
     from zarr.storage import LocalStore
+
+    from ..url_store import UrlStore
 
     store: Any = array.store
     if isinstance(store, LocalStore):
