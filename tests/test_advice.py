@@ -107,6 +107,7 @@ ELSEWHERE = {
     "this process ran out of memory": "a sample larger than its memory: tests/test_endings.py",
     "the Dask client in force does not answer": "a process that forks with a client",
     "open it in the children alone": "a process that forks with a bucket open",
+    "a daemonic process starts no workers": "a process of a pool: tests/test_programs.py",
     "make room, or pass --checkpoint": "a full disk, and another: tests/faults/test_disk_full.py",
 }
 

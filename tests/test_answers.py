@@ -369,7 +369,7 @@ def test_criteria_of_a_weighted_fit_say_that_they_lack_the_weights(
         again.bic(X, sample_weight=WEIGHT)
         assert "sample_weight" not in caplog.text
         again.bic(X)
-    assert "here each row counts once: pass sample_weight (--weights)" in caplog.text
+    assert "here each row counts once: pass sample_weight to count them" in caplog.text
 
 
 def test_a_sweep_counts_weights_as_criteria_do() -> None:

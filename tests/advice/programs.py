@@ -77,11 +77,11 @@ def planned(here: Here, *more: object, data: Path | None = None) -> str:
     return program("plan", data or stored(here), "-k", 2, "--no-probe", *more)
 
 
-def plan_of_large(here: Here, chunk_rows: int) -> str:
+def plan_of_large(here: Here, chunk_rows: int, threads: int = 1) -> str:
     """What a plan says of data in large chunks, none of which is there."""
     path = here.path(f"{chunk_rows}.zarr")
-    zarr.create_array(path, shape=(10**8, 10), chunks=(chunk_rows, 10), dtype="f8")
-    return planned(here, "--memory-limit", "1GiB", data=path)
+    zarr.create_array(path, shape=(10**8, 10), chunks=(chunk_rows, 10), dtype="f8", overwrite=True)
+    return planned(here, "--memory-limit", "1GiB", "--threads", threads, data=path)
 
 
 def fitted(here: Here, *more: object, never: str = "") -> str:
@@ -101,10 +101,8 @@ PLANS = [
     }),
     Followed(
         "and Dask pauses it at",
-        lambda here: planned(here, "--memory-limit", "1GiB", "--threads", 64),
-        {"lower (--threads)": lambda here, words: planned(
-            here, "--memory-limit", "1GiB", words, 1
-        )},
+        lambda here: plan_of_large(here, 10**5, threads=64),
+        {"lower --(threads)": lambda here, words: plan_of_large(here, 10**5, **{words: 1})},
     ),
     Followed("and Dask pauses it at", lambda here: plan_of_large(here, 10**7), {
         "store the data in chunks smaller than": lambda here, words: plan_of_large(here, 10**5),
