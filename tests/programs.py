@@ -70,7 +70,8 @@ def told(answer: Any) -> str:
 
 
 def saved(folder: Path) -> str:
-    name = own(folder, "saved").with_suffix(".npz")
+    name = own(folder, "saved")
+    name = name.with_name(f"{name.name}.npz")
     load(folder / "m.npz").save(name, overwrite=True)
     return digest(load(name))
 
