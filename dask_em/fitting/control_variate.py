@@ -369,21 +369,23 @@ class ControlVariateEM(Algorithm):
             state = EMState(
                 self.proposal, statistics, self.n_iter, collapsed, Status.RUNNING, result
             )
-            if self._is_kept(state):
+            if best is None and self.n_iter == 1 and self._loses(state):
+                # A start that was fitted to other rows: no M-step on these holds what it reached.
+                self._plainly(state)
+                return replace(state, status=self.convergence.spent(1) or Status.RUNNING)
+            if best is None or self.kind == "plain" or not self._loses(state):
                 return self._accept(state)
         assert best is not None
         return self._reject(best, statistics)
 
-    def _is_kept(self, state: EMState) -> bool:
-        """Return whether the M-step at `proposal` keeps the likelihood that was found there.
+    def _loses(self, state: EMState) -> bool:
+        """Return whether the M-step loses of the likelihood that was found at `proposal`.
 
         What it adds to variances bounds them from below: steps of other kinds may pass the
         bound, to a likelihood that no M-step can hold.
         """
-        if self.best is None or self.kind == "plain":
-            return True
         lost = -state.mixture.m_step_gain(state.statistics, state.result)
-        return not lost > max(self.convergence.tol, rounding(state))
+        return lost > max(self.convergence.tol, rounding(state))
 
     def _accept(self, state: EMState) -> EMState:
         collapsed = state.collapsed

@@ -139,7 +139,7 @@ class Multistart:
             max(constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled),
         )
         # Other starts on few data would take longer than their EM, or leave moves no time.
-        few = n_init == 1 and n_rows < 2 * n_subsample
+        few = n_rows < 2 * n_subsample
         if few:
             n_subsample = _part_of(
                 n_sampled,
@@ -154,7 +154,7 @@ class Multistart:
         moves = Moves.within(budget, iteration, n_components)
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
         n_finalists = constants.finalists if enough else constants.fewer_finalists
-        n_finalists = 1 if few else n_finalists
+        n_finalists = min(n_init, n_finalists) if few else n_finalists
         if n_components < 3 or n_subsample < 2 * fewest_rows(n_parameters):
             # No component has the rows of two.
             moves = replace(moves, n_rounds=0)
@@ -207,8 +207,7 @@ class Multistart:
         starts = [*map(make_start, seeds)] if self.in_turn else in_threads(make_start, seeds)
         with (serial_executor if self.in_turn else executor)(fits) as calls:
             found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
-            ranked = sorted(found, key=lambda one: one.rank, reverse=True)
-            chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
+            chosen, left = _first_of_the_best(found, self.n_finalists)
             ends = calls.map(partial(SampleFits.split_and_merge, how=self.moves), chosen)
             worthy = [fits.to_go_on(tried) for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
@@ -337,17 +336,38 @@ def _resumed(state: EMState) -> Mixture | EMState:
     return replace(state, n_iter=0, status=Status.RUNNING)
 
 
+def _first_of_the_best(
+    found: Sequence[StartResult], n_best: int
+) -> tuple[list[StartResult], list[StartResult]]:
+    """Return the best in their order, and the others; of those alike the first are the best.
+
+    So more starts do not end elsewhere because of a last bit.
+    """
+    best = max(one.rank for one in found)
+    as_good = [best[:2] == one.rank[:2] and _alike(best[2], one.value) for one in found]
+    order = sorted(range(len(found)), key=lambda i: (as_good[i], found[i].rank), reverse=True)
+    firsts = [i for i in range(len(found)) if as_good[i]][:n_best]
+    kept = sorted([*firsts, *(i for i in order if i not in firsts)][:n_best])
+    return [found[i] for i in kept], [one for i, one in enumerate(found) if i not in kept]
+
+
+def _alike(best: float, value: float) -> bool:
+    """Return whether two fits, of which the first is better, are most likely the same."""
+    return best - value <= tuning().multistart.alike
+
+
 def _worth_fitting(found: Sequence[StartResult], n_subsample: int) -> list[StartResult]:
-    """The best, and those beside it that may win when they are fitted to more rows.
+    """The first of the best, and those beside it that may win when they are fitted to more rows.
 
     A fit to n rows is about p / (2 n) nats per row below the best on other rows.
     """
-    best = max(found, key=lambda one: one.rank)
+    ((best,), _) = _first_of_the_best(found, 1)
+    top = max(one.value for one in found if one.rank[:2] == best.rank[:2])
     room = best.state.result.n_parameters / (2 * n_subsample)
-    # What is as good is most likely the same.
     return [
-        t for t in found if t is best or tuning().multistart.alike < best.value - t.value < room
-    ]
+        t for t in found
+        if t is best or (not _alike(top, t.value) and top - t.value < room)
+    ]  # fmt: skip
 
 
 def contenders_of(
