@@ -222,17 +222,20 @@ def test_the_engine_is_chosen_where_the_fit_starts_and_saved(tmp_path) -> None:
 def test_loops_are_loaded_where_the_data_are_worth_it(tmp_path: Path) -> None:
     X, _, _ = blobs(300, 3, 2)
     write_zarr(tmp_path / "x.zarr", X, 100)
-    # Of the same rows the same engine, wherever they lie; whose number nobody knows may be many.
+    # Of the same rows the same engine, wherever they lie, and before anybody has counted them.
     unknown = da.from_array(X, chunks=(100, 3))[da.from_array(np.ones(300, bool), chunks=100)]
-    sources = [(X, 600), (da.from_array(X, chunks=(100, 3)), 600), (tmp_path / "x.zarr", 600)]
-    for data, n_responsibilities in [*sources, (unknown, np.inf)]:
+    for data in (X, da.from_array(X, chunks=(100, 3)), tmp_path / "x.zarr", unknown):
         for least in (600, 601):
             with use_tuning(tuning().with_changes(compiled_kernel={"worth_loading": least})):
                 model = GaussianMixture(2, random_state=0).fit(data)
                 names = {model.state_.mixture.engine.name}
-                if n_responsibilities == 600:
-                    names.add(model.predictor(("labels",), n_rows=300).mixture.engine.name)
-            assert names == {"numba" if n_responsibilities >= least else "numpy"}
+                # Answers are as the fit, be it for a few of the rows.
+                for n_rows in (None, 10, 300):
+                    names.add(model.predictor(("labels",), n_rows=n_rows).mixture.engine.name)
+                assert names == {"numba" if least == 600 else "numpy"}
+                # Unless there are so many that loops are worth it.
+                many = model.predictor(("labels",), n_rows=301)
+            assert many.mixture.engine.name == "numba"
 
 
 def test_a_process_without_numba_fails_rather_than_take_another_engine() -> None:

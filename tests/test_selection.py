@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,14 @@ def test_a_held_out_row_that_is_not_finite_is_named(points: np.ndarray) -> None:
 # -- a sweep ---------------------------------------------------------------------------
 
 
+@pytest.fixture
+def one_engine() -> Iterator[None]:
+    """A sweep is computed by what its largest model would be, which here is the same for all."""
+    with dask.config.set({"dask_em.fast": False}):
+        yield
+
+
+@pytest.mark.usefixtures("one_engine")
 @pytest.mark.parametrize("algorithm", ["em", "auto"])
 def test_an_exhaustive_sweep_is_separate_fits(points: np.ndarray, algorithm: str) -> None:
     options: dict[str, Any] = {"n_init": 2, "sample_size": 3000, "random_state": 5,

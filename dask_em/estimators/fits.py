@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -123,11 +124,18 @@ class Fit(Generic[M]):
 
     def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, FitProgress]:
         lead = self.lead
-        engine = lead.engine(source.dtype, source.n_rows)
+        engine = self._engine(source)
         identity, data = {}, {}
         if lead.checkpoint is not None:
             identity, data = self._identity(engine), source.identity()
         return Checkpoint(lead.checkpoint, identity, data, engine, SurveyPass, FitProgress)
+
+    def _engine(self, source: Source, surveyed_rows: int | None = None) -> Engine:
+        """Return what computes; a checkpoint is of one engine, and opened before the survey."""
+        n_rows = source.n_rows
+        if n_rows is None and self.lead.checkpoint is None:
+            n_rows = surveyed_rows
+        return self.lead.engine(source.dtype, n_rows)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         identity = self.lead.identity(engine)
@@ -164,7 +172,7 @@ class Fit(Generic[M]):
                 self._options(began),
                 source,
                 backend_in_force(),
-                lead.engine(source.dtype, source.n_rows),
+                partial(self._engine, source),
                 checkpoint,
                 lead.observers(),
                 self._check_survey,

@@ -49,6 +49,15 @@ class Predictions(FittedEstimator):
         """Return what computes, here and on every worker, for data of this type and size."""
         raise NotImplementedError
 
+    def _answering_engine(self, n_rows: int | None) -> Engine:
+        """Return what computes answers: what the fit was made by, unless many are asked for.
+
+        So some of the rows, or rows that nobody has counted, have the digits that all have.
+        """
+        if self.state_.mixture.engine.name != "numpy":
+            return self.engine()
+        return self.engine(n_rows=n_rows or 0)
+
     def observers(self) -> list[Observer]:
         """Return who is told of passes."""
         raise NotImplementedError
@@ -120,7 +129,7 @@ class Predictions(FittedEstimator):
         check_is_fitted(self)
         drop = self.read_options.nonfinite == "drop"
         reals = np.result_type(self.parameters_dtype, real_type(dtype))
-        mixture = self.mixture(self.engine(n_rows=n_rows))
+        mixture = self.mixture(self._answering_engine(n_rows))
         return Predict(mixture, tuple(answers), drop, reals=reals)
 
     def predict(self, X: Any, dtype: Any = np.int64) -> Any:
@@ -221,7 +230,7 @@ class Predictions(FittedEstimator):
         check_is_fitted(self)
         source = self.source(X, sample_weight)
         reading = ObservedPass(self.observers(), "score", 1, source.n_rows, source.nbytes)
-        mixture = self.mixture(self.engine(n_rows=source.n_rows))
+        mixture = self.mixture(self._answering_engine(source.n_rows))
         if sample_weight is None and self._fitted_to_weights:
             logger.info(
                 "the model was fitted to rows with weights, and here each row counts once: pass "

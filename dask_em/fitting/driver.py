@@ -159,7 +159,8 @@ class Driver:
     options : FitOptions
     source : Source
     backend : Backend
-    engine : Engine
+    engine_of : callable
+        Returns what computes, of the number of rows, which some sources learn by the survey.
     checkpoint : Checkpoint
         Opened.
     observers : sequence of Observer
@@ -171,6 +172,8 @@ class Driver:
     passes : RecordedPasses
         Its source is, after the survey, without the rows that were dropped.
     surveyed : Surveyed
+    engine : Engine
+        What computes, once the survey is made.
     candidates : list of Candidate or None
         One a model, None where it was eliminated by the sample or a slice.
     """
@@ -180,14 +183,12 @@ class Driver:
         options: FitOptions,
         source: Source,
         backend: Backend,
-        engine: Engine,
+        engine_of: Callable[[int], Engine],
         checkpoint: Checkpoint[SurveyPass, FitProgress],
         observers: Sequence[Observer],
         check: Callable[[Source, Surveyed], None],
     ) -> None:
-        self.options, self.engine = options, engine
-        # The sample is in this process, which may have no GPU.
-        self._on_sample = replace(engine, device="cpu")
+        self.options, self._engine_of = options, engine_of
         self.checkpoint, self.observers, self._check = checkpoint, observers, check
         self.passes = RecordedPasses(source, backend, checkpoint, observers)
         self.seed = checkpoint.begin(options.seed)
@@ -226,6 +227,7 @@ class Driver:
             Those that the last pass served, each at its new state.
         """
         self.surveyed = self._survey()
+        self.engine = self._engine_of(self.surveyed.n_rows)
         self.sample = Sampled.of(self.surveyed)
         self.progress = self._begun()
         self.passes.records = self.progress.records
@@ -287,6 +289,11 @@ class Driver:
             before = self.checkpoint.progress.fingerprint
             self.checkpoint.check_survey(before, fingerprint_of(surveyed))
         self._check(source, surveyed)
+
+    @property
+    def _on_sample(self) -> Engine:
+        """What computes on the sample: it is in this process, which may have no GPU."""
+        return replace(self.engine, device="cpu")
 
     # -- where the models start ------------------------------------------------------------
 
