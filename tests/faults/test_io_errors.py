@@ -113,12 +113,12 @@ def check(nth, ended, failed):
     return stopped, resumed
 
 calls, ends, wrong = 0, [], []
-for prefix in ([data, disk] if operation == "read" else [disk]):
+prefixes = [data, disk] if operation == "read" else [disk]
+for prefix in prefixes:
     name, straight, n = straight_run(prefix)
     calls += n
-    everyone = range(1, n + 1)
-    chosen = random.Random(n).sample(everyone, int(most)) if 0 < int(most) < n else everyone
-    for nth in sorted(chosen):
+    wanted = min(n, -(-int(most) // len(prefixes)) or n)
+    for nth in sorted(random.Random(n).sample(range(1, n + 1), wanted)):
         ended, _, failed = run(nth, prefix)
         if failed:
             try:
@@ -136,7 +136,7 @@ sys.exit(bool(wrong))
 )
 
 # Calls that are made to fail in each case, by a seeded choice; 0 for all of them.
-MOST = os.environ.get("FAULTS_CALLS", "12")
+MOST = os.environ.get("FAULTS_CALLS", "8")
 
 KINDS = {
     "read": ("a read of data, checkpoint, lock or model fails", errno.EIO),
