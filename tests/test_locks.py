@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import HANG, blobs, digest
+from helpers import HANG, blobs, digest, wait_until
 
 from dask_em import GaussianMixture, select
 from dask_em.errors import LockedError
@@ -122,6 +124,31 @@ def test_a_fit_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == found
     assert json.loads(lock.read_text()) == {"id": "another"}
     assert run.locks == {}
+
+
+@pytest.mark.parametrize(("code", "lost"), [(errno.EIO, False), (errno.ENOENT, True)])
+def test_a_lock_that_cannot_be_read_is_lost_only_where_it_is_gone(
+    code: int, lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, beats = os.open, threading.Event()
+
+    def failing(path: Any, *rest: Any, **more: Any) -> int:
+        if not os.fspath(path).endswith(".lock"):
+            return opened(path, *rest, **more)
+        if threading.current_thread().name == "lock":
+            beats.set()
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
+    with as_job(JobControl()) as run, locked(tmp_path / "c") as lock:
+        monkeypatch.setattr(os, "open", failing)
+        wait_until(beats.is_set)
+        beats.clear()
+        wait_until(lambda: beats.is_set() or run.stop_requested)
+        assert run.stop_requested == lost
+        monkeypatch.undo()
+        if not lost:
+            lock.check()
 
 
 def test_a_job_goes_in_with_the_lock_that_it_has(tmp_path: Path) -> None:

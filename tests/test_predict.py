@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import zarr
 from click.testing import CliRunner, Result
 from helpers import HANG, SMALL_READ, Tune, wait_until
 from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
 
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
@@ -494,6 +496,42 @@ def test_ctrl_c_keeps_what_is_whole_and_says_how_to_resume(
     assert not answers.exists()
     result = invoke(arguments(interrupted.model, interrupted.points, answers))
     assert result.exit_code == 0, result.stderr
+    assert contents(answers) == interrupted.undisturbed
+
+
+@pytest.mark.parametrize(
+    ("operation", "what"),
+    [
+        ("set", "zarr.json"),
+        ("set", "labels/zarr.json"),
+        ("set", "labels/c/7"),
+        ("get", "zarr.json"),
+        ("get", "labels/zarr.json"),
+    ],
+)
+def test_an_error_of_the_disk_names_the_answers(
+    operation: str,
+    what: str,
+    interrupted: Interrupted,
+    tmp_path: Path,
+    here: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, done = tmp_path / "answers.zarr", getattr(LocalStore, operation)
+
+    async def failing(store: LocalStore, key: str, *rest: object, **more: object) -> object:
+        if tmp_path in store.root.parents and key.endswith(what):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return await done(store, key, *rest, **more)
+
+    given = arguments(interrupted.model, interrupted.points, answers)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, operation, failing)
+        result = invoke(given)
+    assert result.exit_code == 74, result.stderr
+    assert f"Input/output error: '{tmp_path}/.answers.zarr.partial/" in result.stderr
+    assert not answers.exists()
+    assert invoke(given).exit_code == 0
     assert contents(answers) == interrupted.undisturbed
 
 

@@ -443,15 +443,18 @@ class LockFile:
             return os.fstat(probe.fileno()).st_mtime
 
     def owner(self) -> Record:
-        """Return its content."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        """Return its content, nothing where it cannot be read."""
         try:
-            with os.fdopen(os.open(self._file, flags), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    return {}
-                return _record(file.read(LONGEST))
-        except (OSError, ValueError):
+            return self._read()
+        except OSError:
             return {}
+
+    def _read(self) -> Record:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(self._file, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return {}
+            return _record(file.read(LONGEST))
 
     def write(self, mine: Record) -> None:
         """Replace its content, on the disk."""
@@ -465,8 +468,12 @@ class LockFile:
         os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
 
     def heartbeat(self, mine: Record) -> bool:
-        """Touch the file, if it is ours."""
-        if self.owner().get("id") != mine["id"]:
+        """Touch the file, if it is ours; raise where nobody can tell."""
+        try:
+            owner = self._read()
+        except FileNotFoundError:
+            return False
+        if owner.get("id") != mine["id"]:
             return False
         os.utime(self._descriptor)
         return True

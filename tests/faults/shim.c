@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -74,10 +75,13 @@ ON_FILES(pwrite, "write", ssize_t, (int fd, const void *of, size_t n, off_t at),
 ON_FILES(pwrite64, "write", ssize_t, (int fd, const void *of, size_t n, off64_t at), (fd, of, n, at))
 ON_FILES(fsync, "fsync", int, (int fd), (fd))
 
-/* The descriptor is free afterwards, as on Linux. */
+/* The descriptor is free afterwards, as on Linux, and no folder's fails: nothing is written back. */
 int close(int fd) {
     NEXT(close, int, (int));
-    int bad = fails("close", fd), code = errno, done = real(fd);
+    struct stat found;
+    int saved = errno, file = fstat(fd, &found) == 0 && S_ISREG(found.st_mode);
+    errno = saved;
+    int bad = file && fails("close", fd), code = errno, done = real(fd);
     if (!bad) return done;
     errno = code;
     return -1;

@@ -18,7 +18,9 @@ import numpy as np
 from ...core.additive import Additive, Array
 from ...core.finite import finite_only
 from ...core.protocols import Fold, Pass
+from ...errors import naming
 from ..folders import Folder
+from ..urls import describe_store
 from .files import sync
 
 if TYPE_CHECKING:
@@ -130,7 +132,9 @@ class PredictionWriter(Fold[Written]):
             return
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
         for name, values in self.work.predict(X).items():
-            self.work.outputs[name][rows] = values
+            output = self.work.outputs[name]
+            with naming(describe_store(str(output.store_path))):
+                output[rows] = values
         finite = finite_only(X)
         self._n_dropped += 0 if finite is None else int((~finite).sum())
         self._written.append(index)
@@ -196,23 +200,24 @@ def create_outputs(
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    group = zarr.create_group(_place(path))
-    for name, (columns, dtype) in kinds.items():
-        tail = () if columns is None else (columns,)
-        group.create_array(
-            name,
-            shape=(n_rows, *tail),
-            chunks=(min(chunk_rows, n_rows), *tail),
-            dtype=np.dtype(dtype),
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        )
+    with naming(path):
+        group = zarr.create_group(_place(path))
+        for name, (columns, dtype) in kinds.items():
+            tail = () if columns is None else (columns,)
+            group.create_array(
+                name,
+                shape=(n_rows, *tail),
+                chunks=(min(chunk_rows, n_rows), *tail),
+                dtype=np.dtype(dtype),
+                compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            )
 
 
 def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
     """Open the arrays of a group for writing, chunks of nothing but zeros too."""
     import zarr
 
-    with zarr.config.set({"array.write_empty_chunks": True}):
+    with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
         return dict(zarr.open_group(_place(path), mode="r+").arrays())
 
 
