@@ -44,8 +44,8 @@ class Case:
     weights : {"", "dask", "memory", "stored"}
     threads : int
         Of the worker.
-    fast : bool
-        Whether compiled loops compute.
+    fast : bool or None
+        Whether compiled loops compute; None as the size of the data decides.
     holdout : float
     kept : bool
         Whether the fit has a checkpoint.
@@ -62,7 +62,7 @@ class Case:
     layout: str = "raw"
     weights: str = ""
     threads: int = 1
-    fast: bool = True
+    fast: bool | None = True
     holdout: float = 0.0
     kept: bool = False
     options: dict[str, Any] = field(default_factory=dict)
@@ -184,6 +184,7 @@ CASES = {
     "3e6 rows, d = 2": Case([4], 2, 100_000, 30),
     "hardly any data": Case([2], 4, 20_000, 8),
     "hardly any data, NumPy": Case([2], 4, 20_000, 8, fast=False),
+    "hardly any data, NumPy by its size": Case([2], 4, 10_000, 8, fast=None),
 }  # fmt: skip
 
 

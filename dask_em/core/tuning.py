@@ -369,9 +369,20 @@ class PlanTuning:
     # What a worker process holds of a fit of hardly any data: Python, NumPy, SciPy, Dask and Zarr,
     # and what the allocator does not give back.
     process_bytes: int = 112 * 2**20
-    # What Numba adds to it, with LLVM and the compiled loops: 107 MiB measured where the loops lie
-    # in its cache, 148 where they are compiled first.
-    compiler_bytes: int = 150 * 2**20
+    # What Numba adds to it once it is imported, as workers do whatever computes: they compare its
+    # version with that of whoever sends tasks.
+    numba_bytes: int = 55 * 2**20
+    # What LLVM adds to that, and the compiled loops of each kind of components: together 52 MiB
+    # measured where the loops of one kind lie in Numba's cache, and 92 where they are compiled
+    # first; 95 for two kinds.
+    compiler_bytes: int = 89 * 2**20
+    loops_bytes: int = 4 * 2**20
+    # The allocator does not give back what sums were added and sent in, up to so much (measured:
+    # 4 MiB of a sample of 7, and less of one of 14).
+    unreturned_bytes: int = 6 * 2**20
+    # What Zarr adds to the buffers where it reads and decodes: its threads have heaps of their own
+    # (measured: 8 to 11).
+    zarr_threads_bytes: int = 10 * 2**20
     # What `dask.array` adds where rows or weights are lazy: it imports pandas, pyarrow and xarray
     # where they are installed.
     dask_array_bytes: int = 90 * 2**20

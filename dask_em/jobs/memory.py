@@ -40,7 +40,7 @@ class Held:
     sums : int
         Whatever the number of tasks: results that wait to be added.
     compiler : int
-        Numba with the compiled loops, where they compute in this phase.
+        LLVM with the compiled loops, where they compute in this phase.
 
     Examples
     --------
@@ -137,7 +137,12 @@ class FitMemory:
     @property
     def worker(self) -> WorkerMemory:
         """The memory of a worker."""
-        process = tuning().plan.process_bytes + self.source.library_bytes
+        known = tuning().plan
+        process = known.process_bytes + self.source.library_bytes
+        if engine_for(np.float64).name == "numba":
+            # Whatever computes, workers are asked for the version of Numba.
+            process += known.numba_bytes
+        process += min(self._sample_bytes, known.unreturned_bytes)
         phases = *self._survey(), self._start(), self._em()
         return WorkerMemory(process, self.source.shipped_bytes, phases)
 
@@ -150,8 +155,11 @@ class FitMemory:
 
     @property
     def compiler_bytes(self) -> int:
-        """Bytes of Numba and the compiled loops, 0 where NumPy computes."""
-        return tuning().plan.compiler_bytes if self.engine.name == "numba" else 0
+        """Bytes of LLVM and the compiled loops, 0 where NumPy computes."""
+        if self.engine.name != "numba":
+            return 0
+        kinds = {self._mixture(model).components.kind for model in self.models}
+        return tuning().plan.compiler_bytes + len(kinds) * tuning().plan.loops_bytes
 
     @property
     def n_ranges(self) -> int:
@@ -178,7 +186,7 @@ class FitMemory:
 
         source, d, rows = self.source, self.source.n_features, self.sample_rows
         pass_ = Survey(0, rows, d, source.n_rows)
-        moments, sample = 8 * d * d, 8 * (d + 2) * rows
+        moments, sample = 8 * d * d, self._sample_bytes
         # A range draws its share, or as many as it has and there can be where rows have weights.
         most = min(rows, -(-(source.n_rows or rows * self.n_ranges) // self.n_ranges))
         drawn = 8 * (d + 2) * most if source.weighted else -(-sample // self.n_ranges)
@@ -194,13 +202,23 @@ class FitMemory:
             sums=waiting * moments + parts,
         )
         # The parts, those of which they were made until the scheduler says that nobody wants
-        # them, and their sum. A checkpoint keeps parts to the end, and is sent a list of sums,
-        # of which there are copies (measured: 2.3 samples more).
-        last = (2 + 2 + 1 if source.weighted else 3) + 3 * self.kept
+        # them, and their sum. Of rows with weights each part is a sample, if there are so many.
+        both = sample
+        if source.weighted:
+            every = np.inf if source.n_rows is None else 8 * (d + 2) * source.n_rows
+            both = int(min(2 * sample, every))
+        # A checkpoint keeps parts to the end, and is sent a list of sums, of which there are
+        # copies (measured: 1 to 2.3 samples more).
+        last = 2 * both + sample + int(2.4 * sample) * self.kept
         return [
             surveying,
-            Held("sample", self.n_ranges, source.kept_bytes, sums=last * sample + 3 * moments),
+            Held("sample", self.n_ranges, source.kept_bytes, sums=last + 3 * moments),
         ]
+
+    @property
+    def _sample_bytes(self) -> int:
+        """Bytes of the sample, with the keys and weights of its rows."""
+        return 8 * (self.source.n_features + 2) * self.sample_rows
 
     def _start(self) -> Held:
         """Fits to the sample, and split-and-merge moves on its first rows."""

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.faults
 def test_a_plan_is_never_passed_and_never_far(
     name: str, tmp_path: Path, record_property: Any
 ) -> None:
-    if CASES[name].fast:
+    if CASES[name].fast is not False:
         pytest.importorskip("numba", reason="the extra `fast` is not installed")
     found = measure(CASES[name], tmp_path)
     tell(
@@ -29,7 +29,7 @@ def test_a_plan_is_never_passed_and_never_far(
     assert 0.8 <= found.ratio <= 1.0, found.phases
 
 
-@pytest.mark.parametrize("name", ["hardly any data", "float32", "a sweep of 20 models"])
+@pytest.mark.parametrize("name", ["float32", "a sweep of 20 models"])
 def test_nor_where_the_loops_are_compiled_first(
     name: str, tmp_path: Path, record_property: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,10 +183,11 @@ class ZarrSource(Source):
 
         # What Zarr read, what it decoded, and the array that is made of all chunk files.
         encoded = any(not isinstance(c, Crc32cCodec) for c in self.array.compressors)
-        being_read = 3 if encoded else 2
+        rows = min(self.chunk_rows, self.n_rows) * self.n_features * self.array.dtype.itemsize
+        being_read = (1 + encoded) * self._buffer_bytes + rows
         at_first = min(self.read_ahead, longest) * being_read
-        later = 1 + min(self.read_ahead, longest - 1) * being_read
-        return max(at_first, later) * self._buffer_bytes
+        later = rows + min(self.read_ahead, longest - 1) * being_read
+        return max(at_first, later)
 
     def _weights_held(self, longest: int) -> int:
         """Bytes of weights: as they are read, decoded and as float64, and those in hand."""
@@ -197,7 +198,8 @@ class ZarrSource(Source):
     @property
     def _buffer_bytes(self) -> int:
         """Bytes of a chunk as it is stored: all columns of whole chunk files."""
-        columns = max(self.n_features, int(self.array.chunks[1]))
+        width = int(self.array.chunks[1])
+        columns = -(-int(self.array.shape[1]) // width) * width
         return min(self.chunk_rows, self.n_rows) * columns * int(self.array.dtype.itemsize)
 
     @property
@@ -211,6 +213,11 @@ class ZarrSource(Source):
         """Bytes of the two buffers that a thread reads into in turn, unless they are large."""
         small = self._raw and self._buffer_bytes <= tuning().reading.pooled_bytes
         return min(self.n_chunks, 2) * self._buffer_bytes if small else 0
+
+    @property
+    def library_bytes(self) -> int:
+        """Bytes of Zarr's threads, where they read."""
+        return 0 if self._raw else tuning().plan.zarr_threads_bytes
 
     @property
     def shipped_bytes(self) -> int:
