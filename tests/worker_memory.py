@@ -180,8 +180,6 @@ CASES = {
     "many sums": Case([20], 200, 700, 64, options=QUICK),
     "many sums, with a checkpoint": Case([20], 200, 700, 64, kept=True, options=QUICK),
     "a large sample": Case([20], 20, 20_000, 8, options={"sample_size": 40_000, "max_iter": 2}),
-    "K = 1": Case([1], **FEW),
-    "3e6 rows, d = 2": Case([4], 2, 100_000, 30),
     "hardly any data": Case([2], 4, 20_000, 8),
     "hardly any data, NumPy": Case([2], 4, 20_000, 8, fast=False),
     "hardly any data, NumPy by its size": Case([2], 4, 10_000, 8, fast=None),
