@@ -52,7 +52,7 @@ pytestmark = [
 def many_starts() -> Iterator[None]:
     """Starts and moves as data have that are large beside their sample."""
     # With loops, whose sums in a sweep are those of one fit to the bit.
-    loops = {"worth_loading": 0}
+    loops: dict[str, object] = {"worth_loading": 0}
     with use_tuning(tuning().with_changes(multistart={"share": 1e6}, compiled_kernel=loops)):
         yield
 
