@@ -116,7 +116,12 @@ def value_of(found: Any) -> Any:
     The log says once a kind of computer that its digits are other ones.
     """
     if isinstance(found, Failure):
-        raise found.error
+        error = found.error
+        try:
+            raise error
+        finally:
+            # Its traceback holds this frame: a circle would keep futures until garbage is collected.
+            del found, error
     if isinstance(found, Unlike):
         tell_of(found.workers)
         return found.value
