@@ -120,7 +120,7 @@ def value_of(found: Any) -> Any:
         try:
             raise error
         finally:
-            # Its traceback holds this frame: a circle would keep futures until garbage is collected.
+            # Its traceback holds this frame: a circle would keep futures for some time.
             del found, error
     if isinstance(found, Unlike):
         tell_of(found.workers)
