@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import os
 import threading
 import tracemalloc
@@ -252,8 +251,6 @@ def test_no_array_of_rows_reaches_the_driver(
 
 
 def test_workers_hold_nothing_after_the_fit(stored: zarr.Array, client: Client) -> None:
-    # Errors that tests before this one expected may hold their futures in circles.
-    gc.collect()
     fit(stored, max_iter=2)
     fit(with_graph(stored), max_iter=2)
 

@@ -116,12 +116,7 @@ def value_of(found: Any) -> Any:
     The log says once a kind of computer that its digits are other ones.
     """
     if isinstance(found, Failure):
-        error = found.error
-        try:
-            raise error
-        finally:
-            # Its traceback holds this frame: a circle would keep futures for some time.
-            del found, error
+        raise found.error
     if isinstance(found, Unlike):
         tell_of(found.workers)
         return found.value
