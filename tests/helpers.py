@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import zarr
-from distributed import LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster, WorkerPlugin
 
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
@@ -56,6 +57,22 @@ def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
     """Worker processes of one thread; without a dashboard port that others may hold."""
     options = {"processes": True, "dashboard_address": ":0", **options}
     return LocalCluster(n_workers=n_workers, threads_per_worker=1, **options)
+
+
+def beside_a_client(work: Callable[[], Awaitable[Any]], limit: float = HANG) -> Any:
+    """What a coroutine returns while an asynchronous client is in force."""
+
+    async def main() -> Any:
+        async with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0",
+                asynchronous=True,
+            ) as cluster,
+            Client(cluster, asynchronous=True),
+        ):  # fmt: skip
+            return await asyncio.wait_for(work(), limit)
+
+    return asyncio.run(main())
 
 
 # The program, with all the time it needs to keep what is done once a signal has come.

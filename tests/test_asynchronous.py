@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
 import dask.array as da
+import helpers
 import numpy as np
 import pytest
 import zarr
-from distributed import Client, LocalCluster
 from helpers import blobs, digest, write_zarr
 
 from dask_em import GaussianMixture, select
@@ -27,20 +28,7 @@ def fit(rows: Any) -> GaussianMixture:
     return GaussianMixture(2, **OPTIONS).fit(rows)
 
 
-def beside_a_client(work: Callable[[], Awaitable[Any]]) -> Any:
-    """What a coroutine returns while an asynchronous client is in force."""
-
-    async def main() -> Any:
-        async with (
-            LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0",
-                asynchronous=True,
-            ) as cluster,
-            Client(cluster, asynchronous=True),
-        ):  # fmt: skip
-            return await asyncio.wait_for(work(), 120)
-
-    return asyncio.run(main())
+beside_a_client = partial(helpers.beside_a_client, limit=120)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import zarr
-from distributed import Client, LocalCluster
-from helpers import HANG, write_zarr
+from helpers import HANG, beside_a_client, write_zarr
 from zarr.codecs import BytesCodec, ShardingCodec
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.registry import register_pipeline
@@ -125,22 +124,6 @@ def frame() -> Any:
 def lazy_frame() -> Any:
     polars = pytest.importorskip("polars")
     return polars.LazyFrame({"a": X[:, 0], "b": X[:, 1]})
-
-
-def beside_a_client(work: Callable[[], Coroutine[Any, Any, str]]) -> str:
-    """What is said while an asynchronous client is in force."""
-
-    async def main() -> str:
-        async with (
-            LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0",
-                asynchronous=True,
-            ) as cluster,
-            Client(cluster, asynchronous=True),
-        ):  # fmt: skip
-            return await asyncio.wait_for(work(), HANG)
-
-    return asyncio.run(main())
 
 
 def in_the_loop(here: Here) -> str:
