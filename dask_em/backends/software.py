@@ -24,7 +24,7 @@ MOST_NAMED = 3
 BLAS_PARTS = ("internal_api", "version", "architecture")
 
 Software = dict[str, str]
-"""What decides the bits that a process computes: sent with tasks, compared by workers.
+"""The parts that decide the bits of a process: sent with tasks, compared by workers.
 
 No class, so that a worker of any version can read it:
 

@@ -292,7 +292,7 @@ class Driver:
 
     @property
     def _on_sample(self) -> Engine:
-        """What computes on the sample: it is in this process, which may have no GPU."""
+        """The engine on the sample: it is in this process, which may have no GPU."""
         return replace(self.engine, device="cpu")
 
     # -- where the models start ------------------------------------------------------------

@@ -148,7 +148,7 @@ class FitMemory:
 
     @property
     def engine(self) -> Engine:
-        """What computes: NumPy where there is little to do."""
+        """The engine of the fits: NumPy where there is little to do."""
         n_rows = np.inf if self.source.n_rows is None else self.source.n_rows
         most = max(model.n_components for model in self.models)
         return engine_for(self.source.dtype, n_responsibilities=n_rows * most)
