@@ -167,7 +167,7 @@ class Multistart:
             more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
             moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
         n_starts = max(n_starts, n_init)
-        n_restarts = constants.restarts if few and n_components > 1 else 1
+        n_restarts = constants.restarts if few and n_init == 1 and n_components > 1 else 1
         in_turn = 2.0 * n_subsample * n_parameters < constants.call_work
         return cls(n_subsample, n_starts, n_iterations, n_finalists, moves, n_restarts, in_turn)
 
@@ -207,7 +207,8 @@ class Multistart:
         starts = [*map(make_start, seeds)] if self.in_turn else in_threads(make_start, seeds)
         with (serial_executor if self.in_turn else executor)(fits) as calls:
             found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
-            chosen, left = _first_of_the_best(found, self.n_finalists)
+            ranked = _best_first(found)
+            chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
             ends = calls.map(partial(SampleFits.split_and_merge, how=self.moves), chosen)
             worthy = [fits.to_go_on(tried) for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
@@ -336,38 +337,27 @@ def _resumed(state: EMState) -> Mixture | EMState:
     return replace(state, n_iter=0, status=Status.RUNNING)
 
 
-def _first_of_the_best(
-    found: Sequence[StartResult], n_best: int
-) -> tuple[list[StartResult], list[StartResult]]:
-    """Return the best in their order, and the others; of those alike the first are the best.
-
-    So more starts do not end elsewhere because of a last bit.
-    """
+def _best_first(found: Sequence[StartResult]) -> list[StartResult]:
+    """Return fits from the best on; of those alike the first is the best, whatever a last bit."""
     best = max(one.rank for one in found)
-    as_good = [best[:2] == one.rank[:2] and _alike(best[2], one.value) for one in found]
-    order = sorted(range(len(found)), key=lambda i: (as_good[i], found[i].rank), reverse=True)
-    firsts = [i for i in range(len(found)) if as_good[i]][:n_best]
-    kept = sorted([*firsts, *(i for i in order if i not in firsts)][:n_best])
-    return [found[i] for i in kept], [one for i, one in enumerate(found) if i not in kept]
 
+    def key(one: StartResult) -> tuple[bool, tuple[bool, bool, float]]:
+        alike = one.rank[:2] == best[:2] and best[2] - one.value <= tuning().multistart.alike
+        return alike, best if alike else one.rank
 
-def _alike(best: float, value: float) -> bool:
-    """Return whether two fits, of which the first is better, are most likely the same."""
-    return best - value <= tuning().multistart.alike
+    return sorted(found, key=key, reverse=True)
 
 
 def _worth_fitting(found: Sequence[StartResult], n_subsample: int) -> list[StartResult]:
-    """The first of the best, and those beside it that may win when they are fitted to more rows.
+    """Return the best, and those beside it that may win when they are fitted to more rows.
 
     A fit to n rows is about p / (2 n) nats per row below the best on other rows.
     """
-    ((best,), _) = _first_of_the_best(found, 1)
-    top = max(one.value for one in found if one.rank[:2] == best.rank[:2])
+    best, *others = _best_first(found)
+    top = max(one.rank for one in found)[2]
     room = best.state.result.n_parameters / (2 * n_subsample)
-    return [
-        t for t in found
-        if t is best or (not _alike(top, t.value) and top - t.value < room)
-    ]  # fmt: skip
+    # What is as good is most likely the same.
+    return [best, *(t for t in others if tuning().multistart.alike < top - t.value < room)]
 
 
 def contenders_of(
