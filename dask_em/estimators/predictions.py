@@ -54,7 +54,8 @@ class Predictions(FittedEstimator):
 
         So some of the rows, or rows that nobody has counted, have the digits that all have.
         """
-        if self.state_.mixture.engine.name != "numpy":
+        # One whose parameters were set by hand has no fit.
+        if hasattr(self, "state_") and self.state_.mixture.engine.name != "numpy":
             return self.engine()
         return self.engine(n_rows=n_rows or 0)
 
