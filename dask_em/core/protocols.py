@@ -15,6 +15,7 @@ import numpy as np
 
 from .additive import Array, S, S_co
 from .chunk_log import ChunkLog
+from .columns import Column
 from .ranges import even_ranges
 from .reduction import Node
 
@@ -177,6 +178,11 @@ class Source(Protocol):
     @property
     def n_features(self) -> int:
         """Columns."""
+
+    @property
+    def columns(self) -> Sequence[Column] | None:
+        """Names and kinds of the columns, None where they have no names."""
+        return None
 
     @property
     def dtype(self) -> np.dtype[Any]:

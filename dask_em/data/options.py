@@ -23,6 +23,13 @@ class ReadOptions:
     nonfinite : {"error", "drop"}
         Whether rows of NaN or infinity are refused or left out: of a fit and of criteria, while
         in answers the label of such a row is -1, and all else NaN.
+    columns, exclude : tuple of str
+        Names of the columns that are read and of those that are not, or patterns of names as a
+        shell has them; all where `columns` is empty.
+    features : str
+        The dimension of a grid that holds the variables; each cell of the others is a row.
+    raw : bool
+        Whether packed numbers are taken as they are stored.
 
     Raises
     ------
@@ -31,12 +38,16 @@ class ReadOptions:
 
     Examples
     --------
-    >>> ReadOptions(missing_chunks="fill")
-    ReadOptions(missing_chunks='fill', nonfinite='error')
+    >>> ReadOptions(missing_chunks="fill").nonfinite
+    'error'
     """
 
     missing_chunks: MissingChunks = "error"
     nonfinite: NonFinite = "error"
+    columns: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    features: str = ""
+    raw: bool = False
 
     def __post_init__(self) -> None:
         choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))
