@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,11 +12,12 @@ from .options import (
     COVARIANCE,
     FAMILY,
     JSON,
-    MISSING_CHUNKS,
+    LOOKING,
     N_COMPONENTS,
     Option,
     cluster_of,
     cluster_options,
+    take,
     with_options,
 )
 from .words import in_shell
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         "--probe/--no-probe", "probe",
         "Read two chunks and estimate the time of a pass, or read nothing.", default=True,
     ),
-    replace(MISSING_CHUNKS, help="As in fit, of the two chunks that are read."),
+    *LOOKING,
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -45,7 +46,6 @@ def plan(
     family: str,
     covariance_types: tuple[str, ...],
     probe: bool,
-    missing_chunks: Literal["error", "fill"],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -60,7 +60,7 @@ def plan(
 
     cluster = cluster_of(options)
     planned = plan_jobs.plan(
-        data, n_components, covariance_types, cluster, probe, family, missing_chunks
+        data, n_components, covariance_types, cluster, probe, family, **take(options, LOOKING)
     )
     lines = _plan_lines(planned)
     if probe and planned.fits and planned.n_workers and planned.seconds_per_pass is None:
@@ -115,7 +115,7 @@ COLOURS = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
         "Where the fit will keep its checkpoint, or write its model.",
         default=".", metavar="FOLDER", shown_default="this folder",
     ),
-    replace(MISSING_CHUNKS, help="As in fit."),
+    *LOOKING,
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -125,7 +125,6 @@ def doctor(
     family: str,
     covariance_types: tuple[str, ...],
     folder: str,
-    missing_chunks: Literal["error", "fill"],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -140,7 +139,7 @@ def doctor(
 
     cluster = cluster_of(options)
     checks = doctors.examine(
-        cluster, data, n_components, covariance_types, folder, missing_chunks, family
+        cluster, data, n_components, covariance_types, folder, family, **take(options, LOOKING)
     )
     command = click.get_current_context().command
     checks = [replace(check, text=in_shell(check.text, command)) for check in checks]

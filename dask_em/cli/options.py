@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 from collections.abc import Callable, Sequence
@@ -63,7 +64,8 @@ class Option:
         elif self.default is not None:
             given["default"] = self.default
         if self.shown_default is not None:
-            given["show_default"] = self.shown_default
+            # A flag would be False.
+            given |= {"show_default": self.shown_default, "default": self.default}
         if self.is_flag:
             given |= {"is_flag": True, "type": None}
         return click.option(*flags, self.sets, **given)(command)
@@ -123,6 +125,24 @@ class Several(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return tuple(values)
 
 
+class Names(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Names of columns separated by commas; one that has a comma stands in double quotes."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Convert a word to a tuple of names."""
+        if not isinstance(value, str):
+            return value
+        try:
+            (names,) = csv.reader([value], skipinitialspace=True, strict=True)
+        except (csv.Error, ValueError) as e:
+            self.fail(f"{value!r}: {e}", param, ctx)
+        if not all(names) or len(set(names)) < len(names):
+            self.fail(f"{value!r}: expected names such as a,b,c, each of them once", param, ctx)
+        return tuple(names)
+
+
 def _numbers(word: str) -> list[int]:
     first, colon, last = word.partition(":")
     if not (first.isdecimal() and (last.isdecimal() or not colon)):
@@ -178,16 +198,37 @@ NONFINITE = Option(
     click.Choice(["error", "drop"]), "error",
 )  # fmt: skip
 
-READING = (
-    replace(
-        MISSING_CHUNKS,
-        help="Refuse missing chunks, or read them as the fill value.",
-        default=None,
-        shown_default="as MODEL was fitted",
+COLUMNS = (
+    Option(
+        "--columns", "columns",
+        "Columns of DATA to read, in this order: a,b,c, or patterns such as 'flux_*'.", Names(),
+        metavar="NAMES",
     ),
-    replace(NONFINITE, default=None, shown_default="as MODEL was fitted"),
+    Option("--exclude", "exclude", "Columns not to read.", Names(), metavar="NAMES"),
+    Option(
+        "--features", "features", "The dimension of a grid that holds the variables.",
+        metavar="DIM",
+    ),
+)  # fmt: skip
+"""Options of what of DATA is read; `sets` is a field of `ReadOptions`."""
+
+RAW = Option("--raw", "raw", "Take packed numbers as they are stored.", is_flag=True)
+
+READING = tuple(
+    replace(option, default=None, shown_default="as MODEL was fitted")
+    for option in (
+        replace(MISSING_CHUNKS, help="Refuse missing chunks, or read them as the fill value."),
+        NONFINITE,
+        *COLUMNS,
+        Option("--raw/--no-raw", "raw", "Take packed numbers as they are stored, or decode them."),
+    )
 )
 """Options of how DATA are read for a model; `sets` is a parameter of the job."""
+
+OF_FIT = "As in fit."
+
+LOOKING = tuple(replace(option, help=OF_FIT) for option in (MISSING_CHUNKS, *COLUMNS, RAW))
+"""Options of how DATA are looked at before a fit; `sets` is a field of `ReadOptions`."""
 
 WEIGHTS = Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH")
 
@@ -225,6 +266,8 @@ ESTIMATOR = (
     Option("--sample-size", "sample_size", "Rows the start is made from.", COUNT),
     NONFINITE,
     MISSING_CHUNKS,
+    *COLUMNS,
+    RAW,
     Option(
         "--seed", "random_state",
         "Of the sample and the starts: the same seed gives the same bits.",

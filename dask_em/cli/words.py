@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import csv
+import io
 import re
 import shlex
 
@@ -17,7 +20,7 @@ IN_PYTHON = {
 # Arguments that no sentence has for a word of its own, beside all names of several words.
 NO_WORDS = {"nonfinite", "tol"}
 
-VALUE = r"'[^']*'|\"[^\"]*\"|[-+\w]+(?:\.\w+)*"
+VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\[\]]*\]|[-+\w]+(?:\.\w+)*"
 
 # What only Python can do.
 ONLY_IN_PYTHON = re.compile(
@@ -43,11 +46,25 @@ def in_shell(text: str, command: click.Command) -> str:
     return text
 
 
+def _typed(value: str, names: bool) -> str:
+    """What a shell is given for a value of Python: of several names, their list."""
+    one = value.strip("'\"")
+    try:
+        several = ast.literal_eval(value) if value.startswith("[") else [one] if names else None
+    except (ValueError, SyntaxError):
+        several = None
+    if several is None:
+        return one
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(several)
+    return line.getvalue()
+
+
 def _with_option(text: str, name: str, option: click.Option) -> str:
     flag = max(option.opts, key=len)
 
     def typed(found: re.Match[str]) -> str:
-        value = found[1].strip("'\"")
+        value = _typed(found[1], option.type.name == "names")
         if option.is_flag:
             chosen = {"True": option.opts, "False": option.secondary_opts}.get(value)
             return max(chosen, key=len) if chosen else found[0]

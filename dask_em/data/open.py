@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.protocols import Source
 from ..errors import DataError
 from .checks import check_array
+from .columns import WeightColumn, check_nameless
 from .dask import (
     checked_array,
     checked_rows,
@@ -25,7 +26,7 @@ from .dask import (
 from .memory import array_source, is_sliced
 from .options import ReadOptions
 from .tables import frame_blocks, is_frame, is_lazy_frame, refuse_lazy_frame
-from .zarr.opening import is_zarr, open_zarr, require_array, zarr_source
+from .zarr.opening import check_path, is_zarr, open_zarr, require_array, zarr_source
 
 if TYPE_CHECKING:
     from .zarr.source import ZarrSource
@@ -41,10 +42,13 @@ class Opener:
         Tells of any object whether it is of this kind; it imports nothing.
     source : callable
         Such an object, weights of any kind or None, and the options -> its source.
+    named : bool
+        Whether columns have names, so that weights may be a `WeightColumn`, which `choose` takes.
     """
 
     accepts: Callable[[object], bool]
     source: Callable[[Any, Any, ReadOptions], Source]
+    named: bool = False
 
 
 def as_source(
@@ -58,8 +62,9 @@ def as_source(
         (n, d), numeric; anything else with a shape, a dtype and slices by rows, such as an
         h5py.Dataset; or of a kind that was registered.
     sample_weight : the same, (n,), optional
+        Or the name of a column of X, where there is no such path.
     options : ReadOptions, optional
-        What missing chunks are taken for.
+        What missing chunks are taken for, and which columns are read.
 
     Raises
     ------
@@ -72,12 +77,15 @@ def as_source(
     >>> as_source([[0.0, 1.0], [2.0, 3.0]]).description
     'NumPy array (2, 2) float64'
     """
-    X, sample_weight = _opened(X), _weights(_opened(sample_weight))
+    X, sample_weight = _opened(X), _weights(sample_weight)
     options = ReadOptions() if options is None else options
-    for opener in OPENERS:
-        if opener.accepts(X):
-            return opener.source(X, sample_weight, options)
-    return _of_memory(X, sample_weight, options)
+    opener = next((one for one in OPENERS if one.accepts(X)), ARRAY)
+    if isinstance(sample_weight, WeightColumn) and not opener.named:
+        check_path(sample_weight.name)
+    source = opener.source(X, sample_weight, options)
+    if source.columns is None:
+        check_nameless(options)
+    return source
 
 
 def is_opened(X: object) -> bool:
@@ -108,8 +116,12 @@ def stored_source(
     ...     stored_source(path).n_rows
     6
     """
+    options = options or ReadOptions()
     stored = None if weights is None else open_zarr(weights)
-    return zarr_source(open_zarr(path), stored, options or ReadOptions())
+    source = zarr_source(open_zarr(path), stored, options)
+    if source.columns is None:
+        check_nameless(options)
+    return source
 
 
 def register_source(
@@ -139,8 +151,28 @@ def _opened(X: object) -> object:
     return SUFFIXES[max(known, key=len)](path) if known else open_zarr(path)
 
 
+def names_column(weights: object) -> bool:
+    """Tell whether weights are the name of a column: a string that is no path, and ends like none.
+
+    Examples
+    --------
+    >>> names_column("exposure"), names_column("weights.zarr"), names_column([1.0, 2.0])
+    (True, False, False)
+    """
+    if not isinstance(weights, str) or weights.rstrip("/").endswith(tuple(SUFFIXES)):
+        return False
+    try:
+        check_path(weights)
+    except DataError:
+        return True
+    return False
+
+
 def _weights(sample_weight: Any) -> Any:
     """Weights of any kind: those that are nothing but a view of a Zarr array are that."""
+    if names_column(sample_weight):
+        return WeightColumn(sample_weight)
+    sample_weight = _opened(sample_weight)
     if is_frame(sample_weight):
         return frame_blocks(sample_weight, "sample_weight")
     behind = zarr_behind(sample_weight, "sample_weight") if is_dask_array(sample_weight) else None
@@ -188,7 +220,10 @@ def _of_zarr(
     return dask_source(lazy, sample_weight, options)
 
 
-# Asked in this order; what none of them accepts is an array in memory.
+# What nothing else accepts.
+ARRAY = Opener(lambda X: True, _of_memory)
+
+# Asked in this order.
 OPENERS = [
     Opener(is_frame, _of_frame),
     Opener(is_dask, _of_dask),

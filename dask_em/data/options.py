@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from ..errors import UsageError
 
@@ -11,10 +12,25 @@ MissingChunks = Literal["error", "fill"]
 
 NonFinite = Literal["error", "drop"]
 
+Names = str | Iterable[str] | None
+"""One name or pattern of names, several, or none."""
+
+
+class ReadChoices(TypedDict, total=False):
+    """Those of `ReadOptions` that somebody chose; None is no choice."""
+
+    missing_chunks: MissingChunks | None
+    nonfinite: NonFinite | None
+    columns: Names
+    exclude: Names
+    features: str | None
+    raw: bool | None
+    fitted: Names
+
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Say what missing chunks and rows that are not finite are taken for.
+    """Say what missing chunks and rows that are not finite are taken for, and what the columns are.
 
     Attributes
     ----------
@@ -30,6 +46,10 @@ class ReadOptions:
         The dimension of a grid that holds the variables; each cell of the others is a row.
     raw : bool
         Whether packed numbers are taken as they are stored.
+    fitted : tuple of str
+        Names of the columns of the model that reads, which are found by name whatever their
+        order; `columns` and `exclude` chose them, and choose nothing more. Empty in a fit, and
+        where the columns of a model have no names.
 
     Raises
     ------
@@ -48,6 +68,7 @@ class ReadOptions:
     exclude: tuple[str, ...] = ()
     features: str = ""
     raw: bool = False
+    fitted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))
@@ -56,3 +77,44 @@ class ReadOptions:
             if not isinstance(value, str) or value not in get_args(allowed):
                 expected = ", ".join(get_args(allowed))
                 raise UsageError(f"{name}={value!r}: expected one of {expected}")
+        if not isinstance(self.features, str):
+            raise UsageError(f"features={self.features!r}: expected the name of a dimension")
+        if not isinstance(self.raw, bool):
+            raise UsageError(f"raw={self.raw!r}: expected True or False")
+
+    @classmethod
+    def of(cls, **chosen: Unpack[ReadChoices]) -> Self:
+        """Return the options of what was chosen, and the defaults of all else.
+
+        Raises
+        ------
+        UsageError
+            A value is not one of those allowed.
+
+        Examples
+        --------
+        >>> ReadOptions.of(columns=["flux_*"], exclude="flux_err", features=None)
+        ReadOptions(missing_chunks='error', nonfinite='error', columns=('flux_*',), ...
+        """
+        given: dict[str, Any] = {n: value for n, value in chosen.items() if value is not None}
+        if "fitted" in given:
+            given["fitted"] = tuple(given["fitted"])
+        for name in ("columns", "exclude"):
+            if name in given:
+                given[name] = _names(name, given[name])
+        return cls(**given)
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    """The names of an option as a tuple; a string is one name."""
+    if isinstance(value, str):
+        value = (value,)
+    try:
+        names = tuple(value)
+    except TypeError:
+        names = (value,)
+    if not all(isinstance(one, str) and one for one in names):
+        raise UsageError(f"{name}={value!r}: expected names of columns, or patterns such as 'x_*'")
+    if len(set(names)) < len(names):
+        raise UsageError(f"{name}={value!r} has a name twice: give each once")
+    return names

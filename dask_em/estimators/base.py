@@ -16,7 +16,7 @@ from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
 from ..core.tuning import tuning
-from ..data.options import MissingChunks, NonFinite, ReadOptions
+from ..data.options import MissingChunks, Names, NonFinite, ReadOptions
 from ..fitting.driver import FitProgress
 from ..fitting.observers import Observer, observers_of, reporter
 from ..fitting.recorded_passes import SurveyPass
@@ -68,6 +68,13 @@ class MixtureEstimator(Predictions):
         What becomes of rows that hold NaN or infinity.
     missing_chunks : {"error", "fill"}, default="error"
         What becomes of Zarr chunks that are not there.
+    columns, exclude : str or sequence of str, optional
+        Names of the columns that are fitted, in this order, and of those that are not; or
+        patterns of names: "flux_*". All by default. Later reads find them by name.
+    features : str, optional
+        The dimension of a grid that holds the variables: each cell of the others is a row.
+    raw : bool, default=False
+        Take packed numbers (`scale_factor`, `_FillValue`, ...) as they are stored.
     random_state : int, RandomState or None
     warm_start : bool, default=False
         Start from the last result; on the same data, go on from where the last fit ended.
@@ -120,6 +127,10 @@ class MixtureEstimator(Predictions):
         max_time: float | None = None,
         nonfinite: NonFinite = "error",
         missing_chunks: MissingChunks = "error",
+        columns: Names = None,
+        exclude: Names = None,
+        features: str | None = None,
+        raw: bool = False,
         random_state: Any = None,
         warm_start: bool = False,
         callbacks: Sequence[Callable[[EMState], object] | Observer] | None = None,
@@ -139,6 +150,10 @@ class MixtureEstimator(Predictions):
         self.max_time = max_time
         self.nonfinite = nonfinite
         self.missing_chunks = missing_chunks
+        self.columns = columns
+        self.exclude = exclude
+        self.features = features
+        self.raw = raw
         self.random_state = random_state
         self.warm_start = warm_start
         self.callbacks = callbacks
@@ -272,6 +287,7 @@ class MixtureEstimator(Predictions):
         if self.warm_start and hasattr(self, "state_"):
             reached = self.state_.mixture.to_unconstrained()
             options["warm_start"] = digest([*map(self.fitted_array, self.public_arrays), reached])
+        options |= self.told_names()
         options["device"] = getattr(self.device, "__name__", self.device)
         options |= {"engine": engine.name, "float32": engine.single, "dask_em": __version__}
         options |= {"tuning": tuning().changes()}
@@ -280,7 +296,15 @@ class MixtureEstimator(Predictions):
     @property
     def read_options(self) -> ReadOptions:
         """How data are read: whatever is done with the model reads as its fit did."""
-        return ReadOptions(self.missing_chunks, self.nonfinite)
+        return ReadOptions.of(
+            missing_chunks=self.missing_chunks,
+            nonfinite=self.nonfinite,
+            columns=self.columns,
+            exclude=self.exclude,
+            features=self.features,
+            raw=self.raw,
+            fitted=vars(self).get("feature_names_in_"),
+        )
 
     def observers(self) -> list[Observer]:
         """Return who is told what the fit does."""

@@ -20,6 +20,7 @@ from ..core.family import FamilyOptions
 from ..core.mixture import Mixture
 from ..core.responsibilities import Assignment
 from ..core.validation import require, require_close
+from ..data.options import ReadOptions
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord
@@ -70,6 +71,11 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def family_options(self) -> FamilyOptions:
         """Return what the options say of the components."""
         raise NotImplementedError(f"{type(self).__name__} lacks family_options()")
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How data are read."""
+        raise NotImplementedError
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
@@ -151,7 +157,14 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def step_options(self) -> dict[str, Any]:
         """Return the options that an iteration depends on."""
         apart = (*UNIMPORTANT, *OF_THE_START, *self.array_options)
-        return {n: v for n, v in self.get_params().items() if n not in apart}
+        options = {n: v for n, v in self.get_params().items() if n not in apart}
+        return options | self.told_names()
+
+    def told_names(self) -> dict[str, Any]:
+        """Return the options that are names of columns as lists, None where there are none."""
+        told = self.read_options
+        names = {"columns": list(told.columns) or None, "exclude": list(told.exclude) or None}
+        return {name: names[name] for name in names.keys() & self.get_params().keys()}
 
     def set_fit(self, fitted: FittedModel, provenance: Mapping[str, Any]) -> None:
         """Take what a fit found, and where its data came from."""
@@ -210,7 +223,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         state, arrays = self._shown()
         options = {name: plain(getattr(self, name)) for name in sorted(self.stored().options)}
         # The file is of the fit, whatever was set since; no generator or module goes into it.
-        options |= self.fitted_options()
+        options |= self.fitted_options() | self.told_names()
         options |= {"warm_start": bool(self.warm_start), "verbose": int(self.verbose)}
         if not isinstance(options["random_state"], int | None):
             options["random_state"] = None

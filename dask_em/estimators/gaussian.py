@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core.em import EMState
-from ..data.options import MissingChunks, NonFinite
+from ..data.options import MissingChunks, Names, NonFinite
 from ..families.gaussian.constraints import CONSTRAINTS, known_constraints
 from ..fitting.observers import Observer
 from .gaussian_parameters import GaussianParameters
@@ -62,6 +62,13 @@ class GaussianMixture(GaussianParameters):
         done with the model: "fill" reads them as the array's fill value, as Zarr does. Zarr
         does not write chunks of nothing but that value unless it is told to, so nobody can tell
         such a chunk from a lost one.
+    columns, exclude : str or sequence of str, optional
+        Names of the columns that are fitted, in this order, and of those that are not; or
+        patterns of names: "flux_*". All by default. Later reads find them by name.
+    features : str, optional
+        The dimension of a grid that holds the variables: each cell of the others is a row.
+    raw : bool, default=False
+        Take packed numbers (`scale_factor`, `_FillValue`, ...) as they are stored.
     random_state : int, RandomState or None
     warm_start : bool, default=False
         Start from the last result; on the same data with the same options, go on from where the
@@ -161,6 +168,10 @@ class GaussianMixture(GaussianParameters):
         max_time: float | None = None,
         nonfinite: NonFinite = "error",
         missing_chunks: MissingChunks = "error",
+        columns: Names = None,
+        exclude: Names = None,
+        features: str | None = None,
+        raw: bool = False,
         random_state: Any = None,
         warm_start: bool = False,
         callbacks: Sequence[Callable[[EMState], object] | Observer] | None = None,
@@ -172,8 +183,9 @@ class GaussianMixture(GaussianParameters):
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
             weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
-            missing_chunks=missing_chunks, random_state=random_state, warm_start=warm_start,
-            callbacks=callbacks, checkpoint=checkpoint, device=device, verbose=verbose,
+            missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
+            raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,
+            checkpoint=checkpoint, device=device, verbose=verbose,
         )  # fmt: skip
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar

@@ -21,7 +21,6 @@ from ..data.checks import check_dimensions
 from ..data.columns import check_columns
 from ..data.memory import is_compact
 from ..data.open import as_source, is_opened
-from ..data.options import ReadOptions
 from ..data.tables import column_names
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError
@@ -39,11 +38,6 @@ logger = logging.getLogger("dask_em")
 
 class Predictions(FittedEstimator):
     """The half of a mixture estimator that answers once it is fitted."""
-
-    @property
-    def read_options(self) -> ReadOptions:
-        """How data are read."""
-        raise NotImplementedError
 
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes, here and on every worker, for data of this type and size."""
@@ -71,6 +65,8 @@ class Predictions(FittedEstimator):
         DataError
             Its rows cannot be used; the message says what to do.
         """
+        # A fit chooses anew.
+        options = replace(self.read_options, fitted=()) if reset else self.read_options
         labelled = Labelled.of(X)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
@@ -86,9 +82,9 @@ class Predictions(FittedEstimator):
             }
             if labelled is None:
                 X = validate_data(self, X, reset=reset, **checks)
-                return as_source(X, unlabelled(sample_weight), self.read_options)
+                return as_source(X, unlabelled(sample_weight), options)
             X = check_array(X, estimator=self, **checks)
-        source = as_source(X, unlabelled(sample_weight), self.read_options)
+        source = as_source(X, unlabelled(sample_weight), options)
         if reset:
             source.check()
         names = column_names(X) if labelled is None else labelled.feature_names

@@ -201,6 +201,31 @@ class Object:
             part.check(f"{prefix}{shown(name, 60)}", inner)
 
 
+@dataclass(frozen=True)
+class Names:
+    """Names of columns, or patterns of them, which are only compared and shown; or nothing."""
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a list of texts that are not empty, or nothing."""
+        if value is None:
+            return
+        Each(Text()).check(where, value)
+        if not value or "" in value:  # type: ignore[operator]
+            raise _refuse(where, value, "names, or null")
+
+
+@dataclass(frozen=True)
+class Optional:
+    """A part that may be null."""
+
+    part: Part
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is null, or follows the rule."""
+        if value is not None:
+            self.part.check(where, value)
+
+
 COUNT = Number(0, whole=True)
 MEASURED = Number(optional=True, infinite=True)
 
@@ -217,6 +242,10 @@ OPTIONS: Mapping[str, Part] = {
     "max_time": Number(0, optional=True),
     "nonfinite": Word(("error", "drop")),
     "missing_chunks": Word(("error", "fill")),
+    "columns": Names(),
+    "exclude": Names(),
+    "features": Optional(Text(1000)),
+    "raw": Flag(),
     "random_state": Number(0, 2**32 - 1, whole=True, optional=True),
     "warm_start": Flag(),
     "device": Word(DEVICE_NAMES),

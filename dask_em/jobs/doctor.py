@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from ..data.open import stored_source
-from ..data.options import MissingChunks, ReadOptions
+from ..data.options import ReadChoices, ReadOptions
 from .checks.check import Check, attempt
 from .checks.cluster import look_at_cluster
 from .checks.data import describe_checksum, describe_chunks, describe_store
@@ -20,8 +21,8 @@ def examine(
     k: int | Sequence[int] = 8,
     covariance: str | Sequence[str] = "full",
     folder: str = ".",
-    missing_chunks: MissingChunks = "error",
     family: str = "gaussian-mixture",
+    **reading: Unpack[ReadChoices],
 ) -> list[Check]:
     """Check everything that a fit of `data` would need, and what needs no data.
 
@@ -35,21 +36,21 @@ def examine(
         The models that would be fitted: memory and disk depend on them.
     folder : str
         Folder of the checkpoints.
-    missing_chunks : {"error", "fill"}
-        Whether missing chunks are an error.
     family : str
         The tag of a registered class of mixtures.
+    **reading
+        As `ReadOptions` has it.
     """
     checks = [
         attempt("versions", versions_here),
         attempt("extras", extras_here, data),
         attempt("BLAS", blas_here),
     ]
-    source = None
+    source, options = None, ReadOptions.of(**reading)
     if data is not None:
-        checks.append(attempt("store", describe_store, data))
+        checks.append(attempt("store", describe_store, data, options))
         if checks[-1].ok:
-            source = stored_source(data, options=ReadOptions(missing_chunks))
+            source = stored_source(data, options=options)
             checks.append(attempt("checksum", describe_checksum, source))
             checks.append(attempt("chunks", describe_chunks, source))
     planned = None if source is None else count(source, fleet_of(k, covariance, family), [])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from ..data.options import MissingChunks, NonFinite
+from ..data.options import ReadChoices
 from ..estimators.load import load
 from ..storage.object_store import LARGEST_MODEL, read_bytes
 from ..storage.urls import is_url
@@ -21,11 +21,10 @@ def file_sha256(path: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_to_read(
-    path: str, missing_chunks: MissingChunks | None = None, nonfinite: NonFinite | None = None
-) -> MixtureEstimator:
+def load_to_read(path: str, **reading: Unpack[ReadChoices]) -> MixtureEstimator:
     """Read a model, which reads data as its fit did unless it is told otherwise here."""
     model = load(path)
-    told = {"missing_chunks": missing_chunks, "nonfinite": nonfinite}
-    model.set_params(**{name: value for name, value in told.items() if value is not None})
+    model.set_params(**{name: value for name, value in reading.items() if value is not None})
+    # What is none of those allowed is refused before data are opened.
+    _ = model.read_options
     return model

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.em import Status
-from ..data.open import stored_source
-from ..data.options import ReadOptions
+from ..data.open import names_column, stored_source
+from ..data.options import ReadChoices, ReadOptions
 from ..errors import OutOfTimeError, StoppedError, UsageError
 from ..estimators.load import load, mixture_class
 from ..fitting.criteria import Criterion, RangeEnd, check_criterion, kind_in, range_end
@@ -93,8 +93,8 @@ class FitRequest:
     @property
     def read_options(self) -> ReadOptions:
         """How the data are read."""
-        names = {"missing_chunks", "nonfinite"} & self.options.keys()
-        return ReadOptions(**{name: self.options[name] for name in names})
+        reading = ReadChoices.__annotations__.keys() & self.options.keys()
+        return ReadOptions.of(**{name: self.options[name] for name in reading})
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def fit(
         check_apart(metrics, output, "model")
     check_data(data)
     check_apart(output, data, "data")
-    if weights is not None:
+    if weights is not None and not names_column(weights):
         check_data(weights, "--weights")
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
     from ..estimators.select import Selection

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ..core.moments import Moments
 from ..core.protocols import Source
 from ..core.tuning import tuning
 from ..data.open import stored_source
-from ..data.options import MissingChunks, ReadOptions
+from ..data.options import ReadChoices, ReadOptions
 from ..errors import UsageError
 from ..estimators.load import known_tags, mixture_class
 from ..machine import usable_cpus
@@ -242,7 +242,7 @@ def plan(
     cluster: ClusterOptions,
     probe: bool = False,
     family: str = "gaussian-mixture",
-    missing_chunks: MissingChunks = "error",
+    **reading: Unpack[ReadChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
@@ -250,7 +250,7 @@ def plan(
     cluster one of its workers reads the chunks, else this process.
     """
     check_data(data)
-    source = stored_source(data, options=ReadOptions(missing_chunks))
+    source = stored_source(data, options=ReadOptions.of(**reading))
     fleet = fleet_of(k, covariance, family)
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..backends import backend_in_force
 from ..core.scoring import Answer, Predict
 from ..core.tuning import tuning
 from ..data.columns import check_columns
 from ..data.open import stored_source
-from ..data.options import MissingChunks, NonFinite
+from ..data.options import ReadChoices
 from ..errors import DataError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
@@ -45,8 +45,7 @@ def predict(
     answers: Sequence[Answer] = ("labels",),
     overwrite: bool = False,
     resume: bool = True,
-    missing_chunks: MissingChunks | None = None,
-    nonfinite: NonFinite | None = None,
+    **reading: Unpack[ReadChoices],
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
 
@@ -62,7 +61,7 @@ def predict(
     check_data(data, order=order)
     check_apart(destination, model_path, "model")
     check_apart(destination, data, "data")
-    model = load_to_read(model_path, missing_chunks, nonfinite)
+    model = load_to_read(model_path, **reading)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
     predictor = model.predictor(answers, source.dtype, source.n_rows)

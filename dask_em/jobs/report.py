@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ..data.columns import check_columns
 from ..data.open import stored_source
-from ..data.options import MissingChunks, NonFinite
+from ..data.options import ReadChoices
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
 from ..foreign import LONGEST, shell_words, shown
@@ -28,8 +28,7 @@ def report(
     n_rows: int = 5000,
     drift: bool = True,
     overwrite: bool = False,
-    missing_chunks: MissingChunks | None = None,
-    nonfinite: NonFinite | None = None,
+    **reading: Unpack[ReadChoices],
 ) -> dict[str, Any]:
     """Write one HTML page about a saved model and the data at `data`.
 
@@ -43,7 +42,7 @@ def report(
         check_data(data, "--data")
     check_apart(output, model_path, "model")
     check_can_draw()
-    model = load_to_read(model_path, missing_chunks, nonfinite)
+    model = load_to_read(model_path, **reading)
     with output_file(output, overwrite):
         evidence = _evidence(model_path, output, model, cluster, data, n_rows, drift)
         write_report(output, model, evidence, overwrite)

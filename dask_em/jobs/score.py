@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from ..data.open import stored_source
-from ..data.options import MissingChunks, NonFinite
+from ..data.options import ReadChoices
 from ..fitting.observers import reporter
 from .arguments import check_data, check_model
 from .cluster import ClusterOptions, workers_for
@@ -17,14 +17,13 @@ def score(
     data: str,
     cluster: ClusterOptions,
     weights: str | None = None,
-    missing_chunks: MissingChunks | None = None,
-    nonfinite: NonFinite | None = None,
+    **reading: Unpack[ReadChoices],
 ) -> dict[str, Any]:
     """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
     order = "MODEL DATA"
     check_model(model_path, order)
     check_data(data, order=order)
-    model = load_to_read(model_path, missing_chunks, nonfinite)
+    model = load_to_read(model_path, **reading)
     model.set_params(callbacks=[reporter()])
     source = stored_source(data, weights, model.read_options)
     with workers_for(cluster, source.nbytes):

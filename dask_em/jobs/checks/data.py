@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from ...data.open import stored_source
 from ...data.options import ReadOptions
@@ -13,9 +14,9 @@ from ..plan import mebibytes
 from .check import SafetyWarning
 
 
-def describe_store(data: str) -> str:
+def describe_store(data: str, options: ReadOptions) -> str:
     """Read the first chunk of an array; return its shape, type and chunks in words."""
-    source = stored_source(data, options=ReadOptions(missing_chunks="fill"))
+    source = stored_source(data, options=replace(options, missing_chunks="fill"))
     begin = time.perf_counter()
     first_chunk(source)
     seconds = time.perf_counter() - begin
