@@ -31,7 +31,8 @@ PINNED = {
     "n_passes status",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
     "scored",
-    "chunk-log": "1: chunks fingerprints dropped",
+    "bad-weights": "1: n first",
+    "chunk-log": "2: chunks fingerprints dropped bad_weights",
     "control-variate-state": "1: proposal contenders best n_iter kind predicted damping "
     "rejections rows_read gains steps heights",
     "covariance-diag": "1: factor",
@@ -57,7 +58,7 @@ PINNED = {
     "start": "2: mixture n_passes log_likelihood contenders row eliminated state",
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "
     "LIKELIHOOD_FELL COLLAPSED NON_FINITE",
-    "survey": "1: n_rows n_weighted bad_weights moments extent non_finite sample",
+    "survey": "2: n_rows n_weighted moments extent non_finite sample",
     "survey-pass": "1: found record",
     "whitening": "1: shift scale",
 }

@@ -11,10 +11,45 @@ from .additive import Additive, Array, S
 from .codec import record
 
 
-@record("chunk-log")
+@record("bad-weights")
+@dataclass(frozen=True)
+class BadWeights(Additive):
+    """Count the weights that are negative or not finite, and locate the first.
+
+    Attributes
+    ----------
+    n : int
+    first : tuple or None
+        (chunk, row in the chunk, weight).
+
+    Examples
+    --------
+    >>> found = BadWeights.of_chunk(3, np.array([1.0, -1.0, np.nan])) + BadWeights()
+    >>> found.n, found.first
+    (2, (3, 1, -1.0))
+    """
+
+    n: int = 0
+    first: tuple[int, int, float] | None = None
+
+    @classmethod
+    def of_chunk(cls, chunk: int, sample_weight: Array) -> BadWeights:
+        """Look at the weights (n,) of one chunk."""
+        bad = ~((sample_weight >= 0) & (sample_weight < np.inf))
+        if not bad.any():
+            return cls()
+        row = int(bad.argmax())
+        return cls(int(bad.sum()), (chunk, row, float(sample_weight[row])))
+
+    def __add__(self, other: BadWeights) -> BadWeights:
+        both = [one for one in (self.first, other.first) if one is not None]
+        return BadWeights(self.n + other.n, min(both, default=None))
+
+
+@record("chunk-log", 2)
 @dataclass(frozen=True)
 class ChunkLog(Additive):
-    """Record the fingerprint of each chunk, and how many of its rows are not finite.
+    """Record the fingerprint of each chunk, and what of its rows and weights cannot be used.
 
     Attributes
     ----------
@@ -23,6 +58,7 @@ class ChunkLog(Additive):
         that of stored weights in the upper.
     dropped : tuple of (int, int)
         Chunks that hold rows of NaN or infinity, and how many such rows.
+    bad_weights : BadWeights
 
     Examples
     --------
@@ -33,12 +69,14 @@ class ChunkLog(Additive):
     chunks: Array = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     fingerprints: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     dropped: tuple[tuple[int, int], ...] = ()
+    bad_weights: BadWeights = field(default_factory=BadWeights)
 
     def __add__(self, other: ChunkLog) -> ChunkLog:
         return ChunkLog(
             np.concatenate([self.chunks, other.chunks]),
             np.concatenate([self.fingerprints, other.fingerprints]),
             self.dropped + other.dropped,
+            self.bad_weights + other.bad_weights,
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import ClassVar, Generic
 import numpy as np
 
 from .additive import Array, S
-from .chunk_log import ChunkLog, Logged
+from .chunk_log import BadWeights, ChunkLog, Logged
 from .finite import finite_rows
 from .protocols import Fold, Pass
 
@@ -148,15 +148,18 @@ class LoggingPass(Pass[Logged[S]], Generic[S]):
 
 
 class LoggingFold(Fold[Logged[S]], Generic[S]):
-    """Feed chunks to a fold, and log their fingerprints and dropped rows."""
+    """Feed chunks to a fold, and log their fingerprints, dropped rows, and bad weights."""
 
     def __init__(self, fold: Fold[S], drop: bool) -> None:
         self._fold, self._drop = fold, drop
         self._dropped: dict[int, int] = {}
+        self._bad_weights = BadWeights()
         self._fingerprints: Mapping[int, int] = {}
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d)."""
+        if sample_weight is not None:
+            self._bad_weights += BadWeights.of_chunk(index, sample_weight)
         if self._drop:
             X, sample_weight, n_dropped = finite_rows(X, sample_weight)
             if n_dropped:
@@ -173,5 +176,6 @@ class LoggingFold(Fold[Logged[S]], Generic[S]):
             np.fromiter(self._fingerprints, dtype=np.int64),
             np.fromiter(self._fingerprints.values(), dtype=np.uint64),
             tuple(self._dropped.items()),
+            self._bad_weights,
         )
         return Logged(self._fold.result(), log)

@@ -129,10 +129,9 @@ class Scores(Additive):
     ----------
     n_rows : int
         Rows seen, those of weight zero included.
-    bad_weights : int
-        Weights that are negative, NaN or infinite; everything below is without such rows.
     weight : float
-        Sum of the sample weights; `n_rows` where there are none.
+        Sum of the sample weights; `n_rows` where there are none. This and everything below is
+        without rows whose weight is negative, NaN or infinite.
     log_likelihood : float
         sum_n w_n log p(x_n), in nats.
     entropy : float
@@ -140,12 +139,11 @@ class Scores(Additive):
 
     Examples
     --------
-    >>> Scores(1, 0, 1.0, -2.0, 0.0) + Scores(2, 0, 4.0, -3.0, 0.5)
-    Scores(n_rows=3, bad_weights=0, weight=5.0, log_likelihood=-5.0, entropy=0.5)
+    >>> Scores(1, 1.0, -2.0, 0.0) + Scores(2, 4.0, -3.0, 0.5)
+    Scores(n_rows=3, weight=5.0, log_likelihood=-5.0, entropy=0.5)
     """
 
     n_rows: int
-    bad_weights: int
     weight: float
     log_likelihood: float
     entropy: float
@@ -177,19 +175,18 @@ class ScoreFold(Fold[Scores]):
 
     def __init__(self, mixture: Mixture) -> None:
         self.mixture = mixture
-        self._scores = Scores(0, 0, 0.0, 0.0, 0.0)
+        self._scores = Scores(0, 0.0, 0.0, 0.0)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
         # scipy takes longer to import than all that reads a model file.
         from scipy.special import entr
 
-        kept, bad = None, 0
+        kept = None
         if sample_weight is not None:
             # A row of weight zero is a row left out, whatever it holds.
             kept = (sample_weight > 0) & np.isfinite(sample_weight)
-            bad = int((~kept & (sample_weight != 0)).sum())
-        self._scores += Scores(len(X), bad, 0.0, 0.0, 0.0)
+        self._scores += Scores(len(X), 0.0, 0.0, 0.0)
         nothing = np.zeros(len(self.mixture.log_weights))
         for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
             resp, log_density = map(arithmetic.fetch, arithmetic.normalize(log_joint, nothing))
@@ -201,9 +198,7 @@ class ScoreFold(Fold[Scores]):
                     log_density * weights,
                     unclear * weights,
                 )
-            self._scores += Scores(
-                0, 0, float(weight), float(log_density.sum()), float(unclear.sum())
-            )
+            self._scores += Scores(0, float(weight), float(log_density.sum()), float(unclear.sum()))
 
     def result(self) -> Scores:
         """Return the sums over the chunks given so far."""

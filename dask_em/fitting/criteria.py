@@ -89,7 +89,7 @@ def criteria(scores: Scores, n_dropped: int, n_parameters: int) -> Criteria:
 
     Examples
     --------
-    >>> found = criteria(Scores(2, 0, 2.0, -6.0, 0.5), 0, 3)
+    >>> found = criteria(Scores(2, 2.0, -6.0, 0.5), 0, 3)
     >>> found["log_likelihood"], found["aic"], round(found["icl"] - found["bic"], 9)
     (-3.0, 18.0, 1.0)
     """

@@ -16,6 +16,7 @@ from ..core.mixture import Mixture
 from ..core.passes import Holdout, LoggingPass, Slice
 from ..core.protocols import Backend, Executor, Pass, Source, T
 from ..storage.checkpoint import Checkpoint
+from .checks import check_weights
 from .observers import ObservedPass, Observer, PassRecord
 from .survey import Surveyed
 
@@ -91,6 +92,7 @@ class RecordedPasses:
                 self.checkpoint.partial_sums("survey", 1),
             )
             running.n_rows = found.sums.n_rows
+        check_weights(self.source, found.log)
         self.records.append(running.finished)
         self.source = self.source.held_to(found.log)
         check(self.source, found.sums)

@@ -83,7 +83,7 @@ class Extent(Additive):
         return Extent(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
-@record("survey")
+@record("survey", 2)
 @dataclass(frozen=True)
 class Surveyed(Additive):
     """Hold the results of the survey pass.
@@ -94,8 +94,6 @@ class Surveyed(Additive):
         Rows, those of weight zero included.
     n_weighted : int
         Rows of positive weight; everything below is of these.
-    bad_weights : int
-        Weights that are negative or not finite.
     moments : Moments
     extent : Extent
     non_finite : NonFinite
@@ -113,7 +111,6 @@ class Surveyed(Additive):
 
     n_rows: int
     n_weighted: int
-    bad_weights: int
     moments: Moments
     extent: Extent
     non_finite: NonFinite
@@ -184,7 +181,7 @@ class SurveyFold(Fold[Surveyed]):
     def __init__(self, survey: Survey) -> None:
         d = survey.n_features
         self.survey = survey
-        self._n_rows = self._n_weighted = self._bad_weights = 0
+        self._n_rows = self._n_weighted = 0
         self._moments = Moments(0.0, np.zeros(d), np.zeros((d, d)))
         self._extent = Extent(np.full(d, np.inf), np.full(d, -np.inf))
         self._non_finite = NonFinite()
@@ -198,9 +195,7 @@ class SurveyFold(Fold[Surveyed]):
         if sample_weight is None:
             usable = np.ones(len(X), dtype=bool)
         else:
-            bad = ~(sample_weight >= 0) | np.isinf(sample_weight)
-            self._bad_weights += int(bad.sum())
-            usable = (sample_weight > 0) & ~bad
+            usable = (sample_weight > 0) & np.isfinite(sample_weight)
         self._n_weighted += int(usable.sum())
         for rows in blocks(len(X), tuning().reading.survey_rows):
             numbers = rows.start + np.flatnonzero(usable[rows])
@@ -254,7 +249,6 @@ class SurveyFold(Fold[Surveyed]):
         return Surveyed(
             self._n_rows,
             self._n_weighted,
-            self._bad_weights,
             self._moments,
             self._extent,
             self._non_finite,
