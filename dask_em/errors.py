@@ -102,6 +102,8 @@ class NonFiniteError(DataError):
         The row's number in its chunk, and the column's.
     place : str, optional
         Where the row is in the data.
+    name : str, optional
+        Of the column.
 
     Examples
     --------
@@ -111,21 +113,23 @@ class NonFiniteError(DataError):
 
     code = "non-finite"
 
-    def __init__(self, what: str, row: int, column: int, place: str = "") -> None:
-        super().__init__(what, row, column, place)
+    def __init__(self, what: str, row: int, column: int, place: str = "", name: str = "") -> None:
+        super().__init__(what, row, column, place, name)
         self.what, self.row, self.column, self.place = what, row, column, place
+        self.name = name
 
     def __str__(self) -> str:
         place = shown(self.place) or f"row {self.row} of its chunk"
+        column = f"'{shown(self.name)}'" if self.name else self.column
         return (
-            f"X contains {self.what} at {place}, column {self.column}: drop or fill such rows "
+            f"X contains {self.what} at {place}, column {column}: drop or fill such rows "
             'first, or pass nonfinite="drop" to leave them out (a fitted model is told by '
             'set_params(nonfinite="drop"))'
         )
 
-    def at(self, place: str) -> Self:
-        """Return the same error, with the place of the row in the data."""
-        return type(self)(self.what, self.row, self.column, place)
+    def at(self, place: str, name: str = "") -> Self:
+        """Return the same error, with the place of the row in the data and the column's name."""
+        return type(self)(self.what, self.row, self.column, place, name)
 
 
 class ModelFileError(DataError):

@@ -19,6 +19,7 @@ import pytest
 import zarr
 from click.testing import CliRunner, Result
 from helpers import Tune, blobs, write_zarr
+from sklearn.base import clone
 
 from dask_em import GaussianMixture, load, select
 from dask_em.cli.main import main
@@ -27,6 +28,7 @@ from dask_em.errors import DataError, NonFiniteError
 from dask_em.jobs import predict as predicting
 from dask_em.jobs import report as reporting
 from dask_em.jobs import score as scoring
+from dask_em.report.drift import chunk_densities
 from dask_em.storage.outputs.predictions import Regions
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -102,6 +104,36 @@ def labelled_lazily(folder: Path, rows: np.ndarray) -> Any:
     return labelled(folder, rows).chunk(place=CHUNK)
 
 
+def masked(folder: Path, rows: np.ndarray) -> Any:
+    return np.ma.masked_invalid(rows)
+
+
+def masked_lazily(folder: Path, rows: np.ndarray) -> Any:
+    return da.from_array(masked(folder, rows), chunks=(CHUNK, *rows.shape[1:]))
+
+
+def pandas_table(folder: Path, rows: np.ndarray) -> Any:
+    """Of columns without names, as the model has them; weights are one column."""
+    pandas = pytest.importorskip("pandas")
+    return (pandas.Series if rows.ndim == 1 else pandas.DataFrame)(rows)
+
+
+def polars_table(folder: Path, rows: np.ndarray) -> Any:
+    polars = pytest.importorskip("polars")
+    return (polars.Series if rows.ndim == 1 else polars.DataFrame)(rows)
+
+
+def arrow_table(folder: Path, rows: np.ndarray) -> Any:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({str(j): column for j, column in enumerate(np.atleast_2d(rows.T))})
+    return table.column(0) if rows.ndim == 1 else table
+
+
+def dask_table(folder: Path, rows: np.ndarray) -> Any:
+    dd = pytest.importorskip("dask.dataframe")
+    return dd.from_pandas(pandas_table(folder, rows), chunksize=CHUNK)
+
+
 KINDS: dict[str, Rows] = {
     "numpy": lambda folder, rows: rows,
     "list": lambda folder, rows: rows.tolist(),
@@ -117,6 +149,12 @@ KINDS: dict[str, Rows] = {
     "sharded": sharded,
     "xarray": labelled,
     "xarray-dask": labelled_lazily,
+    "masked": masked,
+    "masked-dask": masked_lazily,
+    "pandas": pandas_table,
+    "polars": polars_table,
+    "arrow": arrow_table,
+    "dask-table": dask_table,
 }
 
 
@@ -127,7 +165,9 @@ def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[np.ndarray
 
 
 def lazy(answer: Any) -> Any:
-    """An answer without its labels."""
+    """An answer, or rows, without labels."""
+    if hasattr(answer, "to_dask_array"):
+        return answer.to_dask_array(lengths=True)
     return answer.data if hasattr(answer, "coords") else answer
 
 
@@ -176,6 +216,16 @@ def test_criteria_are_of_the_other_rows(
     assert f"{len(HOLES)} rows that hold NaN or infinity were left out" in caplog.text
 
 
+def test_the_drift_is_of_the_other_rows(
+    dropping: GaussianMixture, model: GaussianMixture, rows: Any
+) -> None:
+    given = rows(HOLEY)
+    found = chunk_densities(dropping, given)
+    assert (found.n_rows.sum(), found.n_dropped.sum()) == (N, len(HOLES))
+    with pytest.raises(NonFiniteError, match='set_params\\(nonfinite="drop"\\)'):
+        chunk_densities(model, given)
+
+
 @pytest.mark.filterwarnings("ignore:.*rows that hold NaN or infinity were left out")
 def test_fit_predict_labels_what_it_fitted(rows: Any) -> None:
     found = np.asarray(
@@ -213,6 +263,13 @@ def row_in(message: str, blocks: Any = ()) -> int:
 def load_again(model: GaussianMixture) -> GaussianMixture:
     """The same fit, whose options a test may change."""
     return GaussianMixture.from_saved(model.to_saved())
+
+
+def test_a_weight_is_named_by_its_row_beside_rows_that_are_left_out(rows: Any) -> None:
+    weight = np.ones(N)
+    weight[[6, 500]] = -1
+    with pytest.raises(DataError, match=r"the first -1 at row 6[ ;]"):
+        GaussianMixture(K, nonfinite="drop").fit(rows(HOLEY), sample_weight=rows(weight))
 
 
 def test_nothing_but_rows_left_out_is_an_error(dropping: GaussianMixture) -> None:
@@ -311,6 +368,49 @@ def test_a_block_of_answers_reads_its_own_chunk_only(
         labels.compute()
 
 
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_answers_of_a_dask_table_have_its_index(answer: str, model: GaussianMixture) -> None:
+    pandas, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    again = load_again(model).set_params(nonfinite="drop")
+    expected = getattr(again, answer)(HOLEY)
+    table = pandas.DataFrame(HOLEY, index=np.arange(N) * 3 + 7)
+    known = dd.from_pandas(table, npartitions=5)
+    # As files are read: nobody knows the divisions, and the index begins again in each.
+    repeated = dd.from_pandas(table.set_index(np.arange(N) % 7), npartitions=5, sort=False)
+    for given in (known, known.clear_divisions(), repeated):
+        found = getattr(again, answer)(given)
+        assert found.divisions == given.divisions
+        assert found.compute().index.equals(given.compute().index)
+        np.testing.assert_array_equal(found.compute().to_numpy(), expected)
+        # As an own column beside the rows.
+        one = found if expected.ndim == 1 else found[0]
+        beside_rows = given.assign(answer=one).compute()
+        np.testing.assert_array_equal(beside_rows["answer"], expected.reshape(N, -1)[:, 0])
+    some = given[given[0] > 0]
+    assert getattr(again, answer)(some).compute().index.equals(some.compute().index)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_answers_of_a_table_in_memory_are_one_where_that_is_asked_for(
+    answer: str, model: GaussianMixture
+) -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pa = pytest.importorskip("pyarrow")
+    expected = getattr(model, answer)(X)
+    table = pandas.DataFrame(X, index=np.arange(N) * 3 + 7)
+    assert isinstance(getattr(model, answer)(table), np.ndarray)
+    found = getattr(model, answer)(table, as_frame=True)
+    assert found.index.equals(table.index)
+    np.testing.assert_array_equal(found.to_numpy(), expected)
+    kinds = (polars.Series, pa.ChunkedArray) if expected.ndim == 1 else (polars.DataFrame, pa.Table)
+    for kind, given in zip(kinds, (polars.DataFrame(X), arrow_table(Path(), X)), strict=True):
+        found = getattr(model, answer)(given, as_frame=True)
+        assert isinstance(found, kind)
+        np.testing.assert_array_equal(np.asarray(found), expected)
+    with pytest.raises(ValueError, match="as_frame=True: X is a ndarray, expected a table"):
+        getattr(model, answer)(X, as_frame=True)
+
+
 # -- weights ---------------------------------------------------------------------------
 
 
@@ -335,7 +435,7 @@ def test_weights_of_any_kind_go_with_rows_of_any_other(
     weight = KINDS[kind](tmp_path, WEIGHT.astype(float))
     expected = model.criteria(X, sample_weight=WEIGHT)
     for other in ("dask", "path"):
-        if kind == "dask-unknown" and other == "path":
+        if kind in ("dask-unknown", "dask-table") and other == "path":
             continue
         found = model.criteria(KINDS[other](tmp_path, X), sample_weight=weight)
         assert found == pytest.approx(expected)
@@ -352,8 +452,10 @@ def test_a_row_of_weight_zero_is_left_out_whatever_it_holds(
 def test_weights_that_are_none_are_refused(bad: float, model: GaussianMixture, rows: Any) -> None:
     weight = np.ones(N)
     weight[[3, 500]] = bad
-    with pytest.raises(DataError, match="sample_weight has 2 entries that are negative, NaN"):
-        model.score(rows(X), sample_weight=rows(weight))
+    said = r"sample_weight has 2 entries that are negative, NaN .*, the first \S+ at row 3[ ;]"
+    for ask in (model.score, clone(model).fit):
+        with pytest.raises(DataError, match=said):
+            ask(rows(X), sample_weight=rows(weight))
     with pytest.raises(DataError, match="sample_weight is zero for every row"):
         model.score(rows(X), sample_weight=rows(np.zeros(N)))
 

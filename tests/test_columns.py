@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import tracemalloc
+from ast import literal_eval
+from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import blobs, digest, write_zarr
 from sklearn.base import clone
 
-from dask_em import GaussianMixture, load
+from dask_em import GaussianMixture, load, select
 from dask_em.cli.fit import fit as fit_command
 from dask_em.cli.main import main
 from dask_em.cli.words import in_shell
 from dask_em.core.columns import Column
 from dask_em.data.columns import WeightColumn, choose
+from dask_em.data.open import as_source
 from dask_em.data.options import ReadOptions
 from dask_em.errors import DataError, UsageError
 
@@ -165,3 +174,273 @@ def test_names_with_a_comma_are_quoted() -> None:
     words = ["fit", "x.zarr", "-k", "2", "-o", "m.npz", "--columns", "a,,b"]
     refused = CliRunner().invoke(main, words)
     assert (refused.exit_code, "expected names such as a,b,c" in refused.stderr) == (2, True)
+
+
+def test_inspect_names_the_columns(tmp_path: Path) -> None:
+    path = str(tmp_path / "m.npz")
+    GaussianMixture(1, random_state=0).fit(pandas_table(columns("a", "b"))).save(path)
+    assert "\ncolumns  a, b\n" in CliRunner().invoke(main, ["inspect", path]).stdout
+    told = json.loads(CliRunner().invoke(main, ["inspect", path, "--json"]).stdout)
+    assert told["columns"] == ["a", "b"]
+
+
+# -- tables ----------------------------------------------------------------------------
+
+X, _, _ = blobs(600, 3, 2, seed=5)
+WEIGHT = np.arange(600) % 4
+
+
+def pandas_table(columns: dict[str, Any]) -> Any:
+    return pytest.importorskip("pandas").DataFrame(columns)
+
+
+def dask_table(columns: dict[str, Any]) -> Any:
+    dd = pytest.importorskip("dask.dataframe")
+    return dd.from_pandas(pandas_table(columns), npartitions=3)
+
+
+def polars_table(columns: dict[str, Any]) -> Any:
+    return pytest.importorskip("polars").from_pandas(pandas_table(columns))
+
+
+def arrow_table(columns: dict[str, Any]) -> Any:
+    return pytest.importorskip("pyarrow").Table.from_pandas(pandas_table(columns))
+
+
+def labelled(columns: dict[str, Any]) -> Any:
+    xarray = pytest.importorskip("xarray")
+    names = list(columns)
+    return xarray.DataArray(
+        np.stack([columns[name] for name in names], axis=1),
+        {"feature": names},
+        ("row", "feature"),
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "pandas": pandas_table,
+    "polars": polars_table,
+    "arrow": arrow_table,
+    "dask": dask_table,
+}
+NAMED = {**TABLES, "xarray": labelled}
+
+
+def columns(*names: str, **more: Any) -> dict[str, Any]:
+    """Columns a, b, c of X, in the order that is wanted, and others."""
+    return {name: X[:, "abc".index(name)] for name in names} | more
+
+
+@pytest.fixture(scope="module")
+def reference() -> GaussianMixture:
+    return GaussianMixture(2, random_state=0).fit(X)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_the_same_rows_are_the_same_fit(kind: str, reference: GaussianMixture) -> None:
+    model = GaussianMixture(2, random_state=0).fit(NAMED[kind](columns("a", "b", "c")))
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    if kind == "dask":
+        reference = GaussianMixture(2, random_state=0).fit(da.from_array(X, chunks=200))
+    assert digest(model) == digest(reference)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_model_finds_its_columns_wherever_they_are(
+    kind: str, reference: GaussianMixture, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = NAMED[kind]
+    # Pandas' tables that were not told their columns are scikit-learn's: see below.
+    told = ["a", "b", "c"] if kind == "pandas" else None
+    fitted = GaussianMixture(2, random_state=0, columns=told).fit(table(columns("a", "b", "c")))
+    fitted.save(tmp_path / "m.npz")
+    for model in (fitted, load(tmp_path / "m.npz")):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "dask_em"):
+            found = model.predict(table(columns("c", "a", "b", more=WEIGHT)))
+        assert "the model was not fitted to are ignored: 'more'" in caplog.text
+        in_order = model.predict(table(columns("a", "b", "c")))
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(in_order))
+        assert model.score(table(columns("b", "c", "a"))) == pytest.approx(reference.score(X))
+        with pytest.raises(DataError, match="X lacks columns that the model was fitted to, 'b'"):
+            model.predict(table(columns("a", "c", B=WEIGHT)))
+
+
+def test_a_pandas_table_in_another_order_is_refused_as_scikit_learn_does() -> None:
+    model = GaussianMixture(2, random_state=0).fit(pandas_table(columns("a", "b", "c")))
+    turned = pandas_table(columns("c", "b", "a", more=WEIGHT))
+    with pytest.raises(DataError, match="in another order") as e:
+        model.predict(turned)
+    (advice,) = re.findall(r"pass (X\[.*?\])", str(e.value))
+    expected = model.predict(pandas_table(columns("a", "b", "c")))
+    found = model.predict(eval(advice, {"X": turned, "model": model}))
+    np.testing.assert_array_equal(found, expected)
+    # Other columns beside them are no other order.
+    beside = pandas_table(columns("a", "b", more=WEIGHT) | columns("c"))
+    np.testing.assert_array_equal(model.predict(beside), expected)
+    with pytest.raises(DataError, match=r"(?s)X lacks .*'b'.*Feature names seen at fit time"):
+        model.predict(pandas_table(columns("a", "c")))
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_fit_takes_the_columns_that_it_is_told(kind: str) -> None:
+    table = NAMED[kind](columns("a", "b", "c", junk=WEIGHT))
+    expected = GaussianMixture(2, random_state=0).fit(NAMED[kind](columns("c", "a")))
+    choices: list[dict[str, Any]] = [
+        {"columns": ["c", "a"]}, {"columns": ["c", "*"], "exclude": ["b", "j*"]}
+    ]  # fmt: skip
+    for told in choices:
+        model = GaussianMixture(2, random_state=0).set_params(**told).fit(table)
+        assert model.feature_names_in_.tolist() == ["c", "a"]
+        assert digest(model) == digest(expected)
+        found = np.asarray(model.predict(table))
+        given = NAMED[kind](columns("c", "a"))
+        np.testing.assert_array_equal(found, np.asarray(expected.predict(given)))
+
+
+def test_a_nan_is_named_by_its_column_in_every_answer() -> None:
+    holey = X.copy()
+    holey[223, 1] = np.nan
+    model = GaussianMixture(2, random_state=0).fit(pandas_table(columns("a", "b", "c")))
+    for kind, where in (("pandas", "row 223"), ("dask", "row 23 of block 1"), ("arrow", "row 223")):
+        table = TABLES[kind](columns("a", "b", "c") | {"b": holey[:, 1]})
+        for ask in (model.predict, model.score_samples, model.score, clone(model).fit):
+            with pytest.raises(DataError, match=rf"NaN at {where}, column 'b'"):
+                np.asarray(ask(table))
+
+
+# -- what columns hold -----------------------------------------------------------------
+
+TYPES: dict[str, tuple[Any, list[float]]] = {
+    "bool": ([True, False] * 300, [1, 0]),
+    "int8": (np.array([1, -2] * 300, "i1"), [1, -2]),
+    "uint64": (np.array([1, 2**53] * 300, "u8"), [1, 2**53]),
+    "float32": (np.array([0.5, np.nan] * 300, "f4"), [0.5, np.nan]),
+    "big-endian": (np.array([1, 2] * 300, ">i4"), [1, 2]),
+    "decimal": ([Decimal("1.5"), None] * 300, [1.5, np.nan]),
+    "nullable int": (("Int64", [3, None] * 300), [3, np.nan]),
+    "nullable bool": (("boolean", [True, None] * 300), [1, np.nan]),
+    "arrow int": (("int64[pyarrow]", [3, None] * 300), [3, np.nan]),
+    "numbers as categories": (("category", [4, 7] * 300), [4, 7]),
+}
+
+
+OF_OTHER_BYTES = (("polars", "big-endian"), ("arrow", "big-endian"))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("name", TYPES)
+def test_numbers_of_any_type_are_read_and_missing_ones_are_nan(name: str, kind: str) -> None:
+    given, expected = TYPES[name]
+    if (kind, name) in (("polars", "numbers as categories"), *OF_OTHER_BYTES):
+        pytest.skip(f"{kind} has none")
+    if kind == "dask" and name == "decimal":
+        pytest.skip("Dask takes Python's objects for text")
+    if isinstance(given, tuple):
+        pandas = pytest.importorskip("pandas")
+        pytest.importorskip("pyarrow")
+        given = pandas.array(given[1], dtype=given[0])
+    source = as_source(TABLES[kind]({"a": X[:, 0], "n": given}))
+    assert source.columns is not None
+    assert [column.name for column in source.columns] == ["a", "n"]
+    rows = source.reader().read(0)[0]
+    np.testing.assert_array_equal(rows[:2], np.column_stack([X[:2, 0], expected]))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_columns_that_hold_no_numbers_are_named_and_the_advice_works(kind: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    when = pandas.date_range("2020-01-01", periods=600)
+    table = TABLES[kind](columns("a", "b", text=["x"] * 600, when=when, late=when - when[0]))
+    with pytest.raises(DataError, match=r"no numbers, text \(.*\), when \(.*\), late") as e:
+        GaussianMixture(2).fit(table)
+    (names,) = re.findall(r"by exclude=(\[.*?\])", str(e.value))
+    model = GaussianMixture(2, random_state=0, exclude=literal_eval(names)).fit(table)
+    assert model.feature_names_in_.tolist() == ["a", "b"]
+    with pytest.raises(DataError, match=r"no numbers, b \(.*\): make numbers of them"):
+        model.predict(TABLES[kind](columns("a", b=["x"] * 600)))
+    with pytest.raises(DataError, match=r"sample_weight has columns that hold no numbers, text"):
+        model.fit(table, sample_weight="text")
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**60)])
+def test_integers_beyond_those_of_float64_are_refused_by_column(kind: str, value: int) -> None:
+    numbers = np.arange(600)
+    numbers[321] = value
+    with pytest.raises(DataError, match=rf"column 'ID' holds {value} at row \d+") as e:
+        np.asarray(GaussianMixture(2).fit(TABLES[kind](columns("a", ID=numbers))))
+    (advice,) = re.findall(r"by exclude='(\w+)'", str(e.value))
+    GaussianMixture(2, exclude=advice).fit(TABLES[kind](columns("a", ID=numbers)))
+
+
+def test_names_that_are_no_strings_are_no_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    model = GaussianMixture(2, random_state=0).fit(pandas.DataFrame(X))
+    assert not hasattr(model, "feature_names_in_")
+    with pytest.raises(DataError, match="the columns of X have no names"):
+        GaussianMixture(2, columns="a").fit(pandas.DataFrame(X))
+    with pytest.raises(DataError, match=r"rename them, X.columns = X.columns.astype\(str\)"):
+        model.fit(pandas.DataFrame(X), sample_weight="2")
+    with pytest.raises(DataError, match="several columns of one name, 'a'"):
+        model.fit(pandas.DataFrame(X, columns=["a", "b", "a"]))
+
+
+def test_a_table_is_never_copied_whole() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(np.zeros((2**20, 8)), columns=list("abcdefgh"))
+    tracemalloc.start()
+    try:
+        source = as_source(table, options=ReadOptions.of(columns=["h", "a", "c", "d"]))
+        for chunk in range(source.n_chunks):
+            source.reader().read(chunk)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < table.to_numpy().nbytes / 4
+
+
+# -- weights in a column ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_weights_are_a_column_by_name_and_no_feature(kind: str) -> None:
+    table = TABLES[kind]
+    given = table({"w": WEIGHT, **columns("a", "b", "c")})
+    plain = table(columns("a", "b", "c"))
+    beside = da.from_array(WEIGHT, chunks=200) if kind == "dask" else WEIGHT
+    expected = GaussianMixture(2, random_state=0).fit(plain, sample_weight=beside)
+    model = GaussianMixture(2, random_state=0).fit(given, sample_weight="w")
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    assert digest(model) == digest(expected)
+    assert model.criteria(given, sample_weight="w") == expected.criteria(plain, beside)
+    assert model.criteria(given)["weight"] == len(X)
+    found = select(given, [1, 2], random_state=0, sample_weight="w", holdout=0.2)
+    assert found.best.n_features_in_ == 3
+    with pytest.raises(DataError, match="sample_weight='W' is no path and no column of X: did you"):
+        model.fit(given, sample_weight="W")
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan])
+@pytest.mark.parametrize("kind", TABLES)
+def test_weights_in_a_column_that_are_none_are_refused(kind: str, bad: float) -> None:
+    weights = np.where(np.arange(600) % 300 == 7, bad, 1.0)
+    table = TABLES[kind](columns("a", "b", w=weights))
+    with pytest.raises(DataError, match="sample_weight has 2 entries that are negative, NaN"):
+        GaussianMixture(2).fit(table, sample_weight="w")
+
+
+def test_a_word_is_a_path_or_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_zarr("w", WEIGHT.astype(float), 100)
+    model = GaussianMixture(2, random_state=0)
+    given = pandas_table(columns("a", "b", "c", w=np.arange(600)))
+    with pytest.raises(DataError, match="sample_weight='w' is a path, and a column of X") as e:
+        model.fit(given, sample_weight="w")
+    (advice,) = re.findall("pass '(.*?)' for the path", str(e.value))
+    for rows, path in ((given, advice), (given.rename(columns={"w": "v"}), "w")):
+        assert model.fit(rows, sample_weight=path).provenance_["weight"] == WEIGHT.sum()
+        assert model.n_features_in_ == 4
+    for nameless in (X, da.from_array(X), write_zarr("x.zarr", X, 100)):
+        with pytest.raises(DataError, match="exposure: no such path"):
+            GaussianMixture(2).fit(nameless, sample_weight="exposure")

@@ -123,10 +123,66 @@ class TestDaskFrame(TestDaskSourceOfUnknownLengths):
         pd = pytest.importorskip("pandas", reason="pandas is not installed")
         dd = pytest.importorskip("dask.dataframe", reason="Dask's DataFrame is not installed")
         frame = pd.DataFrame(X, columns=["a", "b", "c"])
-        frame["weight"] = 1.0 if sample_weight is None else sample_weight
-        table = dd.from_pandas(frame, npartitions=9)
-        weight = None if sample_weight is None else table["weight"]
-        return as_source(table[["a", "b", "c"]], weight)
+        if sample_weight is None:
+            return as_source(dd.from_pandas(frame, npartitions=9))
+        frame.insert(0, "weight", sample_weight)
+        return as_source(dd.from_pandas(frame, npartitions=9), "weight")
+
+
+class TestPandasTable(SourceTests):
+    """Columns of a table in memory, of which one holds the weights."""
+
+    def table(self, columns: dict[str, np.ndarray]) -> Any:
+        return pytest.importorskip("pandas").DataFrame(columns)
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        columns = {name: X[:, j] for j, name in enumerate("abc")}
+        if sample_weight is None:
+            return as_source(self.table(columns))
+        source = as_source(self.table({"w": sample_weight, **columns}), "w")
+        assert source.columns is not None
+        assert [column.name for column in source.columns] == ["a", "b", "c"]
+        return source
+
+
+class TestPolarsTable(TestPandasTable):
+    def table(self, columns: dict[str, np.ndarray]) -> Any:
+        return pytest.importorskip("polars").DataFrame(columns)
+
+
+class TestArrowTable(TestPandasTable):
+    """In several pieces, as files of row groups are read."""
+
+    def table(self, columns: dict[str, np.ndarray]) -> Any:
+        pa = pytest.importorskip("pyarrow")
+        table = pa.table(columns)
+        return pa.concat_tables([table[:123], table[123:]])
+
+
+class TestWhateverHandsItsColumnsToArrow(TestArrowTable):
+    def table(self, columns: dict[str, np.ndarray]) -> Any:
+        return Handing(super().table(columns))
+
+
+class TestWhateverExchangesDataFrames(TestPandasTable):
+    def table(self, columns: dict[str, np.ndarray]) -> Any:
+        return Exchanging(super().table(columns))
+
+
+class Handing:
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+class Exchanging:
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __dataframe__(self, **options: Any) -> Any:
+        return self._table.__dataframe__(**options)
 
 
 class TestSlicedRows(SourceTests):

@@ -284,7 +284,7 @@ def test_columns_are_called_by_their_names() -> None:
     model = warned(pandas.DataFrame(X, columns=["amount", "age"]), k)
     (one,) = model.degenerate_
     share = f"component {one.component} ({model.weights_[one.component]:.1%} of the rows)"
-    assert f"{share} at 0 in column 0 (amount)" in model.warnings_[0]
+    assert f"{share} at 0 in column 'amount'" in model.warnings_[0]
     assert abs(model.weights_[one.component] - 0.6) < 0.03
 
 

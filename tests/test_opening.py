@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import warnings
+from ast import literal_eval
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,22 +249,31 @@ def test_a_dask_frame_is_fitted_by_partitions(frame: Any) -> None:
     assert digest(model) == digest(fitted(blocks))
     for answer in ("predict", "predict_proba", "score_samples"):
         found = getattr(model, answer)(rows)
-        assert isinstance(found, da.Array)
-        assert len(found.chunks[0]) == rows.npartitions
+        assert found.divisions == rows.divisions
         expected = getattr(model, answer)(blocks)
+        assert found.compute().index.equals(rows.index.compute())
         np.testing.assert_array_equal(found.compute(), expected.compute())
     assert model.score(rows) == model.score(blocks)
     weighted = GaussianMixture(2, random_state=0).fit(rows, sample_weight=frame["count"])
     weights = da.from_array(np.arange(N) % 4, chunks=100)
     expected = GaussianMixture(2, random_state=0).fit(blocks, sample_weight=weights)
     assert digest(weighted) == digest(expected)
-    with pytest.raises(DataError, match=r"X has the columns c, b, a, but .* fitted to a, b, c"):
-        model.predict(frame[["c", "b", "a"]])
+    named = GaussianMixture(2, random_state=0, columns=["a", "b", "c"])
+    assert digest(named.fit(frame, sample_weight="count")) == digest(expected)
+    turned = model.predict(frame[["text", "c", "b", "a"]])
+    np.testing.assert_array_equal(turned.compute(), model.predict(blocks).compute())
+    with pytest.raises(DataError, match="X lacks columns that the model was fitted to, 'b'"):
+        model.predict(frame[["c", "a"]])
 
 
 def test_columns_of_a_dask_frame_that_hold_no_numbers_are_named(frame: Any) -> None:
-    rows = advised(frame, r"no numbers, text \(.*\): (.*) leaves them out", {})
-    assert fitted(rows).feature_names_in_.tolist() == ["a", "b", "c", "count"]
+    with pytest.raises(
+        DataError, match=r"no numbers, text \(.*\): leave them out by exclude="
+    ) as e:
+        fitted(frame)
+    (left_out,) = re.findall(r"by exclude=(\[.*?\]), or", str(e.value))
+    model = GaussianMixture(2, random_state=0, exclude=literal_eval(left_out)).fit(frame)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c", "count"]
     column = advised(frame["a"], r"pass (X\.to_frame\(\))", {})
     assert fitted(column).n_features_in_ == 1
 
@@ -275,7 +285,7 @@ def test_missing_numbers_of_a_dask_frame_are_nan(frame: Any) -> None:
         return part.assign(count=part["count"].mask(part["count"] == 3, pd.NA))
 
     rows = frame[["a", "count"]].map_partitions(without)
-    with pytest.raises(DataError, match=r"column 1 \(count\); 150 rows hold NaN"):
+    with pytest.raises(DataError, match="column 'count'; 150 rows hold NaN"):
         fitted(rows)
 
 

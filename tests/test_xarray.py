@@ -127,9 +127,8 @@ def test_columns_are_named_by_their_coordinate(tmp_path: Path) -> None:
     assert model.feature_names_in_.dtype == object
     model.save(tmp_path / "model.npz")
     again = load(tmp_path / "model.npz")
-    with pytest.raises(DataError, match=r"has the columns w, v, u, but .* fitted to u, v, w"):
-        again.predict(data[:, ::-1])
-    with pytest.raises(DataError, match="has 2 columns"):
+    assert again.predict(data[:, ::-1]).equals(again.predict(data))
+    with pytest.raises(DataError, match="X lacks columns that the model was fitted to, 'w'"):
         again.predict(data[:, :2])
     # Without names nobody can tell, and nobody is warned.
     with warnings.catch_warnings():
@@ -147,7 +146,7 @@ def test_columns_are_named_by_their_coordinate(tmp_path: Path) -> None:
 def test_a_nan_is_named_by_its_column() -> None:
     bad = X.copy()
     bad[17, 1] = np.nan
-    with pytest.raises(DataError, match=r"NaN at row 17, column 1 \(v\)"):
+    with pytest.raises(DataError, match="NaN at row 17, column 'v'"):
         fitted(labelled(bad))
 
 

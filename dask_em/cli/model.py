@@ -50,9 +50,10 @@ def inspect(model: str, as_json: bool) -> None:
         f"passes   {passes_text(found['n_reads'], found['n_sample_passes'])}",
         f"steps    {found['n_iter']} iterations",
         "log p    " + ("not measured" if value is None else f"{value:.6f} nats/row"),
-        "",
-        "weight   mean",
     ]
+    if found["columns"] is not None:
+        lines.append(f"columns  {shown(', '.join(found['columns']))}")
+    lines += ["", "weight   mean"]
     for weight, mean in zip(found["weights"], found["means"], strict=True):
         cells = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
         lines.append(f"{weight:.4f} {cells}")

@@ -230,7 +230,11 @@ OF_FIT = "As in fit."
 LOOKING = tuple(replace(option, help=OF_FIT) for option in (MISSING_CHUNKS, *COLUMNS, RAW))
 """Options of how DATA are looked at before a fit; `sets` is a field of `ReadOptions`."""
 
-WEIGHTS = Option("--weights", "weights", "A Zarr array with one weight a row.", metavar="PATH")
+WEIGHTS = Option(
+    "--weights", "weights",
+    "One weight a row: a Zarr array, or a column of DATA where no path has this name.",
+    metavar="PATH",
+)  # fmt: skip
 
 ESTIMATOR = (
     Option(

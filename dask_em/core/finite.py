@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from .additive import Array
+from .columns import Column
 
 
 def finite_mask(X: Array) -> Array:
@@ -72,7 +73,9 @@ def check_finite(block: Array, numbers: Sequence[int] | Array) -> None:
 
 
 @contextmanager
-def located(locate: Callable[[int, int], str], chunk: int) -> Iterator[None]:
+def located(
+    locate: Callable[[int, int], str], chunk: int, columns: Sequence[Column] | None = None
+) -> Iterator[None]:
     """Say in errors of the block where a row of this chunk is in the data.
 
     Parameters
@@ -80,6 +83,8 @@ def located(locate: Callable[[int, int], str], chunk: int) -> Iterator[None]:
     locate : callable
         As `Source.locate`.
     chunk : int
+    columns : sequence of Column, optional
+        As `Source.columns`.
 
     Examples
     --------
@@ -92,7 +97,8 @@ def located(locate: Callable[[int, int], str], chunk: int) -> Iterator[None]:
     try:
         yield
     except NonFiniteError as e:
-        raise e.at(locate(chunk, e.row)) from None
+        name = "" if columns is None else columns[e.column].name
+        raise e.at(locate(chunk, e.row), name) from None
 
 
 def first_not_finite(X: Array) -> tuple[str, int, int] | None:

@@ -56,7 +56,10 @@ def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | No
             if chunk in source.dropping:
                 X, weight, _ = finite_rows(X, weight)
             # What is not finite here is of a damaged chunk, as the end of its reading tells.
-            with np.errstate(over="ignore", invalid="ignore"), located(source.locate, chunk):
+            with (
+                np.errstate(over="ignore", invalid="ignore"),
+                located(source.locate, chunk, source.columns),
+            ):
                 fold.update(chunk, X, weight)
             del X, weight
     fold.take_fingerprints(reader.fingerprints)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..errors import DataError
+from .fields import pandas_values
 from .packing import unmasked
 
 
@@ -105,7 +106,9 @@ def check_weight(weight: HasShape, n_rows: int) -> None:
 
 
 def memory_weight(weight: object, n_rows: int) -> Array:
-    """Return weights in memory as float64, (n_rows,), checked."""
+    """Return weights in memory as float64, (n_rows,), checked; missing ones are NaN."""
+    if type(weight).__module__.startswith("pandas.") and hasattr(weight, "dtype"):
+        weight = pandas_values(weight, np.dtype(np.float64))
     array = np.asarray(unmasked(np.asanyarray(weight)), dtype=np.float64)
     check_weight(array, n_rows)
     return array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
+from ..core.columns import Column
 from ..core.finite import finite_mask, located
 from ..core.protocols import (
     Block,
@@ -51,11 +52,14 @@ class DaskSource(Source):
         (n,), of the same blocks.
     n_dropped : int
         Rows of NaN or infinity that are left out.
+    columns : sequence of Column, or None
+        None where they have no names.
     """
 
     X: da.Array
     sample_weight: da.Array | None = None
     n_dropped: int = 0
+    columns: Sequence[Column] | None = None
 
     @property
     def n_rows(self) -> int | None:
@@ -141,6 +145,7 @@ class DaskSource(Source):
             *arrays,
             function=function,
             shared=delayed(shared, name=f"em-params-{name}", traverse=False),
+            columns=self.columns,
             chunks=((1,) * self.n_chunks, (1,)),
             dtype=object,
             meta=np.empty((0, 0), dtype=object),
@@ -155,7 +160,7 @@ class DaskSource(Source):
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
         """Compute a function of all rows, lazily and block by block."""
-        return map_blocks(self.X, function, width, dtype)
+        return map_blocks(self.X, function, width, dtype, self.columns)
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped."""
@@ -218,10 +223,11 @@ def _of_block(
     *,
     function: BlockFunction[T, Any],
     shared: T,
+    columns: Sequence[Column] | None,
     block_id: tuple[int, int],
 ) -> Any:
     weights = None if weight is None else weight[:, 0].astype(np.float64)
-    with located(row_of_block, block_id[0]):
+    with located(row_of_block, block_id[0], columns):
         return function(block_id[0], X, weights, shared)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.additive import Array
+from ..core.columns import Column
 from ..core.finite import located
 from ..core.protocols import RowValues, Source
 
@@ -50,11 +51,15 @@ def map_chunks(
 
 
 def map_blocks(
-    X: da.Array, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
+    X: da.Array,
+    function: Callable[[Array], Array],
+    width: int | None,
+    dtype: np.dtype[Any],
+    columns: Sequence[Column] | None = None,
 ) -> RowValues:
     """Return a Dask array of a function of each block of rows of another one; see `map_chunks`."""
-    axes = {"drop_axis": () if width else (1,)}
-    values: RowValues = _mapped(_of_block, [X], X.chunks[0], function, width, dtype, axes)
+    more = {"drop_axis": () if width else (1,), "columns": columns}
+    values: RowValues = _mapped(_of_block, [X], X.chunks[0], function, width, dtype, more)
     return values
 
 
@@ -86,7 +91,7 @@ def _of_chunk(
     source: Source, function: Callable[[Array], Array], block_id: tuple[int, ...]
 ) -> Array:
     X, _ = source.reader().read(block_id[0])
-    with located(source.locate, block_id[0]):
+    with located(source.locate, block_id[0], source.columns):
         return function(X)
 
 
@@ -95,6 +100,11 @@ def row_of_block(block: int, row: int) -> str:
     return f"row {row} of block {block}"
 
 
-def _of_block(X: Array, function: Callable[[Array], Array], block_id: tuple[int, ...]) -> Array:
-    with located(row_of_block, block_id[0]):
+def _of_block(
+    X: Array,
+    function: Callable[[Array], Array],
+    columns: Sequence[Column] | None,
+    block_id: tuple[int, ...],
+) -> Array:
+    with located(row_of_block, block_id[0], columns):
         return function(X)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
+from ..core.columns import Column
 from ..core.executor import ThreadPool
 from ..core.finite import located
 from ..core.protocols import Block, Reader, Source
@@ -25,6 +26,42 @@ from .packing import Packing, masked_dtype, unmasked
 
 # Tables and sparse matrices, of which scikit-learn says what it makes of them.
 TABLES = ("pandas", "polars", "scipy", "sparse")
+
+NUMPY = "NumPy array"
+
+
+class Rows(Protocol):
+    """Rows (n, d) in this process that are not yet an array of NumPy, but slices of which are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the slices."""
+
+    @property
+    def kind(self) -> str:
+        """The name of the class that holds them."""
+
+    @property
+    def columns(self) -> Sequence[Column] | None:
+        """Names and kinds of the columns, None where they have no names."""
+
+    @property
+    def decoding(self) -> str:
+        """How stored numbers become the rows, for people."""
+
+    @property
+    def unit(self) -> int:
+        """Rows that are stored together."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
+    def __getitem__(self, rows: slice) -> Array:
+        """Return some rows."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +87,8 @@ class SlicedRows:
     dtype: np.dtype[Any]
     packing: Packing | None = None
 
+    columns = None
+
     @classmethod
     def of(cls, array: Any) -> SlicedRows:
         """Take an array that `is_sliced`."""
@@ -74,6 +113,20 @@ class SlicedRows:
         return found.astype(self.dtype, copy=False)
 
     @property
+    def kind(self) -> str:
+        """The name of the array's class."""
+        if isinstance(self.array, np.ndarray):
+            return NUMPY
+        kind = type(self.array)
+        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+
+    @property
+    def decoding(self) -> str:
+        """How stored numbers become the rows, for people."""
+        masked = isinstance(self.array, np.ma.MaskedArray)
+        return "its mask" if masked else str(self.packing or "")
+
+    @property
     def unit(self) -> int:
         """Rows that are stored together."""
         layout = getattr(self.array, "chunk_layout", None)
@@ -87,7 +140,7 @@ class ArraySource(Source):
 
     Attributes
     ----------
-    X : (n, d) array, or SlicedRows
+    X : (n, d) array, or Rows
     sample_weight : (n,) array of float64, or None
     dropping : frozenset of int
         Chunks whose rows of NaN or infinity are left out.
@@ -101,7 +154,7 @@ class ArraySource(Source):
     (5, 2, 1, 'row 3')
     """
 
-    X: Array | SlicedRows
+    X: Array | Rows
     sample_weight: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
@@ -126,28 +179,23 @@ class ArraySource(Source):
 
     @property
     def description(self) -> str:
-        return f"{self._kind} {self.X.shape} {self.X.dtype}"
+        kind = NUMPY if isinstance(self.X, np.ndarray) else self.X.kind
+        return f"{kind} {self.X.shape} {self.X.dtype}"
 
     @property
-    def _kind(self) -> str:
-        if not isinstance(self.X, SlicedRows) or isinstance(self.X.array, np.ndarray):
-            return "NumPy array"
-        kind = type(self.X.array)
-        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    def columns(self) -> Sequence[Column] | None:
+        return None if isinstance(self.X, np.ndarray) else self.X.columns
 
     @property
     def decoding(self) -> str:
-        if not isinstance(self.X, SlicedRows):
-            return ""
-        masked = isinstance(self.X.array, np.ma.MaskedArray)
-        return "its mask" if masked else str(self.X.packing or "")
+        return "" if isinstance(self.X, np.ndarray) else self.X.decoding
 
     @cached_property
     def bounds(self) -> Array:
         """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
         row_bytes = max(1, self.n_features * self.dtype.itemsize)
         rows = max(1, tuning().reading.bytes // 2 // row_bytes)
-        if isinstance(self.X, SlicedRows):
+        if not isinstance(self.X, np.ndarray):
             # Whole chunks of where they are stored: none is decoded twice.
             rows = max(1, rows // self.X.unit) * self.X.unit
         return even_bounds(self.n_rows, rows)
@@ -172,7 +220,7 @@ class ArraySource(Source):
         """Compute a function of all rows at once, by threads."""
 
         def one(chunk: int) -> Array:
-            with located(self.locate, chunk):
+            with located(self.locate, chunk, self.columns):
                 return function(self.read(chunk)[0])
 
         with ThreadPool(usable_cpus()) as pool:
@@ -249,6 +297,17 @@ def array_source(X: object, sample_weight: object, options: ReadOptions) -> Arra
     rows = SlicedRows.of(X) if is_sliced(X) else np.asarray(X)
     if isinstance(rows, np.ndarray) and not rows.dtype.isnative:
         rows = SlicedRows.of(rows)
+    return rows_source(rows, sample_weight)
+
+
+def rows_source(rows: Array | Rows, sample_weight: object) -> ArraySource:
+    """Make a source of rows in this process, and their weights.
+
+    Raises
+    ------
+    DataError
+        Wrong shape or type, or weights of another length.
+    """
     check_array("X", rows, 2)
     weight = None if sample_weight is None else memory_weight(sample_weight, len(rows))
     return ArraySource(rows, weight)

@@ -23,9 +23,17 @@ from .dask import (
     is_dask_array,
     zarr_behind,
 )
+from .frames import is_table, table_source
 from .memory import array_source, is_sliced
 from .options import ReadOptions
-from .tables import frame_blocks, is_frame, is_lazy_frame, refuse_lazy_frame
+from .tables import (
+    feature_blocks,
+    frame_features,
+    is_frame,
+    is_lazy_frame,
+    refuse_lazy_frame,
+    weight_blocks,
+)
 from .zarr.opening import check_path, is_zarr, open_zarr, require_array, zarr_source
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ def as_source(
     >>> as_source([[0.0, 1.0], [2.0, 3.0]]).description
     'NumPy array (2, 2) float64'
     """
-    X, sample_weight = _opened(X), _weights(sample_weight)
+    given, X, sample_weight = sample_weight, _opened(X), _weights(sample_weight)
     options = ReadOptions() if options is None else options
     opener = next((one for one in OPENERS if one.accepts(X)), ARRAY)
     if isinstance(sample_weight, WeightColumn) and not opener.named:
@@ -85,6 +93,11 @@ def as_source(
     source = opener.source(X, sample_weight, options)
     if source.columns is None:
         check_nameless(options)
+    elif isinstance(given, str) and given in [column.name for column in source.columns]:
+        raise DataError(
+            f"sample_weight={given!r} is a path, and a column of X, too: pass './{given}' for the "
+            "path, or call the column something else"
+        )
     return source
 
 
@@ -174,17 +187,27 @@ def _weights(sample_weight: Any) -> Any:
         return WeightColumn(sample_weight)
     sample_weight = _opened(sample_weight)
     if is_frame(sample_weight):
-        return frame_blocks(sample_weight, "sample_weight")
+        return weight_blocks(sample_weight)
     behind = zarr_behind(sample_weight, "sample_weight") if is_dask_array(sample_weight) else None
     return sample_weight if behind is None else behind
 
 
 def _of_memory(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
-    """Rows in memory, or sliced; weights in a store are read once, as rows would be."""
-    if is_zarr(sample_weight):
-        stored = require_array(sample_weight, "sample_weight")
-        sample_weight = checked_rows(stored, options.missing_chunks, "sample_weight")[:]
-    return array_source(X, sample_weight, options)
+    """Rows in memory, or sliced."""
+    return array_source(X, _weights_here(sample_weight, options), options)
+
+
+def _of_table(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
+    """A table in memory."""
+    return table_source(X, _weights_here(sample_weight, options), options)
+
+
+def _weights_here(sample_weight: Any, options: ReadOptions) -> Any:
+    """Weights of rows in memory: those in a store are read once, as rows would be."""
+    if not is_zarr(sample_weight):
+        return sample_weight
+    stored = require_array(sample_weight, "sample_weight")
+    return checked_rows(stored, options.missing_chunks, "sample_weight")[:]
 
 
 def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
@@ -201,9 +224,12 @@ def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
 
 def _of_frame(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     """A Dask DataFrame, as the Dask array of its partitions."""
-    if X.ndim != 2:
-        raise DataError("X is one column of a Dask DataFrame: pass X.to_frame()")
-    return dask_source(frame_blocks(X), sample_weight, options)
+    named = isinstance(sample_weight, WeightColumn)
+    features = frame_features(X, options, sample_weight if named else None)
+    if features.weight is not None:
+        sample_weight = weight_blocks(X, features.weight)
+    source = dask_source(feature_blocks(X, features), sample_weight, options)
+    return replace(source, columns=features.columns)
 
 
 def _of_zarr(
@@ -225,10 +251,11 @@ ARRAY = Opener(lambda X: True, _of_memory)
 
 # Asked in this order.
 OPENERS = [
-    Opener(is_frame, _of_frame),
+    Opener(is_frame, _of_frame, named=True),
     Opener(is_dask, _of_dask),
     Opener(is_zarr, _of_zarr),
     Opener(is_lazy_frame, refuse_lazy_frame),
+    Opener(is_table, _of_table, named=True),
     Opener(is_sliced, _of_memory),
 ]
 

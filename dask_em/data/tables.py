@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.finite import located
 from ..errors import DataError
+from .columns import WeightColumn
+from .fields import Features, Field, pandas_dtype
+from .frames import PandasTable, TableRows, table_answer
+from .lazy import row_of_block
 from .options import ReadOptions
-from .packing import masked_dtype
 
 if TYPE_CHECKING:
     import dask.array as da
-
-# Columns that an error names.
-NAMED = 5
 
 
 def is_frame(X: object) -> bool:
@@ -26,41 +28,73 @@ def is_frame(X: object) -> bool:
     )
 
 
-def column_names(X: Any) -> Array | None:
-    """Return the names of a Dask DataFrame's columns; None where some are no strings.
-
-    Examples
-    --------
-    >>> column_names(np.eye(2)) is None
-    True
-    """
-    if not is_frame(X) or X.ndim != 2:
-        return None
-    names = list(X.columns)
-    return np.asarray(names, dtype=object) if all(isinstance(n, str) for n in names) else None
-
-
-def frame_blocks(X: Any, name: str = "X") -> da.Array:
-    """Return the Dask array of a frame's partitions, of unknown lengths; missing is NaN.
+def frame_features(X: Any, options: ReadOptions, weight: WeightColumn | None = None) -> Features:
+    """Choose the features of a Dask DataFrame, whose types are those that Dask takes it to have.
 
     Raises
     ------
     DataError
-        A column does not hold numbers.
+        It is one column; or a column is not there, or does not hold numbers.
     """
-    table = X.ndim == 2
-    dtypes = dict(zip(X.columns, X.dtypes, strict=True)) if table else {X.name: X.dtype}
-    wrong = [f"{column} ({kind})" for column, kind in dtypes.items() if not _is_number(kind)]
-    if wrong:
-        more = ", ..." if len(wrong) > NAMED else ""
-        leave = f": {name}.select_dtypes('number') leaves them out" if table else ""
-        raise DataError(
-            f"{name} has columns that hold no numbers, {', '.join(wrong[:NAMED])}{more}{leave}"
-        )
-    dtype = _common(list(dtypes.values()))
-    meta = np.empty((0, len(dtypes)) if table else (0,), dtype=dtype)
-    blocks: da.Array = X.map_partitions(_numbers, dtype, meta=meta)
+    if X.ndim != 2:
+        raise DataError("X is one column of a Dask DataFrame: pass X.to_frame()")
+    return Features.of(_fields(X.columns, X.dtypes), options, weight)
+
+
+def feature_blocks(X: Any, features: Features) -> da.Array:
+    """Return the Dask array (n, d) of the partitions, of unknown lengths; missing is NaN."""
+    meta = np.empty((0, len(features.numbers)), dtype=features.dtype)
+    blocks: da.Array = X.map_partitions(_numbers, features, meta=meta)
     return blocks
+
+
+def weight_blocks(X: Any, number: int | None = None) -> da.Array:
+    """Return weights (n,) of a column of a Dask DataFrame, or of one that is all of it.
+
+    Raises
+    ------
+    DataError
+        It does not hold numbers.
+    """
+    table = X.to_frame() if X.ndim == 1 else X
+    number = 0 if number is None else number
+    fields = _fields(table.columns, table.dtypes)
+    blocks = feature_blocks(table, Features.one(fields, number, "sample_weight"))
+    weight: da.Array = blocks[:, 0]
+    return weight
+
+
+@dataclass(frozen=True)
+class FrameAnswers:
+    """Compute answers partition by partition, so that Dask knows that they lie beside the rows.
+
+    Attributes
+    ----------
+    X : dask.dataframe.DataFrame
+    features : Features
+    name : str
+        Of the answers.
+    """
+
+    X: Any
+    features: Features
+    name: str
+
+    def map_rows(
+        self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
+    ) -> Any:
+        """Return a Series of a function of all rows, or a DataFrame, with the index of X."""
+        from dask.delayed import delayed
+
+        nothing = np.empty((0, width) if width else (0,), dtype=dtype)
+        return self.X.map_partitions(
+            _answered,
+            # The function is in the graph once.
+            delayed(function, traverse=False),
+            self.features,
+            self.name,
+            meta=table_answer(self.X._meta, nothing, self.name),
+        )
 
 
 def is_lazy_frame(X: object) -> bool:
@@ -76,24 +110,25 @@ def refuse_lazy_frame(X: object, sample_weight: object, options: ReadOptions) ->
     )
 
 
-def _is_number(dtype: Any) -> bool:
-    return getattr(_numpy(dtype), "kind", "O") in "fiub"
-
-
-def _numpy(dtype: Any) -> Any:
-    """The NumPy type of a column's numbers, whichever pandas keeps them in."""
-    return getattr(dtype, "numpy_dtype", dtype)
-
-
-def _common(dtypes: Sequence[Any]) -> np.dtype[Any]:
-    """The type that holds all columns; those that may lack numbers have room for NaN."""
-    plain = [
-        dtype if isinstance(dtype, np.dtype) else masked_dtype(_numpy(dtype)) for dtype in dtypes
+def _fields(names: Any, dtypes: Any) -> list[Field]:
+    """The columns; nobody knows before they are computed which lack numbers."""
+    return [
+        Field.of(name, pandas_dtype(dtype), dtype, missing=not isinstance(dtype, np.dtype))
+        for name, dtype in zip(names, dtypes, strict=True)
     ]
-    return np.result_type(*plain)
 
 
-def _numbers(frame: Any, dtype: np.dtype[Any]) -> Array:
-    missing = {"na_value": np.nan} if dtype.kind == "f" else {}
-    found: Array = frame.to_numpy(dtype=dtype, **missing)
-    return found
+def _numbers(part: Any, features: Features) -> Array:
+    return TableRows(PandasTable(part), features, " of its partition")[:]
+
+
+def _answered(
+    part: Any,
+    function: Callable[[Array], Array],
+    features: Features,
+    name: str,
+    partition_info: Mapping[str, Any] | None = None,
+) -> Any:
+    number = (partition_info or {}).get("number", 0)
+    with located(row_of_block, number, features.columns):
+        return table_answer(part, function(_numbers(part, features)), name)

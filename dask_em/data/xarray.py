@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.columns import Column
 from ..errors import DataError
+from .columns import choose
+from .options import ReadOptions
 from .packing import Packing
 
 
@@ -50,7 +53,7 @@ class Labelled:
         DataError
             A Dataset, or a DataArray that has not two dimensions: which calls make one.
         """
-        if not _is_xarray(X):
+        if not is_xarray(X):
             return None
         if not hasattr(X, "dims") or hasattr(X, "data_vars"):
             raise DataError(
@@ -69,6 +72,29 @@ class Labelled:
         rows, columns = X.dims
         coords = X.drop_vars([c for c in X.coords if columns in X[c].dims]).coords
         return cls(_lazy(X), rows, coords, _names(X, columns))
+
+    @property
+    def columns(self) -> Sequence[Column] | None:
+        """The columns, where they have names."""
+        names = self.feature_names
+        return None if names is None else [Column(str(name)) for name in names]
+
+    def choosing(self, options: ReadOptions) -> tuple[Labelled, ReadOptions]:
+        """Return the columns that are wanted, and what else is to be done with them.
+
+        Raises
+        ------
+        DataError
+            A column is not there.
+        """
+        if self.columns is None:
+            return self, options
+        chosen = choose(self.columns, options)
+        done = replace(options, columns=(), exclude=())
+        if [*chosen.numbers] == [*range(len(self.columns))]:
+            return self, done
+        names = np.asarray(chosen.names, dtype=object)
+        return replace(self, data=self.data[:, [*chosen.numbers]], feature_names=names), done
 
     def answer(self, values: Any, name: str) -> Any:
         """Return values for each row, (n,) or (n, k), with the rows' coordinates."""
@@ -89,7 +115,7 @@ class Labelled:
         DataError
             They have other dimensions, or another order.
         """
-        if not _is_xarray(weight):
+        if not is_xarray(weight):
             return weight
         if getattr(weight, "dims", None) != (self.rows,):
             raise DataError(
@@ -113,7 +139,7 @@ def unlabelled(weight: Any) -> Any:
     >>> unlabelled([1.0, 2.0])  # of a DataArray its data
     [1.0, 2.0]
     """
-    return _lazy(weight) if _is_xarray(weight) else weight
+    return _lazy(weight) if is_xarray(weight) else weight
 
 
 def _advice(name: str, X: Any) -> str:
@@ -151,7 +177,8 @@ def _variables(name: str, X: Any) -> str:
     return f"{found}, or with its variables as columns {columns}{turned}"
 
 
-def _is_xarray(X: object) -> bool:
+def is_xarray(X: object) -> bool:
+    """Tell whether an object is of xarray, without an import of it."""
     return type(X).__module__.partition(".")[0] == "xarray"
 
 

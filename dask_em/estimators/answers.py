@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from ..backends.blas import one_blas_thread
 from ..backends.dask.failure import hold_to, tell_of
 from ..backends.software import Software, software_here
 from ..core.additive import Array
 from ..core.finite import finite_only
-from ..core.protocols import RowValues, Source
+from ..core.protocols import Source
 from ..core.scoring import Predict
+from ..data.labels import RowMap
 
 logger = logging.getLogger("dask_em")
 
 
-def answer_rows(source: Source, predict: Predict) -> RowValues:
-    """Compute the one answer that `predict` gives for every row.
+def answer_rows(source: Source, predict: Predict, rows: RowMap) -> Any:
+    """Compute the one answer that `predict` gives for every row of a source, by `rows`.
 
     Returns
     -------
     array, (n,) or (n, k)
-        NumPy where the rows are in memory, else lazy Dask of the chunks of the source.
+        NumPy where the rows are in memory, else lazy Dask of the chunks of the source, or of the
+        partitions of a table.
     """
     if not source.in_process:
         from ..backends.dask.scheduler import check_answers
@@ -32,7 +35,7 @@ def answer_rows(source: Source, predict: Predict) -> RowValues:
     width = predict.mixture.components.n_components if answer == "proba" else None
     numba = predict.mixture.engine.name == "numba"
     sender = None if source.in_process else software_here(numba)
-    return source.map_rows(OneAnswer(predict, sender), width, predict.dtype(answer))
+    return rows.map_rows(OneAnswer(predict, sender), width, predict.dtype(answer))
 
 
 @dataclass(frozen=True)

@@ -224,12 +224,12 @@ class MixtureEstimator(Predictions):
         ----------
         X : NumPy array, Dask array, xarray.DataArray, zarr.Array, or path or URL of a Zarr array
             (n, d). Never loaded whole, never persisted. Of a DataArray the first dimension is
-            rows, and answers come back with their coordinates. Or a Dask DataFrame; a table that
-            scikit-learn takes; or anything with a shape, a dtype and slices by rows, such as an
+            rows, and answers come back with their coordinates. Or a table: of pandas, polars,
+            pyarrow or Dask. Or anything with a shape, a dtype and slices by rows, such as an
             `h5py.Dataset`. Packed numbers of Zarr and HDF5 are decoded, and masked ones are NaN.
         y : ignored
-        sample_weight : the same kinds, (n,), optional
-            A row of weight w counts as w rows.
+        sample_weight : the same kinds, (n,), or the name of a column of X, optional
+            A row of weight w counts as w rows. A column of weights is no feature.
 
         Raises
         ------

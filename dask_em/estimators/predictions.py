@@ -13,24 +13,26 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array
+from ..core.columns import Column
 from ..core.engine import Engine
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.scoring import NO_LABEL, Answer, Predict, Score
 from ..data.checks import check_dimensions
-from ..data.columns import check_columns
+from ..data.columns import check_columns, listed
+from ..data.labels import check_as_frame, row_map, with_labels
 from ..data.memory import is_compact
 from ..data.open import as_source, is_opened
-from ..data.tables import column_names
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError
-from ..fitting.checks import check_scores
+from ..fitting.checks import check_scores, check_weights
 from ..fitting.criteria import Criteria, criteria
 from ..fitting.observers import ObservedPass, Observer
 from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .fitted import FittedEstimator, real_type
 from .html import summary_html
+from .names import checked_names
 from .options import check_label_type, check_n_samples
 
 logger = logging.getLogger("dask_em")
@@ -69,52 +71,56 @@ class Predictions(FittedEstimator):
         options = replace(self.read_options, fitted=()) if reset else self.read_options
         labelled = Labelled.of(X)
         if labelled is not None:
+            labelled, options = labelled.choosing(options)
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
         if not is_opened(X):
-            check_dimensions("X", X)
-            compact = is_compact(X)
-            checks: dict[str, Any] = {
-                # Blocks are converted, never the whole.
-                "dtype": None if compact else [np.float64, np.float32],
-                # Whoever reads the rows names row and column of what is not finite.
-                "ensure_all_finite": False,
-                "ensure_min_samples": 2 if reset else 1,
-            }
-            if labelled is None:
-                X = validate_data(self, X, reset=reset, **checks)
-                return as_source(X, unlabelled(sample_weight), options)
-            X = check_array(X, estimator=self, **checks)
-        source = as_source(X, unlabelled(sample_weight), options)
+            X = self._checked(X, reset, labelled is None)
+        with checked_names(self, X, options, reset):
+            source = as_source(X, unlabelled(sample_weight), options)
         if reset:
             source.check()
-        names = column_names(X) if labelled is None else labelled.feature_names
-        self._take_columns(source, names, reset)
+        self._take_columns(source, source.columns if labelled is None else labelled.columns, reset)
         return source
 
-    def _take_columns(self, source: Source, names: Array | None, reset: bool) -> None:
+    def _checked(self, X: Any, reset: bool, plain: bool) -> Any:
+        """Check what nothing opens as scikit-learn does; it is converted later, block by block."""
+        check_dimensions("X", X)
+        checks: dict[str, Any] = {
+            "dtype": None if is_compact(X) else [np.float64, np.float32],
+            # Whoever reads the rows names row and column of what is not finite.
+            "ensure_all_finite": False,
+            "ensure_min_samples": 2 if reset else 1,
+        }
+        if plain:
+            return validate_data(self, X, reset=reset, **checks)
+        return check_array(X, estimator=self, **checks)
+
+    def _take_columns(self, source: Source, columns: Sequence[Column] | None, reset: bool) -> None:
         """Keep number and names of the columns, or hold them to those of the fit."""
+        names = None if columns is None else [column.name for column in columns]
         if reset:
             self.n_features_in_ = source.n_features
             self.__dict__.pop("feature_names_in_", None)
             if names is not None:
-                self.feature_names_in_ = names
+                self.feature_names_in_ = np.asarray(names, dtype=object)
             return
         check_columns("X", source.n_features, self.n_features_in_)
-        fitted = getattr(self, "feature_names_in_", None)
-        if names is not None and fitted is not None and not np.array_equal(fitted, names):
+        fitted = vars(self).get("feature_names_in_")
+        if names is not None and fitted is not None and names != [*fitted]:
             raise DataError(
-                f"X has the columns {_shortened(names)}, but this {type(self).__name__} was fitted "
-                f"to {_shortened(fitted)}: give the same in the same order"
+                f"X has the columns {listed(names)}, but this {type(self).__name__} was fitted to "
+                f"{listed(fitted)}: give the same in the same order"
             )
 
-    def _answer(self, X: Any, answer: Answer, labels: Any = np.int64) -> Any:
+    def _answer(self, X: Any, answer: Answer, as_frame: bool, labels: Any = np.int64) -> Any:
         check_is_fitted(self)
+        if as_frame:
+            check_as_frame(X)
         source = self.source(X)
         predictor = self.predictor((answer,), source.dtype, source.n_rows)
         predictor = replace(predictor, labels=np.dtype(labels))
-        found = answer_rows(source, predictor)
-        labelled = Labelled.of(X)
-        return found if labelled is None else labelled.answer(found, answer)
+        rows = row_map(X, source, self.read_options, answer)
+        return with_labels(X, answer_rows(source, predictor, rows), answer, as_frame)
 
     def predictor(
         self, answers: Sequence[Answer], dtype: Any = np.float64, n_rows: int | None = None
@@ -129,7 +135,7 @@ class Predictions(FittedEstimator):
         mixture = self.mixture(self._answering_engine(n_rows))
         return Predict(mixture, tuple(answers), drop, reals=reals)
 
-    def predict(self, X: Any, dtype: Any = np.int64) -> Any:
+    def predict(self, X: Any, dtype: Any = np.int64, as_frame: bool = False) -> Any:
         """Return the most likely component of each row, (n,); lazy unless X is in memory.
 
         X is read as the data of the fit were (`missing_chunks`, `nonfinite`), unless
@@ -141,6 +147,9 @@ class Predictions(FittedEstimator):
         X : the same kinds as in `fit`, (n, d)
         dtype : type of integers, default=int64
             That of the labels: int8 holds those of up to 128 components in an eighth.
+        as_frame : bool, default=False
+            Return those of a table in memory as a Series of its library, with the index of X;
+            scikit-learn's answers, and these by default, are NumPy arrays.
 
         Returns
         -------
@@ -148,7 +157,8 @@ class Predictions(FittedEstimator):
             NumPy where X is in memory, else a lazy Dask array. That of a Dask array has the
             chunks of its rows; that of a Zarr array, of a path or a URL the chunks of
             `dask.array.from_zarr(X)`. So `da.map_blocks(f, X, labels)` gives f rows and their
-            labels. Of a DataArray it is one, with the coordinates of the rows.
+            labels. Of a DataArray it is one, with the coordinates of the rows; of a Dask DataFrame
+            a Series of its divisions and index.
 
         Raises
         ------
@@ -158,22 +168,22 @@ class Predictions(FittedEstimator):
         check_is_fitted(self)
         least = NO_LABEL if self.read_options.nonfinite == "drop" else 0
         check_label_type(dtype, least, len(self.weights_))
-        return self._answer(X, "labels", dtype)
+        return self._answer(X, "labels", as_frame, dtype)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any, as_frame: bool = False) -> Any:
         """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.
 
-        Chunks are those of `predict` along rows, and one along components. A row without an
-        answer holds NaN.
+        Chunks are those of `predict` along rows, and one along components; `as_frame` as there.
+        A row without an answer holds NaN.
         """
-        return self._answer(X, "proba")
+        return self._answer(X, "proba", as_frame)
 
-    def score_samples(self, X: Any) -> Any:
+    def score_samples(self, X: Any, as_frame: bool = False) -> Any:
         """Compute log p(x_n) of each row in nats, (n,); lazy unless X is in memory.
 
-        Chunks are those of `predict`. A row without an answer holds NaN.
+        Chunks are those of `predict`; `as_frame` as there. A row without an answer holds NaN.
         """
-        return self._answer(X, "log_density")
+        return self._answer(X, "log_density", as_frame)
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
         """Compute the mean log-likelihood per row, in nats: one pass.
@@ -209,7 +219,7 @@ class Predictions(FittedEstimator):
         Parameters
         ----------
         X : as in `fit`
-        sample_weight : the same kinds, (n,), optional
+        sample_weight : the same kinds, (n,), or the name of a column of X, optional
             A row of weight w counts as w rows. Weights of the fit are not remembered: criteria
             of a weighted fit need them again.
 
@@ -236,6 +246,7 @@ class Predictions(FittedEstimator):
         work = LoggingPass(Score(mixture), self.read_options.nonfinite == "drop")
         with reading as running, one_blas_thread():
             found = backend_in_force().map_reduce(source, work, running.advance)
+        check_weights(source, found.log)
         check_scores(found.sums, found.log.n_dropped)
         return criteria(found.sums, found.log.n_dropped, mixture.n_parameters)
 
@@ -280,7 +291,3 @@ class Predictions(FittedEstimator):
 
     def _with_summary(self, diagram: str) -> str:
         return summary_html(self) + diagram if hasattr(self, "state_") else diagram
-
-
-def _shortened(names: Array) -> str:
-    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")

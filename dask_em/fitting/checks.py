@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.additive import Array
+from ..core.chunk_log import ChunkLog
 from ..core.family import FamilyOptions
 from ..core.protocols import Source
 from ..core.scoring import Scores
@@ -44,7 +45,7 @@ def check_survey(
     Raises
     ------
     DataError
-        Weights or rows that are no finite numbers, too few rows, or numbers beyond squaring.
+        Rows that are no finite numbers, too few rows, or numbers beyond squaring.
 
     Examples
     --------
@@ -59,7 +60,6 @@ def check_survey(
     dask_em.errors.DataError: X has 3 rows (of positive weight) and n_components=4: ...
     """
     columns = Columns(names)
-    _refuse_weights(surveyed.bad_weights)
     _refuse_non_finite(source, surveyed, columns)
     _tell_dropped(source.n_dropped, surveyed.n_rows)
     _refuse_few(surveyed, n_components)
@@ -71,20 +71,19 @@ def check_survey(
 
 
 def check_scores(scores: Scores, n_dropped: int) -> None:
-    """Refuse criteria of weights that are none, or of no row; log how many rows were left out.
+    """Refuse criteria of no row, and log how many rows were left out.
 
     Raises
     ------
     DataError
-        Negative weights, or no row of positive weight.
+        There is no row of positive weight.
 
     Examples
     --------
-    >>> check_scores(Scores(0, 0, 0.0, 0.0, 0.0), n_dropped=3)
+    >>> check_scores(Scores(0, 0.0, 0.0, 0.0), n_dropped=3)
     Traceback (most recent call last):
     dask_em.errors.DataError: X holds NaN or infinity in every row: there is nothing to score
     """
-    _refuse_weights(scores.bad_weights)
     if scores.n_rows == 0:
         raise DataError("X holds NaN or infinity in every row: there is nothing to score")
     if scores.weight == 0:
@@ -97,6 +96,24 @@ def check_scores(scores: Scores, n_dropped: int) -> None:
         )
 
 
+def check_weights(source: Source, log: ChunkLog) -> None:
+    """Refuse weights that are none, as a first pass has logged them.
+
+    Raises
+    ------
+    DataError
+        Some are negative, NaN or infinite: how many, and where the first is.
+    """
+    bad = log.bad_weights
+    if bad.first is None:
+        return
+    chunk, row, weight = bad.first
+    raise DataError(
+        f"sample_weight has {bad.n} entries that are negative, NaN or infinite, the first "
+        f"{weight:g} at {source.locate(chunk, row)}; weights must be zero or positive numbers"
+    )
+
+
 class Columns:
     """Name columns in messages."""
 
@@ -104,22 +121,14 @@ class Columns:
         self._names = names
 
     def name(self, j: int) -> str:
-        """Return the number of a column, and its name where there is one."""
+        """Return the name of a column, or its number where it has none."""
         if self._names is None:
             return f"column {j}"
-        return f"column {j} ({shown(self._names[j], LONGEST_NAME)})"
+        return f"column '{shown(self._names[j], LONGEST_NAME)}'"
 
     def first(self, columns: Sequence[int]) -> str:
         """Return the names of the first ten of some columns."""
         return ", ".join(self.name(j) for j in columns[:10])
-
-
-def _refuse_weights(n_bad: int) -> None:
-    if n_bad:
-        raise DataError(
-            f"sample_weight has {n_bad} entries that are negative, NaN or "
-            "infinite; weights must be zero or positive numbers"
-        )
 
 
 def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> None:
@@ -189,6 +198,6 @@ def _refuse_below_squaring(surveyed: Surveyed, columns: Columns) -> None:
     if lost:
         j = lost[0]
         raise DataError(
-            f"{columns.first(lost)} varies by too little to be squared (column {j} from "
+            f"{columns.first(lost)} varies by too little to be squared ({columns.name(j)} from "
             f"{low[j]:.3g} to {high[j]:.3g}): multiply X by a constant, or leave the column out"
         )

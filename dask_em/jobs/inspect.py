@@ -23,12 +23,12 @@ def inspect(model_path: str) -> dict[str, Any]:
 def _told(saved: SavedModel) -> dict[str, Any]:
     state, found = saved.state, saved.attributes
     family = state.result.components
-    columns = names_of_columns(found.get("feature_names_in_"), family.n_features)
-    components = FamilyDescription(family, columns)
+    names = found.get("feature_names_in_")
+    components = FamilyDescription(family, names_of_columns(names, family.n_features))
     # As in `degenerate_` and `warnings_` of the estimator.
     now = state.maximized
     degenerate = [] if now is None else now.components.degenerate(now.weights)
-    named = Columns(found.get("feature_names_in_")).first
+    named = Columns(names).first
     warnings = [] if now is None else now.components.warnings(now.weights, named)
     return {
         "options": saved.options,
@@ -43,6 +43,7 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         # JSON has no infinity.
         "log_likelihood": state.log_likelihood if state.measured else None,
         "provenance": saved.provenance,
+        "columns": None if names is None else [str(name) for name in names],
         "weights": found["weights_"].tolist(),
         "family": components.family,
         "structure": components.structure,

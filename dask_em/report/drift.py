@@ -298,7 +298,7 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         rows = reader.read(chunk)[0][chosen]
         if source.options.nonfinite == "drop":
             rows, _, _ = finite_rows(rows, None)
-        with located(source.locate, chunk):
+        with located(source.locate, chunk, source.columns):
             check_finite(rows, chosen)
         parts.append(rows)
     return np.concatenate(parts)

@@ -1,0 +1,265 @@
+"""Types of the columns of a table: which hold numbers, and which type holds all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.additive import Array
+from ..core.columns import Column, ColumnKind
+from ..errors import DataError
+from ..foreign import shown
+from .columns import LONGEST_NAME, WeightColumn, choose
+from .options import ReadOptions
+from .packing import masked_dtype
+
+# Columns that an error names.
+NAMED = 5
+
+# Beyond it float64 has no room for every integer.
+LARGEST_INTEGER = 2**53
+
+KINDS: dict[str, ColumnKind] = {"f": "continuous", "i": "count", "u": "count", "b": "binary"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """Say what one column of a table holds.
+
+    Attributes
+    ----------
+    name : object
+        A string, but for tables whose columns have none.
+    kind : {"continuous", "count", "binary", "categorical"}
+    dtype : dtype or None
+        In which its numbers are read, with room for NaN where some are missing; None where it
+        holds no numbers.
+    said : str
+        The name of its type in the table.
+
+    Examples
+    --------
+    >>> Field.of("n", np.dtype("i2"), "Int16", missing=True).dtype
+    dtype('float32')
+    >>> Field.of("when", None, "datetime64[ns]").dtype is None
+    True
+    """
+
+    name: object
+    kind: ColumnKind
+    dtype: np.dtype[Any] | None
+    said: str
+
+    @property
+    def column(self) -> Column:
+        """Name and kind."""
+        return Column(str(self.name), self.kind)
+
+    @classmethod
+    def of(
+        cls, name: object, dtype: np.dtype[Any] | None, said: object, missing: bool = False
+    ) -> Field:
+        """Describe a column of some type of NumPy; None and all but real numbers are no numbers."""
+        if dtype is None or dtype.kind not in KINDS:
+            return cls(name, "categorical", None, str(said))
+        kind = KINDS[dtype.kind]
+        if missing:
+            dtype = masked_dtype(dtype)
+        if dtype.kind == "f" and dtype.itemsize > 8:
+            dtype = np.dtype(np.float64)
+        return cls(name, kind, dtype.newbyteorder("="), str(said))
+
+    @property
+    def read_as(self) -> np.dtype[Any]:
+        """The type of its numbers."""
+        return np.dtype(np.float64) if self.dtype is None else self.dtype
+
+
+def check_fields(fields: Sequence[Field], name: str = "X", of_a_model: bool = False) -> None:
+    """Check that columns hold numbers.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+    name : str
+        Of what they are columns of, in messages.
+    of_a_model : bool
+        Whether a model was fitted to them, so that they cannot be left out.
+
+    Raises
+    ------
+    DataError
+        Some do not: which, and what to do.
+
+    Examples
+    --------
+    >>> check_fields([Field.of("n", np.dtype("i2"), "int16")])
+    >>> check_fields([Field.of("when", None, "date")])
+    Traceback (most recent call last):
+    dask_em.errors.DataError: X has columns that hold no numbers, when (date): leave them out ...
+    """
+    wrong = [field for field in fields if field.dtype is None]
+    if not wrong:
+        return
+    more = f", ... ({len(wrong)} in all)" if len(wrong) > NAMED else ""
+    said = ", ".join(f"{shown(f.name, LONGEST_NAME)} ({f.said})" for f in wrong[:NAMED])
+    names = [field.name for field in wrong]
+    leave = "" if of_a_model or name != "X" else f"leave them out by exclude={names!r}, or "
+    raise DataError(
+        f"{name} has columns that hold no numbers, {said}{more}: {leave}make numbers of them, as "
+        "of a date the seconds since some moment, and of a word a column of 0 and 1 for each value"
+    )
+
+
+def exact(values: Array, field: Field, first: int = 0, part: str = "") -> Array:
+    """Return the numbers of a column, whose integers must be those that float64 holds.
+
+    Parameters
+    ----------
+    values : (n,) array
+    field : Field
+    first : int
+        The row of the first, for a message.
+    part : str
+        Of what the rows are numbered.
+
+    Raises
+    ------
+    DataError
+        An integer is beyond 2**53.
+
+    Examples
+    --------
+    >>> exact(np.array([2**53 + 1]), Field.of("id", np.dtype("i8"), "int64"), 7)
+    Traceback (most recent call last):
+    dask_em.errors.DataError: column 'id' holds 9007199254740993 at row 7, beyond 2**53 = ...
+    """
+    if field.kind != "count" or values.dtype.itemsize < 8 or not len(values):
+        return values
+    beyond = (values > LARGEST_INTEGER) | (values < -LARGEST_INTEGER)
+    if beyond.any():
+        row = int(beyond.argmax())
+        raise DataError(
+            f"column {field.name!r} holds {values[row]} at row {first + row}{part}, beyond "
+            f"2**53 = {LARGEST_INTEGER}, so that float64 cannot tell it from its neighbours: "
+            "subtract an offset, or, where it is an ID, leave it out by "
+            f"exclude={field.name!r}"
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class Features:
+    """Say which columns of a table are the features, and which holds the weights.
+
+    Attributes
+    ----------
+    numbers : tuple of int
+        The features among all columns, in their order.
+    fields : tuple of Field
+        What they hold.
+    named : bool
+        Whether columns have names that are strings.
+    weight : int or None
+        The column of weights.
+
+    Examples
+    --------
+    >>> table = [Field.of("a", np.dtype("f4"), ""), Field.of("b", np.dtype("f4"), "")]
+    >>> Features.of(table, ReadOptions(fitted=("b", "a"))).numbers
+    (1, 0)
+    """
+
+    numbers: tuple[int, ...]
+    fields: tuple[Field, ...]
+    named: bool = True
+    weight: int | None = None
+
+    @classmethod
+    def of(
+        cls, fields: Sequence[Field], options: ReadOptions, weight: WeightColumn | None = None
+    ) -> Features:
+        """Choose among the columns of a table.
+
+        Raises
+        ------
+        DataError
+            A column is not there, or does not hold numbers.
+        """
+        numbers, weighted = tuple(range(len(fields))), None
+        named = all(isinstance(field.name, str) for field in fields)
+        if named:
+            chosen = choose([field.column for field in fields], options, weight)
+            numbers, weighted = chosen.numbers, chosen.weight
+        elif weight is not None:
+            raise DataError(
+                f"sample_weight={weight.name!r}: the names of the columns of X are no strings: "
+                "rename them, X.columns = X.columns.astype(str)"
+            )
+        wanted = tuple(fields[j] for j in numbers)
+        check_fields(wanted, of_a_model=bool(options.fitted))
+        return cls(numbers, wanted, named, weighted)
+
+    @classmethod
+    def one(cls, fields: Sequence[Field], number: int, name: str) -> Features:
+        """Return one column, which the message calls `name` where it does not hold numbers."""
+        check_fields([fields[number]], name)
+        return cls((number,), (fields[number],))
+
+    def __iter__(self) -> Iterator[tuple[int, Field]]:
+        return zip(self.numbers, self.fields, strict=True)
+
+    @property
+    def columns(self) -> tuple[Column, ...] | None:
+        """The features, where they have names."""
+        return tuple(field.column for field in self.fields) if self.named else None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that holds the numbers of all features."""
+        return np.result_type(*(field.read_as for field in self.fields))
+
+
+# -- pandas, whose types are those of Dask's tables, too ------------------------------------
+
+
+def pandas_dtype(dtype: Any) -> np.dtype[Any] | None:
+    """Return the type of NumPy of a type of pandas; None where it is not of numbers.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> pandas_dtype(pandas.Int16Dtype()), pandas_dtype(np.dtype("M8[s]")) is None
+    (dtype('int16'), True)
+    """
+    if str(dtype).startswith("decimal"):
+        return np.dtype(np.float64)
+    if not isinstance(dtype, np.dtype):
+        # Of sparse columns, of categories, and of whatever keeps numbers with a mask.
+        for part in ("subtype", "categories", "numpy_dtype"):
+            if hasattr(dtype, part):
+                inner = getattr(dtype, part)
+                dtype = getattr(inner, "dtype", inner)
+                break
+    return dtype if isinstance(dtype, np.dtype) and dtype.kind in KINDS else None
+
+
+def pandas_values(column: Any, dtype: np.dtype[Any]) -> Array:
+    """Return a column of numbers, (n,), in a type that has room for NaN where some are missing.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> pandas_values(pandas.Series([1, None], dtype="Int64"), np.dtype("f8"))
+    array([ 1., nan])
+    """
+    found: Array
+    if isinstance(column.dtype, np.dtype) and column.dtype != object:
+        found = column.to_numpy()
+    else:
+        missing = {"na_value": np.nan} if dtype.kind == "f" else {}
+        found = column.to_numpy(dtype=dtype, **missing)
+    return found

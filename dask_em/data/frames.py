@@ -1,0 +1,329 @@
+"""Tables in memory, of which one block of rows at a time becomes numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..core.additive import Array
+from ..core.columns import Column
+from ..core.protocols import RowValues
+from ..errors import DataError
+from .columns import WeightColumn
+from .fields import Features, Field, exact, pandas_dtype, pandas_values
+from .memory import ArraySource, rows_source
+from .options import ReadOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Table(Protocol):
+    """Columns of a table of some library."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+
+    def fields(self) -> Sequence[Field]:
+        """Say what the columns hold."""
+
+    def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
+        """Return some rows of a column of numbers, (n,), of this type or one that it holds.
+
+        A missing one is NaN.
+        """
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Slice rows (n, d) out of a table.
+
+    Attributes
+    ----------
+    table : Table
+    features : Features
+    part : str
+        Of what the rows are numbered, in messages.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> table = PandasTable(pandas.DataFrame({"a": [1, 2], "text": ["x", "y"], "b": [0.5, None]}))
+    >>> rows = TableRows(table, Features.of(table.fields(), ReadOptions.of(exclude="text")))
+    >>> rows[1:], rows.dtype
+    (array([[ 2., nan]]), dtype('float64'))
+    """
+
+    table: Table
+    features: Features
+    part: str = ""
+
+    unit = 1
+    decoding = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of the table's class."""
+        return self.table.kind
+
+    @property
+    def columns(self) -> Sequence[Column] | None:
+        """Names and kinds of the features."""
+        return self.features.columns
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and features."""
+        return self.table.n_rows, len(self.features.numbers)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that holds all features."""
+        return self.features.dtype
+
+    def __len__(self) -> int:
+        return self.table.n_rows
+
+    def __getitem__(self, rows: slice) -> Array:
+        start, stop, _ = rows.indices(len(self))
+        out = np.empty((stop - start, len(self.features.numbers)), dtype=self.dtype)
+        for i, (j, field) in enumerate(self.features):
+            values = self.table.values(j, slice(start, stop), field.read_as)
+            out[:, i] = exact(values, field, start, self.part)
+        return out
+
+
+def is_table(X: object) -> bool:
+    """Tell whether an object is a table in memory, without an import of its library.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> is_table(pandas.DataFrame({"a": [1]})), is_table(pandas.Series([1])), is_table([[1.0]])
+    (True, False, False)
+    """
+    if _library(X) in ("pandas", "polars"):
+        return hasattr(X, "columns")
+    return any(hasattr(X, part) for part in ARROW) and not hasattr(X, "type")
+
+
+# What hands columns over; arrays of Arrow, which have a `type`, are one column.
+ARROW = ("__arrow_c_stream__", "__arrow_c_array__", "__dataframe__")
+
+
+def is_pandas(X: object) -> bool:
+    """Tell whether an object is a DataFrame of pandas, without an import of pandas."""
+    return _library(X) == "pandas" and hasattr(X, "columns")
+
+
+def table_source(X: Any, sample_weight: object, options: ReadOptions) -> ArraySource:
+    """Make a source of a table that `is_table`, with weights in a column of it or beside it.
+
+    Raises
+    ------
+    DataError
+        A column is not there, or does not hold numbers.
+    """
+    table = table_of(X)
+    fields = table.fields()
+    weight = sample_weight if isinstance(sample_weight, WeightColumn) else None
+    features = Features.of(fields, options, weight)
+    if features.weight is not None:
+        one = Features.one(fields, features.weight, "sample_weight")
+        sample_weight = TableRows(table, one)[:][:, 0]
+    return rows_source(TableRows(table, features), sample_weight)
+
+
+def table_answer(X: Any, values: RowValues, name: str) -> Any:
+    """Return values for each row, (n,) or (n, k), as the library of a table has them."""
+    library, values = _library(X), np.asarray(values)
+    if library == "pandas":
+        import pandas as pd
+
+        if values.ndim == 1:
+            return pd.Series(values, X.index, name=name)
+        return pd.DataFrame(values, X.index)
+    columns = {name: values} if values.ndim == 1 else {str(k): v for k, v in enumerate(values.T)}
+    if library == "polars":
+        import polars as pl
+
+        return pl.Series(name, values) if values.ndim == 1 else pl.DataFrame(columns)
+    import pyarrow as pa
+
+    table = pa.table(columns)
+    return table.column(0) if values.ndim == 1 else table
+
+
+def table_of(X: Any) -> Table:
+    """Return the columns of a table that `is_table`."""
+    library = _library(X)
+    if library == "pandas":
+        return PandasTable(X)
+    return PolarsTable(X) if library == "polars" else ArrowTable.of(X)
+
+
+def _library(X: object) -> str:
+    return type(X).__module__.partition(".")[0]
+
+
+class PandasTable:
+    """Columns of a pandas.DataFrame."""
+
+    kind = "pandas.DataFrame"
+
+    def __init__(self, X: Any) -> None:
+        self.n_rows = len(X)
+        self._columns = {j: (name, X.iloc[:, j]) for j, name in enumerate(X.columns)}
+
+    def fields(self) -> Sequence[Field]:
+        """Say what the columns hold."""
+        return [_pandas_field(name, column) for name, column in self._columns.values()]
+
+    def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
+        """Return some rows of a column, (n,)."""
+        _, column = self._columns[j]
+        return pandas_values(column.iloc[rows], dtype)
+
+
+def _pandas_field(name: object, column: Any) -> Field:
+    if column.dtype == object:
+        return Field.of(name, _of_objects(column), column.dtype)
+    apart = not isinstance(column.dtype, np.dtype)
+    return Field.of(name, pandas_dtype(column.dtype), column.dtype, apart and bool(column.hasnans))
+
+
+def _of_objects(column: Any) -> np.dtype[Any] | None:
+    """The type of the numbers that a column of Python's objects holds, None where it has others."""
+    from pandas.api.types import infer_dtype
+
+    found = infer_dtype(column, skipna=True)
+    numbers = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
+    return np.dtype(np.float64) if found in numbers else None
+
+
+class PolarsTable:
+    """Columns of a polars.DataFrame."""
+
+    kind = "polars.DataFrame"
+
+    def __init__(self, X: Any) -> None:
+        self.n_rows = int(X.height)
+        self._columns = X.get_columns()
+
+    def fields(self) -> Sequence[Field]:
+        """Say what the columns hold."""
+        return [
+            Field.of(one.name, _polars_dtype(one.dtype), one.dtype, bool(one.null_count()))
+            for one in self._columns
+        ]
+
+    def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
+        """Return some rows of a column, (n,)."""
+        part = self._columns[j][rows]
+        plain = not part.null_count() and (part.dtype.is_integer() or part.dtype.is_float())
+        found: Array = (part if plain else part.cast(float)).to_numpy()
+        return found
+
+
+def _polars_dtype(dtype: Any) -> np.dtype[Any] | None:
+    said = str(dtype).lower()
+    if dtype.is_decimal() or said in ("null", "int128", "uint128"):
+        return np.dtype(np.float64)
+    if dtype.is_integer() or dtype.is_float():
+        return np.dtype(said)
+    return np.dtype(bool) if said == "boolean" else None
+
+
+class ArrowTable:
+    """Columns of a pyarrow.Table."""
+
+    def __init__(self, table: pa.Table, kind: str) -> None:
+        self.kind = kind
+        self.n_rows = int(table.num_rows)
+        self._table = table
+
+    @classmethod
+    def of(cls, X: Any) -> ArrowTable:
+        """Take whatever hands its columns to Arrow.
+
+        Raises
+        ------
+        DataError
+            pyarrow is not installed, or cannot take it.
+        """
+        kind = f"{_library(X)}.{type(X).__name__}"
+        try:
+            import pyarrow as pa
+        except ImportError as e:
+            raise DataError(
+                f"X is a {kind}, which is read through pyarrow, and that is not installed: "
+                "pip install pyarrow"
+            ) from e
+        try:
+            if any(hasattr(X, part) for part in ARROW[:2]):
+                return cls(pa.table(X), kind)
+            from pyarrow.interchange import from_dataframe
+
+            return cls(pa.table(from_dataframe(X)), kind)
+        except (pa.ArrowException, TypeError, ValueError, NotImplementedError) as e:
+            raise DataError(
+                f"X is a {kind}, which pyarrow cannot take for a table ({e}): pass a pyarrow.Table "
+                "or a NumPy array of it"
+            ) from e
+
+    def fields(self) -> Sequence[Field]:
+        """Say what the columns hold."""
+        return [
+            Field.of(name, arrow_dtype(one.type), one.type, bool(one.null_count))
+            for name, one in zip(self._table.column_names, self._table.columns, strict=True)
+        ]
+
+    def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
+        """Return some rows of a column, (n,)."""
+        return arrow_values(self._table.column(j).slice(rows.start, rows.stop - rows.start))
+
+
+def arrow_dtype(dtype: pa.DataType) -> np.dtype[Any] | None:
+    """Return the type of NumPy of a type of Arrow; None where it is not of numbers.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> arrow_dtype(pa.int16()), arrow_dtype(pa.decimal128(10, 2)), arrow_dtype(pa.string())
+    (dtype('int16'), dtype('float64'), None)
+    """
+    from pyarrow import types
+
+    if types.is_dictionary(dtype):
+        dtype = dtype.value_type
+    if types.is_decimal(dtype) or types.is_null(dtype):
+        return np.dtype(np.float64)
+    number = types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype)
+    return np.dtype(dtype.to_pandas_dtype()) if number else None
+
+
+def arrow_values(column: pa.ChunkedArray) -> Array:
+    """Return a column of numbers, (n,); a missing one is NaN.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> arrow_values(pa.chunked_array([[True, None]]))
+    array([ 1., nan])
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        column = column.cast(pa.float64(), safe=False)
+    found: Array = column.to_numpy()
+    return found
