@@ -68,7 +68,7 @@ def test_columns_are_those_that_are_named_in_that_order(
         ({"columns": "mag_*"}, None, r"columns='mag_\*' matches no column of X: .* 'id', 'flux_g'"),
         ({"exclude": "*"}, None, r"leave no column of X, which has 'id'"),
         ({"fitted": ["size", "colour"]}, None, r"X lacks .* the model was fitted to, 'colour'"),
-        ({}, "weight", r"sample_weight='weight' is no path and no column of X"),
+        ({}, "weight", "the weights 'weight' are no path and no column of X"),
     ],
 )
 def test_a_column_that_is_not_there_is_named(
@@ -380,7 +380,7 @@ def test_names_that_are_no_strings_are_no_names() -> None:
     assert not hasattr(model, "feature_names_in_")
     with pytest.raises(DataError, match="the columns of X have no names"):
         GaussianMixture(2, columns="a").fit(pandas.DataFrame(X))
-    with pytest.raises(DataError, match=r"rename them, X.columns = X.columns.astype\(str\)"):
+    with pytest.raises(DataError, match=r"in Python, X.columns = X.columns.astype\(str\)"):
         model.fit(pandas.DataFrame(X), sample_weight="2")
     with pytest.raises(DataError, match="several columns of one name, 'a'"):
         model.fit(pandas.DataFrame(X, columns=["a", "b", "a"]))
@@ -417,7 +417,7 @@ def test_weights_are_a_column_by_name_and_no_feature(kind: str) -> None:
     assert model.criteria(given)["weight"] == len(X)
     found = select(given, [1, 2], random_state=0, sample_weight="w", holdout=0.2)
     assert found.best.n_features_in_ == 3
-    with pytest.raises(DataError, match="sample_weight='W' is no path and no column of X: did you"):
+    with pytest.raises(DataError, match="weights 'W' are no path and no column of X: did you"):
         model.fit(given, sample_weight="W")
 
 
@@ -435,9 +435,9 @@ def test_a_word_is_a_path_or_a_column(tmp_path: Path, monkeypatch: pytest.Monkey
     write_zarr("w", WEIGHT.astype(float), 100)
     model = GaussianMixture(2, random_state=0)
     given = pandas_table(columns("a", "b", "c", w=np.arange(600)))
-    with pytest.raises(DataError, match="sample_weight='w' is a path, and a column of X") as e:
+    with pytest.raises(DataError, match="weights 'w' are a path, and a column of X") as e:
         model.fit(given, sample_weight="w")
-    (advice,) = re.findall("pass '(.*?)' for the path", str(e.value))
+    (advice,) = re.findall("give '(.*?)' for the path", str(e.value))
     for rows, path in ((given, advice), (given.rename(columns={"w": "v"}), "w")):
         assert model.fit(rows, sample_weight=path).provenance_["weight"] == WEIGHT.sum()
         assert model.n_features_in_ == 4

@@ -173,7 +173,7 @@ def _with_names(what: str, wrong: str, names: Sequence[str]) -> str:
 
 def _number_of_weights(wanted: str, names: Sequence[str], name: str) -> int:
     if wanted not in names:
-        what = f"sample_weight={wanted!r} is no path and no column of {name}"
+        what = f"the weights {wanted!r} are no path and no column of {name}"
         raise DataError(_with_names(what, wanted, names))
     return names.index(wanted)
 

@@ -196,8 +196,8 @@ class Features:
             numbers, weighted = chosen.numbers, chosen.weight
         elif weight is not None:
             raise DataError(
-                f"sample_weight={weight.name!r}: the names of the columns of X are no strings: "
-                "rename them, X.columns = X.columns.astype(str)"
+                f"no column of X is called {weight.name!r}: their names are no strings; in Python, "
+                "X.columns = X.columns.astype(str) makes them such"
             )
         wanted = tuple(fields[j] for j in numbers)
         check_fields(wanted, of_a_model=bool(options.fitted))

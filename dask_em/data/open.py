@@ -95,7 +95,7 @@ def as_source(
         check_nameless(options)
     elif isinstance(given, str) and given in [column.name for column in source.columns]:
         raise DataError(
-            f"sample_weight={given!r} is a path, and a column of X, too: pass './{given}' for the "
+            f"the weights {given!r} are a path, and a column of X, too: give './{given}' for the "
             "path, or call the column something else"
         )
     return source

@@ -29,6 +29,7 @@ from advice.following import (
     X,
     code,
     connected,
+    each_of,
     fit,
     keywords,
     logged,
@@ -436,4 +437,85 @@ STORES = [
     }),
 ]  # fmt: skip
 
-DATA = [*ARRAYS, *STORES]
+# -- tables ----------------------------------------------------------------------------------
+
+
+def table(**more: Any) -> Any:
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"a": X[:, 0], "b": X[:, 1], **more})
+
+
+def with_words() -> Any:
+    return table(word=["x"] * len(X))
+
+
+def with_numbers() -> Any:
+    return table(ID=2**60 + np.arange(len(X)))
+
+
+def numbered() -> Any:
+    return pytest.importorskip("pandas").DataFrame(X)
+
+
+def renamed(here: Here, words: str) -> str:
+    """Follow a line of Python on a table whose columns are numbered."""
+    rows = numbered()
+    exec(words, {"X": rows})
+    return weighted(rows[["0"]].abs().assign(x=X[:, 1]), "0")
+
+
+def told(rows: Callable[[], Any]) -> Callable[[Here, str], str]:
+    """Follow advice that is an argument of the estimator."""
+    return lambda here, words: said(lambda: fit(rows(), **keywords(words)))
+
+
+TABLES = [
+    Followed("leave no column of", lambda here: said(lambda: fit(table(), exclude="*")), {
+        r"which has ('a')": lambda here, words: said(
+            lambda: fit(table(), columns=keywords(f"x={words}")["x"])
+        ),
+    }),
+    Followed("leave them out by exclude", lambda here: said(lambda: fit(with_words())), {
+        r"exclude=\[.*?\]": told(with_words),
+    }),
+    Followed("so that float64 cannot tell it", lambda here: said(lambda: fit(with_numbers())), {
+        r"exclude='.*?'": told(with_numbers),
+        "subtract an offset": lambda here, words: said(
+            lambda: fit(with_numbers().assign(ID=lambda rows: rows["ID"] - 2**60))
+        ),
+    }),
+    Followed("their names are no strings", lambda here: weighted(numbered(), "0"), {
+        r"X\.columns = .*\(str\)": renamed,
+    }),
+    Followed("expected a table of pandas", lambda here: said(
+        lambda: fit().predict(X, as_frame=True)
+    ), {
+        "leave as_frame out": lambda here, words: said(lambda: fit().predict(X)),
+        "a table of pandas": lambda here, words: said(
+            lambda: fit(table()).predict(table(), as_frame=True)
+        ),
+    }),
+    Followed("expected the name of a dimension", lambda here: said(lambda: fit(features=3)), {
+        "the name of a dimension": lambda here, words: said(
+            lambda: fit(features="feature").read_options
+        ),
+    }),
+    Followed("raw={}: expected", lambda here: said(lambda: fit(raw="yes")), {
+        "True or False": lambda here, words: said(
+            lambda: [fit(raw=code(word)) for word in each_of(words)]
+        ),
+    }),
+    Followed("in another order", lambda here: said(
+        lambda: fit(table()).predict(table()[["b", "a"]])
+    ), {
+        r"pass (X\[.*?\])": lambda here, words: said(
+            lambda: fit(table()).predict(code(words, X=table()[["b", "a"]], model=fit(table())))
+        ),
+        r"fit with (columns=)\[": lambda here, words: said(
+            lambda: fit(table(), columns=["a", "b"]).predict(table()[["b", "a"]])
+        ),
+    }),
+]  # fmt: skip
+
+
+DATA = [*ARRAYS, *TABLES, *STORES]

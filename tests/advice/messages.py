@@ -34,6 +34,10 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "core/em.py": ("fit", "inspect"),
     # Arrays of Python.
     "data/dask.py": (),
+    "data/frames.py": (),
+    "data/labels.py": (),
+    # Options are held to their choices before.
+    "data/options.py": (),
     "data/xarray.py": (),
     "data/": READING,
     "errors.py": ("fit", "predict", "score", "report"),
