@@ -374,6 +374,22 @@ def test_integers_beyond_those_of_float64_are_refused_by_column(kind: str, value
     GaussianMixture(2, exclude=advice).fit(TABLES[kind](columns("a", ID=numbers)))
 
 
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize(
+    "types", [("f8",), ("f4",), ("f8", "f4", "i2"), ("u1", "i4"), ("f8", "i8")]
+)
+def test_columns_at_once_are_those_one_by_one(kind: str, types: tuple[str, ...]) -> None:
+    given = {f"x{j}": np.rint(8 * X[:, 0]).astype(types[j % len(types)]) for j in range(6)}
+    source = as_source(TABLES[kind](given), options=ReadOptions.of(columns=["x3", "x*"]))
+    order = [3, 0, 1, 2, 4, 5]
+    expected = np.column_stack([given[f"x{j}"] for j in order])
+    assert source.dtype == expected.dtype
+    for chunk in range(source.n_chunks):
+        rows = source.reader().read(chunk)[0]
+        np.testing.assert_array_equal(rows, expected[len(rows) * chunk :][: len(rows)])
+        assert rows.flags.c_contiguous
+
+
 def test_names_that_are_no_strings_are_no_names() -> None:
     pandas = pytest.importorskip("pandas")
     model = GaussianMixture(2, random_state=0).fit(pandas.DataFrame(X))

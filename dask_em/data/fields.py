@@ -22,6 +22,13 @@ NAMED = 5
 # Beyond it float64 has no room for every integer.
 LARGEST_INTEGER = 2**53
 
+# Types by the names that all libraries give them, but for those of 64 bits, some of whose integers
+# float64 has no room for.
+PLAIN = {
+    *("float32", "float64", "float", "double"),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)),
+}
+
 KINDS: dict[str, ColumnKind] = {"f": "continuous", "i": "count", "u": "count", "b": "binary"}
 
 
@@ -39,6 +46,8 @@ class Field:
         holds no numbers.
     said : str
         The name of its type in the table.
+    plain : bool
+        Whether the table holds them in that very type, and every one of them fits into float64.
 
     Examples
     --------
@@ -52,6 +61,7 @@ class Field:
     kind: ColumnKind
     dtype: np.dtype[Any] | None
     said: str
+    plain: bool = False
 
     @property
     def column(self) -> Column:
@@ -65,12 +75,14 @@ class Field:
         """Describe a column of some type of NumPy; None and all but real numbers are no numbers."""
         if dtype is None or dtype.kind not in KINDS:
             return cls(name, "categorical", None, str(said))
-        kind = KINDS[dtype.kind]
+        kind, found = KINDS[dtype.kind], dtype
         if missing:
             dtype = masked_dtype(dtype)
         if dtype.kind == "f" and dtype.itemsize > 8:
             dtype = np.dtype(np.float64)
-        return cls(name, kind, dtype.newbyteorder("="), str(said))
+        # Python's objects, decimals and categories go by other names.
+        plain = dtype == found and str(said).lower() in PLAIN
+        return cls(name, kind, dtype.newbyteorder("="), str(said), plain)
 
     @property
     def read_as(self) -> np.dtype[Any]:
