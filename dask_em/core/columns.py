@@ -1,4 +1,4 @@
-"""What a source says of its columns: names, and what kind of numbers they hold."""
+"""Columns of a source: their names, and the kinds of numbers that they hold."""
 
 from __future__ import annotations
 

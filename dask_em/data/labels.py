@@ -17,7 +17,7 @@ from .xarray import Labelled, is_xarray
 
 
 class RowMap(Protocol):
-    """What a function of all rows is computed by, as by a source."""
+    """Compute a function of all rows, as a source does."""
 
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
