@@ -129,6 +129,9 @@ def is_table(X: object) -> bool:
     """
     if _library(X) in ("pandas", "polars"):
         return hasattr(X, "columns")
+    # An array of labels, which is no table of them.
+    if _library(X) == "xarray":
+        return False
     return any(hasattr(X, part) for part in ARROW) and not hasattr(X, "type")
 
 

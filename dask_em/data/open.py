@@ -34,6 +34,7 @@ from .tables import (
     refuse_lazy_frame,
     weight_blocks,
 )
+from .xarray import Labelled, is_xarray, unlabelled
 from .zarr.opening import check_path, is_zarr, open_zarr, require_array, zarr_source
 
 if TYPE_CHECKING:
@@ -202,6 +203,15 @@ def _of_table(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     return table_source(X, _weights_here(sample_weight, options), options)
 
 
+def _of_labelled(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
+    """The array in a DataArray."""
+    labelled = Labelled.of(X)
+    assert labelled is not None
+    labelled, options = labelled.choosing(options)
+    weight = unlabelled(labelled.weights(sample_weight))
+    return as_source(labelled.data, weight, options)
+
+
 def _weights_here(sample_weight: Any, options: ReadOptions) -> Any:
     """Weights of rows in memory: those in a store are read once, as rows would be."""
     if not is_zarr(sample_weight):
@@ -255,6 +265,7 @@ OPENERS = [
     Opener(is_dask, _of_dask),
     Opener(is_zarr, _of_zarr),
     Opener(is_lazy_frame, refuse_lazy_frame),
+    Opener(is_xarray, _of_labelled),
     Opener(is_table, _of_table, named=True),
     Opener(is_sliced, _of_memory),
 ]
