@@ -23,6 +23,7 @@ from advice.following import Followed, Here, Services
 from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
+from advice.tables import TABLES
 
 from dask_em import Checkpointing, GaussianMixture, load, select
 from dask_em.cli.main import main
@@ -36,6 +37,7 @@ OTHERS = {
     "np.load": {"mmap_mode"},
     "zarr": {"mode", "write_empty_chunks"},
     "dask": {"dtype", "meta", "scheduler"},
+    "pyarrow": {"write_page_checksum"},
     "DataArray": {"axis", "name", "row"},
 }
 # What is done in Python alone is said so, and needs no option.
@@ -99,7 +101,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 # -- and following it works ----------------------------------------------------------
 
-FOLLOWED = [*ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *PROGRAMS, *PACKAGES, *CLUSTERS]
+FOLLOWED = [*ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *PROGRAMS, *PACKAGES, *CLUSTERS]
 
 # What cannot be followed here: part of the message, and the machine that it needs.
 ELSEWHERE = {

@@ -42,7 +42,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "xarray": ("data/xarray.py",),
     "pandas": ("data/frames.py",),
     "polars": ("data/frames.py",),
-    "pyarrow": ("data/frames.py",),
+    "pyarrow": (
+        "data/frames.py",
+        "data/arrow/",
+        "storage/arrow.py",
+        "storage/outputs/parquet_answers.py",
+    ),
     "obstore": ("storage/",),
     "fsspec": ("storage/",),
     "sklearn": ("fitting/", "estimators/"),

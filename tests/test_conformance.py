@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -248,6 +249,95 @@ class TestMaskedBlocksUnderAPlainMeta(SourceTests):
 
 def masked(X: np.ndarray) -> np.ma.MaskedArray:
     return np.ma.masked_array(np.where(np.isnan(X), -999.0, X), np.isnan(X))
+
+
+# -- tables and arrays in files ----------------------------------------------------------
+
+
+class TestNpy(SourceTests):
+    """A file that is read by ranges, and weights of another one."""
+
+    order: Literal["C", "F"] = "C"
+    dtype = "f8"
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        np.save(folder / "x.npy", np.asarray(X, self.dtype, order=self.order))
+        if sample_weight is None:
+            return as_source(folder / "x.npy")
+        np.save(folder / "w.npy", sample_weight)
+        return as_source(folder / "x.npy", folder / "w.npy")
+
+
+class TestNpyOfColumns(TestNpy):
+    order = "F"
+
+
+class TestNpyOfAnotherMachine(TestNpy):
+    dtype = ">f8"
+
+
+class TestParquet(SourceTests):
+    """A file whose row groups are chunks, and weights that are a column of it."""
+
+    group_rows = 37
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        pytest.importorskip("pyarrow", reason="the extra `table` is not installed")
+        table = named(X, {} if sample_weight is None else {"w": sample_weight})
+        return as_source(self.write(folder, table), None if sample_weight is None else "w")
+
+    def write(self, folder: Path, table: Any) -> Path:
+        from pyarrow import parquet
+
+        parquet.write_table(table, folder / "x.parquet", row_group_size=self.group_rows)
+        return folder / "x.parquet"
+
+
+class TestSmallRowGroups(TestParquet):
+    """Several are read together."""
+
+    group_rows = 5
+
+
+class TestLargeRowGroups(TestParquet):
+    """They are read in parts."""
+
+    group_rows = 210
+
+
+class TestParquetFolder(TestParquet):
+    """Files of other lengths, one of which has no rows."""
+
+    def write(self, folder: Path, table: Any) -> Path:
+        from pyarrow import parquet
+
+        edges = [0, 61, 61, 300, table.num_rows]
+        (folder / "x").mkdir()
+        for number, (start, stop) in enumerate(pairwise(edges)):
+            part = table.slice(start, max(0, stop - start))
+            parquet.write_table(part, folder / f"x/part-{number}.parquet", row_group_size=37)
+        return folder / "x"
+
+
+class TestParquetAndWeightsInMemory(TestParquet):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        pytest.importorskip("pyarrow", reason="the extra `table` is not installed")
+        return as_source(self.write(folder, named(X)), sample_weight)
+
+
+class TestArrow(TestParquet):
+    def write(self, folder: Path, table: Any) -> Path:
+        from pyarrow import feather
+
+        feather.write_feather(table, str(folder / "x.feather"), chunksize=37)
+        return folder / "x.feather"
+
+
+def named(X: np.ndarray, more: dict[str, np.ndarray] | None = None) -> Any:
+    """A table of the rows, whose columns are x0, x1, ..."""
+    import pyarrow as pa
+
+    return pa.table({**{f"x{j}": column for j, column in enumerate(X.T)}, **(more or {})})
 
 
 # -- the registry ------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from dask_em.core.protocols import Fold
 from dask_em.core.reading import fold_range
 from dask_em.data.open import as_source, stored_source
 from dask_em.data.options import ReadOptions
-from dask_em.data.zarr.opening import open_zarr
+from dask_em.data.zarr.opening import open_zarr, zarr_source
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import (
     DataError,
@@ -183,7 +183,7 @@ def test_another_fsspec_url_gives_the_same_bits(X: np.ndarray, tmp_path: Path) -
 def test_no_credential_travels_or_is_shown(
     s3: Proxy, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = stored_source(url)
+    source = zarr_source(open_zarr(url), None, ReadOptions())
     model = fitted(url)
     model.save(tmp_path / "model.npz")
     said = [
@@ -204,7 +204,7 @@ def test_a_store_is_opened_once_and_again_after_the_environment_changed(
     here = open_store(url)
     assert open_store(url) is here
     assert pickle.loads(pickle.dumps(here)) is here
-    source = stored_source(url)
+    source = zarr_source(open_zarr(url), None, ReadOptions())
     assert pickle.loads(pickle.dumps(source)).array.store is source.array.store
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     assert open_store(url) is not here
@@ -685,6 +685,99 @@ def test_interrupted_answers_go_on_and_end_with_the_same_bytes(
     assert f'"n_rows_kept": {whole * ROWS}' in said
     assert s3.count("PUT", "partial/answers-") == 2 * (8 - whole)
     assert objects(hidden(dest)) == {}
+
+
+# -- tables and .npy files ----------------------------------------------------------------
+
+
+def write_files(folder: Path, X: np.ndarray) -> dict[str, str]:
+    """The rows as files of several kinds, and how each is read, as a path below the folder."""
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra `table` is not installed")
+    import pyarrow as pa
+    from pyarrow import feather
+
+    table = pa.table({f"x{j}": column for j, column in enumerate(X.T)})
+    (folder / "tables/part=1").mkdir(parents=True)
+    pq.write_table(table.slice(0, 2000), folder / "tables/part=1/a.parquet", row_group_size=ROWS)
+    pq.write_table(table.slice(2000), folder / "tables/b.parquet", row_group_size=ROWS)
+    feather.write_feather(table, str(folder / "x.arrow"), chunksize=ROWS)
+    np.save(folder / "x.npy", X)
+    return {
+        "a folder": "tables/", "a pattern": "tables/**/*.parquet", "one file": "tables/b.parquet",
+        "Arrow": "x.arrow", ".npy": "x.npy",
+    }  # fmt: skip
+
+
+def put_folder(folder: Path, url: str) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            write_bytes(f"{url}/{name}", path.read_bytes(), overwrite=True)
+
+
+def test_files_in_a_bucket_give_the_bits_of_a_disk(
+    s3: Proxy, X: np.ndarray, tmp_path: Path
+) -> None:
+    kinds = write_files(tmp_path, X)
+    put_folder(tmp_path, "s3://data/files")
+    for kind, name in kinds.items():
+        there, here = f"s3://data/files/{name}", f"{tmp_path}/{name}"
+        source, local = stored_source(there), stored_source(here)
+        assert source.bounds.tolist() == local.bounds.tolist(), kind
+        source.check()
+        assert all(source.stamps().values()), kind
+        assert SECRET.encode() not in pickle.dumps(source)
+        assert digest(fitted(there)) == digest(fitted(here)), kind
+    fsspec = pytest.importorskip("fsspec", reason="the extra `fsspec` is not installed")
+    fsspec.filesystem("memory").put(f"{tmp_path}/tables", "/files/tables", recursive=True)
+    assert digest(fitted("memory://files/tables")) == digest(fitted(tmp_path / "tables"))
+
+
+def test_an_object_that_was_written_again_has_another_stamp(
+    s3: Proxy, X: np.ndarray, tmp_path: Path
+) -> None:
+    write_files(tmp_path, X)
+    put_folder(tmp_path, "s3://data/written")
+    source = stored_source("s3://data/written/tables/")
+    before = source.stamps()
+    path = tmp_path / "tables/b.parquet"
+    write_bytes("s3://data/written/tables/b.parquet", path.read_bytes() + b"x", overwrite=True)
+    after = source.stamps()
+    first, *_, last = before
+    # b.parquet comes first.
+    assert (before[first] == after[first], before[last] == after[last]) == (False, True)
+    with pytest.raises(DataError, match=r"s3://data/written/tables/b.parquet changed since"):
+        source.check()
+
+
+def test_requests_for_a_table_that_fail_are_made_again(
+    s3: Proxy, X: np.ndarray, tmp_path: Path
+) -> None:
+    write_files(tmp_path, X)
+    put_folder(tmp_path, "s3://data/failing")
+    expected = digest(fitted(tmp_path / "tables"))
+    s3.fail("500", 3, part="b.parquet")
+    assert digest(fitted("s3://data/failing/tables/")) == expected
+    s3.fault = lambda method, path: "500" if "b.parquet" in path else None
+    with dask.config.set({"dask_em.store-timeout": 0.3}), pytest.raises(StoreError) as told:
+        fitted("s3://data/failing/tables/")
+    assert "cannot be reached, or failed" in str(told.value)
+    assert SECRET not in str(told.value)
+
+
+def test_a_table_of_answers_in_a_bucket_is_that_of_a_disk(
+    s3: Proxy, model: Path, points: Path, tmp_path: Path, alone: None
+) -> None:
+    pytest.importorskip("pyarrow", reason="the extra `table` is not installed")
+    dest, here = "s3://data/table/answers.parquet", tmp_path / "answers.parquet"
+    assert predict(model, points, here)[0] == 0
+    expected = {path.name: path.read_bytes() for path in here.iterdir()}
+    stopped(s3, model, points, dest, "part-00005")
+    assert objects(dest) == {}
+    code, said = predict(model, points, dest)
+    assert (code, objects(dest), objects(hidden(dest))) == (0, expected, {}), said
+    code, said = predict(model, points, dest)
+    assert (code, "exists" in said) == (73, True), said
 
 
 def test_answers_of_another_kind_are_not_mixed_with_unfinished_ones(

@@ -29,6 +29,7 @@ from dask_em.cli.main import main
 from dask_em.data.open import stored_source
 from dask_em.jobs import predict as applying
 from dask_em.storage.locks import locked
+from dask_em.storage.outputs import predictions
 from dask_em.storage.outputs import resumable as unfinished
 
 CHUNKS, CHUNK_ROWS = 40, 500
@@ -405,6 +406,181 @@ def test_bad_data_are_mended_and_only_what_changed_is_computed_again(
     fresh = tmp_path / "fresh.zarr"
     assert invoke(arguments(model, points, fresh)).exit_code == 0
     assert contents(answers) == contents(fresh)
+
+
+# -- tables --------------------------------------------------------------------------------
+
+
+def write_table(path: Path, rows: int = 250) -> Path:
+    """The points as a table in two files, with a number and a word for each row."""
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra `table` is not installed")
+    import pyarrow as pa
+
+    X = np.random.default_rng(0).normal(size=(6000, 2))
+    X[::2] += 30
+    numbers = np.arange(len(X))
+    table = pa.table(
+        {"u": X[:, 0], "v": X[:, 1], "id": numbers, "word": [f"row {n}" for n in numbers]}
+    )
+    path.mkdir()
+    for name, part in (("a", table.slice(0, 2100)), ("b", table.slice(2100))):
+        pq.write_table(part, path / f"{name}.parquet", row_group_size=rows)
+    return path
+
+
+def write_table_model(path: Path, data: Path) -> None:
+    GaussianMixture(2, random_state=0, columns=["u", "v"]).fit(data).save(path)
+
+
+@pytest.mark.parametrize("data", ["table", "array"])
+@pytest.mark.parametrize("stop", ["full disk", "killed"])
+def test_answers_in_a_table_are_gone_on_with_and_end_with_the_same_bytes(
+    data: str, stop: str, tmp_path: Path, here: None
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra `table` is not installed")
+    model, answers = tmp_path / "m.npz", tmp_path / "answers.parquet"
+    more: list[str] = []
+    if data == "table":
+        points = write_table(tmp_path / "x")
+        write_table_model(model, points)
+        more = ["--keep", "word,id"]
+    else:
+        points = tmp_path / "x.zarr"
+        write_points(points)
+        write_model(model, 0)
+    given = arguments(model, points, answers, *more)
+    undisturbed = tmp_path / "undisturbed.parquet"
+    assert invoke(arguments(model, points, undisturbed, *more, "--proba")).exit_code == 0
+    shutil.rmtree(undisturbed)
+    assert invoke(arguments(model, points, undisturbed, *more)).exit_code == 0
+
+    if stop == "full disk":
+        with full_disk(25):
+            assert invoke(given).exit_code == 74
+    else:
+        stopped_in_the_fork(given, after=4)
+    whole = markers(answers)
+    assert whole
+    assert not answers.exists()
+    (so_far,) = partial_of(answers).glob("answers-*")
+    before = {p.name: p.stat().st_mtime_ns for p in so_far.glob("*.parquet")}
+    # What a killed writer leaves must not become part of the answers.
+    (so_far / "part-00001.parquet.01234567.partial").write_bytes(b"half")
+
+    result = invoke([*given, "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert contents(answers) == contents(undisturbed)
+    after = {p.name: p.stat().st_mtime_ns for p in answers.glob("*.parquet")}
+    kept = {name for name in before if before[name] == after[name]}
+    assert len(kept) == len(whole)
+    assert json.loads(result.stdout)["n_rows_kept"] > 0
+    assert sorted(after) == [f"part-{n:05d}.parquet" for n in range(len(after))]
+    found = pq.read_table(answers)
+    expected = load(model).predict(str(points)).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(found["labels"].to_numpy(), expected)
+    if more:
+        assert found.column_names == ["word", "id", "labels", "log_density"]
+        assert found["id"].to_pylist() == list(range(6000))
+        assert found["word"].to_pylist()[::1000] == [f"row {n}" for n in range(0, 6000, 1000)]
+
+
+def stopped_in_the_fork(given: list[str], after: int) -> None:
+    """Kill a job in a process of its own when so many regions are whole."""
+    pid = os.fork()
+    if pid == 0:
+        mark, done = predictions.Regions.mark, 0
+
+        def counted(self: predictions.Regions, chunks: range, n_dropped: int) -> None:
+            nonlocal done
+            mark(self, chunks, n_dropped)
+            done += 1
+            if done == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        predictions.Regions.mark = counted  # type: ignore[method-assign]
+        try:
+            main(given, standalone_mode=False)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_arrays_of_a_table_are_gone_on_with_and_end_with_the_same_bytes(
+    tmp_path: Path, here: None
+) -> None:
+    """Its row groups are of other lengths than the chunks of an array may be."""
+    points, model, answers = write_table(tmp_path / "x"), tmp_path / "m.npz", tmp_path / "a.zarr"
+    write_table_model(model, points)
+    undisturbed = tmp_path / "undisturbed.zarr"
+    assert invoke(arguments(model, points, undisturbed)).exit_code == 0
+    stopped_in_the_fork(arguments(model, points, answers), after=3)
+    assert len(markers(answers)) == 3
+    result = invoke(arguments(model, points, answers))
+    assert "resuming: 3 of" in result.stderr
+    assert contents(answers) == contents(undisturbed)
+    labels = zarr.open_group(answers, mode="r")["labels"][:]
+    expected = load(model).predict(str(points)).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_table_that_was_written_to_meanwhile_is_read_again(tmp_path: Path, here: None) -> None:
+    points, model, answers = write_table(tmp_path / "x"), tmp_path / "m.npz", tmp_path / "a.parquet"
+    write_table_model(model, points)
+    stopped_in_the_fork(arguments(model, points, answers), after=10)
+    os.utime(points / "a.parquet")
+    result = invoke(arguments(model, points, answers))
+    assert result.exit_code == 0, result.stderr
+    # Those of the other file are whole still.
+    whole = int(result.stderr.partition("resuming: ")[2].split()[0])
+    assert 0 < whole < 10
+
+
+def test_columns_are_kept_in_tables_of_tables_only(tmp_path: Path, here: None) -> None:
+    points, model = write_table(tmp_path / "x"), tmp_path / "m.npz"
+    write_table_model(model, points)
+    to_array = invoke(arguments(model, points, tmp_path / "a.zarr", "--keep", "id"))
+    assert (to_array.exit_code, "--keep id" in to_array.stderr) == (2, True)
+    unknown = invoke(arguments(model, points, tmp_path / "a.parquet", "--keep", "idd"))
+    assert unknown.exit_code == 65
+    assert "no column 'idd' to keep: did you mean 'id'?" in unknown.stderr
+    np.save(tmp_path / "x.npy", np.zeros((5, 2)))
+    write_model(tmp_path / "n.npz", 0)
+    nameless = invoke(arguments(tmp_path / "n.npz", tmp_path / "x.npy", tmp_path / "a.parquet",
+                                "--keep", "id"))  # fmt: skip
+    assert nameless.exit_code == 65
+    assert "has no columns beside its numbers" in nameless.stderr
+    assert not list(tmp_path.glob("*a.*"))
+
+
+def test_a_table_of_answers_needs_pyarrow(
+    tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_points(tmp_path / "x.zarr")
+    write_model(tmp_path / "m.npz", 0)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    given = arguments(tmp_path / "m.npz", tmp_path / "x.zarr", tmp_path / "a.parquet")
+    result = invoke(given)
+    assert (result.exit_code, "pip install 'dask-em[table]'" in result.stderr) == (2, True)
+
+
+def test_rows_without_an_answer_are_so_in_a_table_too(tmp_path: Path, here: None) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra `table` is not installed")
+    import pyarrow as pa
+
+    points, model, answers = write_table(tmp_path / "x"), tmp_path / "m.npz", tmp_path / "a.parquet"
+    write_table_model(model, points)
+    values = [1.0, None, 31.0]
+    pq.write_table(pa.table({"v": values, "u": values, "id": [7, 8, 9]}), tmp_path / "y.parquet")
+    result = invoke(arguments(model, tmp_path / "y.parquet", answers, "--proba"))
+    assert result.exit_code == 65
+    assert "X contains NaN at row 1 of " in result.stderr
+    given = arguments(model, tmp_path / "y.parquet", answers, "--keep", "id", "--nonfinite", "drop")
+    assert invoke([*given, "--proba"]).exit_code == 0
+    found = pq.read_table(answers).to_pydict()
+    assert found["id"] == [7, 8, 9]
+    assert found["labels"][1] == -1
+    assert found["labels"][0] != found["labels"][2]
+    assert np.isnan([found["proba_0"][1], found["log_density"][1]]).all()
 
 
 def test_a_job_that_cannot_even_begin_leaves_nothing(

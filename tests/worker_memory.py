@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ class Case:
         Columns, and rows and number of the chunks of the store.
     kinds : sequence of str
     dtype : str
-    layout : {"raw", "zstd", "sharded", "columns"}
-    weights : {"", "dask", "memory", "stored"}
+    layout : {"raw", "zstd", "sharded", "columns", "parquet", "arrow", "npy"}
+    weights : {"", "dask", "memory", "stored", "column"}
     threads : int
         Of the worker.
     fast : bool or None
@@ -80,8 +80,17 @@ class Case:
         """Rows of the data."""
         return self.chunk_rows * self.n_chunks
 
-    def write(self, path: Path) -> zarr.Array[Any]:
+    def write(self, path: Path) -> Any:
         """Write rows of some clusters, a chunk at a time."""
+        if self.layout == "npy":
+            mode: Any = "w+"
+            path = path.with_suffix(".npy")
+            whole = np.lib.format.open_memmap(path, mode, self.dtype, (self.n_rows, self.d))
+            for first, rows in self.chunks():
+                whole[first : first + len(rows)] = rows
+            return str(path)
+        if self.layout in ("parquet", "arrow"):
+            return str(self.write_table(path.with_suffix(f".{self.layout}")))
         chunks: tuple[int, ...] = (self.chunk_rows, self.d)
         options: dict[str, Any] = {"compressors": [Crc32cCodec()]}
         if self.layout == "zstd":
@@ -93,6 +102,31 @@ class Case:
         array = zarr.create_array(
             str(path), shape=(self.n_rows, self.d), chunks=chunks, dtype=self.dtype, **options
         )
+        for first, rows in self.chunks():
+            array[first : first + self.chunk_rows] = rows
+        return array
+
+    def write_table(self, path: Path) -> Path:
+        """Write the same with a column of text, which is not read, a chunk a row group."""
+        import pyarrow as pa
+        from pyarrow import ipc, parquet
+
+        kinds = [(f"x{j}", pa.from_numpy_dtype(np.dtype(self.dtype))) for j in range(self.d)]
+        schema = pa.schema([*kinds, ("w", pa.float64()), ("text", pa.string())])
+        kind = parquet.ParquetWriter if self.layout == "parquet" else ipc.new_file
+        with kind(path, schema) as writer:
+            for _, rows in self.chunks():
+                arrays = [pa.array(column) for column in rows.T.copy()]
+                more = [pa.array(np.full(len(rows), 1.5)), pa.array(["text"] * len(rows))]
+                table = pa.table([*arrays, *more], schema)
+                if self.layout == "parquet":
+                    writer.write_table(table, row_group_size=self.chunk_rows)
+                else:
+                    writer.write_table(table, self.chunk_rows)
+        return path
+
+    def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield rows of some clusters, a chunk at a time, with the number of the first."""
         rng = np.random.default_rng(0)
         centres = rng.normal(size=(8, self.d)) * 3
         for first in range(0, self.n_rows, self.chunk_rows):
@@ -100,11 +134,12 @@ class Case:
             rows += centres[rng.integers(0, 8, self.chunk_rows)]
             if np.dtype(self.dtype).kind == "u":
                 rows = np.clip(8 * rows + 100, 0, 255)
-            array[first : first + self.chunk_rows] = rows.astype(self.dtype)
-        return array
+            yield first, rows.astype(self.dtype)
 
     def write_weights(self, path: Path) -> Any:
         """Make the weights; those that are stored are written."""
+        if self.weights == "column":
+            return "w"
         values = np.random.default_rng(1).uniform(0.5, 1.5, self.n_rows)
         if self.weights == "dask":
             return da.from_array(values, chunks=self.chunk_rows)
@@ -137,6 +172,7 @@ MANY: dict[str, Any] = {
     "options": QUICK,
 }
 FEW: dict[str, Any] = {"d": 10, "chunk_rows": 300_000, "n_chunks": 8}
+TABLE: dict[str, Any] = {**FEW, "options": {"exclude": ["text", "w"]}}
 SWEEP: dict[str, Any] = {"kinds": ("full", "diag"), "d": 10, "chunk_rows": 100_000, "n_chunks": 8}
 
 CASES = {
@@ -180,6 +216,16 @@ CASES = {
     "many sums": Case([20], 200, 700, 64, options=QUICK),
     "many sums, with a checkpoint": Case([20], 200, 700, 64, kept=True, options=QUICK),
     "a large sample": Case([20], 20, 20_000, 8, options={"sample_size": 40_000, "max_iter": 2}),
+    "Parquet": Case([4], layout="parquet", **TABLE),
+    "Parquet, 2 threads": Case([4], layout="parquet", threads=2, **TABLE),
+    "Parquet, NumPy, weights in a column": Case(
+        [4], layout="parquet", weights="column", fast=False, **TABLE
+    ),
+    "Parquet of small groups": Case(
+        [4], 10, 10_000, 200, layout="parquet", options=TABLE["options"]
+    ),
+    "Arrow": Case([4], layout="arrow", **TABLE),
+    "a .npy file": Case([4], layout="npy", **FEW),
     "hardly any data": Case([2], 4, 20_000, 8),
     "hardly any data, NumPy": Case([2], 4, 20_000, 8, fast=False),
     "hardly any data, NumPy by its size": Case([2], 4, 10_000, 8, fast=None),
@@ -251,7 +297,8 @@ def measure(case: Case, folder: Path) -> Measured:
         warnings.filterwarnings("ignore", ".*largest that was tried", UserWarning)
         (pid,) = client.run(os.getpid).values()
         planned = count(
-            as_source(array, weights), case.models, workers_there(client),
+            as_source(array, weights, case.models[0].read_options), case.models,
+            workers_there(client),
             holdout=case.holdout, exhaustive=bool(case.options.get("exhaustive")),
             kept=case.kept,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from .options import (
     OVERWRITE,
     READING,
     WEIGHTS,
+    Names,
     Option,
     cluster_of,
     cluster_options,
@@ -26,6 +27,11 @@ from .options import (
 @click.argument("dest")
 @with_options(
     Option("--proba", "proba", "Write the responsibilities too, DEST/proba.", is_flag=True),
+    Option(
+        "--keep", "keep",
+        "Columns of DATA, of any type, that stand beside the answers in a DEST of Parquet.",
+        Names(), metavar="NAMES",
+    ),
     Option("--log-density", "log_density", "Write log p(x) too, DEST/log_density.", is_flag=True),
     Option(
         "--resume/--no-resume", "resume",
@@ -42,12 +48,17 @@ def predict(
     dest: str,
     proba: bool,
     log_density: bool,
+    keep: tuple[str, ...] | None,
     resume: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Label every row of DATA: a Zarr group DEST with the array `labels`.
+
+    A DEST that ends in .parquet becomes a folder of Parquet, a file for each part of DATA, with
+    the column `labels`; `proba` is proba_0, proba_1, ... there. With --keep id it has the column
+    id of DATA, too.
 
     With --nonfinite drop, or where MODEL was fitted so, rows that hold NaN or infinity have
     the label -1, and NaN in all else.
@@ -57,7 +68,7 @@ def predict(
 
     Interrupted, it keeps the regions that are whole in .DEST.partial beside DEST; the
     same command run again finishes the rest. Regions whose files in DATA changed in
-    between are computed again, where DATA is a local folder; elsewhere pass
+    between are computed again, where DATA lie on a disk; elsewhere pass
     --no-resume if DATA changed.
 
     Example: dask-em predict model.npz points.zarr answers.zarr --proba
@@ -70,8 +81,10 @@ def predict(
     if log_density:
         answers.append("log_density")
     cluster, reading = cluster_of(options), take(options, READING)
-    result = predict_jobs.predict(model, data, dest, cluster, answers, overwrite, resume, **reading)
-    written = ", ".join(f"{dest}/{name}" for name in answers)
+    result = predict_jobs.predict(
+        model, data, dest, cluster, answers, overwrite, resume, keep or (), **reading
+    )
+    written = ", ".join(result["written"])
     kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
     without = result["n_dropped"]
     left_out = f", {without:,} without an answer: NaN or infinity" if without else ""

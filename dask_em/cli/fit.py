@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     JSON,
 )  # fmt: skip
 def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
-    """Fit a mixture of K components to the Zarr array DATA.
+    """Fit a mixture of K components to DATA: a Zarr array, Parquet, Arrow, or a .npy file.
 
     Killed or stopped, the same command run again goes on where it was, to the same bits.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from ..errors import DataError
 
 ColumnKind = Literal["continuous", "count", "binary", "categorical"]
 
@@ -32,3 +35,17 @@ class Column:
     kind: ColumnKind = "continuous"
     categories: tuple[str, ...] = ()
     unit: str = ""
+
+
+def no_columns(description: str, names: Sequence[str]) -> DataError:
+    """Return the error that data without named columns have none to carry.
+
+    Examples
+    --------
+    >>> print(no_columns("x.npy", ["id"]))
+    x.npy has no columns beside its numbers, so no id to keep: columns are kept of tables ...
+    """
+    return DataError(
+        f"{description} has no columns beside its numbers, so no {', '.join(names)} to keep: "
+        "columns are kept of tables (Parquet, Arrow)"
+    )

@@ -15,7 +15,7 @@ import numpy as np
 
 from .additive import Array, S, S_co
 from .chunk_log import ChunkLog
-from .columns import Column
+from .columns import Column, no_columns
 from .ranges import even_ranges
 from .reduction import Node
 
@@ -328,6 +328,101 @@ class Source(Protocol):
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is, for a message."""
+
+
+class ArrowStream(Protocol):
+    """A table of any library that others take by the Arrow PyCapsule interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a capsule of a stream of Arrow."""
+
+
+class CarriedReader(Protocol):
+    """Read columns that go with the answers, beside the rows themselves."""
+
+    def read(self, start: int, stop: int) -> ArrowStream:
+        """Return the columns of rows `start` to `stop - 1`, which are asked for in order."""
+
+    def close(self) -> None:
+        """Give up what was opened."""
+
+
+class CarriedColumns(Protocol):
+    """Columns of the data that go with the answers, in whatever type; picklable."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the columns."""
+
+    def open(self) -> CarriedReader:
+        """Open the columns for one range."""
+
+
+class StoredSource(Source, Protocol):
+    """Rows in files or objects that any process reads by itself: what a job needs of them."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+
+    @property
+    def bounds(self) -> Array:
+        """First row of each chunk, and the number of rows, (n_chunks + 1,)."""
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows that are stored together, which an even chunk is whole multiples of."""
+
+    @property
+    def drops(self) -> bool:
+        """Whether rows of NaN or infinity are left out, as the options of reading say."""
+
+    @property
+    def lacks_checksum(self) -> str:
+        """Say what to do where flipped bits would pass for data; empty where none would."""
+
+    def presence(self) -> str:
+        """Look whether all files are there, and say how many.
+
+        Raises
+        ------
+        DataError
+            Some are not.
+        """
+
+    def storage_notes(self) -> str:
+        """Say what is worth knowing of how the numbers are stored; empty where nothing is."""
+        return ""
+
+    def filling(self) -> Self:
+        """Return the same rows, with missing chunks read as the fill value where there is one."""
+        return self
+
+    def even(self) -> Self:
+        """Return the same rows in chunks that all have as many, but the last."""
+        return self
+
+    def skipping(self, chunks: Sequence[range]) -> Self:
+        """Return the same chunks in the same ranges, of which some are read as no rows.
+
+        So what is left of a pass is computed as if nobody had stopped.
+        """
+
+    def stamps(self) -> dict[range, str]:
+        """Return of each range what tells, without reading, whether its rows were written since.
+
+        Empty strings where nobody knows.
+        """
+
+    def carried(self, names: Sequence[str]) -> CarriedColumns:
+        """Return columns to be carried beside the answers.
+
+        Raises
+        ------
+        DataError
+            There are no columns of these names.
+        """
+        raise no_columns(self.description, names)
 
 
 # -- who computes ----------------------------------------------------------------------

@@ -386,6 +386,8 @@ class PlanTuning:
     # What `dask.array` adds where rows or weights are lazy: it imports pandas, pyarrow and xarray
     # where they are installed.
     dask_array_bytes: int = 90 * 2**20
+    # What pyarrow adds where it reads: its library, its threads, and what its allocator keeps.
+    arrow_bytes: int = 96 * 2**20
     # Data up to this size are read and computed with by threads before a LocalCluster has started.
     small_bytes: int = 64 * 2**20
     # Dask pauses a worker at this share of its limit.

@@ -163,8 +163,14 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{shown(one, LONGEST_NAME)}'" for one in names[:LISTED]) + more
 
 
-def _with_names(what: str, wrong: str, names: Sequence[str]) -> str:
-    """A message with the name that is nearest to a wrong one, and those that there are."""
+def with_names(what: str, wrong: str, names: Sequence[str]) -> str:
+    """Return a message with the name that is nearest to a wrong one, and those that there are.
+
+    Examples
+    --------
+    >>> with_names("no column 'flux_G'", "flux_G", ["id", "flux_g"])
+    "no column 'flux_G': did you mean 'flux_g'? The columns are 'id', 'flux_g'"
+    """
     folded = {one.casefold(): one for one in names}
     near = [folded[one] for one in get_close_matches(wrong.casefold(), folded, n=1)]
     meant = f"did you mean {listed(near)}? " if near else ""
@@ -174,7 +180,7 @@ def _with_names(what: str, wrong: str, names: Sequence[str]) -> str:
 def _number_of_weights(wanted: str, names: Sequence[str], name: str) -> int:
     if wanted not in names:
         what = f"the weights {wanted!r} are no path and no column of {name}"
-        raise DataError(_with_names(what, wanted, names))
+        raise DataError(with_names(what, wanted, names))
     return names.index(wanted)
 
 
@@ -186,7 +192,7 @@ def _of_a_model(
     lacking = [one for one in fitted if one not in at]
     if lacking:
         what = f"{name} lacks columns that the model was fitted to, {listed(lacking)}"
-        raise DataError(_with_names(what, lacking[0], names))
+        raise DataError(with_names(what, lacking[0], names))
     numbers = [at[one] for one in fitted]
     ignored = sorted({*range(len(names))} - {*numbers, weighted}, key=lambda j: j or 0)
     if ignored:
@@ -208,6 +214,6 @@ def _matching(option: str, wanted: Sequence[str], names: Sequence[str], name: st
         if not numbers:
             pattern = any(character in one for character in "*?[")
             what = f"{option}={one!r} {'matches' if pattern else 'is'} no column of {name}"
-            raise DataError(_with_names(what, one, names))
+            raise DataError(with_names(what, one, names))
         found.update(dict.fromkeys(numbers))
     return [*found]

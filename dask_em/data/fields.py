@@ -48,6 +48,8 @@ class Field:
         The name of its type in the table.
     plain : bool
         Whether the table holds them in that very type, and every one of them fits into float64.
+    unit : str
+        Where the table names one.
 
     Examples
     --------
@@ -62,11 +64,12 @@ class Field:
     dtype: np.dtype[Any] | None
     said: str
     plain: bool = False
+    unit: str = ""
 
     @property
     def column(self) -> Column:
-        """Name and kind."""
-        return Column(str(self.name), self.kind)
+        """Name, kind and unit."""
+        return Column(str(self.name), self.kind, unit=self.unit)
 
     @classmethod
     def of(

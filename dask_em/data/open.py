@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..core.protocols import Source
+from ..core.protocols import Source, StoredSource
 from ..errors import DataError
+from ..storage.urls import is_url
+from .arrow.files import SUFFIXES as TABLE_SUFFIXES
+from .arrow.opening import holds_tables, is_stored_table, open_table, stored_table_source
 from .checks import check_array
 from .columns import WeightColumn, check_nameless
 from .dask import (
@@ -25,6 +28,7 @@ from .dask import (
 )
 from .frames import is_table, table_source
 from .memory import array_source, is_sliced
+from .npy import is_npy, npy_source, open_npy
 from .options import ReadOptions
 from .tables import (
     feature_blocks,
@@ -36,9 +40,6 @@ from .tables import (
 )
 from .xarray import Labelled, is_xarray, unlabelled
 from .zarr.opening import check_path, is_zarr, open_zarr, require_array, zarr_source
-
-if TYPE_CHECKING:
-    from .zarr.source import ZarrSource
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,15 @@ class Opener:
         Such an object, weights of any kind or None, and the options -> its source.
     named : bool
         Whether columns have names, so that weights may be a `WeightColumn`, which `choose` takes.
+    stored : callable, optional
+        The same as `source`, where the rows lie in files that any process reads by itself:
+        jobs of the command line take only these.
     """
 
     accepts: Callable[[object], bool]
     source: Callable[[Any, Any, ReadOptions], Source]
     named: bool = False
+    stored: Callable[[Any, Any, ReadOptions], StoredSource] | None = None
 
 
 def as_source(
@@ -86,20 +91,23 @@ def as_source(
     >>> as_source([[0.0, 1.0], [2.0, 3.0]]).description
     'NumPy array (2, 2) float64'
     """
-    given, X, sample_weight = sample_weight, _opened(X), _weights(sample_weight)
+    given, X = sample_weight, _opened(X)
     options = ReadOptions() if options is None else options
     opener = next((one for one in OPENERS if one.accepts(X)), ARRAY)
-    if isinstance(sample_weight, WeightColumn) and not opener.named:
-        check_path(sample_weight.name)
-    source = opener.source(X, sample_weight, options)
+    source = opener.source(X, _weights_of(opener, sample_weight), options)
+    _check_names(source, given, options)
+    return source
+
+
+def _check_names(source: Source, weights: object, options: ReadOptions) -> None:
+    """Refuse names of columns where there are none, and weights that two things are called."""
     if source.columns is None:
         check_nameless(options)
-    elif isinstance(given, str) and given in [column.name for column in source.columns]:
+    elif isinstance(weights, str) and weights in [column.name for column in source.columns]:
         raise DataError(
-            f"the weights {given!r} are a path, and a column of X, too: give './{given}' for the "
-            "path, or call the column something else"
+            f"the weights {weights!r} are a path, and a column of X, too: give './{weights}' for "
+            "the path, or call the column something else"
         )
-    return source
 
 
 def is_opened(X: object) -> bool:
@@ -118,8 +126,13 @@ def stored_source(
     path: str | os.PathLike[str],
     weights: str | None = None,
     options: ReadOptions | None = None,
-) -> ZarrSource:
-    """Make the source of the Zarr array at a path or URL, with weights from another one.
+) -> StoredSource:
+    """Make the source of stored rows at a path or URL, with weights of another, or of a column.
+
+    Raises
+    ------
+    DataError
+        Nothing that is known here opens them, or they cannot be used.
 
     Examples
     --------
@@ -130,12 +143,16 @@ def stored_source(
     ...     stored_source(path).n_rows
     6
     """
-    options = options or ReadOptions()
-    stored = None if weights is None else open_zarr(weights)
-    source = zarr_source(open_zarr(path), stored, options)
-    if source.columns is None:
-        check_nameless(options)
-    return source
+    X, options = _opened(path), options or ReadOptions()
+    for opener in OPENERS:
+        if opener.stored is not None and opener.accepts(X):
+            source = opener.stored(X, _weights_of(opener, weights), options)
+            _check_names(source, weights, options)
+            return source
+    raise DataError(
+        f"{os.fspath(path)} is opened as {type(X).__name__}, whose rows are not known to lie where "
+        "every process reads them: pass it to the estimators in Python"
+    )
 
 
 def register_source(
@@ -162,7 +179,28 @@ def _opened(X: object) -> object:
         return X
     path = os.fspath(X)
     known = [suffix for suffix in SUFFIXES if path.rstrip("/").endswith(suffix)]
-    return SUFFIXES[max(known, key=len)](path) if known else open_zarr(path)
+    if known:
+        return SUFFIXES[max(known, key=len)](path)
+    if holds_tables(path):
+        return open_table(path)
+    try:
+        return open_zarr(path)
+    except DataError:
+        # What a store holds below a URL only its listing tells.
+        if is_url(path) and holds_tables(path, listing=True):
+            return open_table(path)
+        raise
+
+
+def is_table_path(path: str) -> bool:
+    """Tell whether a path or URL is opened as a table of Parquet or Arrow.
+
+    Examples
+    --------
+    >>> is_table_path("s3://bucket/points.parquet"), is_table_path("points.zarr")
+    (True, False)
+    """
+    return path.rstrip("/").endswith(TABLE_SUFFIXES) or holds_tables(path)
 
 
 def names_column(weights: object) -> bool:
@@ -180,6 +218,14 @@ def names_column(weights: object) -> bool:
     except DataError:
         return True
     return False
+
+
+def _weights_of(opener: Opener, sample_weight: Any) -> Any:
+    """Weights of any kind, for the rows of an opener."""
+    found = _weights(sample_weight)
+    if isinstance(found, WeightColumn) and not opener.named:
+        check_path(found.name)
+    return found
 
 
 def _weights(sample_weight: Any) -> Any:
@@ -212,8 +258,18 @@ def _of_labelled(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     return as_source(labelled.data, weight, options)
 
 
+def _of_npy(X: Any, sample_weight: Any, options: ReadOptions) -> StoredSource:
+    """A `.npy` file."""
+    return npy_source(X, _weights_here(sample_weight, options), options)
+
+
+def _of_stored_table(X: Any, sample_weight: Any, options: ReadOptions) -> StoredSource:
+    """A table in files; weights that are no column of it are held in memory."""
+    return stored_table_source(X, _weights_here(sample_weight, options), options)
+
+
 def _weights_here(sample_weight: Any, options: ReadOptions) -> Any:
-    """Weights of rows in memory: those in a store are read once, as rows would be."""
+    """Weights that are held in memory: those in a store are read once, as rows would be."""
     if not is_zarr(sample_weight):
         return sample_weight
     stored = require_array(sample_weight, "sample_weight")
@@ -263,7 +319,9 @@ ARRAY = Opener(lambda X: True, _of_memory)
 OPENERS = [
     Opener(is_frame, _of_frame, named=True),
     Opener(is_dask, _of_dask),
-    Opener(is_zarr, _of_zarr),
+    Opener(is_zarr, _of_zarr, stored=zarr_source),
+    Opener(is_stored_table, _of_stored_table, named=True, stored=_of_stored_table),
+    Opener(is_npy, _of_npy, stored=_of_npy),
     Opener(is_lazy_frame, refuse_lazy_frame),
     Opener(is_xarray, _of_labelled),
     Opener(is_table, _of_table, named=True),
@@ -271,4 +329,8 @@ OPENERS = [
 ]
 
 # Suffix of a path or URL -> what opens it; paths of any other name are of Zarr.
-SUFFIXES: dict[str, Callable[[str], object]] = {".zarr": open_zarr}
+SUFFIXES: dict[str, Callable[[str], object]] = {
+    ".zarr": open_zarr,
+    ".npy": open_npy,
+    **dict.fromkeys(TABLE_SUFFIXES, open_table),
+}

@@ -109,6 +109,21 @@ class Packing:
         return ", ".join([*said, f"as {self.dtype}"])
 
 
+def describe_decoding(decoding: str, attributes: Mapping[str, Any]) -> str:
+    """Say how stored numbers are decoded, and what is not looked at; empty where they are plain.
+
+    Examples
+    --------
+    >>> describe_decoding("scale_factor=0.1, as float64", {"valid_min": 0})
+    'packed, and decoded by scale_factor=0.1, as float64; valid_min=0 is not looked at, as in ...
+    """
+    notes = [f"packed, and decoded by {decoding}"] if decoding else []
+    if limits := [f"{name}={attributes[name]}" for name in VALID if name in attributes]:
+        limited = ", ".join(limits)
+        notes.append(f"{limited} is not looked at, as in xarray: numbers beyond it count")
+    return "; ".join(notes)
+
+
 def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type of numbers of which some are missing: that of NaN.
 

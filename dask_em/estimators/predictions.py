@@ -156,9 +156,10 @@ class Predictions(FittedEstimator):
         array, (n,) of integers
             NumPy where X is in memory, else a lazy Dask array. That of a Dask array has the
             chunks of its rows; that of a Zarr array, of a path or a URL the chunks of
-            `dask.array.from_zarr(X)`. So `da.map_blocks(f, X, labels)` gives f rows and their
-            labels. Of a DataArray it is one, with the coordinates of the rows; of a Dask DataFrame
-            a Series of its divisions and index.
+            `dask.array.from_zarr(X)`, or, of a table in files, what is decoded at once. So
+            `da.map_blocks(f, X, labels)` gives f rows and their labels. Of a DataArray it is one,
+            with the coordinates of the rows; of a Dask DataFrame a Series of its divisions and
+            index.
 
         Raises
         ------

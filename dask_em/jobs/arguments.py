@@ -64,9 +64,7 @@ def check_data(path: str, name: str = "DATA", order: str = "") -> None:
     """
     if path.endswith(".npz") and (is_url(path) or Path(path).is_file()):
         swapped = f"; the order is {order}" if order else ""
-        raise UsageError(
-            f"{name}: {describe_url(path)} is a model file, expected a Zarr array{swapped}"
-        )
+        raise UsageError(f"{name}: {describe_url(path)} is a model file, expected data{swapped}")
     check_path(path)
 
 
@@ -100,6 +98,30 @@ def check_apart(output: str, path: str, name: str) -> None:
         raise UsageError(
             f"{describe_url(output)} would replace the {name}, {describe_url(path)}; choose "
             "another name"
+        )
+
+
+def check_not_within(output: str, data: str) -> None:
+    """Check that an output does not lie in the folder of a table, whose files it would be among.
+
+    Raises
+    ------
+    UsageError
+        It does.
+
+    Examples
+    --------
+    >>> check_not_within("s3://bucket/x/answers.parquet", "s3://bucket/x")
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: s3://bucket/x/answers.parquet would lie in the data, ...
+    """
+    ours, theirs = (
+        name.rstrip("/") if is_url(name) else os.path.realpath(name) for name in (output, data)
+    )
+    if ours.startswith(f"{theirs}/"):
+        raise UsageError(
+            f"{describe_url(output)} would lie in the data, {describe_url(data)}, and be read as a "
+            "part of them: choose another folder"
         )
 
 

@@ -31,7 +31,7 @@ def examine(
     cluster : ClusterOptions
         A local one is started and stopped.
     data : str, optional
-        Path or URL of a Zarr array.
+        Path or URL of stored rows.
     k, covariance
         The models that would be fitted: memory and disk depend on them.
     folder : str

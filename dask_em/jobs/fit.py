@@ -162,7 +162,7 @@ def fit(
     checkpoint: Checkpointing | None = None,
     metrics: str | None = None,
 ) -> FitResult:
-    """Fit the models of a request to the Zarr array at `data`; save the best to `output`.
+    """Fit the models of a request to the rows at `data`; save the best to `output`.
 
     With a checkpoint, a job that was killed goes on; when the models are written it is removed.
 

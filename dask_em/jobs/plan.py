@@ -19,7 +19,7 @@ from ..core.additive import Array
 from ..core.finite import finite_mask
 from ..core.mixture import Mixture
 from ..core.moments import Moments
-from ..core.protocols import Source
+from ..core.protocols import Source, StoredSource
 from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.options import ReadChoices, ReadOptions
@@ -40,7 +40,6 @@ from .cluster import (
 from .memory import FitMemory, WorkerMemory
 
 if TYPE_CHECKING:
-    from ..data.zarr.source import ZarrSource
     from ..estimators.base import MixtureEstimator
 
 logger = logging.getLogger("dask_em")
@@ -337,7 +336,7 @@ def model_bytes(model: MixtureEstimator, d: int) -> ModelBytes:
     return ModelBytes(components.nbytes + 8 * k, components.statistics_bytes + 8 * k)
 
 
-def probe_chunks(source: ZarrSource, fleet: Sequence[MixtureEstimator]) -> Probe | None:
+def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Probe | None:
     """Time one thread on two chunks, from the front and the middle of the data.
 
     The first chunk warms up and the second counts. The E-step is timed with a mixture

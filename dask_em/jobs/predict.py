@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from ..backends import backend_in_force
+from ..core.protocols import StoredSource
 from ..core.scoring import Answer, Predict
 from ..core.tuning import tuning
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..data.options import ReadChoices
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
-from ..storage.outputs.predictions import (
-    WritePredictions,
-    Written,
-    create_outputs,
-)
+from ..storage.arrow import require_pyarrow
+from ..storage.outputs.parquet_answers import ParquetFormat
+from ..storage.outputs.predictions import AnswerFormat, WritePredictions, Written
 from ..storage.outputs.resumable import resumable_group
 from ..storage.outputs.staging import check_output
-from ..storage.outputs.stamps import source_stamps
-from ..storage.urls import is_url
+from ..storage.outputs.zarr_answers import ZarrFormat
+from ..storage.urls import describe_url, is_url
 from ..version import __version__
-from .arguments import check_apart, check_data, check_model
+from .arguments import check_apart, check_data, check_model, check_not_within
 from .cluster import ClusterOptions, workers_for
 from .files import file_sha256, load_to_read
 
-if TYPE_CHECKING:
-    from ..data.zarr.source import ZarrSource
-
 logger = logging.getLogger("dask_em")
+
+# How the name of a folder of tables ends.
+TABLE = ".parquet"
+
+Kinds = dict[str, tuple[int | None, Any]]
+"""Of each answer its columns, None for one number a row, and its type."""
 
 
 def predict(
@@ -45,15 +46,19 @@ def predict(
     answers: Sequence[Answer] = ("labels",),
     overwrite: bool = False,
     resume: bool = True,
+    keep: Sequence[str] = (),
     **reading: Unpack[ReadChoices],
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
 
+    A destination that ends in .parquet becomes a folder of Parquet, a file for each range of
+    chunks, in which the columns of `data` that are to be kept stand before the answers.
+
     What an interrupted call left is finished by the next one of the same model, data
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
     throws it away. Data are read as those of the fit, unless the options say otherwise; rows
-    that are left out have the label -1, and NaN for all else. Chunks hold as many rows as those
-    of the data, see `answer_rows`.
+    that are left out have the label -1, and NaN for all else. Chunks of arrays hold as many rows
+    as those of the data, see `answer_rows`.
     """
     order = "MODEL DATA DEST"
     check_output(destination, overwrite)
@@ -61,16 +66,34 @@ def predict(
     check_data(data, order=order)
     check_apart(destination, model_path, "model")
     check_apart(destination, data, "data")
+    check_not_within(destination, data)
+    as_table = destination.rstrip("/").endswith(TABLE)
+    if keep and not as_table:
+        raise UsageError(
+            f"--keep {','.join(keep)}: columns are kept in tables; give "
+            f"{describe_url(destination)} a name that ends in {TABLE}"
+        )
+    if as_table:
+        require_pyarrow()
     model = load_to_read(model_path, **reading)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
     predictor = model.predictor(answers, source.dtype, source.n_rows)
-    kinds: dict[str, tuple[int | None, Any]] = {
+    kinds: Kinds = {
         a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
     }
-    rows = answer_rows(source)
-    create = partial(create_outputs, n_rows=source.n_rows, chunk_rows=rows, kinds=kinds)
-    identity, stamps = _identity(model_path, source, predictor), _stamps(source)
+    form: AnswerFormat
+    if as_table:
+        carried = source.carried(keep) if keep else None
+        form = ParquetFormat(kinds, source.ranges(), carried)
+    else:
+        source = source.even()
+        rows = answer_rows(source)
+        form = ZarrFormat(source.n_rows, rows, kinds, source.chunk_rows // rows)
+    identity = _identity(model_path, source, predictor, model.read_options.missing_chunks)
+    if keep:
+        identity["keep"] = list(keep)
+    stamps = source.stamps()
     if not all(stamps.values()):
         logger.info(
             "%s does not tell whether its chunks change: what an interrupted call leaves is "
@@ -79,13 +102,12 @@ def predict(
         )
     path = destination if is_url(destination) else Path(destination).absolute()
     made = Written(0, 0)
-    each = source.chunk_rows // rows
-    with resumable_group(path, identity, stamps, create, overwrite, resume, each) as unfinished:
+    with resumable_group(path, identity, stamps, form, overwrite, resume) as unfinished:
         # Where rows of NaN or infinity are an error now, those left out before are one, too.
         whole = {c: n for c, n in unfinished.whole().items() if predictor.drop or not n}
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
-        work = WritePredictions(predictor, source.bounds, unfinished.outputs, unfinished.regions)
+        work = WritePredictions(predictor, source.bounds, unfinished.answers, unfinished.regions)
         if len(whole) < len(stamps):
             made = _write(source.skipping([*whole]), work, cluster)
         _check_untouched_since(stamps, source)
@@ -95,13 +117,14 @@ def predict(
     return {
         "destination": destination,
         "arrays": list(kinds),
+        "written": [destination] if as_table else [f"{destination}/{name}" for name in kinds],
         "n_rows": source.n_rows,
         "n_rows_kept": source.n_rows - made.n_rows,
         "n_dropped": n_dropped,
     }
 
 
-def answer_rows(source: ZarrSource) -> int:
+def answer_rows(source: StoredSource) -> int:
     """Return the rows of a chunk of the answers: those of a chunk of the data.
 
     Where these are many and small, whole multiples, which divide what is read at once: a file
@@ -116,7 +139,7 @@ def answer_rows(source: ZarrSource) -> int:
     >>> answer_rows(ZarrSource(zarr.zeros((10**7, 4), chunks=(1024, 4))))
     16384
     """
-    rows = int(source.array.chunks[0])
+    rows = source.stored_rows
     read_together = source.chunk_rows // rows
     chunk_bytes = max(1, rows * source.n_features * source.dtype.itemsize)
     few, least = tuning().reading.few_chunks, tuning().reading.chunk_bytes
@@ -125,7 +148,7 @@ def answer_rows(source: ZarrSource) -> int:
     return rows * next(fitting, read_together)
 
 
-def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) -> Written:
+def _write(source: StoredSource, work: WritePredictions, cluster: ClusterOptions) -> Written:
     """Write what is left, on the cluster; return what that was."""
     with (
         workers_for(cluster, source.nbytes),
@@ -134,7 +157,9 @@ def _write(source: ZarrSource, work: WritePredictions, cluster: ClusterOptions) 
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
-def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[str, Any]:
+def _identity(
+    model_path: str, source: StoredSource, predictor: Predict, missing_chunks: str
+) -> dict[str, Any]:
     """Collect all that the bytes of the predictions depend on, but for the data's contents."""
     return {
         "dask_em": __version__,
@@ -146,18 +171,13 @@ def _identity(model_path: str, source: ZarrSource, predictor: Predict) -> dict[s
         "chunk_rows": source.chunk_rows,
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,
-        "missing_chunks": source.options.missing_chunks,
+        "missing_chunks": missing_chunks,
     }
 
 
-def _stamps(source: ZarrSource) -> dict[range, str]:
-    """Compute the stamp of each range of chunks."""
-    return source_stamps(source.array, source.bounds, source.ranges())
-
-
-def _check_untouched_since(stamps: Mapping[range, str], source: ZarrSource) -> None:
+def _check_untouched_since(stamps: Mapping[range, str], source: StoredSource) -> None:
     """Raise where rows have other stamps than before they were read, so that data are not mixed."""
-    now = _stamps(source)
+    now = source.stamps()
     changed = [chunks for chunks, stamp in stamps.items() if stamp != now[chunks]]
     if changed:
         first, rows = changed[0], source.bounds

@@ -11,7 +11,7 @@ from ..data.options import ReadChoices
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
 from ..foreign import LONGEST, shell_words, shown
-from ..report.drift import Evidence, chunk_densities, sample_rows
+from ..report.drift import Evidence, sample_rows, source_densities
 from ..report.page import check_can_draw, write_report
 from ..storage.outputs.writer import check_output_file, output_file
 from ..storage.urls import describe_url, is_url
@@ -80,7 +80,7 @@ def _evidence(
         rows = sample_rows(source, n_rows)
         if drift:
             with workers_for(cluster, source.nbytes):
-                densities = chunk_densities(model, source.array, [reporter()])
+                densities = source_densities(model, source, [reporter()])
             if n := int(densities.n_dropped.sum()):
                 missing.append(
                     f"{n:,} rows that hold NaN or infinity: no picture and no density has them."

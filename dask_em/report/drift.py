@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,14 +16,11 @@ from ..backends import backend_in_force
 from ..core.additive import Additive, Array
 from ..core.family import blocks
 from ..core.finite import check_finite, finite_only, finite_rows, located
-from ..core.protocols import Fold, Pass
+from ..core.protocols import Fold, Pass, Source, StoredSource
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import ObservedPass
-
-if TYPE_CHECKING:
-    from ..data.zarr.source import ZarrSource
 
 # Chunks that a sample is read from, evenly spaced: all of them where there are no more.
 SAMPLE_CHUNKS = 64
@@ -255,7 +252,13 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
     >>> found.judged, found.unlike.nonzero()[0].tolist()
     (True, [1])
     """
-    source = as_source(X, options=model.read_options)
+    return source_densities(model, as_source(X, options=model.read_options), callbacks)
+
+
+def source_densities(
+    model: FittedMixture, source: Source, callbacks: Sequence[Any] = ()
+) -> ChunkDensities:
+    """Compute the same of a source; see `chunk_densities`."""
     check_columns("X", source.n_features, model.n_features_in_)
     with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
         drop = model.read_options.nonfinite == "drop"
@@ -263,7 +266,7 @@ def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ())
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
-def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
+def sample_rows(source: StoredSource, n_rows: int, seed: int = 0) -> Array:
     """Draw rows (m, d) for pictures from at most 64 evenly spaced chunks.
 
     One chunk is held at a time. Each gives rows by its share of the rows of all, and fewer where
@@ -296,7 +299,7 @@ def sample_rows(source: ZarrSource, n_rows: int, seed: int = 0) -> Array:
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
         rows = reader.read(chunk)[0][chosen]
-        if source.options.nonfinite == "drop":
+        if source.drops:
             rows, _, _ = finite_rows(rows, None)
         with located(source.locate, chunk, source.columns):
             check_finite(rows, chosen)

@@ -23,6 +23,7 @@ from .object_store import (
     object_versions,
     retry_seconds,
 )
+from .stored_files import said_of
 from .urls import check_url
 
 
@@ -141,10 +142,6 @@ class UrlStore(WrapperStore[Store]):
         return self._explained_list(self._store.list_dir(prefix))
 
 
-# What every listing tells of a file, whatever was done to it.
-SAYS_NOTHING = frozenset({"name", "Key", "size", "Size", "type", "StorageClass", "islink"})
-
-
 def _fsspec_versions(store: Any, prefix: str) -> dict[str, str]:
     from zarr.core.sync import sync
 
@@ -152,14 +149,11 @@ def _fsspec_versions(store: Any, prefix: str) -> dict[str, str]:
         return {}
     store.fs.invalidate_cache()
     listed = sync(store.fs._find(f"{store.path}/{prefix}".rstrip("/"), detail=True))
-    told = {
-        name: {part: said for part, said in info.items() if part not in SAYS_NOTHING and said}
-        for name, info in listed.items()
-    }
+    told = {name: said_of(info) for name, info in listed.items()}
     if not all(told.values()):
         return {}
     top = len(store.path) + 1
-    return {name[top:]: repr(sorted(info.items(), key=str)) for name, info in told.items()}
+    return {name[top:]: said for name, said in told.items()}
 
 
 def open_store(url: str, read_only: bool = True) -> UrlStore:

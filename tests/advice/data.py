@@ -308,11 +308,6 @@ def put_back(here: Here, words: str) -> str:
     return said(lambda: fit(here.path("x.zarr")))
 
 
-def array_file(here: Here) -> Path:
-    np.save(here.path("x.npy"), X)
-    return here.path("x.npy")
-
-
 def sparse_matrix(here: Here) -> Path:
     """The sparse matrix of a store of AnnData, beside which are components."""
     anndata = pytest.importorskip("anndata")
@@ -342,11 +337,6 @@ def with_checksum(here: Here, words: str) -> Path:
     path = here.path("checked.zarr")
     write_zarr(path, X, 100, compressors=[code(words)])
     return path
-
-
-def checksum_looked_at(here: Here, path: Path) -> str:
-    where = "--scheduler", here.services.plain
-    return connected("doctor", path, "-k", 2, *where, never="WARN  checksum")
 
 
 def by_command(act: Callable[..., str]) -> Followed:
@@ -413,11 +403,6 @@ STORES = [
         "DASK_DASK_EM__FOLLOW_LINKS=true": with_variable,
         "put the chunks themselves there": put_back,
     }),
-    Followed("a .npy file is opened by", lambda here: said(lambda: fit(array_file(here))), {
-        r"np\.load\(path, .*?\)": lambda here, words: said(
-            lambda: fit(code(words, path=here.path("x.npy")))
-        ),
-    }),
     Followed("is a sparse matrix of AnnData", lambda here: said(lambda: fit(sparse_matrix(here))), {
         r"obsm/X_pca": lambda here, words: said(lambda: fit(here.path("cells.zarr") / words)),
         r"anndata\.experimental\..*\)\)\)": read_lazily,
@@ -428,13 +413,6 @@ STORES = [
     Followed("write it with zarr.codecs", lambda here: said_of_checksum(stored(here)), {
         r"zarr\.codecs\.\w+\(\)": lambda here, words: said_of_checksum(with_checksum(here, words)),
     }, "data/zarr/source.py"),
-    Followed("write the array again with zarr.codecs", lambda here: checksum_looked_at(
-        here, stored(here)
-    ), {
-        r"zarr\.codecs\.\w+\(\)": lambda here, words: checksum_looked_at(
-            here, with_checksum(here, words)
-        ),
-    }),
 ]  # fmt: skip
 
 # -- tables ----------------------------------------------------------------------------------

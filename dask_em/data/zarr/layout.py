@@ -20,6 +20,7 @@ from zarr.storage import LocalStore
 from ...core.tuning import tuning
 from ...errors import DataError, StoreAccessError
 from ...storage.urls import describe_store
+from ..options import MissingChunks
 from ..packing import Packing
 
 logger = logging.getLogger("dask_em")
@@ -60,6 +61,18 @@ def file_shape(array: zarr.Array[Any]) -> Index:
     (3, 2)
     """
     return tuple(map(int, array.shards or array.chunks))
+
+
+def n_files(array: zarr.Array[Any]) -> int:
+    """Return how many chunks (or shards) an array has.
+
+    Examples
+    --------
+    >>> n_files(zarr.zeros((7, 2), chunks=(3, 2)))
+    3
+    """
+    sizes = zip(array.shape, file_shape(array), strict=True)
+    return int(np.prod([-(-n // size) for n, size in sizes]))
 
 
 def chunk_key(array: zarr.Array[Any], index: Index) -> str:
@@ -131,6 +144,21 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
             f"{name} lacks {n_absent} of {int(np.prod(grid))} chunks: {first}{more}: "
             f"{remedy(array)}"
         )
+
+
+def describe_presence(array: zarr.Array[Any], missing_chunks: MissingChunks) -> str:
+    """Check that all chunks (or shards) are there, and say how many.
+
+    Examples
+    --------
+    >>> describe_presence(zarr.zeros((6, 2), chunks=(3, 2)), "fill")
+    '2 expected; missing ones read as 0.0'
+    """
+    count = f"{n_files(array):,}"
+    if missing_chunks == "fill":
+        return f"{count} expected; missing ones read as {array.fill_value}"
+    check_present(array)
+    return f"all {count} are there"
 
 
 def check_links(array: zarr.Array[Any], name: str = "X") -> None:

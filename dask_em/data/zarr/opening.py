@@ -12,6 +12,7 @@ from zipfile import BadZipFile, ZipFile
 from ...core.executor import no_thread
 from ...errors import DataError, naming
 from ...storage.object_store import check_bucket
+from ...storage.stored_files import is_there
 from ...storage.urls import describe_store, describe_url, is_url, local_path
 from ..checks import check_array, check_weight, memory_weight
 from ..options import ReadOptions
@@ -57,8 +58,6 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     except (GroupNotFoundError, *NOT_ZARR) as e:
         check_bucket(url)
         instead = "give the path of an array, or of an array in a group as group.zarr/array"
-        if name.endswith(".npy"):
-            instead += '; in Python, a .npy file is opened by np.load(path, mmap_mode="r")'
         raise DataError(f"{name}: not a Zarr array ({type(e).__name__}: {e}); {instead}") from e
     except RuntimeError as e:
         # Zarr reads by threads.
@@ -123,7 +122,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     dask_em.errors.DataError: nowhere.zarr: no such path
     """
     url = os.fspath(path)
-    if not is_url(url):
+    if not is_url(url) and not is_there(url):
         _existing(local_path(url), describe_url(url))
 
 

@@ -12,15 +12,16 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
-from ...core.protocols import Block, Reader, RowValues, Source
+from ...core.protocols import Block, Reader, RowValues, StoredSource
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
+from ...storage.outputs.stamps import source_stamps
 from ...storage.url_store import UrlStore
 from ...storage.urls import describe_store
 from ..identity import layout_identity, sha256_of
 from ..options import ReadOptions
-from ..packing import Packing
+from ..packing import Packing, describe_decoding
 
 if TYPE_CHECKING:
     import zarr
@@ -39,7 +40,7 @@ def _tell_once(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class ZarrSource(Source):
+class ZarrSource(StoredSource):
     """Cut a two-dimensional Zarr array into whole chunks (or shards) of rows.
 
     Attributes
@@ -170,7 +171,7 @@ class ZarrSource(Source):
         longest = max(map(len, self.ranges()))
         chunk = self.chunk_rows * self.n_features * self.dtype.itemsize
         # A chunk that rows are left out of is copied.
-        copied = chunk * int(bool(self.dropping) or self.options.nonfinite == "drop")
+        copied = chunk * int(bool(self.dropping) or self.drops)
         # So are chunks that are decoded: the one in hand, and the next.
         copied += chunk * min(longest, 2) * int(self.packing is not None)
         return self._rows_held(longest) + copied + self._weights_held(longest)
@@ -262,6 +263,30 @@ class ZarrSource(Source):
         from .layout import has_checksum
 
         return "" if has_checksum(self.array) else CHECKSUM
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of a chunk of the array."""
+        return int(self.array.chunks[0])
+
+    @property
+    def drops(self) -> bool:
+        """Whether rows of NaN or infinity are left out."""
+        return self.options.nonfinite == "drop"
+
+    def presence(self) -> str:
+        """Check by a listing that all files of the array are there, and count them."""
+        from .layout import describe_presence
+
+        return describe_presence(self.array, self.options.missing_chunks)
+
+    def storage_notes(self) -> str:
+        """Say how stored numbers are decoded, and what is not looked at."""
+        return describe_decoding(self.decoding, self.array.attrs)
+
+    def stamps(self) -> dict[range, str]:
+        """Return the stamp of each range, see `source_stamps`."""
+        return source_stamps(self.array, self.bounds, self.ranges())
 
     def _arrays(self) -> Iterable[tuple[zarr.Array[Any], str]]:
         yield self.array, "X"

@@ -18,7 +18,7 @@ import dask.config
 from ...backends.dask.config import engine_for, software_of_fits
 from ...backends.dask.workers import compare_workers
 from ...backends.software import describe_workers
-from ...data.zarr.source import ZarrSource
+from ...core.protocols import StoredSource
 from ...errors import DataError, StoppedError, StoreError, UsageError
 from ..cluster import (
     ClusterOptions,
@@ -46,7 +46,7 @@ SHORTEST_DAYS = 1.0
 
 
 def look_at_cluster(
-    cluster: ClusterOptions, source: ZarrSource | None, fleet: Sequence[MixtureEstimator]
+    cluster: ClusterOptions, source: StoredSource | None, fleet: Sequence[MixtureEstimator]
 ) -> list[Check]:
     """Connect, or start a local cluster, and check it from here and from its workers."""
     files = attempt("TLS", tls_files, cluster)
@@ -161,7 +161,7 @@ def describe_blas(client: Client) -> str:
     return line
 
 
-def compare_store(client: Client, source: ZarrSource) -> str:
+def compare_store(client: Client, source: StoredSource) -> str:
     """Check that every worker reads the same first chunk as this process."""
     # What a fit sends: the source, not its path.
     source = source.filling()
@@ -186,7 +186,7 @@ def compare_store(client: Client, source: ZarrSource) -> str:
 def describe_memory(
     cluster: ClusterOptions,
     client: Client,
-    source: ZarrSource | None,
+    source: StoredSource | None,
     fleet: Sequence[MixtureEstimator],
 ) -> str:
     """Check the memory of a worker against its limit, and of all against the machine.

@@ -18,8 +18,9 @@ from threadpoolctl import threadpool_info
 
 from ...backends.blas import one_blas_thread
 from ...core.partial_sums import partial_bytes
+from ...core.protocols import StoredSource
 from ...core.tuning import tuning
-from ...data.zarr.source import ZarrSource
+from ...data.open import is_table_path
 from ...errors import StoreError, UsageError
 from ...storage.checkpoint import GENERATIONS
 from ...storage.object_store import check_bucket, check_writable, is_object_url
@@ -37,6 +38,7 @@ EXTRAS = {
     "gpu": "cupy",
     "plot": "matplotlib",
     "s3": "obstore",
+    "table": "pyarrow",
     "xarray": "xarray",
 }
 
@@ -82,6 +84,8 @@ def extras_here(data: str | None) -> str:
     needed = set()
     if data is not None and is_url(data):
         needed.add("s3" if is_object_url(data) else "fsspec")
+    if data is not None and is_table_path(data):
+        needed.add("table")
     if dask.config.get("dask_em.fast", False):
         needed.add("fast")
     there: list[str] = []
@@ -150,7 +154,7 @@ def blas_line(found: Mapping[str, list[tuple[str, int, int]]]) -> str:
     return text
 
 
-def describe_disk(folder: str, source: ZarrSource | None, planned: Plan | None) -> str:
+def describe_disk(folder: str, source: StoredSource | None, planned: Plan | None) -> str:
     """Check that a folder can be written durably, and has room for checkpoints."""
     if is_url(folder):
         check_writable(folder)
@@ -179,7 +183,7 @@ def describe_disk(folder: str, source: ZarrSource | None, planned: Plan | None) 
     return text
 
 
-def checkpoint_bytes(source: ZarrSource, planned: Plan) -> int:
+def checkpoint_bytes(source: StoredSource, planned: Plan) -> int:
     """Compute an upper bound of the bytes that an unfinished fit takes on the disk."""
     sample = min(tuning().sample.bytes, 8 * source.n_rows * (source.n_features + 2))
     log = 16 * source.n_chunks

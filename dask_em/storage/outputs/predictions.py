@@ -1,30 +1,52 @@
-"""Predictions for every row: Zarr arrays beside each other in a group, written chunk by chunk.
+"""Predictions for every row: a pass that writes them where they are wanted, range by range.
 
-A region is a range of chunks. Its marker is written after its chunk files and their
-folders were synced to the disk, so what a marker stands for outlives a power failure,
-and a job that was interrupted goes on with the regions that have none. Syncing waits for
-the end of a region: by then the system has written most of it by itself.
+A region is a range of chunks. Its marker is written after its files and their folders were
+synced to the disk, so what a marker stands for outlives a power failure, and a job that was
+interrupted goes on with the regions that have none. `zarr_answers` writes arrays beside each
+other in a group, `parquet_answers` one file a region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Protocol
 
 from ...core.additive import Additive, Array
 from ...core.finite import finite_only
 from ...core.protocols import Fold, Pass
-from ...errors import naming
 from ..folders import Folder
-from ..urls import describe_store
-from .files import sync
 
-if TYPE_CHECKING:
-    import zarr
+
+class RegionWriter(Protocol):
+    """Write the answers of one region, chunk by chunk."""
+
+    def write(self, rows: slice, values: Mapping[str, Array]) -> None:
+        """Write the answers of a chunk, which holds these rows."""
+
+    def finish(self) -> None:
+        """Bring all that was written to the disk."""
+
+
+class Answers(Protocol):
+    """Take the answers of a pass, each region in files of its own; picklable."""
+
+    def files(self, chunks: range) -> Iterable[str]:
+        """Return the names, below the destination, of all files of a region."""
+
+    def writer(self, first: int) -> RegionWriter:
+        """Begin with the region whose first chunk this is."""
+
+
+class AnswerFormat(Protocol):
+    """Make the place for answers, and open it."""
+
+    def create(self, path: Path | str) -> None:
+        """Make it, empty, at a path or URL."""
+
+    def open(self, path: Path | str) -> Answers:
+        """Open it for writing."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +59,10 @@ class Regions:
         Of the markers.
     stamps : mapping of range to str
         Every region, with the stamp of its rows before the pass (`source_stamps`).
-    each : int
-        Chunks of an output in each chunk of the source.
     """
 
     folder: Folder
     stamps: Mapping[range, str]
-    each: int = 1
 
     def mark(self, chunks: range, n_dropped: int) -> None:
         """Mark the predictions of `chunks`, of which so many rows have none, as stored."""
@@ -78,8 +97,7 @@ class Written(Additive):
 class WritePredictions(Pass[Written]):
     """The pass that writes predictions for every row.
 
-    A chunk of the source is whole chunks of an output, so no two tasks write the same
-    chunk, and a task that runs twice writes the same bytes twice.
+    No two tasks write the same file, and a task that runs twice writes the same bytes twice.
 
     Attributes
     ----------
@@ -87,30 +105,33 @@ class WritePredictions(Pass[Written]):
         Rows (n, d) -> a dict of arrays that begin with axis n.
     bounds : (n_chunks + 1,) array
         First row of each chunk of the source.
-    outputs : mapping of str to zarr.Array
-        Where each entry of the dict goes.
+    answers : Answers
+        Where they go.
     regions : Regions
         Where it is noted that a range is done.
 
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from dask_em.storage.folders import DiskFolder
+    >>> from dask_em.storage.outputs.zarr_answers import ZarrFormat
     >>> def predict(X):
     ...     return {"total": X.sum(axis=1)}
+    >>> format = ZarrFormat(n_rows=3, rows=3, kinds={"total": (None, float)})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     create_outputs(Path(folder, "out"), 3, 3, {"total": (None, float)})
-    ...     outputs = open_outputs(Path(folder, "out"))
+    ...     format.create(Path(folder, "out"))
+    ...     answers = format.open(Path(folder, "out"))
     ...     regions = Regions(DiskFolder(Path(folder)), {range(1): "of now"})
-    ...     fold = WritePredictions(predict, np.array([0, 3]), outputs, regions).fold()
+    ...     fold = WritePredictions(predict, np.array([0, 3]), answers, regions).fold()
     ...     fold.update(0, np.ones((3, 2)), None)
-    ...     fold.result().n_rows, regions.marked(), outputs["total"][:].tolist()
+    ...     fold.result().n_rows, regions.marked(), answers.outputs["total"][:].tolist()
     (3, {range(0, 1): 0}, [2.0, 2.0, 2.0])
     """
 
     predict: Callable[[Array], dict[str, Array]]
     bounds: Array
-    outputs: Mapping[str, zarr.Array[Any]]
+    answers: Answers
     regions: Regions
 
     def fold(self) -> PredictionWriter:
@@ -123,6 +144,7 @@ class PredictionWriter(Fold[Written]):
 
     def __init__(self, work: WritePredictions) -> None:
         self.work = work
+        self._writer: RegionWriter | None = None
         self._written: list[int] = []
         self._n_rows = self._n_dropped = 0
 
@@ -130,11 +152,10 @@ class PredictionWriter(Fold[Written]):
         """Write the predictions of chunk number `index`; one without rows has them already."""
         if len(X) == 0:
             return
+        if self._writer is None:
+            self._writer = self.work.answers.writer(index)
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
-        for name, values in self.work.predict(X).items():
-            output = self.work.outputs[name]
-            with naming(describe_store(str(output.store_path))):
-                output[rows] = values
+        self._writer.write(rows, self.work.predict(X))
         finite = finite_only(X)
         self._n_dropped += 0 if finite is None else int((~finite).sum())
         self._written.append(index)
@@ -142,86 +163,8 @@ class PredictionWriter(Fold[Written]):
 
     def result(self) -> Written:
         """Bring all that was written to the disk, mark the region, and count its rows."""
-        if self._written:
-            for output in self.work.outputs.values():
-                _sync_chunks(output, self._written, self.work.regions.each)
+        if self._writer is not None:
+            self._writer.finish()
             region = range(self._written[0], self._written[-1] + 1)
             self.work.regions.mark(region, self._n_dropped)
         return Written(self._n_rows, self._n_dropped)
-
-
-def chunk_keys(output: zarr.Array[Any], chunk: int, each: int) -> list[str]:
-    """Return the names of the chunks of an output in a chunk of the source, within its array."""
-    n_chunks = -(-output.shape[0] // output.chunks[0])
-    return [
-        output.metadata.encode_chunk_key((i, *(0,) * (output.ndim - 1)))
-        for i in range(chunk * each, min((chunk + 1) * each, n_chunks))
-    ]
-
-
-def _sync_chunks(output: zarr.Array[Any], chunks: list[int], each: int) -> None:
-    """Bring chunk files, and the folders that name them, to the disk."""
-    from zarr.storage import LocalStore
-
-    store: Any = output.store
-    if not isinstance(store, LocalStore):
-        return
-    top = Path(store.root, output.path)
-    folders: set[Path] = set()
-    for key in (key for chunk in chunks for key in chunk_keys(output, chunk, each)):
-        path = top / key
-        sync(path)
-        folders.update(parent for parent in path.parents if parent.is_relative_to(top))
-    for folder in folders:
-        sync(folder)
-
-
-def create_outputs(
-    path: Path | str, n_rows: int, chunk_rows: int, kinds: Mapping[str, tuple[int | None, Any]]
-) -> None:
-    """Make empty checksummed Zarr arrays in a new group.
-
-    Parameters
-    ----------
-    path : Path, or URL
-    n_rows, chunk_rows : int
-    kinds : mapping of str to (columns or None, dtype)
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> kinds = {"labels": (None, "int32"), "proba": (2, float)}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     create_outputs(Path(folder, "out"), n_rows=100, chunk_rows=40, kinds=kinds)
-    ...     made = open_outputs(Path(folder, "out"))
-    >>> made["labels"].shape, made["proba"].shape, made["proba"].chunks
-    ((100,), (100, 2), (40, 2))
-    """
-    import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-
-    with naming(path):
-        group = zarr.create_group(_place(path))
-        for name, (columns, dtype) in kinds.items():
-            tail = () if columns is None else (columns,)
-            group.create_array(
-                name,
-                shape=(n_rows, *tail),
-                chunks=(min(chunk_rows, n_rows), *tail),
-                dtype=np.dtype(dtype),
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            )
-
-
-def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
-    """Open the arrays of a group for writing, chunks of nothing but zeros too."""
-    import zarr
-
-    with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
-        return dict(zarr.open_group(_place(path), mode="r+").arrays())
-
-
-def _place(path: Path | str) -> Any:
-    from ..url_store import open_store
-
-    return open_store(path, read_only=False) if isinstance(path, str) else path

@@ -1,4 +1,4 @@
-"""A group of arrays that is written region by region, and gone on with after an interruption."""
+"""A folder of answers that is written region by region, and gone on with after an interruption."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import OutputExistsError
 from ..locks import locked
-from .predictions import Regions, chunk_keys, open_outputs
-from .staging import HEADER, Create, Staging, staging_at
-
-if TYPE_CHECKING:
-    import zarr
+from .predictions import AnswerFormat, Answers, Regions
+from .staging import HEADER, Staging, staging_at
 
 FORMAT_VERSION = 2
 
@@ -25,21 +22,21 @@ NOT_A_HEADER = (ValueError, KeyError, TypeError, AttributeError)
 
 @dataclass(frozen=True)
 class UnfinishedGroup:
-    """A group of arrays on its way to its destination.
+    """A folder of answers on its way to its destination.
 
     Attributes
     ----------
     staging : Staging
     name : str
         No other work has the same: a worker of an older job may still be writing.
-    outputs : mapping of str to zarr.Array
-        The arrays of the group.
+    answers : Answers
+        What is in it.
     regions : Regions
     """
 
     staging: Staging
     name: str
-    outputs: Mapping[str, zarr.Array[Any]]
+    answers: Answers
     regions: Regions
 
     def whole(self) -> dict[range, int]:
@@ -48,12 +45,7 @@ class UnfinishedGroup:
         return {
             chunks: n_dropped
             for chunks, n_dropped in self.regions.marked().items()
-            if all(
-                f"{output.path}/{key}" in stored
-                for output in self.outputs.values()
-                for chunk in chunks
-                for key in chunk_keys(output, chunk, self.regions.each)
-            )
+            if stored.issuperset(self.answers.files(chunks))
         }
 
     def publish(self, overwrite: bool) -> None:
@@ -67,12 +59,11 @@ def resumable_group(
     path: Path | str,
     identity: Mapping[str, Any],
     stamps: Mapping[range, str],
-    create: Create,
+    form: AnswerFormat,
     overwrite: bool = False,
     resume: bool = True,
-    each: int = 1,
 ) -> Iterator[UnfinishedGroup]:
-    """Open a group for the block to fill, which becomes `path` if it ends well.
+    """Open a folder of answers for the block to fill, which becomes `path` if it ends well.
 
     If it ends badly and a region is whole, the work is kept for the next call, and the
     exception gets a note that says so.
@@ -85,14 +76,12 @@ def resumable_group(
         All that the bytes depend on, as JSON holds it; only work of the same identity is resumed.
     stamps : mapping of range to str
         Every region with the stamp of its rows (`source_stamps`).
-    create : callable
-        Makes the empty group at a path.
+    form : AnswerFormat
+        Makes the empty folder at a path.
     overwrite : bool
         Whether `path` may be replaced.
     resume : bool
         False throws away unfinished work instead of going on with it.
-    each : int
-        Chunks of an array in each chunk that regions count.
 
     Raises
     ------
@@ -103,13 +92,12 @@ def resumable_group(
     Examples
     --------
     >>> import tempfile, zarr
-    >>> from dask_em.storage.outputs.predictions import create_outputs
-    >>> def create(path):
-    ...     create_outputs(path, 3, 3, {"labels": (None, "int32")})
+    >>> from dask_em.storage.outputs.zarr_answers import ZarrFormat
+    >>> form = ZarrFormat(3, 3, {"labels": (None, "int32")})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "labels.zarr")
-    ...     with resumable_group(path, {"model": "m.npz"}, {range(1): ""}, create) as unfinished:
-    ...         unfinished.outputs["labels"][:] = 7
+    ...     with resumable_group(path, {"model": "m.npz"}, {range(1): ""}, form) as unfinished:
+    ...         unfinished.answers.outputs["labels"][:] = 7
     ...         path.exists()
     ...     zarr.open_group(path)["labels"][:].tolist()
     False
@@ -125,9 +113,9 @@ def resumable_group(
         if name is None:
             name = uuid.uuid4().hex
             header = json.dumps({"id": name, "identity": _versioned(identity)}, indent=1)
-            staging.begin(name, header, create)
-        regions = Regions(staging.markers(name), stamps, each)
-        unfinished = UnfinishedGroup(staging, name, open_outputs(staging.group(name)), regions)
+            staging.begin(name, header, form.create)
+        regions = Regions(staging.markers(name), stamps)
+        unfinished = UnfinishedGroup(staging, name, form.open(staging.group(name)), regions)
         try:
             yield unfinished
             lock.check()

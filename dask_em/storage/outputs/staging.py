@@ -3,13 +3,13 @@
 A group on its way to DEST lies under
 
     .DEST.partial/header.json     the identity of the work, and the name ID
-                  answers-ID/     the Zarr group that becomes DEST
+                  answers-ID/     the group of arrays, or folder of tables, that becomes DEST
                   regions-ID/     a marker for each region that is whole
                   publishing      an object store copies the group to DEST
 
 On a disk a whole group is renamed. Object stores know no renames: the store itself copies the
-objects, the document that makes DEST a Zarr group last. Until then nobody can open it, and a
-copy that was interrupted is made again by the next run.
+objects, the document that makes DEST a Zarr group last (or a file of the schema, of tables). Until
+it is there, a copy counts as interrupted and is made again by the next run.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ from .files import check_folder, check_replaceable, sync, taken, write_durably
 
 HEADER, PUBLISHING = "header.json", "publishing"
 
-DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+# What is copied last, one of them for each kind of folder.
+ROOTS = ("zarr.json", "_common_metadata")
+
+DOCUMENTS = (*ROOTS, ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 Create = Callable[[Path | str], None]
-"""Makes an empty Zarr group at a path or URL."""
+"""Makes an empty folder of answers at a path or URL."""
 
 
 class Staging(Protocol):
@@ -247,9 +250,8 @@ class BucketStaging:
         if overwrite:
             return
         below = self.folder.names(f"{self.name}/")
-        copying = f"{self.name}/zarr.json" not in below and self.folder.head(
-            f"{self._hidden}/{PUBLISHING}"
-        )
+        whole = any(f"{self.name}/{root}" in below for root in ROOTS)
+        copying = not whole and self.folder.head(f"{self._hidden}/{PUBLISHING}")
         if self.folder.head(self.name) or (below and not copying):
             raise taken(describe_url(url))
 
@@ -289,7 +291,7 @@ class BucketStaging:
         # Without its documents nobody takes a mixture of old and new for an array.
         self.folder.remove(key for key in old if _is_document(key))
         self.folder.remove(key for key in old if not _is_document(key) and key not in new)
-        root = f"{self.name}/zarr.json"
+        (root,) = (key for root in ROOTS if (key := f"{self.name}/{root}") in new)
         last = sorted(filter(_is_document, new), key=lambda key: -key.count("/"))
         self.folder.copy((new[key], key) for key in sorted(new) if not _is_document(key))
         self.folder.copy((new[key], key) for key in last if key != root)

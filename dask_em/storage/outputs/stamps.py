@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.additive import Array
+from ..stored_files import disk_stamp
 
 if TYPE_CHECKING:
     import zarr
@@ -66,6 +67,19 @@ def source_stamps(
     return found
 
 
+def files_stamp(layout: str, stamps: Iterable[str]) -> str:
+    """Return the stamp of rows in some files, of these stamps, laid out so; empty if one is.
+
+    Examples
+    --------
+    >>> files_stamp("8 columns", ["of a", "of b"])[:8], files_stamp("8 columns", ["of a", ""])
+    ('34e7dd68', '')
+    """
+    stamps = list(stamps)
+    text = json.dumps([layout, *stamps])
+    return hashlib.sha256(text.encode()).hexdigest() if all(stamps) else ""
+
+
 def _by_key(array: zarr.Array[Any]) -> Callable[[str], str] | None:
     """Return a function that returns the stamp of a chunk by its key, None where there are none."""
     from zarr.storage import LocalStore
@@ -74,17 +88,9 @@ def _by_key(array: zarr.Array[Any]) -> Callable[[str], str] | None:
 
     store: Any = array.store
     if isinstance(store, LocalStore):
-        return lambda key: _of_file(Path(store.root, array.path, key))
+        return lambda key: disk_stamp(Path(store.root, array.path, key))
     if not isinstance(store, UrlStore):
         return None
     prefix = f"{array.path}/" if array.path else ""
     versions = store.versions(prefix)
     return (lambda key: versions.get(prefix + key, "missing")) if versions else None
-
-
-def _of_file(path: Path) -> str:
-    try:
-        file = path.stat()
-    except FileNotFoundError:
-        return "missing"
-    return f"{file.st_size}:{file.st_mtime_ns}:{file.st_ctime_ns}:{file.st_ino}"

@@ -1,0 +1,151 @@
+"""Answers as Zarr arrays beside each other in a group, written chunk by chunk.
+
+Syncing waits for the end of a region: by then the system has written most of it by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.additive import Array
+from ...errors import naming
+from ..urls import describe_store
+from .files import sync
+
+if TYPE_CHECKING:
+    import zarr
+
+
+@dataclass(frozen=True)
+class ZarrFormat:
+    """The arrays of a group: how many rows, in chunks of how many, of which types.
+
+    Attributes
+    ----------
+    n_rows, rows : int
+        Of all, and of a chunk of an array.
+    kinds : mapping of str to (columns or None, dtype)
+    each : int
+        Chunks of an array in each chunk of the source.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> format = ZarrFormat(100, 40, {"labels": (None, "int32"), "proba": (2, float)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     format.create(Path(folder, "out"))
+    ...     made = format.open(Path(folder, "out")).outputs
+    >>> made["labels"].shape, made["proba"].shape, made["proba"].chunks
+    ((100,), (100, 2), (40, 2))
+    """
+
+    n_rows: int
+    rows: int
+    kinds: Mapping[str, tuple[int | None, Any]]
+    each: int = 1
+
+    def create(self, path: Path | str) -> None:
+        """Make empty checksummed arrays in a new group."""
+        import zarr
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
+        with naming(path):
+            group = zarr.create_group(_place(path))
+            for name, (columns, dtype) in self.kinds.items():
+                tail = () if columns is None else (columns,)
+                group.create_array(
+                    name,
+                    shape=(self.n_rows, *tail),
+                    chunks=(min(self.rows, self.n_rows), *tail),
+                    dtype=np.dtype(dtype),
+                    compressors=[ZstdCodec(level=1), Crc32cCodec()],
+                )
+
+    def open(self, path: Path | str) -> ZarrAnswers:
+        """Open the arrays of the group for writing, chunks of nothing but zeros too."""
+        import zarr
+
+        with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
+            outputs = dict(zarr.open_group(_place(path), mode="r+").arrays())
+        return ZarrAnswers(outputs, self.each)
+
+
+@dataclass(frozen=True)
+class ZarrAnswers:
+    """The arrays of a group, open.
+
+    A chunk of the source is whole chunks of each of them, so no two tasks write the same.
+
+    Attributes
+    ----------
+    outputs : mapping of str to zarr.Array
+    each : int
+        Chunks of an array in each chunk of the source.
+    """
+
+    outputs: Mapping[str, zarr.Array[Any]]
+    each: int
+
+    def files(self, chunks: range) -> Iterator[str]:
+        """Yield the names of the chunk files of a region."""
+        for output in self.outputs.values():
+            n_chunks = -(-output.shape[0] // output.chunks[0])
+            for number in range(chunks.start * self.each, min(chunks.stop * self.each, n_chunks)):
+                yield f"{output.path}/{_key(output, number)}"
+
+    def writer(self, first: int) -> ZarrRegion:
+        """Begin with a region."""
+        return ZarrRegion(self.outputs)
+
+
+class ZarrRegion:
+    """Write the answers of one region into arrays."""
+
+    def __init__(self, outputs: Mapping[str, zarr.Array[Any]]) -> None:
+        self._outputs = outputs
+        self._written: list[slice] = []
+
+    def write(self, rows: slice, values: Mapping[str, Array]) -> None:
+        """Write the answers of whole chunks."""
+        for name, answers in values.items():
+            output = self._outputs[name]
+            with naming(describe_store(str(output.store_path))):
+                output[rows] = answers
+        self._written.append(rows)
+
+    def finish(self) -> None:
+        """Bring chunk files, and the folders that name them, to the disk."""
+        for output in self._outputs.values():
+            _sync_chunks(output, self._written)
+
+
+def _key(output: zarr.Array[Any], number: int) -> str:
+    return str(output.metadata.encode_chunk_key((number, *(0,) * (output.ndim - 1))))
+
+
+def _sync_chunks(output: zarr.Array[Any], written: list[slice]) -> None:
+    from zarr.storage import LocalStore
+
+    store: Any = output.store
+    if not isinstance(store, LocalStore):
+        return
+    top, size = Path(store.root, output.path), output.chunks[0]
+    folders: set[Path] = set()
+    for rows in written:
+        for number in range(rows.start // size, -(-rows.stop // size)):
+            path = top / _key(output, number)
+            sync(path)
+            folders.update(parent for parent in path.parents if parent.is_relative_to(top))
+    for folder in folders:
+        sync(folder)
+
+
+def _place(path: Path | str) -> Any:
+    from ..url_store import open_store
+
+    return open_store(path, read_only=False) if isinstance(path, str) else path
