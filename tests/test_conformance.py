@@ -11,6 +11,8 @@ from typing import Any, Literal
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.sparse
+import zarr
 from distributed import Client
 from helpers import write_zarr
 
@@ -24,6 +26,7 @@ from dask_em.data import open as opening
 from dask_em.data.memory import ArraySource
 from dask_em.data.open import Opener, as_source, register_source
 from dask_em.data.options import ReadOptions
+from dask_em.data.xarray import Labelled
 from dask_em.testing.backends import BackendTests
 from dask_em.testing.passes import NumberedRows
 from dask_em.testing.sources import SourceTests
@@ -245,6 +248,103 @@ class TestMaskedBlocksUnderAPlainMeta(SourceTests):
     def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
         plain = da.from_array(X, chunks=(37, -1))
         return as_source(plain.map_blocks(masked, meta=np.empty((0, 0))), sample_weight)
+
+
+class TestGridOfVariables(SourceTests):
+    """One array a column, as a store of xarray has them, and weights that are another one."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        group = zarr.open_group(folder / "set.zarr", mode="w")
+        values = dict(zip("abc", X.T, strict=True))
+        if sample_weight is not None:
+            values["w"] = sample_weight
+        for name, numbers in values.items():
+            made = group.create_array(name, shape=numbers.shape, chunks=(37,), dtype=X.dtype,
+                                      dimension_names=("row",))  # fmt: skip
+            made[:] = numbers
+        return as_source(folder / "set.zarr", None if sample_weight is None else "w")
+
+
+class TestGrid(SourceTests):
+    """Rows of 2 x 250 cells in blocks of several dimensions, the variables first."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        cells = np.moveaxis(X.reshape(-1, 5, X.shape[1]), -1, 0)
+        made = zarr.create_array(folder / "grid.zarr", shape=cells.shape, chunks=(2, 11, 5),
+                                 dtype=X.dtype, dimension_names=("band", "y", "x"))  # fmt: skip
+        made[:] = cells
+        weight = None if sample_weight is None else sample_weight.reshape(cells.shape[1:])
+        return as_source(folder / "grid.zarr", weight, ReadOptions(features="band"))
+
+
+class TestTurnedGrid(TestGrid):
+    """Two dimensions, of which the first holds the variables, and weights in another array."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        made = zarr.create_array(folder / "grid.zarr", shape=X.T.shape, chunks=(1, 37),
+                                 dtype=X.dtype, dimension_names=("band", "x"))  # fmt: skip
+        made[:] = X.T
+        weight = None
+        if sample_weight is not None:
+            weight = write_zarr(folder / "w.zarr", sample_weight, 77)
+        return as_source(folder / "grid.zarr", weight, ReadOptions(features="band"))
+
+
+class TestPackedGrid(SourceTests):
+    X = PACKED
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        stored = np.where(np.isfinite(X), (X - 20) * 4, -999.0)
+        made = zarr.create_array(
+            folder / "grid.zarr", shape=X.T.shape, chunks=(1, 37), dtype="f8",
+            dimension_names=("band", "x"),
+            attributes={"scale_factor": 0.25, "add_offset": 20.0, "valid_min": -990.0},
+        )  # fmt: skip
+        made[:] = stored.T
+        return as_source(folder / "grid.zarr", sample_weight, ReadOptions(features="band"))
+
+
+class TestGridOfXarray(SourceTests):
+    """A DataArray in memory, whose variables lie between the dimensions of rows."""
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        xr = pytest.importorskip("xarray", reason="the extra `xarray` is not installed")
+        cells = xr.DataArray(X.reshape(-1, 5, X.shape[1]), dims=("y", "x", "band"))
+        labelled = Labelled.of(self.held(cells.transpose("y", "band", "x")), FEATURES)
+        assert labelled is not None
+        return as_source(labelled.data, sample_weight, FEATURES)
+
+    def held(self, cells: Any) -> Any:
+        return cells
+
+
+FEATURES = ReadOptions(features="band")
+
+
+class TestBlocksOfXarray(TestGridOfXarray):
+    def held(self, cells: Any) -> Any:
+        return cells.chunk(y=7, band=1)
+
+
+class TestSparseBlocks(SourceTests):
+    X = np.where(SourceTests.X > 0, SourceTests.X, 0)
+
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        blocks = da.from_array(X, chunks=(37, -1))
+        return as_source(blocks.map_blocks(scipy.sparse.csr_matrix, meta=NO_ROWS), sample_weight)
+
+
+NO_ROWS = scipy.sparse.csr_matrix((0, 3))
+
+
+class TestSparseZarr(TestSparseBlocks):
+    def source(self, folder: Path, X: np.ndarray, sample_weight: np.ndarray | None) -> Source:
+        matrix = scipy.sparse.csr_matrix(X)
+        group = zarr.open_group(folder / "x.zarr", mode="w")
+        group.attrs.update({"encoding-type": "csr_matrix", "shape": list(X.shape)})
+        for name in ("data", "indices", "indptr"):
+            write_zarr(folder / "x.zarr" / name, getattr(matrix, name), 41)
+        return as_source(folder / "x.zarr", sample_weight)
 
 
 def masked(X: np.ndarray) -> np.ma.MaskedArray:

@@ -38,6 +38,13 @@ def test_out_of_core(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_cells() -> None:
+    pytest.importorskip("anndata", reason="pip install anndata")
+    printed = run("cells.py", 2000)
+    assert "each kind is one cluster: True" in printed
+    assert "means of ['gene 0', 'gene 7']" in printed
+
+
 @pytest.mark.slow
 def test_export_equals_the_original(tmp_path: Path) -> None:
     for package in ("skl2onnx", "onnxruntime", "skops"):

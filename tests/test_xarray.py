@@ -111,9 +111,8 @@ def test_a_map_is_stacked_and_comes_back_as_a_map() -> None:
         X.reshape(20, 30, D), {"lat": np.arange(20.0), "lon": np.arange(30.0), "feature": NAMES},
         ("lat", "lon", "feature"),
     )  # fmt: skip
-    with pytest.raises(DataError, match=r"stack\(row=\('lat', 'lon'\)\)") as e:
+    with pytest.raises(DataError, match="if it is 'feature', in a shell"):
         fitted(field)
-    assert "unstack" in str(e.value)
     rows = field.stack(row=("lat", "lon")).transpose("row", ...)
     labels = fitted(rows).predict(rows).unstack("row")
     assert labels.dims == ("lat", "lon")
@@ -169,8 +168,8 @@ def test_weights_may_carry_labels_too() -> None:
         fitted(data, sample_weight=weight.rename(time="row"))
 
 
-def test_a_data_set_is_told_what_to_pass() -> None:
-    with pytest.raises(DataError, match="pass a DataArray of rows and columns"):
+def test_a_data_set_of_one_variable_is_asked_which_dimension_holds_the_variables() -> None:
+    with pytest.raises(DataError, match=r"time \(600\), feature \(3\): which of them holds"):
         fitted(labelled(X).to_dataset())
 
 

@@ -40,6 +40,9 @@ def in_shell(text: str, command: click.Command) -> str:
     '--max-iter 0: raise --max-iter, or pass --no-resume'
     """
     text = ONLY_IN_PYTHON.sub("", text)
+    shell, in_python, rest = _parted(text)
+    if in_python:
+        return in_shell(shell, command) + in_python + rest
     for option in command.params:
         if isinstance(option, click.Option) and option.name is not None:
             text = _with_option(text, IN_PYTHON.get(option.name, option.name), option)
@@ -58,6 +61,14 @@ def _typed(value: str, names: bool) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(several)
     return line.getvalue()
+
+
+def _parted(text: str) -> tuple[str, str, str]:
+    """What a message says before "in Python,", that, and what follows it, left as it is."""
+    found = re.search(r"\b[Ii]n Python,", text)
+    if found is None:
+        return text, "", ""
+    return text[: found.start()], found[0], text[found.end() :]
 
 
 def _with_option(text: str, name: str, option: click.Option) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from .additive import Array, S, S_co
 from .chunk_log import ChunkLog
 from .columns import Column, no_columns
+from .grid import Coordinate, Grid
 from .ranges import even_ranges
 from .reduction import Node
 
@@ -182,6 +183,14 @@ class Source(Protocol):
     @property
     def columns(self) -> Sequence[Column] | None:
         """Names and kinds of the columns, None where they have no names."""
+        return None
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid whose cells are the rows: its blocks are the chunks. None where there is none.
+
+        Of rows in memory it is one block, whatever the chunks.
+        """
         return None
 
     @property
@@ -413,6 +422,10 @@ class StoredSource(Source, Protocol):
 
         Empty strings where nobody knows.
         """
+
+    def coordinates(self) -> Sequence[Coordinate]:
+        """Return what tells where the cells of the grid lie; nothing where there is no grid."""
+        return ()
 
     def carried(self, names: Sequence[str]) -> CarriedColumns:
         """Return columns to be carried beside the answers.

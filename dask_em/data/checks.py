@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +13,14 @@ from ..core.additive import Array
 from ..errors import DataError
 from .fields import pandas_values
 from .packing import unmasked
+
+logger = logging.getLogger("dask_em")
+
+
+@cache
+def tell_once(line: str) -> None:
+    """Log a line, which every fit would say again."""
+    logger.info(line)
 
 
 class HasShape(Protocol):
@@ -112,3 +122,34 @@ def memory_weight(weight: object, n_rows: int) -> Array:
     array = np.asarray(unmasked(np.asanyarray(weight)), dtype=np.float64)
     check_weight(array, n_rows)
     return array
+
+
+def no_such_column(weight: str, name: str = "X") -> DataError:
+    """Return the error of weights that are no path, where columns have no names.
+
+    Examples
+    --------
+    >>> print(no_such_column("w"))
+    the weights 'w' are no path, and the columns of X have no names
+    """
+    return DataError(f"the weights {weight!r} are no path, and the columns of {name} have no names")
+
+
+def cell_weights(weight: object, shape: tuple[int, ...]) -> Array:
+    """Return weights in memory as float64 of a grid's shape, from one a cell in C order.
+
+    Examples
+    --------
+    >>> cell_weights([1, 2], (2, 1))
+    array([[1.],
+           [2.]])
+    """
+    array = np.asarray(unmasked(np.asanyarray(weight)), dtype=np.float64)
+    if array.shape == shape:
+        return array
+    if array.ndim > 1:
+        raise DataError(
+            f"sample_weight has shape {array.shape}: expected one number a cell of X, {shape}"
+        )
+    check_weight(array, int(np.prod(shape)))
+    return array.reshape(shape)

@@ -15,6 +15,7 @@ from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.finite import finite_mask, located
+from ..core.grid import Grid
 from ..core.protocols import (
     Block,
     BlockFunction,
@@ -27,10 +28,11 @@ from ..core.protocols import (
 from ..core.tuning import tuning
 from ..errors import DataError
 from ..storage.urls import describe_store
-from .checks import check_array, check_weight, memory_weight
+from .checks import cell_weights, check_array, check_weight, memory_weight, tell_once
+from .grids import Cells, Part
 from .identity import layout_identity
 from .lazy import map_blocks, row_of_block
-from .options import MissingChunks, ReadOptions
+from .options import ReadOptions
 from .packing import masked_dtype, unmasked
 
 if TYPE_CHECKING:
@@ -52,14 +54,19 @@ class DaskSource(Source):
         (n,), of the same blocks.
     n_dropped : int
         Rows of NaN or infinity that are left out.
+    grid : Grid or None
+        Of which each block is a block of rows.
     columns : sequence of Column, or None
         None where they have no names.
+    decoding : str
     """
 
     X: da.Array
     sample_weight: da.Array | None = None
     n_dropped: int = 0
+    grid: Grid | None = None
     columns: Sequence[Column] | None = None
+    decoding: str = ""
 
     @property
     def n_rows(self) -> int | None:
@@ -195,7 +202,8 @@ class DaskSource(Source):
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""
-        return row_of_block(chunk, row)
+        cell = f" (the cell {self.grid.cell(chunk, row)})" if self.grid else ""
+        return row_of_block(chunk, row) + cell
 
 
 class DaskReader(Reader):
@@ -252,7 +260,9 @@ def is_dask_array(X: object) -> bool:
     return is_dask(X) and hasattr(X, "chunks")
 
 
-def zarr_behind(X: da.Array, name: str = "X") -> zarr.Array[Any] | None:
+def zarr_behind(
+    X: da.Array, name: str = "X", options: ReadOptions | None = None
+) -> zarr.Array[Any] | None:
     """Return the Zarr array that a Dask array is nothing but a view of, else None."""
     import zarr
 
@@ -274,31 +284,29 @@ def zarr_behind(X: da.Array, name: str = "X") -> zarr.Array[Any] | None:
     array = zarr.open_array(path, mode="r") if local and path.is_dir() else array
     from .zarr.layout import packing_of
 
-    packing = packing_of(array)
+    packing = packing_of(array, options)
     if packing is not None:
         raise DataError(
             f"{name} is the Dask array of stored numbers of "
             f"{describe_store(str(array.store_path))}, which are packed ({packing}): pass the "
-            "zarr.Array itself, or its path, to have them decoded, or "
-            f"dask.array.map_blocks(np.asarray, {name}) to take the stored numbers as they are"
+            "zarr.Array itself, or its path, to have them decoded, or raw=True to take the stored "
+            "numbers as they are"
         )
     return array
 
 
-def checked_rows(array: zarr.Array[Any], missing_chunks: MissingChunks, name: str) -> CheckedRows:
+def checked_rows(array: zarr.Array[Any], options: ReadOptions, name: str) -> CheckedRows:
     """Return what slices an array under the checks of a `ZarrSource`."""
     from .zarr.watched import CheckedRows
 
-    return CheckedRows(array, missing_chunks, name)
+    return CheckedRows(array, options, name)
 
 
-def checked_array(
-    array: zarr.Array[Any], chunk_rows: int, missing_chunks: MissingChunks, name: str
-) -> Any:
+def checked_array(array: zarr.Array[Any], chunk_rows: int, options: ReadOptions, name: str) -> Any:
     """Return a Dask array of whole chunks that are read under the checks of a `ZarrSource`."""
     import dask.array as da
 
-    rows = checked_rows(array, missing_chunks, name)
+    rows = checked_rows(array, options, name)
     return da.from_array(
         rows,
         chunks=(chunk_rows, *array.shape[1:]),
@@ -319,12 +327,13 @@ def dask_source(X: da.Array, sample_weight: Any, options: ReadOptions) -> DaskSo
     import zarr
 
     check_array("X", X, 2)
-    X = numbers(X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X)
+    X = numbers(X)
+    X = X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
     if sample_weight is None:
         return DaskSource(X)
     if isinstance(sample_weight, zarr.Array):
         rows = int(sample_weight.chunks[0])
-        sample_weight = checked_array(sample_weight, rows, options.missing_chunks, "sample_weight")
+        sample_weight = checked_array(sample_weight, rows, options, "sample_weight")
     known = not np.isnan(X.shape[0])
     if not is_dask(sample_weight):
         if not known:
@@ -344,38 +353,86 @@ def dask_source(X: da.Array, sample_weight: Any, options: ReadOptions) -> DaskSo
     return DaskSource(X, numbers(sample_weight))
 
 
-def numbers(X: da.Array) -> da.Array:
-    """Return a Dask array of plain blocks: masked numbers are NaN.
-
-    Every block is looked at, whatever the meta says: `da.from_delayed` takes masked arrays for
-    plain ones.
+def cells_source(
+    cells: Cells, numbers: Sequence[int], sample_weight: Any, options: ReadOptions
+) -> DaskSource:
+    """Make a source of the cells of a grid in blocks of Dask: each block is a block of rows.
 
     Raises
     ------
     DataError
-        The blocks are sparse.
+        Weights are not one a cell.
     """
     import dask.array as da
 
-    if "sparse" in type(X._meta).__module__:
-        raise _sparse(X._meta)
+    whole = list(numbers) == list(range(cells.width))
+    parts = cells.parts if whole else cells.picked(numbers)
+    X = da.concatenate([_decoded(part) for part in parts], axis=-1).rechunk({-1: -1})
+    grid = Grid(cells.dims, X.chunks[:-1])
+    if sample_weight is not None:
+        sample_weight = _in_rows(_of_cells(sample_weight, grid), grid)
+    source = dask_source(_in_rows(X, grid), sample_weight, options)
+    return replace(source, grid=grid if len(grid.dims) > 1 else None, decoding=cells.said())
+
+
+def _decoded(part: Part) -> da.Array:
+    import dask.array as da
+
+    X: da.Array = part.array if is_dask(part.array) else da.from_array(part.array)
+    if part.packing is None:
+        return X
+    meta = np.empty((0,) * X.ndim, part.dtype)
+    decoded: da.Array = da.map_blocks(part.packing.decode, X, dtype=part.dtype, meta=meta)
+    return decoded
+
+
+def _of_cells(weight: Any, grid: Grid) -> da.Array:
+    """Weights of any kind in blocks of the grid's."""
+    import dask.array as da
+
+    if not is_dask(weight):
+        weight = da.from_array(cell_weights(weight, grid.shape))
+    elif weight.shape != grid.shape:
+        check_weight(weight, int(np.prod(grid.shape)))
+        weight = weight.reshape(grid.shape)
+    blocks: da.Array = weight.rechunk(grid.chunks)
+    return blocks
+
+
+def _in_rows(X: da.Array, grid: Grid) -> da.Array:
+    """Blocks of a grid, (*grid,) or (*grid, d), as blocks of rows."""
+    import dask.array as da
+
+    tail = X.shape[len(grid.dims) :]
+    if len(grid.dims) == 1:
+        return X
+    rows: da.Array = da.reshape_blockwise(X, (int(np.prod(grid.shape)), *tail))
+    return rows
+
+
+def numbers(X: da.Array) -> da.Array:
+    """Return a Dask array of plain blocks: masked numbers are NaN, and sparse blocks dense.
+
+    Every block is looked at, whatever the meta says: `da.from_delayed` takes masked arrays for
+    plain ones.
+    """
+    import dask.array as da
+
     masked = isinstance(X._meta, np.ma.MaskedArray)
     dtype = masked_dtype(X.dtype) if masked else X.dtype
+    if "sparse" in type(X._meta).__module__ and not np.isnan(X.shape).any():
+        most = int(np.prod([max(lengths) for lengths in X.chunks])) * dtype.itemsize
+        tell_once(
+            f"X is a Dask array of sparse blocks, and a pass computes with all {X.shape[0]:,} x "
+            f"{X.shape[1]:,} numbers, made dense in blocks of up to {most / 2**20:.1f} MiB: fewer "
+            "columns, such as principal components, cost less"
+        )
     plain: da.Array = da.map_blocks(_plain, X, dtype=dtype, meta=np.empty((0,) * X.ndim, dtype))
     return plain
 
 
 def _plain(block: Any) -> Array:
     if "sparse" in type(block).__module__:
-        raise _sparse(block)
+        # Of SciPy, or of the package of that name.
+        return np.asarray(block.toarray() if hasattr(block, "toarray") else block.todense())
     return unmasked(block)
-
-
-def _sparse(block: Any) -> DataError:
-    kind = f"{type(block).__module__.partition('.')[0]}.{type(block).__name__}"
-    dense = "block.todense()" if kind.startswith("sparse") else "block.toarray()"
-    return DataError(
-        f"X is a Dask array of sparse blocks ({kind}), and rows are read dense: pass "
-        f"X.map_blocks(lambda block: {dense}, dtype=X.dtype, meta=np.empty((0, 0), X.dtype)) "
-        "where a block fits in memory, or fewer columns, such as principal components"
-    )

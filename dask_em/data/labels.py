@@ -30,18 +30,26 @@ def row_map(X: Any, source: Source, options: ReadOptions, name: str) -> RowMap:
     return FrameAnswers(X, frame_features(X, options), name) if is_frame(X) else source
 
 
-def with_labels(X: Any, values: RowValues, name: str, as_frame: bool = False) -> Any:
+def with_labels(
+    X: Any,
+    values: RowValues,
+    name: str,
+    as_frame: bool = False,
+    options: ReadOptions | None = None,
+) -> Any:
     """Return values for each row as X has its rows.
 
     Parameters
     ----------
     X : object
         Of a DataArray they are one; those of anything else stay as they are.
-    values : array, (n,) or (n, k)
+    values : array, (n,) or (n, k), or of the grid whose cells the rows are
         As `row_map` computed them.
     name : str
     as_frame : bool
         Whether those of a table in memory are one of its library, with the index of X.
+    options : ReadOptions, optional
+        How X is read.
 
     Examples
     --------
@@ -52,7 +60,7 @@ def with_labels(X: Any, values: RowValues, name: str, as_frame: bool = False) ->
     y    1
     Name: labels, dtype: int64
     """
-    labelled = Labelled.of(X)
+    labelled = Labelled.of(X, options)
     if labelled is not None:
         return labelled.answer(values, name)
     if not as_frame or is_frame(X):

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.columns import Column
 from ..core.finite import located
+from ..core.grid import Grid
 from ..core.protocols import RowValues, Source
 
 if TYPE_CHECKING:
@@ -93,6 +94,33 @@ def _of_chunk(
     X, _ = source.reader().read(block_id[0])
     with located(source.locate, block_id[0], source.columns):
         return function(X)
+
+
+def gridded(values: RowValues, grid: Grid) -> Any:
+    """Return values for each cell in the shape of the grid, (*shape,) or (*shape, k).
+
+    Parameters
+    ----------
+    values : (n,) or (n, k) array
+        NumPy in C order of the grid, or Dask, of a block for each of the grid's.
+    grid : Grid
+
+    Examples
+    --------
+    >>> gridded(np.arange(6), Grid(("y", "x"), ((2,), (3,))))
+    array([[0, 1, 2],
+           [3, 4, 5]])
+    """
+    tail = values.shape[1:]
+    if isinstance(values, np.ndarray):
+        return values.reshape(*grid.shape, *tail)
+    from dask.array import reshape_blockwise
+
+    chunks = (*grid.chunks, *((k,) for k in tail))
+    found: Any = values
+    if len(grid.dims) > 1:
+        found = reshape_blockwise(found, (*grid.shape, *tail), chunks=chunks)
+    return found.rechunk((*grid.pieces, *chunks[len(grid.dims) :])) if grid.pieces else found
 
 
 def row_of_block(block: int, row: int) -> str:

@@ -15,11 +15,13 @@ from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.executor import ThreadPool
 from ..core.finite import located
+from ..core.grid import Grid
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
 from ..core.tuning import tuning
 from ..machine import usable_cpus
-from .checks import check_array, memory_weight
+from .checks import cell_weights, check_array, memory_weight
+from .grids import Cells
 from .identity import layout_identity, sha256_of
 from .options import ReadOptions
 from .packing import Packing, masked_dtype, unmasked
@@ -90,13 +92,13 @@ class SlicedRows:
     columns = None
 
     @classmethod
-    def of(cls, array: Any) -> SlicedRows:
-        """Take an array that `is_sliced`."""
+    def of(cls, array: Any, raw: bool = False) -> SlicedRows:
+        """Take an array that `is_sliced`; with `raw`, its numbers as they are stored."""
         dtype = numpy_dtype(array).newbyteorder("=")
         if isinstance(array, np.ma.MaskedArray):
             return cls(array, masked_dtype(dtype))
         # Of HDF5 files, whose attributes are those of netCDF.
-        packing = Packing.of(getattr(array, "attrs", {}), dtype)
+        packing = None if raw else Packing.of(getattr(array, "attrs", {}), dtype)
         return cls(array, packing.dtype if packing else dtype, packing)
 
     @property
@@ -146,6 +148,12 @@ class ArraySource(Source):
         Chunks whose rows of NaN or infinity are left out.
     n_dropped : int
         Such rows, as a first pass counted them.
+    grid : Grid or None
+        Whose cells in C order are the rows.
+    named : sequence of Column, or None
+        What the columns are, where the rows do not say so.
+    packed : str
+        How the rows are decoded, where they do not say so.
 
     Examples
     --------
@@ -158,6 +166,9 @@ class ArraySource(Source):
     sample_weight: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
+    grid: Grid | None = None
+    named: Sequence[Column] | None = None
+    packed: str = ""
 
     in_process = True
 
@@ -184,10 +195,14 @@ class ArraySource(Source):
 
     @property
     def columns(self) -> Sequence[Column] | None:
+        if self.named is not None:
+            return self.named
         return None if isinstance(self.X, np.ndarray) else self.X.columns
 
     @property
     def decoding(self) -> str:
+        if self.packed:
+            return self.packed
         return "" if isinstance(self.X, np.ndarray) else self.X.decoding
 
     @cached_property
@@ -237,7 +252,8 @@ class ArraySource(Source):
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""
-        return f"row {int(self.bounds[chunk]) + row}"
+        number = int(self.bounds[chunk]) + row
+        return f"row {number}{f' (the cell {self.grid.cell(0, number)})' if self.grid else ''}"
 
 
 class ArrayReader(Reader):
@@ -294,7 +310,7 @@ def is_compact(X: object) -> bool:
 
 def array_source(X: object, sample_weight: object, options: ReadOptions) -> ArraySource:
     """Make a source of whatever NumPy takes for an array of rows, and its weights."""
-    rows = SlicedRows.of(X) if is_sliced(X) else np.asarray(X)
+    rows = SlicedRows.of(X, options.raw) if is_sliced(X) else np.asarray(X)
     if isinstance(rows, np.ndarray) and not rows.dtype.isnative:
         rows = SlicedRows.of(rows)
     return rows_source(rows, sample_weight)
@@ -311,3 +327,20 @@ def rows_source(rows: Array | Rows, sample_weight: object) -> ArraySource:
     check_array("X", rows, 2)
     weight = None if sample_weight is None else memory_weight(sample_weight, len(rows))
     return ArraySource(rows, weight)
+
+
+def cells_in_memory(
+    cells: Cells, numbers: Sequence[int], sample_weight: Any, options: ReadOptions
+) -> ArraySource:
+    """Make a source of the cells of a grid in memory, in C order, of the columns of some numbers.
+
+    Raises
+    ------
+    DataError
+        Weights are not one a cell.
+    """
+    if sample_weight is not None:
+        sample_weight = cell_weights(sample_weight, cells.shape).reshape(-1)
+    source = array_source(cells.taken(numbers), sample_weight, options)
+    grid = cells.grid if len(cells.dims) > 1 else None
+    return replace(source, grid=grid, packed=cells.said())

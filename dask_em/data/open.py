@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core.columns import Column
 from ..core.protocols import Source, StoredSource
 from ..errors import DataError
 from ..storage.urls import is_url
@@ -19,6 +20,8 @@ from .arrow.opening import holds_tables, is_stored_table, open_table, stored_tab
 from .checks import check_array
 from .columns import WeightColumn, check_nameless
 from .dask import (
+    DaskSource,
+    cells_source,
     checked_array,
     checked_rows,
     dask_source,
@@ -27,9 +30,11 @@ from .dask import (
     zarr_behind,
 )
 from .frames import is_table, table_source
-from .memory import array_source, is_sliced
+from .grids import Cells
+from .memory import ArraySource, array_source, cells_in_memory, is_sliced
 from .npy import is_npy, npy_source, open_npy
 from .options import ReadOptions
+from .sparse import is_sparse, refuse_sparse
 from .tables import (
     feature_blocks,
     frame_features,
@@ -39,7 +44,7 @@ from .tables import (
     weight_blocks,
 )
 from .xarray import Labelled, is_xarray, unlabelled
-from .zarr.opening import check_path, is_zarr, open_zarr, require_array, zarr_source
+from .zarr.opening import check_path, is_zarr, matrix_source, open_node, require_array, zarr_source
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ def _opened(X: object) -> object:
     if holds_tables(path):
         return open_table(path)
     try:
-        return open_zarr(path)
+        return open_node(path)
     except DataError:
         # What a store holds below a URL only its listing tells.
         if is_url(path) and holds_tables(path, listing=True):
@@ -251,11 +256,9 @@ def _of_table(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
 
 def _of_labelled(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
     """The array in a DataArray."""
-    labelled = Labelled.of(X)
+    labelled = Labelled.of(X, options)
     assert labelled is not None
-    labelled, options = labelled.choosing(options)
-    weight = unlabelled(labelled.weights(sample_weight))
-    return as_source(labelled.data, weight, options)
+    return as_source(labelled.data, unlabelled(labelled.weights(sample_weight)), options)
 
 
 def _of_npy(X: Any, sample_weight: Any, options: ReadOptions) -> StoredSource:
@@ -273,7 +276,7 @@ def _weights_here(sample_weight: Any, options: ReadOptions) -> Any:
     if not is_zarr(sample_weight):
         return sample_weight
     stored = require_array(sample_weight, "sample_weight")
-    return checked_rows(stored, options.missing_chunks, "sample_weight")[:]
+    return checked_rows(stored, options, "sample_weight")[:]
 
 
 def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
@@ -282,7 +285,7 @@ def _of_dask(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
         raise DataError(
             f"X is a {type(X).__module__}.{type(X).__name__}: pass a Dask array or DataFrame of it"
         )
-    behind = zarr_behind(X) if len(X.shape) == 2 else None
+    behind = zarr_behind(X, options=options) if len(X.shape) == 2 else None
     if behind is not None:
         return _of_zarr(behind, sample_weight, options, X.chunks[0])
     return dask_source(X, sample_weight, options)
@@ -301,15 +304,41 @@ def _of_frame(X: Any, sample_weight: Any, options: ReadOptions) -> Source:
 def _of_zarr(
     X: Any, sample_weight: Any, options: ReadOptions, blocks: Sequence[int] | None = None
 ) -> Source:
-    """A Zarr array; weights that are a Dask array make it one, too."""
-    X = require_array(X)
-    if not is_dask(sample_weight):
-        return replace(zarr_source(X, sample_weight, options), blocks=blocks)
+    """A Zarr array or a grid; weights that are a Dask array make an array one, too."""
+    if blocks is not None and not is_dask(sample_weight):
+        return replace(matrix_source(X, sample_weight, options), blocks=blocks)
+    from .zarr.variables import is_matrix
+
+    if not is_dask(sample_weight) or not is_matrix(X, sample_weight, options):
+        return zarr_source(X, sample_weight, options)
     check_array("X", X, 2)
     from .zarr.source import ZarrSource
 
-    lazy = checked_array(X, ZarrSource(X).chunk_rows, options.missing_chunks, "X")
+    lazy = checked_array(X, ZarrSource(X).chunk_rows, options, "X")
     return dask_source(lazy, sample_weight, options)
+
+
+def _of_cells(X: Cells, sample_weight: Any, options: ReadOptions) -> Source:
+    """A grid, or rows whose columns have names, that xarray holds."""
+    numbers, columns, sample_weight = X.chosen(sample_weight, options)
+    matrix = X.matrix(numbers)
+    if matrix is not None:
+        # Columns and dimensions are chosen by now.
+        plain = replace(options, features="", columns=(), exclude=(), fitted=())
+        return _named((_of_dask if X.lazy else _of_memory)(matrix, sample_weight, plain), columns)
+    make = cells_source if X.lazy or is_dask(sample_weight) else cells_in_memory
+    return _named(make(X, numbers, _weights_here(sample_weight, options), options), columns)
+
+
+def _named(source: Source, columns: tuple[Column, ...] | None) -> Source:
+    """Give the columns of a source their names."""
+    from .zarr.source import ZarrSource
+
+    if isinstance(source, ArraySource):
+        return replace(source, named=columns)
+    if isinstance(source, DaskSource | ZarrSource):
+        return replace(source, columns=columns)
+    return source
 
 
 # What nothing else accepts.
@@ -317,11 +346,13 @@ ARRAY = Opener(lambda X: True, _of_memory)
 
 # Asked in this order.
 OPENERS = [
+    Opener(lambda X: isinstance(X, Cells), _of_cells, named=True),
     Opener(is_frame, _of_frame, named=True),
     Opener(is_dask, _of_dask),
-    Opener(is_zarr, _of_zarr, stored=zarr_source),
+    Opener(is_zarr, _of_zarr, named=True, stored=zarr_source),
     Opener(is_stored_table, _of_stored_table, named=True, stored=_of_stored_table),
     Opener(is_npy, _of_npy, stored=_of_npy),
+    Opener(is_sparse, refuse_sparse),
     Opener(is_lazy_frame, refuse_lazy_frame),
     Opener(is_xarray, _of_labelled),
     Opener(is_table, _of_table, named=True),
@@ -330,7 +361,7 @@ OPENERS = [
 
 # Suffix of a path or URL -> what opens it; paths of any other name are of Zarr.
 SUFFIXES: dict[str, Callable[[str], object]] = {
-    ".zarr": open_zarr,
+    ".zarr": open_node,
     ".npy": open_npy,
     **dict.fromkeys(TABLE_SUFFIXES, open_table),
 }

@@ -1,9 +1,9 @@
-"""Labelled rows: an `xarray.DataArray` in, one with the coordinates of its rows out."""
+"""Labelled rows: an `xarray.DataArray` or Dataset in, a DataArray of its rows' dimensions out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,100 +12,143 @@ from ..core.additive import Array
 from ..core.columns import Column
 from ..errors import DataError
 from .columns import choose
+from .grids import (
+    VARIABLE,
+    Cells,
+    Part,
+    check_numbers,
+    check_shared,
+    feature_axis,
+    undecided,
+    variable_with,
+)
 from .options import ReadOptions
-from .packing import Packing
+from .packing import Packing, column_of
+
+# Attributes that answers have, too: where the cells lie.
+OF_THE_GRID = ("grid_mapping", "crs", "transform", "res", "spatial_ref")
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Hold the parts of a two-dimensional DataArray.
+    """Hold the parts of a DataArray or Dataset of rows.
 
     Attributes
     ----------
-    data : NumPy or Dask array
+    data : NumPy or Dask array, or Cells
         (n, d), not loaded where it was not.
-    rows : str
-        The dimension of rows.
+    rows : tuple
+        The dimensions of rows.
     coords : dict
         Every coordinate that does not run along the columns.
-    feature_names : (d,) array of str, or None
-        The coordinate of the columns, where it holds strings.
+    columns : tuple of Column, or None
+        Named by the coordinate of the columns, where it holds strings, or by the variables.
+    attrs : mapping
+        Those that answers have, too.
 
     Examples
     --------
     >>> Labelled.of([[0.0], [1.0]]) is None  # no DataArray
     True
-    >>> Labelled(np.zeros((2, 1)), "place", {}, None).weights([1.0, 2.0])
+    >>> Labelled(np.zeros((2, 1)), ("place",), {}, None).weights([1.0, 2.0])
     [1.0, 2.0]
     """
 
     data: Any
-    rows: Any
+    rows: tuple[Any, ...]
     coords: Any
-    feature_names: Array | None
+    columns: tuple[Column, ...] | None
+    attrs: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, X: Any, name: str = "X") -> Labelled | None:
-        """Take a DataArray apart; return None where X is something else.
+    def of(cls, X: Any, options: ReadOptions | None = None, name: str = "X") -> Labelled | None:
+        """Take a DataArray or Dataset apart; return None where X is something else.
 
         Raises
         ------
         DataError
-            A Dataset, or a DataArray that has not two dimensions: which calls make one.
+            Nobody said which dimension holds the variables, or there is no such one; or the
+            variables of a Dataset do not share their dimensions.
         """
         if not is_xarray(X):
             return None
-        if not hasattr(X, "dims") or hasattr(X, "data_vars"):
+        options = ReadOptions() if options is None else options
+        if hasattr(X, "data_vars"):
+            return cls._of_variables(X, options, name)
+        if not hasattr(X, "dims"):
             raise DataError(
-                f"{name} is an xarray.{type(X).__name__}: pass a DataArray of rows and columns"
-                f"{_variables(name, X)}"
+                f"{name} is an xarray.{type(X).__name__}: pass a DataArray or a Dataset"
             )
-        if len(X.dims) != 2:
-            raise DataError(f"{name} has the dimensions {X.dims}: {_advice(name, X)}")
-        packing = Packing.of(X.attrs, X.dtype)
-        if packing is not None:
+        if len(X.dims) == 1 and not options.features:
             raise DataError(
-                f"{name} holds packed numbers ({packing}): pass xarray.decode_cf({name}.to_dataset("
-                f"name='X'))['X'] to have them decoded, or {name}.drop_attrs() to take the stored "
-                "numbers as they are"
+                f"{name} has the dimensions {X.dims}: if it is one column, pass "
+                f"{name}.expand_dims('feature', axis=1)"
             )
-        rows, columns = X.dims
+        named = [str(dim) for dim in X.dims if _names(X, dim) is not None]
+        columns = X.dims[feature_axis(name, _sizes(X), options.features, named)]
+        rows = tuple(dim for dim in X.dims if dim != columns)
+        packing = None if options.raw else Packing.of_decoded(X.attrs, X.encoding, X.dtype)
+        names = _names(X, columns)
+        known = None if names is None else tuple(column_of(n, X.attrs, X.dtype) for n in names)
+        data = _lazy(X.transpose(*rows, columns))
+        if len(rows) > 1 or known is not None or packing is not None:
+            data = Cells((Part(data, packing),), tuple(map(str, rows)), known)
         coords = X.drop_vars([c for c in X.coords if columns in X[c].dims]).coords
-        return cls(_lazy(X), rows, coords, _names(X, columns))
+        return cls(data, rows, coords, known, _kept(X.attrs))
+
+    @classmethod
+    def _of_variables(cls, X: Any, options: ReadOptions, name: str) -> Labelled | None:
+        """The variables of a Dataset as columns, or the one that has the dimension of them."""
+        variables = {str(key): X[key] for key in X.data_vars if X[key].dims}
+        dims = {key: tuple(map(str, one.dims)) for key, one in variables.items()}
+
+        def member(key: str) -> str:
+            return f"{name}[{key!r}]"
+
+        if options.features not in ("", VARIABLE):
+            key = variable_with(name, dims, options.features, member)
+            return cls.of(variables[key], options, member(key))
+        if len(variables) == 1 and not options.features and not options.fitted:
+            ((key, one),) = variables.items()
+            named = [str(dim) for dim in one.dims if _names(one, dim) is not None]
+            raise undecided(member(key), _sizes(one), named, alone=True)
+        kinds = [column_of(key, one.attrs, one.dtype) for key, one in variables.items()]
+        # Which are read is chosen again when it is opened, with the weights.
+        taken = choose(kinds, options, name=name).names if variables else ()
+        check_shared(name, {key: dims[key] for key in taken}, member)
+        check_numbers(name, [key for key in taken if variables[key].dtype.kind not in "fiub"])
+        shared = variables[taken[0]].dims
+        parts = {
+            key: Part(
+                _lazy(one.transpose(*shared))[..., None],
+                None if options.raw else Packing.of_decoded(one.attrs, one.encoding, one.dtype),
+            )
+            for key, one in variables.items()
+            if {*one.dims} == {*shared} and one.dtype.kind in "fiub"
+        }
+        known = tuple(column for column in kinds if column.name in parts)
+        coords = X.drop_vars([c for c in X.coords if not {*X[c].dims} <= {*shared}]).coords
+        beside = tuple(column for column in kinds if column.name not in parts)
+        data = Cells(tuple(parts.values()), tuple(map(str, shared)), known, beside)
+        return cls(data, shared, coords, known, _kept(X.attrs))
 
     @property
-    def columns(self) -> Sequence[Column] | None:
-        """The columns, where they have names."""
-        names = self.feature_names
-        return None if names is None else [Column(str(name)) for name in names]
-
-    def choosing(self, options: ReadOptions) -> tuple[Labelled, ReadOptions]:
-        """Return the columns that are wanted, and what else is to be done with them.
-
-        Raises
-        ------
-        DataError
-            A column is not there.
-        """
+    def feature_names(self) -> Array | None:
+        """Names of the columns."""
         if self.columns is None:
-            return self, options
-        chosen = choose(self.columns, options)
-        done = replace(options, columns=(), exclude=())
-        if [*chosen.numbers] == [*range(len(self.columns))]:
-            return self, done
-        names = np.asarray(chosen.names, dtype=object)
-        return replace(self, data=self.data[:, [*chosen.numbers]], feature_names=names), done
+            return None
+        return np.asarray([column.name for column in self.columns], dtype=object)
 
     def answer(self, values: Any, name: str) -> Any:
-        """Return values for each row, (n,) or (n, k), with the rows' coordinates."""
+        """Return values for each row, of the rows' shape or (..., k), with their coordinates."""
         import xarray as xr
 
-        dims = [self.rows]
+        dims = [*self.rows]
         coords = self.coords
-        if values.ndim == 2:
-            dims.append("component" if self.rows != "component" else "k")
-            coords = coords.assign({dims[1]: np.arange(values.shape[1])})
-        return xr.DataArray(values, coords, dims, name)
+        if values.ndim > len(dims):
+            dims.append("component" if "component" not in self.rows else "k")
+            coords = coords.assign({dims[-1]: np.arange(values.shape[-1])})
+        return xr.DataArray(values, coords, dims, name, self.attrs)
 
     def weights(self, weight: Any) -> Any:
         """Return weights, whose labels, where they have any, must be those of the rows.
@@ -117,18 +160,20 @@ class Labelled:
         """
         if not is_xarray(weight):
             return weight
-        if getattr(weight, "dims", None) != (self.rows,):
+        dims = getattr(weight, "dims", ())
+        if {*dims} != {*self.rows}:
+            expected = self.rows if len(self.rows) > 1 else f"({self.rows[0]!r},)"
             raise DataError(
-                f"sample_weight has the dimensions {weight.dims}: expected ({self.rows!r},), "
-                "those of X's rows"
+                f"sample_weight has the dimensions {dims}: expected {expected}, those of X's rows"
             )
-        ours, theirs = (c.indexes.get(self.rows) for c in (self.coords, weight))
-        if ours is not None and theirs is not None and not ours.equals(theirs):
-            raise DataError(
-                f"sample_weight has other coordinates along {self.rows!r} than X: give both the "
-                f"same order, as by sample_weight.reindex_like(X[{self.rows!r}])"
-            )
-        return weight
+        for dim in self.rows:
+            ours, theirs = (c.indexes.get(dim) for c in (self.coords, weight))
+            if ours is not None and theirs is not None and not ours.equals(theirs):
+                raise DataError(
+                    f"sample_weight has other coordinates along {dim!r} than X: give both the "
+                    f"same order, as by sample_weight.reindex_like(X[{dim!r}])"
+                )
+        return weight.transpose(*self.rows)
 
 
 def unlabelled(weight: Any) -> Any:
@@ -142,39 +187,12 @@ def unlabelled(weight: Any) -> Any:
     return _lazy(weight) if is_xarray(weight) else weight
 
 
-def _advice(name: str, X: Any) -> str:
-    """Ask which dimension holds the variables, and say how to make rows of the others."""
-    if not X.dims:
-        return "expected rows and columns"
-    if len(X.dims) == 1:
-        return f"if it is one column, pass {name}.expand_dims('feature', axis=1)"
-    named = [dim for dim in X.dims if _names(X, dim) is not None]
-    # Variables have names, or are mostly fewer than places or times.
-    columns = (named or sorted(X.dims, key=lambda dim: X.sizes[dim]))[0]
-    return (
-        f"which of them holds the variables? If it is {columns!r}, pass "
-        f"{name}.{_stacked(X.dims, columns)}, and unstack('row') the answers"
-    )
+def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: attributes[name] for name in OF_THE_GRID if name in attributes}
 
 
-def _stacked(dims: Sequence[Any], columns: Any) -> str:
-    rows = tuple(dim for dim in dims if dim != columns)
-    return f"stack(row={rows!r}).transpose('row', {columns!r})"
-
-
-def _variables(name: str, X: Any) -> str:
-    """Say how the variables of a Dataset become columns, where they have the same dimensions."""
-    dims = {variable: X[variable].dims for variable in getattr(X, "data_vars", ())}
-    one = next((variable for variable, of in dims.items() if len(of) == 2), None)
-    found = "" if one is None else f", such as {name}[{one!r}]"
-    if len(dims) < 2 or len(set(dims.values())) > 1:
-        return found
-    (rows, *others) = next(iter(dims.values())) or ("",)
-    if not rows:
-        return found
-    columns = f"{name}.to_dataarray('feature')"
-    turned = f".{_stacked((rows, *others), 'feature')}" if others else f".transpose({rows!r}, ...)"
-    return f"{found}, or with its variables as columns {columns}{turned}"
+def _sizes(X: Any) -> dict[str, int]:
+    return {str(dim): int(n) for dim, n in X.sizes.items()}
 
 
 def is_xarray(X: object) -> bool:
@@ -189,9 +207,9 @@ def _lazy(X: Any) -> Any:
     return X.chunk(X.encoding.get("preferred_chunks", "auto")).data
 
 
-def _names(X: Any, columns: Any) -> Array | None:
+def _names(X: Any, columns: Any) -> list[str] | None:
     if columns not in X.coords:
         return None
     values = X.coords[columns].to_numpy()
     strings = values.dtype.kind in "UT" or all(isinstance(v, str) for v in values.tolist())
-    return np.asarray(values, dtype=object) if strings and values.ndim == 1 else None
+    return [*map(str, values.tolist())] if strings and values.ndim == 1 else None

@@ -18,9 +18,10 @@ from ..core.engine import Engine
 from ..core.passes import LoggingPass
 from ..core.protocols import Source
 from ..core.scoring import NO_LABEL, Answer, Predict, Score
-from ..data.checks import check_dimensions
+from ..data.checks import check_dimensions, tell_once
 from ..data.columns import check_columns, listed
 from ..data.labels import check_as_frame, row_map, with_labels
+from ..data.lazy import gridded
 from ..data.memory import is_compact
 from ..data.open import as_source, is_opened
 from ..data.xarray import Labelled, unlabelled
@@ -69,9 +70,8 @@ class Predictions(FittedEstimator):
         """
         # A fit chooses anew.
         options = replace(self.read_options, fitted=()) if reset else self.read_options
-        labelled = Labelled.of(X)
+        labelled = Labelled.of(X, options)
         if labelled is not None:
-            labelled, options = labelled.choosing(options)
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
         if not is_opened(X):
             X = self._checked(X, reset, labelled is None)
@@ -79,7 +79,12 @@ class Predictions(FittedEstimator):
             source = as_source(X, unlabelled(sample_weight), options)
         if reset:
             source.check()
-        self._take_columns(source, source.columns if labelled is None else labelled.columns, reset)
+            if source.decoding:
+                tell_once(
+                    f"{source.description}: packed or masked numbers are decoded by "
+                    f"{source.decoding}; the option raw takes them as they are stored"
+                )
+        self._take_columns(source, source.columns, reset)
         return source
 
     def _checked(self, X: Any, reset: bool, plain: bool) -> Any:
@@ -120,7 +125,10 @@ class Predictions(FittedEstimator):
         predictor = self.predictor((answer,), source.dtype, source.n_rows)
         predictor = replace(predictor, labels=np.dtype(labels))
         rows = row_map(X, source, self.read_options, answer)
-        return with_labels(X, answer_rows(source, predictor, rows), answer, as_frame)
+        found = answer_rows(source, predictor, rows)
+        if source.grid is not None:
+            found = gridded(found, source.grid)
+        return with_labels(X, found, answer, as_frame, self.read_options)
 
     def predictor(
         self, answers: Sequence[Answer], dtype: Any = np.float64, n_rows: int | None = None

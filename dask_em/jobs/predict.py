@@ -18,6 +18,7 @@ from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
 from ..storage.arrow import require_pyarrow
+from ..storage.outputs.grid_answers import GridFormat
 from ..storage.outputs.parquet_answers import ParquetFormat
 from ..storage.outputs.predictions import AnswerFormat, WritePredictions, Written
 from ..storage.outputs.resumable import resumable_group
@@ -82,14 +83,9 @@ def predict(
     kinds: Kinds = {
         a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
     }
-    form: AnswerFormat
-    if as_table:
-        carried = source.carried(keep) if keep else None
-        form = ParquetFormat(kinds, source.ranges(), carried)
-    else:
+    if not as_table:
         source = source.even()
-        rows = answer_rows(source)
-        form = ZarrFormat(source.n_rows, rows, kinds, source.chunk_rows // rows)
+    form = _format(source, kinds, destination, keep)
     identity = _identity(model_path, source, predictor, model.read_options.missing_chunks)
     if keep:
         identity["keep"] = list(keep)
@@ -122,6 +118,24 @@ def predict(
         "n_rows_kept": source.n_rows - made.n_rows,
         "n_dropped": n_dropped,
     }
+
+
+def _format(
+    source: StoredSource, kinds: Kinds, destination: str, keep: Sequence[str]
+) -> AnswerFormat:
+    """Return how answers are written: as a table, in the shape of a grid, or as plain arrays."""
+    as_table, grid = destination.rstrip("/").endswith(TABLE), source.grid
+    if grid is not None and as_table:
+        raise UsageError(
+            f"{describe_url(destination)}: answers of a grid are written in its shape; give a "
+            "name that ends in .zarr"
+        )
+    if grid is not None:
+        return GridFormat(grid, kinds, source.coordinates())
+    if as_table:
+        return ParquetFormat(kinds, source.ranges(), source.carried(keep) if keep else None)
+    rows = answer_rows(source)
+    return ZarrFormat(source.n_rows, rows, kinds, source.chunk_rows // rows)
 
 
 def answer_rows(source: StoredSource) -> int:
@@ -165,7 +179,7 @@ def _identity(
         "dask_em": __version__,
         "model_sha256": file_sha256(model_path),
         "data": source.description,
-        "shape": [source.n_rows, source.n_features],
+        "shape": [*(source.grid.shape if source.grid else (source.n_rows,)), source.n_features],
         "dtype": str(source.dtype),
         "decoding": source.decoding,
         "chunk_rows": source.chunk_rows,

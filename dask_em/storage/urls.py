@@ -36,6 +36,22 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return "://" in text and not text.startswith("file://")
 
 
+def with_member(path: str) -> str:
+    """Return the path of a member of a store, which `::` may set apart, as it is written for one.
+
+    Chains of URLs, as fsspec has them, are left alone, and so is what is there under that name.
+
+    Examples
+    --------
+    >>> with_member("cells.zarr::obsm/X_pca"), with_member("zip://x.zarr::s3://bucket/a.zip")
+    ('cells.zarr/obsm/X_pca', 'zip://x.zarr::s3://bucket/a.zip')
+    """
+    store, mark, member = path.rpartition("::")
+    if not mark or "://" in member or (not is_url(path) and Path(path).exists()):
+        return path
+    return f"{store.rstrip('/')}/{member.lstrip('/')}"
+
+
 def local_path(path: str) -> Path:
     """Return the path that a local path or `file://` URL names: `~` and %20 are what they mean.
 

@@ -33,12 +33,13 @@ from advice.following import (
     fit,
     keywords,
     logged,
+    options,
     program,
     said,
     saved,
     stored,
 )
-from dask_em.data.zarr.source import _tell_once
+from dask_em.data.checks import tell_once
 
 # Rows whose order of magnitude is that of what is stored in them.
 INTEGERS = np.rint(X * 100).astype("i2")
@@ -51,11 +52,6 @@ def shown(rows: Any, **names: Any) -> Callable[[Here, str], str]:
 
 
 # -- arrays of other libraries -----------------------------------------------------------
-
-
-def sparse_blocks() -> da.Array:
-    dense = da.from_array(X, chunks=(100, 2))
-    return dense.map_blocks(scipy.sparse.csr_matrix, meta=scipy.sparse.csr_matrix((0, 2)))
 
 
 def unknown_blocks() -> da.Array:
@@ -88,21 +84,38 @@ def data_array(rows: np.ndarray, *dims: str, **attrs: float) -> Any:
     return xarray.DataArray(rows, dims=dims, attrs=attrs)
 
 
-def packed_array() -> Any:
-    return data_array(INTEGERS, "row", "feature", **PACKED)
-
-
 def image() -> Any:
     """Two bands of twenty times twenty places."""
     return data_array(X.T.reshape(2, 20, 20), "band", "y", "x")
 
 
-def with_unstacked_answers(here: Here, words: str) -> str:
-    """Follow the advice on an image: rows of it, and the answers as an image again."""
-    rows = code(f"X.{words}", X=image())
-    answers = code("answers.unstack('row')", answers=fit(rows).predict(rows))
-    assert dict(answers.sizes) == {"y": 20, "x": 20}
-    return said(lambda: fit(rows))
+def image_store(here: Here) -> Path:
+    """The same in a store, and a model would go beside it."""
+    path = here.path("image.zarr")
+    if not path.exists():
+        image().to_dataset(name="x").to_zarr(path, consolidated=False)
+    return path / "x"
+
+
+def by_shell(here: Here, words: str) -> str:
+    """Run a command that is written out, with a model of this folder."""
+    # Of these rows there are two kinds.
+    ours = {"model.npz": str(here.path("m.npz")), "8": "2"}
+    return program(*(ours.get(word, word) for word in options(words)))
+
+
+def uneven() -> Any:
+    """A Dataset of which two variables share their dimensions, and one has others."""
+    long = data_array(X, "row", "feature")
+    variables = {"a": long[:, 0], "b": long[:, 1], "c": long}
+    return pytest.importorskip("xarray").Dataset(variables)
+
+
+def worded() -> Any:
+    long = data_array(X, "row", "feature")
+    return pytest.importorskip("xarray").Dataset(
+        {"a": long[:, 0], "b": long[:, 1], "name": ("row", np.full(400, "x"))}
+    )
 
 
 def labelled_rows() -> Any:
@@ -159,17 +172,12 @@ def in_threads(here: Here, words: str) -> str:
 
 
 ARRAYS = [
-    Followed("of sparse blocks", lambda here: said(lambda: fit(sparse_blocks())), {
-        r"X\.map_blocks\(.*X\.dtype\)\)": shown(sparse_blocks),
-    }),
     Followed("is the Dask array of stored numbers", lambda here: said(
         lambda: fit(lazily_packed(here))
     ), {
         "the zarr.Array itself": lambda here, words: said(lambda: fit(packed_store(here))),
         "or its path": lambda here, words: said(lambda: fit(here.path("packed.zarr"))),
-        r"dask\.array\.map_blocks\(np\.asarray, X\)": lambda here, words: shown(
-            lambda: lazily_packed(here), dask=dask
-        )(here, words),
+        "raw=True": lambda here, words: said(lambda: fit(lazily_packed(here), **keywords(words))),
     }),
     Followed("the lengths of X's blocks are not known", lambda here: weighted(
         unknown_blocks(), np.ones(400)
@@ -187,17 +195,35 @@ ARRAYS = [
     Followed("X is a polars.LazyFrame", lambda here: said(lambda: fit(lazy_frame())), {
         r"X\.collect\(\)": shown(lazy_frame),
     }),
-    Followed("{} holds packed numbers", lambda here: said(lambda: fit(packed_array())), {
-        r"xarray\.decode_cf\(.*\['X'\]": lambda here, words: shown(
-            packed_array, xarray=pytest.importorskip("xarray")
-        )(here, words),
-        r"X\.drop_attrs\(\)": shown(packed_array),
-    }),
     Followed("if it is one column", lambda here: said(
         lambda: fit(data_array(X[:, 0], "row"))
     ), {r"X\.expand_dims\(.*\)": shown(lambda: data_array(X[:, 0], "row"))}),
-    Followed("stack(row={})", lambda here: said(lambda: fit(image())), {
-        r"X\.(stack\(.*?\)\.transpose\(.*?\))": with_unstacked_answers,
+    Followed("which of them holds the variables? Each cell", lambda here: said(
+        lambda: fit(image_store(here))
+    ), {
+        r"dask-em (fit .*? --features \w+);": by_shell,
+        r"GaussianMixture\(n_components=8, (features='\w+')\)": lambda here, words: said(
+            lambda: fit(image_store(here), **keywords(words))
+        ),
+    }),
+    Followed("names no dimension of", lambda here: said(lambda: fit(image(), features="bands")), {
+        r"whose dimensions are (\w+)": lambda here, words: said(
+            lambda: fit(image(), features=words)
+        ),
+    }),
+    Followed("or choose some that do by columns", lambda here: said(lambda: fit(uneven())), {
+        r"give one, such as (X\[.*?\])": lambda here, words: said(
+            lambda: fit(code(words, X=uneven()))
+        ),
+        r"columns=\[.*?\]": lambda here, words: said(lambda: fit(uneven(), **keywords(words))),
+    }),
+    Followed("has variables that hold no numbers", lambda here: said(lambda: fit(worded())), {
+        r"exclude=\[.*?\]": lambda here, words: said(lambda: fit(worded(), **keywords(words))),
+    }),
+    Followed("in memory, and rows are read dense", lambda here: said(
+        lambda: fit(scipy.sparse.csc_matrix(X))
+    ), {
+        r"dask\.array\.from_array\(.*-1\)\)": shown(lambda: scipy.sparse.csc_matrix(X), dask=dask),
     }),
     Followed("has other coordinates along", lambda here: weighted(
         labelled_rows(), labelled_weights()
@@ -309,26 +335,36 @@ def put_back(here: Here, words: str) -> str:
 
 
 def sparse_matrix(here: Here) -> Path:
-    """The sparse matrix of a store of AnnData, beside which are components."""
+    """A sparse matrix of a store of AnnData by columns, beside which are components."""
+    return cells(here, scipy.sparse.csc_matrix(X)) / "X"
+
+
+def cells(here: Here, matrix: Any) -> Path:
     anndata = pytest.importorskip("anndata")
     path = here.path("cells.zarr")
+    anndata.AnnData(matrix, obsm={"X_pca": X}).write_zarr(path)
+    return path
+
+
+def written_by_rows(here: Here, words: str) -> str:
+    adata = pytest.importorskip("anndata").read_zarr(here.path("cells.zarr"))
+    return said(lambda: fit(cells(here, code(words, adata=adata)) / "X"))
+
+
+def resolutions(here: Here) -> Path:
+    """An image of which there is one resolution."""
+    path = here.path("pixels.zarr")
     if not path.exists():
-        anndata.AnnData(scipy.sparse.csr_matrix(X), obsm={"X_pca": X}).write_zarr(path)
-    return path / "X"
-
-
-def read_lazily(here: Here, words: str) -> str:
-    pytest.importorskip("anndata.experimental")
-    return said(lambda: fit(code(words, anndata=sys.modules["anndata"])))
-
-
-def opened_group(here: Here, words: str) -> str:
-    return "" if isinstance(code(words), zarr.Group) else "no group"
+        axes = [{"name": "c", "type": "channel"}, {"name": "y"}, {"name": "x"}]
+        levels = {"axes": axes, "datasets": [{"path": "0"}]}
+        zarr.open_group(path, attributes={"ome": {"multiscales": [levels]}})
+        write_zarr(path / "0", X.T.reshape(2, 20, 20), 2, chunks=(2, 20, 20))
+    return path
 
 
 def said_of_checksum(path: Path) -> str:
     """What a fit logs of the checksum that a store lacks."""
-    _tell_once.cache_clear()
+    tell_once.cache_clear()
     lines = logged(lambda: fit(path)).splitlines()
     return "\n".join(line for line in lines if "has no checksum" in line)
 
@@ -403,12 +439,16 @@ STORES = [
         "DASK_DASK_EM__FOLLOW_LINKS=true": with_variable,
         "put the chunks themselves there": put_back,
     }),
-    Followed("is a sparse matrix of AnnData", lambda here: said(lambda: fit(sparse_matrix(here))), {
+    Followed("is a sparse matrix of AnnData in", lambda here: said(
+        lambda: fit(sparse_matrix(here))
+    ), {
         r"obsm/X_pca": lambda here, words: said(lambda: fit(here.path("cells.zarr") / words)),
-        r"anndata\.experimental\..*\)\)\)": read_lazily,
+        r"adata\.X = (adata\.X\.tocsr\(\))": written_by_rows,
     }),
-    Followed("zarr.open_group({}", lambda here: said(lambda: fit(sparse_matrix(here))), {
-        r"zarr\.open_group\(.*?\)": opened_group,
+    Followed("is an image of OME-Zarr", lambda here: said(lambda: fit(resolutions(here))), {
+        r"features='\w+'": lambda here, words: said(
+            lambda: fit(resolutions(here) / "0", **keywords(words))
+        ),
     }),
     Followed("write it with zarr.codecs", lambda here: said_of_checksum(stored(here)), {
         r"zarr\.codecs\.\w+\(\)": lambda here, words: said_of_checksum(with_checksum(here, words)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DataError
+from .around import multiscales
 
 if TYPE_CHECKING:
     import zarr
@@ -30,6 +31,9 @@ def not_an_array(group: zarr.Group, name: str) -> DataError:
     if _is_sparse(group):
         return _sparse(group, name)
     shown = name or "X"
+    images = multiscales(dict(group.attrs))
+    if images:
+        return _image(images[0], shown)
     found = _tree(group) if group.store.supports_listing else []
     lines = []
     for key, member in found[:NAMED]:
@@ -72,11 +76,25 @@ def _described(member: Any) -> str:
     return f"{shape} {member.attrs['encoding-type']} (sparse)"
 
 
-def _sparse(group: zarr.Group, name: str) -> DataError:
-    opened = f"zarr.open_group({name!r}, mode='r')" if name else "X"
+def _image(image: dict[str, Any], shown: str) -> DataError:
+    """The error of an image in several resolutions, each of which is an array."""
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
+    names = [str(axis.get("name")) for axis in axes]
+    channels = [str(axis.get("name")) for axis in axes if axis.get("type") == "channel"]
+    paths = [str(level.get("path")) for level in image["datasets"] if isinstance(level, dict)]
+    likely = (channels or names or [""])[0]
     return DataError(
-        f"{name or 'X'} is a sparse matrix of AnnData, {_described(group)}, and rows are read "
-        "dense: pass a dense array beside it, such as obsm/X_pca; or, in Python, where blocks of "
-        f"rows fit in memory, anndata.experimental.read_elem_lazy({opened})"
-        ".map_blocks(lambda block: block.toarray(), meta=np.empty((0, 0)))"
+        f"{shown} is an image of OME-Zarr in {len(paths)} resolutions, of the dimensions "
+        f"{', '.join(names)}: give the path of one of {', '.join(f'{shown}/{p}' for p in paths)} "
+        f"and the dimension that holds the variables, such as features={likely!r}"
+    )
+
+
+def _sparse(group: zarr.Group, name: str) -> DataError:
+    """The error of a matrix in the order of columns; that of rows is read."""
+    shown = name or "X"
+    return DataError(
+        f"{shown} is a sparse matrix of AnnData in the order of columns, {_described(group)}, and "
+        "rows are read: pass a dense array beside it, such as obsm/X_pca, or write the matrix in "
+        "the order of rows; in Python, adata.X = adata.X.tocsr() and adata.write_zarr(path)"
     )

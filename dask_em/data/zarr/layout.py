@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from ...core.tuning import tuning
 from ...errors import DataError, StoreAccessError
 from ...storage.urls import describe_store
-from ..options import MissingChunks
+from ..options import MissingChunks, ReadOptions
 from ..packing import Packing
 
 logger = logging.getLogger("dask_em")
@@ -83,16 +83,37 @@ def chunk_key(array: zarr.Array[Any], index: Index) -> str:
 
 def chunk_place(array: zarr.Array[Any], index: Index, shape: Index, key: str = "") -> str:
     """Return number, rows and key of a chunk, for a message."""
+    axes = ("rows", "columns") if array.ndim < 3 else _axes(array)
     spans = [
         f"{what} {i * size} to {min((i + 1) * size, n) - 1}"
-        for what, i, size, n in zip(("rows", "columns"), index, shape, array.shape, strict=False)
+        for what, i, size, n in zip(axes, index, shape, array.shape, strict=False)
     ]
-    one_column = len(index) == 1 or shape[1] >= array.shape[1]
+    one_column = len(index) == 1 or (array.ndim == 2 and shape[1] >= array.shape[1])
     number = str(index[0]) if one_column else str(index)
     store: Any = array.store
     where = key or chunk_key(array, index[: len(shape)])
     where = os.path.join(store.root, where) if isinstance(store, LocalStore) else where
     return f"chunk {number} ({', '.join(spans[:1] if one_column else spans)}; {where})"
+
+
+def _axes(array: zarr.Array[Any]) -> tuple[str, ...]:
+    return dimensions_of(array) or tuple(f"axis {axis}" for axis in range(array.ndim))
+
+
+def dimensions_of(array: zarr.Array[Any]) -> tuple[str, ...] | None:
+    """Return the names of an array's dimensions, as xarray keeps them; None where it has none.
+
+    Examples
+    --------
+    >>> dimensions_of(zarr.create_array({}, shape=(6, 2), dtype="f4", dimension_names=("y", "x")))
+    ('y', 'x')
+    """
+    found = getattr(array.metadata, "dimension_names", None)
+    names: Any = found or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    if not isinstance(names, list | tuple):
+        return None
+    known = len(names) == array.ndim and all(isinstance(name, str) for name in names)
+    return tuple(map(str, names)) if known else None
 
 
 def remedy(array: zarr.Array[Any]) -> str:
@@ -286,8 +307,17 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
     return name in VERIFYING or (name == "zstd" and bool(options.get("checksum")))
 
 
-def packing_of(array: zarr.Array[Any]) -> Packing | None:
-    """Return how the array's numbers are packed or masked, None where they are plain.
+def attributes_of(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return the attributes of an array, as the CF conventions name them."""
+    attributes = dict(array.attrs)
+    # In version 2 of the format, what xarray writes keeps `_FillValue` as Zarr's fill value.
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes:
+        attributes["_FillValue"] = array.fill_value
+    return attributes
+
+
+def packing_of(array: zarr.Array[Any], options: ReadOptions | None = None) -> Packing | None:
+    """Return how the array's numbers are packed or masked, None where they are plain, or taken so.
 
     Examples
     --------
@@ -295,11 +325,9 @@ def packing_of(array: zarr.Array[Any]) -> Packing | None:
     >>> print(packing_of(packed))
     scale_factor=0.1, as float64
     """
-    attributes = dict(array.attrs)
-    # In version 2 of the format, what xarray writes keeps `_FillValue` as Zarr's fill value.
-    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes:
-        attributes["_FillValue"] = array.fill_value
-    return Packing.of(attributes, np.dtype(array.dtype))
+    if options is not None and options.raw:
+        return None
+    return Packing.of(attributes_of(array), np.dtype(array.dtype))
 
 
 def fill_value(array: zarr.Array[Any]) -> Any:

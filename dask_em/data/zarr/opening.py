@@ -13,13 +13,15 @@ from ...core.executor import no_thread
 from ...errors import DataError, naming
 from ...storage.object_store import check_bucket
 from ...storage.stored_files import is_there
-from ...storage.urls import describe_store, describe_url, is_url, local_path
+from ...storage.urls import describe_store, describe_url, is_url, local_path, with_member
 from ..checks import check_array, check_weight, memory_weight
+from ..columns import WeightColumn
 from ..options import ReadOptions
 
 if TYPE_CHECKING:
     import zarr
 
+    from ...core.protocols import StoredSource
     from .source import ZarrSource
 
 
@@ -42,14 +44,40 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     ...     open_zarr(path).shape
     (6, 2)
     """
+    return require_array(open_node(path), describe_url(with_member(os.fspath(path))))
+
+
+def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
+    """Open the Zarr array at a path or URL, or a group that holds rows together.
+
+    `store.zarr::points` is a member of a group, as is `store.zarr/points`.
+
+    Raises
+    ------
+    DataError
+        No such path, not a Zarr array, or a group of other arrays, which are then named.
+    StoreError
+        A store on the network that cannot be reached, or refuses.
+
+    Examples
+    --------
+    >>> import tempfile, zarr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/points.zarr"
+    ...     _ = zarr.create_array(path, shape=(6, 2), chunks=(3, 2), dtype="f8")
+    ...     open_node(f"{folder}::points.zarr").shape
+    (6, 2)
+    """
     check_path(path)
     # Zarr takes longer to import than it takes to say that there is no such path.
     import zarr
     from zarr.errors import GroupNotFoundError
 
     from ...storage.url_store import open_store
+    from .groups import not_an_array
+    from .variables import holds_rows
 
-    url = os.fspath(path)
+    url = with_member(os.fspath(path))
     name = describe_url(url)
     place, inner = (open_store(url), "") if is_url(url) else _local(local_path(url), name)
     try:
@@ -64,7 +92,9 @@ def open_zarr(path: str | os.PathLike[str]) -> zarr.Array[Any]:
         if "shutdown" in str(e):
             raise no_thread(e) from e
         raise
-    return require_array(found, name)
+    if isinstance(found, zarr.Group) and not holds_rows(found):
+        raise not_an_array(found, name)
+    return found
 
 
 # What Zarr, and a file that is no archive, raise.
@@ -121,7 +151,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     Traceback (most recent call last):
     dask_em.errors.DataError: nowhere.zarr: no such path
     """
-    url = os.fspath(path)
+    url = with_member(os.fspath(path))
     if not is_url(url) and not is_there(url):
         _existing(local_path(url), describe_url(url))
 
@@ -153,8 +183,26 @@ def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array
     raise not_an_array(X, name)
 
 
-def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) -> ZarrSource:
-    """Make a source of a Zarr array, with weights in another one or in memory.
+def zarr_source(
+    X: zarr.Array[Any] | zarr.Group, sample_weight: Any, options: ReadOptions
+) -> StoredSource:
+    """Make a source of a Zarr array or of a group of them, with weights of any kind.
+
+    Raises
+    ------
+    DataError
+        Nobody said which dimension holds the variables; wrong shape or type, or weights of another
+        length.
+    """
+    from .variables import grid_source, is_matrix
+
+    if is_matrix(X, sample_weight, options):
+        return matrix_source(require_array(X), sample_weight, options)
+    return grid_source(X, sample_weight, options)
+
+
+def matrix_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) -> ZarrSource:
+    """Make a source of a Zarr array of rows and columns, with weights in another or in memory.
 
     Raises
     ------
@@ -165,13 +213,16 @@ def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) ->
 
     from .layout import check_same, document_stamp
     from .source import ZarrSource
+    from .variables import named_columns
 
     check_array("X", X, 2)
+    if isinstance(sample_weight, WeightColumn):
+        check_path(sample_weight.name)
     # In this order: what changes after the stamp was taken is found by it.
     stamp = document_stamp(X)
     with naming(describe_store(str(X.store_path))):
         check_same(X)
-    source = ZarrSource(X, options=options, stamp=stamp)
+    source = ZarrSource(X, options=options, stamp=stamp, columns=named_columns(X))
     if sample_weight is None:
         return source
     if isinstance(sample_weight, zarr.Array):

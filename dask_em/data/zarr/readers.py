@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import zarr
 
 from ...core.additive import Array
-from ..options import MissingChunks
+from ..options import ReadOptions
 from ..packing import Packing
 from .layout import packing_of
 from .raw import RawChunks, RawReader
@@ -50,7 +50,7 @@ class RowReader(Protocol):
 def row_reader(
     array: zarr.Array[Any],
     chunk_rows: int,
-    missing_chunks: MissingChunks = "error",
+    options: ReadOptions | None = None,
     name: str = "X",
 ) -> RowReader:
     """Return the quickest reader of an array, for reads of whole chunks.
@@ -61,15 +61,16 @@ def row_reader(
         (n, d) or (n,); a reader of (n,) takes any rows.
     chunk_rows : int
         Rows that are read at once, at most.
-    missing_chunks : {"error", "fill"}
-        Whether a missing chunk is an error or stands for the fill value.
+    options : ReadOptions, optional
+        Whether a missing chunk is an error, and packed numbers are decoded.
     name : str
         What an error calls the array.
     """
+    missing_chunks = "error" if options is None else options.missing_chunks
     raw = RawChunks.of(array, missing_chunks, name) if array.ndim == 2 else None
     reader: RowReader
     reader = RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing_chunks, name)
-    packing = packing_of(array)
+    packing = packing_of(array, options)
     return reader if packing is None else DecodingReader(reader, packing)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
+from ...core.columns import Column
 from ...core.protocols import Block, Reader, RowValues, StoredSource
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
@@ -19,24 +19,40 @@ from ...errors import DataError
 from ...storage.outputs.stamps import source_stamps
 from ...storage.url_store import UrlStore
 from ...storage.urls import describe_store
+from ..checks import tell_once
 from ..identity import layout_identity, sha256_of
 from ..options import ReadOptions
-from ..packing import Packing, describe_decoding
+from ..packing import Packing
 
 if TYPE_CHECKING:
     import zarr
 
     from .readers import RowReader
 
-logger = logging.getLogger("dask_em")
-
 CHECKSUM = "write it with zarr.codecs.Crc32cCodec() as the last of its compressors"
 
 
-@cache
-def _tell_once(line: str) -> None:
-    """Log a line, which every fit would say again."""
-    logger.info(line)
+def look_at(array: zarr.Array[Any], name: str, options: ReadOptions) -> None:
+    """Look for all chunks of an array in its store, and log what it lacks or costs.
+
+    Raises
+    ------
+    DataError
+        Chunks are missing, or links to another place, or the array is not what it was.
+    """
+    from .layout import check_links, check_present, check_same, has_checksum, small_chunks
+
+    check_same(array, name)
+    check_links(array, name)
+    if options.missing_chunks == "error":
+        check_present(array, name)
+    if small := small_chunks(array):
+        tell_once(f"{name} ({describe_store(str(array.store_path))}) {small}")
+    if not has_checksum(array):
+        tell_once(
+            f"{name} ({describe_store(str(array.store_path))}) has no checksum, so flipped bits "
+            f"would pass for data: {CHECKSUM}"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class ZarrSource(StoredSource):
     blocks : sequence of int or None
         Rows of each block of lazy values: those of the Dask array that is a view of this one.
         None for the chunks of the store.
+    columns : tuple of Column, or None
 
     Examples
     --------
@@ -86,6 +103,7 @@ class ZarrSource(StoredSource):
     stamp: tuple[int, int] | None = None
     skipped: Sequence[range] = ()
     blocks: Sequence[int] | None = None
+    columns: tuple[Column, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Whoever receives the source must cut it in the same places. Weights in memory, and
@@ -111,7 +129,7 @@ class ZarrSource(StoredSource):
         """How the stored numbers are packed or masked, None where they are plain."""
         from .layout import packing_of
 
-        return packing_of(self.array)
+        return packing_of(self.array, self.options)
 
     @property
     def decoding(self) -> str:
@@ -242,20 +260,8 @@ class ZarrSource(StoredSource):
             Chunks are missing, or links to another place, or the array is not what it was when it
             was opened.
         """
-        from .layout import check_links, check_present, check_same, has_checksum, small_chunks
-
         for array, name in self._arrays():
-            check_same(array, name)
-            check_links(array, name)
-            if self.options.missing_chunks == "error":
-                check_present(array, name)
-            if small := small_chunks(array):
-                _tell_once(f"{name} ({describe_store(str(array.store_path))}) {small}")
-            if not has_checksum(array):
-                _tell_once(
-                    f"{name} ({describe_store(str(array.store_path))}) has no checksum, so flipped "
-                    f"bits would pass for data: {CHECKSUM}"
-                )
+            look_at(array, name, self.options)
 
     @property
     def lacks_checksum(self) -> str:
@@ -281,8 +287,12 @@ class ZarrSource(StoredSource):
         return describe_presence(self.array, self.options.missing_chunks)
 
     def storage_notes(self) -> str:
-        """Say how stored numbers are decoded, and what is not looked at."""
-        return describe_decoding(self.decoding, self.array.attrs)
+        """Say how stored numbers are decoded."""
+        return f"packed, and decoded by {self.decoding}" if self.decoding else ""
+
+    def even(self) -> Self:
+        """Return the source itself: chunks of an array are even."""
+        return self
 
     def stamps(self) -> dict[range, str]:
         """Return the stamp of each range, see `source_stamps`."""
@@ -355,12 +365,11 @@ class ZarrReader(Reader):
         self._source = source
         if source.stamp is None or document_stamp(source.array) != source.stamp:
             check_same(source.array)
-        missing_chunks = source.options.missing_chunks
-        self._rows = row_reader(source.array, source.chunk_rows, missing_chunks)
+        self._rows = row_reader(source.array, source.chunk_rows, source.options)
         self._weights: RowReader | None = None
         if source.stored_weight is not None:
             self._weights = row_reader(
-                source.stored_weight, source.chunk_rows, missing_chunks, "sample_weight"
+                source.stored_weight, source.chunk_rows, source.options, "sample_weight"
             )
 
     def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:

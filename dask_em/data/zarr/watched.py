@@ -20,7 +20,7 @@ from zarr.storage import LocalStore, StorePath, WrapperStore
 from ...core.additive import Array
 from ...errors import DataError, UsageError, naming
 from ...storage.urls import describe_store
-from ..options import MissingChunks
+from ..options import MissingChunks, ReadOptions
 from .fingerprints import fingerprint
 from .layout import (
     Index,
@@ -33,6 +33,8 @@ from .layout import (
     packing_of,
 )
 from .raw import CHECKSUM_BYTES
+
+Window = tuple[slice, ...]
 
 # A shard's index holds this in place of the offset and the length of a missing chunk.
 NO_CHUNK = 2**64 - 1
@@ -127,27 +129,29 @@ class WatchedReader:
         self.fingerprints[rows.start] = fingerprint(found)
         yield found, 0
 
-    def read(self, rows: slice) -> Array:
-        """Return the rows, (n, d) or (n,).
+    def read(self, *window: slice) -> Array:
+        """Return a window of the array: slices of its first axes, and all of the others.
 
         Raises
         ------
         DataError
             A chunk is missing, empty, cut or damaged; the message names it.
         """
+        whole = tuple(slice(0, n) for n in self.array.shape[len(window) :])
+        window = (*window, *whole)
         watch = Watch(self.array.store, self._index)
         try:
             with naming(describe_store(str(self.array.store_path))):
-                found = np.ascontiguousarray(self._read(watch, rows))
+                found = np.ascontiguousarray(self._read(watch, *window))
         except Exception as e:
             if watch.failed or isinstance(e, MemoryError) or not watch.lengths:
                 raise
             # Reading ended at the damaged chunk; what is behind it was not asked for.
-            self._check_files(watch, rows, partly=True)
-            raise self._damaged(rows, e) from e
-        self._check_files(watch, rows)
+            self._check_files(watch, window, partly=True)
+            raise self._damaged(window, e) from e
+        self._check_files(watch, window)
         if self._index is not None and self.missing_chunks == "error":
-            self._check_inner(watch, rows)
+            self._check_inner(watch, window)
         return found
 
     def _read(self, watch: Watch, *window: slice) -> Array:
@@ -155,16 +159,16 @@ class WatchedReader:
         array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(self.array.metadata, place))
         return np.asarray(array[window])
 
-    def _windows(self, rows: slice, shape: Index) -> list[range]:
-        """Numbers of the chunks of this shape that hold the rows, along each axis."""
-        stop = min(rows.stop, self.array.shape[0])
-        first = range(rows.start // shape[0], -(-stop // shape[0]))
-        others = zip(self.array.shape[1:], shape[1:], strict=True)
-        return [first, *(range(-(-n // size)) for n, size in others)]
+    def _chunks(self, window: Window, shape: Index) -> list[range]:
+        """Numbers of the chunks of this shape that hold a window, along each axis."""
+        return [
+            range(part.start // size, -(-min(part.stop, n) // size))
+            for part, n, size in zip(window, self.array.shape, shape, strict=True)
+        ]
 
-    def _check_files(self, watch: Watch, rows: slice, partly: bool = False) -> None:
+    def _check_files(self, watch: Watch, window: Window, partly: bool = False) -> None:
         shape = file_shape(self.array)
-        for index in product(*self._windows(rows, shape)):
+        for index in product(*self._chunks(window, shape)):
             key = chunk_key(self.array, index)
             if key not in watch.lengths and not partly:
                 raise UsageError(
@@ -189,12 +193,12 @@ class WatchedReader:
         if self.missing_chunks == "error":
             raise lacks(self.array, place, self.name)
 
-    def _check_inner(self, watch: Watch, rows: slice) -> None:
-        """Raise `DataError` where a shard's index says that a chunk of the rows is missing."""
+    def _check_inner(self, watch: Watch, window: Window) -> None:
+        """Raise `DataError` where a shard's index says that a chunk of the window is missing."""
         inner = tuple(map(int, self.array.chunks))
         per_shard = tuple(s // c for s, c in zip(file_shape(self.array), inner, strict=True))
         tables: dict[str, Array] = {}
-        for index in product(*self._windows(rows, inner)):
+        for index in product(*self._chunks(window, inner)):
             shard, place = zip(*map(divmod, index, per_shard), strict=True)
             key = chunk_key(self.array, shard)
             if key not in tables:
@@ -204,15 +208,15 @@ class WatchedReader:
                 named = "inner " + chunk_place(self.array, index, inner, key)
                 raise lacks(self.array, named, self.name)
 
-    def _damaged(self, rows: slice, error: Exception) -> DataError:
-        """Make the error that names the damaged chunk of these rows: each is read by itself."""
+    def _damaged(self, window: Window, error: Exception) -> DataError:
+        """Make the error that names the damaged chunk of a window: each is read by itself."""
         shape = tuple(map(int, self.array.chunks))
         inner = "inner " if self.array.shards else ""
-        named = f"rows {rows.start} to {rows.stop - 1}"
-        for index in product(*self._windows(rows, shape)):
-            window = [slice(i * s, (i + 1) * s) for i, s in zip(index, shape, strict=True)]
+        named = f"rows {window[0].start} to {window[0].stop - 1}"
+        for index in product(*self._chunks(window, shape)):
+            part = [slice(i * s, (i + 1) * s) for i, s in zip(index, shape, strict=True)]
             try:
-                self._read(Watch(self.array.store), *window)
+                self._read(Watch(self.array.store), *part)
             except Exception as e:
                 shard = [i * c // s for i, c, s in zip(index, shape, file_shape(self.array),
                                                        strict=True)]  # fmt: skip
@@ -244,10 +248,10 @@ def _index_request(array: zarr.Array[Any]) -> ByteRequest | None:
 class CheckedRows:
     """Slice a Zarr array by rows under the same checks: for Dask, which reads through Zarr."""
 
-    def __init__(self, array: zarr.Array[Any], missing_chunks: MissingChunks, name: str) -> None:
-        self.shape, self.ndim, self._packing = array.shape, array.ndim, packing_of(array)
+    def __init__(self, array: zarr.Array[Any], options: ReadOptions, name: str) -> None:
+        self.shape, self.ndim, self._packing = array.shape, array.ndim, packing_of(array, options)
         self.dtype = self._packing.dtype if self._packing else np.dtype(array.dtype)
-        self._reader = WatchedReader(array, missing_chunks, name)
+        self._reader = WatchedReader(array, options.missing_chunks, name)
 
     def __getitem__(self, window: Any) -> Array:
         rows, *others = window if isinstance(window, tuple) else (window,)

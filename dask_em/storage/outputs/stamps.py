@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +53,40 @@ def source_stamps(
     ...     [before[region] == after[region] for region in regions]
     [True, False]
     """
+    regions, columns = list(regions), slice(0, int(array.shape[1]))
+    rows = [slice(int(bounds[region.start]), int(bounds[region.stop])) for region in regions]
+    return dict(zip(regions, window_stamps(array, [[(one, columns)] for one in rows]), strict=True))
+
+
+def window_stamps(
+    array: zarr.Array[Any], regions: Iterable[Iterable[tuple[slice, ...]]]
+) -> list[str]:
+    """Compute the stamp of each region of an array, which is some windows of it.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    regions : iterable of iterable of tuple of slice
+        Windows of all axes.
+
+    Returns
+    -------
+    list of str
+        As `source_stamps` has them.
+    """
     stamp_of = _by_key(array)
     layout = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
-    rows, columns = (array.shards or array.chunks)[:2]
-    found = {}
-    for region in regions:
-        start, stop = int(bounds[region.start]), int(bounds[region.stop])
+    shape = array.shards or array.chunks
+    found = []
+    for windows in regions:
         digest = hashlib.sha256(layout.encode())
-        for i in range(start // rows, -(-stop // rows)):
-            for j in range(-(-array.shape[1] // columns)):
-                key = array.metadata.encode_chunk_key((i, j))
+        for window in windows:
+            parts = zip(window, shape, strict=True)
+            spans = [range(part.start // n, -(-part.stop // n)) for part, n in parts]
+            for index in product(*spans):
+                key = array.metadata.encode_chunk_key(index)
                 digest.update(f"{key}:{'' if stamp_of is None else stamp_of(key)};".encode())
-        found[region] = "" if stamp_of is None else digest.hexdigest()
+        found.append("" if stamp_of is None else digest.hexdigest())
     return found
 
 

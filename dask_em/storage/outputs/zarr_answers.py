@@ -5,7 +5,7 @@ Syncing waits for the end of a region: by then the system has written most of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class ZarrFormat:
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
         with naming(path):
-            group = zarr.create_group(_place(path))
+            group = zarr.create_group(open_place(path))
             for name, (columns, dtype) in self.kinds.items():
                 tail = () if columns is None else (columns,)
                 group.create_array(
@@ -71,7 +71,7 @@ class ZarrFormat:
         import zarr
 
         with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
-            outputs = dict(zarr.open_group(_place(path), mode="r+").arrays())
+            outputs = dict(zarr.open_group(open_place(path), mode="r+").arrays())
         return ZarrAnswers(outputs, self.each)
 
 
@@ -129,23 +129,30 @@ def _key(output: zarr.Array[Any], number: int) -> str:
 
 
 def _sync_chunks(output: zarr.Array[Any], written: list[slice]) -> None:
+    size = output.chunks[0]
+    numbers = [range(rows.start // size, -(-rows.stop // size)) for rows in written]
+    sync_files(output, [_key(output, number) for some in numbers for number in some])
+
+
+def sync_files(output: zarr.Array[Any], keys: Iterable[str]) -> None:
+    """Bring chunk files of an array, and the folders that name them, to the disk."""
     from zarr.storage import LocalStore
 
     store: Any = output.store
     if not isinstance(store, LocalStore):
         return
-    top, size = Path(store.root, output.path), output.chunks[0]
+    top = Path(store.root, output.path)
     folders: set[Path] = set()
-    for rows in written:
-        for number in range(rows.start // size, -(-rows.stop // size)):
-            path = top / _key(output, number)
-            sync(path)
-            folders.update(parent for parent in path.parents if parent.is_relative_to(top))
+    for key in keys:
+        path = top / key
+        sync(path)
+        folders.update(parent for parent in path.parents if parent.is_relative_to(top))
     for folder in folders:
         sync(folder)
 
 
-def _place(path: Path | str) -> Any:
+def open_place(path: Path | str) -> Any:
+    """Return where a group is made: a path, or the store at a URL."""
     from ..url_store import open_store
 
     return open_store(path, read_only=False) if isinstance(path, str) else path
