@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 OTHERS = {
     "np.load": {"mmap_mode"},
     "zarr": {"mode", "write_empty_chunks"},
-    "dask": {"dtype", "meta", "scheduler"},
+    "dask": {"dtype", "meta", "scheduler", "chunks"},
     "pyarrow": {"write_page_checksum"},
     "DataArray": {"axis", "name", "row"},
 }

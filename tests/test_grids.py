@@ -278,7 +278,7 @@ def test_variables_of_other_dimensions_are_named(tmp_path: Path) -> None:
         assert fitted(held, features=None, exclude="height").n_features_in_ == len(BANDS)
     texts = scene().to_dataset("band").assign(name=(("y", "x"), np.full((HEIGHT, WIDTH), "a")))
     for held in (texts, texts.chunk(y=9)):
-        with pytest.raises(DataError, match=r"hold no numbers, 'name'.*exclude=\['name'\]"):
+        with pytest.raises(DataError, match=r"without numbers, 'name'.*exclude=\['name'\]"):
             fitted(held, features=None)
         assert fitted(held, features=None, exclude="name").n_features_in_ == len(BANDS)
 

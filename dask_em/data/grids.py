@@ -292,8 +292,8 @@ def check_numbers(name: str, wrong: Sequence[str]) -> None:
     """Raise `DataError` where variables hold no numbers."""
     if wrong:
         raise DataError(
-            f"{name} has variables that hold no numbers, {listed(wrong)}: leave them out by "
-            f"exclude={list(wrong)!r}"
+            f"{name} has variables without numbers, {listed(wrong)}: exclude={list(wrong)!r} "
+            "leaves them out"
         )
 
 

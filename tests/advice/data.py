@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import warnings
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from pathlib import Path
@@ -217,7 +218,7 @@ ARRAYS = [
         ),
         r"columns=\[.*?\]": lambda here, words: said(lambda: fit(uneven(), **keywords(words))),
     }),
-    Followed("has variables that hold no numbers", lambda here: said(lambda: fit(worded())), {
+    Followed("has variables without numbers", lambda here: said(lambda: fit(worded())), {
         r"exclude=\[.*?\]": lambda here, words: said(lambda: fit(worded(), **keywords(words))),
     }),
     Followed("in memory, and rows are read dense", lambda here: said(
@@ -342,13 +343,16 @@ def sparse_matrix(here: Here) -> Path:
 def cells(here: Here, matrix: Any) -> Path:
     anndata = pytest.importorskip("anndata")
     path = here.path("cells.zarr")
-    anndata.AnnData(matrix, obsm={"X_pca": X}).write_zarr(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        anndata.AnnData(matrix, obsm={"X_pca": X}).write_zarr(path)
     return path
 
 
 def written_by_rows(here: Here, words: str) -> str:
     adata = pytest.importorskip("anndata").read_zarr(here.path("cells.zarr"))
-    return said(lambda: fit(cells(here, code(words, adata=adata)) / "X"))
+    path = cells(here, code(words, adata=adata))
+    return said(lambda: fit(path / "X"))
 
 
 def resolutions(here: Here) -> Path:

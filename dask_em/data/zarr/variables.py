@@ -59,8 +59,7 @@ def is_grid(array: zarr.Array[Any], options: ReadOptions) -> bool:
     if names is None and options.features:
         raise DataError(
             f"{options.features!r} is no dimension of {describe_store(str(array.store_path))}, "
-            "whose dimensions have no names: give them some, as xarray does; in Python, "
-            "xarray.DataArray(array, dims=[...]) does"
+            "whose dimensions have no names: give them some, as xarray does, or pass a DataArray"
         )
     return names is not None and not (array.ndim == 2 and names[1] == options.features)
 
