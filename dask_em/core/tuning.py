@@ -393,6 +393,9 @@ class PlanTuning:
     # The probe of a plan computes about this many products of a responsibility and a feature:
     # about a second of one core.
     probe_products: int = 10**10
+    # The fit before it factorises matrices some tens of times: with more products of a parameter
+    # and a column than these each of them takes seconds, and the probe minutes.
+    probe_factors: int = 2 * 10**10
 
 
 @dataclass(frozen=True)
