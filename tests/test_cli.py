@@ -253,6 +253,15 @@ def test_plan_measures_rows_that_hold_numbers(covariance: str, tmp_path: Path) -
     assert "unknown: two chunks hold too few finite rows for -k 400" in result.stdout
 
 
+def test_plan_times_nothing_that_takes_minutes(tmp_path: Path) -> None:
+    path = tmp_path / "wide.zarr"
+    zarr.create_array(path, shape=(5000, 1200), chunks=(1000, 1200), dtype="f4")
+    result = CliRunner().invoke(main, ["plan", str(path), "-k", "30", "--memory-limit", "16GiB"])
+    assert "unknown: timing two chunks would take minutes with 30 components in 1200 columns" in (
+        result.stdout
+    )
+
+
 def test_plan_counts_parameters_and_sums_at_size(tmp_path: Path) -> None:
     path = tmp_path / "wide.zarr"
     zarr.create_array(path, shape=(100_000, 100), chunks=(1000, 100), dtype="f8")

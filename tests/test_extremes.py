@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from helpers import KINDS, Tune, blobs
+from helpers import KINDS, Tune, blobs, random_mixture
 
 from dask_em import GaussianMixture
 from dask_em.data.open import as_source
@@ -172,6 +172,12 @@ def test_a_start_by_groups_of_components_is_the_start(
     np.testing.assert_allclose(groups.means_, together.means_, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(groups.covariances_, together.covariances_, rtol=1e-7, atol=1e-12)
     np.testing.assert_allclose(groups.weights_, together.weights_, rtol=1e-9)
+
+
+def test_rows_that_wait_for_very_many_components_are_few() -> None:
+    mixture = random_mixture("diag", 50_000, 2, np.random.default_rng(0))
+    # Four thousand rows of their responsibilities are 1.6 GB.
+    assert mixture.fold().nbytes < 2**30
 
 
 def test_many_components_take_no_memory_in_their_square() -> None:

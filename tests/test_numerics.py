@@ -19,8 +19,10 @@ from helpers import (
 )
 
 from dask_em import GaussianMixture
+from dask_em.core.tuning import tuning
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.numpy_kernel import GaussianKernel
+from dask_em.families.gaussian.whitening import Whitening
 
 pytestmark = pytest.mark.usefixtures("engine", "many_chunks", "synchronous")
 
@@ -199,3 +201,16 @@ def test_many_columns_still_tell_components_apart(kind: str, d: int) -> None:
     found = model.predict(X)
     assert max((found == labels).mean(), (found != labels).mean()) > 0.999
     assert np.isfinite(model.lower_bound_)
+
+
+@pytest.mark.parametrize("d", [2, 5, 60])
+@pytest.mark.parametrize("mix", [0.0, 1e-3, 0.1, 0.9, 0.9999, 1.0])
+def test_columns_are_whitened_together_where_eigenvalues_say_so(d: int, mix: float) -> None:
+    # Bounds on the eigenvalues save their computation; they never decide otherwise.
+    rng = np.random.default_rng(d)
+    X = (1 - mix) * rng.normal(size=(500, d)) + mix * rng.normal(size=(500, 1))
+    covariance = np.cov(X.T)
+    eigenvalues = np.linalg.eigvalsh(np.corrcoef(X.T))
+    together = eigenvalues[0] * tuning().numerics.collinear < eigenvalues[-1]
+    found = Whitening.of_moments(X.mean(axis=0), covariance, "matrix")
+    assert (found.scale.ndim == 2) == together

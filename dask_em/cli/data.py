@@ -63,11 +63,6 @@ def plan(
         data, n_components, covariance_types, cluster, probe, family, **take(options, LOOKING)
     )
     lines = _plan_lines(planned)
-    if probe and planned.fits and planned.n_workers and planned.seconds_per_pass is None:
-        lines.append(
-            "time of a pass     unknown: two chunks hold too few finite rows for -k "
-            f"{max(n_components)}"
-        )
     show(planned.as_dict(), as_json, lines)
     if planned.n_workers:
         planned.check()
@@ -92,6 +87,8 @@ def _plan_lines(planned: Plan) -> list[str]:
         f"memory of a task   {size(planned.task_bytes)}",
         f"memory of a worker {size(planned.worker_bytes)}{limit}",
     ]
+    if planned.untimed:
+        lines.append(f"time of a pass     unknown: {planned.untimed}")
     if planned.seconds_per_pass is not None:
         lines.append(
             f"time of a pass     about {planned.seconds_per_pass:.3g} s: {planned.limited_by} "

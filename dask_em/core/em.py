@@ -45,8 +45,9 @@ class Status(Enum):
     )
     LIKELIHOOD_FELL = (
         "the log-likelihood fell and the best parameters so far were kept: reg_covar is large "
-        "beside the variances of a component. Where many rows of a column hold one value, leave "
-        "the column out; otherwise lower reg_covar or rescale the columns"
+        "beside the variances of a component, or 0 where one is nearly singular. Where many rows "
+        "of a column hold one value, leave the column out; otherwise lower reg_covar or rescale "
+        "the columns, and where it is 0 lower n_components"
     )
     COLLAPSED = (
         "a component lost all its rows or shrank to a point and kept its last parameters: "

@@ -119,6 +119,8 @@ class NumpyKernelTuning:
     most_rows: int = 4096
     # Rows whose sums are put off until there are enough of each component.
     deferred_rows: int = 4096
+    # Doubles of their responsibilities, half a GiB: of very many components they are fewer rows.
+    deferred: int = 2**26
     # Doubles of the deferred rows that are gathered at a time.
     gathered: int = 2**15
     # Nanoseconds (Zen 3), for the choice between the dense and the sparse way: one
@@ -395,6 +397,9 @@ class PlanTuning:
     # The probe of a plan computes about this many products of a responsibility and a feature:
     # about a second of one core.
     probe_products: int = 10**10
+    # The fit before it factorises matrices some tens of times: with more products of a parameter
+    # and a column than these each of them takes seconds, and the probe minutes.
+    probe_factors: int = 2 * 10**10
 
 
 @dataclass(frozen=True)

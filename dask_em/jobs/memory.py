@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,12 +154,25 @@ class FitMemory:
         most = max(model.n_components for model in self.models)
         return engine_for(self.source.dtype, n_responsibilities=n_rows * most)
 
+    @cached_property
+    def mixtures(self) -> Sequence[Mixture]:
+        """A mixture of the size of each model."""
+        unit, engine = Moments.unit(self.source.n_features), self.engine
+        return [
+            Mixture(
+                np.full(model.n_components, -np.log(model.n_components)),
+                model.family_options().of_data(unit, model.n_components),
+                engine,
+            )
+            for model in self.models
+        ]
+
     @property
     def compiler_bytes(self) -> int:
         """Bytes of LLVM and the compiled loops, 0 where NumPy computes."""
         if self.engine.name != "numba":
             return 0
-        kinds = {self._mixture(model).components.kind for model in self.models}
+        kinds = {mixture.components.kind for mixture in self.mixtures}
         return tuning().plan.compiler_bytes + len(kinds) * tuning().plan.loops_bytes
 
     @property
@@ -230,9 +244,8 @@ class FitMemory:
             # They are made in the process that started the fit.
             return Held("start", self.n_ranges, source.kept_bytes)
         computing = 0
-        for model in self.models:
+        for model, mixture in zip(self.models, self.mixtures, strict=True):
             start = model.start_options()
-            mixture = self._mixture(model)
             p, k = start.n_parameters(d), model.n_components
             # A fit holds its state, the one before, and steps to be mixed.
             states = 4 * (mixture.result_bytes + mixture.components.nbytes)
@@ -268,8 +281,7 @@ class FitMemory:
 
         source = self.source
         mixtures = []
-        for model in self.models:
-            mixture = self._mixture(model)
+        for mixture in self.mixtures:
             n = most_contenders(mixture.result_bytes) if self._multistart else 1
             mixtures += [mixture] * n
         alone = len(mixtures) == 1 and not self.holdout
@@ -299,12 +311,6 @@ class FitMemory:
         if self.screened and several and share <= screening.most_slice:
             held += 8 + 2 + max(screening.least_slice, share) * row
         return int(held * source.chunk_rows)
-
-    def _mixture(self, model: MixtureEstimator) -> Mixture:
-        """Return a mixture of the model's size."""
-        k = model.n_components
-        components = model.family_options().of_data(Moments.unit(self.source.n_features), k)
-        return Mixture(np.full(k, -np.log(k)), components, self.engine)
 
     def _waiting(self, pass_: Pass[Any], kept: bool = False) -> int:
         """Return how many sums wait in a worker, at most, as tasks come in order."""

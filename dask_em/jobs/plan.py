@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ..backends.blas import one_blas_thread
 from ..core.additive import Array
 from ..core.finite import finite_mask
 from ..core.mixture import Mixture
-from ..core.moments import Moments
 from ..core.protocols import Source, StoredSource
 from ..core.tuning import tuning
 from ..data.open import stored_source
@@ -88,6 +87,8 @@ class Plan:
         Memory that the workers of a LocalCluster share, 0 where they are on other machines.
     probe : Probe or None
         Times taken of two chunks, None where nobody took any.
+    untimed : str
+        Why not, where they were asked for.
     memory : WorkerMemory or None
         Of what `worker_bytes` is the sum.
 
@@ -120,6 +121,7 @@ class Plan:
     n_threads: int
     machine_bytes: int = 0
     probe: Probe | None = None
+    untimed: str = ""
     memory: WorkerMemory | None = None
 
     @property
@@ -257,16 +259,33 @@ def plan(
     needed = partial(count, source, fleet, kept=True)
     if not cluster.remote:
         planned = planned_here(cluster, needed)
-        if probe and planned.fits:
-            planned = replace(planned, probe=probe_chunks(source, fleet))
-        return planned
+        return _timed(planned, fleet, partial(probe_chunks, source)) if probe else planned
     with cluster_client(cluster) as client:
         planned = needed(workers_there(client))
-        if probe and planned.fits and planned.n_workers:
+
+        def on_a_worker(fleet: Sequence[MixtureEstimator]) -> Probe | None:
             with backend_in_force().executor(source) as executor:
                 (measured,) = executor.map(probe_chunks, [fleet])
-            planned = replace(planned, probe=measured)
-    return planned
+            return measured
+
+        return _timed(planned, fleet, on_a_worker) if probe else planned
+
+
+def _timed(
+    planned: Plan,
+    fleet: Sequence[MixtureEstimator],
+    measure: Callable[[Sequence[MixtureEstimator]], Probe | None],
+) -> Plan:
+    """Return the plan with the times of two chunks, or why there are none."""
+    if not (planned.fits and planned.n_workers):
+        return planned
+    d, most = planned.n_features, max(model.n_components for model in fleet)
+    if any(m.start_options().n_parameters(d) * d > tuning().plan.probe_factors for m in fleet):
+        why = f"timing two chunks would take minutes with {most} components in {d} columns"
+        return replace(planned, untimed=why)
+    measured = measure(fleet)
+    why = "" if measured else f"two chunks hold too few finite rows for -k {most}"
+    return replace(planned, probe=measured, untimed=why)
 
 
 def planned_here(cluster: ClusterOptions, needed: Callable[[Sequence[Worker]], Plan]) -> Plan:
@@ -292,7 +311,8 @@ def count(
     """
     several = len(fleet) > 1 or holdout > 0
     screened = several and not exhaustive
-    memory = FitMemory(source, fleet, holdout, screened, kept).worker
+    counted = FitMemory(source, fleet, holdout, screened, kept)
+    memory = counted.worker
     tightest = min(
         workers,
         key=lambda w: (
@@ -300,7 +320,7 @@ def count(
         ),
         default=Worker(1, 0),
     )
-    needs = [model_bytes(model, source.n_features) for model in fleet]
+    models = [(8 * len(mixture.log_weights), mixture.components) for mixture in counted.mixtures]
     return Plan(
         source.description,
         source.n_rows or 0,
@@ -310,8 +330,8 @@ def count(
         source.chunk_rows * source.n_features * source.dtype.itemsize,
         len(source.ranges()),
         source.nbytes,
-        sum(need.statistics for need in needs),
-        sum(need.parameters for need in needs),
+        sum(weights + components.statistics_bytes for weights, components in models),
+        sum(weights + components.nbytes for weights, components in models),
         memory.largest(tightest.threads).task,
         memory.of_threads(tightest.threads),
         tightest.limit,
@@ -320,20 +340,6 @@ def count(
         sum(w.threads for w in workers),
         memory=memory,
     )
-
-
-class ModelBytes(NamedTuple):
-    """Bytes of the parameters of one model, and of its sums."""
-
-    parameters: int
-    statistics: int
-
-
-def model_bytes(model: MixtureEstimator, d: int) -> ModelBytes:
-    """Count the bytes of a model over d columns."""
-    k = model.n_components
-    components = model.family_options().of_data(Moments.unit(d), k)
-    return ModelBytes(components.nbytes + 8 * k, components.statistics_bytes + 8 * k)
 
 
 def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Probe | None:
@@ -355,7 +361,7 @@ def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Pro
     reading = time.perf_counter() - begin
     d = source.n_features
     # About one product a row and parameter.
-    costs = [model_bytes(model, d).parameters // 8 for model in fleet]
+    costs = [model.start_options().n_parameters(d) for model in fleet]
     per_row = max(costs)
     model = fleet[costs.index(per_row)]
     k = model.n_components

@@ -82,6 +82,14 @@ def falling(rows: Any, ridge: float) -> str:
     return said(lambda: fit(rows, reg_covar=ridge, max_iter=1000, **options))
 
 
+def without_ridge(**options: Any) -> str:
+    """What components of few rows say, to whose variances nothing is added."""
+    rows = np.random.default_rng(5).normal(size=(40, 4))
+    return said(
+        lambda: fit(rows, **{"n_components": 5, "reg_covar": 0, "random_state": 5, **options})
+    )
+
+
 def collapsing(rows: Any, **options: Any) -> str:
     return said(lambda: fit(rows, **{"reg_covar": 0, **options}))
 
@@ -111,6 +119,9 @@ ENDINGS = [
     Followed("the log-likelihood fell", lambda here: falling(OVERLAPPING, 1), {
         "lower reg_covar": lambda here, words: falling(OVERLAPPING, 1e-6),
         "rescale the columns": lambda here, words: falling(OVERLAPPING * 1e3, 1),
+    }),
+    Followed("the log-likelihood fell", lambda here: without_ridge(), {
+        "where it is 0 lower n_components": lambda here, words: without_ridge(n_components=2),
     }),
     Followed("Try different init parameters", lambda here: long(max_iter=2), {
         "increase max_iter": lambda here, words: long(max_iter=10_000),

@@ -271,7 +271,7 @@ def test_a_task_that_takes_too_much_memory_is_said_to(source: Any, record_proper
         with pytest.raises(StoppedError, match="workers ran out of memory") as caught:
             DaskBackend().map_reduce(source, Hungry())
         assert re.search(r"of 400 MiB \(it held [34]\d\d MiB\)", str(caught.value))
-        assert "--memory-limit" in str(caught.value)
+        assert "more memory (memory_limit)" in str(caught.value)
     tell(
         record_property,
         "a task that takes all of a worker's memory",

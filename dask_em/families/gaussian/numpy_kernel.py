@@ -54,7 +54,8 @@ class GaussianKernel(Kernel[GaussianStatistics]):
         self._constant = -0.5 * d * np.log(2 * np.pi) - structure.log_det(d) - frame_log_det
 
         self._deferred = 0
-        deferred_rows = max(b, tuning().numpy_kernel.deferred_rows)
+        most = tuning().numpy_kernel.deferred // k
+        deferred_rows = max(b, min(tuning().numpy_kernel.deferred_rows, most))
         self._deferred_Z = np.empty((deferred_rows, d))
         self._deferred_resp = np.empty((k, deferred_rows))
         self._not_zero = np.empty(k * deferred_rows, dtype=bool)
