@@ -17,6 +17,7 @@ from .data import doctor, plan
 from .demo import demo
 from .display import AS_JSON, show_failure
 from .fit import fit
+from .ingest import ingest
 from .logs import log_as, show_warning
 from .model import inspect, report
 from .options import COMMAND, REMOTE
@@ -109,5 +110,5 @@ def main() -> None:
     warnings.showwarning = show_warning
 
 
-for command in (demo, doctor, fit, inspect, plan, predict, report, score):
+for command in (demo, doctor, fit, ingest, inspect, plan, predict, report, score):
     main.add_command(command)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from ...core.columns import Column, ColumnKind
 from ...errors import DataError
 
 if TYPE_CHECKING:
@@ -16,6 +19,41 @@ NAMED = 20
 
 # How AnnData marks groups that hold one sparse matrix.
 SPARSE = {"csr_matrix", "csc_matrix"}
+
+
+# The attribute of a group that `ingest` wrote: the name of its matrix.
+MATRIX_ATTRIBUTE = "dask_em_matrix"
+
+
+def matrix_of(group: zarr.Group) -> zarr.Array[Any] | None:
+    """Return the matrix of a group that `ingest` wrote; None of any other group."""
+    name = group.attrs.get(MATRIX_ATTRIBUTE)
+    if not isinstance(name, str):
+        return None
+    found: Any = group.get(name)
+    return found if found is not None and _is_array(found) else None
+
+
+def named_columns(array: zarr.Array[Any]) -> Sequence[Column] | None:
+    """Return the columns that a coordinate beside an array names, on a disk; None where none."""
+    import zarr
+    from zarr.storage import LocalStore
+
+    names, store = getattr(array.metadata, "dimension_names", None), array.store
+    if not names or len(names) != 2 or not names[1] or not isinstance(store, LocalStore):
+        return None
+    place = Path(store.root, array.path).parent / str(names[1])
+    if not (place / "zarr.json").is_file():
+        return None
+    coordinate = zarr.open_array(place, mode="r")
+    labels = np.asarray(coordinate[:])
+    if labels.shape != (array.shape[1],) or labels.dtype.kind not in "OUT":
+        return None
+    kinds = coordinate.attrs.get("kinds")
+    told = kinds if isinstance(kinds, list) and len(kinds) == len(labels) else []
+    known: dict[str, ColumnKind] = {kind: kind for kind in get_args(ColumnKind)}
+    each = [known.get(str(kind), "continuous") for kind in told or labels]
+    return [Column(str(n), kind) for n, kind in zip(labels.tolist(), each, strict=True)]
 
 
 def not_an_array(group: zarr.Group, name: str) -> DataError:

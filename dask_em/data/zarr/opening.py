@@ -134,7 +134,7 @@ def is_zarr(X: object) -> bool:
 
 
 def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array[Any]:
-    """Return an array as it is.
+    """Return an array as it is, and of a group that `ingest` wrote its matrix.
 
     Raises
     ------
@@ -147,8 +147,11 @@ def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array
         return X
     from zarr.storage import LocalStore
 
-    from .groups import not_an_array
+    from .groups import matrix_of, not_an_array
 
+    matrix = matrix_of(X)
+    if matrix is not None:
+        return matrix
     if not name and isinstance(X.store, LocalStore):
         name = describe_url(str(X.store_path))
     raise not_an_array(X, name)

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
+from ...core.columns import Column
 from ...core.protocols import Block, Reader, RowValues, Source
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .readers import RowReader
 
 logger = logging.getLogger("dask_em")
+
+T = TypeVar("T")
 
 CHECKSUM = "write it with zarr.codecs.Crc32cCodec() as the last of its compressors"
 
@@ -115,6 +118,13 @@ class ZarrSource(Source):
     @property
     def decoding(self) -> str:
         return str(self.packing or "")
+
+    @cached_property
+    def columns(self) -> Sequence[Column] | None:
+        """Names by the coordinate of the columns' dimension, where one lies beside the array."""
+        from .groups import named_columns
+
+        return named_columns(self.array)
 
     @property
     def n_chunks(self) -> int:
@@ -267,6 +277,18 @@ class ZarrSource(Source):
         yield self.array, "X"
         if self.stored_weight is not None:
             yield self.stored_weight, "sample_weight"
+
+    def kept_beside(self, kind: type[T]) -> T | None:
+        """Return a record that is kept in the group of the array; None where none is."""
+        from .beside import kept_beside
+
+        return kept_beside(self.array, kind)
+
+    def unchanged_since(self, log: ChunkLog) -> bool:
+        """Tell by the checksums in chunk files, where they are, whether they are those of a log."""
+        from .beside import unchanged_since
+
+        return unchanged_since(self.array, self.chunk_rows, log)
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that were dropped, and hold chunks to the log."""

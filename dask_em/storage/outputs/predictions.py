@@ -144,7 +144,7 @@ class PredictionWriter(Fold[Written]):
         """Bring all that was written to the disk, mark the region, and count its rows."""
         if self._written:
             for output in self.work.outputs.values():
-                _sync_chunks(output, self._written, self.work.regions.each)
+                sync_chunks(output, self._written, self.work.regions.each)
             region = range(self._written[0], self._written[-1] + 1)
             self.work.regions.mark(region, self._n_dropped)
         return Written(self._n_rows, self._n_dropped)
@@ -159,7 +159,7 @@ def chunk_keys(output: zarr.Array[Any], chunk: int, each: int) -> list[str]:
     ]
 
 
-def _sync_chunks(output: zarr.Array[Any], chunks: list[int], each: int) -> None:
+def sync_chunks(output: zarr.Array[Any], chunks: list[int], each: int) -> None:
     """Bring chunk files, and the folders that name them, to the disk."""
     from zarr.storage import LocalStore
 
@@ -201,7 +201,7 @@ def create_outputs(
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     with naming(path):
-        group = zarr.create_group(_place(path))
+        group = zarr.create_group(place(path))
         for name, (columns, dtype) in kinds.items():
             tail = () if columns is None else (columns,)
             group.create_array(
@@ -214,14 +214,22 @@ def create_outputs(
 
 
 def open_outputs(path: Path | str) -> dict[str, zarr.Array[Any]]:
-    """Open the arrays of a group for writing, chunks of nothing but zeros too."""
+    """Open the arrays of a group that have a row for each of the data, to write all chunks."""
     import zarr
 
     with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
-        return dict(zarr.open_group(_place(path), mode="r+").arrays())
+        found = zarr.open_group(place(path), mode="r+").arrays()
+        return {name: array for name, array in found if _is_by_rows(array)}
 
 
-def _place(path: Path | str) -> Any:
+def _is_by_rows(array: zarr.Array[Any]) -> bool:
+    """Tell an array with one entry a row from coordinates of other dimensions."""
+    names = getattr(array.metadata, "dimension_names", None)
+    return not names or names[0] == "row"
+
+
+def place(path: Path | str) -> Any:
+    """Return what Zarr takes for a place to write to."""
     from ..url_store import open_store
 
     return open_store(path, read_only=False) if isinstance(path, str) else path
