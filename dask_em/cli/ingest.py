@@ -7,16 +7,15 @@ from typing import Any
 import click
 
 from .display import show
-from .options import COUNT, JSON, OVERWRITE, Option, Several, job_options, take, with_options
-
-NAMES = Several("NAMES", lambda word: [word])
+from .options import COUNT, JSON, OVERWRITE, Names, Option, job_options, take, with_options
 
 INGEST = (
     Option(
-        "--columns", "columns", "Names of the columns to keep, or patterns: 'x*,y'.", NAMES,
-        default=(), shown_default="all",
+        "--columns", "columns",
+        "Columns to keep, in this order: a,b,c, or patterns such as 'flux_*'.", Names(),
+        metavar="NAMES",
     ),
-    Option("--exclude", "exclude", "Names or patterns of the columns to leave out.", NAMES, ()),
+    Option("--exclude", "exclude", "Columns to leave out.", Names(), metavar="NAMES"),
     Option(
         "--dtype", "dtype", "Of the matrix.", click.Choice(["float32", "float64"]),
         shown_default="the smallest that is exact",
@@ -31,7 +30,8 @@ INGEST = (
         default=True,
     ),
     Option(
-        "--null", "null", "What stands for a hole in CSV files, beside NA, NaN, null.", NAMES, (),
+        "--null", "null", "What stands for a hole in CSV files, beside NA, NaN, null.", Names(),
+        metavar="WORDS",
     ),
     Option(
         "--seed", "random_state", "The --seed of the fits that the survey is kept for.",

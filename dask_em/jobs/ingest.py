@@ -18,6 +18,7 @@ import numpy as np
 from ..core.ranges import even_ranges
 from ..core.tuning import tuning
 from ..data.ingest.opening import Choice, check_source, open_rows
+from ..data.options import ReadOptions
 from ..errors import DataError, UsageError
 from ..fitting.observers import ObservedPass, reporter
 from ..machine import usable_cpus
@@ -99,13 +100,13 @@ def ingest(
     sources: Any,
     destination: str | os.PathLike[str],
     *,
-    columns: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
+    columns: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
     dtype: str | None = None,
     delimiter: str | None = None,
     decimal: str = ".",
     header: bool = True,
-    null: str | Sequence[str] = (),
+    null: str | Sequence[str] | None = None,
     random_state: int = 0,
     threads: int | None = None,
     overwrite: bool = False,
@@ -137,8 +138,9 @@ def ingest(
         Dask, tables of Arrow; whatever holds rows for `fit`. Several are one table: tables by the
         names of their columns, arrays by their order.
     destination : path, or URL of an object store
-    columns, exclude : str or sequence of str
-        Names of the columns that are kept and that are not, or patterns as `"x*"`; by default all.
+    columns, exclude : str or sequence of str, optional
+        Names of the columns that are kept, in this order, and of those that are not, or patterns
+        such as `"flux_*"`; by default all.
     dtype : {"float32", "float64"}, optional
         Of the matrix; by default the smallest that holds every number of the inputs exactly.
     delimiter : str, optional
@@ -147,7 +149,7 @@ def ingest(
         The decimal point of CSV files.
     header : bool, default=True
         Whether CSV files begin with the names of their columns.
-    null : str or sequence of str
+    null : str or sequence of str, optional
         What stands for a hole in CSV files, beside nothing, NA, NaN, null and the like.
     random_state : int, default=0
         The `random_state` of the fits that the survey is kept for.
@@ -193,9 +195,9 @@ def ingest(
         check_source(source)
         if isinstance(source, str | os.PathLike):
             check_apart(name, os.fspath(source).partition("::")[0], "source")
-    choose = Choice(_several(columns), _several(exclude))
+    choice = Choice(ReadOptions.of(columns=columns, exclude=exclude))
     with as_job(current_job()):
-        rows = _opened(inputs, choose, dtype, delimiter, decimal, header, _several(null))
+        rows = _opened(inputs, choice, dtype, delimiter, decimal, header, _several(null))
         work = _Ingest(rows, name, random_state, threads or usable_cpus())
         n_kept, survey_kept = work.run(overwrite, resume)
     return Ingested(
@@ -214,8 +216,8 @@ def ingest(
     )
 
 
-def _several(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _check_options(dtype: object, random_state: object, threads: object) -> None:
@@ -229,7 +231,7 @@ def _check_options(dtype: object, random_state: object, threads: object) -> None
 
 def _opened(
     inputs: Sequence[Any],
-    choose: Choice,
+    choice: Choice,
     dtype: str | None,
     delimiter: str | None,
     decimal: str,
@@ -241,7 +243,7 @@ def _opened(
 
     csv = CsvOptions(delimiter, decimal, header, null)
     with ObservedPass([reporter()], "look", 1, None, 0) as running:
-        rows = open_rows(inputs, csv, choose, dtype, running.advance)
+        rows = open_rows(inputs, csv, choice, dtype, running.advance)
         running.n_rows, running.nbytes = rows.n_rows, rows.nbytes
     return rows
 

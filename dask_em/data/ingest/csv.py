@@ -21,8 +21,8 @@ from ...foreign import shown
 from ...machine import usable_cpus
 from .options import CsvOptions
 from .rows import changed, file_stamp
-from .schema import Seen, Word, kind_of, seen_in
-from .text import TextFile
+from .schema import Seen, Word, is_decimal_comma, kind_of, seen_in
+from .text import EndlessLineError, TextFile
 
 BOM = b"\xef\xbb\xbf"
 
@@ -174,13 +174,19 @@ class CsvPart:
 
         with ThreadPool(n_threads) as pool:
             blocks = self._text.blocks(self._start, tuning().ingest.text_bytes)
-            for unit, data in enumerate(blocks):
-                self._blocks.lengths.append(len(data))
-                self._blocks.lines.append(line)
-                line += data.count(b"\n")
-                waiting.append(pool.submit(one, unit, data))
-                if len(waiting) > n_threads:
-                    yield done()
+            try:
+                for unit, data in enumerate(blocks):
+                    self._blocks.lengths.append(len(data))
+                    self._blocks.lines.append(line)
+                    line += data.count(b"\n")
+                    waiting.append(pool.submit(one, unit, data))
+                    if len(waiting) > n_threads:
+                        yield done()
+            except EndlessLineError as e:
+                raise DataError(
+                    f"{self.name}, line {line + e.n_lines_before} does not end: {str(e)!r}, ...: "
+                    "close its quotes (a quote within text is written twice, within quotes)"
+                ) from e
             while waiting:
                 yield done()
 
@@ -272,9 +278,7 @@ class CsvPart:
 
     def advice(self, word: Word, column: str) -> str:
         """Say what to do about a value that is no number among numbers."""
-        if re.fullmatch(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*", word.value) and (
-            self.options.decimal == "."
-        ):
+        if is_decimal_comma(word.value) and self.options.decimal == ".":
             return "if that comma is the decimal point, pass decimal=','"
         return (
             f"mend it, say that it stands for a hole, null={word.value!r}, or leave the column "

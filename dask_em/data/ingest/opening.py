@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...core.columns import Column
 from ...core.protocols import Advance
 from ...errors import DataError, UsageError
-from ...foreign import shown
 from ...storage.urls import describe_url, is_url, local_path
+from ..columns import choose
 from ..open import as_source
+from ..options import ReadOptions
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -38,52 +39,33 @@ class Choice:
 
     Attributes
     ----------
-    columns, exclude : sequence of str
-        All where `columns` is empty.
+    options : ReadOptions
 
     Examples
     --------
-    >>> Choice(["a*"], ["ab"])(["a", "ab", "ac", "b"])
+    >>> Choice(ReadOptions.of(columns="a*", exclude="ab"))(["a", "ab", "ac", "b"])
     ['a', 'ac']
     """
 
-    columns: Sequence[str] = field(default_factory=tuple)
-    exclude: Sequence[str] = field(default_factory=tuple)
+    options: ReadOptions
 
     def __call__(self, names: Sequence[str]) -> list[str]:
-        """Return the names that are kept, in the order of the data.
+        """Return the names that are kept, in the order of the choice.
 
         Raises
         ------
         DataError
             A name or pattern is of no column, or nothing is left.
         """
-        for option, patterns in (("columns", self.columns), ("exclude", self.exclude)):
-            for pattern in patterns:
-                if not any(_matches(name, pattern) for name in names):
-                    raise DataError(
-                        f"{option}={pattern!r} is the name of no column; there are "
-                        f"{', '.join(shown(name, 60) for name in names[:20])}"
-                    )
-        kept = [
-            name
-            for name in names
-            if (not self.columns or any(_matches(name, p) for p in self.columns))
-            and not any(_matches(name, p) for p in self.exclude)
-        ]
-        if not kept:
-            raise DataError("columns and exclude leave no column: choose others")
-        return kept
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+        return list(
+            choose([Column(name) for name in names], self.options, name="the sources").names
+        )
 
 
 def open_rows(
     sources: Sequence[Any],
     csv: CsvOptions,
-    choose: Callable[[Sequence[str]], list[str]],
+    choice: Choice,
     dtype: str | None,
     advance: Advance | None = None,
 ) -> Rows:
@@ -101,7 +83,7 @@ def open_rows(
         from .tables import TableRows
 
         parts = [_part(found, number, csv) for number, found in enumerate(inputs)]
-        return TableRows(parts, choose, dtype, advance)
+        return TableRows(parts, choice, dtype, advance)
     if any(tables):
         raise DataError(
             f"{_name(inputs[tables.index(True)])} is a table and "
@@ -109,7 +91,7 @@ def open_rows(
         )
     from .arrays import ArrayRows
 
-    return ArrayRows([_array(found) for found in inputs], choose, dtype)
+    return ArrayRows([_array(found) for found in inputs], choice, dtype)
 
 
 def check_source(source: Any) -> None:
@@ -245,7 +227,6 @@ def _array(found: Any) -> ArrayInput:
 
 
 def _in_memory(found: Any) -> ArrayInput:
-    from ...core.columns import Column
     from ..xarray import Labelled
     from .arrays import ArrayInput, LazyRows
 

@@ -221,8 +221,26 @@ def _seen_text(column: pa.Array, seen: Seen, place: tuple[int, int, int], point:
 
 
 def is_broken(seen: Seen) -> bool:
-    """Tell whether a column of numbers holds a value that is none: most of its values are."""
-    return seen.kind == "text" and seen.word is not None and 2 * seen.n_numbers > seen.count
+    """Tell whether a column of numbers holds a value that is none.
+
+    Most of its values are numbers, or all others are but for their commas.
+    """
+    if seen.kind != "text" or seen.word is None:
+        return False
+    words = [seen.word.value] if seen.values is None else seen.values
+    commas = all(is_decimal_comma(w) or re.match(NUMBER, w) for w in words)
+    return 2 * seen.n_numbers > seen.count or (commas and is_decimal_comma(seen.word.value))
+
+
+def is_decimal_comma(value: str) -> bool:
+    """Tell whether a word is a number but for its comma.
+
+    Examples
+    --------
+    >>> is_decimal_comma("-1,5"), is_decimal_comma("1,5,2")
+    (True, False)
+    """
+    return re.fullmatch(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*", value) is not None
 
 
 def layout_of(names: Sequence[str], found: Sequence[Seen], dtype: str | None) -> Layout:

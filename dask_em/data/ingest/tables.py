@@ -387,9 +387,10 @@ class TableRows:
         for name, seen in zip(names, found, strict=True):
             if seen.word is not None and is_broken(seen):
                 part = self._parts[seen.word.part]
+                others = f", and numbers in {seen.n_numbers:,} other rows" * (seen.n_numbers > 0)
                 raise DataError(
-                    f"{part.place_of(seen.word)}: column {name!r} holds {seen.word.value!r}, and "
-                    f"numbers in {seen.n_numbers:,} other rows: {part.advice(seen.word, name)}"
+                    f"{part.place_of(seen.word)}: column {name!r} holds {seen.word.value!r}"
+                    f"{others}: {part.advice(seen.word, name)}"
                 )
 
     def read(self, start: int) -> Iterator[Part]:

@@ -21,6 +21,22 @@ LONGEST_LINE = 2**28
 MOST_PLACES = 1024
 
 
+class EndlessLineError(Exception):
+    """A line has no end, or is within quotes that have none.
+
+    Parameters
+    ----------
+    text : bytes
+        From the first line on that no block holds.
+    """
+
+    def __init__(self, text: bytes | bytearray) -> None:
+        lines = bytes(text).split(b"\n")
+        odd = (i for i, line in enumerate(lines) if line.count(b'"') % 2)
+        self.n_lines_before = next(odd, 0)
+        super().__init__(lines[self.n_lines_before][:40].decode(errors="replace"))
+
+
 @dataclass
 class Place:
     """A place in a packed file: how much text lies before it, and how unpacking goes on."""
@@ -111,7 +127,7 @@ class TextFile:
 
         Raises
         ------
-        DataError
+        EndlessLineError
             A line does not end.
         """
         rest = bytearray()
@@ -124,10 +140,9 @@ class TextFile:
                 yield bytes(rest[:end])
                 del rest[:end]
             elif len(rest) > LONGEST_LINE:
-                raise DataError(
-                    f"{self.path} has a line of more than {LONGEST_LINE >> 20} MiB, which begins "
-                    f"with {bytes(rest[:40])!r}: close its quotes, or end lines with \\n"
-                )
+                raise EndlessLineError(rest)
+        if rest.count(b'"') % 2:
+            raise EndlessLineError(rest)
         if rest:
             yield bytes(rest)
 

@@ -14,6 +14,7 @@ from ...errors import DataError, naming
 from ...storage.object_store import check_bucket
 from ...storage.urls import describe_store, describe_url, is_url, local_path
 from ..checks import check_array, check_weight, memory_weight
+from ..columns import choose, listed
 from ..options import ReadOptions
 
 if TYPE_CHECKING:
@@ -176,6 +177,13 @@ def zarr_source(X: zarr.Array[Any], sample_weight: Any, options: ReadOptions) ->
     with naming(describe_store(str(X.store_path))):
         check_same(X)
     source = ZarrSource(X, options=options, stamp=stamp)
+    if source.columns is not None:
+        chosen = choose(source.columns, options).names
+        if chosen != tuple(column.name for column in source.columns):
+            raise DataError(
+                f"all columns of {source.description} are read, in their order, and "
+                f"{listed(chosen)} were chosen: ingest these alone"
+            )
     if sample_weight is None:
         return source
     if isinstance(sample_weight, zarr.Array):
