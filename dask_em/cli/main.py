@@ -27,6 +27,18 @@ from .words import in_shell
 class Program(click.Group):
     """A command group that turns errors into one line and an exit code."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; an interrupt before a command begins ends it as one within."""
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as e:
+            if isinstance(e.__context__, click.Abort):
+                click.echo(
+                    "Error: interrupted; nothing was written: run the command again", err=True
+                )
+                raise SystemExit(int(ExitCode.STOPPED)) from None
+            raise
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the command line, for whoever is to run it again."""
         again = [arg for arg in args if arg != "--no-resume"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,6 +14,8 @@ from ...core.additive import Array
 from ...core.columns import Column, ColumnKind
 from ...core.protocols import Source
 from ...errors import DataError
+from ...storage.outputs.stamps import source_stamps
+from ..zarr.source import ZarrSource
 from .rows import Layout, Part, file_stamp, joint_stamp
 
 KINDS: dict[str, ColumnKind] = {"b": "binary", "i": "count", "u": "count"}
@@ -26,6 +28,15 @@ class ArrayInput:
     source: Source
     path: str | None = None
     names: Sequence[Column] | None = None
+
+    def stamp(self, chunks: range) -> str:
+        """Return what tells whether these chunks were written to; empty where nobody can tell."""
+        if self.path is not None:
+            return file_stamp(self.path)
+        if isinstance(self.source, ZarrSource):
+            stamps = source_stamps(self.source.array, self.source.bounds, [chunks])
+            return stamps[chunks]
+        return ""
 
     @property
     def columns(self) -> Sequence[Column]:
@@ -74,7 +85,7 @@ class ArrayRows:
         dtype: str | None,
     ) -> None:
         self._sources = [each.source for each in inputs]
-        self._paths = [each.path for each in inputs]
+        self._inputs = inputs
         first, columns = self._sources[0], inputs[0].columns
         names = [column.name for column in columns]
         for each in inputs[1:]:
@@ -113,10 +124,14 @@ class ArrayRows:
 
     def stamp(self, start: int, stop: int) -> str:
         """Return what tells whether the files were written to that hold these rows."""
-        first = bisect_right(self._starts, start) - 1
-        last = bisect_right(self._starts, stop - 1)
-        paths = self._paths[first:last]
-        return joint_stamp([file_stamp(path) if path else "" for path in paths])
+        stamps = []
+        for number, bounds in enumerate(self._bounds):
+            before = self._starts[number]
+            first = max(0, bisect_right(bounds, start - before) - 1)
+            last = bisect_left(bounds, stop - before)
+            if stop > before and start < self._starts[number + 1]:
+                stamps.append(self._inputs[number].stamp(range(first, min(last, len(bounds) - 1))))
+        return joint_stamp(stamps)
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
