@@ -20,11 +20,12 @@ from advice.clusters import CLUSTERS
 from advice.data import DATA
 from advice.fits import CHECKPOINTS, ENDINGS, OPTIONS
 from advice.following import Followed, Here, Services
+from advice.ingest import INGESTED
 from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 
-from dask_em import Checkpointing, GaussianMixture, load, select
+from dask_em import Checkpointing, GaussianMixture, ingest, load, select
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 # Arguments of other libraries, as advice names them.
 OTHERS = {
     "np.load": {"mmap_mode"},
+    "pandas": {"index"},
     "zarr": {"mode", "write_empty_chunks"},
     "dask": {"dtype", "meta", "scheduler"},
     "DataArray": {"axis", "name", "row"},
@@ -50,7 +52,7 @@ def options_of(command: str) -> set[str]:
 
 def ours() -> set[str]:
     """Every argument of the public functions and methods."""
-    public: list[Any] = [GaussianMixture, Checkpointing, select, load]
+    public: list[Any] = [GaussianMixture, Checkpointing, ingest, select, load]
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 
@@ -99,7 +101,9 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 # -- and following it works ----------------------------------------------------------
 
-FOLLOWED = [*ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *PROGRAMS, *PACKAGES, *CLUSTERS]
+FOLLOWED = [
+    *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *INGESTED, *PROGRAMS, *PACKAGES, *CLUSTERS,
+]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.
 ELSEWHERE = {

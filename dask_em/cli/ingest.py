@@ -34,7 +34,7 @@ INGEST = (
         metavar="WORDS",
     ),
     Option(
-        "--seed", "random_state", "The --seed of the fits that the survey is kept for.",
+        "--seed", "random_state", "Seed of the fits for which the survey is kept.",
         click.IntRange(0, 2**32 - 1), 0,
     ),
     Option("--threads", "threads", "Threads [default: usable cores].", COUNT),
@@ -85,5 +85,5 @@ def ingest(
         f"in {result.seconds:.1f} s, {result.mb_per_second:,.0f} MB/s of the sources"
     )
     if result.survey_kept:
-        lines.append(f"a fit with --seed {told['random_state']} needs no survey pass")
+        lines.append(f"a fit of seed {told['random_state']} needs no survey pass")
     show(result.as_dict(), as_json, lines)

@@ -27,17 +27,14 @@ from .words import in_shell
 class Program(click.Group):
     """A command group that turns errors into one line and an exit code."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program; an interrupt before a command begins ends it as one within."""
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line; an interrupt meanwhile ends the program as one of a command."""
         try:
-            return super().main(*args, **kwargs)
-        except SystemExit as e:
-            if isinstance(e.__context__, click.Abort):
-                click.echo(
-                    "Error: interrupted; nothing was written: run the command again", err=True
-                )
-                raise SystemExit(int(ExitCode.STOPPED)) from None
-            raise
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            line = "Error: interrupted; nothing was written: run the command again"
+            click.echo(line, err=True)
+            raise click.exceptions.Exit(ExitCode.STOPPED) from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the command line, for whoever is to run it again."""

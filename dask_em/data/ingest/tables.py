@@ -334,8 +334,8 @@ class TableRows:
         advance: Advance | None = None,
     ) -> None:
         self._parts = parts
-        names = choose(parts[0].names)
-        self._check_names(names, choose)
+        names = choose([*dict.fromkeys(name for part in parts for name in part.names)])
+        self._check_names(names)
         found = self._look(names, frozenset(), advance)
         torn = [n for n, s in zip(names, found, strict=True) if s.partly and s.kind == "text"]
         torn = [n for n in torn if not is_broken(found[names.index(n)])]
@@ -358,18 +358,16 @@ class TableRows:
         self.nbytes = sum(part.nbytes for part in parts)
         self.unit_rows = max(max(part.unit_rows, default=0) for part in parts)
 
-    def _check_names(
-        self, names: Sequence[str], choose: Callable[[Sequence[str]], list[str]]
-    ) -> None:
-        first = self._parts[0]
-        for part in self._parts[1:]:
-            theirs = choose(part.names)
-            if set(theirs) != set(names):
-                lacks, has = (part, first) if set(names) - set(theirs) else (first, part)
-                name = next(n for n in (*names, *theirs) if (n in names) != (n in theirs))
+    def _check_names(self, names: Sequence[str]) -> None:
+        for part in self._parts:
+            theirs = set(part.names)
+            lacking = next((name for name in names if name not in theirs), None)
+            if lacking is not None:
+                has = next(other for other in self._parts if lacking in other.names)
                 raise DataError(
-                    f"{lacks.name} lacks the column {name!r} that {has.name} has: several files "
-                    f"are one table; add it there, or leave it out of all, exclude={name!r}"
+                    f"{part.name} lacks the column {lacking!r} that {has.name} has: several files "
+                    "are one table; add it there, or leave it out of all, "
+                    f"exclude={lacking!r}"
                 )
 
     def _look(
