@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 from chaos import tell
-from helpers import HANG
+from helpers import HANG, wait_until
 
 pytestmark = pytest.mark.faults
 
 pa = pytest.importorskip("pyarrow", reason="the extra `table` is not installed")
 
-KILLS, N = 20, 400_000
+KILLS, N = 20, 800_000
 PROGRAM = [sys.executable, "-m", "dask_em.cli"]
 
 
@@ -37,13 +37,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import gzip
 
     import pyarrow.parquet as pq
+    from pyarrow.csv import write_csv
 
     folder = tmp_path_factory.mktemp("inputs")
     X = np.random.default_rng(0).normal(size=(N, 8))
     words = np.array(["red", "blue", "green"])[np.arange(N) % 3]
     columns = {f"x{j}": X[:, j] for j in range(8)}
     frame = pa.table({**columns, "colour": words})
-    pa.csv.write_csv(frame, folder / "x.csv")
+    write_csv(frame, folder / "x.csv")
     with gzip.open(folder / "y.csv.gz", "wb", compresslevel=1) as file:
         file.write((folder / "x.csv").read_bytes())
     pq.write_table(frame, folder / "z.parquet")
@@ -60,17 +61,27 @@ def test_killed_at_random_instants(
     kind: str, inputs: dict[str, Path], tmp_path: Path, record_property: Any
 ) -> None:
     source, out = inputs[kind], tmp_path / "out.zarr"
+    header = tmp_path / ".out.zarr.partial/header.json"
+    words = [*PROGRAM, "ingest", str(source), str(out), "--threads", "2"]
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
     began = time.monotonic()
-    done = ingest(source, out)
-    assert done.returncode == 0, done.stderr
-    seconds, expected = time.monotonic() - began, contents(out)
+    with started() as job:
+        wait_until(lambda: header.exists() or job.poll() is not None)
+        writing = time.monotonic()
+    assert job.returncode == 0
+    seconds, writes, expected = writing - began, time.monotonic() - writing, contents(out)
     out.rename(tmp_path / "straight.zarr")
     rng, killed, resumed = random.Random(7), 0, 0
     while killed < KILLS:
-        words = [*PROGRAM, "ingest", str(source), str(out), "--threads", "2"]
-        with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as job:
+        with started() as job:
+            # Three times of four while regions are written.
+            if killed % 4:
+                wait_until(lambda job=job: header.exists() or job.poll() is not None)
             try:
-                job.wait(rng.uniform(0, seconds))
+                job.wait(rng.uniform(0, writes if killed % 4 else seconds))
             except subprocess.TimeoutExpired:
                 job.kill()
         killed += job.returncode == -9
@@ -87,7 +98,7 @@ def test_killed_at_random_instants(
     tell(
         record_property,
         f"kill -9 of `dask-em ingest` ({source.name})",
-        f"{killed} seeded random instants of its {seconds:.0f} s",
+        f"{killed} seeded random instants of its {seconds + writes:.0f} s",
         f"every rerun ended with exit code 0, {resumed} of them went on with whole regions",
         bits="yes",
     )
@@ -98,7 +109,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs that holds half of the store."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=14m", "tmpfs", str(folder)]
+    options = ["-t", "tmpfs", "-o", "size=28m", "tmpfs", str(folder)]
     done = subprocess.run(["mount", *options], capture_output=True, text=True, timeout=HANG)
     if done.returncode:
         pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()}")
@@ -118,7 +129,7 @@ def test_the_disk_is_full(
     assert (done.returncode, "No space left" in done.stderr) == (74, True), done.stderr
     assert "regions are whole and kept in" in done.stderr
     assert not out.exists()
-    subprocess.run(["mount", "-o", "remount,size=80m", str(disk)], check=True, timeout=HANG)
+    subprocess.run(["mount", "-o", "remount,size=160m", str(disk)], check=True, timeout=HANG)
     again = ingest(inputs["csv"], out)
     assert (again.returncode, "resuming: " in again.stderr) == (0, True), again.stderr
     assert contents(out) == contents(straight)
