@@ -20,6 +20,7 @@ import zarr
 from click.testing import CliRunner
 from forked import ForkedJobs, forked_jobs
 from helpers import HANG, PARAMETERS, Tune, write_zarr
+from object_stores import environment, s3_server
 from zarr.codecs import Crc32cCodec
 
 import dask_em
@@ -436,7 +437,7 @@ def tables(folder: Path) -> dict[str, tuple[Any, str]]:
     pq.write_table(pa.table({"x": [1.0]}), folder / "parts/k=1/a.parquet")
     return {
         "nested": (folder / "nested.parquet", "column 'list' holds list<.*exclude='list'"),
-        "lacks": (f"{folder}/lacks-*.parquet", r"lacks-2.parquet lacks the column 'x' that .*1"),
+        "lacks": (f"{folder}/lacks-*.parquet", r"lacks-1.parquet lacks the column 'y' that .*2"),
         "partitioned": (folder / "parts", "is partitioned .k=1."),
         "nothing": (folder / "none-*.csv", "no such file"),
         "twice": (pd.DataFrame(np.eye(2), columns=["a", "a"]), "two columns of the name 'a'"),
@@ -445,6 +446,7 @@ def tables(folder: Path) -> dict[str, tuple[Any, str]]:
         "complex": (X.astype(complex), "not a real number"),
         "3-D": (np.zeros((3, 4, 5)), "X must be 2-D"),
         "0 rows": (FRAME[:0], "holds no rows"),
+        "mixed": (pd.DataFrame({"x": [1.0, "a"]}), "cannot be read as a table: .*column x"),
         "binary": (pa.table({"x": [1.0], "b": [b"a"]}), "column 'b' holds binary"),
         "time of day": (
             pa.table({"x": [1.0], "t": pa.array([1], pa.time32("s"))}), "column 't' holds time32"
@@ -455,7 +457,7 @@ def tables(folder: Path) -> dict[str, tuple[Any, str]]:
 @pytest.mark.parametrize(
     "name",
     ["nested", "lacks", "partitioned", "nothing", "twice", "both", "others", "complex", "3-D",
-     "0 rows", "binary", "time of day"],
+     "0 rows", "mixed", "binary", "time of day"],
 )  # fmt: skip
 def test_a_wrong_table_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
@@ -764,6 +766,19 @@ def test_it_serves_the_seed_that_it_was_made_for(tmp_path: Path) -> None:
     dask_em.ingest(FRAME, tmp_path / "s.zarr", random_state=5)
     assert fitted(tmp_path / "s.zarr", random_state=5).history_[0]["phase"] == "kept-survey"
     assert fitted(tmp_path / "s.zarr", random_state=0).history_[0]["phase"] == "survey"
+
+
+def test_a_bucket_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="the extra `s3` is not installed")
+    with s3_server("bucket") as endpoint:
+        for name, value in environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        done = dask_em.ingest(FRAME, "s3://bucket/x.zarr")
+        assert not done.survey_kept
+        model = GaussianMixture(3, random_state=0).fit("s3://bucket/x.zarr")
+        dask_em.ingest("s3://bucket/x.zarr", tmp_path / "back.zarr")
+    np.testing.assert_array_equal(matrix(tmp_path / "back.zarr"), X)
+    assert same(model, fitted_anew(tmp_path / "back.zarr"))
 
 
 # -- the command -------------------------------------------------------------------------

@@ -190,12 +190,22 @@ def _part(found: Any, number: int, csv: CsvOptions) -> TablePart:
     name = f"{type(found).__module__.partition('.')[0]}.{type(found).__name__}"
     if hasattr(found, "map_partitions"):
         return PartitionsPart(found, number, name)
+    try:
+        return FramePart(_table(found, name), number, name)
+    except pa.ArrowException as e:
+        raise DataError(f"{name} cannot be read as a table: {' '.join(map(str, e.args))}") from e
+
+
+def _table(found: Any, name: str) -> Any:
+    """The table of Arrow that a frame in memory is, or becomes."""
+    import pyarrow as pa
+
     if type(found).__module__.startswith("pandas"):
         _check_labels(found.columns, name)
-        return FramePart(pa.Table.from_pandas(found, preserve_index=False), number, name)
+        return pa.Table.from_pandas(found, preserve_index=False)
     if type(found).__module__.startswith("xarray"):
-        found = {str(label): found[label].to_numpy() for label in found.data_vars}
-    return FramePart(pa.table(found), number, name)
+        return pa.table({str(label): found[label].to_numpy() for label in found.data_vars})
+    return pa.table(found)
 
 
 def _check_labels(labels: Any, name: str) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ...core.protocols import Advance
 from ...core.tuning import tuning
 from ...errors import DataError, naming
+from ...runtime import current_job
 from .rows import Layout, Part, changed, file_stamp, gone, joint_stamp
 from .schema import (
     Seen,
@@ -376,6 +377,7 @@ class TableRows:
         found = [Seen() for _ in names]
         for part in self._parts:
             for seen in part.look(names, as_text):
+                current_job().check()
                 found = [a + b for a, b in zip(found, seen, strict=True)]
                 if advance is not None and found:
                     advance(max(s.count + s.n_missing for s in seen))
