@@ -21,7 +21,7 @@ from .rows import Rows
 if TYPE_CHECKING:
     from .arrays import ArrayInput
     from .options import CsvOptions
-    from .tables import TablePart
+    from .parts import TablePart
 
 CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 PARQUET = (".parquet", ".parq", ".pq")
@@ -181,7 +181,7 @@ def _part(found: Any, number: int, csv: CsvOptions) -> TablePart:
     import pyarrow as pa
 
     from .csv import CsvPart
-    from .tables import FramePart, IpcPart, ParquetPart, PartitionsPart
+    from .parts import FramePart, IpcPart, ParquetPart, PartitionsPart
 
     if isinstance(found, str):
         if found.endswith(CSV):
