@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,12 @@ def test_killed_at_random_instants(
     def started() -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
-    def begun(job: subprocess.Popen[bytes]) -> bool:
-        return any(partial.glob("regions-*/*")) or job.poll() is not None
+    def a_region_is_whole(job: subprocess.Popen[bytes]) -> Callable[[], bool]:
+        return lambda: any(partial.glob("regions-*/*")) or job.poll() is not None
 
     began = time.monotonic()
     with started() as job:
-        wait_until(lambda: begun(job))
+        wait_until(a_region_is_whole(job))
         writing = time.monotonic()
     assert job.returncode == 0
     seconds, writes, expected = writing - began, time.monotonic() - writing, contents(out)
@@ -82,9 +82,7 @@ def test_killed_at_random_instants(
         with started() as job:
             # Three times of four when a region is whole.
             if killed % 4:
-                wait_until(
-                    lambda job=job: any(partial.glob("regions-*/*")) or job.poll() is not None
-                )
+                wait_until(a_region_is_whole(job))
             try:
                 job.wait(rng.uniform(0, writes if killed % 4 else seconds))
             except subprocess.TimeoutExpired:
