@@ -516,9 +516,9 @@ def test_a_hundred_thousand_columns(tmp_path: Path, tune: Tune) -> None:
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
     for options, said in (
-        ({"dtype": "int8"}, "dtype='int8': expected one of float32, float64"),
+        ({"dtype": "int8"}, "dtype 'int8': expected float32 or float64"),
         ({"delimiter": "::"}, "delimiter='::': expected one character"),
-        ({"random_state": -1}, "random_state=-1"),
+        ({"random_state": -1}, "random_state -1"),
         ({"threads": 0}, "threads=0"),
     ):
         with pytest.raises(UsageError, match=said):

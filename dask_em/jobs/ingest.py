@@ -222,9 +222,9 @@ def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def _check_options(dtype: object, random_state: object, threads: object) -> None:
     if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype!r}: expected {' or '.join(DTYPES)}")
     if not isinstance(random_state, int | np.integer) or not 0 <= random_state < 2**32:
-        raise UsageError(f"random_state={random_state!r}: expected an integer from 0 to 2**32 - 1")
+        raise UsageError(f"random_state {random_state!r}: expected an integer from 0 to 2**32 - 1")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise UsageError(f"threads={threads!r}: expected a number of threads, at least 1")
 
