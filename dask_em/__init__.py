@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from .foreign import OneLine
 from .version import __version__
 
-__all__ = ["Checkpointing", "GaussianMixture", "__version__", "load", "select"]
+__all__ = ["Checkpointing", "GaussianMixture", "__version__", "ingest", "load", "select"]
 
 if TYPE_CHECKING:
     from .estimators.gaussian import GaussianMixture
     from .estimators.load import load
     from .estimators.select import select
+    from .jobs.ingest import ingest
     from .storage.checkpoint import Checkpointing
 
 # Once, and before anybody logs: also where a worker imports a part of the package alone.
@@ -22,6 +23,7 @@ logging.getLogger("dask_em").addFilter(OneLine())
 _HOMES = {
     "Checkpointing": "storage.checkpoint",
     "GaussianMixture": "estimators.gaussian",
+    "ingest": "jobs.ingest",
     "load": "estimators.load",
     "select": "estimators.select",
 }

@@ -20,12 +20,13 @@ from advice.clusters import CLUSTERS
 from advice.data import DATA
 from advice.fits import CHECKPOINTS, ENDINGS, OPTIONS
 from advice.following import Followed, Here, Services
+from advice.ingest import INGESTED
 from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
 
-from dask_em import Checkpointing, GaussianMixture, load, select
+from dask_em import Checkpointing, GaussianMixture, ingest, load, select
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 # Arguments of other libraries, as advice names them.
 OTHERS = {
     "np.load": {"mmap_mode"},
+    "pandas": {"index"},
     "zarr": {"mode", "write_empty_chunks"},
     "dask": {"dtype", "meta", "scheduler", "chunks"},
     "pyarrow": {"write_page_checksum"},
@@ -52,7 +54,7 @@ def options_of(command: str) -> set[str]:
 
 def ours() -> set[str]:
     """Every argument of the public functions and methods."""
-    public: list[Any] = [GaussianMixture, Checkpointing, select, load]
+    public: list[Any] = [GaussianMixture, Checkpointing, ingest, select, load]
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 
@@ -101,7 +103,9 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 # -- and following it works ----------------------------------------------------------
 
-FOLLOWED = [*ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *PROGRAMS, *PACKAGES, *CLUSTERS]
+FOLLOWED = [
+    *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES, *CLUSTERS,
+]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.
 ELSEWHERE = {

@@ -23,7 +23,10 @@ NAMES = [
     for path in FILES
 ]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-EXTRAS = {"cupy", "fsspec", "llvmlite", "matplotlib", "numba", "obstore", "pandas", "xarray"}
+EXTRAS = {
+    "cupy", "fsspec", "h5py", "llvmlite", "matplotlib", "numba", "obstore", "pandas", "pyarrow",
+    "xarray",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,6 +83,7 @@ WRITERS = {
     "report": Writer(
         ["report", MODEL, OUT, "--no-drift", "--sample-rows", "20"], "page.html", pairs=5
     ),
+    "ingest": Writer(["ingest", DATA, OUT], "store.zarr", folder=True),
     "demo": Writer(["demo", OUT, "--rows", "1000"], "demo", folder=True, pairs=1),
 }  # fmt: skip
 
@@ -339,6 +340,7 @@ def test_no_output_replaces_what_is_read(inputs: Inputs, tmp_path: Path) -> None
         ("predict", tmp_path, "model"),
         ("predict", found.model, "model"),
         ("report", found.model, "model"),
+        ("ingest", data, "source"),
     ):
         code, said = run(WRITERS[name].command(found, output, "--overwrite"))
         assert (code, f"{output} would replace the {read}" in said) == (2, True), said
@@ -374,6 +376,7 @@ def test_the_same_model_and_data_make_the_same_page(
 # Commands, and what must be the same of what they write: a model holds times.
 INTERRUPTED: dict[str, tuple[Writer, Callable[[Path], object]]] = {
     "predict": (WRITERS["predict"], contents),
+    "ingest": (WRITERS["ingest"], contents),
     "report": (
         Writer(["report", MODEL, OUT, "--sample-rows", "20"], "page.html"), Path.read_bytes
     ),
@@ -388,7 +391,9 @@ INTERRUPTED: dict[str, tuple[Writer, Callable[[Path], object]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "n"), [("predict", 6), ("sweep", 3), ("report", 3)])
+@pytest.mark.parametrize(
+    ("name", "n"), [("predict", 6), ("ingest", 6), ("sweep", 3), ("report", 3)]
+)
 def test_signalled_at_random_instants_the_same_command_ends_with_the_same_bits(
     name: str, n: int, inputs: Inputs, jobs: ForkedJobs, tmp_path: Path
 ) -> None:
@@ -397,7 +402,9 @@ def test_signalled_at_random_instants_the_same_command_ends_with_the_same_bits(
     interrupt(jobs, writer.command(inputs, output), output, lambda: bits(output), n, seed=n)
 
 
-@pytest.mark.parametrize(("name", "stride"), [("save", 1), ("predict", 31), ("report", 5)])
+@pytest.mark.parametrize(
+    ("name", "stride"), [("save", 1), ("predict", 31), ("ingest", 31), ("report", 5)]
+)
 def test_killed_at_a_step_the_same_command_ends_with_the_same_bits(
     name: str, stride: int, inputs: Inputs, jobs: ForkedJobs, tmp_path: Path
 ) -> None:

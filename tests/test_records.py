@@ -46,6 +46,7 @@ PINNED = {
     "fleet-statistics": "1: members held_weight held_log_likelihood",
     "gaussian": "1: means covariance whitening ridge constraint",
     "gaussian-statistics": "1: first scatter",
+    "kept-survey": "1: seed made_by tuning n_rows weight mean scatter low high sample log",
     "logged": "1: sums log",
     "mixture": "1: log_weights components engine assignment",
     "mixture-statistics": "1: n_rows weight log_likelihood resp_sum components",

@@ -17,6 +17,7 @@ from .data import doctor, plan
 from .demo import demo
 from .display import AS_JSON, show_failure
 from .fit import fit
+from .ingest import ingest
 from .logs import log_as, show_warning
 from .model import inspect, report
 from .options import COMMAND, REMOTE
@@ -25,6 +26,15 @@ from .words import in_shell
 
 class Program(click.Group):
     """A command group that turns errors into one line and an exit code."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line; an interrupt meanwhile ends the program as one of a command."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            line = "Error: interrupted; nothing was written: run the command again"
+            click.echo(line, err=True)
+            raise click.exceptions.Exit(ExitCode.STOPPED) from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the command line, for whoever is to run it again."""
@@ -109,5 +119,5 @@ def main() -> None:
     warnings.showwarning = show_warning
 
 
-for command in (demo, doctor, fit, inspect, plan, predict, report, score):
+for command in (demo, doctor, fit, ingest, inspect, plan, predict, report, score):
     main.add_command(command)

@@ -352,8 +352,8 @@ def _log_json(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
         log_as(JsonLines())
 
 
-def cluster_options(command: Command) -> Command:
-    """Add the options of the cluster to a command, and let signals stop it."""
+def job_options(command: Command) -> Command:
+    """Let signals stop a command, and add the options of every job that takes long."""
 
     @functools.wraps(command)
     def stoppable(*args: Any, **kwargs: Any) -> Any:
@@ -364,7 +364,12 @@ def cluster_options(command: Command) -> Command:
         "--log-json", is_flag=True, expose_value=False, callback=_log_json,
         help="Log one JSON object a line.",
     )  # fmt: skip
-    return with_options(*CLUSTER, log_json)(stoppable)
+    return log_json(stoppable)
+
+
+def cluster_options(command: Command) -> Command:
+    """Add the options of the cluster to a command, and let signals stop it."""
+    return with_options(*CLUSTER, job_options)(command)
 
 
 def cluster_of(options: dict[str, Any]) -> ClusterOptions:

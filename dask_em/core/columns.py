@@ -10,6 +10,9 @@ from ..errors import DataError
 
 ColumnKind = Literal["continuous", "count", "binary", "categorical"]
 
+# The attribute of a matrix that names the kind of each column.
+KINDS = "column_kinds"
+
 
 @dataclass(frozen=True)
 class Column:

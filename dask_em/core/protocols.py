@@ -326,6 +326,16 @@ class Source(Protocol):
         """
         _ = self
 
+    def kept_beside(self, kind: type[T]) -> T | None:
+        """Return a record of that class that is kept beside the rows; None where none is."""
+        _ = kind
+        return None
+
+    def unchanged_since(self, log: ChunkLog) -> bool:
+        """Tell without reading the rows that they are those of a log; False where nobody can."""
+        _ = log
+        return False
+
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped.
 

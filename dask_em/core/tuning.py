@@ -411,6 +411,22 @@ class CallsTuning:
 
 
 @dataclass(frozen=True)
+class IngestTuning:
+    """Sizes by which inputs of any kind are read, and what is kept beside what is written."""
+
+    # Bytes of a CSV file that a thread takes at a time: lines enough that calls cost nothing beside
+    # them, and a few of them in each thread are little beside a chunk.
+    text_bytes: int = 4 * 2**20
+    # Rows of a table that are decoded at a time.
+    batch_rows: int = 2**16
+    # Text of more different values is no category, but names or free text.
+    most_categories: int = 1000
+    # Sums of the ranges of the survey are kept up to so many bytes: wide data of few rows would
+    # have as much beside them as they are.
+    kept_bytes: int = 64 * 2**20
+
+
+@dataclass(frozen=True)
 class Tuning:
     """Hold every tuning constant, in groups.
 
@@ -436,6 +452,7 @@ class Tuning:
     anderson: AndersonTuning = field(default_factory=AndersonTuning)
     plan: PlanTuning = field(default_factory=PlanTuning)
     calls: CallsTuning = field(default_factory=CallsTuning)
+    ingest: IngestTuning = field(default_factory=IngestTuning)
 
     def with_changes(self, **groups: dict[str, object]) -> Tuning:
         """Return the tuning with some constants of some groups changed.

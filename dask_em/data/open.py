@@ -307,8 +307,10 @@ def _of_zarr(
     """A Zarr array or a grid; weights that are a Dask array make an array one, too."""
     if blocks is not None and not is_dask(sample_weight):
         return replace(matrix_source(X, sample_weight, options), blocks=blocks)
+    from .zarr.groups import array_in
     from .zarr.variables import is_matrix
 
+    X = array_in(X)
     if not is_dask(sample_weight) or not is_matrix(X, sample_weight, options):
         return zarr_source(X, sample_weight, options)
     check_array("X", X, 2)

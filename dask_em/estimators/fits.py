@@ -27,7 +27,7 @@ from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import StartOptions
-from ..fitting.survey import Surveyed, fingerprint_of
+from ..fitting.survey import Surveyed, fingerprint_of, survey_seed
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
@@ -187,7 +187,7 @@ class Fit(Generic[M]):
         return FitOptions(
             tuple(estimator.start_options() for estimator in self.estimators),
             Convergence(lead.tol, lead.max_iter, lead.max_passes),
-            int(check_random_state(lead.random_state).randint(np.iinfo(np.int32).max)),
+            survey_seed(check_random_state(lead.random_state)),
             lead.sample_size,
             lead.read_options.nonfinite == "drop",
             self.criterion,

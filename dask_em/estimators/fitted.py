@@ -23,7 +23,7 @@ from ..core.validation import require, require_close
 from ..data.options import ReadOptions
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
-from ..fitting.observers import PassRecord
+from ..fitting.observers import PassRecord, n_reads
 from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag
@@ -87,13 +87,13 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def n_reads_(self) -> int:
-        """How often the data were read: one record of `history_` each."""
-        return len(self.history_)
+        """How often the data were read: records of `history_` but a survey kept beside them."""
+        return n_reads(self.history_)
 
     @property
     def n_sample_passes_(self) -> float:
         """Work on the sample, in passes over the data that would compute as much."""
-        return max(0.0, self.n_passes_ - len(self.history_))
+        return max(0.0, self.n_passes_ - self.n_reads_)
 
     def fitted_options(self) -> dict[str, Any]:
         """Return the options that the fit was of, whatever was set since."""

@@ -16,6 +16,7 @@ from ..core.codec import Packer, array_names, unpack
 from ..core.em import EMState
 from ..core.engine import Engine
 from ..core.validation import brief, require, require_array, require_close
+from ..fitting.observers import n_reads
 from ..storage.npz import RESERVED
 from .schema import header_of
 
@@ -71,13 +72,13 @@ class SavedModel:
 
     @property
     def n_reads(self) -> int:
-        """How often the data were read: one record of `history` each."""
-        return len(self.history)
+        """How often the data were read: records of `history` but a survey kept beside them."""
+        return n_reads(self.history)
 
     @property
     def n_sample_passes(self) -> float:
         """Work on the sample, in passes over the data that would compute as much."""
-        return max(0.0, self.n_passes - len(self.history))
+        return max(0.0, self.n_passes - self.n_reads)
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return header and arrays for `storage.npz.write_arrays`."""

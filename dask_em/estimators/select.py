@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
 from ..fitting.driver import Driver
+from ..fitting.observers import n_reads
 from .base import MixtureEstimator
 from .fits import Fit
 from .gaussian import GaussianMixture
@@ -59,8 +60,8 @@ class Selection:
 
     @property
     def n_reads(self) -> int:
-        """How often the data were read: one record of `history` each."""
-        return len(self.history)
+        """How often the data were read: records of `history` but a survey kept beside them."""
+        return n_reads(self.history)
 
     @classmethod
     def of(cls, fit: Fit[MixtureEstimator], driver: Driver, keep_all: bool) -> Self:

@@ -416,7 +416,7 @@ class Driver:
         """Return one of the models at the end of the fit."""
         share = candidate.rows_read / max(1, self.surveyed.n_weighted)
         records = self.passes.records_of(candidate.measured)
-        n_passes = len(records) + (self.progress.n_passes + share)
+        n_passes = sum(record.reads for record in records) + (self.progress.n_passes + share)
         state = candidate.last_state()
         earlier = self.progress.starts[self.candidates.index(candidate)].going_on(self.engine)
         if earlier is not None:

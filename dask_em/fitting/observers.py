@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TextIO
 
@@ -25,6 +25,11 @@ logger = logging.getLogger("dask_em")
 # What people are told of a start.
 SAMPLE = "start on the sample"
 
+# The phase of a survey that was kept beside the data, and took no pass.
+KEPT_SURVEY = "kept-survey"
+
+UNREAD = ("start", KEPT_SURVEY)
+
 
 @record("pass")
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class PassRecord:
 
     Attributes
     ----------
-    phase : {"survey", "start", "slice", "em", "score", "predict", "drift"}
-        A start is work on the sample, which reads nothing; every other phase reads the data once.
+    phase : {"survey", "kept-survey", "start", "slice", "em", "score", "predict", "drift", ...}
+        A start is work on the sample, and a kept survey lies beside the data, which read nothing;
+        every other phase reads the data once.
     number : int
         Counted from one within the phase.
     seconds : float
@@ -70,8 +76,8 @@ class PassRecord:
 
     @property
     def reads(self) -> bool:
-        """Whether the data were read: a start is made of the sample, which is in memory."""
-        return self.phase != "start"
+        """Whether the data were read, not only what is known of them."""
+        return self.phase not in UNREAD
 
     @property
     def line(self) -> str:
@@ -79,9 +85,22 @@ class PassRecord:
         rate = self.rows / self.seconds if self.seconds else 0.0
         took = f"{self.seconds:.2f} s ({rate:.3g} rows/s)"
         value = "" if self.log_likelihood is None else f", {self.log_likelihood:.6f} nats/row"
+        if self.phase == KEPT_SURVEY:
+            return "survey: kept beside the data, no pass made"
         if self.reads:
             return f"{self.phase} pass {self.number}: {self.rows} rows in {took}{value}"
         return f"{SAMPLE}: work on {self.rows} rows in {took}, none read{value}"
+
+
+def n_reads(history: Sequence[Mapping[str, Any]]) -> int:
+    """Return how often the data were read in the passes of a history.
+
+    Examples
+    --------
+    >>> n_reads([{"phase": "kept-survey"}, {"phase": "em"}])
+    1
+    """
+    return sum(record["phase"] not in UNREAD for record in history)
 
 
 # -- events ------------------------------------------------------------------------------

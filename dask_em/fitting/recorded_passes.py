@@ -17,7 +17,8 @@ from ..core.passes import Holdout, LoggingPass, Slice
 from ..core.protocols import Backend, Executor, Pass, Source, T
 from ..storage.checkpoint import Checkpoint
 from .checks import check_weights
-from .observers import ObservedPass, Observer, PassRecord
+from .kept_survey import survey_kept_beside
+from .observers import KEPT_SURVEY, ObservedPass, Observer, PassRecord
 from .survey import Surveyed
 
 
@@ -77,21 +78,27 @@ class RecordedPasses:
         drop_nonfinite: bool,
         check: Callable[[Source, Surveyed], None],
     ) -> Surveyed:
-        """Make the first pass, which later ones are held to, or recall it from the checkpoint."""
+        """Make the first pass, which later ones are held to.
+
+        It is recalled from the checkpoint, or taken from beside the data, where it is kept.
+        """
         kept = self.checkpoint.survey
         if kept is not None:
             self.source = self.source.held_to(kept.found.log, self.checkpoint.forced)
             self.records = [kept.record]
             check(self.source, kept.found.sums)
             return kept.found.sums
-        with self._observed("survey") as running:
-            found: Logged[Surveyed] = self.backend.map_reduce(
-                self.source,
-                LoggingPass(pass_, drop_nonfinite),
-                running.advance,
-                self.checkpoint.partial_sums("survey", 1),
-            )
-            running.n_rows = found.sums.n_rows
+        found = survey_kept_beside(self.source, pass_, drop_nonfinite)
+        phase, nbytes = ("survey", self.source.nbytes) if found is None else (KEPT_SURVEY, 0)
+        with ObservedPass(self.observers, phase, 1, self.source.n_rows, nbytes) as running:
+            if found is None:
+                found = self.backend.map_reduce(
+                    self.source,
+                    LoggingPass(pass_, drop_nonfinite),
+                    running.advance,
+                    self.checkpoint.partial_sums("survey", 1),
+                )
+            running.n_rows = found.sums.n_rows if nbytes or phase == "survey" else 0
         check_weights(self.source, found.log)
         self.records.append(running.finished)
         self.source = self.source.held_to(found.log)

@@ -264,6 +264,17 @@ def _first_non_finite(index: int, numbers: Array, block: Array) -> NonFinite:
     return NonFinite(n_rows, (index, int(numbers[row]), column, float(block[row, column])))
 
 
+def survey_seed(random: np.random.RandomState) -> int:
+    """Return the seed of a fit's survey, and of all else that it draws.
+
+    Examples
+    --------
+    >>> survey_seed(np.random.RandomState(0))
+    209652396
+    """
+    return int(random.randint(np.iinfo(np.int32).max))
+
+
 def fingerprint_of(surveyed: Surveyed) -> str:
     """Compute the sha256 of what the survey summed: other data, another fingerprint.
 

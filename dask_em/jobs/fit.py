@@ -208,7 +208,7 @@ def fit(
             for model in selection.models:
                 models[request.path(output, model)] = model
             protocol.write(models)
-            totals.log(len(selection.history) - totals.passes)
+            totals.log(selection.n_reads - totals.passes)
             _check_time(selection.best, output)
         protocol.commit(models)
     return FitResult(models)

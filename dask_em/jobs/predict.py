@@ -20,7 +20,7 @@ from ..fitting.observers import ObservedPass, reporter
 from ..storage.arrow import require_pyarrow
 from ..storage.outputs.grid_answers import GridFormat
 from ..storage.outputs.parquet_answers import ParquetFormat
-from ..storage.outputs.predictions import AnswerFormat, WritePredictions, Written
+from ..storage.outputs.predictions import AnswerFormat, Answers, WritePredictions, Written
 from ..storage.outputs.resumable import resumable_group
 from ..storage.outputs.staging import check_output
 from ..storage.outputs.zarr_answers import ZarrFormat
@@ -122,7 +122,7 @@ def predict(
 
 def _format(
     source: StoredSource, kinds: Kinds, destination: str, keep: Sequence[str]
-) -> AnswerFormat:
+) -> AnswerFormat[Answers]:
     """Return how answers are written: as a table, in the shape of a grid, or as plain arrays."""
     as_table, grid = destination.rstrip("/").endswith(TABLE), source.grid
     if grid is not None and as_table:

@@ -182,7 +182,7 @@ def file_writer(
 
 
 def read_arrays(
-    path: str | os.PathLike[str], kind: str = KIND
+    path: str | os.PathLike[str], kind: str = KIND, data: bytes | None = None
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the header and the arrays of a file, after its checksum was verified.
 
@@ -193,6 +193,8 @@ def read_arrays(
     path : path, or URL of an object store
     kind : str
         What the file must be.
+    data : bytes, optional
+        All of the file, where it is at hand.
 
     Raises
     ------
@@ -214,7 +216,7 @@ def read_arrays(
     """
     noun = kind.removeprefix("dask_em ")
     try:
-        with _opened(path) as file:
+        with _opened(path) if data is None else io.BytesIO(data) as file:
             size = file.seek(0, os.SEEK_END)
             _check_size(path, size, ModelFileError)
             _check_seal(file, size)

@@ -38,6 +38,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "data/labels.py": (),
     # Options are held to their choices before.
     "data/options.py": (),
+    "data/ingest/": ("ingest",),
     "data/xarray.py": (),
     "data/": READING,
     "errors.py": ("fit", "predict", "score", "report"),
@@ -51,13 +52,14 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "jobs/cluster.py": CLUSTER,
     "jobs/commit.py": ("fit",),
     "jobs/fit.py": ("fit",),
+    "jobs/ingest.py": ("ingest",),
     "jobs/plan.py": ("fit", "plan", "doctor"),
     "jobs/report.py": ("report",),
     "storage/checkpoint.py": ("fit",),
-    "storage/outputs/files.py": ("fit", "predict", "report", "demo"),
+    "storage/outputs/files.py": ("fit", "predict", "report", "ingest", "demo"),
     "storage/object_store.py": ("fit", "predict", "report"),
-    "storage/outputs/resumable.py": ("predict",),
-    "storage/outputs/staging.py": ("predict", "demo"),
+    "storage/outputs/resumable.py": ("predict", "ingest"),
+    "storage/outputs/staging.py": ("predict", "ingest", "demo"),
 }
 # Where a value goes, as a word that may be the value of an option.
 VALUE = "V4LU3"

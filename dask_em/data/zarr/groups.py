@@ -19,6 +19,27 @@ NAMED = 20
 SPARSE = {"csr_matrix", "csc_matrix"}
 
 
+# The attribute of a group that `ingest` wrote: the name of its matrix.
+MATRIX_ATTRIBUTE = "dask_em_matrix"
+
+
+def array_in(X: zarr.Array[Any] | zarr.Group) -> zarr.Array[Any] | zarr.Group:
+    """Return the matrix of a group that `ingest` wrote, and anything else as it is."""
+    import zarr
+
+    matrix = matrix_of(X) if isinstance(X, zarr.Group) else None
+    return X if matrix is None else matrix
+
+
+def matrix_of(group: zarr.Group) -> zarr.Array[Any] | None:
+    """Return the matrix of a group that `ingest` wrote; None of any other group."""
+    name = group.attrs.get(MATRIX_ATTRIBUTE)
+    if not isinstance(name, str):
+        return None
+    found: Any = group.get(name)
+    return found if found is not None and _is_array(found) else None
+
+
 def not_an_array(group: zarr.Group, name: str) -> DataError:
     """Make the error of a group where an array should be: the tree of its arrays.
 

@@ -74,7 +74,7 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
     from zarr.errors import GroupNotFoundError
 
     from ...storage.url_store import open_store
-    from .groups import not_an_array
+    from .groups import array_in, not_an_array
     from .variables import holds_rows
 
     url = with_member(os.fspath(path))
@@ -92,6 +92,7 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
         if "shutdown" in str(e):
             raise no_thread(e) from e
         raise
+    found = array_in(found)
     if isinstance(found, zarr.Group) and not holds_rows(found):
         raise not_an_array(found, name)
     return found
@@ -163,7 +164,7 @@ def is_zarr(X: object) -> bool:
 
 
 def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array[Any]:
-    """Return an array as it is.
+    """Return an array as it is, and of a group that `ingest` wrote its matrix.
 
     Raises
     ------
@@ -176,8 +177,11 @@ def require_array(X: zarr.Array[Any] | zarr.Group, name: str = "") -> zarr.Array
         return X
     from zarr.storage import LocalStore
 
-    from .groups import not_an_array
+    from .groups import matrix_of, not_an_array
 
+    matrix = matrix_of(X)
+    if matrix is not None:
+        return matrix
     if not name and isinstance(X.store, LocalStore):
         name = describe_url(str(X.store_path))
     raise not_an_array(X, name)
@@ -194,8 +198,10 @@ def zarr_source(
         Nobody said which dimension holds the variables; wrong shape or type, or weights of another
         length.
     """
+    from .groups import array_in
     from .variables import grid_source, is_matrix
 
+    X = array_in(X)
     if is_matrix(X, sample_weight, options):
         return matrix_source(require_array(X), sample_weight, options)
     return grid_source(X, sample_weight, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import zarr
 
     from .readers import RowReader
+
+T = TypeVar("T")
 
 CHECKSUM = "write it with zarr.codecs.Crc32cCodec() as the last of its compressors"
 
@@ -302,6 +304,18 @@ class ZarrSource(StoredSource):
         yield self.array, "X"
         if self.stored_weight is not None:
             yield self.stored_weight, "sample_weight"
+
+    def kept_beside(self, kind: type[T]) -> T | None:
+        """Return a record that is kept in the group of the array; None where none is."""
+        from .beside import kept_beside
+
+        return kept_beside(self.array, kind)
+
+    def unchanged_since(self, log: ChunkLog) -> bool:
+        """Tell by the checksums in chunk files, where they are, whether they are those of a log."""
+        from .beside import unchanged_since
+
+        return unchanged_since(self.array, self.chunk_rows, log)
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that were dropped, and hold chunks to the log."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from ...core.columns import Column
+from ...core.columns import KINDS, Column, ColumnKind
 from ...core.protocols import StoredSource
 from ...errors import DataError
 from ...storage.urls import describe_store
@@ -135,7 +136,16 @@ def _names_along(array: zarr.Array[Any], dim: str, axis: int) -> tuple[Column, .
     if texts is None or len(texts) != n:
         return None
     attributes = attributes_of(array)
-    return tuple(column_of(text, attributes, array.dtype) for text in texts)
+    told = attributes.get(KINDS)
+    known: dict[str, ColumnKind] = {kind: kind for kind in get_args(ColumnKind)}
+    kinds = [known.get(str(kind)) for kind in told] if isinstance(told, list) else []
+    columns = [column_of(text, attributes, array.dtype) for text in texts]
+    if len(kinds) != n:
+        return tuple(columns)
+    return tuple(
+        replace(column, kind=kind or column.kind)
+        for column, kind in zip(columns, kinds, strict=True)
+    )
 
 
 def holds_rows(group: zarr.Group) -> bool:

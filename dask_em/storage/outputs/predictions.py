@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ...core.additive import Additive, Array
 from ...core.finite import finite_only
@@ -39,13 +39,16 @@ class Answers(Protocol):
         """Begin with the region whose first chunk this is."""
 
 
-class AnswerFormat(Protocol):
+A_co = TypeVar("A_co", bound=Answers, covariant=True)
+
+
+class AnswerFormat(Protocol[A_co]):
     """Make the place for answers, and open it."""
 
     def create(self, path: Path | str) -> None:
         """Make it, empty, at a path or URL."""
 
-    def open(self, path: Path | str) -> Answers:
+    def open(self, path: Path | str) -> A_co:
         """Open it for writing."""
 
 

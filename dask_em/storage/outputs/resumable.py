@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ...errors import OutputExistsError
 from ..locks import locked
@@ -20,8 +20,11 @@ FORMAT_VERSION = 2
 NOT_A_HEADER = (ValueError, KeyError, TypeError, AttributeError)
 
 
+A = TypeVar("A", bound=Answers)
+
+
 @dataclass(frozen=True)
-class UnfinishedGroup:
+class UnfinishedGroup(Generic[A]):
     """A folder of answers on its way to its destination.
 
     Attributes
@@ -36,7 +39,7 @@ class UnfinishedGroup:
 
     staging: Staging
     name: str
-    answers: Answers
+    answers: A
     regions: Regions
 
     def whole(self) -> dict[range, int]:
@@ -59,10 +62,10 @@ def resumable_group(
     path: Path | str,
     identity: Mapping[str, Any],
     stamps: Mapping[range, str],
-    form: AnswerFormat,
+    form: AnswerFormat[A],
     overwrite: bool = False,
     resume: bool = True,
-) -> Iterator[UnfinishedGroup]:
+) -> Iterator[UnfinishedGroup[A]]:
     """Open a folder of answers for the block to fill, which becomes `path` if it ends well.
 
     If it ends badly and a region is whole, the work is kept for the next call, and the
@@ -125,7 +128,7 @@ def resumable_group(
             raise
 
 
-def _note_what_is_kept(e: BaseException, unfinished: UnfinishedGroup) -> None:
+def _note_what_is_kept(e: BaseException, unfinished: UnfinishedGroup[A]) -> None:
     staging = unfinished.staging
     try:
         n_whole = len(unfinished.whole())

@@ -94,9 +94,17 @@ class ZarrAnswers:
     def files(self, chunks: range) -> Iterator[str]:
         """Yield the names of the chunk files of a region."""
         for output in self.outputs.values():
-            n_chunks = -(-output.shape[0] // output.chunks[0])
-            for number in range(chunks.start * self.each, min(chunks.stop * self.each, n_chunks)):
-                yield f"{output.path}/{_key(output, number)}"
+            yield from (f"{output.path}/{key}" for key in self._keys(output, chunks))
+
+    def sync(self, chunks: Iterable[int]) -> None:
+        """Bring the files of chunks of the source, and their folders, to the disk."""
+        for output in self.outputs.values():
+            sync_files(output, [key for i in chunks for key in self._keys(output, range(i, i + 1))])
+
+    def _keys(self, output: zarr.Array[Any], chunks: range) -> Iterator[str]:
+        n_chunks = -(-output.shape[0] // output.chunks[0])
+        for number in range(chunks.start * self.each, min(chunks.stop * self.each, n_chunks)):
+            yield _key(output, number)
 
     def writer(self, first: int) -> ZarrRegion:
         """Begin with a region."""
