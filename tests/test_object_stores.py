@@ -31,7 +31,7 @@ from dask_em.core.protocols import Fold
 from dask_em.core.reading import fold_range
 from dask_em.data.open import as_source, stored_source
 from dask_em.data.options import ReadOptions
-from dask_em.data.zarr.opening import open_zarr, zarr_source
+from dask_em.data.zarr.opening import matrix_source, open_zarr
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import (
     DataError,
@@ -183,7 +183,7 @@ def test_another_fsspec_url_gives_the_same_bits(X: np.ndarray, tmp_path: Path) -
 def test_no_credential_travels_or_is_shown(
     s3: Proxy, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = zarr_source(open_zarr(url), None, ReadOptions())
+    source = matrix_source(open_zarr(url), None, ReadOptions())
     model = fitted(url)
     model.save(tmp_path / "model.npz")
     said = [
@@ -204,7 +204,7 @@ def test_a_store_is_opened_once_and_again_after_the_environment_changed(
     here = open_store(url)
     assert open_store(url) is here
     assert pickle.loads(pickle.dumps(here)) is here
-    source = zarr_source(open_zarr(url), None, ReadOptions())
+    source = matrix_source(open_zarr(url), None, ReadOptions())
     assert pickle.loads(pickle.dumps(source)).array.store is source.array.store
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     assert open_store(url) is not here

@@ -50,7 +50,7 @@ def in_shell(text: str, command: click.Command) -> str:
 
 
 def _typed(value: str, names: bool) -> str:
-    """What a shell is given for a value of Python: of several names, their list."""
+    """Return what a shell is given for a value of Python: of several names, their list."""
     one = value.strip("'\"")
     try:
         several = ast.literal_eval(value) if value.startswith("[") else [one] if names else None
@@ -64,7 +64,7 @@ def _typed(value: str, names: bool) -> str:
 
 
 def _parted(text: str) -> tuple[str, str, str]:
-    """What a message says before "in Python,", that, and what follows it, left as it is."""
+    """Return a message up to "in Python,", these words, and what follows, left as it is."""
     found = re.search(r"\b[Ii]n Python,", text)
     if found is None:
         return text, "", ""
