@@ -766,6 +766,11 @@ def test_it_serves_the_seed_that_it_was_made_for(tmp_path: Path) -> None:
     dask_em.ingest(FRAME, tmp_path / "s.zarr", random_state=5)
     assert fitted(tmp_path / "s.zarr", random_state=5).history_[0]["phase"] == "kept-survey"
     assert fitted(tmp_path / "s.zarr", random_state=0).history_[0]["phase"] == "survey"
+    anyhow = fitted(tmp_path / "s.zarr", random_state=None)
+    assert anyhow.history_[0]["phase"] == "kept-survey"
+    assert anyhow.n_reads_ == len(anyhow.history_) - 1 - sum(
+        record["phase"] == "start" for record in anyhow.history_
+    )
 
 
 def test_a_bucket_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

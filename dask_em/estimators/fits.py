@@ -188,6 +188,7 @@ class Fit(Generic[M]):
             tuple(estimator.start_options() for estimator in self.estimators),
             Convergence(lead.tol, lead.max_iter, lead.max_passes),
             survey_seed(check_random_state(lead.random_state)),
+            lead.random_state is None,
             lead.sample_size,
             lead.read_options.nonfinite == "drop",
             self.criterion,

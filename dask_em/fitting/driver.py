@@ -83,6 +83,8 @@ class FitOptions:
         One for each model; several share every read of the data.
     convergence : Convergence
     seed : int
+    any_sample : bool
+        Whether a sample that was drawn before, by another seed, will do: nobody gave one.
     sample_size : int or None
     drop_nonfinite : bool
         Leave out rows that hold NaN or infinity.
@@ -107,6 +109,7 @@ class FitOptions:
     models: tuple[StartOptions, ...]
     convergence: Convergence
     seed: int
+    any_sample: bool = False
     sample_size: int | None = None
     drop_nonfinite: bool = False
     criterion: Criterion = "bic"
@@ -281,7 +284,9 @@ class Driver:
         n_rows = self.passes.source.n_rows
         survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
-        return self.passes.survey(pass_, options.drop_nonfinite, self._check_survey)
+        return self.passes.survey(
+            pass_, options.drop_nonfinite, self._check_survey, options.any_sample
+        )
 
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         """Check a survey before it is kept, and that it is of the data of the fit that is kept."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -243,7 +243,7 @@ def worth_keeping(n_ranges: int, n_features: int) -> bool:
 
 
 def survey_kept_beside(
-    source: Source, pass_: Pass[Surveyed], drop: bool
+    source: Source, pass_: Pass[Surveyed], drop: bool, any_sample: bool = False
 ) -> Logged[Surveyed] | None:
     """Return what a survey would find, where that is kept beside the data and they are the same.
 
@@ -254,6 +254,8 @@ def survey_kept_beside(
         The survey that a fit would make.
     drop : bool
         Whether rows that hold NaN or infinity are left out.
+    any_sample : bool
+        Whether the sample may be of another seed.
     """
     kept = source.kept_beside(KeptSurvey)
     if kept is None:
@@ -263,12 +265,13 @@ def survey_kept_beside(
     elif not isinstance(pass_, Survey):
         reason = "rows are held out"
     else:
-        reason = kept.unfit(pass_, drop, source)
+        survey = replace(pass_, seed=kept.seed) if any_sample else pass_
+        reason = kept.unfit(survey, drop, source)
         if not reason:
             logger.info(
                 "the survey is kept beside the data, whose chunks are those of then: no pass is "
                 "made for it"
             )
-            return kept.found(pass_)
+            return kept.found(survey)
     logger.info("the survey that is kept beside the data does not serve this fit: %s", reason)
     return None

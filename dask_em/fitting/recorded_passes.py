@@ -77,6 +77,7 @@ class RecordedPasses:
         pass_: Pass[Surveyed],
         drop_nonfinite: bool,
         check: Callable[[Source, Surveyed], None],
+        any_sample: bool = False,
     ) -> Surveyed:
         """Make the first pass, which later ones are held to.
 
@@ -88,7 +89,7 @@ class RecordedPasses:
             self.records = [kept.record]
             check(self.source, kept.found.sums)
             return kept.found.sums
-        found = survey_kept_beside(self.source, pass_, drop_nonfinite)
+        found = survey_kept_beside(self.source, pass_, drop_nonfinite, any_sample)
         phase, nbytes = ("survey", self.source.nbytes) if found is None else (KEPT_SURVEY, 0)
         with ObservedPass(self.observers, phase, 1, self.source.n_rows, nbytes) as running:
             if found is None:
