@@ -129,8 +129,8 @@ def ingest(
     kept beside them, in `dask_em/survey`. A fit of all columns without weights or held-out rows, of
     the same `random_state` and a sample that is not larger than fits draw unasked, takes them in
     place of its first pass, to the same bits, once it has compared the checksums at the ends of the
-    chunk files; it says so in the log and in `history_`. So does a fit of random_state=None, to which
-    any sample is as good. Any other fit makes the pass.
+    chunk files; it says so in the log and in `history_`. So does a fit of random_state=None, which
+    any sample serves. Any other fit makes the pass.
 
     Parameters
     ----------
