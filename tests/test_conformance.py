@@ -168,7 +168,7 @@ class TestWhateverHandsItsColumnsToArrow(TestArrowTable):
         return Handing(super().table(columns))
 
 
-class TestWhateverExchangesDataFrames(TestPandasTable):
+class TestWhateverExchangesDataFrames(TestArrowTable):
     def table(self, columns: dict[str, np.ndarray]) -> Any:
         return Exchanging(super().table(columns))
 
