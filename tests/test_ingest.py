@@ -758,7 +758,7 @@ def test_holes_are_left_out_of_it_and_refused_without(tmp_path: Path) -> None:
     assert model.history_[0]["phase"] == "kept-survey"
     assert model.n_dropped_ == len(range(0, N, 17))
     assert same(model, fitted_anew(tmp_path / "h.zarr", nonfinite="drop"))
-    with pytest.raises(DataError, match="NaN at row 0, column 1"):
+    with pytest.raises(DataError, match="NaN at row 0, column 'b'"):
         fitted(tmp_path / "h.zarr")
 
 

@@ -212,7 +212,7 @@ COLUMNS = (
 )  # fmt: skip
 """Options of what of DATA is read; `sets` is a field of `ReadOptions`."""
 
-RAW = Option("--raw", "raw", "Take packed numbers as they are stored.", is_flag=True)
+RAW = Option("--raw", "raw", "Take packed numbers as they are stored.", default=False, is_flag=True)
 
 READING = tuple(
     replace(option, default=None, shown_default="as MODEL was fitted")
