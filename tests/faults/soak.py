@@ -138,7 +138,13 @@ def soak(minutes: float, every: float, pause: float, folder: Path) -> Found:
     found, rng = Found(), random.Random(0)
     data = points(folder / "points.zarr", N_ROWS, N_COLUMNS, K, CHUNK)
     # Nobody kills a worker for its tasks' sake here, however often it is the same task's.
-    settings = {**cluster_settings(), "distributed.scheduler.allowed-failures": 1000}
+    # Dask keeps the events of a worker that left for an hour, longer than this takes: for a minute
+    # here, so that what grows is not they.
+    settings = {
+        **cluster_settings(),
+        "distributed.scheduler.allowed-failures": 1000,
+        "distributed.scheduler.events-cleanup-delay": "60s",
+    }
     ours = {"extensions": scheduler_extensions()}
     with dask.config.set(settings), start_cluster(2, scheduler_kwargs=ours) as cluster:
         address = cluster.scheduler_address
