@@ -24,6 +24,7 @@ from dask_em import GaussianMixture
 from dask_em.cli.main import main
 from dask_em.errors import DaskEMError, NonFiniteError, warn_user
 from dask_em.estimators.html import summary_html, text
+from dask_em.estimators.names import ColumnNamesError
 from dask_em.foreign import HIDDEN, LONGEST, shell_words, shown
 
 # Retitles a window, forges a line, turns the text round, colours, and is no text at all.
@@ -200,6 +201,8 @@ def test_an_error_is_one_visible_line(kind: Any) -> None:
     given: list[Any] = [f"{HARM}{HALF}: no such file"]
     if kind is NonFiniteError:
         given = ["NaN", 1, 2, *given]
+    if kind is ColumnNamesError:
+        given = [*given, *given]
     said = str(kind(*given))
     assert hidden(said) == set()
     assert ": no such file" in said
