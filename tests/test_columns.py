@@ -374,6 +374,20 @@ def test_integers_beyond_those_of_float64_are_refused_by_column(kind: str, value
     GaussianMixture(2, exclude=advice).fit(TABLES[kind](columns("a", ID=numbers)))
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_they_are_refused_beside_missing_ones_too(library: str, value: int) -> None:
+    module = pytest.importorskip(library)
+    numbers = [None, value, *range(600)]
+    tables = {
+        "pandas": lambda: module.DataFrame({"ID": module.array(numbers, dtype="Int64")}),
+        "polars": lambda: module.DataFrame({"ID": numbers}),
+        "pyarrow": lambda: module.table({"ID": numbers}),
+    }
+    with pytest.raises(DataError, match=r"column 'ID' holds about -?9007199254740992 at row 1,"):
+        GaussianMixture(2, nonfinite="drop").fit(tables[library]())
+
+
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize(
     "types", [("f8",), ("f4",), ("f8", "f4", "i2"), ("u1", "i4"), ("f8", "i8")]
