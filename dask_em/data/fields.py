@@ -162,9 +162,9 @@ def exact(values: Array, field: Field, first: int = 0, part: str = "") -> Array:
         row = int(beyond.argmax())
         about = "about " if values.dtype.kind == "f" else ""
         raise DataError(
-            f"column {field.name!r} holds {about}{int(values[row])} at row {first + row}{part}, beyond "
-            f"2**53 = {LARGEST_INTEGER}, so that float64 cannot tell it from its neighbours: "
-            "subtract an offset, or, where it is an ID, leave it out by "
+            f"column {field.name!r} holds {about}{int(values[row])} at row {first + row}{part}, "
+            f"beyond 2**53 = {LARGEST_INTEGER}, so that float64 cannot tell it from its "
+            "neighbours: subtract an offset, or, where it is an ID, leave it out by "
             f"exclude={field.name!r}"
         )
     return values
