@@ -481,7 +481,9 @@ class LockFile:
     def release(self, mine: Record) -> None:
         """Remove the file, and release the system's lock."""
         try:
-            if self.owner().get("id") == mine["id"]:
+            # What could not be read may be read now; left behind, others would wait for it.
+            owner = self.owner() or self.owner()
+            if owner.get("id") == mine["id"]:
                 self._file.unlink(missing_ok=True)
         finally:
             os.close(self._descriptor)
