@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import unicodedata
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -417,7 +418,9 @@ class Examination:
     def refit(self, model: Any) -> None:
         """Fit with the options of the file: it writes nothing."""
         model.set_params(max_iter=1, n_init=1, sample_size=None)
-        with self.limited("fit"), np.errstate(all="ignore"):
+        with self.limited("fit"), np.errstate(all="ignore"), warnings.catch_warnings():
+            # One pass does not converge.
+            warnings.simplefilter("ignore")
             try:
                 model.fit(self.rows[model.n_features_in_])
             except DaskEMError:
