@@ -85,7 +85,7 @@ def main(folder: Path, n_rows: int, chunk_megabytes: float) -> None:
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            memory_limit="512MiB",
+            memory_limit="640MiB",
             dashboard_address="127.0.0.1:0",
             env={"ZARR_THREADING__MAX_WORKERS": "2"},
         ) as cluster,
