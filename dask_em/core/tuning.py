@@ -369,15 +369,15 @@ class PlanTuning:
     """Memory and times that a plan counts beside the data and the models."""
 
     # What a worker process holds of a fit of hardly any data: Python, NumPy, SciPy, Dask and Zarr,
-    # and what the allocator does not give back: 112 MiB, and up to 9 more beside other work.
-    process_bytes: int = 122 * 2**20
+    # and what the allocator does not give back.
+    process_bytes: int = 112 * 2**20
     # What Numba adds to it once it is imported, as workers do whatever computes: they compare its
-    # version with that of whoever sends tasks.
-    numba_bytes: int = 55 * 2**20
-    # What LLVM adds to that, and the compiled loops of each kind of components: together 52 MiB
+    # version with that of whoever sends tasks: 55 MiB, and up to 64 beside newer libraries.
+    numba_bytes: int = 64 * 2**20
+    # What LLVM adds to that, and the compiled loops of each kind of components: beside 55 MiB 52
     # measured where the loops of one kind lie in Numba's cache, and 92 where they are compiled
     # first; 95 for two kinds.
-    compiler_bytes: int = 89 * 2**20
+    compiler_bytes: int = 80 * 2**20
     loops_bytes: int = 4 * 2**20
     # The allocator does not give back what sums were added and sent in, up to so much (measured:
     # 4 MiB of a sample of 7, and less of one of 14).
@@ -389,7 +389,7 @@ class PlanTuning:
     # where they are installed.
     dask_array_bytes: int = 90 * 2**20
     # What pyarrow adds where it reads: its library, its threads, and what its allocator keeps.
-    arrow_bytes: int = 104 * 2**20
+    arrow_bytes: int = 96 * 2**20
     # Data up to this size are read and computed with by threads before a LocalCluster has started.
     small_bytes: int = 64 * 2**20
     # Dask pauses a worker at this share of its limit.
