@@ -120,7 +120,7 @@ class StoredTableRows:
         return tuning().plan.arrow_bytes
 
     def decoding_bytes(self, chunk_rows: int) -> int:
-        """Count buffers and pages of each column, and two batches: one is kept while one is read."""
+        """Count buffers and pages of each column, and two batches: one is kept meanwhile."""
         n_columns = self.n_features + (self.weight is not None)
         row_bytes, longest = 8 * n_columns, int(np.diff(self.groups).max())
         decoded = row_bytes * min(longest, batch_rows(row_bytes))
