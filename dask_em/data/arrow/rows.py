@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,12 @@ from ...core.tuning import tuning
 from ...errors import DataError
 from ...storage.outputs.stamps import files_stamp
 from ...storage.stored_files import StoredFile, stamps_now
+from ..checks import tell_once
 from ..columns import with_names
 from ..fields import Field
 from ..ranged import RowsReader
 from .fields import exact_values
 from .files import BUFFER_BYTES, batch_rows, open_table_file, reading
-
-logger = logging.getLogger("dask_em")
 
 # Rows that are copied from columns at a time: they stay in cache.
 COPIED_ROWS = 2048
@@ -33,12 +31,6 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 # A page of Parquet is of about so many bytes, which are held compressed and decoded.
 PAGE_BYTES = 2**20
-
-
-@cache
-def _tell_once(line: str) -> None:
-    """Log a line, which every fit would say again."""
-    logger.info(line)
 
 
 @dataclass(frozen=True)
@@ -180,7 +172,7 @@ class StoredTableRows:
                 f"{self.description} again when nobody writes there"
             )
         if advice := self.layout_advice:
-            _tell_once(f"{self.description} {advice}")
+            tell_once(f"{self.description} {advice}")
 
     def presence(self) -> str:
         """Check that the files are there, and count them."""

@@ -15,7 +15,7 @@ from ...core.grid import Coordinate, Grid
 from ...core.scoring import NO_LABEL
 from ...errors import naming
 from ..urls import describe_store
-from .zarr_answers import open_place, sync_files
+from .zarr_answers import open_arrays, open_place, sync_files
 
 if TYPE_CHECKING:
     import zarr
@@ -82,12 +82,7 @@ class GridFormat:
 
     def open(self, path: Path | str) -> GridAnswers:
         """Open the arrays of the group for writing, chunks of nothing but zeros too."""
-        import zarr
-
-        with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
-            group = zarr.open_group(open_place(path), mode="r+")
-            outputs: dict[str, Any] = {name: group[name] for name in self.kinds}
-        return GridAnswers(outputs, self.grid)
+        return GridAnswers(open_arrays(path, self.kinds), self.grid)
 
 
 @dataclass(frozen=True)

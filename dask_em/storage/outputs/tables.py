@@ -19,7 +19,7 @@ from ...core.protocols import Fold, Pass
 from ...errors import naming
 from .files import sync
 from .predictions import Regions
-from .zarr_answers import ZarrAnswers, open_place
+from .zarr_answers import ZarrAnswers, open_arrays, open_place
 
 if TYPE_CHECKING:
     import zarr
@@ -109,12 +109,7 @@ class TableFormat:
 
     def open(self, path: Path | str) -> ZarrAnswers:
         """Open the arrays of rows for writing, chunks of nothing but zeros too."""
-        import zarr
-
-        with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
-            group = zarr.open_group(open_place(path), mode="r+")
-            outputs: dict[str, Any] = {plan.name: group[plan.name] for plan in self.arrays}
-        return ZarrAnswers(outputs, 1)
+        return ZarrAnswers(open_arrays(path, [plan.name for plan in self.arrays]), 1)
 
 
 def consolidate(path: Path | str) -> None:

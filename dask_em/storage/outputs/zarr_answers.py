@@ -68,11 +68,7 @@ class ZarrFormat:
 
     def open(self, path: Path | str) -> ZarrAnswers:
         """Open the arrays of the group for writing, chunks of nothing but zeros too."""
-        import zarr
-
-        with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
-            outputs = dict(zarr.open_group(open_place(path), mode="r+").arrays())
-        return ZarrAnswers(outputs, self.each)
+        return ZarrAnswers(open_arrays(path, self.kinds), self.each)
 
 
 @dataclass(frozen=True)
@@ -157,6 +153,15 @@ def sync_files(output: zarr.Array[Any], keys: Iterable[str]) -> None:
         folders.update(parent for parent in path.parents if parent.is_relative_to(top))
     for folder in folders:
         sync(folder)
+
+
+def open_arrays(path: Path | str, names: Iterable[str]) -> dict[str, zarr.Array[Any]]:
+    """Open these arrays of a group for writing, chunks of nothing but zeros too."""
+    import zarr
+
+    with naming(path), zarr.config.set({"array.write_empty_chunks": True}):
+        group: Any = zarr.open_group(open_place(path), mode="r+")
+        return {name: group[name] for name in names}
 
 
 def open_place(path: Path | str) -> Any:
