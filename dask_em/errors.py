@@ -92,18 +92,20 @@ class DataError(DaskEMError, ValueError):
 
 
 class NonFiniteError(DataError):
-    """A row holds NaN or infinity, and nobody asked to leave such rows out.
+    """A row holds NaN or infinity, or what the family cannot describe; nobody asked to drop it.
 
     Parameters
     ----------
     what : str
-        "NaN" or "infinity".
+        "NaN", "infinity", or the number.
     row, column : int
         The row's number in its chunk, and the column's.
     place : str, optional
         Where the row is in the data.
     name : str, optional
         Of the column.
+    expected : str, optional
+        What the column should hold, where it is not any finite number.
 
     Examples
     --------
@@ -113,23 +115,32 @@ class NonFiniteError(DataError):
 
     code = "non-finite"
 
-    def __init__(self, what: str, row: int, column: int, place: str = "", name: str = "") -> None:
-        super().__init__(what, row, column, place, name)
+    def __init__(
+        self,
+        what: str,
+        row: int,
+        column: int,
+        place: str = "",
+        name: str = "",
+        expected: str = "",
+    ) -> None:
+        super().__init__(what, row, column, place, name, expected)
         self.what, self.row, self.column, self.place = what, row, column, place
-        self.name = name
+        self.name, self.expected = name, expected
 
     def __str__(self) -> str:
         place = shown(self.place) or f"row {self.row} of its chunk"
         column = f"'{shown(self.name)}'" if self.name else self.column
+        expected = f", where {self.expected} are expected" if self.expected else ""
         return (
-            f"X contains {self.what} at {place}, column {column}: drop or fill such rows "
+            f"X contains {self.what} at {place}, column {column}{expected}: drop or fill such rows "
             'first, or pass nonfinite="drop" to leave them out (a fitted model is told by '
             'set_params(nonfinite="drop"))'
         )
 
     def at(self, place: str, name: str = "") -> Self:
         """Return the same error, with the place of the row in the data and the column's name."""
-        return type(self)(self.what, self.row, self.column, place, name)
+        return type(self)(self.what, self.row, self.column, place, name, self.expected)
 
 
 class ModelFileError(DataError):

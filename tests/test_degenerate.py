@@ -56,7 +56,8 @@ def m_step(
     weights = np.ones(len(X)) if weights is None else weights
     mean = np.average(X, axis=0, weights=weights)
     centred = X - mean
-    moments = Moments(float(weights.sum()), mean, (centred.T * weights) @ centred)
+    scatter = (centred.T * weights) @ centred
+    moments = Moments(float(weights.sum()), mean, scatter, X.min(axis=0), X.max(axis=0))
     family = GaussianOptions(kind, ridge).of_data(moments, k)
     resp = np.eye(k)[labels] * weights[:, None]
     return Mixture(np.full(k, -np.log(k)), family.near(X, resp)).of_responsibilities(X, resp)

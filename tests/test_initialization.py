@@ -127,8 +127,8 @@ def test_moments_are_numpy_s_for_any_chunks(inner: list[int], offset: float) -> 
     found = survey(rows, edges)
     assert (found.n_rows, found.n_weighted, found.moments.weight) == (N, N, N)
     assert_moments(found, rows)
-    np.testing.assert_array_equal(found.extent.low, rows.min(axis=0))
-    np.testing.assert_array_equal(found.extent.high, rows.max(axis=0))
+    np.testing.assert_array_equal(found.moments.low, rows.min(axis=0))
+    np.testing.assert_array_equal(found.moments.high, rows.max(axis=0))
 
 
 def test_weighted_moments_are_numpy_s() -> None:

@@ -21,6 +21,7 @@ from .degenerate import Degenerate
 from .engine import NUMPY, Engine
 from .moments import Moments
 from .responsibilities import Arithmetic, arithmetic_of
+from .support import REAL, Support
 from .validation import require, require_array, require_close
 
 # Draws of a component from which moments are estimated that a family does not know.
@@ -174,6 +175,13 @@ class Family(ABC, Generic[Sums]):
     @abstractmethod
     def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
         """Draw n rows (n, d) of one component, in the units of the data."""
+
+    # -- derived: which rows it describes --------------------------------------------
+
+    @property
+    def support(self) -> Support:
+        """Which numbers have a density; rows of others have no answer."""
+        return REAL
 
     # -- derived: the parameters as arrays -------------------------------------------
 
@@ -413,6 +421,11 @@ class FamilyOptions(ABC):
     def kind(self) -> str:
         """Which variant of the family this is, as in `Family.kind`."""
         return ""
+
+    @property
+    def support(self) -> Support:
+        """Which numbers the family describes: a fit refuses others, and says where they are."""
+        return REAL
 
     @abstractmethod
     def of_data(self, moments: Moments, k: int) -> Family[Any]:

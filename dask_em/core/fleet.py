@@ -10,7 +10,6 @@ import numpy as np
 
 from .additive import Additive, Array
 from .codec import record
-from .finite import check_finite
 from .mixture import JointEStep, Mixture, MixtureStatistics
 from .passes import Holdout, Slice
 from .protocols import Fold, Pass
@@ -165,7 +164,7 @@ class FleetFold(Fold[FleetStatistics]):
                 out &= sample_weight > 0
             numbers = np.arange(n) if part is None else rows
             # The survey looks at fitted rows only.
-            check_finite(X[out], numbers[out])
+            self.fleet.mixtures[0].components.support.check(X[out], numbers[out])
             self._score(X[out], None if sample_weight is None else sample_weight[out])
         for fold in self._folds:
             fold.update(index, X, weight)

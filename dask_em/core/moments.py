@@ -1,8 +1,9 @@
-"""Weight, mean and scatter of all rows."""
+"""Weight, mean, scatter and extremes of all rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -11,10 +12,10 @@ from .additive import Additive, Array
 from .codec import record
 
 
-@record("moments")
+@record("moments", 2)
 @dataclass(frozen=True)
 class Moments(Additive):
-    """Weight, mean and scatter of rows; they add by Chan, Golub and LeVeque (1983).
+    """Weight, mean, scatter and extremes of rows; they add by Chan, Golub and LeVeque (1983).
 
     Attributes
     ----------
@@ -22,40 +23,58 @@ class Moments(Additive):
     mean : (d,) array
     scatter : (d, d) array
         sum_n w_n (x_n - mean)(x_n - mean)^T.
+    low, high : (d,) array
+        Smallest and largest number of each column.
 
     Examples
     --------
     >>> import numpy as np
-    >>> one = Moments(1.0, np.array([0.0]), np.zeros((1, 1)))
-    >>> other = Moments(1.0, np.array([2.0]), np.zeros((1, 1)))
-    >>> (one + other).covariance
-    array([[1.]])
+    >>> total = Moments.of(np.array([[0.0]])) + Moments.of(np.array([[2.0]]))
+    >>> total.covariance, total.high
+    (array([[1.]]), array([2.]))
     """
 
     weight: float
     mean: Array
     scatter: Array
+    low: Array
+    high: Array
 
     def __add__(self, other: Moments) -> Moments:
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         weight = self.weight + other.weight
         if weight == 0:
-            return self
+            return replace(self, low=low, high=high)
         gap = other.mean - self.mean
         share = other.weight / weight
         scatter = self.scatter + other.scatter + np.outer(gap, gap) * (self.weight * share)
-        return Moments(weight, self.mean + gap * share, scatter)
+        return Moments(weight, self.mean + gap * share, scatter, low, high)
+
+    @classmethod
+    def none(cls, d: int) -> Self:
+        """Return the moments of no row of d columns."""
+        empty = np.full(d, np.inf)
+        return cls(0.0, np.zeros(d), np.zeros((d, d)), empty, -empty)
 
     @classmethod
     def of(cls, X: Array) -> Self:
         """Return the moments of rows (n, d) in memory, each of weight one."""
         mean = X.mean(axis=0, dtype=np.float64)
         D = X - mean
-        return cls(float(len(X)), mean, D.T @ D)
+        low, high = (np.asarray(f(X, axis=0), dtype=np.float64) for f in (np.min, np.max))
+        return cls(float(len(X)), mean, D.T @ D, low, high)
 
     @classmethod
     def unit(cls, d: int) -> Self:
         """Return the moments of d columns of mean zero and the identity as their covariance."""
-        return cls(1.0, np.zeros(d), np.eye(d))
+        return cls(1.0, np.zeros(d), np.eye(d), -np.ones(d), np.ones(d))
+
+    def columns(self, chosen: Sequence[int]) -> Self:
+        """Return the moments of some columns alone."""
+        index = list(chosen)
+        scatter = self.scatter[np.ix_(index, index)]
+        vectors = self.low[index], self.high[index]
+        return type(self)(self.weight, self.mean[index], scatter, *vectors)
 
     @property
     def covariance(self) -> Array:

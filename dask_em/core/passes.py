@@ -10,8 +10,8 @@ import numpy as np
 
 from .additive import Array, S
 from .chunk_log import BadWeights, ChunkLog, Logged
-from .finite import finite_rows
 from .protocols import Fold, Pass
+from .support import REAL, Support
 
 # -- some of the rows ----------------------------------------------------------------
 
@@ -123,6 +123,8 @@ class LoggingPass(Pass[Logged[S]], Generic[S]):
     work : Pass
     drop : bool
         Whether rows that hold NaN or infinity are left out of `work`.
+    support : Support
+        Rows of other numbers are left out with them.
 
     Examples
     --------
@@ -136,10 +138,11 @@ class LoggingPass(Pass[Logged[S]], Generic[S]):
 
     work: Pass[S]
     drop: bool = False
+    support: Support = REAL
 
     def fold(self) -> LoggingFold[S]:
         """Make the fold of one range, before its first chunk."""
-        return LoggingFold(self.work.fold(), self.drop)
+        return LoggingFold(self.work.fold(), self.support if self.drop else None)
 
     @property
     def result_bytes(self) -> int:
@@ -150,8 +153,8 @@ class LoggingPass(Pass[Logged[S]], Generic[S]):
 class LoggingFold(Fold[Logged[S]], Generic[S]):
     """Feed chunks to a fold, and log their fingerprints, dropped rows, and bad weights."""
 
-    def __init__(self, fold: Fold[S], drop: bool) -> None:
-        self._fold, self._drop = fold, drop
+    def __init__(self, fold: Fold[S], kept: Support | None) -> None:
+        self._fold, self._kept = fold, kept
         self._dropped: dict[int, int] = {}
         self._bad_weights = BadWeights()
         self._fingerprints: Mapping[int, int] = {}
@@ -160,10 +163,10 @@ class LoggingFold(Fold[Logged[S]], Generic[S]):
         """Add chunk number `index`, of rows X (n, d)."""
         if sample_weight is not None:
             self._bad_weights += BadWeights.of_chunk(index, sample_weight)
-        if self._drop:
-            X, sample_weight, n_dropped = finite_rows(X, sample_weight)
-            if n_dropped:
-                self._dropped[index] = n_dropped
+        rows = None if self._kept is None else self._kept.kept(X)
+        if rows is not None:
+            self._dropped[index] = len(X) - int(rows.sum())
+            X, sample_weight = X[rows], None if sample_weight is None else sample_weight[rows]
         self._fold.update(index, X, sample_weight)
 
     def take_fingerprints(self, fingerprints: Mapping[int, int]) -> None:

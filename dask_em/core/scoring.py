@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ import numpy as np
 from .additive import Additive, Array
 from .engine import check_engine
 from .family import blocks
-from .finite import check_finite, finite_only
 from .mixture import Mixture
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic
@@ -37,10 +36,11 @@ def joint_blocks(
     Raises
     ------
     NonFiniteError
-        A row that is kept holds NaN or infinity, for which there is no answer.
+        A row that is kept holds NaN, infinity, or what the family does not describe: for it
+        there is no answer.
     """
     check_engine(mixture.engine)
-    kernel = mixture.components.kernel(mixture.engine)
+    kernel, support = mixture.components.kernel(mixture.engine), mixture.components.support
     arithmetic = kernel.arithmetic(mixture.engine, len(mixture.log_weights))
     for rows in blocks(len(X), kernel.block_rows):
         numbers: Numbers = rows
@@ -49,7 +49,7 @@ def joint_blocks(
         block = X[numbers]
         if len(block) == 0:
             continue
-        check_finite(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
+        support.check(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
         kernel.load(block)
         yield numbers, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
 
@@ -62,6 +62,19 @@ NO_LABEL = -1
 """The label of a row without an answer; its other answers are NaN."""
 
 
+def n_unanswered(answers: Mapping[str, Array]) -> int:
+    """Count the rows without answers.
+
+    Examples
+    --------
+    >>> n_unanswered({"labels": np.array([0, NO_LABEL])})
+    1
+    """
+    name, found = next(iter(answers.items()))
+    first = found if found.ndim == 1 else found[:, 0]
+    return int((first == NO_LABEL if name == "labels" else np.isnan(first)).sum())
+
+
 @dataclass(frozen=True)
 class Predict:
     """Answer questions about each row: the function that predictions map over chunks.
@@ -72,7 +85,8 @@ class Predict:
     answers : tuple of {"labels", "proba", "log_density"}
         The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
     drop : bool
-        Give rows of NaN or infinity no answer, which is `NO_LABEL` or NaN; else they are an error.
+        Give rows of NaN, infinity, or what the family does not describe no answer, which is
+        `NO_LABEL` or NaN; else they are an error.
     labels, reals : dtype
         Types of the answers: of labels, and of all others, which are computed in float64.
 
@@ -108,7 +122,8 @@ class Predict:
             )
             for a in self.answers
         }
-        nothing, kept = np.zeros(k), finite_only(X) if self.drop else None
+        nothing = np.zeros(k)
+        kept = self.mixture.components.support.kept(X) if self.drop else None
         for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
             if "labels" in out:
                 out["labels"][rows] = arithmetic.argmax(log_joint)

@@ -10,9 +10,8 @@ from ..backends.blas import one_blas_thread
 from ..backends.dask.failure import hold_to, tell_of
 from ..backends.software import Software, software_here
 from ..core.additive import Array
-from ..core.finite import finite_only
 from ..core.protocols import Source
-from ..core.scoring import Predict
+from ..core.scoring import Predict, n_unanswered
 from ..data.labels import RowMap
 
 logger = logging.getLogger("dask_em")
@@ -57,11 +56,11 @@ class OneAnswer:
             tell_of(hold_to(self.sender))
         (answer,) = self.predict.answers
         with one_blas_thread():
-            found = self.predict(X)[answer]
-        finite = finite_only(X) if self.predict.drop else None
-        if finite is not None:
-            log_unanswered(int((~finite).sum()), len(X))
-        return found
+            found = self.predict(X)
+        n = n_unanswered(found)
+        if n:
+            log_unanswered(n, len(X))
+        return found[answer]
 
 
 def log_unanswered(n: int, n_rows: int) -> None:

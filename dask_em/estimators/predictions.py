@@ -252,7 +252,8 @@ class Predictions(FittedEstimator):
                 "the model was fitted to rows with weights, and here each row counts once: pass "
                 "sample_weight to count them by their weights"
             )
-        work = LoggingPass(Score(mixture), self.read_options.nonfinite == "drop")
+        drop = self.read_options.nonfinite == "drop"
+        work = LoggingPass(Score(mixture), drop, mixture.components.support)
         with reading as running, one_blas_thread():
             found = backend_in_force().map_reduce(source, work, running.advance)
         check_weights(source, found.log)

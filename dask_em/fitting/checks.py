@@ -61,6 +61,7 @@ def check_survey(
     """
     columns = Columns(names)
     _refuse_non_finite(source, surveyed, columns)
+    _refuse_outside(source, surveyed, components, columns)
     _tell_dropped(source.n_dropped, surveyed.n_rows)
     _refuse_few(surveyed, n_components)
     _refuse_total(surveyed.moments.weight)
@@ -145,6 +146,20 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
     )
 
 
+def _refuse_outside(
+    source: Source, surveyed: Surveyed, components: FamilyOptions, columns: Columns
+) -> None:
+    first = surveyed.outside.first
+    if first is None:
+        return
+    chunk, row, column, value = first
+    raise DataError(
+        f"X contains {value:.15g} at {source.locate(chunk, row)}, {columns.name(column)}, where "
+        f"{components.support.word(column)} are expected; {surveyed.outside.n_rows} rows hold such "
+        "numbers: correct or remove them first, or fit another family"
+    )
+
+
 def _tell_dropped(n_dropped: int, n_left: int) -> None:
     """Warn of rows that were left out, and refuse to go on without any."""
     if n_left == 0:
@@ -183,7 +198,7 @@ def _refuse_total(weight: float) -> None:
 
 def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
     if not np.isfinite(surveyed.covariance).all():
-        largest = np.maximum(np.abs(surveyed.extent.low), np.abs(surveyed.extent.high))
+        largest = np.maximum(np.abs(surveyed.moments.low), np.abs(surveyed.moments.high))
         raise DataError(
             f"{columns.name(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
             "beyond what can be squared: divide X by a constant"
@@ -191,7 +206,7 @@ def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
 
 
 def _refuse_below_squaring(surveyed: Surveyed, columns: Columns) -> None:
-    low, high = surveyed.extent.low, surveyed.extent.high
+    low, high = surveyed.moments.low, surveyed.moments.high
     flat = np.diagonal(surveyed.covariance) < tuning().numerics.least_variance
     # Beside its offset, a column may vary by nothing that rounding leaves.
     lost = np.flatnonzero(flat & (low < high) & (high - low < 1)).tolist()

@@ -282,7 +282,8 @@ class Driver:
             default_sample_size(m.n_parameters(d), d) for m in options.models
         )
         n_rows = self.passes.source.n_rows
-        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows)
+        support = options.lead.components.support
+        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
             pass_, options.drop_nonfinite, self._check_survey, options.any_sample

@@ -21,9 +21,10 @@ from ..core.moments import Moments
 from ..core.passes import LoggingPass
 from ..core.protocols import Fold, Pass, Source
 from ..core.reduction import add_tree, fan_in
+from ..core.support import Support
 from ..core.tuning import tuning
 from ..version import __version__
-from .survey import Extent, NonFinite, Sample, Survey, Surveyed
+from .survey import NonFinite, Sample, Survey, Surveyed
 
 logger = logging.getLogger("dask_em")
 
@@ -102,8 +103,8 @@ def _without_sample(surveyed: Surveyed) -> Surveyed:
         surveyed.n_rows,
         surveyed.n_weighted,
         surveyed.moments,
-        surveyed.extent,
         surveyed.non_finite,
+        surveyed.outside,
         Sample(0, np.empty(0), np.empty((0, d)), np.empty(0)),
     )
 
@@ -164,8 +165,8 @@ class KeptSurvey:
             np.array([leaf.moments.weight for leaf in each]),
             np.stack([leaf.moments.mean for leaf in each]),
             np.stack([leaf.moments.scatter for leaf in each]),
-            np.stack([leaf.extent.low for leaf in each]),
-            np.stack([leaf.extent.high for leaf in each]),
+            np.stack([leaf.moments.low for leaf in each]),
+            np.stack([leaf.moments.high for leaf in each]),
             leaves.sample.smallest(),
             leaves.log,
         )
@@ -182,17 +183,18 @@ class KeptSurvey:
             whole.n_rows,
             whole.n_weighted,
             whole.moments,
-            whole.extent,
             whole.non_finite,
+            whole.outside,
             sample,
         )
         return Logged(sums, self.log)
 
     def _leaf(self, i: int, survey: Survey) -> Surveyed:
         n_rows = int(self.n_rows[i])
-        moments = Moments(float(self.weight[i]), self.mean[i], self.scatter[i])
-        extent = Extent(self.low[i], self.high[i])
-        return Surveyed(n_rows, n_rows, moments, extent, NonFinite(), self.sample)
+        moments = Moments(
+            float(self.weight[i]), self.mean[i], self.scatter[i], self.low[i], self.high[i]
+        )
+        return Surveyed(n_rows, n_rows, moments, NonFinite(), NonFinite(), self.sample)
 
     def unfit(self, survey: Survey, drop: bool, source: Source) -> str:
         """Say why a fit cannot take it; empty where it can."""
@@ -206,11 +208,20 @@ class KeptSurvey:
             "its sample was drawn by another seed": self.seed != survey.seed,
             f"its sample holds {self.sample.size} rows": self.sample.size < survey.sample_size,
             "it leaves out rows of NaN or infinity": bool(self.log.n_dropped) and not drop,
+            f"it does not tell whether all are {survey.support.word(0)}": not self._within(
+                survey.support, source
+            ),
         }
         found = next((reason for reason, holds in reasons.items() if holds), "")
         if not found and not source.unchanged_since(self.log):
             return "chunks were written to since"
         return found
+
+    def _within(self, support: Support, source: Source) -> bool:
+        """Tell whether all numbers are those of a support, where that is certain."""
+        whole = source.dtype.kind in "iub"
+        low, high = self.low.min(axis=0), self.high.max(axis=0)
+        return support.is_real or support.holds_between(low, high, whole)
 
 
 def _cutting() -> str:

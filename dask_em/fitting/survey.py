@@ -16,6 +16,7 @@ from ..core.codec import record
 from ..core.family import blocks
 from ..core.moments import Moments
 from ..core.protocols import Fold, Pass
+from ..core.support import REAL, Support
 from ..core.tuning import tuning
 
 
@@ -54,7 +55,7 @@ class Sample(Additive):
 @record("non-finite")
 @dataclass(frozen=True)
 class NonFinite(Additive):
-    """Count the rows that hold NaN or infinity, and locate the first.
+    """Count the rows that hold NaN or infinity, or what else is none, and locate the first.
 
     Attributes
     ----------
@@ -71,19 +72,7 @@ class NonFinite(Additive):
         return NonFinite(self.n_rows + other.n_rows, min(both, default=None))
 
 
-@record("extent")
-@dataclass(frozen=True)
-class Extent(Additive):
-    """Smallest and largest number of each column, (d,)."""
-
-    low: Array
-    high: Array
-
-    def __add__(self, other: Extent) -> Extent:
-        return Extent(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
-
-
-@record("survey", 2)
+@record("survey", 3)
 @dataclass(frozen=True)
 class Surveyed(Additive):
     """Hold the results of the survey pass.
@@ -95,8 +84,9 @@ class Surveyed(Additive):
     n_weighted : int
         Rows of positive weight; everything below is of these.
     moments : Moments
-    extent : Extent
     non_finite : NonFinite
+    outside : NonFinite
+        Of the finite rows, those that hold numbers outside of the family's support.
     sample : Sample
 
     Examples
@@ -112,8 +102,8 @@ class Surveyed(Additive):
     n_rows: int
     n_weighted: int
     moments: Moments
-    extent: Extent
     non_finite: NonFinite
+    outside: NonFinite
     sample: Sample
 
     @property
@@ -124,7 +114,7 @@ class Surveyed(Additive):
     @property
     def constant_columns(self) -> list[int]:
         """Columns that hold one value only."""
-        return np.flatnonzero(self.extent.low == self.extent.high).tolist()
+        return np.flatnonzero(self.moments.low == self.moments.high).tolist()
 
 
 @dataclass(frozen=True)
@@ -139,6 +129,8 @@ class Survey(Pass[Surveyed]):
     n_rows : int or None
         Where known, and rows have no weights, rows that cannot be in the sample are
         dropped at once.
+    support : Support
+        Which numbers the family describes: others are counted, and located.
 
     Examples
     --------
@@ -146,7 +138,7 @@ class Survey(Pass[Surveyed]):
     >>> fold = survey.fold()
     >>> fold.update(0, np.eye(3, 2), None)
     >>> found = fold.result()
-    >>> found.n_rows, found.extent.high.tolist(), len(found.sample.rows)
+    >>> found.n_rows, found.moments.high.tolist(), len(found.sample.rows)
     (3, [1.0, 1.0], 2)
     """
 
@@ -154,6 +146,7 @@ class Survey(Pass[Surveyed]):
     sample_size: int
     n_features: int
     n_rows: int | None
+    support: Support = REAL
 
     def fold(self) -> SurveyFold:
         """Return the survey of one range, before its first chunk."""
@@ -182,9 +175,9 @@ class SurveyFold(Fold[Surveyed]):
         d = survey.n_features
         self.survey = survey
         self._n_rows = self._n_weighted = 0
-        self._moments = Moments(0.0, np.zeros(d), np.zeros((d, d)))
-        self._extent = Extent(np.full(d, np.inf), np.full(d, -np.inf))
+        self._moments = Moments.none(d)
         self._non_finite = NonFinite()
+        self._outside = NonFinite()
         self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
         self._buffer = np.empty((tuning().reading.survey_rows, d))
         self._weighted = np.empty((tuning().reading.survey_rows, d))
@@ -231,9 +224,11 @@ class SurveyFold(Fold[Surveyed]):
         D, weighted = self._buffer[:b], self._weighted[:b]
         D[:] = block
         if not np.isfinite(D.sum()) and not np.isfinite(D).all():
-            self._non_finite += _first_non_finite(index, numbers, D)
+            self._non_finite += _first(index, numbers, D, ~np.isfinite(D))
             return
-        self._extent += Extent(D.min(axis=0), D.max(axis=0))
+        low, high = D.min(axis=0), D.max(axis=0)
+        if not self.survey.support.holds(D, low, high):
+            self._outside += _first(index, numbers, D, self.survey.support.outside(D))
         origin = D[0].copy()
         D -= origin
         if weight is None:
@@ -242,7 +237,8 @@ class SurveyFold(Fold[Surveyed]):
             np.multiply(D, weight[:, None], out=weighted)
             total, first, scatter = float(weight.sum()), weighted.sum(axis=0), D.T @ weighted
         scatter -= np.outer(first, first / total)
-        self._moments += Moments(total, origin + first / total, (scatter + scatter.T) / 2)
+        scatter = (scatter + scatter.T) / 2
+        self._moments += Moments(total, origin + first / total, scatter, low, high)
 
     def result(self) -> Surveyed:
         """Return the survey of the chunks given so far."""
@@ -250,14 +246,13 @@ class SurveyFold(Fold[Surveyed]):
             self._n_rows,
             self._n_weighted,
             self._moments,
-            self._extent,
             self._non_finite,
+            self._outside,
             self._sample,
         )
 
 
-def _first_non_finite(index: int, numbers: Array, block: Array) -> NonFinite:
-    bad = ~np.isfinite(block)
+def _first(index: int, numbers: Array, block: Array, bad: Array) -> NonFinite:
     row = int(bad.any(axis=1).argmax())
     column = int(bad[row].argmax())
     n_rows = int(bad.any(axis=1).sum())
@@ -289,6 +284,7 @@ def fingerprint_of(surveyed: Surveyed) -> str:
     (True, False)
     """
     digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
-    for array in (surveyed.moments.mean, surveyed.moments.scatter, *vars(surveyed.extent).values()):
+    m = surveyed.moments
+    for array in (m.mean, m.scatter, m.low, m.high):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

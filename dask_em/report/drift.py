@@ -15,7 +15,7 @@ import numpy as np
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
 from ..core.family import blocks
-from ..core.finite import check_finite, finite_only, finite_rows, located
+from ..core.finite import check_finite, finite_rows, located
 from ..core.protocols import Fold, Pass, Source, StoredSource
 from ..data.columns import check_columns
 from ..data.open import as_source
@@ -202,10 +202,11 @@ class DensityFold(Fold[ChunkDensities]):
         if not self.drop:
             check_finite(X, range(len(X)))
         for rows in blocks(len(X), BLOCK_ROWS):
-            answers, finite = self.answer(X[rows]), finite_only(X[rows])
+            answers = self.answer(X[rows])
             values[rows], resp = answers["log_density"], answers["proba"]
-            if finite is not None:
-                used[rows], resp = finite, resp[finite]
+            used[rows] = ~np.isnan(values[rows])
+            if not used[rows].all():
+                resp = resp[used[rows]]
             resp_sum += resp.sum(axis=0)
         values = values[used]
         self._shares = np.vstack([self._shares, resp_sum / max(len(values), 1)])

@@ -143,7 +143,7 @@ class Checkpoint(Generic[V, P]):
     >>> from dask_em.core.engine import NUMPY
     >>> from dask_em.core.moments import Moments
     >>> import numpy as np
-    >>> found = Moments(1.0, np.zeros(2), np.eye(2))
+    >>> found = Moments.unit(2)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for seed in (7, 8):
     ...         with Checkpoint(folder, {"k": 3}, {}, NUMPY, Moments, Moments) as kept:

@@ -112,13 +112,12 @@ class StoredTableRows:
         return tuning().plan.arrow_bytes
 
     def decoding_bytes(self, chunk_rows: int) -> int:
-        """Count buffers and pages of each column, and two batches: one is kept meanwhile."""
+        """Count buffers and pages of each column, two batches, and what the allocator keeps."""
         n_columns = self.n_features + (self.weight is not None)
         row_bytes, longest = 8 * n_columns, int(np.diff(self.groups).max())
         decoded = row_bytes * min(longest, batch_rows(row_bytes))
-        return (
-            min(n_columns * (BUFFER_BYTES + 2 * PAGE_BYTES), 3 * row_bytes * longest) + 2 * decoded
-        )
+        pages = min(n_columns * (BUFFER_BYTES + 2 * PAGE_BYTES), 3 * row_bytes * longest)
+        return pages + 2 * decoded + tuning().plan.arrow_heap_bytes
 
     def open(self) -> RowsReader:
         """Open the table for one range."""

@@ -38,7 +38,7 @@ class GaussianOptions(FamilyOptions):
     >>> options = GaussianOptions("diag", ridge=1e-6)
     >>> options.n_parameters(k=3, d=2), options.all_given
     (12, False)
-    >>> options.of_data(Moments(9.0, np.array([5.0, 0.0]), 9 * np.eye(2)), k=3).means.shape
+    >>> options.of_data(Moments.unit(2), k=3).means.shape
     (3, 2)
     """
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ...core.additive import Additive, Array
-from ...core.finite import finite_only
 from ...core.protocols import Fold, Pass
+from ...core.scoring import n_unanswered
 from ..folders import Folder
 
 
@@ -158,9 +158,9 @@ class PredictionWriter(Fold[Written]):
         if self._writer is None:
             self._writer = self.work.answers.writer(index)
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
-        self._writer.write(rows, self.work.predict(X))
-        finite = finite_only(X)
-        self._n_dropped += 0 if finite is None else int((~finite).sum())
+        answers = self.work.predict(X)
+        self._writer.write(rows, answers)
+        self._n_dropped += n_unanswered(answers)
         self._written.append(index)
         self._n_rows += len(X)
 
