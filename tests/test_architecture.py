@@ -38,6 +38,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     ),
     "distributed": ("backends/dask/", "jobs/checks/", "jobs/cluster.py"),
     "google_crc32c": ("data/zarr/",),
+    "flowio": ("data/ingest/fcs.py",),
     "h5py": ("data/ingest/",),
     "zarr": ("data/zarr/", "data/dask.py", "data/ingest/written.py", "storage/", "jobs/demo.py"),
     "xarray": ("data/xarray.py",),

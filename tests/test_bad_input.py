@@ -168,6 +168,18 @@ def test_a_constant_column_is_named_and_fitted(kind: str, holder: str, tmp_path)
     assert np.isfinite(model.covariances_).all()
 
 
+def test_a_constant_column_that_has_a_name_comes_with_the_option() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": X[:, 0], "one": 1.0, "b": X[:, 1], "two": 2.0})
+    with pytest.warns(UserWarning, match=r"leave it out by exclude=\['one', 'two'\]$"):
+        fit(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(table, exclude=["one", "two"])
+    with pytest.warns(UserWarning, match=r"leave it out$"):
+        fit(table[["one"]], n_components=1)
+
+
 def test_a_large_reg_covar_is_named(tmp_path) -> None:
     rows = X * [1.0, 1e-3, 1.0]
     with pytest.warns(UserWarning, match=r"reg_covar=1e-06 is not small.*column 1.*reg_covar=0"):

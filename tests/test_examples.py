@@ -45,6 +45,23 @@ def test_cells() -> None:
     assert "means of ['gene 0', 'gene 7']" in printed
 
 
+def test_scene(tmp_path: Path) -> None:
+    for package in ("xarray", "matplotlib", "PIL"):
+        pytest.importorskip(package, reason=f"pip install {package}")
+    import numpy as np
+    from matplotlib.image import imread
+    from sklearn.datasets import load_sample_image
+
+    printed = run("scene.py", tmp_path)
+    white = load_sample_image("china.jpg").min(axis=-1) >= 0.9 * 255
+    assert f"{white.sum():,} of 273,280 cells have a hole, and no label" in printed
+    assert "dimensions of the map: {'y': 427, 'x': 640} coordinates: ['x', 'y']" in printed
+    assert "both maps are the same: True" in printed
+    drawn = imread(tmp_path / "labels.png")
+    np.testing.assert_array_equal(drawn[..., 3] == 0, white)
+    assert len(np.unique(drawn[~white], axis=0)) == 6
+
+
 @pytest.mark.slow
 def test_export_equals_the_original(tmp_path: Path) -> None:
     for package in ("skl2onnx", "onnxruntime", "skops"):

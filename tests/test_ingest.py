@@ -433,12 +433,9 @@ def tables(folder: Path) -> dict[str, tuple[Any, str]]:
     pq.write_table(nested, folder / "nested.parquet")
     pq.write_table(pa.table({"x": [1.0]}), folder / "lacks-1.parquet")
     pq.write_table(pa.table({"y": [1.0]}), folder / "lacks-2.parquet")
-    (folder / "parts/k=1").mkdir(parents=True)
-    pq.write_table(pa.table({"x": [1.0]}), folder / "parts/k=1/a.parquet")
     return {
         "nested": (folder / "nested.parquet", "column 'list' holds list<.*exclude='list'"),
         "lacks": (f"{folder}/lacks-*.parquet", r"lacks-1.parquet lacks the column 'y' that .*2"),
-        "partitioned": (folder / "parts", "is partitioned .k=1."),
         "nothing": (folder / "none-*.csv", "no such file"),
         "twice": (pd.DataFrame(np.eye(2), columns=["a", "a"]), "two columns of the name 'a'"),
         "both": ([FRAME, X], "is a table and ndarray an array: ingest them apart"),
@@ -456,7 +453,7 @@ def tables(folder: Path) -> dict[str, tuple[Any, str]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["nested", "lacks", "partitioned", "nothing", "twice", "both", "others", "complex", "3-D",
+    ["nested", "lacks", "nothing", "twice", "both", "others", "complex", "3-D",
      "0 rows", "mixed", "binary", "time of day"],
 )  # fmt: skip
 def test_a_wrong_table_is_named(name: str, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Case:
         Columns, and rows and number of the chunks of the store.
     kinds : sequence of str
     dtype : str
-    layout : {"raw", "zstd", "sharded", "columns", "parquet", "arrow", "npy"}
+    layout : {"raw", "zstd", "sharded", "columns", "parquet", "arrow", "npy"} or of GRIDS
     weights : {"", "dask", "memory", "stored", "column"}
     threads : int
         Of the worker.
@@ -89,8 +89,10 @@ class Case:
             for first, rows in self.chunks():
                 whole[first : first + len(rows)] = rows
             return str(path)
-        if self.layout in ("parquet", "arrow"):
-            return str(self.write_table(path.with_suffix(f".{self.layout}")))
+        if self.layout in GRIDS:
+            return self.write_grid(path)
+        if self.layout in ("parquet", "zipped arrow", "arrow"):
+            return str(self.write_table(path.with_suffix(f".{self.layout.split()[-1]}")))
         chunks: tuple[int, ...] = (self.chunk_rows, self.d)
         options: dict[str, Any] = {"compressors": [Crc32cCodec()]}
         if self.layout == "zstd":
@@ -113,8 +115,11 @@ class Case:
 
         kinds = [(f"x{j}", pa.from_numpy_dtype(np.dtype(self.dtype))) for j in range(self.d)]
         schema = pa.schema([*kinds, ("w", pa.float64()), ("text", pa.string())])
+        options = {}
+        if self.layout == "zipped arrow":
+            options["options"] = ipc.IpcWriteOptions(compression="zstd")
         kind = parquet.ParquetWriter if self.layout == "parquet" else ipc.new_file
-        with kind(path, schema) as writer:
+        with kind(path, schema, **options) as writer:
             for _, rows in self.chunks():
                 arrays = [pa.array(column) for column in rows.T.copy()]
                 more = [pa.array(np.full(len(rows), 1.5)), pa.array(["text"] * len(rows))]
@@ -124,6 +129,42 @@ class Case:
                 else:
                     writer.write_table(table, self.chunk_rows)
         return path
+
+    def write_grid(self, path: Path) -> Any:
+        """Write a map a thousand cells wide, whose variables are bands or arrays of a group."""
+        height = self.n_rows // WIDTH
+        tall = self.chunk_rows // WIDTH
+        packed = self.layout == "packed bands"
+        options: dict[str, Any] = {"compressors": [Crc32cCodec()]}
+        if self.layout == "zipped bands":
+            options["compressors"] = [ZstdCodec(), Crc32cCodec()]
+        if packed:
+            options["attributes"] = {"scale_factor": 0.01, "add_offset": 1.0, "_FillValue": -9999}
+        options["dtype"] = "i2" if packed else self.dtype
+        if self.layout == "variables":
+            group: Any = zarr.create_group(str(path))
+            bands = [
+                group.create_array(
+                    f"x{j}", shape=(height, WIDTH), chunks=(tall, WIDTH),
+                    dimension_names=("y", "x"), **options,
+                )
+                for j in range(self.d)
+            ]  # fmt: skip
+        else:
+            together = 1 if self.layout != "bands together" else self.d
+            group = zarr.create_array(
+                str(path), shape=(self.d, height, WIDTH), chunks=(together, tall, WIDTH),
+                dimension_names=("band", "y", "x"), **options,
+            )  # fmt: skip
+        for first, rows in self.chunks():
+            window = slice(first // WIDTH, (first + self.chunk_rows) // WIDTH)
+            found = (rows * 100 if packed else rows).T.reshape(self.d, tall, WIDTH)
+            if self.layout != "variables":
+                group[:, window] = found.astype(options["dtype"])
+                continue
+            for band, values in zip(bands, found, strict=True):
+                band[window] = values
+        return group
 
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield rows of some clusters, a chunk at a time, with the number of the first."""
@@ -163,6 +204,10 @@ class Case:
             models[0].set_params(**shared).fit(array, sample_weight=weights)
 
 
+# How maps are stored, and how wide they are.
+GRIDS = ("bands", "zipped bands", "bands together", "packed bands", "variables")
+WIDTH = 1000
+
 LARGE: dict[str, Any] = {"d": 200, "chunk_rows": 5000, "n_chunks": 4, "options": QUICK}
 MANY: dict[str, Any] = {
     "kinds": ("diag",),
@@ -173,6 +218,7 @@ MANY: dict[str, Any] = {
 }
 FEW: dict[str, Any] = {"d": 10, "chunk_rows": 300_000, "n_chunks": 8}
 TABLE: dict[str, Any] = {**FEW, "options": {"exclude": ["text", "w"]}}
+MAP: dict[str, Any] = {**FEW, "options": {"features": "band"}}
 SWEEP: dict[str, Any] = {"kinds": ("full", "diag"), "d": 10, "chunk_rows": 100_000, "n_chunks": 8}
 
 CASES = {
@@ -225,6 +271,25 @@ CASES = {
         [4], 10, 10_000, 200, layout="parquet", options=TABLE["options"]
     ),
     "Arrow": Case([4], layout="arrow", **TABLE),
+    "Arrow, one batch": Case(
+        [4], layout="arrow", **(TABLE | {"chunk_rows": 2_400_000, "n_chunks": 1})
+    ),
+    "compressed Arrow, one batch": Case(
+        [4], layout="zipped arrow", **(TABLE | {"chunk_rows": 2_400_000, "n_chunks": 1})
+    ),
+    "a grid": Case([4], layout="bands", **MAP),
+    "a grid, 2 threads": Case([4], layout="bands", threads=2, **MAP),
+    "a grid, NumPy": Case([4], layout="bands", fast=False, **MAP),
+    "a compressed grid": Case([4], layout="zipped bands", dtype="f4", **MAP),
+    "a grid of bands together": Case([4], layout="bands together", **MAP),
+    "a packed grid": Case([4], layout="packed bands", **MAP),
+    "a packed grid of small chunks": Case([4], 10, 20_000, 60, layout="packed bands",
+                                          options={"features": "band"}),
+    "a grid of variables": Case([4], layout="variables", **FEW),
+    "a grid with cells left out": Case(
+        [4], layout="bands",
+        **(FEW | {"options": {"features": "band", "nonfinite": "drop"}}),
+    ),
     "a .npy file": Case([4], layout="npy", **FEW),
     "hardly any data": Case([2], 4, 20_000, 8),
     "hardly any data, NumPy": Case([2], 4, 20_000, 8, fast=False),

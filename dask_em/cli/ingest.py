@@ -55,7 +55,7 @@ def ingest(
 ) -> None:
     """Write tables or arrays SRC to a Zarr store DEST that fits read quickly.
 
-    SRC are files .csv, .tsv (.gz too), .parquet, .arrow, .feather, .npy, .h5 (FILE.h5::NAME),
+    SRC are files .csv, .tsv (.gz too), .parquet, .arrow, .feather, .fcs, .npy, .h5 (FILE.h5::NAME),
     folders of them, or Zarr arrays; several are one table, by the names of their columns. Numbers
     become the matrix DEST/X, which `fit DEST` takes; text of few values, dates and integers beyond
     2**53 become arrays beside it. Types of a CSV file are decided over all of its rows, and a value

@@ -27,6 +27,9 @@ from .validation import require, require_array, require_close
 # Draws of a component from which moments are estimated that a family does not know.
 MOMENT_DRAWS = 4096
 
+# How a warning of columns ends that should be none; where they have names, the option follows.
+LEAVE_OUT = "leave it out"
+
 
 Sums = TypeVar("Sums", bound=Additive)
 
@@ -456,12 +459,17 @@ class FamilyOptions(ABC):
             Columns that do not vary.
         called : callable
             Returns how messages name some columns.
+
+        Returns
+        -------
+        list of str
+            To those that end with `LEAVE_OUT` is added how constant columns are left out.
         """
         if not constant:
             return []
         return [
             f"X does not vary in {called(constant)}: such a column tells components nothing apart; "
-            "leave it out"
+            f"{LEAVE_OUT}"
         ]
 
     def n_parameters(self, k: int, d: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,12 @@ from ..core.additive import Array
 from ..core.columns import Column, ColumnKind
 from ..errors import DataError
 from ..foreign import shown
-from .columns import LONGEST_NAME, WeightColumn, choose
+from .columns import LONGEST_NAME, WeightColumn, choose, listed
 from .options import ReadOptions
 from .packing import masked_dtype
+
+# What Dask calls categories that it would have to compute.
+UNKNOWN = "__UNKNOWN_CATEGORIES__"
 
 # Columns that an error names.
 NAMED = 5
@@ -50,6 +53,10 @@ class Field:
         Whether the table holds them in that very type, and every one of them fits into float64.
     unit : str
         Where the table names one.
+    categories : tuple of str
+        Where the table tells them, in the order of their codes.
+    encoded : bool
+        Whether it holds words by their codes, whose categories it does not tell in advance.
 
     Examples
     --------
@@ -65,19 +72,28 @@ class Field:
     said: str
     plain: bool = False
     unit: str = ""
+    categories: tuple[str, ...] = ()
+    encoded: bool = False
 
     @property
     def column(self) -> Column:
-        """Name, kind and unit."""
-        return Column(str(self.name), self.kind, unit=self.unit)
+        """Name, kind, unit and categories."""
+        categories = self.categories if self.kind == "categorical" else ()
+        return Column(str(self.name), self.kind, categories, self.unit)
 
     @classmethod
     def of(
-        cls, name: object, dtype: np.dtype[Any] | None, said: object, missing: bool = False
+        cls,
+        name: object,
+        dtype: np.dtype[Any] | None,
+        said: object,
+        missing: bool = False,
+        categories: Sequence[str] = (),
     ) -> Field:
         """Describe a column of some type of NumPy; None and all but real numbers are no numbers."""
+        known = tuple(categories)
         if dtype is None or dtype.kind not in KINDS:
-            return cls(name, "categorical", None, str(said))
+            return cls(name, "categorical", None, str(said), categories=known)
         kind, found = KINDS[dtype.kind], dtype
         if missing:
             dtype = masked_dtype(dtype)
@@ -85,7 +101,28 @@ class Field:
             dtype = np.dtype(np.float64)
         # Python's objects, decimals and categories go by other names.
         plain = dtype == found and str(said).lower() in PLAIN
-        return cls(name, kind, dtype.newbyteorder("="), str(said), plain)
+        return cls(name, kind, dtype.newbyteorder("="), str(said), plain, categories=known)
+
+    @property
+    def coded(self) -> bool:
+        """Whether its numbers are codes of its categories."""
+        return self.kind == "categorical" and self.dtype is not None
+
+    def as_codes(self, categories: Sequence[str]) -> Field:
+        """Return the column read as codes of these categories, or as it is without any.
+
+        Examples
+        --------
+        >>> Field.of("w", None, "category", categories=("a", "b")).as_codes(("b", "a")).dtype
+        dtype('float32')
+        """
+        if not categories:
+            return self
+        # With room for NaN, and for every code.
+        dtype = np.dtype(np.float32 if len(categories) < 2**24 else np.float64)
+        return replace(
+            self, kind="categorical", dtype=dtype, plain=False, categories=tuple(categories)
+        )
 
     @property
     def read_as(self) -> np.dtype[Any]:
@@ -93,7 +130,9 @@ class Field:
         return np.dtype(np.float64) if self.dtype is None else self.dtype
 
 
-def check_fields(fields: Sequence[Field], name: str = "X", of_a_model: bool = False) -> None:
+def check_fields(
+    fields: Sequence[Field], name: str = "X", of_a_model: bool = False, codes: bool = False
+) -> None:
     """Check that columns hold numbers.
 
     Parameters
@@ -103,6 +142,8 @@ def check_fields(fields: Sequence[Field], name: str = "X", of_a_model: bool = Fa
         Of what they are columns of, in messages.
     of_a_model : bool
         Whether a model was fitted to them, so that they cannot be left out.
+    codes : bool
+        Whether words that have categories are taken for their codes.
 
     Raises
     ------
@@ -123,9 +164,14 @@ def check_fields(fields: Sequence[Field], name: str = "X", of_a_model: bool = Fa
     said = ", ".join(f"{shown(f.name, LONGEST_NAME)} ({f.said})" for f in wrong[:NAMED])
     names = [field.name for field in wrong]
     leave = "" if of_a_model or name != "X" else f"leave them out by exclude={names!r}, or "
+    words = (
+        "of words categories (category in pandas, Enum in polars, dictionary in Arrow)"
+        if codes
+        else "of a word a column of 0 and 1 for each value"
+    )
     raise DataError(
         f"{name} has columns that hold no numbers, {said}{more}: {leave}make numbers of them, as "
-        "of a date the seconds since some moment, and of a word a column of 0 and 1 for each value"
+        f"of a date the seconds since some moment, and {words}"
     )
 
 
@@ -167,6 +213,71 @@ def exact(values: Array, field: Field, first: int = 0, part: str = "") -> Array:
             "neighbours: subtract an offset, or, where it is an ID, leave it out by "
             f"exclude={field.name!r}"
         )
+    return values
+
+
+def coded_fields(fields: Sequence[Field], options: ReadOptions) -> tuple[Field, ...]:
+    """Return columns of categories as their codes, where the options ask for these.
+
+    Examples
+    --------
+    >>> words = Field.of("w", None, "category", categories=("a", "b"))
+    >>> [coded_fields([words], ReadOptions(codes=codes))[0].coded for codes in (False, True)]
+    [False, True]
+    """
+    if not options.codes:
+        return tuple(fields)
+    if not options.fitted:
+        return tuple(field.as_codes(field.categories) for field in fields)
+    return tuple(
+        field.as_codes(options.categories_of(str(field.name)))
+        if field.categories or field.encoded
+        else field
+        for field in fields
+    )
+
+
+def codes_of(
+    own: Array, words: Sequence[object], field: Field, first: int = 0, part: str = ""
+) -> Array:
+    """Return the codes of a column, in the order of its categories; NaN where one is missing.
+
+    Parameters
+    ----------
+    own : (n,) array of int
+        Numbers of `words`, negative where one is missing.
+    words : sequence
+        Those of the data, or of some of their rows.
+    field : Field
+    first, part
+        As in `exact`.
+
+    Raises
+    ------
+    DataError
+        A word is no category.
+
+    Examples
+    --------
+    >>> field = Field.of("w", None, "category").as_codes(("a", "b"))
+    >>> codes_of(np.array([0, -1, 1]), ["b", "a"], field)
+    array([ 1., nan,  0.], dtype=float32)
+    """
+    number: dict[object, int] = {word: code for code, word in enumerate(field.categories)}
+    code = [-1 if word is None else number.get(str(word), -2) for word in words]
+    # The last is of what is missing.
+    codes = np.array([*code, -1])[np.maximum(own, -1)]
+    unknown = codes == -2
+    if unknown.any():
+        row = int(unknown.argmax())
+        word = shown(str(words[int(own[row])]), LONGEST_NAME)
+        raise DataError(
+            f"column {field.name!r} holds {word!r} at row {first + row}{part}, which is none of "
+            f"its {len(field.categories)} categories, {listed(field.categories)}: leave such rows "
+            "out, or fit a model to them, too"
+        )
+    values = codes.astype(field.read_as)
+    values[codes == -1] = np.nan
     return values
 
 
@@ -218,8 +329,8 @@ class Features:
                 f"no column of X is called {weight.name!r}: their names are no strings; in Python, "
                 "X.columns = X.columns.astype(str) makes them such"
             )
-        wanted = tuple(fields[j] for j in numbers)
-        check_fields(wanted, of_a_model=bool(options.fitted))
+        wanted = coded_fields([fields[j] for j in numbers], options)
+        check_fields(wanted, of_a_model=bool(options.fitted), codes=options.codes)
         return cls(numbers, wanted, named, weighted)
 
     @classmethod
@@ -264,6 +375,20 @@ def pandas_dtype(dtype: Any) -> np.dtype[Any] | None:
                 dtype = getattr(inner, "dtype", inner)
                 break
     return dtype if isinstance(dtype, np.dtype) and dtype.kind in KINDS else None
+
+
+def pandas_categories(dtype: Any) -> tuple[str, ...]:
+    """Return the categories of a type of pandas; none where it has none, or Dask does not know.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> pandas_categories(pandas.CategoricalDtype(["b", "a"])), pandas_categories(np.dtype("f8"))
+    (('b', 'a'), ())
+    """
+    found = getattr(dtype, "categories", None)
+    words = () if found is None else tuple(map(str, found))
+    return () if UNKNOWN in words else words
 
 
 def pandas_values(column: Any, dtype: np.dtype[Any]) -> Array:

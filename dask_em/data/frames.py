@@ -13,7 +13,7 @@ from ..core.columns import Column
 from ..core.protocols import RowValues
 from ..errors import DataError
 from .columns import WeightColumn
-from .fields import Features, Field, exact, pandas_dtype, pandas_values
+from .fields import Features, Field, codes_of, exact, pandas_categories, pandas_dtype, pandas_values
 from .memory import ArraySource, rows_source
 from .options import ReadOptions
 
@@ -39,6 +39,11 @@ class Table(Protocol):
         """Return some rows of a column of numbers, (n,), of this type or one that it holds.
 
         A missing one is NaN.
+        """
+
+    def codes(self, j: int, rows: slice) -> tuple[Array, Sequence[object]]:
+        """Return some rows of a column of categories: their numbers (n,), negative where one is
+        missing, and what they are numbers of.
         """
 
     def plain(self, numbers: Sequence[int], rows: slice) -> Array | None:
@@ -112,7 +117,9 @@ class TableRows:
         if block is not None:
             out[:, plain] = block
         for i, (j, field) in enumerate(self.features):
-            if block is None or not field.plain:
+            if field.coded:
+                out[:, i] = codes_of(*self.table.codes(j, rows), field, start, self.part)
+            elif block is None or not field.plain:
                 values = self.table.values(j, rows, field.read_as)
                 out[:, i] = exact(values, field, start, self.part)
         return out
@@ -222,11 +229,16 @@ class PandasTable(Table):
         if not apart and dtype.kind == "O":
             return Field.of(name, _of_objects(self._column(j)), dtype)
         missing = apart and bool(self._column(j).hasnans)
-        return Field.of(name, pandas_dtype(dtype), dtype, missing)
+        return Field.of(name, pandas_dtype(dtype), dtype, missing, pandas_categories(dtype))
 
     def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
         """Return some rows of a column, (n,)."""
         return pandas_values(self._column(j).iloc[rows], dtype)
+
+    def codes(self, j: int, rows: slice) -> tuple[Array, Sequence[object]]:
+        """Return some rows of a column of categories, and these."""
+        found = self._column(j).iloc[rows].cat
+        return found.codes.to_numpy(), list(found.categories)
 
     def plain(self, numbers: Sequence[int], rows: slice) -> Array | None:
         """Return some rows of columns (n, d) of plain numbers."""
@@ -255,13 +267,33 @@ class PolarsTable(Table):
         self.n_rows = int(X.height)
         self._X = X
         self._columns = X.get_columns()
+        self._words: dict[int, dict[int, str]] = {}
 
     def fields(self) -> Sequence[Field]:
         """Say what the columns hold."""
         return [
-            Field.of(one.name, _polars_dtype(one.dtype), one.dtype, bool(one.null_count()))
-            for one in self._columns
+            Field.of(
+                one.name,
+                _polars_dtype(one.dtype),
+                one.dtype,
+                bool(one.null_count()),
+                [*self._categories(j).values()],
+            )
+            for j, one in enumerate(self._columns)
         ]
+
+    def _categories(self, j: int) -> dict[int, str]:
+        """The categories of a column by their physical numbers; those that it declares, or has."""
+        if j not in self._words:
+            self._words[j] = _polars_categories(self._columns[j])
+        return self._words[j]
+
+    def codes(self, j: int, rows: slice) -> tuple[Array, Sequence[object]]:
+        """Return some rows of a column of categories, and these."""
+        words = self._categories(j)
+        physical = self._columns[j][rows].to_physical().cast(float).fill_null(-1).to_numpy()
+        numbers = np.searchsorted([*words], np.maximum(physical, 0))
+        return np.where(physical < 0, -1, numbers), [*words.values()]
 
     def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
         """Return some rows of a column, (n,)."""
@@ -274,6 +306,17 @@ class PolarsTable(Table):
         """Return some rows of columns (n, d) of plain numbers."""
         found: Array = self._X[rows, [*numbers]].to_numpy()
         return found
+
+
+def _polars_categories(column: Any) -> dict[int, str]:
+    kind = type(column.dtype).__name__
+    if kind == "Enum":
+        return dict(enumerate(column.dtype.categories.to_list()))
+    if kind != "Categorical":
+        return {}
+    found = column.drop_nulls().unique()
+    pairs = zip(found.to_physical().to_list(), found.cast(str).to_list(), strict=True)
+    return dict(sorted(pairs))
 
 
 def _polars_dtype(dtype: Any) -> np.dtype[Any] | None:
@@ -294,7 +337,8 @@ class ArrowTable(Table):
     def __init__(self, table: pa.Table, kind: str) -> None:
         self.kind = kind
         self.n_rows = int(table.num_rows)
-        self._table = table
+        # Chunks of a column may number its words apart.
+        self._table = table.unify_dictionaries()
 
     @classmethod
     def of(cls, X: Any) -> ArrowTable:
@@ -328,9 +372,16 @@ class ArrowTable(Table):
     def fields(self) -> Sequence[Field]:
         """Say what the columns hold."""
         return [
-            Field.of(name, arrow_dtype(one.type), one.type, bool(one.null_count))
+            Field.of(
+                name, arrow_dtype(one.type), one.type, bool(one.null_count), arrow_categories(one)
+            )
             for name, one in zip(self._table.column_names, self._table.columns, strict=True)
         ]
+
+    def codes(self, j: int, rows: slice) -> tuple[Array, Sequence[object]]:
+        """Return some rows of a column of categories, and these."""
+        part = self._table.column(j).slice(rows.start, rows.stop - rows.start)
+        return arrow_codes(part.combine_chunks())
 
     def values(self, j: int, rows: slice, dtype: np.dtype[Any]) -> Array:
         """Return some rows of a column, (n,)."""
@@ -382,3 +433,48 @@ def arrow_values(column: pa.ChunkedArray) -> Array:
         column = column.cast(pa.float64(), safe=False)
     found: Array = column.to_numpy()
     return found
+
+
+def arrow_categories(column: pa.ChunkedArray) -> tuple[str, ...]:
+    """Return the words of a dictionary that all chunks of a column share; of others none.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> arrow_categories(pa.chunked_array([pa.array(["b", "a"]).dictionary_encode()]))
+    ('b', 'a')
+    """
+    if not is_encoded(column.type) or not column.num_chunks:
+        return ()
+    return tuple(str(word) for word in column.chunk(0).dictionary.to_pylist() if word is not None)
+
+
+def is_encoded(dtype: pa.DataType) -> bool:
+    """Tell whether a type of Arrow is of words that are stored by their codes.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> is_encoded(pa.dictionary(pa.int8(), pa.string())), is_encoded(pa.string())
+    (True, False)
+    """
+    from pyarrow import types
+
+    return bool(types.is_dictionary(dtype)) and arrow_dtype(dtype) is None
+
+
+def arrow_codes(column: pa.Array) -> tuple[Array, Sequence[object]]:
+    """Return the numbers of words (n,), negative where one is missing, and the words.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> arrow_codes(pa.array(["b", None, "a"]))
+    (array([ 0, -1,  1], dtype=int32), ['b', 'a'])
+    """
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    signed = column.indices.cast(pa.int32()).fill_null(-1)
+    return signed.to_numpy(zero_copy_only=False), column.dictionary.to_pylist()

@@ -10,8 +10,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from ..core.additive import Array
-from ..core.columns import Column, no_columns
-from ..core.protocols import CarriedColumns
+from ..core.columns import Column
 from ..core.ranges import even_bounds
 from ..core.tuning import tuning
 from ..errors import DataError
@@ -20,7 +19,7 @@ from ..storage.stored_files import StoredFile, find_files, is_pattern, open_file
 from ..storage.urls import describe_url
 from .checks import check_array, check_weight, memory_weight
 from .options import ReadOptions
-from .ranged import RangedSource, RowsReader
+from .ranged import NothingCarried, RangedSource, RowsReader
 
 SUFFIX = ".npy"
 
@@ -56,7 +55,7 @@ class NpyFile:
 
 
 @dataclass(frozen=True)
-class NpyRows:
+class NpyRows(NothingCarried):
     """Rows of a `.npy` file, (n, d).
 
     Attributes
@@ -123,10 +122,6 @@ class NpyRows:
         now = stamps_now([known.file])[known.file.name]
         layout = f"{known.shape}:{known.dtype.str}:{known.fortran}:{known.offset}"
         return [files_stamp(layout, [now])] * len(spans)
-
-    def carried(self, names: Sequence[str]) -> CarriedColumns:
-        """Raise `DataError`: there are no columns beside the numbers."""
-        raise no_columns(self.description, names)
 
 
 class NpyReader:

@@ -310,9 +310,9 @@ def _of_zarr(
     from .zarr.groups import array_in
     from .zarr.variables import is_matrix
 
-    X = array_in(X)
-    if not is_dask(sample_weight) or not is_matrix(X, sample_weight, options):
+    if not is_dask(sample_weight) or not is_matrix(array_in(X), sample_weight, options):
         return zarr_source(X, sample_weight, options)
+    X = array_in(X)
     check_array("X", X, 2)
     from .zarr.source import ZarrSource
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
@@ -26,6 +26,8 @@ class ReadChoices(TypedDict, total=False):
     features: str | None
     raw: bool | None
     fitted: Names
+    codes: bool
+    categories: Sequence[Sequence[str]] | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ class ReadOptions:
         Names of the columns of the model that reads, which are found by name whatever their
         order; `columns` and `exclude` chose them, and choose nothing more. Empty in a fit, and
         where the columns of a model have no names.
+    codes : bool
+        Whether columns of words that have categories are read as the codes of these, 0, 1, ...,
+        and NaN where one is missing; otherwise they hold no numbers.
+    categories : tuple of tuple of str
+        Those of each of the `fitted` columns, empty where it has none: the codes of a model are
+        read for the same words, whatever codes the data have for them.
 
     Raises
     ------
@@ -69,6 +77,8 @@ class ReadOptions:
     features: str = ""
     raw: bool = False
     fitted: tuple[str, ...] = ()
+    codes: bool = False
+    categories: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))
@@ -81,6 +91,17 @@ class ReadOptions:
             raise UsageError(f"features={self.features!r}: expected the name of a dimension")
         if not isinstance(self.raw, bool):
             raise UsageError(f"raw={self.raw!r}: expected True or False")
+
+    def categories_of(self, name: str) -> tuple[str, ...]:
+        """Return the categories of a column of the model that reads; empty where it has none.
+
+        Examples
+        --------
+        >>> known = ReadOptions(codes=True, fitted=("x", "w"), categories=((), ("a", "b")))
+        >>> known.categories_of("w"), known.categories_of("x")
+        (('a', 'b'), ())
+        """
+        return dict(zip(self.fitted, self.categories, strict=False)).get(name, ())
 
     @classmethod
     def of(cls, **chosen: Unpack[ReadChoices]) -> Self:
@@ -99,6 +120,8 @@ class ReadOptions:
         given: dict[str, Any] = {n: value for n, value in chosen.items() if value is not None}
         if "fitted" in given:
             given["fitted"] = tuple(given["fitted"])
+        if "categories" in given:
+            given["categories"] = tuple(tuple(words) for words in given["categories"])
         for name in ("columns", "exclude"):
             if name in given:
                 given[name] = _names(name, given[name])

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
-from ..core.columns import Column
+from ..core.columns import Column, no_columns
 from ..core.protocols import Block, CarriedColumns, Reader, RowValues, StoredSource
 from ..core.ranges import even_bounds, even_ranges
 from ..core.tuning import tuning
@@ -106,6 +106,22 @@ class StoredRows(Protocol):
 
     def carried(self, names: Sequence[str]) -> CarriedColumns:
         """Return columns to be carried beside the answers."""
+
+
+class Described(Protocol):
+    """Whatever has a name for people."""
+
+    @property
+    def description(self) -> str:
+        """Name for people; never a credential."""
+
+
+class NothingCarried:
+    """The part of `StoredRows` of those that have no columns beside their numbers."""
+
+    def carried(self: Described, names: Sequence[str]) -> CarriedColumns:
+        """Raise `DataError`: there is nothing to be carried."""
+        raise no_columns(self.description, names)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..core.additive import Array
 from ..core.finite import located
 from ..errors import DataError
 from .columns import WeightColumn
-from .fields import Features, Field, pandas_dtype
+from .fields import Features, Field, pandas_categories, pandas_dtype
 from .frames import PandasTable, TableRows, table_answer
 from .lazy import row_of_block
 from .options import ReadOptions
@@ -113,7 +113,13 @@ def refuse_lazy_frame(X: object, sample_weight: object, options: ReadOptions) ->
 def _fields(names: Any, dtypes: Any) -> list[Field]:
     """The columns; nobody knows before they are computed which lack numbers."""
     return [
-        Field.of(name, pandas_dtype(dtype), dtype, missing=not isinstance(dtype, np.dtype))
+        Field.of(
+            name,
+            pandas_dtype(dtype),
+            dtype,
+            missing=not isinstance(dtype, np.dtype),
+            categories=pandas_categories(dtype),
+        )
         for name, dtype in zip(names, dtypes, strict=True)
     ]
 

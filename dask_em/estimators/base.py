@@ -304,6 +304,8 @@ class MixtureEstimator(Predictions):
             features=self.features,
             raw=self.raw,
             fitted=vars(self).get("feature_names_in_"),
+            codes=self.takes_codes,
+            categories=vars(self).get("feature_categories_"),
         )
 
     def observers(self) -> list[Observer]:

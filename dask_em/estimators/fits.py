@@ -210,7 +210,7 @@ class Fit(Generic[M]):
             name = self.lead.kind_option or "kind"
             choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
             provenance["sweep"] = {**choice, "table": [row.as_dict(name) for row in driver.rows]}
-        seen = ("n_features_in_", "feature_names_in_")
+        seen = ("n_features_in_", "feature_names_in_", "feature_categories_")
         columns = {name: value for name, value in vars(self.lead).items() if name in seen}
         for estimator, candidate in zip(self.estimators, driver.candidates, strict=True):
             vars(estimator).update(columns)

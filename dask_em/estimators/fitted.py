@@ -24,6 +24,7 @@ from ..data.options import ReadOptions
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord, n_reads
+from .categories import WORDS, packed_categories, unpacked_categories
 from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag
@@ -55,12 +56,16 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         refused.
     assignment : {"soft", "hard"}
         Whether the E-step shares a row among the components, or gives it to the likeliest.
+    takes_codes : bool
+        Whether columns of words that have categories are read as the codes of these, see
+        `ReadOptions.codes`; what they are is kept as `feature_categories_`.
     """
 
     kind_option: ClassVar[str | None] = None
     array_options: ClassVar[tuple[str, ...]] = ("weights_init",)
     local_options: ClassVar[tuple[str, ...]] = ("callbacks", "checkpoint")
     assignment: ClassVar[Assignment] = "soft"
+    takes_codes: ClassVar[bool] = False
 
     # Options of every mixture that files treat apart.
     random_state: Any
@@ -234,6 +239,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
                 arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)
+        if hasattr(self, "feature_categories_"):
+            arrays |= packed_categories(self.feature_categories_)
         made = self.history_, self.n_passes_, self.provenance_
         return SavedModel(estimator_tag(type(self)), options, state, *made, arrays)
 
@@ -285,6 +292,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         model.n_features_in_ = state.result.components.n_features
         if "feature_names_in_" in found:
             model.feature_names_in_ = found["feature_names_in_"].astype(object)
+        if WORDS in found:
+            model.feature_categories_ = unpacked_categories(found)
         model.history_ = saved.history
         model._step_options = model.step_options()
         model.lower_bounds_ = lower_bounds(saved.history, state.log_likelihood)

@@ -106,8 +106,11 @@ class Predictions(FittedEstimator):
         if reset:
             self.n_features_in_ = source.n_features
             self.__dict__.pop("feature_names_in_", None)
+            self.__dict__.pop("feature_categories_", None)
             if names is not None:
                 self.feature_names_in_ = np.asarray(names, dtype=object)
+            if self.takes_codes and columns is not None:
+                self.feature_categories_ = tuple(tuple(c.categories) for c in columns)
             return
         check_columns("X", source.n_features, self.n_features_in_)
         fitted = vars(self).get("feature_names_in_")

@@ -18,10 +18,14 @@ from ..core.engine import Engine
 from ..core.validation import brief, require, require_array, require_close
 from ..fitting.observers import n_reads
 from ..storage.npz import RESERVED
+from .categories import COUNTS, WORDS, check_categories
 from .schema import header_of
 
 # The largest code point; NumPy's texts may hold what is none.
 LAST_CHARACTER, LONGEST_NAME = 0x10FFFF, 10_000
+
+# Arrays beside the state that tell of columns.
+OF_COLUMNS = ("feature_names_in_", WORDS, COUNTS)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class SavedModel:
         """Raise `ValueError` where arrays beside the state are not what it says, or unknown."""
         found, mixture = self.attributes, self.state.result
         shapes = {"weights_": (k,), **mixture.components.attribute_shapes()}
-        unknown = found.keys() - shapes.keys() - {*stored.arrays, "feature_names_in_"}
+        unknown = found.keys() - shapes.keys() - {*stored.arrays, *OF_COLUMNS}
         if unknown:
             raise ValueError(f"there is an array {brief(min(unknown))}, which no such model has")
         for name, shape in shapes.items():
@@ -154,13 +158,16 @@ class SavedModel:
             # An array to start from has the shape of what it becomes.
             require_array(name, found[name], shapes.get(name[:-4], found[name].shape))
         if "feature_names_in_" in found:
-            _check_names(found["feature_names_in_"], d)
+            _check_texts("feature_names_in_", found["feature_names_in_"], d)
+        if WORDS in found:
+            _check_texts(WORDS, found[WORDS], len(found[WORDS]))
+        check_categories(found, d)
 
 
-def _check_names(names: Array, d: int) -> None:
-    """Raise `ValueError` unless there are d names that are texts."""
-    texts = names.shape == (d,) and names.dtype.kind == "U" and names.dtype.isnative
+def _check_texts(name: str, names: Array, n: int) -> None:
+    """Raise `ValueError` unless there are n names that are texts."""
+    texts = names.shape == (n,) and names.dtype.kind == "U" and names.dtype.isnative
     length = names.dtype.itemsize // 4
-    require("feature_names_in_", names, texts and 0 < length <= LONGEST_NAME)
+    require(name, names, texts and 0 < length <= LONGEST_NAME)
     characters = np.ascontiguousarray(names).view(np.uint32)
-    require("feature_names_in_", names, bool((characters <= LAST_CHARACTER).all()))
+    require(name, names, bool((characters <= LAST_CHARACTER).all()))

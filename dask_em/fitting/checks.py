@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
-from ..core.family import FamilyOptions
+from ..core.family import LEAVE_OUT, FamilyOptions
 from ..core.protocols import Source
 from ..core.scoring import Scores
 from ..core.tuning import tuning
@@ -19,8 +19,8 @@ from .survey import Surveyed
 
 logger = logging.getLogger("dask_em")
 
-# Of a column in a message, which may name ten.
-LONGEST_NAME = 100
+# Of a column in a message, which may name ten, and columns that an option is written out for.
+LONGEST_NAME, MOST_LEFT_OUT = 100, 30
 
 
 def check_survey(
@@ -67,8 +67,10 @@ def check_survey(
     _refuse_total(surveyed.moments.weight)
     _refuse_beyond_squaring(surveyed, columns)
     _refuse_below_squaring(surveyed, columns)
-    for message in components.warnings(surveyed.moments, surveyed.constant_columns, columns.first):
-        warn_user(message)
+    constant = surveyed.constant_columns
+    for message in components.warnings(surveyed.moments, constant, columns.first):
+        how = columns.leaving_out(constant) if message.endswith(LEAVE_OUT) else ""
+        warn_user(f"{message}{how}")
 
 
 def check_scores(scores: Scores, n_dropped: int) -> None:
@@ -130,6 +132,12 @@ class Columns:
     def first(self, columns: Sequence[int]) -> str:
         """Return the names of the first ten of some columns."""
         return ", ".join(self.name(j) for j in columns[:10])
+
+    def leaving_out(self, columns: Sequence[int]) -> str:
+        """Say how some columns are left out, where names tell them and others are left."""
+        if self._names is None or not 0 < len(columns) < min(len(self._names), MOST_LEFT_OUT):
+            return ""
+        return f" by exclude={[shown(self._names[j], LONGEST_NAME) for j in columns]!r}"
 
 
 def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> None:

@@ -135,10 +135,11 @@ def ingest(
     Parameters
     ----------
     sources : path, array or table, or list of them
-        Files .csv, .tsv (.gz too), .parquet, .arrow, .feather, .npy, .h5 (`file.h5::data/set`),
-        folders and patterns of them, paths and URLs of Zarr; DataFrames of pandas, polars and
-        Dask, tables of Arrow; whatever holds rows for `fit`. Several are one table: tables by the
-        names of their columns, arrays by their order.
+        Files .csv, .tsv (.gz too), .parquet, .arrow, .feather, .fcs, .npy, .h5
+        (`file.h5::data/set`), folders and patterns of them, and URLs of all but HDF5; paths and
+        URLs of Zarr; DataFrames of pandas, polars and Dask, tables of Arrow; whatever holds rows
+        for `fit`. Several are one table: tables by the names of their columns, arrays by their
+        order. Folders called `name=value` are columns. A Dask DataFrame is computed twice.
     destination : path, or URL of an object store
     columns, exclude : str or sequence of str, optional
         Names of the columns that are kept, in this order, and of those that are not, or patterns
@@ -330,7 +331,7 @@ class _Ingest:
     def _keep(self, unfinished: UnfinishedGroup[ZarrAnswers], record: KeptSurvey | None) -> bool:
         """Keep the survey beside the rows; whether there is one."""
         from ..data.zarr.beside import keep_beside
-        from ..storage.outputs.tables import consolidate
+        from ..storage.outputs.zarr_answers import consolidate
 
         group = unfinished.staging.group(unfinished.name)
         kept = record is not None and not isinstance(group, str)
@@ -375,12 +376,12 @@ class _Ingest:
 
     def _stamps(self) -> dict[range, str]:
         """Compute the stamp of each region: that of the files that its rows come from."""
-        found = {}
-        for chunks in self.ranges:
-            start = chunks.start * self.chunk_rows
-            stop = min(chunks.stop * self.chunk_rows, self.rows.n_rows)
-            found[chunks] = self.rows.stamp(start, stop)
-        return found
+        most = self.rows.n_rows
+        spans = [
+            (chunks.start * self.chunk_rows, min(chunks.stop * self.chunk_rows, most))
+            for chunks in self.ranges
+        ]
+        return dict(zip(self.ranges, self.rows.stamps(spans), strict=True))
 
     def _check_untouched(self, stamps: Mapping[range, str]) -> None:
         if self._stamps() != stamps:

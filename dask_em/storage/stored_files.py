@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..errors import StoreAccessError
 from .object_store import explained, is_object_url, object_store
 from .urls import check_url, describe_url, is_url, local_path, split_url
 
@@ -198,6 +199,11 @@ class UrlFile(io.RawIOBase):
             return 0
         with explained(self._url):
             found = self._fetch(self._at, stop)
+        if len(found) > stop - self._at:
+            raise StoreAccessError(
+                f"{describe_url(self._url)}: the server sends all of it where a part is asked for: "
+                "copy it here, or to a store of objects, and read it there"
+            )
         view[: len(found)] = found
         self._at += len(found)
         return len(found)
@@ -218,8 +224,13 @@ def _on_disk(path: str, suffixes: tuple[str, ...]) -> list[StoredFile]:
         for file in _on_disk(match, suffixes)
         if file.name.endswith(suffixes)
     }
+    return [_below_pattern(file, plain) for file in found.values()]
+
+
+def _below_pattern(file: StoredFile, plain: str) -> StoredFile:
+    """A file that a pattern found, named below the folder in which the pattern begins."""
     top = plain[: PATTERN.search(plain).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    return [replace(file, below=os.path.relpath(file.name, top)) for file in found.values()]
+    return replace(file, below=os.path.relpath(file.name, top))
 
 
 def _plain(pattern: str) -> str:
@@ -315,7 +326,9 @@ def _listed_by_obstore(url: str, name: str) -> list[Listed]:
 
 
 # What every listing of fsspec tells of a file, whatever was done to it.
-SAYS_NOTHING = frozenset({"name", "Key", "size", "Size", "type", "StorageClass", "islink"})
+SAYS_NOTHING = frozenset(
+    {"name", "Key", "size", "Size", "type", "StorageClass", "islink", "url", "mimetype", "partial"}
+)
 
 
 def _listed_by_fsspec(url: str, name: str) -> list[Listed]:
@@ -330,9 +343,19 @@ def _listed_by_fsspec(url: str, name: str) -> list[Listed]:
         else:
             listed = fs.find(root, detail=True)
     return [
-        (path[len(root) :].lstrip("/"), int(info["size"]), said_of(info))
+        (path[len(root) :].lstrip("/"), _size(url, info), said_of(info))
         for path, info in listed.items()
     ]
+
+
+def _size(url: str, info: Mapping[str, Any]) -> int:
+    """The bytes of what fsspec lists; some servers of HTTP do not tell."""
+    if info["size"] is None:
+        raise StoreAccessError(
+            f"{describe_url(url)}: the server does not say how large the files there are: copy "
+            "them here, or to a store of objects, and read them there"
+        )
+    return int(info["size"])
 
 
 def said_of(info: Mapping[str, Any]) -> str:

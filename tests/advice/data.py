@@ -467,6 +467,11 @@ def table(**more: Any) -> Any:
     return pandas.DataFrame({"a": X[:, 0], "b": X[:, 1], **more})
 
 
+def constant() -> Any:
+    """A table of which a column holds one value."""
+    return table(one=1.0)
+
+
 def with_words() -> Any:
     return table(word=["x"] * len(X))
 
@@ -500,6 +505,9 @@ TABLES = [
     Followed("leave them out by exclude", lambda here: said(lambda: fit(with_words())), {
         r"exclude=\[.*?\]": told(with_words),
     }),
+    Followed("by exclude=", lambda here: said(lambda: fit(constant())), {
+        r"exclude=\[.*?\]": told(constant),
+    }, "fitting/"),
     Followed("so that float64 cannot tell it", lambda here: said(lambda: fit(with_numbers())), {
         r"exclude='.*?'": told(with_numbers),
         "subtract an offset": lambda here, words: said(

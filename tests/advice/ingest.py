@@ -67,6 +67,22 @@ def threads(here: Here, **options: Any) -> str:
     return said(lambda: dask_em.ingest(X, here.path("a.zarr"), overwrite=True, **options))
 
 
+def of_a_cytometer(here: Here) -> str:
+    """What `ingest` says of an FCS file."""
+    pytest.importorskip("pyarrow", reason="the extra `table` is not installed")
+    flowio = pytest.importorskip("flowio", reason="the extra `fcs` is not installed")
+    if not here.path("x.fcs").exists():
+        with here.path("x.fcs").open("wb") as file:
+            flowio.create_fcs(file, X.ravel().tolist(), ["FSC-A", "FL1-A"])
+    return program("ingest", here.path("x.fcs"), here.path("out.zarr"), "--overwrite")
+
+
+def without_flowio(here: Here) -> str:
+    of_a_cytometer(here)
+    with hidden("flowio"):
+        return program("ingest", here.path("x.fcs"), here.path("out.zarr"), "--overwrite")
+
+
 BROKEN = "n,x\n" + ROWS + "40,oops\n"
 NUMBERS_AS_TEXT = {"x": [1.0] * 5, "n": ["1", "2", "3", "4", "five"]}
 
@@ -83,6 +99,9 @@ INGESTED = [
     }),
     Followed("is read by pyarrow", without_pyarrow, {
         r"pip install '.*?'": installing("pyarrow", lambda here: table(here, "a,b\n" + ROWS)),
+    }),
+    Followed("is read by FlowIO", without_flowio, {
+        r"pip install '.*?'": installing("flowio", of_a_cytometer),
     }),
     of_csv("holds no value in any row", "a,b\n1,\n2,\n", "--exclude b"),
     of_csv(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.additive import Array
-from ..fields import Field, exact
-from ..frames import arrow_dtype, arrow_values
+from ..fields import Field, codes_of, exact
+from ..frames import arrow_codes, arrow_dtype, arrow_values, is_encoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ def field_of(field: pa.Field, missing: bool) -> Field:
     metadata = field.metadata or {}
     unit = metadata.get(b"units", metadata.get(b"unit", b"")).decode(errors="replace")
     found = Field.of(field.name, arrow_dtype(field.type), field.type, missing)
-    return replace(found, unit=unit)
+    return replace(found, unit=unit, encoded=is_encoded(field.type))
 
 
 def joined_field(one: Field, other: Field) -> Field:
@@ -41,7 +41,7 @@ def joined_field(one: Field, other: Field) -> Field:
     dtype('float32')
     """
     if one.dtype is None or other.dtype is None:
-        return one
+        return replace(one, encoded=one.encoded and other.encoded)
     kind = one.kind if one.kind == other.kind else "continuous"
     return replace(one, dtype=np.result_type(one.dtype, other.dtype), kind=kind)
 
@@ -57,6 +57,8 @@ def exact_values(column: pa.Array, field: Field, first: int, part: str) -> Array
     """
     import pyarrow as pa
 
+    if field.coded:
+        return codes_of(*arrow_codes(column), field, first, part)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_float16(column.type) and column.null_count:

@@ -18,11 +18,12 @@ from ...storage.stored_files import StoredFile, find_files
 from ...storage.urls import describe_url, is_url, local_path
 from ..checks import check_weight, memory_weight
 from ..columns import WeightColumn, choose
-from ..fields import Field, check_fields
+from ..fields import LARGEST_INTEGER, Field, check_fields, coded_fields
+from ..frames import arrow_codes
 from ..options import ReadOptions
 from ..ranged import RangedSource
 from .fields import joined_field
-from .files import SUFFIXES, open_table_file
+from .files import SUFFIXES, open_table_file, reading
 from .rows import NO_VALUE, StoredTableRows, TablePart
 
 # Footers that are read at once.
@@ -60,8 +61,14 @@ class StoredTable:
             if name not in stored
         }
 
-    def field(self, name: str) -> Field:
+    def field(self, name: str, codes: bool = False) -> Field:
         """Return a column as it is in all files together.
+
+        Parameters
+        ----------
+        name : str
+        codes : bool
+            Whether categories are wanted, for which some of each row group is read.
 
         Raises
         ------
@@ -81,7 +88,18 @@ class StoredTable:
                     f"(exclude={name!r})"
                 )
             joined = joined_field(joined, found)
+        if codes and joined.encoded:
+            return replace(joined, categories=self._categories(name))
         return joined
+
+    def _categories(self, name: str) -> tuple[str, ...]:
+        """The words by whose numbers files hold a column: all of them, where these differ."""
+        with ThreadPool(OPENED_AT_ONCE) as pool:
+            told = pool.map(lambda part: _words(part, name), self.parts)
+        found = [words for part in told for words in part]
+        if len({*found}) == 1:
+            return found[0]
+        return tuple(sorted({word for words in found for word in words}))
 
     def _one(self, name: str, fields: Sequence[Field], file: StoredFile) -> Field:
         """The column of a name in one file."""
@@ -172,24 +190,62 @@ def _opened(file: StoredFile) -> tuple[TablePart, str]:
     opened = open_table_file(file)
     try:
         rows = np.array(opened.group_rows(), dtype=np.int64)
-        part = TablePart(file, rows, opened.fields(), _partition(file))
+        part = TablePart(file, rows, opened.fields(), partition_of(file))
         return part, opened.lacks_checksum()
     finally:
         opened.close()
 
 
-def _partition(file: StoredFile) -> tuple[tuple[str, str], ...]:
-    """The columns in the names of the folders on the way to a file."""
+def _words(part: TablePart, name: str) -> list[tuple[str, ...]]:
+    """The words of each group of a file, of which the first rows tell."""
+    opened = open_table_file(part.file)
+    try:
+        found = []
+        for group, n_rows in enumerate(part.group_rows.tolist()):
+            with reading(part.file, f"column {name!r}"):
+                for batch in opened.batches(group, [name], min(n_rows, 1024)):
+                    _, words = arrow_codes(batch.column(0))
+                    found.append(tuple(str(word) for word in words if word is not None))
+                    break
+        return found
+    finally:
+        opened.close()
+
+
+def partition_of(file: StoredFile) -> tuple[tuple[str, str], ...]:
+    """Return the columns in the names of the folders on the way to a file, with their values.
+
+    Examples
+    --------
+    >>> partition_of(StoredFile("/x/year=2024/a.parquet", 0, "", "year=2024/a.parquet"))
+    (('year', '2024'),)
+    """
     words = [word.partition("=") for word in file.below.split("/")[:-1]]
     return tuple((name, unquote(value)) for name, equals, value in words if equals and name)
 
 
 def _partition_field(name: str, values: Collection[str]) -> Field:
+    dtype = partition_dtype(values)
+    if dtype is None:
+        words = sorted({*values} - {NO_VALUE})
+        return Field.of(name, None, "words in names of folders", categories=words)
+    return Field.of(name, dtype, "a folder", NO_VALUE in values)
+
+
+def partition_dtype(values: Collection[str]) -> np.dtype[Any] | None:
+    """Return the type of numbers that names of folders hold, None where some are words.
+
+    Examples
+    --------
+    >>> partition_dtype(["2023", "2024"]), partition_dtype(["1", "0.5"]), partition_dtype(["a"])
+    (dtype('int64'), dtype('float64'), None)
+    """
     there = [value for value in values if value != NO_VALUE]
-    for parse, dtype in ((int, np.int64), (float, np.float64)):
-        if there and _all_parse(parse, there):
-            return Field.of(name, np.dtype(dtype), "a folder", NO_VALUE in values)
-    return Field.of(name, None, "words in names of folders")
+    if there and _all_parse(int, there):
+        # Beyond it they are IDs, which floats would round.
+        exact = all(abs(int(value)) <= LARGEST_INTEGER for value in there)
+        return np.dtype(np.int64) if exact else None
+    return np.dtype(np.float64) if there and _all_parse(float, there) else None
 
 
 def _all_parse(parse: Callable[[str], float], values: Iterable[str]) -> bool:
@@ -218,8 +274,8 @@ def stored_table_source(
         # What names of folders say is a feature where it is asked for.
         known += [field.column for field in table.partition.values()]
     chosen = choose(known, options, named, table.description)
-    fields = tuple(table.field(name) for name in chosen.names)
-    check_fields(fields, of_a_model=bool(options.fitted))
+    fields = coded_fields([table.field(name, options.codes) for name in chosen.names], options)
+    check_fields(fields, of_a_model=bool(options.fitted), codes=options.codes)
     weight = None if chosen.weight is None else table.field(known[chosen.weight].name)
     if weight is not None:
         check_fields([weight], "sample_weight")

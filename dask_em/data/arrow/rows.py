@@ -18,10 +18,10 @@ from ...storage.outputs.stamps import files_stamp
 from ...storage.stored_files import StoredFile, stamps_now
 from ..checks import tell_once
 from ..columns import with_names
-from ..fields import Field
+from ..fields import Field, codes_of
 from ..ranged import RowsReader
 from .fields import exact_values
-from .files import BUFFER_BYTES, batch_rows, open_table_file, reading
+from .files import ARROW, BUFFER_BYTES, batch_rows, open_table_file, reading
 
 # Rows that are copied from columns at a time: they stay in cache.
 COPIED_ROWS = 2048
@@ -112,12 +112,23 @@ class StoredTableRows:
         return tuning().plan.arrow_bytes
 
     def decoding_bytes(self, chunk_rows: int) -> int:
-        """Count buffers and pages of each column, two batches, and what the allocator keeps."""
+        """Count buffers, pages of each column, two batches, and what the allocator keeps.
+
+        Batches are whole in Arrow files.
+        """
         n_columns = self.n_features + (self.weight is not None)
         row_bytes, longest = 8 * n_columns, int(np.diff(self.groups).max())
         decoded = row_bytes * min(longest, batch_rows(row_bytes))
         pages = min(n_columns * (BUFFER_BYTES + 2 * PAGE_BYTES), 3 * row_bytes * longest)
-        return pages + 2 * decoded + tuning().plan.arrow_heap_bytes
+        held = max(pages + 2 * decoded, self._whole_batches * row_bytes)
+        return held + tuning().plan.arrow_heap_bytes
+
+    @cached_property
+    def _whole_batches(self) -> int:
+        """Rows of Arrow files that are held: a record batch is read and unpacked as a whole."""
+        lengths = [p.group_rows.max() for p in self.parts if p.file.name.endswith(ARROW)]
+        # As it is stored and unpacked, and the one before it.
+        return (2 + (len(self.groups) > 2)) * int(max(lengths, default=0))
 
     def open(self) -> RowsReader:
         """Open the table for one range."""
@@ -295,7 +306,7 @@ class TableReader:
         for field in self._fields:
             name = str(field.name)
             if name in given:
-                value = np.nan if given[name] == NO_VALUE else float(given[name])
+                value = _of_folder(given[name], field, within, part)
                 found.append(np.full(batch.num_rows, value))
                 continue
             column = column_of(batch, name, part)
@@ -305,6 +316,15 @@ class TableReader:
     def close(self) -> None:
         """Close the file that is open."""
         self._stream.close()
+
+
+def _of_folder(value: str, field: Field, within: int, part: TablePart) -> float:
+    """The number that the name of a folder holds, or the code of it."""
+    if value == NO_VALUE:
+        return float(np.nan)
+    if not field.coded:
+        return float(value)
+    return float(codes_of(np.zeros(1, dtype=int), [value], field, within, f" of {part.file}")[0])
 
 
 def column_of(batch: Any, name: str, part: TablePart) -> Any:

@@ -15,6 +15,7 @@ from ...core.columns import Column, ColumnKind
 from ...core.protocols import Source
 from ...errors import DataError
 from ...storage.outputs.stamps import source_stamps
+from ...storage.stored_files import StoredFile
 from ..zarr.source import ZarrSource
 from .rows import Layout, Part, file_stamp, joint_stamp
 
@@ -26,13 +27,13 @@ class ArrayInput:
     """A source of rows, the file that tells whether it was written to, and names of columns."""
 
     source: Source
-    path: str | None = None
+    file: StoredFile | None = None
     names: Sequence[Column] | None = None
 
     def stamp(self, chunks: range) -> str:
         """Return what tells whether these chunks were written to; empty where nobody can tell."""
-        if self.path is not None:
-            return file_stamp(self.path)
+        if self.file is not None:
+            return file_stamp(self.file)
         if isinstance(self.source, ZarrSource):
             stamps = source_stamps(self.source.array, self.source.bounds, [chunks])
             return stamps[chunks]
@@ -122,8 +123,11 @@ class ArrayRows:
                     skip = 0
             reader.close()
 
-    def stamp(self, start: int, stop: int) -> str:
-        """Return what tells whether the files were written to that hold these rows."""
+    def stamps(self, spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Return what tells whether the files were written to that hold these spans of rows."""
+        return [self._stamp(start, stop) for start, stop in spans]
+
+    def _stamp(self, start: int, stop: int) -> str:
         stamps = []
         for number, bounds in enumerate(self._bounds):
             before = self._starts[number]

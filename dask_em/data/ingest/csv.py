@@ -19,6 +19,7 @@ from ...core.tuning import tuning
 from ...errors import DataError
 from ...foreign import shown
 from ...machine import usable_cpus
+from ...storage.stored_files import StoredFile
 from .options import CsvOptions
 from .rows import changed, file_stamp
 from .schema import Seen, Word, is_decimal_comma, kind_of, seen_in
@@ -55,13 +56,11 @@ class CsvPart:
         Rows of each block, once `look` has read all.
     """
 
-    declares = False
-
-    def __init__(self, path: str, number: int, options: CsvOptions) -> None:
-        self.name, self.number, self.options = path, number, options
-        self.delimiter = options.of(path)
-        self._before = file_stamp(path)
-        self._text = TextFile(path, path.endswith(".gz"))
+    def __init__(self, file: StoredFile, number: int, options: CsvOptions) -> None:
+        self.name, self.number, self.options = str(file), number, options
+        self.delimiter = options.of(file.name)
+        self._file, self._before = file, file_stamp(file)
+        self._text = TextFile(file, file.name.endswith(".gz"))
         self._start, self._line, self.names = self._header()
         self._blocks = Blocks([], [], [])
 
@@ -73,11 +72,11 @@ class CsvPart:
     @property
     def nbytes(self) -> int:
         """Bytes of the file."""
-        return int(self._before.partition(":")[0])
+        return self._file.size
 
     def stamp(self) -> str:
         """Return what tells whether the file was written to."""
-        return file_stamp(self.name)
+        return file_stamp(self._file)
 
     # -- the header --------------------------------------------------------------------
 

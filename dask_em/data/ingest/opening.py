@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ...core.columns import Column
 from ...core.protocols import Advance
 from ...errors import DataError, UsageError
-from ...storage.urls import describe_url, is_url, local_path
+from ...storage.stored_files import StoredFile, find_files, is_pattern
+from ...storage.urls import check_url, describe_url, is_url, local_path
+from ..arrow.files import ARROW, PARQUET
 from ..columns import choose
 from ..open import as_source
 from ..options import ReadOptions
+from ..zarr.opening import open_node
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -24,11 +27,10 @@ if TYPE_CHECKING:
     from .parts import TablePart
 
 CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-PARQUET = (".parquet", ".parq", ".pq")
-IPC = (".arrow", ".feather", ".ipc")
+FCS = (".fcs", ".FCS")
 HDF5 = (".h5", ".hdf5", ".he5", ".nc4")
 NPY = (".npy",)
-TABLES = (*CSV, *PARQUET, *IPC)
+TABLES = (*CSV, *PARQUET, *ARROW, *FCS)
 
 ZARR_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -82,8 +84,7 @@ def open_rows(
         _check_pyarrow(_name(inputs[0]))
         from .tables import TableRows
 
-        parts = [_part(found, number, csv) for number, found in enumerate(inputs)]
-        return TableRows(parts, choice, dtype, advance)
+        return TableRows(_parts(inputs, csv), choice, dtype, advance)
     if any(tables):
         raise DataError(
             f"{_name(inputs[tables.index(True)])} is a table and "
@@ -106,27 +107,57 @@ def check_source(source: Any) -> None:
 
 
 def _name(found: Any) -> str:
-    return describe_url(found) if isinstance(found, str) else type(found).__name__
+    if isinstance(found, str | StoredFile):
+        return describe_url(str(found))
+    return type(found).__name__
 
 
 def _expanded(source: Any) -> list[Any]:
-    """The files of a folder or a pattern; anything else as it is."""
+    """The files of tables in a folder or of a pattern; a path of anything else as it is."""
     if not isinstance(source, str | os.PathLike):
         return [source]
     text = os.fspath(source)
     if is_url(text):
-        if text.endswith(TABLES):
-            raise DataError(f"{describe_url(text)}: tables are read from disks: copy it here first")
-        return [text]
+        return _at_url(text)
     path = local_path(text.partition("::")[0])
     if path.is_dir():
         return _files_in(path) or [text]
     if path.exists() or _within(path):
+        if path.name.endswith(TABLES) and "::" not in text:
+            return [*find_files(str(path), TABLES)]
         return [str(path) + text[len(text.partition("::")[0]) :]]
     found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     if not found:
         raise DataError(f"{text}: no such file")
-    return [one for name in found for one in _expanded(name)]
+    # A pattern of folders may find their files, too.
+    inputs = {_name(one): one for name in found for one in _expanded(name)}
+    if any(isinstance(one, StoredFile) for one in inputs.values()):
+        # As the pattern found them: folders below it may name columns.
+        inputs |= {_name(file): file for file in find_files(text, TABLES)}
+    return list(inputs.values())
+
+
+def _at_url(url: str) -> list[Any]:
+    """The files of tables at a URL; of an array, or a Zarr store, the URL as it is."""
+    check_url(url)
+    if url.endswith(HDF5) or url.partition("::")[0].endswith(HDF5):
+        raise DataError(f"{describe_url(url)}: HDF5 is read from disks: copy it here first")
+    if url.endswith(TABLES) or is_pattern(url):
+        found = find_files(url, (*TABLES, *NPY))
+        if not found:
+            raise DataError(f"{describe_url(url)}: no such object")
+        return [file.name if file.name.endswith(NPY) else file for file in found]
+    if url.rstrip("/").endswith((".zarr", *NPY)) or "::" in url:
+        return [url]
+    try:
+        open_node(url)
+    except DataError:
+        # What a store holds below a URL only its listing tells.
+        files = find_files(url, TABLES)
+        if not files:
+            raise
+        return [*files]
+    return [url]
 
 
 def _within(path: Path) -> bool:
@@ -134,29 +165,16 @@ def _within(path: Path) -> bool:
     return any(parent.is_file() for parent in path.parents)
 
 
-def _files_in(folder: Path) -> list[str]:
+def _files_in(folder: Path) -> list[StoredFile]:
     """The files of a table in a folder, by name; none where it is a Zarr store."""
     if any((folder / document).exists() for document in ZARR_DOCUMENTS):
         return []
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.name.endswith(TABLES) and not path.name.startswith((".", "_"))
-    )
-    # A folder in a Zarr group may lie beside other files.
-    partitions = {part for path in files for part in path.relative_to(folder).parts[:-1]}
-    keyed = next((part for part in sorted(partitions) if "=" in part), None)
-    if keyed is not None:
-        raise DataError(
-            f"{folder} is partitioned ({keyed}), and a column that is in names of folders alone "
-            "would be lost: give the files of one partition, or write them with that column"
-        )
-    return [str(path) for path in files]
+    return find_files(str(folder), TABLES)
 
 
 def _is_table(found: Any) -> bool:
-    if isinstance(found, str):
-        return found.endswith(TABLES)
+    if isinstance(found, str | StoredFile):
+        return isinstance(found, StoredFile)
     if type(found).__module__.startswith("xarray"):
         # Variables along one dimension are the columns of a table.
         return hasattr(found, "data_vars") and all(v.ndim == 1 for v in found.data_vars.values())
@@ -177,23 +195,43 @@ def _check_pyarrow(name: str) -> None:
         raise UsageError(f"{name} is read by pyarrow: pip install 'dask-em[table]'") from e
 
 
+def _parts(inputs: Sequence[Any], csv: CsvOptions) -> list[TablePart]:
+    """A part of each input; what names of folders hold are columns of its files."""
+    from .partitions import with_partitions
+
+    return with_partitions(
+        [_part(found, number, csv) for number, found in enumerate(inputs)],
+        [found if isinstance(found, StoredFile) else None for found in inputs],
+    )
+
+
 def _part(found: Any, number: int, csv: CsvOptions) -> TablePart:
     import pyarrow as pa
 
-    from .csv import CsvPart
-    from .parts import FramePart, IpcPart, ParquetPart, PartitionsPart
+    from .parts import FramePart, PartitionsPart
 
-    if isinstance(found, str):
-        if found.endswith(CSV):
-            return CsvPart(found, number, csv)
-        return ParquetPart(found, number) if found.endswith(PARQUET) else IpcPart(found, number)
+    if isinstance(found, StoredFile):
+        return _file_part(found, number, csv)
     name = f"{type(found).__module__.partition('.')[0]}.{type(found).__name__}"
     if hasattr(found, "map_partitions"):
+        _check_labels(found.columns, name)
         return PartitionsPart(found, number, name)
     try:
         return FramePart(_table(found, name), number, name)
     except pa.ArrowException as e:
         raise DataError(f"{name} cannot be read as a table: {' '.join(map(str, e.args))}") from e
+
+
+def _file_part(file: StoredFile, number: int, csv: CsvOptions) -> TablePart:
+    from .csv import CsvPart
+    from .fcs import FcsPart
+    from .parts import IpcPart, ParquetPart
+
+    if file.name.endswith(CSV):
+        return CsvPart(file, number, csv)
+    if file.name.endswith(FCS):
+        return FcsPart(file, number)
+    return ParquetPart(file, number) if file.name.endswith(PARQUET) else IpcPart(file, number)
 
 
 def _table(found: Any, name: str) -> Any:
@@ -221,17 +259,12 @@ def _array(found: Any) -> ArrayInput:
     from .arrays import ArrayInput
 
     if found.endswith(NPY):
-        import numpy as np
-
-        try:
-            return ArrayInput(as_source(np.load(found, mmap_mode="r")), found)
-        except (ValueError, EOFError) as e:
-            raise DataError(f"{found} is no whole .npy file of numbers ({e})") from e
+        return ArrayInput(as_source(found), find_files(found, NPY)[0])
     path, _, inner = found.partition("::")
     if path.endswith(HDF5):
-        return ArrayInput(as_source(_dataset(path, inner)), path)
+        return ArrayInput(as_source(_dataset(path, inner)), find_files(path, HDF5)[0])
     if Path(path).is_file() and not path.endswith(".zip"):
-        known = ", ".join((*CSV, *PARQUET, *IPC, *HDF5, *NPY))
+        known = ", ".join((*TABLES, *HDF5, *NPY))
         raise DataError(f"{path} is of no kind that is known: expected {known}, or Zarr")
     return ArrayInput(as_source(found))
 

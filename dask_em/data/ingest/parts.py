@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from ...core.tuning import tuning
-from ...errors import DataError, naming
+from ...errors import DataError, StoreError, naming
+from ...storage.stored_files import StoredFile, open_file
+from ...storage.urls import is_url
 from .rows import changed, file_stamp, gone
 from .schema import Seen, Word, kind_of, seen_in
 
@@ -27,13 +29,10 @@ class TablePart(Protocol):
     unit_rows : list of int
         Rows of each unit, which are decoded together; of some parts known when `look` has ended.
     nbytes : int
-    declares : bool
-        Whether it says the types of its columns.
     """
 
     name: str
     names: list[str]
-    declares: bool
 
     @property
     def unit_rows(self) -> list[int]:
@@ -69,15 +68,21 @@ class ArrowPart:
     schema : pyarrow.Schema
     """
 
-    declares = True
-
-    def __init__(self, name: str, number: int, schema: pa.Schema, path: str | None) -> None:
-        self.name, self.number, self.schema, self._path = name, number, schema, path
+    def __init__(
+        self, name: str, number: int, schema: pa.Schema, file: StoredFile | None = None
+    ) -> None:
+        self.name, self.number, self.schema, self._file = name, number, schema, file
         self.names = list(map(str, schema.names))
         self._before = self.stamp()
         twice = [name for name, n in Counter(self.names).items() if n > 1]
         if twice:
             raise DataError(f"{name} has two columns of the name {twice[0]!r}: rename one of them")
+
+    @property
+    def file(self) -> StoredFile:
+        """The file, of a part that has one."""
+        assert self._file is not None, self.name
+        return self._file
 
     @property
     def unit_rows(self) -> list[int]:
@@ -87,11 +92,11 @@ class ArrowPart:
     @property
     def nbytes(self) -> int:
         """Bytes of the file."""
-        return int(self._before.partition(":")[0] or 0)
+        return 0 if self._file is None else self._file.size
 
     def stamp(self) -> str:
         """Return what tells whether the file was written to."""
-        return "" if self._path is None else file_stamp(self._path)
+        return "" if self._file is None else file_stamp(self._file)
 
     def batches(self, unit: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from a unit on."""
@@ -107,22 +112,26 @@ class ArrowPart:
 
     def look(self, columns: Sequence[str], as_text: frozenset[str]) -> Iterator[list[Seen]]:
         """Yield what columns hold: those whose types and statistics do not tell are read."""
-        types = {name: self.schema.field(name).type for name in columns}
+        self._check_types(self.schema, columns)
+        told = ((name, self.known(name)) for name in columns if name not in as_text)
+        known = {name: seen for name, seen in told if seen is not None}
+        yield [known.get(name, Seen()) for name in columns]
+        unknown = [name for name in columns if name not in known]
+        row = 0
+        for batch in self.batches(0, unknown) if unknown else ():
+            place = (self.number, 0, row)
+            found = {n: _seen(batch.column(n), place, n in as_text) for n in unknown}
+            yield [found.get(name, Seen()) for name in columns]
+            row += batch.num_rows
+
+    def _check_types(self, schema: pa.Schema, columns: Sequence[str]) -> None:
+        types = {name: schema.field(name).type for name in columns}
         wrong = next((name for name in columns if kind_of(types[name]) is None), None)
         if wrong is not None:
             raise DataError(
                 f"{self.name}: column {wrong!r} holds {types[wrong]}, neither numbers, text nor "
                 f"times: leave it out, exclude={wrong!r}"
             )
-        known = {name: seen for name in columns if (seen := self.known(name)) is not None}
-        yield [known.get(name, Seen()) for name in columns]
-        unknown = [name for name in columns if name not in known]
-        row = 0
-        for batch in self.batches(0, unknown) if unknown else ():
-            place = (self.number, 0, row)
-            found = {n: seen_in(batch.column(n), place, True, ".") for n in unknown}
-            yield [found.get(name, Seen()) for name in columns]
-            row += batch.num_rows
 
     def stream(
         self, unit: int, columns: Sequence[str], types: Mapping[str, pa.DataType]
@@ -141,12 +150,17 @@ class ArrowPart:
         return f"write the column as numbers, or leave it out, exclude={column!r}"
 
 
+def _seen(column: pa.Array, place: tuple[int, int, int], as_text: bool) -> Seen:
+    """What a column holds whose type is declared, or as words where others of its name are."""
+    return seen_in(column.cast(pa.string()) if as_text else column, place, True, ".")
+
+
 class FramePart(ArrowPart):
     """A table in memory."""
 
     def __init__(self, table: pa.Table, number: int, name: str) -> None:
         self._batches = table.to_batches(max_chunksize=tuning().ingest.batch_rows)
-        super().__init__(name, number, table.schema, None)
+        super().__init__(name, number, table.schema)
 
     @property
     def unit_rows(self) -> list[int]:
@@ -165,51 +179,58 @@ class FramePart(ArrowPart):
 
 
 class PartitionsPart(ArrowPart):
-    """A Dask DataFrame, whose partitions are computed one after the other, each time anew."""
+    """A Dask DataFrame, whose partitions are computed twice: to look at them, and to write them.
+
+    What Dask takes its columns for need not be what they hold, and nobody knows their lengths.
+    """
 
     def __init__(self, frame: Any, number: int, name: str) -> None:
-        self._frame = frame
-        self._rows = [int(n) for n in frame.map_partitions(len).compute()]
-        schema = pa.Schema.from_pandas(frame._meta, preserve_index=False)
-        first = next((i for i, n in enumerate(self._rows) if n), None)
-        if first is not None:
-            schema = self._table(first).schema
-        super().__init__(name, number, schema, None)
+        self._frame, self._rows = frame, list[int]()
+        super().__init__(name, number, pa.Schema.from_pandas(frame._meta, preserve_index=False))
 
-    def _table(self, partition: int) -> pa.Table:
-        return pa.Table.from_pandas(
-            self._frame.partitions[partition].compute(), preserve_index=False
-        )
+    def _table(self, partition: int, columns: Sequence[str]) -> pa.Table:
+        found = self._frame[list(columns)].partitions[partition].compute()
+        with reading(f"partition {partition} of {self.name}"):
+            return pa.Table.from_pandas(found, preserve_index=False)
 
     @property
     def unit_rows(self) -> list[int]:
         """Rows of each partition."""
         return self._rows
 
+    def look(self, columns: Sequence[str], as_text: frozenset[str]) -> Iterator[list[Seen]]:
+        """Compute one partition after the other, and yield what each holds in some columns."""
+        self._rows = []
+        for partition in range(self._frame.npartitions):
+            table = self._table(partition, columns)
+            self._rows.append(table.num_rows)
+            if not table.num_rows:
+                continue
+            self._check_types(table.schema, columns)
+            place = (self.number, partition, 0)
+            found = {name: table.column(name).combine_chunks() for name in columns}
+            yield [_seen(found[name], place, name in as_text) for name in columns]
+
     def batches(self, unit: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from a partition on."""
         for partition in range(unit, len(self._rows)):
             if self._rows[partition]:
-                table = self._table(partition).select(list(columns))
+                table = self._table(partition, columns)
+                if table.num_rows != self._rows[partition]:
+                    raise changed(f"partition {partition} of {self.name}")
                 yield from table.to_batches(max_chunksize=tuning().ingest.batch_rows)
 
 
 class ParquetPart(ArrowPart):
     """A Parquet file, of which a stream holds some pages of each column, not a row group."""
 
-    def __init__(self, path: str, number: int) -> None:
-        with _read(path), self._opened(path) as file:
-            self._metadata = file.metadata
-            schema = file.schema_arrow
+    def __init__(self, file: StoredFile, number: int) -> None:
+        with reading(str(file)), _parquet(file) as opened:
+            self._metadata = opened.metadata
+            schema = opened.schema_arrow
         leaves = self._metadata.schema
         self._places = {leaves.column(j).path: j for j in range(self._metadata.num_columns)}
-        super().__init__(path, number, schema, path)
-
-    @staticmethod
-    def _opened(path: str) -> Any:
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
+        super().__init__(str(file), number, schema, file)
 
     @property
     def unit_rows(self) -> list[int]:
@@ -220,7 +241,7 @@ class ParquetPart(ArrowPart):
     def batches(self, unit: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from a row group on."""
         groups = [i for i, n in enumerate(self.unit_rows) if i >= unit and n]
-        with _read(self.name), self._opened(self.name) as file:
+        with reading(self.name), _parquet(self.file) as file:
             yield from file.iter_batches(tuning().ingest.batch_rows, groups, list(columns))
 
     def known(self, column: str) -> Seen | None:
@@ -246,15 +267,29 @@ class ParquetPart(ArrowPart):
         return seen
 
 
-class IpcPart(ArrowPart):
-    """An Arrow IPC (Feather) file, mapped into memory."""
+@contextmanager
+def _parquet(file: StoredFile) -> Iterator[Any]:
+    """Open a Parquet file; from a store on the network more is asked for at a time."""
+    import pyarrow.parquet as pq
 
-    def __init__(self, path: str, number: int) -> None:
-        with _read(path), pa.memory_map(path) as mapped:
-            file = pa.ipc.open_file(mapped)
-            self._rows = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
-            schema = file.schema
-        super().__init__(path, number, schema, path)
+    if not is_url(file.name):
+        with pq.ParquetFile(file.name, buffer_size=2**20, pre_buffer=False) as opened:
+            yield opened
+        return
+    with closing(open_file(file)) as stream:
+        yield pq.ParquetFile(stream, buffer_size=2**22, pre_buffer=False)
+
+
+class IpcPart(ArrowPart):
+    """An Arrow IPC (Feather) file; on a disk it is mapped into memory."""
+
+    def __init__(self, file: StoredFile, number: int) -> None:
+        with reading(str(file)), _ipc(file) as opened:
+            schema = opened.schema
+        with reading(str(file)), _ipc(file, schema.names[:1]) as opened:
+            # What else a batch holds need not be read, nor unpacked.
+            self._rows = [opened.get_batch(i).num_rows for i in range(opened.num_record_batches)]
+        super().__init__(str(file), number, schema, file)
 
     @property
     def unit_rows(self) -> list[int]:
@@ -263,26 +298,40 @@ class IpcPart(ArrowPart):
 
     def batches(self, unit: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows from a batch on."""
-        with _read(self.name), pa.memory_map(self.name) as mapped:
-            file = pa.ipc.open_file(mapped)
+        with reading(self.name), _ipc(self.file, columns) as opened:
             for i in range(unit, len(self._rows)):
-                whole = file.get_batch(i).select(list(columns))
+                whole = opened.get_batch(i).select(list(columns))
                 for start in range(0, whole.num_rows, tuning().ingest.batch_rows):
                     yield whole.slice(start, tuning().ingest.batch_rows)
 
 
 @contextmanager
-def _read(path: str) -> Iterator[None]:
-    """Name a file in what Arrow raises of it."""
+def _ipc(file: StoredFile, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Open an Arrow file, of which only some columns are read."""
+    far = is_url(file.name)
+    with pa.PythonFile(open_file(file), "r") if far else pa.memory_map(file.name) as source:
+        opened = pa.ipc.open_file(source)
+        if columns is not None:
+            wanted = [i for i, name in enumerate(opened.schema.names) if name in set(columns)]
+            options = pa.ipc.IpcReadOptions(included_fields=wanted)
+            opened = pa.ipc.open_file(source, options=options)
+        yield opened
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Name a part in what Arrow raises of it."""
     try:
-        with naming(path):
+        with naming(name):
             yield
+    except (DataError, StoreError):
+        raise
     except FileNotFoundError:
-        raise gone(path) from None
+        raise gone(name) from None
     except pa.ArrowException as e:
-        raise DataError(f"{path} cannot be read ({e}): it is damaged, or of another kind") from e
+        raise DataError(f"{name} cannot be read ({e}): it is damaged, or of another kind") from e
     except OSError as e:
         if e.errno is None:
             # Arrow's word for a page that cannot be decoded.
-            raise DataError(f"{path} cannot be read ({e}): it is damaged or was cut") from e
+            raise DataError(f"{name} cannot be read ({e}): it is damaged or was cut") from e
         raise

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.columns import Column
 from ...errors import DataError
+from ...storage.stored_files import StoredFile, stamps_now
 
 Part = tuple[Array, Mapping[str, Array]]
 """Rows of the matrix (n, d), and of each array beside it by its name."""
@@ -86,12 +86,12 @@ class Rows(Protocol):
     def read(self, start: int) -> Iterator[Part]:
         """Yield all rows from number `start` on, some at a time."""
 
-    def stamp(self, start: int, stop: int) -> str:
-        """Return what tells whether these rows were written to; empty where nobody can tell."""
+    def stamps(self, spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Return what tells whether these spans of rows were written to; empty: nobody can tell."""
 
 
-def file_stamp(path: str) -> str:
-    """Return what tells whether a file was written to: size, times and number.
+def file_stamp(file: StoredFile) -> str:
+    """Return what tells whether a file was written to since; empty where a store does not tell.
 
     Raises
     ------
@@ -100,15 +100,15 @@ def file_stamp(path: str) -> str:
 
     Examples
     --------
-    >>> file_stamp("nowhere.csv")
+    >>> file_stamp(StoredFile("nowhere.csv", 0, "", "nowhere.csv"))
     Traceback (most recent call last):
     dask_em.errors.DataError: nowhere.csv is gone: it was there when ingest began; ...
     """
-    try:
-        file = Path(path).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise gone(path) from None
-    return f"{file.st_size}:{file.st_mtime_ns}:{file.st_ctime_ns}:{file.st_ino}"
+    # Asked for itself: a listing may tell less.
+    found = stamps_now([replace(file, listed=False)])[file.name]
+    if found == "missing":
+        raise gone(str(file))
+    return found
 
 
 def gone(path: str) -> DataError:

@@ -129,11 +129,14 @@ class TableRows:
             for aside in layout.asides
         }
 
-    def stamp(self, start: int, stop: int) -> str:
-        """Return what tells whether the parts were written to that hold these rows."""
-        first = bisect_right(self._starts, start) - 1
-        last = bisect_right(self._starts, stop - 1)
-        return joint_stamp([part.stamp() for part in self._parts[first:last]])
+    def stamps(self, spans: Sequence[tuple[int, int]]) -> list[str]:
+        """Return what tells whether the parts were written to that hold these spans of rows."""
+        now = [part.stamp() for part in self._parts]
+        found = []
+        for start, stop in spans:
+            first = bisect_right(self._starts, start) - 1
+            found.append(joint_stamp(now[first : bisect_right(self._starts, stop - 1)]))
+        return found
 
 
 def _csv_types(

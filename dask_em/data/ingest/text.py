@@ -5,14 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, naming
+from ...storage.stored_files import StoredFile, open_file
+from ...storage.urls import is_url
 from .rows import changed, gone
 
-# Bytes that are read, or unpacked, at a time.
-PIECE = 2**20
+# Bytes that are read, or unpacked, at a time, and that are asked of a store on the network.
+PIECE, FAR_PIECE = 2**20, 2**23
 
 # No line is longer: a quote that is not closed makes one of all that follows.
 LONGEST_LINE = 2**28
@@ -52,34 +53,46 @@ class TextFile:
 
     Attributes
     ----------
-    path : str
+    file : StoredFile
     packed : bool
         Whether gzip packed it.
 
     Examples
     --------
     >>> import gzip, tempfile
+    >>> from pathlib import Path
+    >>> from dask_em.storage.stored_files import find_files
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "a.csv.gz")
     ...     _ = path.write_bytes(gzip.compress(b"1,2" + bytes([10]) + b"3,4"))
-    ...     [bytes(block) for block in TextFile(str(path), True).blocks(0, 2)]
+    ...     (file,) = find_files(str(path), [])
+    ...     [bytes(block) for block in TextFile(file, True).blocks(0, 2)]
     [b'1,2\\n', b'3,4']
     """
 
-    path: str
+    file: StoredFile
     packed: bool
     _places: list[Place] = field(default_factory=list, repr=False)
     _apart: int = 0
 
+    @property
+    def path(self) -> str:
+        """Name of the file, for people."""
+        return str(self.file)
+
+    @property
+    def _piece(self) -> int:
+        return FAR_PIECE if is_url(self.file.name) else PIECE
+
     def pieces(self, start: int, learn: bool = False) -> Iterator[bytes]:
         """Yield the text from byte `start` on; `learn` notes places to begin at later."""
         try:
-            with naming(self.path), Path(self.path).open("rb", buffering=0) as file:
+            with naming(self.path), open_file(self.file) as file:
                 if self.packed:
                     yield from self._unpacked(file, start, learn)
                     return
                 file.seek(start)
-                while piece := file.read(PIECE):
+                while piece := file.read(self._piece):
                     yield piece
         except FileNotFoundError:
             raise gone(self.path) from None
@@ -90,7 +103,7 @@ class TextFile:
         unpacker = None if place.unpacker is None else place.unpacker.copy()
         text = place.text
         file.seek(place.file)
-        while raw := file.read(PIECE):
+        while raw := file.read(self._piece):
             while raw:
                 unpacker = unpacker or zlib.decompressobj(31)
                 try:

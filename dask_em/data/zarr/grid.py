@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ...core.additive import Array
-from ...core.columns import Column, no_columns
+from ...core.columns import Column
 from ...core.grid import Coordinate, Grid
-from ...core.protocols import CarriedColumns
 from ...core.tuning import tuning
-from ...storage.outputs.stamps import window_stamps
+from ...storage.outputs.stamps import joined_stamps, window_stamps
 from ..options import ReadOptions
 from ..packing import Packing
-from ..ranged import RangedSource, RowsReader
+from ..ranged import NothingCarried, RangedSource, RowsReader
 
 if TYPE_CHECKING:
     import zarr
@@ -38,6 +37,8 @@ class Layer:
     options : ReadOptions
     picked : tuple of int
         Numbers of the variables that are read, in their order; all where empty.
+    recoded : tuple of int
+        What each code of a variable of categories becomes; empty where they stay.
 
     Examples
     --------
@@ -52,6 +53,7 @@ class Layer:
     variables: int | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
     picked: tuple[int, ...] = ()
+    recoded: tuple[int, ...] = ()
 
     @cached_property
     def packing(self) -> Packing | None:
@@ -101,7 +103,11 @@ class Layer:
             rows = turned.reshape(-1, turned.shape[-1])
             if self.picked:
                 rows = rows[:, np.asarray(self.picked) - self.span.start]
-        return self.packing.decode(rows) if self.packing else rows
+        rows = self.packing.decode(rows) if self.packing else rows
+        if not self.recoded:
+            return rows
+        codes = np.nan_to_num(rows.astype(np.float64), nan=len(self.recoded)).astype(np.int64)
+        return np.array([*self.recoded, np.nan])[codes]
 
     def files(self, block: Sequence[int]) -> int:
         """Return how many chunks (or shards) of the array hold a block of so many cells."""
@@ -119,7 +125,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class GridRows:
+class GridRows(NothingCarried):
     """Cells of a grid of Zarr arrays, block by block.
 
     Attributes
@@ -224,14 +230,10 @@ class GridRows:
 
     def presence(self) -> str:
         """Check by listings that all files of the arrays are there, and count them."""
-        from .layout import check_present, n_files
+        from .layout import describe_presence
 
-        count = f"{sum(n_files(layer.array) for layer in self.all_layers):,}"
-        if self.layers[0].options.missing_chunks == "fill":
-            return f"{count} expected; missing ones read as the fill value"
-        for layer, name in self.named():
-            check_present(layer.array, name)
-        return f"all {count} are there"
+        arrays = [(layer.array, name) for layer, name in self.named()]
+        return describe_presence(arrays, self.layers[0].options.missing_chunks)
 
     def place(self, row: int) -> str:
         """Say which cell a row is, where there are several dimensions."""
@@ -251,11 +253,7 @@ class GridRows:
             window_stamps(layer.array, of_layer)
             for layer, of_layer in zip(self.layers, windows, strict=True)
         ]
-        return ["-".join(parts) if all(parts) else "" for parts in zip(*found, strict=True)]
-
-    def carried(self, names: Sequence[str]) -> CarriedColumns:
-        """Raise `DataError`: a grid has no columns beside its variables."""
-        raise no_columns(self.description, names)
+        return joined_stamps(found)
 
 
 @dataclass(frozen=True)

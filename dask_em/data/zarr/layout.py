@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice, product
 from pathlib import Path
@@ -167,18 +167,28 @@ def check_present(array: zarr.Array[Any], name: str = "X") -> None:
         )
 
 
-def describe_presence(array: zarr.Array[Any], missing_chunks: MissingChunks) -> str:
-    """Check that all chunks (or shards) are there, and say how many.
+def describe_presence(
+    arrays: Sequence[tuple[zarr.Array[Any], str]], missing_chunks: MissingChunks
+) -> str:
+    """Check that all chunks (or shards) of arrays are there, and say how many.
+
+    Parameters
+    ----------
+    arrays : sequence of (zarr.Array, str)
+        With the name of each in messages.
+    missing_chunks : {"error", "fill"}
 
     Examples
     --------
-    >>> describe_presence(zarr.zeros((6, 2), chunks=(3, 2)), "fill")
+    >>> describe_presence([(zarr.zeros((6, 2), chunks=(3, 2)), "X")], "fill")
     '2 expected; missing ones read as 0.0'
     """
-    count = f"{n_files(array):,}"
+    count = f"{sum(n_files(array) for array, _ in arrays):,}"
     if missing_chunks == "fill":
-        return f"{count} expected; missing ones read as {array.fill_value}"
-    check_present(array)
+        fills = {str(array.fill_value) for array, _ in arrays}
+        return f"{count} expected; missing ones read as {', '.join(sorted(fills))}"
+    for array, name in arrays:
+        check_present(array, name)
     return f"all {count} are there"
 
 

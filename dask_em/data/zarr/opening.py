@@ -92,9 +92,9 @@ def open_node(path: str | os.PathLike[str]) -> zarr.Array[Any] | zarr.Group:
         if "shutdown" in str(e):
             raise no_thread(e) from e
         raise
-    found = array_in(found)
-    if isinstance(found, zarr.Group) and not holds_rows(found):
-        raise not_an_array(found, name)
+    within = array_in(found)
+    if isinstance(within, zarr.Group) and not holds_rows(within):
+        raise not_an_array(within, name)
     return found
 
 
@@ -198,9 +198,15 @@ def zarr_source(
         Nobody said which dimension holds the variables; wrong shape or type, or weights of another
         length.
     """
-    from .groups import array_in
-    from .variables import grid_source, is_matrix
+    import zarr
 
+    from .groups import array_in
+    from .variables import grid_source, is_matrix, table_grid
+
+    if options.codes and isinstance(X, zarr.Group):
+        coded = table_grid(X, sample_weight, options)
+        if coded is not None:
+            return coded
     X = array_in(X)
     if is_matrix(X, sample_weight, options):
         return matrix_source(require_array(X), sample_weight, options)

@@ -286,7 +286,7 @@ class ZarrSource(StoredSource):
         """Check by a listing that all files of the array are there, and count them."""
         from .layout import describe_presence
 
-        return describe_presence(self.array, self.options.missing_chunks)
+        return describe_presence([(self.array, "X")], self.options.missing_chunks)
 
     def storage_notes(self) -> str:
         """Say how stored numbers are decoded."""

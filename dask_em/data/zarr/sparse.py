@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.additive import Array
-from ...core.columns import Column, ColumnKind, no_columns
-from ...core.protocols import CarriedColumns
+from ...core.columns import Column, ColumnKind
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
-from ...storage.outputs.stamps import window_stamps
+from ...storage.outputs.stamps import joined_stamps, window_stamps
 from ...storage.urls import describe_store
 from ..checks import memory_weight, no_such_column, tell_once
 from ..columns import WeightColumn, choose
 from ..options import ReadOptions
-from ..ranged import RangedSource, RowsReader
+from ..ranged import NothingCarried, RangedSource, RowsReader
 from ..sparse import densified
 from .around import variable_names
 
@@ -37,7 +36,7 @@ def is_csr(group: zarr.Group) -> bool:
 
 
 @dataclass(frozen=True)
-class SparseRows:
+class SparseRows(NothingCarried):
     """Rows of a sparse matrix in three arrays.
 
     Attributes
@@ -168,12 +167,10 @@ class SparseRows:
 
     def presence(self) -> str:
         """Check by listings that all files of the arrays are there, and count them."""
-        from .layout import check_present, n_files
+        from .layout import describe_presence
 
-        if self.options.missing_chunks != "fill":
-            for name, array in self.arrays.items():
-                check_present(array, f"X/{name}")
-        return f"all {sum(map(n_files, self.arrays.values())):,} are there"
+        arrays = [(array, f"X/{name}") for name, array in self.arrays.items()]
+        return describe_presence(arrays, self.options.missing_chunks)
 
     def place(self, row: int) -> str:
         """Say nothing more than the row's number."""
@@ -187,11 +184,7 @@ class SparseRows:
         pointers = [[(slice(start, stop + 1),)] for start, stop in spans]
         windows = {"data": stored, "indices": stored, "indptr": pointers}
         found = [window_stamps(self.arrays[name], of) for name, of in windows.items()]
-        return ["-".join(parts) if all(parts) else "" for parts in zip(*found, strict=True)]
-
-    def carried(self, names: Sequence[str]) -> CarriedColumns:
-        """Raise `DataError`: a matrix has no columns beside its numbers."""
-        raise no_columns(self.description, names)
+        return joined_stamps(found)
 
 
 # Pointers to rows that are read at once.

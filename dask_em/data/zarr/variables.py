@@ -13,7 +13,7 @@ from ...core.protocols import StoredSource
 from ...errors import DataError
 from ...storage.urls import describe_store
 from ..checks import cell_weights, no_such_column
-from ..columns import WeightColumn, choose
+from ..columns import WeightColumn, choose, listed
 from ..grids import (
     VARIABLE,
     check_numbers,
@@ -23,7 +23,7 @@ from ..grids import (
     variable_with,
 )
 from ..options import ReadOptions
-from ..packing import column_of
+from ..packing import categories, column_of
 from .around import (
     group_around,
     multiscales,
@@ -32,6 +32,7 @@ from .around import (
     variable_names,
 )
 from .grid import GridRows, GridSource, Layer, cut
+from .groups import matrix_of
 from .layout import attributes_of, dimensions_of
 from .sparse import is_csr, sparse_matrix_source
 
@@ -223,11 +224,86 @@ def group_grid(
     check_shared(name, {one: dims[one] for one in taken}, member)
     shared = dims[taken[0]]
     layers = [
-        Layer(found[variable], tuple(dims[variable].index(dim) for dim in shared), None, options)
+        Layer(
+            found[variable],
+            tuple(dims[variable].index(dim) for dim in shared),
+            None,
+            options,
+            recoded=_recoded(kinds[variable], options, name),
+        )
         for variable in taken
     ]
     weight = sample_weight if chosen.weight is None else layers.pop()
     return _source(layers, shared, chosen.columns, weight, name)
+
+
+def table_grid(
+    group: zarr.Group, sample_weight: Any, options: ReadOptions, name: str = ""
+) -> GridSource | None:
+    """Make the source of a store that `ingest` wrote, with columns of categories as their codes.
+
+    Returns
+    -------
+    GridSource or None
+        None where all columns that are read are those of the matrix.
+
+    Raises
+    ------
+    DataError
+        There is no such column, or a category that the model does not know.
+    """
+    matrix = matrix_of(group)
+    beside = {} if matrix is None else _categories_beside(group)
+    if matrix is None or not beside:
+        return None
+    name = name or describe_store(str(group.store_path))
+    known = [*(named_columns(matrix) or ()), *beside]
+    chosen = choose(known, options, weight_column(sample_weight), name)
+    width, arrays = len(known) - len(beside), [*beside.values()]
+    if all(number < width for number in chosen.numbers):
+        return None
+    layers: list[Layer] = []
+    for number, column in zip(chosen.numbers, chosen.columns, strict=True):
+        if number >= width:
+            recoded = _recoded(column, options, name)
+            layers.append(Layer(arrays[number - width], (0,), None, options, recoded=recoded))
+        elif layers and layers[-1].variables is not None:
+            # Neighbours are read together.
+            layers[-1] = replace(layers[-1], picked=(*layers[-1].picked, number))
+        else:
+            layers.append(Layer(matrix, (0,), 1, options, (number,)))
+    if chosen.weight is not None:
+        if chosen.weight >= width:
+            raise DataError(f"the weights {known[chosen.weight].name!r} are categories of {name}")
+        sample_weight = Layer(matrix, (0,), 1, options, (chosen.weight,))
+    return _source(layers, ("row",), chosen.columns, sample_weight, name)
+
+
+def _categories_beside(group: zarr.Group) -> dict[Column, zarr.Array[Any]]:
+    """Columns of categories beside the matrix of a store that `ingest` wrote."""
+    found: dict[Column, zarr.Array[Any]] = {}
+    for name, array in sorted(group.arrays()):
+        told = attributes_of(array)
+        if array.ndim == 1 and dimensions_of(array) == ("row",) and categories(told):
+            # Words with blanks are not those of the meanings.
+            words = tuple(map(str, told.get("categories", categories(told))))
+            column = column_of(str(told.get("long_name", name)), told, array.dtype)
+            found[replace(column, categories=words)] = array
+    return found
+
+
+def _recoded(column: Column, options: ReadOptions, name: str) -> tuple[int, ...]:
+    """What the codes of a column become, so that they are those of the model that reads."""
+    of_model = options.categories_of(column.name)
+    if not of_model or column.categories == of_model:
+        return ()
+    unknown = [word for word in column.categories if word not in of_model]
+    if unknown:
+        raise DataError(
+            f"column {column.name!r} of {name} has categories that the model was not fitted to, "
+            f"{listed(unknown)}: its own are {listed(of_model)}"
+        )
+    return tuple(of_model.index(word) for word in column.categories)
 
 
 def _likely(array: zarr.Array[Any], sizes: Mapping[str, int]) -> list[str]:

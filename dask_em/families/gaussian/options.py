@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.additive import Array
-from ...core.family import FamilyOptions
+from ...core.family import LEAVE_OUT, FamilyOptions
 from ...core.finite import as_finite
 from ...core.moments import Moments
 from ...core.tuning import tuning
@@ -90,7 +90,7 @@ class GaussianOptions(FamilyOptions):
         if constant:
             found.append(
                 f"X does not vary in {called(constant)}: such a column tells components nothing "
-                "apart and its variance is reg_covar alone; leave it out"
+                f"apart and its variance is reg_covar alone; {LEAVE_OUT}"
             )
         variances = np.diagonal(moments.covariance)
         ridged = np.flatnonzero(self.ridge > tuning().numerics.large_ridge * variances).tolist()

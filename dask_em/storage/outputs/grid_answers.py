@@ -15,7 +15,7 @@ from ...core.grid import Coordinate, Grid
 from ...core.scoring import NO_LABEL
 from ...errors import naming
 from ..urls import describe_store
-from .zarr_answers import open_arrays, open_place, sync_files
+from .zarr_answers import consolidate, open_arrays, open_place, sync_files
 
 if TYPE_CHECKING:
     import zarr
@@ -74,6 +74,7 @@ class GridFormat:
                 )
             for coordinate in self.coordinates:
                 _copy(group, coordinate)
+        consolidate(path)
 
     @property
     def component(self) -> str:

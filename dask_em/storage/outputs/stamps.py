@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,17 @@ def source_stamps(
     regions, columns = list(regions), slice(0, int(array.shape[1]))
     rows = [slice(int(bounds[region.start]), int(bounds[region.stop])) for region in regions]
     return dict(zip(regions, window_stamps(array, [[(one, columns)] for one in rows]), strict=True))
+
+
+def joined_stamps(stamps: Sequence[Sequence[str]]) -> list[str]:
+    """Return one stamp of each region, of the stamps that several arrays have of it.
+
+    Examples
+    --------
+    >>> joined_stamps([["a", "b"], ["c", ""]])
+    ['a-c', '']
+    """
+    return ["-".join(parts) if all(parts) else "" for parts in zip(*stamps, strict=True)]
 
 
 def window_stamps(

@@ -17,7 +17,6 @@ import numpy as np
 from ...core.additive import Array, S
 from ...core.protocols import Fold, Pass
 from ...errors import naming
-from .files import sync
 from .predictions import Regions
 from .zarr_answers import ZarrAnswers, open_arrays, open_place
 
@@ -110,18 +109,6 @@ class TableFormat:
     def open(self, path: Path | str) -> ZarrAnswers:
         """Open the arrays of rows for writing, chunks of nothing but zeros too."""
         return ZarrAnswers(open_arrays(path, [plan.name for plan in self.arrays]), 1)
-
-
-def consolidate(path: Path | str) -> None:
-    """Gather the documents of all arrays in that of their group, as xarray looks for them."""
-    import zarr
-
-    with naming(path), warnings.catch_warnings():
-        # Consolidated documents are an extension of version 3 of the format, which xarray writes.
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(open_place(path))
-    if isinstance(path, Path):
-        sync(path / "zarr.json")
 
 
 @dataclass(frozen=True)

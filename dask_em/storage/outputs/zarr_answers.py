@@ -5,6 +5,7 @@ Syncing waits for the end of a region: by then the system has written most of it
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,3 +170,15 @@ def open_place(path: Path | str) -> Any:
     from ..url_store import open_store
 
     return open_store(path, read_only=False) if isinstance(path, str) else path
+
+
+def consolidate(path: Path | str) -> None:
+    """Gather the documents of all arrays in that of their group, as xarray looks for them."""
+    import zarr
+
+    with naming(path), warnings.catch_warnings():
+        # Consolidated documents are an extension of version 3 of the format, which xarray writes.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(open_place(path))
+    if isinstance(path, Path):
+        sync(path / "zarr.json")
