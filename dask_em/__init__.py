@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Any
 from .foreign import OneLine
 from .version import __version__
 
-__all__ = ["Checkpointing", "GaussianMixture", "__version__", "ingest", "load", "select"]
+__all__ = [
+    "Checkpointing",
+    "ExponentialMixture",
+    "GammaMixture",
+    "GaussianMixture",
+    "MultinomialMixture",
+    "PoissonMixture",
+    "__version__",
+    "ingest",
+    "load",
+    "select",
+]
 
 if TYPE_CHECKING:
+    from .estimators.amounts import ExponentialMixture, GammaMixture
+    from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.gaussian import GaussianMixture
     from .estimators.load import load
     from .estimators.select import select
@@ -22,7 +35,11 @@ logging.getLogger("dask_em").addFilter(OneLine())
 
 _HOMES = {
     "Checkpointing": "storage.checkpoint",
+    "ExponentialMixture": "estimators.amounts",
+    "GammaMixture": "estimators.amounts",
     "GaussianMixture": "estimators.gaussian",
+    "MultinomialMixture": "estimators.counts",
+    "PoissonMixture": "estimators.counts",
     "ingest": "jobs.ingest",
     "load": "estimators.load",
     "select": "estimators.select",

@@ -22,7 +22,7 @@ import numpy as np
 from click.testing import CliRunner
 from helpers import blobs, write_zarr
 from hypothesis import strategies as st
-from strangers.poisson_mixture import PoissonMixture
+from strangers.negative_binomial_mixture import NegativeBinomialMixture
 
 from dask_em import GaussianMixture, load, select
 from dask_em.cli.main import main
@@ -89,9 +89,9 @@ def whole_models(folder: Path) -> dict[str, Contents]:
         for kind in ("full", "diag", "tied", "spherical")
     }
     models |= {"start": GaussianMixture(2, max_iter=0, random_state=0), "named": named}
-    models["poisson"] = PoissonMixture(2, random_state=0, sample_size=200)
+    models["negative-binomial"] = NegativeBinomialMixture(2, random_state=0, sample_size=200)
     for name, model in models.items():
-        model.fit(np.abs(X).round() if name == "poisson" else X)
+        model.fit(np.abs(X).round() if name == "negative-binomial" else X)
     named.feature_names_in_ = np.array(["width", "height"], dtype=object)
     models["sweep"] = select(X[:, :1], [1, 2], ["full", "diag"], n_init=1, random_state=0).best
     found = {}

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import KINDS, start_cluster, write_zarr
 from sklearn.exceptions import ConvergenceWarning
-from strangers.poisson_mixture import PoissonMixture
+from strangers.negative_binomial_mixture import NegativeBinomialMixture
 from strangers.pooled_covariance import pooled
 
 from dask_em import GaussianMixture, load, select
@@ -310,7 +310,7 @@ def test_nothing_is_said_of_a_family_that_counts() -> None:
     X, _ = made("counts-3")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = PoissonMixture(2, random_state=0, tol=0.1).fit(X + 1.0)
+        model = NegativeBinomialMixture(2, random_state=0, tol=0.1).fit(X + 1.0)
     assert (model.degenerate_, model.warnings_) == ([], [])
 
 

@@ -26,7 +26,7 @@ from hostile_models import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strangers.poisson_mixture import PoissonMixture
+from strangers.negative_binomial_mixture import NegativeBinomialMixture
 
 from dask_em import GaussianMixture, load
 from dask_em.core.codec import unpack
@@ -118,10 +118,10 @@ def test_options_are_those_that_save_writes(
 
 
 def test_no_file_says_where_a_fit_writes(tmp_path: Path) -> None:
-    for kind in (GaussianMixture, PoissonMixture):
+    for kind in (GaussianMixture, NegativeBinomialMixture):
         assert not {"checkpoint", "callbacks"} & kind.stored().options
     assert GaussianMixture.stored() == OWN["gaussian-mixture"].stored
-    assert stored_of("poisson-mixture") == PoissonMixture.stored()
+    assert stored_of("negative-binomial-mixture") == NegativeBinomialMixture.stored()
     model = GaussianMixture(2, random_state=0, checkpoint=tmp_path / "kept").fit(X)
     model.save(tmp_path / "m.npz")
     assert load(tmp_path / "m.npz").checkpoint is None

@@ -193,7 +193,7 @@ def test_another_kind_of_file_is_named(whole: bytes, path: Path) -> None:
         {"options": None},
         {"state": {}},
         {"state": {"record": "em-state", "version": 1, "fields": {}}},
-        {"estimator": "poisson-mixture"},
+        {"estimator": "negative-binomial-mixture"},
         {"dask_em": None},
         {"history": None},
         {"kind": None},

@@ -1,7 +1,7 @@
 """A family and a constraint of strangers: all that the package does, from what they wrote alone.
 
-`strangers/poisson_mixture.py` and `strangers/pooled_covariance.py` are what another package would
-ship; nothing in dask_em knows of them.
+`strangers/negative_binomial_mixture.py` and `strangers/pooled_covariance.py` are what another
+package would ship; nothing in dask_em knows of them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from distributed import Client
 from helpers import blobs, write_zarr
-from scipy.stats import poisson
-from strangers.poisson_mixture import Poisson, PoissonMixture
+from scipy.stats import nbinom
+from strangers.negative_binomial_mixture import SIZE, NegativeBinomial, NegativeBinomialMixture
 from strangers.pooled_covariance import pooled
 
 from dask_em import GaussianMixture, load, select
@@ -38,7 +38,7 @@ from dask_em.jobs.report import report
 from dask_em.testing.families import FamilyTests
 
 N, D, K = 3000, 4, 3
-RATES = np.array([[2.0, 9.0, 4.0, 1.0], [6.0, 3.0, 8.0, 2.0], [12.0, 12.0, 1.0, 5.0]])
+MEANS = np.array([[2.0, 9.0, 4.0, 1.0], [6.0, 3.0, 8.0, 2.0], [12.0, 12.0, 1.0, 5.0]])
 
 pytestmark = [
     pytest.mark.usefixtures("many_chunks"),
@@ -48,7 +48,8 @@ pytestmark = [
 
 def counts(n: int = N, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
-    return rng.poisson(RATES[rng.choice(K, n, p=[0.5, 0.3, 0.2])]).astype(np.float64)
+    means = MEANS[rng.choice(K, n, p=[0.5, 0.3, 0.2])]
+    return rng.negative_binomial(SIZE, SIZE / (SIZE + means)).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class Stranger:
 
 
 STRANGERS = {
-    "poisson": Stranger(
-        lambda k=K, **options: PoissonMixture(k, **options), counts(), {"estimator": PoissonMixture}
+    "negative-binomial": Stranger(
+        lambda k=K, **options: NegativeBinomialMixture(k, **options),
+        counts(),
+        {"estimator": NegativeBinomialMixture},
     ),
     "pooled": Stranger(
         lambda k=K, **options: GaussianMixture(k, covariance_type="pooled", **options),
@@ -81,9 +84,9 @@ def stranger(request: pytest.FixtureRequest) -> Stranger:
     return STRANGERS[request.param]
 
 
-class TestPoissonFamily(FamilyTests):
+class TestNegativeBinomialFamily(FamilyTests):
     def family(self) -> Family[Any]:
-        return Poisson(np.log(RATES))
+        return NegativeBinomial(np.log(MEANS))
 
     def rows(self) -> Array:
         return counts(400)
@@ -106,15 +109,16 @@ class TestPooledFamily(FamilyTests):
 
 def test_the_density_is_that_of_scipy() -> None:
     rows = counts(50)
-    expected = np.stack([poisson(rates).logpmf(rows).sum(axis=1) for rates in RATES], axis=1)
-    np.testing.assert_allclose(Poisson(np.log(RATES)).log_prob(rows), expected, rtol=1e-12)
+    chances = SIZE / (SIZE + MEANS)
+    expected = np.stack([nbinom(SIZE, p).logpmf(rows).sum(axis=1) for p in chances], axis=1)
+    np.testing.assert_allclose(NegativeBinomial(np.log(MEANS)).log_prob(rows), expected, rtol=1e-12)
 
 
-def test_the_rates_are_found() -> None:
-    model = STRANGERS["poisson"].fit()
-    found = np.exp(model.log_rates_)
-    order = [int(np.abs(found - rates).sum(axis=1).argmin()) for rates in RATES]
-    np.testing.assert_allclose(found[order], RATES, rtol=0.15)
+def test_the_means_are_found() -> None:
+    model = STRANGERS["negative-binomial"].fit()
+    found = np.exp(model.log_means_)
+    order = [int(np.abs(found - means).sum(axis=1).argmin()) for means in MEANS]
+    np.testing.assert_allclose(found[order], MEANS, rtol=0.15)
     np.testing.assert_allclose(model.weights_[order], [0.5, 0.3, 0.2], atol=0.05)
 
 
@@ -236,11 +240,13 @@ def test_a_report_draws_it(stranger: Stranger, tmp_path: Path) -> None:
 
 def entry_point(folder: Path) -> dict[str, str]:
     """Return the environment of a process in which a package of the stranger is installed."""
-    info = folder / "poisson_mixture-1.0.dist-info"
+    info = folder / "negative_binomial_mixture-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: poisson-mixture\nVersion: 1.0\n")
+    metadata = "Metadata-Version: 2.1\nName: negative-binomial-mixture\nVersion: 1.0\n"
+    (info / "METADATA").write_text(metadata)
     (info / "entry_points.txt").write_text(
-        "[dask_em.estimators]\npoisson-mixture = strangers.poisson_mixture:PoissonMixture\n"
+        "[dask_em.estimators]\nnegative-binomial-mixture = "
+        "strangers.negative_binomial_mixture:NegativeBinomialMixture\n"
         "[dask_em.constraints]\npooled = strangers.pooled_covariance\n"
     )
     here = str(Path(__file__).parent)
@@ -260,22 +266,23 @@ def test_the_command_line_knows_an_installed_family(tmp_path: Path) -> None:
         return done.stdout if code == 0 else done.stderr
 
     local = ("--workers", "1")
-    family = ("--family", "poisson-mixture")
+    family = ("--family", "negative-binomial-mixture")
     plan = run("plan", data, "-k", "3", *family, *local, "--json")
     assert json.loads(plan)["statistics_bytes"] > 0
     fitted = run("fit", data, "-k", "1:4", "-o", model, *family, *local, "--json", "--keep-all")
     assert json.loads(fitted)["n_components"] == K
     assert (tmp_path / "m-k4.npz").exists() or len(json.loads(fitted)["files"]) > 1
-    assert "3 components, Poisson" in run("inspect", model)
+    assert "3 components, NegativeBinomial" in run("inspect", model)
     assert json.loads(run("score", model, data, *local, "--json"))["n_rows"] == N
     run("predict", model, data, str(tmp_path / "answers.zarr"), *local)
     other = str(tmp_path / "other.npz")
     wrong = run("fit", data, "-k", "3", "-o", other, *family, "--reg-covar", "1", code=2)
-    assert "--family poisson-mixture has no --reg-covar" in wrong
+    assert "--family negative-binomial-mixture has no --reg-covar" in wrong
     kinds = run("fit", data, "-k", "3", "-o", other, *family, "--covariance", "diag", code=2)
-    assert "--family poisson-mixture has no --covariance" in kinds
+    assert "--family negative-binomial-mixture has no --covariance" in kinds
     unknown = run("fit", data, "-k", "3", "-o", other, "--family", "zipf", code=2)
-    assert "expected one of gaussian-mixture, poisson-mixture" in unknown
+    assert "expected one of gaussian-mixture, " in unknown
+    assert " negative-binomial-mixture" in unknown
 
 
 def test_the_command_line_knows_an_installed_constraint(tmp_path: Path) -> None:

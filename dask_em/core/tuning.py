@@ -365,6 +365,30 @@ class AndersonTuning:
 
 
 @dataclass(frozen=True)
+class CanonicalTuning:
+    """Bounds and tables of the exponential families: counts, times and amounts."""
+
+    # Counts below have their log x! looked up; beyond, a series takes ten times as long.
+    factorials: int = 2**16
+    # Rates, probabilities and scales are at least this share of what all data have. A component
+    # without counts in a column has its maximum at zero, where one count would make a row
+    # impossible for good; this costs it less than 1e-10 of a count a row.
+    least_share: float = 1e-10
+    # Corrected sums of a surrogate that are below zero by no more than this share are rounding.
+    rounding: float = 1e-6
+    # Scales of exponential components are at least this share of all data's mean, which only rows
+    # of zeros come near to.
+    least_scale: float = 1e-9
+    # Shapes of gamma components are at most this: a standard deviation of a ten-thousandth of the
+    # mean, which rows of one value would pass without end.
+    most_shape: float = 1e8
+    # Means of spikes that differ by less than this share of them are one value.
+    apart: float = 1e-3
+    # Starts see logarithms of numbers of at least this share of the mean.
+    least_number: float = 1e-6
+
+
+@dataclass(frozen=True)
 class PlanTuning:
     """Memory and times that a plan counts beside the data and the models."""
 
@@ -453,6 +477,7 @@ class Tuning:
     elimination: EliminationTuning = field(default_factory=EliminationTuning)
     control_variate: ControlVariateTuning = field(default_factory=ControlVariateTuning)
     anderson: AndersonTuning = field(default_factory=AndersonTuning)
+    canonical: CanonicalTuning = field(default_factory=CanonicalTuning)
     plan: PlanTuning = field(default_factory=PlanTuning)
     calls: CallsTuning = field(default_factory=CallsTuning)
     ingest: IngestTuning = field(default_factory=IngestTuning)

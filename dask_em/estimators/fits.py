@@ -34,6 +34,9 @@ from ..version import __version__
 
 logger = logging.getLogger("dask_em")
 
+# Attributes of an estimator that opening its data leaves.
+SEEN = ("n_features_in_", "feature_names_in_", "feature_categories_")
+
 
 class Fittable(Protocol):
     """Describe what a fit needs of an estimator: options, data, and to take what was found."""
@@ -120,7 +123,17 @@ class Fit(Generic[M]):
         """Return this very fit of these data as it is kept, or a new one."""
         for estimator in self.estimators:
             estimator.check_options()
-        return self._unfinished(self.lead.source(X, sample_weight, True))
+        return self._unfinished(self._opened(X, sample_weight))
+
+    def _opened(self, X: Any, sample_weight: Any) -> Source:
+        """Open X by the lead; the others are told of its columns."""
+        source = self.lead.source(X, sample_weight, True)
+        columns = {name: vars(self.lead)[name] for name in SEEN if name in vars(self.lead)}
+        for estimator in self.estimators:
+            for name in SEEN:
+                vars(estimator).pop(name, None)
+            vars(estimator).update(columns)
+        return source
 
     def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, FitProgress]:
         lead = self.lead
@@ -165,7 +178,7 @@ class Fit(Generic[M]):
         for estimator in self.estimators:
             estimator.check_options()
         began, job, lead = time.monotonic(), current_job(), self.lead
-        source = lead.source(X, sample_weight, True)
+        source = self._opened(X, sample_weight)
         with as_job(job), self._unfinished(source) as checkpoint:
             checkpoint.log_resumed()
             driver = Driver(
@@ -210,10 +223,7 @@ class Fit(Generic[M]):
             name = self.lead.kind_option or "kind"
             choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
             provenance["sweep"] = {**choice, "table": [row.as_dict(name) for row in driver.rows]}
-        seen = ("n_features_in_", "feature_names_in_", "feature_categories_")
-        columns = {name: value for name, value in vars(self.lead).items() if name in seen}
         for estimator, candidate in zip(self.estimators, driver.candidates, strict=True):
-            vars(estimator).update(columns)
             if candidate is not None and candidate.state is not None:
                 estimator.set_fit(driver.fitted(candidate), provenance)
         self._warn(driver)

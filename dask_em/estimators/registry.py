@@ -48,16 +48,33 @@ class _Own:
     stored: Stored
 
 
+# Options of every mixture.
+COMMON = frozenset({*OPTIONS} - {"reg_covar", "exposure", "fractions", "detection_limit"})
+
 OWN = {
     "gaussian-mixture": _Own(
         ".gaussian",
         "..families.gaussian.family",
         Stored(
-            frozenset({*OPTIONS, "covariance_type"}),
+            COMMON | {"reg_covar", "covariance_type"},
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
         ),
-    )
+    ),
+    "poisson-mixture": _Own(
+        ".counts",
+        "..families.poisson",
+        Stored(COMMON | {"exposure", "fractions"}, ("weights_init",)),
+    ),
+    "multinomial-mixture": _Own(
+        ".counts", "..families.multinomial", Stored(COMMON | {"fractions"}, ("weights_init",))
+    ),
+    "exponential-mixture": _Own(
+        ".amounts", "..families.exponential", Stored(COMMON, ("weights_init",))
+    ),
+    "gamma-mixture": _Own(
+        ".amounts", "..families.gamma", Stored(COMMON | {"detection_limit"}, ("weights_init",))
+    ),
 }
 
 _estimators: dict[str, type[StoredEstimator]] = {}

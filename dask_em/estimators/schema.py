@@ -215,6 +215,18 @@ class Names:
 
 
 @dataclass(frozen=True)
+class OneColumn:
+    """A column by its name or its number, or nothing."""
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a text that is not empty, a number, or nothing."""
+        if isinstance(value, str) and value:
+            Text().check(where, value)
+        else:
+            Number(0, whole=True, optional=True).check(where, value)
+
+
+@dataclass(frozen=True)
 class Optional:
     """A part that may be null."""
 
@@ -229,7 +241,7 @@ class Optional:
 COUNT = Number(0, whole=True)
 MEASURED = Number(optional=True, infinite=True)
 
-# The options of every mixture; a class may have more, which are `Simple`.
+# The options of mixtures; a class may have more, which are `Simple`.
 OPTIONS: Mapping[str, Part] = {
     "n_components": Number(1, whole=True),
     "tol": Number(0),
@@ -251,6 +263,9 @@ OPTIONS: Mapping[str, Part] = {
     "device": Word(DEVICE_NAMES),
     "verbose": Number(-(2**31), 2**31, whole=True),
     "reg_covar": Number(0),
+    "exposure": OneColumn(),
+    "fractions": Word(("error", "round")),
+    "detection_limit": Number(0, optional=True),
 }
 
 # One pass, as `fitting.observers.PassRecord` has it.

@@ -161,10 +161,12 @@ def _refuse_outside(
     if first is None:
         return
     chunk, row, column, value = first
+    # scikit-learn's words.
+    theirs = ". Negative values in data" if value < 0 else ""
     raise DataError(
         f"X contains {value:.15g} at {source.locate(chunk, row)}, {columns.name(column)}, where "
         f"{components.support.word(column)} are expected; {surveyed.outside.n_rows} rows hold such "
-        "numbers: correct or remove them first, or fit another family"
+        f"numbers: correct or remove them first, or fit another family{theirs}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 from helpers import blobs
-from strangers.poisson_mixture import PoissonMixture
+from strangers.negative_binomial_mixture import NegativeBinomialMixture
 
 from advice.following import (
     OVERLAPPING,
@@ -183,7 +183,7 @@ ENDINGS = [
 # -- rows and options --------------------------------------------------------------------
 
 
-def refit(model: GaussianMixture | PoissonMixture, rows: Any, **options: Any) -> str:
+def refit(model: GaussianMixture | NegativeBinomialMixture, rows: Any, **options: Any) -> str:
     """What a warm start of another shape than the fit before says."""
     model.set_params(warm_start=True, random_state=0).fit(rows)
     return said(lambda: model.set_params(**options).fit(rows))
@@ -195,7 +195,7 @@ def warm(**options: Any) -> str:
 
 def warm_counts(**options: Any) -> str:
     counts = np.random.default_rng(0).poisson(5, (200, 2))
-    return refit(PoissonMixture(2), counts, n_components=3, **options)
+    return refit(NegativeBinomialMixture(2), counts, n_components=3, **options)
 
 
 def chosen(**options: Any) -> str:

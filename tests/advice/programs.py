@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import strangers.poisson_mixture  # noqa: F401
+import strangers.negative_binomial_mixture  # noqa: F401
 import zarr
 from helpers import SMALL_READS
 
@@ -136,7 +136,7 @@ def counts(here: Here, *more: object) -> str:
     rows[200:] += 60
     output = ("-o", here.path("n.npz"), "--overwrite")
     data = stored(here, rows, "counts.zarr")
-    return program("fit", data, "-k", 2, *output, "--family", "poisson-mixture", *more)
+    return program("fit", data, "-k", 2, *output, "--family", "negative-binomial-mixture", *more)
 
 
 FAMILIES = [
