@@ -15,6 +15,7 @@ __all__ = [
     "GaussianMixture",
     "MultinomialMixture",
     "PoissonMixture",
+    "StudentTMixture",
     "__version__",
     "ingest",
     "load",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .estimators.gaussian import GaussianMixture
     from .estimators.load import load
     from .estimators.select import select
+    from .estimators.student_t import StudentTMixture
     from .jobs.ingest import ingest
     from .storage.checkpoint import Checkpointing
 
@@ -40,6 +42,7 @@ _HOMES = {
     "GaussianMixture": "estimators.gaussian",
     "MultinomialMixture": "estimators.counts",
     "PoissonMixture": "estimators.counts",
+    "StudentTMixture": "estimators.student_t",
     "ingest": "jobs.ingest",
     "load": "estimators.load",
     "select": "estimators.select",

@@ -257,6 +257,23 @@ ESTIMATOR = (
         click.FloatRange(0), 1e-6,
     ),
     Option(
+        "--prior", "prior", "Give Gaussian components a prior, by which none narrows to a value.",
+        click.Choice(["conjugate"]),
+    ),
+    Option(
+        "--max-ratio", "max_ratio",
+        "Bound on the ratio of eigenvalues of Gaussian covariances, in the units of DATA.",
+        click.FloatRange(1), metavar="RATIO",
+    ),
+    Option(
+        "--df", "df", "Degrees of freedom of --family student-t [default: estimated].",
+        click.FloatRange(0.01),
+    ),
+    Option(
+        "--shared-df", "shared_df", "Estimate one number of degrees of freedom for all.",
+        default=False, is_flag=True,
+    ),
+    Option(
         "--algorithm", "algorithm",
         "auto accelerates; em is plain EM, iteration for iteration.",
         click.Choice(["auto", "em"]), "auto",

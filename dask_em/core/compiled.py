@@ -57,8 +57,8 @@ _FUSED: dict[str, Any] = {"inline": "always", "error_model": "numpy", "fastmath"
 
 
 @njit(**_FUSED)
-def _log(x: Any) -> Any:
-    """Logarithm of a normal x > 0: n log 2 + 2 artanh((m - 1) / (m + 1)), to 2 ulp."""
+def log(x: Any) -> Any:
+    """Compute the logarithm of a normal x > 0: n log 2 + 2 artanh((m - 1) / (m + 1)), to 2 ulp."""
     m, n = _mantissa_exponent(x)
     large = m > math.sqrt(2)
     m = 0.5 * m if large else m
@@ -146,7 +146,7 @@ def _softmax(
             log_joint[k, r] = e
             total[r] += e
     for r in range(b):
-        log_prob[r] += number(_log(np.float64(total[r])))
+        log_prob[r] += number(log(np.float64(total[r])))
         total[r] = one / total[r]
     for k in range(n_components):
         for r in range(b):

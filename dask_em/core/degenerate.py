@@ -19,17 +19,23 @@ class Degenerate:
         The mean in each of `columns`.
     combined : tuple of int
         Further columns, of which the rows lie in a plane though each of them varies.
+    equal : tuple of int
+        Later components that have the same parameters.
+    rows : float or None
+        How many rows it has, where they are fewer than its parameters.
 
     Examples
     --------
     >>> Degenerate(2, (0,), (3.0,)).as_dict()
-    {'component': 2, 'columns': [0], 'values': [3.0], 'combined': []}
+    {'component': 2, 'columns': [0], 'values': [3.0], 'combined': [], 'equal': [], 'rows': None}
     """
 
     component: int
     columns: tuple[int, ...]
     values: tuple[float, ...]
     combined: tuple[int, ...] = ()
+    equal: tuple[int, ...] = ()
+    rows: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the description for JSON."""

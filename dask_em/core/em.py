@@ -11,9 +11,11 @@ import numpy as np
 
 from ..errors import ModelFileError
 from .codec import record, tag_of
+from .degenerate import Degenerate
 from .engine import Engine
 from .mixture import Mixture, MixtureStatistics
 from .tuning import tuning
+from .undetermined import undetermined, undetermined_warnings
 from .validation import LARGEST, require, require_array
 
 
@@ -167,6 +169,11 @@ class EMState:
         return self.statistics.mean_log_likelihood
 
     @property
+    def objective(self) -> float:
+        """What EM raises, at `mixture`, per row: the log-likelihood, with a prior that of both."""
+        return self.mixture.objective(self.statistics)
+
+    @property
     def measured(self) -> bool:
         """Whether there was a pass: a fit of no iterations ends with its start."""
         return self.n_iter > 0 or self.status is not Status.OUT_OF_ITERATIONS
@@ -182,6 +189,24 @@ class EMState:
         if self.status is Status.NON_FINITE:
             return None
         return self.mixture.m_step(self.statistics)[0]
+
+    @property
+    def degenerate(self) -> list[Degenerate]:
+        """The components that the data do not determine: spikes, equal ones, those of few rows."""
+        now = self.maximized
+        if now is None:
+            return []
+        found = now.components.degenerate(now.weights)
+        return [*found, *undetermined(now, self.statistics)] if self.measured else found
+
+    def warnings(self, called: Callable[[Sequence[int]], str]) -> list[str]:
+        """Return what is odd about the components; `called` returns how to name some columns."""
+        now = self.maximized
+        if now is None:
+            return []
+        found = now.components.warnings(now.weights, called)
+        more = undetermined(now, self.statistics) if self.measured else []
+        return [*found, *undetermined_warnings(more)]
 
     def validate(self) -> None:
         """Raise `ValueError` that names the field where a state from a file is not one."""
@@ -343,7 +368,8 @@ class PlainEM(Algorithm):
         """
         previous = self.previous
         n_iter = 1 if previous is None else previous.n_iter + 1
-        failure = failure_of(previous, statistics, self.convergence.tol)
+        reached = self.proposal.objective(statistics)
+        failure = failure_of(previous, statistics, self.convergence.tol, reached)
         if failure and previous is not None:
             return replace(
                 previous, n_iter=n_iter, status=failure, result=previous.mixture, accepted=False
@@ -352,7 +378,7 @@ class PlainEM(Algorithm):
             return EMState(self.proposal, statistics, n_iter, (), failure, self.proposal)
         result, collapsed = self.proposal.m_step(statistics)
         state = EMState(self.proposal, statistics, n_iter, collapsed, Status.RUNNING, result)
-        gain = np.inf if previous is None else state.log_likelihood - previous.log_likelihood
+        gain = np.inf if previous is None else state.objective - previous.objective
         ended = end_of(abs(gain), n_iter, collapsed, self.convergence)
         self.previous, self.proposal = state, result
         return replace(state, status=ended) if ended else state
@@ -446,9 +472,14 @@ def em(
 
 
 def failure_of(
-    previous: EMState | None, statistics: MixtureStatistics, tol: float
+    previous: EMState | None,
+    statistics: MixtureStatistics,
+    tol: float,
+    reached: float | None = None,
 ) -> Status | None:
     """Return what went wrong in a step of plain EM from `previous`, None if nothing did.
+
+    `reached` is the objective after the step, by default the log-likelihood.
 
     Examples
     --------
@@ -464,7 +495,9 @@ def failure_of(
         return Status.NON_FINITE
     if previous is None:
         return None
-    fell = previous.log_likelihood - value > max(tol, rounding(previous))
+    fell = previous.objective - (value if reached is None else reached) > max(
+        tol, rounding(previous)
+    )
     return Status.LIKELIHOOD_FELL if fell else None
 
 
@@ -498,12 +531,10 @@ def settled(earlier: EMState, state: EMState) -> EMState:
     if state.status in (Status.LIKELIHOOD_FELL, Status.NON_FINITE, Status.COLLAPSED):
         return state
     least = tuning().numerics.last_bits * rounding(state)
-    if state.log_likelihood - earlier.log_likelihood < least:
+    if state.objective - earlier.objective < least:
         return replace(earlier, n_iter=state.n_iter, status=state.status, accepted=state.accepted)
-    moved = state.mixture.recentre(state.statistics, state.result)
-    gain = state.result.expected_log_joint(moved)
-    gain -= state.mixture.expected_log_joint(state.statistics)
-    return replace(state, result=state.mixture) if gain < least * moved.weight else state
+    gain = state.mixture.m_step_gain(state.statistics, state.result)
+    return replace(state, result=state.mixture) if gain < least else state
 
 
 def end_of(

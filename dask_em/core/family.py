@@ -129,6 +129,9 @@ class Family(ABC, Generic[Sums]):
     ----------
     shares_statistics : bool
         Whether some statistic belongs to all components together, and so has no axis k.
+    linear : bool
+        Whether log p(x | k) is linear in what is summed of a row, so that sums at one object tell
+        it of any other. Where it is not, `recentre` gives a tangent, and `gain` a bound.
 
     Examples
     --------
@@ -141,6 +144,7 @@ class Family(ABC, Generic[Sums]):
     """
 
     shares_statistics: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
 
     # -- what a family writes ------------------------------------------------------
 
@@ -376,6 +380,28 @@ class Family(ABC, Generic[Sums]):
     def recentre(self, resp_sum: Array, statistics: Sums, to: Self) -> Sums:
         """Return sums about the centres of this object as sums about those of `to`."""
         return statistics
+
+    def gain(self, resp_sum: Array, statistics: Sums, after: Self) -> float:
+        """Compute what sum_nk r_nk log p(x_n | k) gains at least by going from here to `after`.
+
+        From sums at this object, in nats: exactly where the family is `linear`.
+        """
+        zeros = np.zeros(len(resp_sum))
+        moved = self.recentre(resp_sum, statistics, after)
+        there = after.expected_log_joint(zeros, resp_sum, moved)
+        return there - self.expected_log_joint(zeros, resp_sum, statistics)
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether a prior determines components of any number of rows."""
+        return False
+
+    def log_prior(self) -> float:
+        """Compute the logarithm of the parameters' prior density, in nats, up to a constant.
+
+        The M-step raises sum r log p plus this; it is zero where there is no prior.
+        """
+        return 0.0
 
     def merge_losses(
         self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array

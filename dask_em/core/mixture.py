@@ -127,22 +127,31 @@ class Mixture(Pass[MixtureStatistics]):
         return replace(self, engine=replace(self.engine, device="cpu"))
 
     def objective(self, statistics: MixtureStatistics) -> float:
-        """Return what EM raises, per unit of weight: by the M-step it never falls."""
-        return statistics.mean_log_likelihood
+        """Return what EM raises, per unit of weight: by the M-step it never falls.
+
+        The log-likelihood; with a prior the logarithm of the posterior density, up to a constant.
+        """
+        return statistics.mean_log_likelihood + self.log_prior / statistics.weight
+
+    @property
+    def log_prior(self) -> float:
+        """Logarithm of the prior density of the components, in nats, up to a constant."""
+        return self.components.log_prior()
 
     def m_step(self, statistics: MixtureStatistics) -> tuple[Self, tuple[int, ...]]:
         """Return the mixture that maximizes the expected log-likelihood, and what collapsed."""
         return self._maximized(statistics.resp_sum, statistics.components)
 
     def m_step_gain(self, statistics: MixtureStatistics, after: Mixture | None = None) -> float:
-        """Compute the gain in expected log-likelihood by the M-step, in nats per unit of weight.
+        """Compute the gain in the expected objective by the M-step, in nats per unit of weight.
 
-        The log-likelihood gains this at least. It is negative where the M-step adds to variances
+        The objective gains this at least. It is negative where the M-step adds to variances
         more than the data ask for. `after` is what the M-step gave, where that is known.
         """
         after = self.m_step(statistics)[0] if after is None else after
-        gained = after.expected_log_joint(self.recentre(statistics, after))
-        return (gained - self.expected_log_joint(statistics)) / statistics.weight
+        gained = self.components.gain(statistics.resp_sum, statistics.components, after.components)
+        gained += float(statistics.resp_sum @ (after.log_weights - self.log_weights))
+        return (gained + after.log_prior - self.log_prior) / statistics.weight
 
     def of_responsibilities(self, X: Array, resp: Array) -> Self:
         """Return the M-step of responsibilities times weights (n, k) given for the rows X."""

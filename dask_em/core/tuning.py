@@ -99,12 +99,43 @@ class Numerics:
     # then more than half of it is reg_covar's, as where rows of one value are joined by the few
     # that come near.
     own_variance: float = 1.0
+    # Components are equal where no parameter differs by more than this share of what a row tells
+    # of it: a million rows could not tell them apart.
+    equal: float = 1e-3
     # Columns take part in a direction where they move along it by this share of the one that
     # moves the most, in widths of the data.
     takes_part: float = 0.1
     # Of what rounding may change of a log-likelihood, the share that a warm start does not move
     # for: some hundred last bits, which is what sums of rows far from their means lose.
     last_bits: float = 1e-3
+
+
+@dataclass(frozen=True)
+class StudentTTuning:
+    """Bounds of the degrees of freedom of Student's t, and the steps by which they are found."""
+
+    # Where a fit starts: tails that are told from the normal's, and have four moments.
+    start_df: float = 10.0
+    # Widths of all data up to which clusters of the start see distances as they are.
+    start_reach: float = 3.0
+    # Below, a row in ten lies beyond 1e4 widths: no data are so, but for spikes on single values.
+    least_df: float = 0.2
+    # Up to here they are searched: beyond, all moments that data of any size show are those of the
+    # normal to six digits. What is as likely with more is taken for normal, with so many that every
+    # density is the normal one to ten digits.
+    most_df: float = 1e6
+    normal_df: float = 1e10
+    # How far one step goes, as a factor: a start whose scales are those of all data sees no tails
+    # at all, and would go to the normal.
+    longest_step: float = 4.0
+    # Steps of the search within: each adds about half as many digits as there are.
+    steps: int = 10
+    # Those at which it is tried what more normal tails alone gain: fewer than from here are far
+    # from where the bound is sharp.
+    grid_from: float = 8.0
+    grid: int = 32
+    # What that must gain a row: rounding gains less.
+    least_gain: float = 1e-12
 
 
 @dataclass(frozen=True)
@@ -467,6 +498,7 @@ class Tuning:
     reduction: Reduction = field(default_factory=Reduction)
     fleet: FleetTuning = field(default_factory=FleetTuning)
     numerics: Numerics = field(default_factory=Numerics)
+    student_t: StudentTTuning = field(default_factory=StudentTTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)

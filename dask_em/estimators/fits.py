@@ -231,9 +231,15 @@ class Fit(Generic[M]):
     def _warn(self, driver: Driver) -> None:
         """Warn of what is odd about the best, and log where more should be tried."""
         best = self.estimators[driver.candidates.index(driver.best)]
+        unlike = ""
+        if self.chooses and driver.best.degenerate:
+            unlike = (
+                f"; {self.criterion} cannot choose among such models, and every one that was "
+                "fitted to its end is such"
+            )
         for message in best.warnings_:
-            unlike = f"; {self.criterion} cannot choose among such models" * self.chooses
             warn_user(message + unlike, ConvergenceWarning)
+        self._log_left_out(driver)
         _warn_unless_converged(driver.best.last_state())
         tried = [estimator.n_components for estimator in self.estimators]
         end = range_end(best.n_components, tried)
@@ -244,6 +250,20 @@ class Fit(Generic[M]):
                 self.criterion,
                 end,
                 "more" if end == "largest" else "fewer",
+            )
+
+
+    def _log_left_out(self, driver: Driver) -> None:
+        """Log which models are no choice because the data do not determine their components."""
+        left_out = [
+            " ".join(filter(None, (f"n_components={c.model.n_components}", c.model.kind)))
+            for c in driver.candidates
+            if c is not None and c.state is not None and not c.dropped and c.degenerate
+        ]
+        if self.chooses and left_out and not driver.best.degenerate:
+            logger.warning(
+                "left out of the choice, because some of their components are degenerate: %s",
+                "; ".join(left_out),
             )
 
 

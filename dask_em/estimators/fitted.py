@@ -183,17 +183,13 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def degenerate_(self) -> list[Degenerate]:
-        """The components whose width is the regularization's, as at a value of many rows."""
-        found = self.state_.maximized
-        return [] if found is None else found.components.degenerate(found.weights)
+        """The components that the data do not determine, as at a value of many rows."""
+        return self.state_.degenerate
 
     @property
     def warnings_(self) -> list[str]:
         """The warnings of the fit: what is odd about its components, and what to do."""
-        found, names = self.state_.maximized, vars(self).get("feature_names_in_")
-        return (
-            [] if found is None else found.components.warnings(found.weights, Columns(names).first)
-        )
+        return self.state_.warnings(Columns(vars(self).get("feature_names_in_")).first)
 
     # -- files ------------------------------------------------------------------------
 

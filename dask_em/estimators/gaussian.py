@@ -33,6 +33,17 @@ class GaussianMixture(GaussianParameters):
     reg_covar : float, default=1e-6
         Added to every variance, in squared units of the data. Pass 0 where columns
         are small: a warning says so.
+    prior : {"conjugate"}, optional
+        Fraley and Raftery's conjugate prior (Journal of Classification 24, 2007) with their
+        defaults: each M-step adds to the sums of a component a hundredth of a row at the mean of
+        the data, and the scatter of d + 2 rows of the data's covariance over K^(2/d); of diagonal
+        covariances that of the columns' mean variance, so scale columns to like units. Then
+        no component narrows to a single value, whatever the data. EM raises the posterior density;
+        log-likelihoods that are told are of the data alone.
+    max_ratio : float, optional
+        The ratio that the largest eigenvalue of all covariances may have to the smallest, in the
+        units of the data: 1 for balls of one size (Garcia-Escudero et al., Annals of Statistics
+        36, 2008; truncated as by Fritz et al. 2013). Scale columns to like units.
     max_iter : int, default=100
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init : int, default=1
@@ -156,6 +167,8 @@ class GaussianMixture(GaussianParameters):
         covariance_type: str = "full",
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
+        prior: str | None = None,
+        max_ratio: float | None = None,
         max_iter: int = 100,
         n_init: int = 1,
         init_params: str = "auto",
@@ -189,6 +202,8 @@ class GaussianMixture(GaussianParameters):
         )  # fmt: skip
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
+        self.prior = prior
+        self.max_ratio = max_ratio
         self.means_init = means_init
         self.precisions_init = precisions_init
 
@@ -196,5 +211,9 @@ class GaussianMixture(GaussianParameters):
         """Raise `ValueError` where an option is not one of those allowed."""
         super().check_options()
         check_number("reg_covar", self.reg_covar, float, 0)
+        if self.prior is not None:
+            check_choice("prior", self.prior, ("conjugate",))
+        if self.max_ratio is not None:
+            check_number("max_ratio", self.max_ratio, float, 1)
         if self.covariance_type not in CONSTRAINTS:
             check_choice("covariance_type", self.covariance_type, known_constraints())

@@ -45,11 +45,18 @@ class GaussianParameters(MixtureEstimator):
     reg_covar: float
     means_init: Any
     precisions_init: Any
+    prior: str | None
+    max_ratio: float | None
 
     def family_options(self) -> GaussianOptions:
         """Return what the options say of the components."""
         return GaussianOptions(
-            self.covariance_type, self.reg_covar, self.means_init, self.precisions_init
+            self.covariance_type,
+            self.reg_covar,
+            self.means_init,
+            self.precisions_init,
+            self.prior,
+            None if self.max_ratio is None else float(self.max_ratio),
         )
 
     @property
@@ -108,7 +115,10 @@ class GaussianParameters(MixtureEstimator):
                 f"shape {last[1]}, and this one is of {now[0]} and {now[1]}: set "
                 "warm_start=False"
             )
-        return self._whitened(self.family_options().whitening(moments))
+        options = self.family_options()
+        found = self._whitened(options.whitening(moments))
+        assert isinstance(found.components, Gaussian)
+        return replace(found, components=options.regularized(found.components, moments))
 
     # -- what is told of them ---------------------------------------------------------------
 

@@ -54,9 +54,9 @@ COMMON = frozenset({*OPTIONS} - {"reg_covar", "exposure", "fractions", "detectio
 OWN = {
     "gaussian-mixture": _Own(
         ".gaussian",
-        "..families.gaussian.family",
+        "..families.gaussian.regularized",
         Stored(
-            COMMON | {"reg_covar", "covariance_type"},
+            COMMON | {"reg_covar", "covariance_type", "prior", "max_ratio"},
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
         ),
@@ -74,6 +74,15 @@ OWN = {
     ),
     "gamma-mixture": _Own(
         ".amounts", "..families.gamma", Stored(COMMON | {"detection_limit"}, ("weights_init",))
+    ),
+    "student-t": _Own(
+        ".student_t",
+        "..families.student_t.family",
+        Stored(
+            COMMON | {"reg_covar", "covariance_type", "df", "shared_df"},
+            ("weights_init", "means_init"),
+            "covariance_type",
+        ),
     ),
 }
 

@@ -28,7 +28,9 @@ class Selection:
     table : list of dict
         One row a model: n_components, covariance_type, n_parameters, log_likelihood (nats per
         row), aic, bic, icl, holdout (nats per row held out, or None), n_passes that served
-        it, and status. A model of status DROPPED was given up; after no pass, its numbers are
+        it, and status. A model of status DEGENERATE has
+        components that the data do not determine, and is left out of the choice unless all are
+        so. One of status DROPPED was given up; after no pass, its numbers are
         estimates: the winner's, and how much the sample or the slice says that it is worse.
     models : list of MixtureEstimator
         With `keep_all=True` every model that was not given up, fitted, in the table's order.

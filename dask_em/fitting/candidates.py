@@ -16,7 +16,7 @@ from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.protocols import Executor
 from ..core.tuning import tuning
-from .criteria import DROPPED, Criterion, Row, entropy, penalty
+from .criteria import DEGENERATE, DROPPED, Criterion, Row, entropy, penalty
 from .sample import Sampled, Start
 
 
@@ -93,6 +93,7 @@ class Candidate:
         """Numbers of the passes at parameters that were rejected."""
         self._fitted: list[float] = []
         self._held_out: list[float] = []
+        self._judged: tuple[EMState | None, bool] | None = None
 
     @property
     def running(self) -> bool:
@@ -106,6 +107,13 @@ class Candidate:
         state = self.state
         failed = (Status.COLLAPSED, Status.NON_FINITE)
         return state is not None and not state.collapsed and state.status not in failed
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the data do not determine some of its components."""
+        if self._judged is None or self._judged[0] is not self.state:
+            self._judged = self.state, self.state is not None and bool(self.state.degenerate)
+        return self._judged[1]
 
     @property
     def rows_read(self) -> int:
@@ -211,6 +219,7 @@ class Candidate:
     def row(self, weight: float | None = None) -> Row:
         """Return the row of the table for this candidate, scaled to rows of this weight."""
         state, model = self.last_state(), self.model
+        status = DEGENERATE if self.degenerate else state.status.name
         return Row(
             model.n_components,
             model.kind,
@@ -221,7 +230,7 @@ class Candidate:
             -2 * self.value("icl", weight),
             self.held_out,
             self.n_passes,
-            DROPPED if self.dropped else state.status.name,
+            DROPPED if self.dropped else status,
         )
 
 
@@ -322,17 +331,28 @@ def _state_after(sample: Sampled | None, told: Served) -> CandidateState:
 
 
 def eliminate(candidates: Sequence[Candidate], criterion: Criterion) -> None:
-    """Give up the candidates that will not reach, by a margin, the best value so far."""
-    reached = max((c.value(criterion) for c in candidates if c.sound), default=-np.inf)
+    """Give up the candidates that will not reach, by a margin, the best value so far.
+
+    A degenerate one has a value to which no other is held.
+    """
+    sound = [c for c in candidates if c.sound]
+    ordered = sorted(sound, key=lambda c: c.value(criterion), reverse=True)
+    highest = ordered[0].value(criterion) if ordered else -np.inf
+    honest = next((c.value(criterion) for c in ordered if not c.degenerate), -np.inf)
     for candidate in candidates:
-        if candidate.running and candidate.best_value(criterion) < reached:
+        if not candidate.running:
+            continue
+        to_come = candidate.best_value(criterion)
+        if to_come < honest or (to_come < highest and candidate.degenerate):
             candidate.dropped = True
 
 
 def winner(candidates: Sequence[Candidate], criterion: Criterion) -> Candidate:
-    """Return the best fitted candidate by `criterion`, sound ones before others."""
+    """Return the best fitted candidate by `criterion`, sound ones and honest ones before others."""
     ended = [c for c in candidates if c.state is not None and not c.dropped]
-    return max(ended, key=lambda c: (c.sound, c.value(criterion)))
+    if len(ended) == 1:
+        return ended[0]
+    return max(ended, key=lambda c: (c.sound, not c.degenerate, c.value(criterion)))
 
 
 def table(

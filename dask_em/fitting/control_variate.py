@@ -146,6 +146,8 @@ class Surrogate:
         corrected = self._corrected(mixture, here)
         impossible = self._impossible(corrected).any()
         value = np.nan if impossible else self._value(mixture, here, self._extra)
+        # Whoever judges it adds the prior.
+        value -= mixture.log_prior
         return replace(corrected, log_likelihood=value, weight=self.sums.weight)
 
     def ahead(self, start: Mixture, tol: float) -> Far:
@@ -222,7 +224,7 @@ class Surrogate:
 
     def _value(self, mixture: Mixture, here: MixtureStatistics, extra: MixtureStatistics) -> float:
         added = mixture.expected_log_joint(self._about(extra, mixture))
-        return self.scale * here.log_likelihood + added
+        return self.scale * here.log_likelihood + added + mixture.log_prior
 
     def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
         """The M-step of the corrected sums, held back harder where they are those of no data."""
@@ -359,11 +361,12 @@ class ControlVariateEM(Algorithm):
         """
         self.n_iter += 1
         best = self.best
+        reached = self.proposal.objective(statistics)
         failure = failure_of(None, statistics, self.convergence.tol)
         if best is None and failure:
             return EMState(self.proposal, statistics, self.n_iter, (), failure, self.proposal)
         # What is not finite is above nothing.
-        higher = best is None or statistics.mean_log_likelihood > best.log_likelihood
+        higher = best is None or reached > best.objective
         if not failure and higher:
             result, collapsed = self.proposal.m_step(statistics)
             state = EMState(
@@ -390,7 +393,7 @@ class ControlVariateEM(Algorithm):
     def _accept(self, state: EMState) -> EMState:
         collapsed = state.collapsed
         if self.best is not None:
-            self.gains.append(state.log_likelihood - self.best.log_likelihood)
+            self.gains.append(state.objective - self.best.objective)
         if self.kind == "surrogate" and self.predicted:
             self._adapt(self.gains[-1] / self.predicted)
         self.best = state
@@ -413,7 +416,8 @@ class ControlVariateEM(Algorithm):
         self._note_height(best)
         if self.kind == "plain":
             # Where nothing failed, not even plain EM gains more than rounding.
-            ended = failure_of(best, statistics, self.convergence.tol) or Status.CONVERGED
+            reached = self.proposal.objective(statistics)
+            ended = failure_of(best, statistics, self.convergence.tol, reached) or Status.CONVERGED
         elif self.kind == "surrogate":
             self.rejections += 1
             self.damping *= tuning().control_variate.shrink
@@ -427,7 +431,7 @@ class ControlVariateEM(Algorithm):
         return replace(best, n_iter=self.n_iter, status=ended, result=result, accepted=False)
 
     def _note_height(self, best: EMState) -> None:
-        self.heights = [*self.heights, best.log_likelihood][-1 - self.convergence.window :]
+        self.heights = [*self.heights, best.objective][-1 - self.convergence.window :]
 
     def _adapt(self, kept: float) -> None:
         """Adapt the damping to the share of the predicted gain that was reached."""

@@ -17,6 +17,9 @@ Criterion = Literal["bic", "aic", "icl", "holdout"]
 # The status of a candidate that was given up.
 DROPPED = "DROPPED"
 
+# And of one that is left out of the choice: its likelihood is that of spikes, or of chance.
+DEGENERATE = "DEGENERATE"
+
 
 def check_criterion(criterion: str, holdout: float) -> None:
     """Raise `ValueError` where the two do not go together.
@@ -128,7 +131,7 @@ class Row:
         on the word of the sample or of a slice, and its numbers are estimates: the winner's,
         and how much either says that this one is worse.
     status : str
-        Why its fit ended, or DROPPED.
+        Why its fit ended, or DROPPED, or DEGENERATE.
     """
 
     n_components: int

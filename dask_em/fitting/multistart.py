@@ -220,7 +220,7 @@ class Multistart:
             # Each was evaluated once more, to be compared.
             n_rows += len(finals) * len(sample.rows)
         n_passes = n_rows / max(1, surveyed.n_weighted)
-        return Start(winner.state.result, n_passes, winner.value, contenders)
+        return Start(winner.state.result, n_passes, winner.state.log_likelihood, contenders)
 
 
 @dataclass(frozen=True)
@@ -261,14 +261,14 @@ class SampleFits:
     def fit_sample(self, start: Mixture | EMState) -> StartResult:
         """Fit a mixture to all rows of the sample, or fit on from a state of theirs."""
         state = _fitted(self.sample, start, self.fine)
-        return StartResult(state, state.log_likelihood, state.n_iter * len(self.sample.rows))
+        return StartResult(state, state.objective, state.n_iter * len(self.sample.rows))
 
     def judged(self, state: EMState) -> StartResult:
         """Return a fit to the first rows with its likelihood on all rows."""
         read = state.n_iter * len(self.subsample.rows)
         if len(self.subsample.rows) == len(self.sample.rows):
-            return StartResult(state, state.log_likelihood, read)
-        value = self.sample.accumulate(state.result).mean_log_likelihood
+            return StartResult(state, state.objective, read)
+        value = state.result.objective(self.sample.accumulate(state.result))
         return StartResult(state, value, read + len(self.sample.rows))
 
     def split_and_merge(self, tried: StartResult, how: Moves) -> StartResult:

@@ -291,7 +291,7 @@ def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
     """The starts of one model, the best first: whole ones before collapsed ones."""
     own = [candidate for candidate in candidates if candidate.model == model]
     ends = [candidate.last_state() for candidate in own]
-    ranks = [rank(end.log_likelihood, end.collapsed) for end in ends]
+    ranks = [rank(end.objective, end.collapsed) for end in ends]
     order = sorted(range(len(own)), key=lambda i: ranks[i], reverse=True)
     return [own[i] for i in order]
 
@@ -307,7 +307,10 @@ def _eliminated(best: Sequence[Candidate], sample: Sampled, rules: ScreeningRule
     # A fit to m rows flatters itself by p / (2 m) nats per row, about, and promises as much
     # too much for other rows.
     means = np.array([c.fit(rules.criterion) for c in best]) - sizes / (2 * m)
-    reached = np.where([c.sound for c in best], means - costs, -np.inf)
+    honest = [c.sound and not c.degenerate for c in best]
+    # Where all are degenerate, the best of them.
+    leads = honest if any(honest) else [c.sound for c in best]
+    reached = np.where(leads, means - costs, -np.inf)
     leader = int(reached.argmax())
     if not np.isfinite(reached[leader]):
         return [False] * len(best)
@@ -339,7 +342,7 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
 
 def _tried(candidate: Candidate) -> StartResult:
     state = candidate.last_state()
-    return StartResult(state, state.log_likelihood, 0)
+    return StartResult(state, state.objective, 0)
 
 
 def _start_of(

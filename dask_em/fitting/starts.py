@@ -347,22 +347,24 @@ def best_start(
     for one in seeds:
         mixture = make(sample, int(one))
         collapsed: tuple[int, ...] = ()
+        log_likelihood = score = 0.0
         if convergence is None:
             # A single start needs no score.
-            score = 0.0
             if n_init > 1:
-                score = sample.accumulate(mixture).mean_log_likelihood
+                found = sample.accumulate(mixture)
+                score, log_likelihood = mixture.objective(found), found.mean_log_likelihood
                 n_passes += share
         else:
             *_, state = em(sample.accumulate, mixture, convergence)
-            mixture, score = state.result, state.log_likelihood
+            mixture, score = state.result, state.objective
+            log_likelihood = state.log_likelihood
             n_passes += share * state.n_iter
             collapsed = state.collapsed
-        candidates.append((rank(score, collapsed), mixture, score))
+        candidates.append((rank(score, collapsed), mixture, log_likelihood))
         if advance:
             advance(len(sample.rows))
-    _, mixture, score = max(candidates, key=lambda c: c[0])
-    return Start(mixture, n_passes, score)
+    _, mixture, log_likelihood = max(candidates, key=lambda c: c[0])
+    return Start(mixture, n_passes, log_likelihood)
 
 
 def hard(labels: Sequence[int] | Array, k: int) -> Array:

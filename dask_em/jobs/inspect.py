@@ -26,10 +26,8 @@ def _told(saved: SavedModel) -> dict[str, Any]:
     names = found.get("feature_names_in_")
     components = FamilyDescription(family, names_of_columns(names, family.n_features))
     # As in `degenerate_` and `warnings_` of the estimator.
-    now = state.maximized
-    degenerate = [] if now is None else now.components.degenerate(now.weights)
-    named = Columns(names).first
-    warnings = [] if now is None else now.components.warnings(now.weights, named)
+    degenerate = state.degenerate
+    warnings = state.warnings(Columns(names).first)
     return {
         "options": saved.options,
         "status": state.status.name,

@@ -82,9 +82,29 @@ class FamilyTests:
         family, rows, resp = self.family(), self.rows(), self.resp()
         sums, total = family.sufficient_statistics(rows, resp), resp.sum(axis=0)
         other, _ = family.maximize(total, sums)
-        moved = family.recentre(total, sums, other)
-        told = other.expected_log_joint(np.zeros(len(total)), total, moved)
-        assert_allclose(told, (resp * other.log_prob(rows)).sum(), rtol=CLOSE, atol=CLOSE)
+        here, there = ((resp * f.log_prob(rows)).sum() for f in (family, other))
+        if family.linear:
+            moved = family.recentre(total, sums, other)
+            told = other.expected_log_joint(np.zeros(len(total)), total, moved)
+            assert_allclose(told, there, rtol=CLOSE, atol=CLOSE)
+        told_gain = family.gain(total, sums, other)
+        assert told_gain <= there - here + CLOSE * abs(here)
+        if family.linear:
+            assert_allclose(told_gain, there - here, rtol=CLOSE, atol=CLOSE * abs(here))
+
+    def test_sums_tell_the_slope_at_their_parameters(self) -> None:
+        family, rows, resp = self.family(), self.rows(), self.resp()
+        total, vector = resp.sum(axis=0), family.to_unconstrained()
+        sums, zeros = family.sufficient_statistics(rows, resp), np.zeros(len(total))
+        rng = np.random.default_rng(3)
+        for _ in range(3):
+            step = 1e-5 * rng.normal(size=len(vector))
+            ends = [family.from_unconstrained(vector + sign * step) for sign in (1, -1)]
+            up, down = ((resp * f.log_prob(rows)).sum() for f in ends)
+            told_up, told_down = (
+                f.expected_log_joint(zeros, total, family.recentre(total, sums, f)) for f in ends
+            )
+            assert_allclose(told_up - told_down, up - down, rtol=1e-4, atol=1e-9 * abs(up))
 
     # -- the M-step ------------------------------------------------------------------
 

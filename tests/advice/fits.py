@@ -66,6 +66,22 @@ def out_of_time(**options: Any) -> str:
         return long(callbacks=[over], max_time=1e4, **options)
 
 
+def alike(**options: Any) -> str:
+    """What is said of components that begin alike, and so stay."""
+    given = {"means_init": np.zeros((3, 2)), "n_components": 3, "algorithm": "em"}
+    given |= {"weights_init": np.full(3, 1 / 3), "precisions_init": np.stack([np.eye(2)] * 3)}
+    if options:
+        given = {}
+    return said(lambda: fit(X, **{**given, **options}))
+
+
+def of_few_rows(**options: Any) -> str:
+    """What is said of a component that has its dozen of rows for itself."""
+    rows = np.random.default_rng(0).normal(size=(212, 5))
+    rows[:12] += 20
+    return said(lambda: fit(rows, **{"n_components": 2, **options}))
+
+
 @cache
 def going_on(**options: Any) -> str:
     """What the last of several fits says of which each starts where the one before ended."""
@@ -172,6 +188,26 @@ ENDINGS = [
         ),
         'covariance_type="diag"': lambda here, words: said(lambda: fit(PLANE, **keywords(words))),
         "lower n_components": lambda here, words: said(lambda: fit(PLANE, n_components=1)),
+    }),
+    Followed("keeps components from narrowing", lambda here: said(lambda: fit(ZEROS, n_components=3)), {
+        'prior="conjugate"': lambda here, words: said(
+            lambda: fit(ZEROS, n_components=3, **keywords(words))
+        ),
+        "max_ratio=100": lambda here, words: said(
+            lambda: fit(ZEROS, n_components=3, **keywords(words))
+        ),
+    }),
+    Followed("the data show fewer clusters", lambda here: alike(), {
+        "Lower n_components": lambda here, words: alike(n_components=1),
+        "try another random_state": lambda here, words: said(
+            lambda: fit(X, n_components=3, random_state=1)
+        ),
+    }),
+    Followed("fewer than parameters of its own", lambda here: of_few_rows(), {
+        "Lower n_components": lambda here, words: of_few_rows(n_components=1),
+        "fit components of fewer parameters": lambda here, words: of_few_rows(
+            covariance_type="spherical"
+        ),
     }),
     Followed("is not small beside the variance of", lambda here: said(lambda: fit(X * 1e-4)), {
         "reg_covar=0": lambda here, words: said(lambda: fit(X * 1e-4, **keywords(words))),

@@ -32,6 +32,7 @@ READING = ("fit", "predict", "score", "report", "plan", "doctor")
 PRINTED_BY: dict[str, tuple[str, ...]] = {
     "backends/": ("fit", "predict", "score", "report"),
     "core/em.py": ("fit", "inspect"),
+    "core/undetermined.py": ("fit", "inspect"),
     # Arrays of Python.
     "data/dask.py": (),
     "data/frames.py": (),

@@ -17,6 +17,12 @@ from .covariance import Covariance
 from .factors import solve_triangular
 
 
+REMEDIES = (
+    '. What keeps components from narrowing at all: prior="conjugate", or a bound such as '
+    "max_ratio=100"
+)
+
+
 def degenerate_components(
     weights: Array, means: Array, centre: Array, covariance: Covariance, ridge: float
 ) -> Iterator[Degenerate]:
@@ -99,6 +105,7 @@ def degenerate_warnings(
     n_features: int,
     ridge: float,
     called: Callable[[Sequence[int]], str],
+    remedies: bool = False,
 ) -> list[str]:
     """Return a warning of components at single values, and one of components in planes.
 
@@ -110,7 +117,10 @@ def degenerate_warnings(
     ridge : float
     called : callable
         Returns how messages name some columns.
+    remedies : bool
+        Whether the estimator has those of the Gaussian.
     """
+    more = REMEDIES if remedies else ""
     at_values = _grouped([one for one in found if one.columns], lambda one: one.columns)
     in_planes = _grouped([one for one in found if one.combined], lambda one: one.combined)
     messages = []
@@ -127,7 +137,7 @@ def degenerate_warnings(
             f"numbers), not for clusters. To cluster the rest, {out}add to such a column uniform "
             "noise as wide as the step between its values, or fit the rows of a value that many "
             f"share apart from the others. Only if the values differ after all, by less than "
-            f"{ridge**0.5:.2g}, lower reg_covar or scale the column up"
+            f"{ridge**0.5:.2g}, lower reg_covar or scale the column up{more}"
         )
     if in_planes:
         places = [
@@ -138,7 +148,7 @@ def degenerate_warnings(
             f"degenerate components: {'; '.join(places)}. Their variance there is little but what "
             f"reg_covar={ridge:g} adds: their rows lie in a plane, or are too few for a "
             "covariance. Leave out a column that follows from the others, pass "
-            'covariance_type="diag", or lower n_components'
+            f'covariance_type="diag", or lower n_components{more}'
         )
     return messages
 

@@ -14,7 +14,7 @@ from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, blocks, register_family
 from ...core.tuning import tuning
 from ...core.validation import LARGEST, require, require_array
-from .constraints import CONSTRAINTS, constraint_of
+from .constraints import CONSTRAINTS, Constraint, constraint_of
 from .covariance import Covariance
 from .numpy_kernel import GaussianKernel
 from .parameters import GaussianParameters
@@ -67,6 +67,11 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return self.constraint or self.covariance.kind
 
     @property
+    def rule(self) -> Constraint:
+        """The constraint of the M-step."""
+        return constraint_of(self.kind)
+
+    @property
     def structure(self) -> str:
         """The constraint in words."""
         return f"{self.kind} covariance"
@@ -79,7 +84,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     @property
     def n_parameters(self) -> int:
         k, d = self.means.shape
-        return int(k * d + constraint_of(self.kind).n_parameters(k, d))
+        return int(k * d + self.rule.n_parameters(k, d))
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +99,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     def validate(self, statistics: GaussianStatistics) -> None:
         """Raise `ValueError` that names the parameter or sum that is wrong."""
         k, d = self.means.shape if self.means.ndim == 2 else (0, 0)
-        allowed = constraint_of(self.kind).storage is type(self.covariance)
+        allowed = self.rule.storage is type(self.covariance)
         require("constraint", self.constraint, allowed)
         # No memory is touched, whatever a file claims.
         shape = self.covariance.zeros(k, d).shape
@@ -184,10 +189,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         shift = np.where(empty[:, None], 0.0, statistics.first / total[:, None])
         total = np.where(empty, tuning().numerics.empty, resp_sum)
         found = self.covariance.unconstrained(total, shift, statistics.scatter, self._ridge())
-        estimate = constraint_of(self.kind).estimate
-        if estimate is not None:
-            found = estimate(total, found)
-        covariance, singular = self.covariance.factorized(found, len(total))
+        covariance, singular = self.covariance.factorized(self.allowed(total, found), len(total))
         kept = sorted({*np.flatnonzero(empty).tolist(), *singular})
         means = self.means + shift
         if not covariance.shared_scatter:
@@ -196,6 +198,11 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
             covariance = type(covariance)(factor)
             means[kept] = self.means[kept]
         return replace(self, means=means, covariance=covariance), kept
+
+    def allowed(self, resp_sum: Array, covariances: Array) -> Array:
+        """Return the likeliest covariances that are allowed, given the unconstrained ones."""
+        estimate = self.rule.estimate
+        return covariances if estimate is None else estimate(resp_sum, covariances)
 
     def _ridge(self) -> Array:
         """Return what is added to covariances, (d, d), or its diagonal (d,) where it is one."""

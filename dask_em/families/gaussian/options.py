@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ...core.tuning import tuning
 from .constraints import Constraint, constraint_of
 from .covariance import Covariance
 from .family import Gaussian
+from .regularized import ConjugatePrior, RegularizedGaussian
 from .whitening import Whitening, ridged_factor
 
 
@@ -32,6 +33,10 @@ class GaussianOptions(FamilyOptions):
         Added to every variance, in squared units of the data.
     means_init, precisions_init : array, optional
         The user's own start, of scikit-learn's shapes.
+    prior : {"conjugate"} or None
+        Fraley and Raftery's (2007), with their defaults.
+    max_ratio : float or None
+        Bound on the ratio of eigenvalues of the covariances, in the units of the data.
 
     Examples
     --------
@@ -46,6 +51,8 @@ class GaussianOptions(FamilyOptions):
     ridge: float = 0.0
     means_init: npt.ArrayLike | None = None
     precisions_init: npt.ArrayLike | None = None
+    prior: str | None = None
+    max_ratio: float | None = None
 
     @property
     def kind(self) -> str:
@@ -75,7 +82,20 @@ class GaussianOptions(FamilyOptions):
         factor = ridged_factor(covariance, tuning().numerics.pooled_ridge)
         pooled = self.constraint.storage.of_data(np.asarray(factor @ factor.T), k)
         means = np.zeros((k, len(moments.mean)))
-        return Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)
+        plain = Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)
+        return self.regularized(plain, moments)
+
+    def regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
+        """Return components with the prior and the bound of these options, if there are any."""
+        if self.prior is None and self.max_ratio is None:
+            return plain
+        prior = None
+        if self.prior is not None:
+            storage = self.constraint.storage.kind
+            prior = ConjugatePrior.of_data(moments, storage, len(plain.means))
+            prior = prior.whitened(plain.whitening)
+        own = {f.name: getattr(plain, f.name) for f in fields(Gaussian)}
+        return RegularizedGaussian(**own, prior=prior, max_ratio=self.max_ratio)
 
     def whitening(self, moments: Moments) -> Whitening:
         """Return the coordinates in which data of these moments have about unit spread."""

@@ -1,0 +1,440 @@
+"""Components of Student's t: a family with its M-step and its changes of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from ...core.additive import Array
+from ...core.degenerate import Degenerate
+from ...core.engine import NUMPY, Engine
+from ...core.family import Family, Kernel, register_family
+from ...core.tuning import tuning
+from ...core.validation import require, require_array, require_close
+from ..gaussian.covariance import ROUNDING
+from ..gaussian.degenerate import degenerate_warnings
+from ..gaussian.statistics import GaussianStatistics
+from .degrees import Bound, candidates, digamma_gap, information, level, power_bound
+from .kernel import StudentTArrayKernel, StudentTKernel
+from .scales import Scales
+from .statistics import StudentTStatistics
+
+
+@register_family("student-t")
+@dataclass(frozen=True)
+class StudentT(Family[StudentTStatistics]):
+    """Hold K multivariate t distributions (Peel and McLachlan 2000).
+
+    Attributes
+    ----------
+    scales : Scales
+        Locations and scale matrices, in whitened coordinates.
+    log_df : (k,) array
+        Logarithms of the degrees of freedom; from `tuning().student_t.normal_df` on the
+        distribution is the normal one, to rounding.
+    fixed : bool
+        Whether the M-step leaves the degrees of freedom alone.
+    shared : bool
+        Whether all components have the same.
+
+    Examples
+    --------
+    >>> from dask_em.families.gaussian.matrices import Full
+    >>> from dask_em.families.gaussian.whitening import Whitening
+    >>> unit = Whitening(np.zeros(2), np.ones(2))
+    >>> scales = Scales(np.zeros((1, 2)), Full(np.eye(2)[None]), unit)
+    >>> StudentT(scales, np.log([3.0])).log_prob(np.zeros((1, 2))).round(4)
+    array([[-1.8379]])
+    """
+
+    linear = False
+
+    scales: Scales
+    log_df: Array
+    fixed: bool = False
+    shared: bool = False
+
+    # -- parameters ----------------------------------------------------------------
+
+    @property
+    def df(self) -> Array:
+        """Degrees of freedom, (k,), all of them finite."""
+        return np.exp(self.log_df)
+
+    @property
+    def shown_df(self) -> Array:
+        """Degrees of freedom, (k,), infinite where the distribution is the normal one."""
+        most = tuning().student_t.normal_df
+        return np.where(self.log_df >= np.log(most) - 1e-9, np.inf, self.df)
+
+    @property
+    def n_components(self) -> int:
+        return self.scales.n_components
+
+    @property
+    def n_features(self) -> int:
+        return self.scales.n_features
+
+    @property
+    def kind(self) -> str:
+        """The constraint of the scale matrices."""
+        return self.scales.kind
+
+    @property
+    def structure(self) -> str:
+        """The constraints in words."""
+        degrees = "fixed" if self.fixed else "shared" if self.shared else "free"
+        return f"{self.kind} scale matrices, {degrees} degrees of freedom"
+
+    @property
+    def n_parameters(self) -> int:
+        return self.scales.n_parameters + self._n_free
+
+    @property
+    def _n_free(self) -> int:
+        """How many degrees of freedom are estimated."""
+        return 0 if self.fixed else 1 if self.shared else len(self.log_df)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.scales.nbytes + self.log_df.nbytes)
+
+    @property
+    def statistics_bytes(self) -> int:
+        # Of a component: u - 1, a logarithm, three powers, and a value.
+        return self.scales.statistics_bytes + 6 * self.log_df.nbytes
+
+    def arrays(self) -> dict[str, Array]:
+        """Return locations, Cholesky factors and degrees of freedom, by name."""
+        return {**self.scales.arrays(), "log_df": self.log_df}
+
+    def validate(self, statistics: StudentTStatistics) -> None:
+        """Raise `ValueError` that names the parameter or sum that is wrong."""
+        require("statistics", statistics, isinstance(statistics, StudentTStatistics))
+        self.scales.validate(statistics.weighted)
+        k = self.scales.n_components
+        most = tuning().student_t.normal_df
+        require_array("log_df", self.log_df, (k,), largest=np.log(most) + 1e-9)
+        largest = np.finfo(np.float64).max
+        for name in ("excess", "logs", "values"):
+            require_array(name, vars(statistics)[name], (k,), largest=largest)
+        require_array("powers", statistics.powers, (k, 3), largest=largest)
+
+    def attributes(self) -> dict[str, Array]:
+        """Return locations and scale matrices by the names of an estimator's attributes."""
+        means, covariance = self.scales.data_coordinates()
+        scales = covariance.covariances
+        return {"means_": means, "scales_": scales[0] if self._one_matrix else scales}
+
+    def attribute_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `attributes`."""
+        shape = self.scales.covariance.factor.shape
+        means = self.scales.means.shape
+        return {"means_": means, "scales_": shape[1:] if self._one_matrix else shape}
+
+    @property
+    def _one_matrix(self) -> bool:
+        return self.scales.one_matrix
+
+    def check_attributes(self, found: Mapping[str, Array]) -> None:
+        """Raise `ValueError` where arrays of a file are not `attributes`, but for rounding."""
+        means, covariance = self.scales.data_coordinates()
+        widths = np.sqrt(covariance.variances(self.n_features))
+        require_close("means_", found["means_"], means, 1e-6 * widths + 1e-12 * np.abs(means))
+        scales = self.attributes()["scales_"]
+        largest = covariance.magnitude(scales)
+        require_close("scales_", found["scales_"], scales, ROUNDING * largest)
+
+    def take(self, components: Sequence[int]) -> Self:
+        """Return the family of some components, in this order."""
+        index = list(components)
+        return replace(self, scales=self.scales.take(index), log_df=self.log_df[index])
+
+    def joined(self, parts: Sequence[Self]) -> Self:
+        """Return the components of all parts side by side."""
+        scales = self.scales.joined([part.scales for part in parts])
+        return replace(self, scales=scales, log_df=np.concatenate([p.log_df for p in parts]))
+
+    def join_key(self, engine: Engine) -> Hashable:
+        """Return the key that families to be `joined` share; None if this one is computed alone."""
+        key = self.scales.join_key(engine)
+        return None if key is None else ("student-t", key)
+
+    def to_unconstrained(self) -> Array:
+        """Return locations, factors, and those logarithms of degrees of freedom that are free."""
+        free = self.log_df[: self._n_free]
+        return np.concatenate([self.scales.to_unconstrained(), free])
+
+    def from_unconstrained(self, vector: Array) -> Self:
+        """Return the family whose `to_unconstrained` is this vector."""
+        scales, free = np.split(vector, [len(vector) - self._n_free])
+        log_df = self.log_df
+        if self._n_free:
+            constants = tuning().student_t
+            ends = np.log(constants.least_df), np.log(constants.normal_df)
+            log_df = np.broadcast_to(np.clip(free, *ends), log_df.shape).copy()
+        return replace(self, scales=self.scales.from_unconstrained(scales), log_df=log_df)
+
+    def information_scale(self, root_weights: Array) -> Array:
+        """Return about the root of the information, (p,)."""
+        of_scales = self.scales.information_scale(root_weights)
+        of_df = root_weights * np.sqrt(information(self.df, self.n_features))
+        if self.shared:
+            of_df = np.sqrt((of_df**2).sum(keepdims=True))
+        return np.concatenate([of_scales, of_df[: self._n_free]])
+
+    # -- rows ----------------------------------------------------------------------
+
+    def kernel(self, engine: Engine = NUMPY) -> Kernel[StudentTStatistics]:
+        """Return a kernel of zero sums around that of a Gaussian."""
+        kind = StudentTKernel if engine.device == "cpu" else StudentTArrayKernel
+        return kind(self.scales, self.df, engine)
+
+    def near(self, X: Array, resp: Array) -> Self:
+        """Return components with the means of the rows X (n, d) under `resp` (n, k)."""
+        return replace(self, scales=self.scales.near(X, resp))
+
+    def coordinates(self, X: Array) -> Array:
+        """Return rows (n, d) in whitened coordinates."""
+        return self.scales.coordinates(X)
+
+    def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
+        """Draw n rows (n, d) of one component: normal ones, over the root of u."""
+        df, d = self.df[component], self.n_features
+        factor = np.linalg.cholesky(self.scales.spreads[component])
+        normal = rng.standard_normal((n, d)) @ factor.T
+        u = rng.gamma(df / 2, 2 / df, n)
+        means = self.scales.means[component]
+        return self.scales.whitening.unwhiten(means + normal / np.sqrt(u)[:, None])
+
+    def moments(self) -> tuple[Array, Array]:
+        """Return location and variance of each column in each component, (k, d) both.
+
+        The location is the mean where there is one, of more than one degree of freedom. The
+        variance nu / (nu - 2) times the scale is infinite up to two of them.
+        """
+        means, scales = self.scales.moments()
+        with np.errstate(divide="ignore"):
+            factor = np.where(self.df > 2, self.df / np.maximum(self.df - 2, 0.0), np.inf)
+        return means, scales * factor[:, None]
+
+    def widths(self) -> Array:
+        """Return standard deviations, (k, d), or those of normals of the same quartiles.
+
+        The latter up to two degrees of freedom, where the variance is infinite.
+        """
+        from scipy.special import stdtrit
+
+        variances, scales = self.moments()[1], self.scales.moments()[1]
+        quartile = stdtrit(self.df, 0.75) / stdtrit(np.inf, 0.75)
+        by_quartiles = quartile[:, None] * np.sqrt(scales)
+        return np.where(np.isfinite(variances), np.sqrt(variances), by_quartiles)
+
+    def correlations(self, component: int, columns: Sequence[int]) -> Array:
+        """Return the correlations of one component's scale matrix between m columns, (m, m)."""
+        covariance = self.scales.data_coordinates()[1].full(*self.scales.means.shape)[component]
+        chosen = covariance[np.ix_(columns, columns)]
+        widths = np.sqrt(np.diagonal(chosen))
+        return np.asarray(chosen / np.outer(widths, widths))
+
+    def marginal(self, column: int, x: Array) -> Array:
+        """Compute the density of one column under each component at m points, (k, m)."""
+        means, scales = self.scales.moments()
+        df, width = self.df[:, None], np.sqrt(scales[:, column, None])
+        squares = ((x - means[:, column, None]) / width) ** 2
+        constant = level(self.df, 1)[:, None] - 0.5 * np.log(2 * np.pi) - np.log(width)
+        return np.asarray(np.exp(constant - (df + 1) / 2 * np.log1p(squares / df)))
+
+    # -- the M-step --------------------------------------------------------------------
+
+    def maximize(
+        self, resp_sum: Array, statistics: StudentTStatistics
+    ) -> tuple[Self, Sequence[int]]:
+        """Return components of a higher sum r log p, by the bounds of `degrees`.
+
+        Locations are S1 / S0 and scale matrices S2 / S0 + ridge, as constrained, of sums under
+        r u; the degrees of freedom are those of the highest bound. A component, or all of them
+        where the constraint or shared degrees of freedom join them, keeps its location and scale
+        if that is worth more by degrees of freedom nearer to the normal's.
+        """
+        rows = np.maximum(resp_sum, 0.0)
+        scales, weighted, kept = self._maximized_scales(rows, statistics)
+        if self.fixed:
+            return replace(self, scales=scales), kept
+        live = np.ones(len(rows), dtype=bool)
+        live[kept] = False
+        df, gain = self.df.copy(), np.zeros(len(rows))
+        if live.any():
+            bound = self._bound(live, rows, statistics, _distances(scales, weighted))
+            best = bound.best(self.shared)
+            df[live] = best
+            if self.shared:
+                df[:] = best[0]
+            reached = self._reached(rows, statistics) + rows * self._volumes(scales)
+            gain[live] = bound(best) - reached[live]
+        rows = np.where(live, rows, 0.0)
+        stepped = replace(self, scales=scales, log_df=self._logs(df))
+        return self._or_held(stepped, gain, rows, statistics), kept
+
+    def _maximized_scales(
+        self, rows: Array, statistics: StudentTStatistics
+    ) -> tuple[Scales, GaussianStatistics, list[int]]:
+        """Return locations and scales after the step, the sums about them, and what was kept."""
+        here, sums = self.scales, statistics.weighted
+        empty = tuning().numerics.empty
+        weight = rows + statistics.excess
+        usable = (rows > empty) & (weight > empty * rows)
+        safe = np.where(usable, weight, 1.0)
+        shift = np.where(usable[:, None], sums.first / safe[:, None], 0.0)
+        moved = replace(here, means=here.means + shift)
+        about = here.recentre(np.where(usable, weight, 0.0), sums, moved)
+        total = weight
+        if here.rule.estimate is not None:
+            # One factor for all keeps the constraint (parameter expansion: Liu, Rubin, Wu 1998).
+            by_df = self.df * usable
+            share = 1 + (by_df @ statistics.excess) / max(by_df @ rows, empty)
+            total = rows * share if share > 0 else rows
+        scales, kept = moved.maximize(np.where(usable, total, 0.0), about)
+        return self._with_kept(scales, kept), about, list(kept)
+
+    def _with_kept(self, scales: Scales, kept: Sequence[int]) -> Scales:
+        """Return scales in which components that were not estimated are where they were."""
+        means, factor = scales.means.copy(), scales.covariance.factor.copy()
+        kept = list(kept)
+        means[kept] = self.scales.means[kept]
+        if scales.one_matrix and 0 < len(kept) < len(means):
+            factor[kept] = factor[[k for k in range(len(means)) if k not in kept][0]]
+        return replace(scales, means=means, covariance=type(scales.covariance)(factor))
+
+    def _or_held(
+        self, stepped: Self, gain: Array, rows: Array, statistics: StudentTStatistics
+    ) -> Self:
+        """Return `stepped`, or what only changes the degrees of freedom where that gains more."""
+        df = candidates()
+        found = power_bound(df, self.n_features, rows, statistics.powers)
+        found = found - self._reached(rows, statistics)[:, None]
+        found[rows == 0] = 0.0
+        if self.shared:
+            found = np.repeat(found.sum(axis=0, keepdims=True), len(rows), axis=0) / len(rows)
+        best, held_gain = df[found.argmax(axis=1)], np.maximum(found.max(axis=1), 0.0)
+        best = np.where(held_gain > 0, best, self.df)
+        least = np.maximum(gain, 0.0) + tuning().student_t.least_gain * rows
+        if self.shared or self.scales.rule.estimate is not None:
+            held = np.full(len(rows), held_gain.sum() > least.sum())
+        else:
+            held = held_gain > least
+        if not held.any():
+            return stepped
+        means, factor = stepped.scales.means.copy(), stepped.scales.covariance.factor.copy()
+        means[held] = self.scales.means[held]
+        factor[held] = self.scales.covariance.factor[held]
+        covariance = type(stepped.scales.covariance)(factor)
+        scales = replace(stepped.scales, means=means, covariance=covariance)
+        return replace(
+            self, scales=scales, log_df=np.where(held, self._logs(best), stepped.log_df)
+        )
+
+    def _logs(self, df: Array) -> Array:
+        constants = tuning().student_t
+        return np.log(np.clip(df, min(constants.least_df, self.df.min()), constants.normal_df))
+
+    def _bound(
+        self, live: Array, rows: Array, statistics: StudentTStatistics, distances: Array
+    ) -> Bound:
+        """Return the bound of those components that are `live`, which have rows."""
+        sums = (rows, statistics.excess, statistics.logs, distances)
+        return Bound(self.df[live], self.n_features, *(one[live] for one in sums))
+
+    def _reached(self, rows: Array, statistics: StudentTStatistics) -> Array:
+        """Return sum r log p of each component, but for the volumes of the scales."""
+        d = self.n_features
+        return np.asarray(rows * level(self.df, d) - (self.df + d) / 2 * statistics.logs)
+
+    def _volumes(self, scales: Scales) -> Array:
+        """Return by how much other scales have a larger logarithm of the volume, (k,)."""
+        d = self.n_features
+        return scales.covariance.log_det(d) - self.scales.covariance.log_det(d)
+
+    # -- sums at other parameters ---------------------------------------------------------
+
+    def expected_log_joint(
+        self, log_weights: Array, resp_sum: Array, statistics: StudentTStatistics
+    ) -> float:
+        """Compute sum_nk r_nk (log w_k + log p(x_n | k)) from sums at these parameters."""
+        return float(resp_sum @ log_weights + statistics.values.sum())
+
+    def gain(self, resp_sum: Array, statistics: StudentTStatistics, after: Self) -> float:
+        """Bound what sum r log p gains by going from here to `after`; see `degrees`."""
+        moved = self.scales.recentre(
+            resp_sum + statistics.excess, statistics.weighted, after.scales
+        )
+        live = resp_sum > 0
+        distances = _distances(after.scales, moved)
+        bound = self._reached(resp_sum, statistics)
+        bound[live] = self._bound(live, resp_sum, statistics, distances)(after.df[live])
+        held = np.all(after.scales.means == self.scales.means, axis=1)
+        same = after.scales.covariance.factor == self.scales.covariance.factor
+        held &= same.reshape(len(held), -1).all(axis=1)
+        by_powers = np.diagonal(
+            power_bound(after.df, self.n_features, resp_sum, statistics.powers)
+        )
+        bound = np.where(held, np.fmax(bound, by_powers), bound)
+        volumes = resp_sum * self._volumes(after.scales)
+        return float((bound - self._reached(resp_sum, statistics) - volumes).sum())
+
+    def recentre(
+        self, resp_sum: Array, statistics: StudentTStatistics, to: Self
+    ) -> StudentTStatistics:
+        """Return sums at these parameters as sums at those of `to`, to the first order.
+
+        log p is no linear function of any sums. What is returned is linear in them, and so tells
+        of a difference of sums what it tells of both: values along the tangent of log nu at these
+        parameters, and with the weights u that rows have here; and sums at which the slope of
+        `to` is that of the values.
+        """
+        if to is self or _alike(to, self):
+            return statistics
+        d, excess = self.n_features, statistics.excess
+        sums = statistics.weighted
+        moved = self.scales.recentre(resp_sum + excess, sums, to.scales)
+        before, after = _distances(self.scales, sums), _distances(to.scales, moved)
+        slope = self.df * (resp_sum * digamma_gap(self.df, d) - statistics.logs - excess) / 2
+        values = statistics.values - resp_sum * self._volumes(to.scales)
+        values = values - (after - before) / 2 + (to.log_df - self.log_df) * slope
+        # What sums at parameters have in common: sum r u delta + nu sum r u = (nu + d) sum r.
+        excess = (d * resp_sum - after) / to.df
+        logs = resp_sum * digamma_gap(to.df, d) - excess - 2 * slope / to.df
+        powers = np.full_like(statistics.powers, np.nan)
+        return StudentTStatistics(moved, excess, logs, powers, values)
+
+    def merge_losses(
+        self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array
+    ) -> list[float]:
+        """Estimate the loss of sum r log p, in nats, by the wider scale of each merged pair."""
+        return self.scales.merge_losses(pairs, totals, X, resp)
+
+    # -- what is odd -------------------------------------------------------------------------
+
+    def degenerate(self, weights: Array) -> list[Degenerate]:
+        """Return the components that are as narrow as the ridge where the data are not."""
+        return self.scales.degenerate(weights)
+
+    def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
+        """Return which components are degenerate, where, and what to do."""
+        found = self.degenerate(weights)
+        return degenerate_warnings(found, weights, self.n_features, self.scales.ridge, called)
+
+
+def _distances(scales: Scales, about: GaussianStatistics) -> Array:
+    """Return sum r u delta of each component, (k,), of sums about its location."""
+    products = scales.covariance.precisions * about.scatter
+    return np.asarray(products.reshape(len(products), -1).sum(axis=1))
+
+
+def _alike(one: StudentT, other: StudentT) -> bool:
+    """Whether two have the same parameters, to the bit."""
+    theirs = other.arrays()
+    return all(np.array_equal(array, theirs[name]) for name, array in one.arrays().items())
