@@ -13,6 +13,7 @@ __all__ = [
     "ExponentialMixture",
     "GammaMixture",
     "GaussianMixture",
+    "KMeans",
     "MultinomialMixture",
     "PoissonMixture",
     "StudentTMixture",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .estimators.amounts import ExponentialMixture, GammaMixture
     from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.gaussian import GaussianMixture
+    from .estimators.kmeans import KMeans
     from .estimators.load import load
     from .estimators.select import select
     from .estimators.student_t import StudentTMixture
@@ -40,6 +42,7 @@ _HOMES = {
     "ExponentialMixture": "estimators.amounts",
     "GammaMixture": "estimators.amounts",
     "GaussianMixture": "estimators.gaussian",
+    "KMeans": "estimators.kmeans",
     "MultinomialMixture": "estimators.counts",
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",

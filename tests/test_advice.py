@@ -26,7 +26,7 @@ from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
 
-from dask_em import Checkpointing, GaussianMixture, ingest, load, select
+from dask_em import Checkpointing, GaussianMixture, KMeans, ingest, load, select
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def options_of(command: str) -> set[str]:
 
 def ours() -> set[str]:
     """Every argument of the public functions and methods."""
-    public: list[Any] = [GaussianMixture, Checkpointing, ingest, select, load]
+    public: list[Any] = [GaussianMixture, KMeans, Checkpointing, ingest, select, load]
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import dask_em
-from dask_em import GaussianMixture
+from dask_em import GaussianMixture, KMeans
 from dask_em.core import codec
 from dask_em.core.codec import Packer, unpack
 from dask_em.core.em import Convergence, EMState, PlainEM
@@ -27,11 +27,13 @@ from dask_em.estimators.registry import estimator_tag
 from dask_em.fitting.control_variate import ControlVariateEM
 
 PINNED = {
-    "candidate-row": "1: n_components kind n_parameters log_likelihood aic bic icl holdout "
-    "n_passes status",
+    "candidate-row": "2: n_components kind n_parameters log_likelihood aic bic icl holdout "
+    "n_passes status inertia",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
     "scored",
     "bad-weights": "1: n first",
+    "center-statistics": "1: first squares far far_squares",
+    "centers": "1: centers origin unit spherical",
     "chunk-log": "2: chunks fingerprints dropped bad_weights",
     "control-variate-state": "1: proposal contenders best n_iter kind predicted damping "
     "rejections rows_read gains steps heights",
@@ -89,6 +91,7 @@ def test_no_tag_and_no_field_changes_unnoticed() -> None:
 
 def test_the_estimators_tag_stays() -> None:
     assert estimator_tag(GaussianMixture) == "gaussian-mixture"
+    assert estimator_tag(KMeans) == "kmeans"
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,8 @@ def predict(
 def score(model: str, data: str, weights: str | None, as_json: bool, **options: Any) -> None:
     """Mean log-likelihood in nats a row, AIC, BIC and ICL of MODEL on DATA, from one pass.
 
+    Of K-means also the inertia, and the mean simplified silhouette of a row.
+
     With --weights a row of weight w counts as w rows, as in fit.
 
     Example: dask-em score model.npz points.zarr
@@ -112,5 +114,6 @@ def score(model: str, data: str, weights: str | None, as_json: bool, **options: 
     lines = [f"{'rows':<15} {result['n_rows']:,}", f"{'weights':<15} {total}"]
     if result["n_dropped"]:
         lines.append(f"{'left out':<15} {result['n_dropped']:,} rows of NaN or infinity")
-    criteria = ("log_likelihood", "aic", "bic", "icl")
-    show(result, as_json, [*lines, *(f"{name:<15} {result[name]:,.6f}" for name in criteria)])
+    criteria = ("log_likelihood", "aic", "bic", "icl", "inertia", "silhouette")
+    told = (f"{name:<15} {result[name]:,.6f}" for name in criteria if name in result)
+    show(result, as_json, [*lines, *told])

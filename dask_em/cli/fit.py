@@ -94,6 +94,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_sample_passes": best.n_sample_passes_,
         "n_passes": best.n_passes_,
         "log_likelihood": best.lower_bound_,
+        best.objective_.name.replace("-", "_"): best.objective_.value,
         "n_dropped": best.n_dropped_,
         "weights": best.fitted_array("weights_").tolist(),
     }
@@ -114,7 +115,7 @@ def _lines(output: str, result: FitResult) -> list[str]:
     degenerate = f", {n_degenerate} degenerate of {len(best.weights_)} components"
     return [
         f"{output}: {status_text(best.status_.name)} after "
-        f"{passes_text(best.n_reads_, best.n_sample_passes_)}, {best.lower_bound_:.6f} nats/row"
+        f"{passes_text(best.n_reads_, best.n_sample_passes_)}, {best.objective_.line}"
         f"{degenerate * bool(n_degenerate)}",
         "weights: " + " ".join(f"{w:.4f}" for w in best.weights_),
     ]
@@ -123,7 +124,7 @@ def _lines(output: str, result: FitResult) -> list[str]:
 # Columns of the table of candidates: name, width, format.
 COLUMNS = (
     ("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"), ("aic", 16, ",.1f"),
-    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("holdout", 12, ".6f"), ("n_passes", 8, "d"),
+    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"), ("holdout", 12, ".6f"), ("n_passes", 8, "d"),
 )  # fmt: skip
 
 
@@ -131,13 +132,12 @@ def _table(result: FitResult) -> list[str]:
     """Return the lines of the table of candidates, the winner marked by a star."""
     best = (result.best.n_components, result.kind)
     head = (result.best.kind_option or "kind").removesuffix("_type")
-    held_out = any(row["holdout"] is not None for row in result.table)
-    shown = [column for column in COLUMNS if column[0] != "holdout" or held_out]
+    shown = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in result.table)]
     end = f", and has the {result.range_end} K tried" if result.range_end else ""
     lines = [f"     K {head:<10} " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
     for row in result.table:
         mark = "*" if (row["n_components"], result.kind_in(row)) == best else " "
-        cells = " ".join(_cell(row[name], width, form) for name, width, form in shown)
+        cells = " ".join(_cell(row.get(name), width, form) for name, width, form in shown)
         model = f"{row['n_components']:>4} {result.kind_in(row):<10}"
         lines.append(f"{mark} {model} {cells} {status_text(row['status'])}")
     note = "after 0 passes, numbers are estimates of the sample"

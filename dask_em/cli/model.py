@@ -40,7 +40,7 @@ def inspect(model: str, as_json: bool) -> None:
     source = found["provenance"]
     options, value = found["options"], found["log_likelihood"]
     lines = [
-        f"{options['n_components']} components, {found['structure'] or found['family']}",
+        f"{len(found['weights'])} components, {found['structure'] or found['family']}",
         f"data     {shown(source['source'])}: {source['n_rows']:,} x {source['n_features']} "
         f"{source['dtype']}",
         f"print    {source['fingerprint'][:16]}",

@@ -275,8 +275,16 @@ ESTIMATOR = (
     ),
     Option(
         "--algorithm", "algorithm",
-        "auto accelerates; em is plain EM, iteration for iteration.",
-        click.Choice(["auto", "em"]), "auto",
+        "auto accelerates; em is plain EM, iteration for iteration, and lloyd that of K-means.",
+        click.Choice(["auto", "em", "lloyd"]), "auto",
+    ),
+    Option(
+        "--init", "init", "How --family kmeans draws centres from the sample.",
+        click.Choice(["auto", "k-means++", "k-means||", "random"]), "auto",
+    ),
+    Option(
+        "--spherical", "spherical", "Let --family kmeans cluster directions, by the cosine.",
+        is_flag=True,
     ),
     Option("--max-passes", "max_passes", "Full passes, the survey's counted.", click.IntRange(2)),
     Option(

@@ -10,11 +10,12 @@ import shlex
 
 import click
 
-# Options whose parameter has another name in the library.
+# Options whose parameter has another name in the library, or several.
 IN_PYTHON = {
-    "covariance_types": "covariance_type",
-    "folder": "checkpoint",
-    "weights": "sample_weight",
+    "covariance_types": ("covariance_type",),
+    "folder": ("checkpoint",),
+    "n_components": ("n_components", "n_clusters"),
+    "weights": ("sample_weight",),
 }
 
 # Arguments that no sentence has for a word of its own, beside all names of several words.
@@ -45,7 +46,8 @@ def in_shell(text: str, command: click.Command) -> str:
         return in_shell(shell, command) + in_python + rest
     for option in command.params:
         if isinstance(option, click.Option) and option.name is not None:
-            text = _with_option(text, IN_PYTHON.get(option.name, option.name), option)
+            for name in IN_PYTHON.get(option.name, (option.name,)):
+                text = _with_option(text, name, option)
     return text
 
 

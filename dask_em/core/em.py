@@ -174,9 +174,40 @@ class EMState:
         return self.mixture.objective(self.statistics)
 
     @property
+    def compared(self) -> float:
+        """Mean log-likelihood per row by which models of several K are compared, in nats."""
+        return self.mixture.compared(self.statistics)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a hard assignment is at its limit: the M-step gains nothing but rounding."""
+        if self.mixture.assignment == "soft" or self.mixture.moves_empty(self.statistics):
+            return False
+        gain = self.mixture.m_step_gain(self.statistics, self.result)
+        return bool(abs(gain) <= 4 * np.finfo(np.float64).eps * abs(self.log_likelihood))
+
+    @property
     def measured(self) -> bool:
         """Whether there was a pass: a fit of no iterations ends with its start."""
         return self.n_iter > 0 or self.status is not Status.OUT_OF_ITERATIONS
+
+    def reordered(self, order: Sequence[int]) -> EMState:
+        """Return the same of the components in another order."""
+        index, sums = list(order), self.statistics
+
+        def moved(mixture: Mixture) -> Mixture:
+            log_weights = mixture.log_weights[index]
+            return replace(mixture.take(index), log_weights=log_weights)
+
+        return replace(
+            self,
+            mixture=moved(self.mixture),
+            statistics=replace(
+                sums, resp_sum=sums.resp_sum[index], components=sums.components.take(index)
+            ),
+            collapsed=tuple(sorted(index.index(c) for c in self.collapsed)),
+            result=moved(self.result),
+        )
 
     def computed_by(self, engine: Engine) -> EMState:
         """Return the same, for an algorithm that goes on with this engine."""
@@ -378,8 +409,13 @@ class PlainEM(Algorithm):
             return EMState(self.proposal, statistics, n_iter, (), failure, self.proposal)
         result, collapsed = self.proposal.m_step(statistics)
         state = EMState(self.proposal, statistics, n_iter, collapsed, Status.RUNNING, result)
-        gain = np.inf if previous is None else state.objective - previous.objective
-        ended = end_of(abs(gain), n_iter, collapsed, self.convergence)
+        gain = np.inf if previous is None else abs(state.objective - previous.objective)
+        if state.exhausted:
+            # No step of this algorithm moves anything any more.
+            gain = -np.inf
+        elif state.mixture.moves_empty(statistics):
+            gain = np.inf
+        ended = end_of(gain, n_iter, collapsed, self.convergence)
         self.previous, self.proposal = state, result
         return replace(state, status=ended) if ended else state
 

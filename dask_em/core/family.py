@@ -109,6 +109,27 @@ class Kernel(ABC, Generic[Sums]):
     def statistics(self) -> Sums:
         """Return the sums over all blocks accumulated so far."""
 
+    def assign(self, log_prior: Array) -> Array | None:
+        """Return the likeliest component of each row of the block (b,), by log priors (k,).
+
+        None where there is no quicker way than by `log_prob`.
+        """
+        return None
+
+    def add_assigned(self, log_prior: Array, weight: Array | None) -> tuple[float, Array] | None:
+        """Give each row of the block to its likeliest component, and add the statistics.
+
+        Returns
+        -------
+        float
+            sum_n w_n max_k (log prior_k + log p(x_n | k)).
+        (k,) array
+            sum_n w_n of the rows of each component.
+
+        None in place of both where there is no quicker way than by responsibilities.
+        """
+        return None
+
     @property
     def nbytes(self) -> int:
         """Bytes that it holds once it has seen a whole block, at most.
@@ -132,6 +153,9 @@ class Family(ABC, Generic[Sums]):
     linear : bool
         Whether log p(x | k) is linear in what is summed of a row, so that sums at one object tell
         it of any other. Where it is not, `recentre` gives a tangent, and `gain` a bound.
+    equal_weights : bool
+        Whether the components are equally likely before a row is seen: the weights of a mixture
+        are then the shares of the rows, and have no part in the E-step.
 
     Examples
     --------
@@ -145,6 +169,7 @@ class Family(ABC, Generic[Sums]):
 
     shares_statistics: ClassVar[bool] = False
     linear: ClassVar[bool] = True
+    equal_weights: ClassVar[bool] = False
 
     # -- what a family writes ------------------------------------------------------
 
@@ -402,6 +427,29 @@ class Family(ABC, Generic[Sums]):
         The M-step raises sum r log p plus this; it is zero where there is no prior.
         """
         return 0.0
+
+    def relocated(self, resp_sum: Array, statistics: Sums) -> Sequence[int]:
+        """Return the components without rows that `maximize` puts elsewhere instead of keeping.
+
+        Where it puts them, the classification likelihood is higher.
+        """
+        return ()
+
+    def profile_log_likelihood(self, resp_sum: Array, statistics: Sums) -> float | None:
+        """Compute the log-likelihood by which models of several K are compared, in nats.
+
+        None where it is that of the pass: a family that holds a parameter fixed while it is
+        fitted takes it at its maximum here.
+        """
+        return None
+
+    def profile_scale(self, resp_sum: Array, statistics: Sums) -> float:
+        """Return what multiplies log p(x) of a row for its part of `profile_log_likelihood`."""
+        return 1.0
+
+    def inertia(self, statistics: Sums) -> float | None:
+        """Sum the squared distances of rows to their centres; None where that says nothing."""
+        return None
 
     def merge_losses(
         self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array

@@ -13,7 +13,7 @@ from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family, blocks
 from .protocols import Fold, Pass
-from .responsibilities import Assignment
+from .responsibilities import Arithmetic, Assignment
 
 
 @record("mixture-statistics")
@@ -92,6 +92,13 @@ class Mixture(Pass[MixtureStatistics]):
         return np.exp(self.log_weights)
 
     @property
+    def log_prior(self) -> Array:
+        """Log weights as the E-step takes them, (k,): zero where all components weigh alike."""
+        return (
+            np.zeros_like(self.log_weights) if self.components.equal_weights else self.log_weights
+        )
+
+    @property
     def n_parameters(self) -> int:
         """Free parameters: the family's, and the weights but one."""
         return int(self.components.n_parameters) + len(self.log_weights) - 1
@@ -126,6 +133,16 @@ class Mixture(Pass[MixtureStatistics]):
         """The mixture for rows of this process, which may have no GPU."""
         return replace(self, engine=replace(self.engine, device="cpu"))
 
+    def divide(self, arithmetic: Arithmetic, log_joint: Array) -> tuple[Array, Array]:
+        """Return responsibilities (k, b) and log p(x) (b,), soft or hard, of log-joints (k, b).
+
+        `log_joint` may be overwritten.
+        """
+        nothing = np.zeros(len(self.log_weights))
+        if self.assignment == "hard":
+            return arithmetic.assign(log_joint, nothing)
+        return arithmetic.normalize(log_joint, nothing)
+
     def objective(self, statistics: MixtureStatistics) -> float:
         """Return what EM raises, per unit of weight: by the M-step it never falls.
 
@@ -137,6 +154,14 @@ class Mixture(Pass[MixtureStatistics]):
     def log_prior(self) -> float:
         """Logarithm of the prior density of the components, in nats, up to a constant."""
         return self.components.log_prior()
+
+    def compared(self, statistics: MixtureStatistics) -> float:
+        """Return the log-likelihood by which models of several K are compared, per unit of weight.
+
+        It is the objective's but where the family holds a parameter fixed while it is fitted.
+        """
+        found = self.components.profile_log_likelihood(statistics.resp_sum, statistics.components)
+        return self.objective(statistics) if found is None else found / statistics.weight
 
     def m_step(self, statistics: MixtureStatistics) -> tuple[Self, tuple[int, ...]]:
         """Return the mixture that maximizes the expected log-likelihood, and what collapsed."""
@@ -160,8 +185,16 @@ class Mixture(Pass[MixtureStatistics]):
 
     def _maximized(self, resp_sum: Array, sums: Additive) -> tuple[Self, tuple[int, ...]]:
         components, collapsed = self.components.maximize(resp_sum, sums)
+        return replace(self.with_shares(resp_sum), components=components), tuple(collapsed)
+
+    def with_shares(self, resp_sum: Array) -> Self:
+        """Return the same components, of weights in proportion to these sums (k,)."""
         weights = np.maximum(resp_sum / resp_sum.sum(), np.finfo(np.float64).tiny)
-        return replace(self, log_weights=np.log(weights), components=components), tuple(collapsed)
+        return replace(self, log_weights=np.log(weights))
+
+    def moves_empty(self, statistics: MixtureStatistics) -> bool:
+        """Return whether the M-step puts components without rows elsewhere, for a pass to judge."""
+        return bool(self.components.relocated(statistics.resp_sum, statistics.components))
 
     # -- sums at other parameters ------------------------------------------------------
 
@@ -173,7 +206,7 @@ class Mixture(Pass[MixtureStatistics]):
     def expected_log_joint(self, statistics: MixtureStatistics) -> float:
         """Compute sum_nk r_nk log(w_k p(x_n | k)) from sums about the centres of this mixture."""
         return self.components.expected_log_joint(
-            self.log_weights, statistics.resp_sum, statistics.components
+            self.log_prior, statistics.resp_sum, statistics.components
         )
 
     def take(self, components: Sequence[int]) -> Self:
@@ -186,11 +219,18 @@ class Mixture(Pass[MixtureStatistics]):
     # -- as one vector -------------------------------------------------------------------
 
     def to_unconstrained(self) -> Array:
-        """Return log-weights and parameters as one vector, every value of which is valid, (p,)."""
+        """Return log-weights and parameters as one vector, every value of which is valid, (p,).
+
+        Weights that have no part in the E-step are left out.
+        """
+        if self.components.equal_weights:
+            return self.components.to_unconstrained()
         return np.concatenate([self.log_weights, self.components.to_unconstrained()])
 
     def from_unconstrained(self, vector: Array) -> Self:
         """Return the mixture of such a vector, its weights made to sum to one."""
+        if self.components.equal_weights:
+            return replace(self, components=self.components.from_unconstrained(vector.copy()))
         log_weights, rest = np.split(vector.copy(), [len(self.log_weights)])
         components = self.components.from_unconstrained(rest)
         log_weights = log_weights - np.logaddexp.reduce(log_weights)
@@ -202,6 +242,8 @@ class Mixture(Pass[MixtureStatistics]):
         About the square root of the complete data's information, (p,).
         """
         root = np.sqrt(self.weights)
+        if self.components.equal_weights:
+            return self.components.information_scale(root)
         return np.concatenate([root, self.components.information_scale(root)])
 
 
@@ -254,6 +296,9 @@ class JointEStep:
     def _add(self, block: Array, weight: Array | None) -> None:
         arithmetic = self._arithmetic[0]
         self.kernel.load(block)
+        if self._assign(weight):
+            self._weight += len(block) if weight is None else float(weight.sum())
+            return
         resp = self._divided(self.kernel.log_prob(), weight)
         if weight is None:
             self._weight += len(block)
@@ -262,6 +307,21 @@ class JointEStep:
             self._weight += float(weight.sum())
         self.kernel.accumulate(resp)
         self._resp_sum += arithmetic.totals(resp)
+
+    def _assign(self, weight: Array | None) -> bool:
+        """Give rows to their likeliest components without responsibilities; False where none can.
+
+        So the work is n d, not n k d.
+        """
+        mixture = self.mixtures[0]
+        if mixture.assignment == "soft" or len(self.mixtures) > 1:
+            return False
+        added = self.kernel.add_assigned(mixture.log_prior, weight)
+        if added is None:
+            return False
+        self._log_likelihoods[0] += added[0]
+        self._resp_sum += added[1]
+        return True
 
     def _divided(self, log_prob: Array, weight: Array | None) -> Array:
         """Return the responsibilities of all mixtures, (k, b)."""
@@ -275,7 +335,7 @@ class JointEStep:
     def _divide(self, i: int, log_prob: Array, weight: Array | None) -> Array:
         own, mixture = self._arithmetic[i], self.mixtures[i]
         divide = own.assign if mixture.assignment == "hard" else own.normalize
-        resp, log_density = divide(log_prob, mixture.log_weights)
+        resp, log_density = divide(log_prob, mixture.log_prior)
         self._log_likelihoods[i] += own.total(log_density, weight)
         return resp
 

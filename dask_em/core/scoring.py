@@ -10,7 +10,7 @@ import numpy as np
 
 from .additive import Additive, Array
 from .engine import check_engine
-from .family import blocks
+from .family import Kernel, blocks
 from .mixture import Mixture
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic
@@ -23,6 +23,17 @@ def joint_blocks(
     mixture: Mixture, X: Array, kept: Array | None = None
 ) -> Iterator[tuple[Numbers, Array, Arithmetic]]:
     """Yield blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
+
+    With each come the operations that turn it into responsibilities. See `loaded_blocks`.
+    """
+    for numbers, kernel, arithmetic in loaded_blocks(mixture, X, kept):
+        yield numbers, arithmetic.joint(kernel.log_prob(), mixture.log_prior), arithmetic
+
+
+def loaded_blocks(
+    mixture: Mixture, X: Array, kept: Array | None = None
+) -> Iterator[tuple[Numbers, Kernel[Any], Arithmetic]]:
+    """Yield blocks of rows of X, each loaded by the one kernel that comes with it.
 
     With each come the operations that turn it into responsibilities.
 
@@ -51,12 +62,15 @@ def joint_blocks(
             continue
         support.check(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
         kernel.load(block)
-        yield numbers, arithmetic.joint(kernel.log_prob(), mixture.log_weights), arithmetic
+        yield numbers, kernel, arithmetic
 
 
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
-Answer = Literal["labels", "proba", "log_density"]
+Answer = Literal["labels", "proba", "log_density", "log_prob"]
+
+# Of these there is one number for each component.
+BY_COMPONENT: tuple[Answer, ...] = ("proba", "log_prob")
 
 NO_LABEL = -1
 """The label of a row without an answer; its other answers are NaN."""
@@ -82,8 +96,10 @@ class Predict:
     Attributes
     ----------
     mixture : Mixture
-    answers : tuple of {"labels", "proba", "log_density"}
-        The most likely component (n,), the responsibilities (n, k), or log p(x) (n,).
+    answers : tuple of {"labels", "proba", "log_density", "log_prob"}
+        The most likely component (n,), the responsibilities (n, k), log p(x) (n,), or
+        log w_k + log p(x | k) (n, k). Of a hard assignment responsibilities are 0 or 1, and
+        log p(x) is the largest of the last.
     drop : bool
         Give rows of NaN, infinity, or what the family does not describe no answer, which is
         `NO_LABEL` or NaN; else they are an error.
@@ -115,25 +131,47 @@ class Predict:
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""
         k = len(self.mixture.log_weights)
-        shapes = {"proba": (len(X), k)}
+        shapes = dict.fromkeys(BY_COMPONENT, (len(X), k))
         out: dict[str, Array] = {
             a: np.full(
                 shapes.get(a, (len(X),)), NO_LABEL if a == "labels" else np.nan, self.dtype(a)
             )
             for a in self.answers
         }
-        nothing = np.zeros(k)
         kept = self.mixture.components.support.kept(X) if self.drop else None
-        for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
-            if "labels" in out:
-                out["labels"][rows] = arithmetic.argmax(log_joint)
-            if len(out) > 1 or "labels" not in out:
-                resp, log_density = arithmetic.normalize(log_joint, nothing)
-                if "proba" in out:
-                    out["proba"][rows] = arithmetic.fetch(resp).T
-                if "log_density" in out:
-                    out["log_density"][rows] = arithmetic.fetch(log_density)
+        for rows, kernel, arithmetic in loaded_blocks(self.mixture, X, kept):
+            self._answer(kernel, arithmetic, {name: (values, rows) for name, values in out.items()})
         return out
+
+    def _answer(
+        self,
+        kernel: Kernel[Any],
+        arithmetic: Arithmetic,
+        out: dict[str, tuple[Array, Numbers]],
+    ) -> None:
+        """Answer for the block that the kernel has loaded, whose rows have these numbers."""
+
+        def put(name: Answer, values: Array) -> None:
+            whole, rows = out[name]
+            whole[rows] = values
+
+        prior = self.mixture.log_prior
+        if out.keys() == {"labels"} and self.mixture.assignment == "hard":
+            labels = kernel.assign(prior)
+            if labels is not None:
+                put("labels", labels)
+                return
+        log_joint = arithmetic.joint(kernel.log_prob(), prior)
+        if "labels" in out:
+            put("labels", arithmetic.argmax(log_joint))
+        if "log_prob" in out:
+            put("log_prob", arithmetic.fetch(log_joint).T)
+        if out.keys() & {"proba", "log_density"}:
+            resp, log_density = self.mixture.divide(arithmetic, log_joint)
+            if "proba" in out:
+                put("proba", arithmetic.fetch(resp).T)
+            if "log_density" in out:
+                put("log_density", arithmetic.fetch(log_density))
 
 
 @dataclass(frozen=True)
@@ -202,9 +240,9 @@ class ScoreFold(Fold[Scores]):
             # A row of weight zero is a row left out, whatever it holds.
             kept = (sample_weight > 0) & np.isfinite(sample_weight)
         self._scores += Scores(len(X), 0.0, 0.0, 0.0)
-        nothing = np.zeros(len(self.mixture.log_weights))
         for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
-            resp, log_density = map(arithmetic.fetch, arithmetic.normalize(log_joint, nothing))
+            divided = self.mixture.divide(arithmetic, log_joint)
+            resp, log_density = map(arithmetic.fetch, divided)
             weight, unclear = float(len(log_density)), entr(resp)
             if sample_weight is not None:
                 weights = sample_weight[rows]

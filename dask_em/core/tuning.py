@@ -79,6 +79,9 @@ class Numerics:
     single_loss: float = 1e-5
     # A component with less than this much data has no rows.
     empty: float = 1e-12
+    # A row nearer to its centre than this share of its distance from the data's mean lies in it: an
+    # empty cluster put there would be empty again.
+    one_place: float = 1e-12
     # All data weigh between these: with less, components come near to having no rows; with more,
     # fourth powers of the rows overflow.
     least_weight: float = 1e-6
@@ -193,6 +196,20 @@ class CompiledKernelTuning:
 
 
 @dataclass(frozen=True)
+class CentersKernelTuning:
+    """Blocks of the kernels of K-means."""
+
+    # Bytes of a block's products with all centres, which the arg-max reads again: within level 2
+    # of the cache, if there are rows enough for the product to be quick.
+    score_bytes: int = 2**19
+    least_rows: int = 128
+    most_rows: int = 2048
+    # Bytes of the rows of a block of the compiled loops, which store no products, and its rows.
+    row_bytes: int = 2**18
+    most_tiled: int = 3840
+
+
+@dataclass(frozen=True)
 class DeviceKernelTuning:
     """Blocks of the kernel on a device."""
 
@@ -225,6 +242,13 @@ class SampleTuning:
     kmeans_iterations: int = 300
     kmeans_work: float = 1e12
     distance_work: int = 30
+    # Where K-means is all that is fitted, to few rows: runs of which it is the best, at most, and
+    # their multiply-adds in an iteration of all, which takes milliseconds.
+    restarts: int = 200
+    restarts_work: float = 4e6
+    # Rounds of k-means||, and the rows that each draws for each component (its authors: 5 and 2).
+    parallel_rounds: int = 5
+    oversampling: float = 2.0
     # The sample's EM reads nothing, so it goes on until this share of `tol` is left.
     finer: float = 0.1
     # Who allows fewer iterations than these wants them one by one: so many are made on the
@@ -501,6 +525,7 @@ class Tuning:
     student_t: StudentTTuning = field(default_factory=StudentTTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
+    centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
     sample: SampleTuning = field(default_factory=SampleTuning)
     multistart: MultistartTuning = field(default_factory=MultistartTuning)

@@ -11,7 +11,7 @@ from ..backends.dask.failure import hold_to, tell_of
 from ..backends.software import Software, software_here
 from ..core.additive import Array
 from ..core.protocols import Source
-from ..core.scoring import Predict, n_unanswered
+from ..core.scoring import BY_COMPONENT, Predict, n_unanswered
 from ..data.labels import RowMap
 
 logger = logging.getLogger("dask_em")
@@ -31,7 +31,7 @@ def answer_rows(source: Source, predict: Predict, rows: RowMap) -> Any:
 
         check_answers()
     (answer,) = predict.answers
-    width = predict.mixture.components.n_components if answer == "proba" else None
+    width = predict.mixture.components.n_components if answer in BY_COMPONENT else None
     numba = predict.mixture.engine.name == "numba"
     sender = None if source.in_process else software_here(numba)
     return rows.map_rows(OneAnswer(predict, sender), width, predict.dtype(answer))

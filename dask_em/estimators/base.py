@@ -11,7 +11,7 @@ import numpy as np
 from ..backends.dask.config import engine_for
 from ..core.codec import digest
 from ..core.device import resolve_device
-from ..core.em import EMState, Status
+from ..core.em import Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
@@ -166,8 +166,14 @@ class MixtureEstimator(Predictions):
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
         check_number("n_components", self.n_components, int, 1)
-        check_number("max_iter", self.max_iter, int, 0)
         check_number("n_init", self.n_init, int, 1)
+        check_choice("init_params", self.init_params, LABELLERS)
+        check_choice("algorithm", self.algorithm, ("auto", "em"))
+        self.check_limits()
+
+    def check_limits(self) -> None:
+        """Raise `ValueError` where an option that all families have is not one of those allowed."""
+        check_number("max_iter", self.max_iter, int, 0)
         check_number("tol", self.tol, float, 0)
         if self.sample_size is not None:
             check_number("sample_size", self.sample_size, int, 1)
@@ -177,9 +183,7 @@ class MixtureEstimator(Predictions):
         if self.max_time is not None:
             check_number("max_time", self.max_time, float, 0)
         check_checkpoint(self.checkpoint)
-        check_choice("init_params", self.init_params, LABELLERS)
         _ = self.read_options
-        check_choice("algorithm", self.algorithm, ("auto", "em"))
         check_callbacks(self.callbacks)
         check_seed(self.random_state)
 
@@ -271,6 +275,19 @@ class MixtureEstimator(Predictions):
             self.earlier if again else None,
         )
 
+    def convergence(self) -> Convergence:
+        """Return the limits at which a fit stops."""
+        return Convergence(self.tol, self.max_iter, self.max_passes)
+
+    def remedy(self, status: Status) -> str:
+        """Return why a fit ended so, and what to try."""
+        return status.value
+
+    def quick(self) -> Self:
+        """Return an estimator of such a mixture that needs two iterations from k-means++."""
+        few = {"init_params": "k-means++", "max_iter": 2, "random_state": 0}
+        return type(self)(**{**self.get_params(), **few})
+
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes, here and on every worker, for data of this type and size."""
         n_responsibilities = np.inf if n_rows is None else n_rows * self.n_components
@@ -281,7 +298,8 @@ class MixtureEstimator(Predictions):
         options = {n: v for n, v in self.get_params().items() if n not in UNIMPORTANT}
         for name in self.array_options:
             given = options[name]
-            options[name] = None if given is None else digest(np.asarray(given, dtype=np.float64))
+            if not isinstance(given, str | None):
+                options[name] = digest(np.asarray(given, dtype=np.float64))
         if not isinstance(self.random_state, int | np.integer | None):
             options["random_state"] = "a generator"
         if self.warm_start and hasattr(self, "state_"):

@@ -68,6 +68,42 @@ class ComponentDescription(Protocol):
         """Compute the density of one column under each component at m points, (k, m)."""
 
 
+@dataclass(frozen=True)
+class Objective:
+    """Name what a fit raises or lowers, and the value that it reached.
+
+    Attributes
+    ----------
+    name : str
+    value : float
+    unit : str
+        Of the value, in full and as lines of a terminal have it; empty where there is none.
+    short : str
+
+    Examples
+    --------
+    >>> Objective("log-likelihood", -2.5, "nats per row", "nats/row").line
+    '-2.500000 nats/row'
+    >>> Objective("inertia", 1234.5).line
+    'inertia 1234.5'
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    short: str = ""
+
+    @property
+    def line(self) -> str:
+        """The value as lines of a terminal have it."""
+        return f"{self.value:.6f} {self.short}" if self.short else f"{self.name} {self.value:.10g}"
+
+    @property
+    def label(self) -> str:
+        """The name with the unit."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+
 class FittedMixture(Protocol):
     """A fitted mixture of any family, as reports and notebooks see it."""
 
@@ -98,6 +134,10 @@ class FittedMixture(Protocol):
     @property
     def lower_bound_(self) -> float:
         """Mean log-likelihood per row, in nats."""
+
+    @property
+    def objective_(self) -> Objective:
+        """What the fit raised or lowered, and the value that it reached."""
 
     @property
     def n_iter_(self) -> int:
@@ -278,3 +318,56 @@ class FamilyDescription:
     def marginal(self, column: int, x: Array) -> Array:
         """Compute the density of one column under each component at m points, (k, m)."""
         return self.components.marginal(column, x)
+
+
+@dataclass(frozen=True)
+class ClusterDescription:
+    """Describe clusters of K-means by their centres, and the spread of their rows about them.
+
+    Attributes
+    ----------
+    structure : str
+        The distance, in words.
+    columns : sequence of str
+        Names of the d columns.
+    means : (k, d) array
+        Centres.
+    within : (k,) array
+        Mean squared deviation of a column from the centre.
+
+    Examples
+    --------
+    >>> one = ClusterDescription("Euclidean distance", ["x"], np.zeros((1, 1)), np.array([4.0]))
+    >>> one.variances.tolist(), round(float(one.marginal(0, np.zeros(1))[0, 0]), 3)
+    ([[4.0]], 0.199)
+    """
+
+    structure: str
+    columns: Sequence[str]
+    means: Array
+    within: Array
+
+    @property
+    def family(self) -> str:
+        """Name of the family."""
+        return "K-means"
+
+    @property
+    def variances(self) -> Array:
+        """Variances, (k, d)."""
+        return np.broadcast_to(self.within[:, None], self.means.shape)
+
+    def covariance(self, component: int, columns: Sequence[int]) -> Array:
+        """Compute the covariance of one cluster between m columns, (m, m)."""
+        return np.diag(self.variances[component, list(columns)])
+
+    def marginal(self, column: int, x: Array) -> Array:
+        """Compute the density of one column under each cluster at m points, (k, m).
+
+        That of a normal distribution of the cluster's spread; zero where it has none.
+        """
+        widths = np.sqrt(self.within)[:, None]
+        safe = np.where(widths > 0, widths, 1.0)
+        z = (x - self.means[:, column, None]) / safe
+        found = np.exp(-(z**2) / 2) / (safe * np.sqrt(2 * np.pi))
+        return np.where(widths > 0, found, 0.0)

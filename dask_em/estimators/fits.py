@@ -42,10 +42,7 @@ class Fittable(Protocol):
     """Describe what a fit needs of an estimator: options, data, and to take what was found."""
 
     kind_option: ClassVar[str | None]
-    n_components: int
-    tol: float
-    max_iter: int
-    max_passes: int | None
+    size_option: ClassVar[str]
     max_time: float | None
     sample_size: int | None
     random_state: Any
@@ -54,6 +51,16 @@ class Fittable(Protocol):
     @property
     def read_options(self) -> ReadOptions:
         """How data are read."""
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+
+    def convergence(self) -> Convergence:
+        """Return the limits at which a fit stops."""
+
+    def remedy(self, status: Status) -> str:
+        """Return why a fit ended so, and what to try."""
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
@@ -155,7 +162,7 @@ class Fit(Generic[M]):
         if not self.chooses:
             return identity
         starts = [estimator.start_options() for estimator in self.estimators]
-        identity["n_components"] = list(dict.fromkeys(s.n_components for s in starts))
+        identity[self.lead.size_option] = list(dict.fromkeys(s.n_components for s in starts))
         if self.lead.kind_option is not None:
             kinds = dict.fromkeys(s.components.kind for s in starts)
             identity[self.lead.kind_option] = list(kinds)
@@ -199,7 +206,7 @@ class Fit(Generic[M]):
         lead = self.lead
         return FitOptions(
             tuple(estimator.start_options() for estimator in self.estimators),
-            Convergence(lead.tol, lead.max_iter, lead.max_passes),
+            lead.convergence(),
             survey_seed(check_random_state(lead.random_state)),
             lead.random_state is None,
             lead.sample_size,
@@ -213,7 +220,9 @@ class Fit(Generic[M]):
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         names = vars(self.lead).get("feature_names_in_")
         components = self.lead.start_options().components
-        check_survey(source, surveyed, self.lead.n_components, components, names)
+        check_survey(
+            source, surveyed, self.lead.n_components, components, names, self.lead.size_option
+        )
 
     def _keep(self, driver: Driver) -> None:
         """Make of each estimator what a fit of its own would have, but for the shared passes."""
@@ -240,12 +249,14 @@ class Fit(Generic[M]):
         for message in best.warnings_:
             warn_user(message + unlike, ConvergenceWarning)
         self._log_left_out(driver)
-        _warn_unless_converged(driver.best.last_state())
+        state = driver.best.last_state()
+        _warn_unless_converged(state, best.remedy(state.status))
         tried = [estimator.n_components for estimator in self.estimators]
         end = range_end(best.n_components, tried)
         if end and self.chooses:
             logger.warning(
-                "n_components=%d is best by %s and the %s that was tried: try %s",
+                "%s=%d is best by %s and the %s that was tried: try %s",
+                best.size_option,
                 best.n_components,
                 self.criterion,
                 end,
@@ -298,7 +309,7 @@ def _refuse_void(state: EMState) -> None:
         )
 
 
-def _warn_unless_converged(state: EMState) -> None:
+def _warn_unless_converged(state: EMState, remedy: str) -> None:
     """Warn of a fit that ended otherwise, and say what to try."""
     status = state.status
     if status is Status.CONVERGED or (status is Status.OUT_OF_ITERATIONS and state.n_iter == 0):
@@ -311,5 +322,5 @@ def _warn_unless_converged(state: EMState) -> None:
             "data."
         )
     collapsed = f" (components {list(state.collapsed)})" if state.collapsed else ""
-    reason = f"{status.name.lower().replace('_', ' ')}{collapsed}: {status.value}"
+    reason = f"{status.name.lower().replace('_', ' ')}{collapsed}: {remedy}"
     warn_user(f"{theirs} Status: {reason}", ConvergenceWarning)

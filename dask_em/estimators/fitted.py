@@ -25,6 +25,7 @@ from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord, n_reads
 from .categories import WORDS, packed_categories, unpacked_categories
+from .describe import Objective
 from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag
@@ -54,6 +55,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     local_options : tuple of str
         Options that are functions, or name places: no file holds them, and one that does is
         refused.
+    size_option : str
+        The option that is the number of components.
     assignment : {"soft", "hard"}
         Whether the E-step shares a row among the components, or gives it to the likeliest.
     takes_codes : bool
@@ -62,6 +65,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     kind_option: ClassVar[str | None] = None
+    size_option: ClassVar[str] = "n_components"
     array_options: ClassVar[tuple[str, ...]] = ("weights_init",)
     local_options: ClassVar[tuple[str, ...]] = ("callbacks", "checkpoint")
     assignment: ClassVar[Assignment] = "soft"
@@ -91,6 +95,11 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         return ("weights_", *self.state_.result.components.attribute_shapes())
 
     @property
+    def objective_(self) -> Objective:
+        """What the fit raised or lowered, and the value that it reached."""
+        return Objective("log-likelihood", self.lower_bound_, "nats per row", "nats/row")
+
+    @property
     def n_reads_(self) -> int:
         """How often the data were read: records of `history_` but a survey kept beside them."""
         return n_reads(self.history_)
@@ -102,7 +111,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     def fitted_options(self) -> dict[str, Any]:
         """Return the options that the fit was of, whatever was set since."""
-        options: dict[str, Any] = {"n_components": len(self.weights_)}
+        options: dict[str, Any] = {self.size_option: len(self.weights_)}
         if self.kind_option is not None:
             options[self.kind_option] = self.state_.result.components.kind
         return options
@@ -211,7 +220,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Return which of the parameters files hold."""
         apart = {"self", *cls.array_options, *cls.local_options}
         options = frozenset(signature(cls.__init__).parameters.keys() - apart)
-        return Stored(options, cls.array_options, cls.kind_option)
+        return Stored(options, cls.array_options, cls.kind_option, cls.size_option)
 
     def to_saved(self) -> SavedModel:
         """Return what a model file holds of the fit.
@@ -231,7 +240,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(self.device, str):
             options["device"] = "cpu"
         for name in self.array_options:
-            if getattr(self, name) is not None:
+            if not isinstance(getattr(self, name), str | None):
                 arrays[name] = np.asarray(getattr(self, name), dtype=np.float64)
         if hasattr(self, "feature_names_in_"):
             arrays["feature_names_in_"] = np.asarray(self.feature_names_in_, dtype=str)

@@ -180,7 +180,10 @@ def summary_html(model: FittedMixture) -> str:
     k, d = components.means.shape
     structure = f", {text(components.structure)}" if components.structure else ""
     pairs = [
-        ("log-likelihood", f"{number(model.lower_bound_, '.6f')} nats per row"),
+        (
+            model.objective_.name,
+            f"{number(model.objective_.value, '.6f')} {model.objective_.unit}".strip(),
+        ),
         ("passes over the data", f"{model.n_reads_}, {model.n_iter_} iterations"),
         ("work on the sample", f"as much as {number(model.n_sample_passes_, '.2f')} passes"),
     ]

@@ -15,9 +15,10 @@ from ..backends.blas import one_blas_thread
 from ..core.additive import Array
 from ..core.columns import Column
 from ..core.engine import Engine
+from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
-from ..core.protocols import Source
-from ..core.scoring import NO_LABEL, Answer, Predict, Score
+from ..core.protocols import Pass, Source
+from ..core.scoring import NO_LABEL, Answer, Predict, Score, Scores
 from ..data.checks import check_dimensions, tell_once
 from ..data.columns import check_columns, listed
 from ..data.labels import check_as_frame, row_map, with_labels
@@ -256,12 +257,20 @@ class Predictions(FittedEstimator):
                 "sample_weight to count them by their weights"
             )
         drop = self.read_options.nonfinite == "drop"
-        work = LoggingPass(Score(mixture), drop, mixture.components.support)
+        work = LoggingPass(self.score_pass(mixture), drop, mixture.components.support)
         with reading as running, one_blas_thread():
             found = backend_in_force().map_reduce(source, work, running.advance)
         check_weights(source, found.log)
         check_scores(found.sums, found.log.n_dropped)
-        return criteria(found.sums, found.log.n_dropped, mixture.n_parameters)
+        return self.criteria_of(found.sums, found.log.n_dropped, mixture)
+
+    def score_pass(self, mixture: Mixture) -> Pass[Any]:
+        """Return the pass that `criteria` makes."""
+        return Score(mixture)
+
+    def criteria_of(self, sums: Scores, n_dropped: int, mixture: Mixture) -> Criteria:
+        """Return what `criteria` tells of the sums of its pass."""
+        return criteria(sums, n_dropped, mixture.n_parameters)
 
     @property
     def _fitted_to_weights(self) -> bool:

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Protocol, Self, TypeVar
 
 from .saved import SavedModel, Stored
-from .schema import OPTIONS
+from .schema import OPTIONS, OTHER_OPTIONS
 
 GROUP = "dask_em.estimators"
 
@@ -82,6 +82,21 @@ OWN = {
             COMMON | {"reg_covar", "covariance_type", "df", "shared_df"},
             ("weights_init", "means_init"),
             "covariance_type",
+        ),
+    ),
+    "kmeans": _Own(
+        ".kmeans",
+        "..families.centers.family",
+        Stored(
+            frozenset(
+                {
+                    *(OPTIONS.keys() - {"n_components", "init_params", "reg_covar", "device"}),
+                    *OTHER_OPTIONS,
+                }
+            ),
+            ("init",),
+            None,
+            "n_clusters",
         ),
     ),
 }

@@ -40,11 +40,14 @@ class Stored:
         Parameters that are arrays of a start.
     kind_option : str or None
         The option that is the kind of the components.
+    size_option : str
+        The option that is their number.
     """
 
     options: frozenset[str]
     arrays: tuple[str, ...]
     kind_option: str | None = None
+    size_option: str = "n_components"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class SavedModel:
             What is missing, unknown, of another type or shape, or beyond its bounds.
         """
         parts = {name: part for name, part in header.items() if name not in RESERVED}
-        header_of(stored.options).check("", parts)
+        header_of(stored.options, stored.size_option).check("", parts)
         state = unpack(parts["state"], arrays, Engine(**parts["engine"]))
         if not isinstance(state, EMState):
             raise TypeError(f"state is {brief(state)}")
@@ -134,7 +137,8 @@ class SavedModel:
         """Raise `ValueError` where the parts do not belong together."""
         family, options = self.state.result.components, self.options
         k, d = len(self.state.result.log_weights), family.n_features
-        require("n_components", options["n_components"], options["n_components"] == k)
+        size = stored.size_option
+        require(size, options[size], options[size] == k)
         require("n_features", d, d == self.provenance["n_features"])
         for mixture in (self.state.mixture, self.state.result):
             kind, name = mixture.components.kind, stored.kind_option

@@ -114,6 +114,30 @@ class Word:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """One of some words, or what follows another rule.
+
+    Examples
+    --------
+    >>> OneOf(("auto",), Number(1)).check("n_init", "auto")
+    >>> OneOf(("auto",), Number(1)).check("n_init", 0)
+    Traceback (most recent call last):
+    ValueError: n_init is 0, expected a number from 1 to 1e+150
+    """
+
+    words: tuple[str, ...]
+    other: Part | None = None
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is one of the words, or follows the other rule."""
+        if isinstance(value, str) and value in self.words:
+            return
+        if self.other is None:
+            raise _refuse(where, value, f"one of {', '.join(self.words)}")
+        self.other.check(where, value)
+
+
+@dataclass(frozen=True)
 class Simple:
     """A number, a word, true, false or nothing; or a list of them where there may be several."""
 
@@ -246,9 +270,9 @@ OPTIONS: Mapping[str, Part] = {
     "n_components": Number(1, whole=True),
     "tol": Number(0),
     "max_iter": COUNT,
-    "n_init": Number(1, whole=True),
+    "n_init": OneOf(("auto",), Number(1, whole=True)),
     "init_params": Word(),
-    "algorithm": Word(("auto", "em")),
+    "algorithm": Word(("auto", "em", "lloyd")),
     "sample_size": Number(1, whole=True, optional=True),
     "max_passes": Number(2, whole=True, optional=True),
     "max_time": Number(0, optional=True),
@@ -266,6 +290,13 @@ OPTIONS: Mapping[str, Part] = {
     "exposure": OneColumn(),
     "fractions": Word(("error", "round")),
     "detection_limit": Number(0, optional=True),
+}
+
+# Those of some mixtures.
+OTHER_OPTIONS: Mapping[str, Part] = {
+    "n_clusters": Number(1, whole=True),
+    "init": OneOf(("auto", "k-means++", "k-means||", "random")),
+    "spherical": Flag(),
 }
 
 # One pass, as `fitting.observers.PassRecord` has it.
@@ -291,8 +322,9 @@ CANDIDATE = Object(
         "n_parameters": COUNT,
         "n_passes": COUNT,
         "status": Word(),
-        **dict.fromkeys(("log_likelihood", "aic", "bic", "icl", "holdout"), MEASURED),
+        **dict.fromkeys(("log_likelihood", "aic", "bic", "icl", "holdout", "inertia"), MEASURED),
     },
+    frozenset({"inertia"}),
     others=Word(empty=True),
 )
 
@@ -324,10 +356,11 @@ PROVENANCE = Object(
 )
 
 
-def header_of(options: frozenset[str]) -> Object:
+def header_of(options: frozenset[str], size_option: str = "n_components") -> Object:
     """Return the rule of the header of a model whose class has these options."""
-    required = {"n_components", "random_state", "warm_start", "verbose", "device"}
-    parts: dict[str, Part] = {name: OPTIONS.get(name, Simple()) for name in options}
+    required = options & {size_option, "random_state", "warm_start", "verbose", "device"}
+    known = {**OPTIONS, **OTHER_OPTIONS}
+    parts: dict[str, Part] = {name: known.get(name, Simple()) for name in options}
     return Object(
         {
             "estimator": Word(),

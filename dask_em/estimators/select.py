@@ -196,7 +196,9 @@ def sweep(
     _check_keywords(estimator, options)
     ks = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     _check_values("n_components", ks)
-    given = [name for name in estimator.array_options if options.get(name) is not None]
+    given = [
+        name for name in estimator.array_options if not isinstance(options.get(name), str | None)
+    ]
     if given or options.get("warm_start"):
         raise ValueError(
             f"{', '.join(given) or 'warm_start'} belongs to a fit of one K: leave it out, or fit "

@@ -146,7 +146,7 @@ class Candidate:
         if not self.state.accepted:
             self.rejected.append(self.n_passes)
             return
-        self._fitted.append(self.state.log_likelihood)
+        self._fitted.append(self.state.compared)
         if held_out is not None:
             self.held_out = held_out
             self._held_out.append(held_out)
@@ -212,25 +212,29 @@ class Candidate:
         """Compute the mean of `criterion` per fitted row, without the penalty, in nats."""
         state = self.last_state()
         if criterion != "icl":
-            return state.log_likelihood
+            return state.compared
         unclear = entropy(state.mixture, state.statistics) / state.statistics.weight
-        return state.log_likelihood - unclear
+        return state.compared - unclear
 
     def row(self, weight: float | None = None) -> Row:
         """Return the row of the table for this candidate, scaled to rows of this weight."""
         state, model = self.last_state(), self.model
         status = DEGENERATE if self.degenerate else state.status.name
+        inertia = state.mixture.components.inertia(state.statistics.components)
+        if inertia is not None and weight is not None:
+            inertia *= weight / state.statistics.weight
         return Row(
             model.n_components,
             model.kind,
             model.n_parameters,
-            state.log_likelihood,
+            state.compared,
             -2 * self.value("aic", weight),
             -2 * self.value("bic", weight),
             -2 * self.value("icl", weight),
             self.held_out,
             self.n_passes,
             DROPPED if self.dropped else status,
+            inertia,
         )
 
 
@@ -366,6 +370,6 @@ def table(
         if candidate is not None:
             rows.append(candidate.row())
         elif start.row is not None:
-            nats = state.log_likelihood - known.numbers.log_likelihood
+            nats = state.compared - known.numbers.log_likelihood
             rows.append(start.row.moved(nats, state.statistics.weight))
     return rows

@@ -29,6 +29,7 @@ def check_survey(
     n_components: int,
     components: FamilyOptions,
     names: Sequence[str] | Array | None,
+    size_option: str = "n_components",
 ) -> None:
     """Refuse data that cannot be fitted, and warn of odd ones.
 
@@ -41,6 +42,8 @@ def check_survey(
     components : FamilyOptions
     names : (d,) sequence of str or None
         Of the columns.
+    size_option : str
+        The option that is the number of components.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def check_survey(
     _refuse_non_finite(source, surveyed, columns)
     _refuse_outside(source, surveyed, components, columns)
     _tell_dropped(source.n_dropped, surveyed.n_rows)
-    _refuse_few(surveyed, n_components)
+    _refuse_few(surveyed, n_components, size_option)
     _refuse_total(surveyed.moments.weight)
     _refuse_beyond_squaring(surveyed, columns)
     _refuse_below_squaring(surveyed, columns)
@@ -181,17 +184,18 @@ def _tell_dropped(n_dropped: int, n_left: int) -> None:
         )
 
 
-def _refuse_few(surveyed: Surveyed, n_components: int) -> None:
+def _refuse_few(surveyed: Surveyed, n_components: int, size_option: str) -> None:
     n = surveyed.n_weighted
     if surveyed.n_rows < 2:
         raise DataError("X has 1 row that can be used: a fit needs at least 2")
     if n == 0:
         raise DataError("sample_weight is zero for every row: there is nothing to fit")
     if n < n_components:
-        raise DataError(
+        message = (
             f"X has {n} rows (of positive weight) and n_components={n_components}: "
             "lower it. Expected n_samples >= n_components"
         )
+        raise DataError(message.replace("n_components", size_option))
 
 
 def _refuse_total(weight: float) -> None:

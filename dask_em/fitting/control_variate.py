@@ -400,6 +400,8 @@ class ControlVariateEM(Algorithm):
         self._note_height(state)
         self._follow(state)
         to_come = self._to_come()
+        if state.mixture.moves_empty(state.statistics):
+            to_come = np.inf
         if to_come < self.convergence.tol and not collapsed and not self._one_by_one:
             to_come = max(to_come, self._predicted_far(state))
         ended = end_of(to_come, self.n_iter, collapsed, self.convergence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypedDict, get_args
 
@@ -109,7 +109,7 @@ def criteria(scores: Scores, n_dropped: int, n_parameters: int) -> Criteria:
     }
 
 
-@record("candidate-row")
+@record("candidate-row", 2)
 @dataclass(frozen=True)
 class Row:
     """One model in the table of a sweep.
@@ -132,6 +132,8 @@ class Row:
         and how much either says that this one is worse.
     status : str
         Why its fit ended, or DROPPED, or DEGENERATE.
+    inertia : float or None
+        Sum of the squared distances of rows to their centres, of families that have such.
     """
 
     n_components: int
@@ -144,6 +146,7 @@ class Row:
     holdout: float | None
     n_passes: int
     status: str
+    inertia: float | None = None
 
     def moved(self, nats: float, weight: float) -> Row:
         """Return the row with a log-likelihood `nats` higher for each of rows of this weight."""
@@ -165,6 +168,8 @@ class Row:
             What the table calls the kind of components.
         """
         values = {kind if name == "kind" else name: v for name, v in asdict(self).items()}
+        if self.inertia is None:
+            del values["inertia"]
         return {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in values.items()
@@ -202,3 +207,30 @@ def kind_in(row: Mapping[str, Any]) -> str:
     """
     numbers = {field.name for field in fields(Row)} - {"kind"}
     return next((v for name, v in row.items() if name not in numbers and isinstance(v, str)), "")
+
+
+def elbow(n_components: Sequence[int], inertias: Sequence[float]) -> int | None:
+    """Return the K at which inertia over K bends most; None where there are fewer than three.
+
+    That is where the curve is farthest below the line from its first point to its last (Satopaa,
+    Albrecht, Irwin and Raghavan 2011).
+
+    Parameters
+    ----------
+    n_components : sequence of int
+        Ascending.
+    inertias : sequence of float
+
+    Examples
+    --------
+    >>> elbow([1, 2, 3, 4, 5], [100.0, 60.0, 10.0, 9.0, 8.0])
+    3
+    >>> elbow([2, 3], [9.0, 8.0]) is None
+    True
+    """
+    ks, values = np.asarray(n_components, dtype=float), np.asarray(inertias, dtype=float)
+    if len(ks) < 3 or not values[0] > values[-1]:
+        return None
+    along = (ks - ks[0]) / (ks[-1] - ks[0])
+    below = 1 - along - (values - values[-1]) / (values[0] - values[-1])
+    return int(n_components[int(below.argmax())])

@@ -331,11 +331,13 @@ def _values(best: Sequence[Candidate], sample: Sampled, criterion: Criterion) ->
     """Compute what a row of the sample adds to a model's criterion, penalties apart, (c, m)."""
 
     def of(candidate: Candidate) -> Array:
-        mixture = candidate.last_state().mixture.on_cpu
+        state = candidate.last_state()
+        mixture, sums = state.mixture.on_cpu, state.statistics
+        scale = mixture.components.profile_scale(sums.resp_sum, sums.components)
         if criterion != "icl":
-            return Predict(mixture, ("log_density",))(sample.rows)["log_density"]
+            return scale * Predict(mixture, ("log_density",))(sample.rows)["log_density"]
         answers = Predict(mixture, ("log_density", "proba"))(sample.rows)
-        return np.asarray(answers["log_density"] - entr(answers["proba"]).sum(axis=1))
+        return np.asarray(scale * answers["log_density"] - entr(answers["proba"]).sum(axis=1))
 
     return np.stack(in_threads(of, best))
 

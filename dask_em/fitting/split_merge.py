@@ -139,9 +139,10 @@ class SplitMerge:
         components = self.mixture.components.merge_losses(
             pairs, totals, self.rows, resp * weights[:, None]
         )
+        weighed = not self.mixture.components.equal_weights
         least = {
             (i, j): loss
-            + float(xlogy(totals[[i, j]], totals[[i, j]] / (totals[i] + totals[j])).sum())
+            + weighed * float(xlogy(totals[[i, j]], totals[[i, j]] / (totals[i] + totals[j])).sum())
             for (i, j), loss in zip(pairs, components, strict=True)
         }
         # The rest of the loss, which is positive, is of every row.
@@ -210,7 +211,8 @@ class SplitMerge:
 
     def _insert_component(self) -> SplitProposal | None:
         """A component that begins as wide as all rows."""
-        if self.mixture.components.shares_statistics:
+        if self.mixture.components.shares_statistics or self.mixture.components.equal_weights:
+            # Of equal weights none begins small.
             return None
         X, weights = self.rows, self.weights
         others = _log_density(self.mixture, X)
@@ -250,7 +252,8 @@ class Parent:
         Halves of the rows, each on one side of their mean: across the longest axis, and in the
         directions of least and most kurtosis.
     skew : float
-        Nats that the rows differ from a normal distribution by, along those axes, about.
+        Nats that the rows differ from a normal distribution by, along those axes, about; of
+        components whose variance is fixed, those that their longest axis costs.
     """
 
     component: int
@@ -264,7 +267,10 @@ class Parent:
     def of(cls, component: int, mixture: Mixture, X: Array, rows: Array, weights: Array) -> Parent:
         """Return one component of a mixture with its rows."""
         axes = _axes(mixture.components.coordinates(X), weights)
-        skew = max(_negentropy(axis, weights) for axis in axes)
+        if mixture.components.equal_weights:
+            skew = float(weights @ axes[0] ** 2)
+        else:
+            skew = max(_negentropy(axis, weights) for axis in axes)
         return cls(component, X, rows, weights, [axis > 0 for axis in axes], skew)
 
 

@@ -25,6 +25,7 @@ from ..core.tuning import tuning
 from .multistart import Multistart
 from .observers import ObservedPass, Observer
 from .sample import Sampled, Start
+from .seeding import best_of_runs, oversampled
 from .survey import Surveyed
 
 if TYPE_CHECKING:
@@ -84,6 +85,28 @@ def _by_kmeans_plusplus(rows: Array, weights: Array, k: int, seed: int) -> Array
     return _nearest(rows, centers)
 
 
+def _by_kmeans_parallel(rows: Array, weights: Array, k: int, seed: int) -> Array:
+    from sklearn.cluster import kmeans_plusplus
+
+    drawn, shares = oversampled(rows, weights, k, seed)
+    centers, _ = kmeans_plusplus(drawn, k, sample_weight=shares, random_state=seed)
+    return _nearest(rows, centers)
+
+
+def _by_seeds(rows: Array, weights: Array, k: int, seed: int, n_restarts: int = 1) -> Array:
+    """Label rows by seeds of K-means, or of few rows by the best of several runs of it."""
+    distinct = _places(rows, k)
+    if distinct is not None:
+        return distinct
+    constants = tuning().sample
+    runs = min(int(constants.restarts_work / (rows.size * k)), constants.restarts)
+    if runs > n_restarts:
+        return best_of_runs(rows, weights, k, seed, runs)
+    if n_restarts > 1:
+        return _by_kmeans(rows, weights, k, seed, n_restarts)
+    return _by_kmeans_plusplus(rows, weights, k, seed)
+
+
 def _by_random_rows(rows: Array, weights: Array, k: int, seed: int) -> Array:
     chosen = np.random.default_rng(seed).choice(len(rows), k, replace=False)
     return _nearest(rows, rows[chosen])
@@ -104,6 +127,12 @@ LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
 }
 
 
+# Those that no mixture of soft assignment takes by their names.
+OTHER_LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
+    "k-means||": _by_kmeans_parallel,
+}
+
+
 Maker = Callable[[Sampled, int], Mixture]
 """(sample, seed) -> a mixture to start from."""
 
@@ -119,6 +148,8 @@ class StartOptions:
     start_from : callable, optional
         What is surveyed of the data -> in place of a start, the mixture of an earlier fit, or
         the state that it reached on the same data, to go on from.
+    refined : bool
+        Whether a start is fitted to the sample whatever `init_params` made it.
 
     Examples
     --------
@@ -138,6 +169,7 @@ class StartOptions:
     algorithm: str
     assignment: Assignment = "soft"
     start_from: Callable[[Surveyed], Mixture | EMState] | None = None
+    refined: bool = False
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""
@@ -192,7 +224,7 @@ class StartOptions:
         """Tell whether a start is fitted to the sample, of so many of all rows."""
         # Where the sample is all of the data, its iterations are those that `max_iter` counts.
         one_by_one = n_rows <= n_sampled and self.max_iter < tuning().sample.fewest_iterations
-        return self.init_params == "auto" and not one_by_one
+        return (self.init_params == "auto" or self.refined) and not one_by_one
 
     def _multistart(
         self,
@@ -227,9 +259,12 @@ class StartOptions:
         A component that gets too few rows of the sample to be fitted describes all data. By
         default ("auto") it is the best of `n_restarts` runs of k-means.
         """
-        labeller = LABELLERS[self.init_params]
+        labeller = {**LABELLERS, **OTHER_LABELLERS}[self.init_params]
         if self.init_params == "auto":
             labeller = partial(_by_kmeans, n_restarts=n_restarts)
+            if self.assignment == "hard":
+                # What follows is K-means itself, on rows of the sample.
+                labeller = partial(_by_seeds, n_restarts=n_restarts)
         given = replace(self._given(surveyed.moments), engine=engine)
         pooled = self.components.of_data(surveyed.moments, self.n_components)
 

@@ -163,6 +163,7 @@ class FitMemory:
                 np.full(model.n_components, -np.log(model.n_components)),
                 model.family_options().of_data(unit, model.n_components),
                 engine,
+                model.assignment,
             )
             for model in self.models
         ]

@@ -388,12 +388,10 @@ def _finite_rows(X: Array, most: int) -> Array:
 def _quick_start(rows: Array, model: MixtureEstimator, most: int) -> Mixture:
     """Fit a mixture to some rows by two iterations from k-means++."""
     step = -(-len(rows) // max(most // 4, 4 * model.n_components))
-    few = {"init_params": "k-means++", "max_iter": 2, "random_state": 0}
-    quick = type(model)(**{**model.get_params(), **few})
     with warnings.catch_warnings():
         # Whatever is odd about the data, the fit will say.
         warnings.simplefilter("ignore")
-        mixture: Mixture = quick.fit(rows[::step]).predictor(()).mixture
+        mixture: Mixture = model.quick().fit(rows[::step]).predictor(()).mixture
     return mixture
 
 

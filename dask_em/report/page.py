@@ -119,7 +119,7 @@ def report_html(model: FittedMixture, evidence: Evidence | None = None) -> str:
 def _header(model: FittedMixture, title: str) -> str:
     source = model.provenance_
     tiles = [
-        (number(model.lower_bound_, ".6g"), "log-likelihood, nats per row"),
+        (number(model.objective_.value, ".6g"), model.objective_.label),
         (f"{model.n_reads_:,}", "passes over the data"),
         (number(model.n_sample_passes_, ",.2f"), "passes' worth of work on the sample"),
         (f"{model.n_iter_:,}", "iterations"),
@@ -160,6 +160,15 @@ def _fit_section(model: FittedMixture) -> str:
             for name in ("bic", "icl")
             if plots.candidates(selection, name)
         ]
+        if plots.candidates(selection, "inertia"):
+            figures.append(
+                _figure(
+                    partial(plots.plot_elbow, selection),
+                    "Inertia over the number of clusters",
+                    "It falls with every cluster; the circle is the elbow, where the line is "
+                    "farthest below the dashed one.",
+                )
+            )
     return _section("The fit", _grid(figures) + (_selection_table(selection) if selection else ""))
 
 
@@ -172,7 +181,8 @@ def _selection(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
 # Columns of the table of candidates, and how their numbers are shown.
 CANDIDATE = {
     "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
-    "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "holdout": ",.4f", "passes": ",.4g",
+    "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "inertia": ",.6g",
+    "holdout": ",.4f", "passes": ",.4g",
     "n_passes": ",.4g", "status": "",
 }  # fmt: skip
 

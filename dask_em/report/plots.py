@@ -15,7 +15,7 @@ from ..core.additive import Array
 from ..core.scoring import Answer
 from ..errors import UsageError
 from ..estimators.describe import COLOURS, FittedMixture, colour, mixture_moments
-from ..fitting.criteria import kind_in
+from ..fitting.criteria import elbow, kind_in
 from .axes import (
     curve_points,
     ellipse_of,
@@ -260,6 +260,34 @@ def plot_criterion(
             name.set_parse_math(False)
     whole_numbers(ax.xaxis)
     label_axes(ax, "components", criterion.upper())
+    return ax
+
+
+def plot_elbow(selection: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+    """Draw the inertia over the number of clusters, its elbow marked.
+
+    Parameters
+    ----------
+    selection : sequence of dict
+        Candidates with the keys n_components and inertia, as in `plot_criterion`.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = new_axes(ax)
+    drawn = sorted(candidates(selection, "inertia"), key=lambda c: int(c["n_components"]))
+    ks = [int(c["n_components"]) for c in drawn]
+    values = [float(c["inertia"]) for c in drawn]
+    whole = [j for j, c in enumerate(drawn) if not _dropped(c)]
+    ax.plot(ks, values, "o-", ms=4, lw=1.5, markevery=whole, color=COLOURS[0])
+    bend = elbow(ks, values)
+    if bend is not None:
+        ax.plot([ks[0], ks[-1]], [values[0], values[-1]], "--", lw=1, color=COLOURS[3])
+        ax.plot(bend, values[ks.index(bend)], "o", ms=11, mfc="none", mec=ink(), mew=1.2)
+    whole_numbers(ax.xaxis)
+    label_axes(ax, "clusters", "inertia")
     return ax
 
 

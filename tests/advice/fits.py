@@ -26,7 +26,7 @@ from advice.following import (
     saved,
     stored,
 )
-from dask_em import Checkpointing, GaussianMixture, select
+from dask_em import Checkpointing, GaussianMixture, KMeans, select
 from dask_em.core.em import EMState
 from dask_em.runtime import JobControl, as_job, current_job
 
@@ -117,6 +117,10 @@ def scattered(**options: Any) -> str:
     )
 
 
+def clusters(rows: Any = X, **options: Any) -> KMeans:
+    return KMeans(**{"n_clusters": 2, "random_state": 0, **options}).fit(rows)
+
+
 ENDINGS = [
     Followed("max_iter passes were made", lambda here: long(max_iter=2), {
         "raise max_iter": lambda here, words: long(max_iter=10_000),
@@ -154,6 +158,13 @@ ENDINGS = [
     Followed("a component lost all its rows", lambda here: scattered(random_state=0), {
         "another random_state": lambda here, words: scattered(random_state=1),
     }),
+    Followed(
+        "fewer distinct rows than n_clusters",
+        lambda here: said(lambda: clusters(THREE_POINTS, n_clusters=4)),
+        {"lower n_clusters": lambda here, words: said(
+            lambda: clusters(THREE_POINTS, n_clusters=3)
+        )},
+    ),
     Followed(
         "has a covariance of its own",
         lambda here: said(lambda: fit(THREE_POINTS, n_components=3, reg_covar=0)), {
@@ -234,6 +245,12 @@ def warm_counts(**options: Any) -> str:
     return refit(NegativeBinomialMixture(2), counts, n_components=3, **options)
 
 
+def warm_clusters(**options: Any) -> str:
+    model = clusters()
+    options = {"n_clusters": 3, "warm_start": True, **options}
+    return said(lambda: model.set_params(**options).fit(X))
+
+
 def chosen(**options: Any) -> str:
     """What a choice says, of numbers of components of which the one in the middle is right."""
     return said(lambda: select(X, [1, 2, 3], random_state=0, **options))
@@ -288,6 +305,22 @@ OPTIONS = [
         "the last fit was of n_components=", lambda here: warm_counts(),
         {"warm_start=False": lambda here, words: warm_counts(**keywords(words))},
     ),
+    Followed("the last fit has cluster_centers_ of shape", lambda here: warm_clusters(), {
+        "warm_start=False": lambda here, words: warm_clusters(**keywords(words)),
+    }),
+    Followed("init={}: expected one of", lambda here: said(lambda: clusters(init=3)), {
+        "one of (.*), or an array": lambda here, words: said(
+            lambda: [clusters(init=one) for one in each_of(words)]
+        ),
+        "an array of centres": lambda here, words: said(
+            lambda: clusters(init=X[:2])
+        ),
+    }),
+    Followed("spherical={}: expected", lambda here: said(lambda: clusters(spherical="x")), {
+        "(True) or (False)": lambda here, words: said(
+            lambda: [clusters(spherical=one) for one in (True, False)]
+        ),
+    }),
     Followed("needs rows to score", lambda here: chosen(criterion="holdout"), {
         r"holdout=[\d.]+": lambda here, words: chosen(criterion="holdout", **keywords(words)),
     }),

@@ -25,6 +25,7 @@ NAMES = [
     "sweep",
     "fleets",
     "small",
+    "kmeans",
     "billion",
     "object_stores",
 ]

@@ -1,0 +1,1 @@
+"""Centres of clusters: the components of K-means, of one fixed variance."""
