@@ -9,6 +9,8 @@ from .foreign import OneLine
 from .version import __version__
 
 __all__ = [
+    "BernoulliMixture",
+    "CategoricalMixture",
     "Checkpointing",
     "ExponentialMixture",
     "GammaMixture",
@@ -25,6 +27,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .estimators.amounts import ExponentialMixture, GammaMixture
+    from .estimators.categorical import BernoulliMixture, CategoricalMixture
     from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.gaussian import GaussianMixture
     from .estimators.kmeans import KMeans
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 logging.getLogger("dask_em").addFilter(OneLine())
 
 _HOMES = {
+    "BernoulliMixture": "estimators.categorical",
+    "CategoricalMixture": "estimators.categorical",
     "Checkpointing": "storage.checkpoint",
     "ExponentialMixture": "estimators.amounts",
     "GammaMixture": "estimators.amounts",

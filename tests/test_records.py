@@ -32,9 +32,12 @@ PINNED = {
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
     "scored",
     "bad-weights": "1: n first",
+    "bernoulli": "1: log_probabilities n_categories alpha missing binarize",
+    "categorical": "1: log_probabilities n_categories alpha missing",
+    "categorical-statistics": "1: counts",
     "center-statistics": "1: first squares far far_squares",
     "centers": "1: centers origin unit spherical",
-    "chunk-log": "2: chunks fingerprints dropped bad_weights",
+    "chunk-log": "3: chunks fingerprints dropped bad_weights missing",
     "control-variate-state": "1: proposal contenders best n_iter kind predicted damping "
     "rejections rows_read gains steps heights",
     "covariance-diag": "1: factor",
@@ -43,7 +46,6 @@ PINNED = {
     "covariance-tied": "1: factor",
     "em-state": "1: mixture statistics n_iter collapsed status result accepted",
     "em-step": "1: begin end",
-    "extent": "1: low high",
     "fit-progress": "1: phase starts n_passes fingerprint records candidates",
     "fleet-statistics": "1: members held_weight held_log_likelihood",
     "gaussian": "1: means covariance whitening ridge constraint",
@@ -52,7 +54,7 @@ PINNED = {
     "logged": "1: sums log",
     "mixture": "1: log_weights components engine assignment",
     "mixture-statistics": "1: n_rows weight log_likelihood resp_sum components",
-    "moments": "1: weight mean scatter",
+    "moments": "3: weight mean scatter low high observed",
     "non-finite": "1: n_rows first",
     "partial-sums": "1: phase number parameters sums",
     "pass": "1: phase number seconds rows bytes log_likelihood retries lost_workers",
@@ -61,7 +63,7 @@ PINNED = {
     "start": "2: mixture n_passes log_likelihood contenders row eliminated state",
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "
     "LIKELIHOOD_FELL COLLAPSED NON_FINITE",
-    "survey": "2: n_rows n_weighted moments extent non_finite sample",
+    "survey": "3: n_rows n_weighted moments non_finite outside sample",
     "survey-pass": "1: found record",
     "whitening": "1: shift scale",
 }

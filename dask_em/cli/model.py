@@ -57,6 +57,11 @@ def inspect(model: str, as_json: bool) -> None:
     for weight, mean in zip(found["weights"], found["means"], strict=True):
         cells = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
         lines.append(f"{weight:.4f} {cells}")
+    for name, probabilities in found["answers"].items():
+        lines += ["", f"answer   {shown(name)}: probability in each component"]
+        for c, each in enumerate(zip(*probabilities, strict=True)):
+            cells = " ".join(f"{p:10.4f}" for p in each[:8]) + (" ..." if len(each) > 8 else "")
+            lines.append(f"{c:<8d} {cells}")
     show(found, as_json, lines)
 
 

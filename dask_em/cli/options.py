@@ -274,6 +274,19 @@ ESTIMATOR = (
         default=False, is_flag=True,
     ),
     Option(
+        "--alpha", "alpha", "Added to each count of an answer: categorical, bernoulli.",
+        click.FloatRange(0), 0.0,
+    ),
+    Option(
+        "--binarize", "binarize", "Numbers above it are a one, the others a zero: bernoulli.",
+        float, 0.0,
+    ),
+    Option(
+        "--missing-values", "missing_values",
+        "Refuse NaN, or leave missing answers out of the product: categorical, bernoulli.",
+        click.Choice(["error", "mar"]), "error",
+    ),
+    Option(
         "--algorithm", "algorithm",
         "auto accelerates; em is plain EM, iteration for iteration, and lloyd that of K-means.",
         click.Choice(["auto", "em", "lloyd"]), "auto",

@@ -9,6 +9,7 @@ import numpy as np
 
 from .additive import Additive, Array, S
 from .codec import record
+from .finite import NOWHERE, Missing
 
 
 @record("bad-weights")
@@ -46,7 +47,7 @@ class BadWeights(Additive):
         return BadWeights(self.n + other.n, min(both, default=None))
 
 
-@record("chunk-log", 2)
+@record("chunk-log", 3)
 @dataclass(frozen=True)
 class ChunkLog(Additive):
     """Record the fingerprint of each chunk, and what of its rows and weights cannot be used.
@@ -59,6 +60,8 @@ class ChunkLog(Additive):
     dropped : tuple of (int, int)
         Chunks that hold rows of NaN or infinity, and how many such rows.
     bad_weights : BadWeights
+    missing : tuple of bool
+        In which columns NaN is a value that is missing, for which no row is left out.
 
     Examples
     --------
@@ -70,6 +73,7 @@ class ChunkLog(Additive):
     fingerprints: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     dropped: tuple[tuple[int, int], ...] = ()
     bad_weights: BadWeights = field(default_factory=BadWeights)
+    missing: Missing = NOWHERE
 
     def __add__(self, other: ChunkLog) -> ChunkLog:
         return ChunkLog(
@@ -77,6 +81,7 @@ class ChunkLog(Additive):
             np.concatenate([self.fingerprints, other.fingerprints]),
             self.dropped + other.dropped,
             self.bad_weights + other.bad_weights,
+            self.missing,
         )
 
     @property

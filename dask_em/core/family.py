@@ -360,6 +360,14 @@ class Family(ABC, Generic[Sums]):
         """Return a family about which sums under `resp` (n, k) lose no digits."""
         return self
 
+    def softened(self) -> Self:
+        """Return components a little off the bounds of their parameters, where EM would stay.
+
+        What is estimated of responsibilities that are no E-step's, of a start or a move, may lie
+        there: an answer that no row of a start gave would never be given.
+        """
+        return self
+
     def coordinates(self, X: Array) -> Array:
         """Return rows (n, d) in coordinates in which directions may be compared."""
         return np.asarray(X, dtype=np.float64)
@@ -386,6 +394,17 @@ class Family(ABC, Generic[Sums]):
         draws = [self.sample(k, MOMENT_DRAWS, rng)[:, column] for k in range(self.n_components)]
         # Draws that are all alike have no density.
         return np.stack([gaussian_kde(y)(x) if np.ptp(y) else np.zeros(len(x)) for y in draws])
+
+    def answer_probabilities(self) -> Mapping[int, Array]:
+        """Return the probabilities of answers (k, c), by the columns that hold categories."""
+        return {}
+
+    def answers_in(self, X: Array, column: int) -> Array:
+        """Return the numbers of the categories in a column of rows (n, d), NaN where there is none.
+
+        Of columns that hold no categories, these are the numbers themselves.
+        """
+        return np.asarray(X[:, column], dtype=np.float64)
 
     # -- derived: what is odd ----------------------------------------------------------
 
@@ -504,6 +523,16 @@ class FamilyOptions(ABC):
         """Which numbers the family describes: a fit refuses others, and says where they are."""
         return REAL
 
+    @property
+    def truncates(self) -> bool:
+        """Whether fractions within the support are taken at their whole part, with a warning."""
+        return False
+
+    @property
+    def of_missing(self) -> str:
+        """What else can be done with NaN, as the end of a message; empty where nothing can."""
+        return ""
+
     @abstractmethod
     def of_data(self, moments: Moments, k: int) -> Family[Any]:
         """Return k components alike, each of which describes all of the data."""
@@ -547,8 +576,15 @@ class FamilyOptions(ABC):
         ]
 
     def n_parameters(self, k: int, d: int) -> int:
-        """Count the free parameters of k components in d columns."""
+        """Count the free parameters of k components in d columns, of which nothing is known."""
         return self.of_data(Moments.unit(d), k).n_parameters
+
+    def n_parameters_of(self, k: int, moments: Moments) -> int:
+        """Count the free parameters of k components for data of these moments.
+
+        To be overridden where there are as many whatever the data.
+        """
+        return self.of_data(moments, k).n_parameters
 
 
 F = TypeVar("F", bound=Family[Any])

@@ -12,19 +12,39 @@ from ..errors import NonFiniteError
 from .additive import Array
 from .columns import Column
 
+Missing = tuple[bool, ...]
+"""In which columns NaN is a value that is missing; one entry for all columns, or one each."""
 
-def finite_mask(X: Array) -> Array:
-    """Return which rows of X (n, d) hold finite numbers only, (n,) of bool.
+NOWHERE: Missing = (False,)
+
+
+def not_finite(X: Array, missing: Missing = NOWHERE) -> Array:
+    """Return which numbers of X (n, d) are NaN or infinite, but for values that may be missing.
 
     Examples
     --------
-    >>> finite_mask(np.array([[1.0, 2.0], [np.nan, 0.0]]))
-    array([ True, False])
+    >>> not_finite(np.array([[np.nan, np.nan], [np.inf, 0.0]]), (True, False)).tolist()
+    [[False, True], [True, False]]
     """
-    return np.asarray(np.isfinite(X).all(axis=1))
+    bad = ~np.isfinite(X)
+    if any(missing):
+        bad &= ~(np.isnan(X) & np.asarray(missing))
+    return np.asarray(bad)
 
 
-def finite_only(X: Array) -> Array | None:
+def finite_mask(X: Array, missing: Missing = NOWHERE) -> Array:
+    """Return which rows of X (n, d) hold finite, or missing, numbers only, (n,) of bool.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 2.0], [np.nan, 0.0]])
+    >>> finite_mask(X), finite_mask(X, (True,))
+    (array([ True, False]), array([ True,  True]))
+    """
+    return np.asarray(~not_finite(X, missing).any(axis=1))
+
+
+def finite_only(X: Array, missing: Missing = NOWHERE) -> Array | None:
     """Return `finite_mask(X)`, or None where all rows are finite.
 
     Examples
@@ -34,11 +54,13 @@ def finite_only(X: Array) -> Array | None:
     """
     if _sum_is_finite(X):
         return None
-    finite = finite_mask(X)
+    finite = finite_mask(X, missing)
     return None if finite.all() else finite
 
 
-def finite_rows(X: Array, weight: Array | None) -> tuple[Array, Array | None, int]:
+def finite_rows(
+    X: Array, weight: Array | None, missing: Missing = NOWHERE
+) -> tuple[Array, Array | None, int]:
     """Return the finite rows of X (n, d), their weights, and how many rows were left out.
 
     Examples
@@ -47,14 +69,14 @@ def finite_rows(X: Array, weight: Array | None) -> tuple[Array, Array | None, in
     (array([[1.],
            [3.]]), None, 1)
     """
-    finite = finite_only(X)
+    finite = finite_only(X, missing)
     if finite is None:
         return X, weight, 0
     n_dropped = len(X) - int(finite.sum())
     return X[finite], None if weight is None else weight[finite], n_dropped
 
 
-def check_finite(block: Array, numbers: Sequence[int] | Array) -> None:
+def check_finite(block: Array, numbers: Sequence[int] | Array, missing: Missing = NOWHERE) -> None:
     """Raise `NonFiniteError` where a block (b, d), of rows of these numbers, is not finite.
 
     Examples
@@ -66,7 +88,7 @@ def check_finite(block: Array, numbers: Sequence[int] | Array) -> None:
     """
     if _sum_is_finite(block):
         return
-    first = first_not_finite(block)
+    first = first_not_finite(block, missing)
     if first is not None:
         what, row, column = first
         raise NonFiniteError(what, int(numbers[row]), column)
@@ -101,7 +123,7 @@ def located(
         raise e.at(locate(chunk, e.row), name) from None
 
 
-def first_not_finite(X: Array) -> tuple[str, int, int] | None:
+def first_not_finite(X: Array, missing: Missing = NOWHERE) -> tuple[str, int, int] | None:
     """Return the first number of X (n, d) that is not finite: its name, row and column.
 
     Examples
@@ -109,7 +131,7 @@ def first_not_finite(X: Array) -> tuple[str, int, int] | None:
     >>> first_not_finite(np.array([[0.0, 1.0], [2.0, -np.inf]]))
     ('infinity', 1, 1)
     """
-    bad = ~np.isfinite(X)
+    bad = not_finite(X, missing)
     if not bad.any():
         return None
     row, column = (int(i) for i in np.argwhere(bad)[0])

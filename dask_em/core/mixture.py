@@ -179,9 +179,12 @@ class Mixture(Pass[MixtureStatistics]):
         return (gained + after.log_prior - self.log_prior) / statistics.weight
 
     def of_responsibilities(self, X: Array, resp: Array) -> Self:
-        """Return the M-step of responsibilities times weights (n, k) given for the rows X."""
+        """Return the M-step of responsibilities times weights (n, k) given for the rows X.
+
+        They may be any: what lies at bounds that EM would not leave is moved off them.
+        """
         found, _ = self._maximized(resp.sum(axis=0), self.components.sufficient_statistics(X, resp))
-        return found
+        return replace(found, components=found.components.softened())
 
     def _maximized(self, resp_sum: Array, sums: Additive) -> tuple[Self, tuple[int, ...]]:
         components, collapsed = self.components.maximize(resp_sum, sums)

@@ -12,7 +12,7 @@ from .additive import Additive, Array
 from .codec import record
 
 
-@record("moments", 2)
+@record("moments", 3)
 @dataclass(frozen=True)
 class Moments(Additive):
     """Weight, mean, scatter and extremes of rows; they add by Chan, Golub and LeVeque (1983).
@@ -25,6 +25,10 @@ class Moments(Additive):
         sum_n w_n (x_n - mean)(x_n - mean)^T.
     low, high : (d,) array
         Smallest and largest number of each column.
+    observed : (d,) array or None
+        Where values are missing, the weight of the rows that have one; else None. Means, variances
+        and extremes are then of these rows. Off the diagonal a missing value counts as the mean of
+        its column among its neighbours, so that covariances are about right, and definite.
 
     Examples
     --------
@@ -39,6 +43,7 @@ class Moments(Additive):
     scatter: Array
     low: Array
     high: Array
+    observed: Array | None = None
 
     def __add__(self, other: Moments) -> Moments:
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
@@ -46,9 +51,30 @@ class Moments(Additive):
         if weight == 0:
             return replace(self, low=low, high=high)
         gap = other.mean - self.mean
+        if self.observed is not None or other.observed is not None:
+            return self._with_holes(other, gap, low, high)
         share = other.weight / weight
         scatter = self.scatter + other.scatter + np.outer(gap, gap) * (self.weight * share)
         return Moments(weight, self.mean + gap * share, scatter, low, high)
+
+    def _with_holes(self, other: Moments, gap: Array, low: Array, high: Array) -> Moments:
+        ours, theirs = self.weights, other.weights
+        total = ours + theirs
+        share = theirs / np.where(total > 0, total, 1.0)
+        apart = gap * np.sqrt(ours * share)
+        return Moments(
+            self.weight + other.weight,
+            self.mean + gap * share,
+            self.scatter + other.scatter + np.outer(apart, apart),
+            low,
+            high,
+            total,
+        )
+
+    @property
+    def weights(self) -> Array:
+        """Weight of the rows that have a value in each column, (d,)."""
+        return np.full(len(self.mean), self.weight) if self.observed is None else self.observed
 
     @classmethod
     def none(cls, d: int) -> Self:
@@ -74,12 +100,16 @@ class Moments(Additive):
         index = list(chosen)
         scatter = self.scatter[np.ix_(index, index)]
         vectors = self.low[index], self.high[index]
-        return type(self)(self.weight, self.mean[index], scatter, *vectors)
+        observed = None if self.observed is None else self.observed[index]
+        return type(self)(self.weight, self.mean[index], scatter, *vectors, observed)
 
     @property
     def covariance(self) -> Array:
         """Maximum-likelihood covariance, (d, d)."""
-        return self.scatter / self.weight
+        if self.observed is None:
+            return self.scatter / self.weight
+        root = np.sqrt(np.where(self.observed > 0, self.observed, 1.0))
+        return np.asarray(self.scatter / np.outer(root, root))
 
     @property
     def widths(self) -> Array:

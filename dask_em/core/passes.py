@@ -10,6 +10,7 @@ import numpy as np
 
 from .additive import Array, S
 from .chunk_log import BadWeights, ChunkLog, Logged
+from .finite import NOWHERE
 from .protocols import Fold, Pass
 from .support import REAL, Support
 
@@ -180,5 +181,6 @@ class LoggingFold(Fold[Logged[S]], Generic[S]):
             np.fromiter(self._fingerprints.values(), dtype=np.uint64),
             tuple(self._dropped.items()),
             self._bad_weights,
+            NOWHERE if self._kept is None else self._kept.missing,
         )
         return Logged(self._fold.result(), log)

@@ -16,6 +16,7 @@ import numpy as np
 from .additive import Array, S, S_co
 from .chunk_log import ChunkLog
 from .columns import Column, no_columns
+from .finite import NOWHERE, Missing
 from .grid import Coordinate, Grid
 from .ranges import even_ranges
 from .reduction import Node
@@ -259,6 +260,11 @@ class Source(Protocol):
     def dropping(self) -> frozenset[int]:
         """Chunks whose rows of NaN or infinity whoever reads them leaves out."""
         return frozenset()
+
+    @property
+    def missing(self) -> Missing:
+        """In which columns NaN is a value that is missing, for which no row is left out."""
+        return NOWHERE
 
     @property
     def n_dropped(self) -> int:

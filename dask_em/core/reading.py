@@ -54,7 +54,7 @@ def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | No
                 weight = weights[row : row + len(X)]
             row += len(X)
             if chunk in source.dropping:
-                X, weight, _ = finite_rows(X, weight)
+                X, weight, _ = finite_rows(X, weight, source.missing)
             # What is not finite here is of a damaged chunk, as the end of its reading tells.
             with (
                 np.errstate(over="ignore", invalid="ignore"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from .additive import Array
-from .finite import check_finite, finite_only
+from .finite import NOWHERE, Missing, check_finite, finite_only, not_finite
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Support:
     least, most : tuple of float
     whole : tuple of bool
         Whether the numbers are whole.
+    missing : tuple of bool
+        Whether NaN is a value that is missing, which the family knows what to do with.
 
     Examples
     --------
@@ -40,6 +42,7 @@ class Support:
     least: tuple[float, ...] = (-np.inf,)
     most: tuple[float, ...] = (np.inf,)
     whole: tuple[bool, ...] = (False,)
+    missing: Missing = NOWHERE
 
     @property
     def is_real(self) -> bool:
@@ -64,7 +67,11 @@ class Support:
         if not self.holds_between(low, high, True):
             return False
         fractions = any(self.whole) and X.dtype.kind == "f"
-        return not fractions or not (np.asarray(self.whole) & (np.rint(X) != X)).any()
+        return not fractions or not self.outside(X).any()
+
+    def not_finite(self, X: Array) -> Array:
+        """Return which numbers of X (n, d) are NaN or infinite, but for missing values, (n, d)."""
+        return not_finite(X, self.missing)
 
     def holds_between(self, low: Array, high: Array, whole: bool) -> bool:
         """Tell whether columns of these extremes hold such numbers, where all may be `whole`."""
@@ -73,7 +80,7 @@ class Support:
 
     def kept(self, X: Array) -> Array | None:
         """Return which rows of X (n, d) have an answer, (n,) of bool; None where all have."""
-        finite = finite_only(X)
+        finite = finite_only(X, self.missing)
         if self.is_real:
             return finite
         kept: Array = np.asarray(~self.outside(X).any(axis=1))
@@ -83,7 +90,7 @@ class Support:
 
     def check(self, block: Array, numbers: Sequence[int] | Array) -> None:
         """Raise `NonFiniteError` where a block (b, d), of rows of these numbers, has no answer."""
-        check_finite(block, numbers)
+        check_finite(block, numbers, self.missing)
         if self.is_real:
             return
         bad = self.outside(block)

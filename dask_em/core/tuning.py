@@ -223,6 +223,39 @@ class DeviceKernelTuning:
 
 
 @dataclass(frozen=True)
+class CategoricalTuning:
+    """Blocks of the kernels of categorical components, and bounds on their probabilities."""
+
+    # Doubles of a block's indicators on NumPy, which two products read.
+    indicators: int = 2**17
+    # Bytes of a block's combinations and responsibilities in the compiled kernel, and its rows.
+    block_bytes: int = 2**17
+    least_rows: int = 64
+    most_rows: int = 1024
+    # Combinations of answers that one lookup takes, where columns have few categories: of pairs of
+    # five with missing ones, 36 lines of a table, so that 20 such columns lie in 24 KiB.
+    most_combinations: int = 36
+    # A code beyond is a number or an ID, and a table of it would be as long.
+    most_categories: int = 10_000
+    # No probability is below: what a sample lacks can still be learnt of all rows.
+    least_probability: float = 1e-12
+    # The share of the others' answers that a component has where a start or a move gave it none: EM
+    # would take thousands of steps away from zero, and few towards it.
+    softened: float = 0.02
+    # Counts further below zero, as a share of the component's rows, are those of no data.
+    negative: float = 1e-9
+    # An answer is given always, or never, where no more than this is left to the others.
+    at_bound: float = 1e-5
+    # Correlations of the estimates have smaller eigenvalues, one by one, where parameters are not
+    # identified.
+    singular: float = 1e-12
+    # Components are alike whose probabilities differ by less.
+    alike: float = 1e-3
+    # Coordinates of a row in a start and in a split: 64 MiB of sampled rows become so much more.
+    most_coordinates: int = 128
+
+
+@dataclass(frozen=True)
 class SampleTuning:
     """The sample of the survey."""
 
@@ -527,6 +560,7 @@ class Tuning:
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
+    categorical: CategoricalTuning = field(default_factory=CategoricalTuning)
     sample: SampleTuning = field(default_factory=SampleTuning)
     multistart: MultistartTuning = field(default_factory=MultistartTuning)
     split_merge: SplitMergeTuning = field(default_factory=SplitMergeTuning)

@@ -14,7 +14,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
-from ..core.finite import finite_mask, located
+from ..core.finite import Missing, finite_mask, located
 from ..core.grid import Grid
 from ..core.protocols import (
     Block,
@@ -185,6 +185,7 @@ class DaskSource(Source):
                 self.X,
                 *weight,
                 dropping=log.dropping,
+                missing=log.missing,
                 chunks=(lengths, like.chunks[1]),
                 dtype=like.dtype,
                 meta=np.empty((0, 0), dtype=like.dtype),
@@ -240,11 +241,15 @@ def _of_block(
 
 
 def _finite_block(
-    X: Array, *weight: Array, dropping: frozenset[int], block_id: tuple[int, int]
+    X: Array,
+    *weight: Array,
+    dropping: frozenset[int],
+    missing: Missing,
+    block_id: tuple[int, int],
 ) -> Array:
     """The rows of a block of X, or of its weights, where those of X are finite."""
     values = weight[0] if weight else X
-    return values[finite_mask(X)] if block_id[0] in dropping else values
+    return values[finite_mask(X, missing)] if block_id[0] in dropping else values
 
 
 # -- opening ---------------------------------------------------------------------------

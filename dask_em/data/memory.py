@@ -14,7 +14,7 @@ from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.executor import ThreadPool
-from ..core.finite import located
+from ..core.finite import NOWHERE, Missing, located
 from ..core.grid import Grid
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
@@ -148,6 +148,8 @@ class ArraySource(Source):
         Chunks whose rows of NaN or infinity are left out.
     n_dropped : int
         Such rows, as a first pass counted them.
+    missing : tuple of bool
+        In which columns NaN is a value that is missing, for which no row is left out.
     grid : Grid or None
         Whose cells in C order are the rows.
     named : sequence of Column, or None
@@ -166,6 +168,7 @@ class ArraySource(Source):
     sample_weight: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
+    missing: Missing = NOWHERE
     grid: Grid | None = None
     named: Sequence[Column] | None = None
     packed: str = ""
@@ -243,7 +246,7 @@ class ArraySource(Source):
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped."""
-        return replace(self, dropping=log.dropping, n_dropped=log.n_dropped)
+        return replace(self, dropping=log.dropping, n_dropped=log.n_dropped, missing=log.missing)
 
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others, by their contents, for JSON."""

@@ -17,6 +17,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column, no_columns
+from ..core.finite import NOWHERE, Missing
 from ..core.protocols import Block, CarriedColumns, Reader, RowValues, StoredSource
 from ..core.ranges import even_bounds, even_ranges
 from ..core.tuning import tuning
@@ -147,6 +148,8 @@ class RangedSource(StoredSource):
         Chunks whose rows of NaN or infinity are left out.
     n_dropped : int
         Such rows, as a first pass counted them.
+    missing : tuple of bool
+        In which columns NaN is a value that is missing, for which no row is left out.
     skipped : sequence of range
         Chunks that are read as no rows, because whatever is done with them is done.
     """
@@ -159,6 +162,7 @@ class RangedSource(StoredSource):
     expected: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
+    missing: Missing = NOWHERE
     skipped: Sequence[range] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -334,6 +338,7 @@ class RangedSource(StoredSource):
             expected=None if forced else log.in_order(),
             dropping=log.dropping,
             n_dropped=log.n_dropped,
+            missing=log.missing,
         )
 
     def stamps(self) -> dict[range, str]:

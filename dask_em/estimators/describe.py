@@ -61,6 +61,10 @@ class ComponentDescription(Protocol):
     def variances(self) -> Array:
         """Variances, (k, d)."""
 
+    @property
+    def answers(self) -> Mapping[int, Array]:
+        """Probabilities of answers (k, c), by the columns that hold categories."""
+
     def covariance(self, component: int, columns: Sequence[int]) -> Array:
         """Compute the covariance of one component between m columns, (m, m)."""
 
@@ -245,6 +249,11 @@ class GaussianDescription:
         return f"{self.constraint} covariance"
 
     @property
+    def answers(self) -> Mapping[int, Array]:
+        """Probabilities of answers, of which there are none."""
+        return {}
+
+    @property
     def variances(self) -> Array:
         """Variances, (k, d), whatever the structure."""
         covariances = np.asarray(self.covariances)
@@ -308,6 +317,11 @@ class FamilyDescription:
     def variances(self) -> Array:
         """Variances, (k, d)."""
         return self._moments[1]
+
+    @property
+    def answers(self) -> Mapping[int, Array]:
+        """Probabilities of answers (k, c), by the columns that hold categories."""
+        return self.components.answer_probabilities()
 
     def covariance(self, component: int, columns: Sequence[int]) -> Array:
         """Compute the covariance of one component between m columns, (m, m)."""

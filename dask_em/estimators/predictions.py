@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
-from ..core.additive import Array
+from ..core.additive import Array, S
+from ..core.chunk_log import Logged
 from ..core.columns import Column
 from ..core.engine import Engine
 from ..core.mixture import Mixture
@@ -223,6 +224,16 @@ class Predictions(FittedEstimator):
         """
         return self.criteria(X, sample_weight)["icl"]
 
+    def entropy_r2(self, X: Any, sample_weight: Any = None) -> float:
+        """Compute how clearly rows belong to components: 1 - entropy / (n log K), one pass.
+
+        1 where each row belongs to one component alone, 0 where to all of them alike (Ramaswamy,
+        DeSarbo, Reibstein and Robinson, Marketing Science 12, 1993).
+        """
+        found, k = self.criteria(X, sample_weight), len(self.weights_)
+        entropy = (found["icl"] - found["bic"]) / 2
+        return 1.0 if k == 1 else 1.0 - entropy / (found["weight"] * float(np.log(k)))
+
     def criteria(self, X: Any, sample_weight: Any = None) -> Criteria:
         """Compute mean log-likelihood per row, AIC, BIC and ICL, all from one pass.
 
@@ -249,18 +260,13 @@ class Predictions(FittedEstimator):
         """
         check_is_fitted(self)
         source = self.source(X, sample_weight)
-        reading = ObservedPass(self.observers(), "score", 1, source.n_rows, source.nbytes)
         mixture = self.mixture(self._answering_engine(source.n_rows))
         if sample_weight is None and self._fitted_to_weights:
             logger.info(
                 "the model was fitted to rows with weights, and here each row counts once: pass "
                 "sample_weight to count them by their weights"
             )
-        drop = self.read_options.nonfinite == "drop"
-        work = LoggingPass(self.score_pass(mixture), drop, mixture.components.support)
-        with reading as running, one_blas_thread():
-            found = backend_in_force().map_reduce(source, work, running.advance)
-        check_weights(source, found.log)
+        found = self.sums(source, self.score_pass(mixture), "score")
         check_scores(found.sums, found.log.n_dropped)
         return self.criteria_of(found.sums, found.log.n_dropped, mixture)
 
@@ -271,6 +277,16 @@ class Predictions(FittedEstimator):
     def criteria_of(self, sums: Scores, n_dropped: int, mixture: Mixture) -> Criteria:
         """Return what `criteria` tells of the sums of its pass."""
         return criteria(sums, n_dropped, mixture.n_parameters)
+
+    def sums(self, source: Source, work: Pass[S], phase: str) -> Logged[S]:
+        """Make a pass over rows that have an answer, or whose lack of one is an error."""
+        reading = ObservedPass(self.observers(), phase, 1, source.n_rows, source.nbytes)
+        drop = self.read_options.nonfinite == "drop"
+        logging_pass = LoggingPass(work, drop, self.state_.result.components.support)
+        with reading as running, one_blas_thread():
+            found = backend_in_force().map_reduce(source, logging_pass, running.advance)
+        check_weights(source, found.log)
+        return found
 
     @property
     def _fitted_to_weights(self) -> bool:

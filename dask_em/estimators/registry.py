@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Protocol, Self, TypeVar
 
 from .saved import SavedModel, Stored
-from .schema import OPTIONS, OTHER_OPTIONS
+from .schema import OPTIONS
 
 GROUP = "dask_em.estimators"
 
@@ -49,7 +49,7 @@ class _Own:
 
 
 # Options of every mixture.
-COMMON = frozenset({*OPTIONS} - {"reg_covar", "exposure", "fractions", "detection_limit"})
+COMMON = frozenset(OPTIONS)
 
 OWN = {
     "gaussian-mixture": _Own(
@@ -88,16 +88,21 @@ OWN = {
         ".kmeans",
         "..families.centers.family",
         Stored(
-            frozenset(
-                {
-                    *(OPTIONS.keys() - {"n_components", "init_params", "reg_covar", "device"}),
-                    *OTHER_OPTIONS,
-                }
-            ),
+            COMMON - {"n_components", "init_params", "device"} | {"n_clusters", "init", "spherical"},
             ("init",),
             None,
             "n_clusters",
         ),
+    ),
+    "bernoulli": _Own(
+        ".categorical",
+        "..families.categorical.family",
+        Stored(COMMON | {"alpha", "missing_values", "binarize"}, ("weights_init",)),
+    ),
+    "categorical": _Own(
+        ".categorical",
+        "..families.categorical.family",
+        Stored(COMMON | {"alpha", "missing_values"}, ("weights_init",)),
     ),
 }
 

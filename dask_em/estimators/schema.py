@@ -286,14 +286,16 @@ OPTIONS: Mapping[str, Part] = {
     "warm_start": Flag(),
     "device": Word(DEVICE_NAMES),
     "verbose": Number(-(2**31), 2**31, whole=True),
-    "reg_covar": Number(0),
-    "exposure": OneColumn(),
-    "fractions": Word(("error", "round")),
-    "detection_limit": Number(0, optional=True),
 }
 
 # Those of some mixtures.
 OTHER_OPTIONS: Mapping[str, Part] = {
+    "reg_covar": Number(0),
+    "exposure": OneColumn(),
+    "fractions": Word(("error", "round")),
+    "detection_limit": Number(0, optional=True),
+    "alpha": Number(0),
+    "missing_values": Word(("error", "mar")),
     "n_clusters": Number(1, whole=True),
     "init": OneOf(("auto", "k-means++", "k-means||", "random")),
     "spherical": Flag(),

@@ -63,7 +63,7 @@ def check_survey(
     dask_em.errors.DataError: X has 3 rows (of positive weight) and n_components=4: ...
     """
     columns = Columns(names)
-    _refuse_non_finite(source, surveyed, columns)
+    _refuse_non_finite(source, surveyed, components, columns)
     _refuse_outside(source, surveyed, components, columns)
     _tell_dropped(source.n_dropped, surveyed.n_rows)
     _refuse_few(surveyed, n_components, size_option)
@@ -143,7 +143,9 @@ class Columns:
         return f" by exclude={[shown(self._names[j], LONGEST_NAME) for j in columns]!r}"
 
 
-def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> None:
+def _refuse_non_finite(
+    source: Source, surveyed: Surveyed, components: FamilyOptions, columns: Columns
+) -> None:
     first = surveyed.non_finite.first
     if first is None:
         return
@@ -153,7 +155,7 @@ def _refuse_non_finite(source: Source, surveyed: Surveyed, columns: Columns) -> 
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
         f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
-        'or pass nonfinite="drop" to leave them out'
+        f'or pass nonfinite="drop" to leave them out{components.of_missing * bool(np.isnan(value))}'
     )
 
 
@@ -164,11 +166,19 @@ def _refuse_outside(
     if first is None:
         return
     chunk, row, column, value = first
-    # scikit-learn's words.
-    theirs = ". Negative values in data" if value < 0 else ""
+    support, moments = components.support, surveyed.moments
+    if components.truncates and support.holds_between(moments.low, moments.high, whole=True):
+        warn_user(
+            f"X contains {value:.15g} at {source.locate(chunk, row)}, {columns.name(column)}, and "
+            f"{surveyed.outside.n_rows} rows hold such fractions: they are taken at their whole "
+            "part. Numbers that are no codes of categories are for another family"
+        )
+        return
+    negative = ((moments.low < 0) & (np.asarray(support.least) >= 0)).any()
+    theirs = ". Negative values in data passed to fit" if negative else ""
     raise DataError(
         f"X contains {value:.15g} at {source.locate(chunk, row)}, {columns.name(column)}, where "
-        f"{components.support.word(column)} are expected; {surveyed.outside.n_rows} rows hold such "
+        f"{support.word(column)} are expected; {surveyed.outside.n_rows} rows hold such "
         f"numbers: correct or remove them first, or fit another family{theirs}"
     )
 

@@ -175,6 +175,8 @@ class Driver:
     passes : RecordedPasses
         Its source is, after the survey, without the rows that were dropped.
     surveyed : Surveyed
+    models : list of Model
+        Once the survey is made.
     engine : Engine
         What computes, once the survey is made.
     candidates : list of Candidate or None
@@ -197,10 +199,6 @@ class Driver:
         self.seed = checkpoint.begin(options.seed)
         self.convergence = options.convergence
         self.holdout = Holdout(self.seed, options.holdout) if options.holdout else None
-        d = source.n_features
-        self.models = [
-            Model(m.n_components, m.components.kind, m.n_parameters(d)) for m in options.models
-        ]
         self.candidates: list[Candidate | None] = []
 
     # -- the loop ----------------------------------------------------------------------
@@ -230,6 +228,12 @@ class Driver:
             Those that the last pass served, each at its new state.
         """
         self.surveyed = self._survey()
+        # How many parameters there are may depend on what is in the columns.
+        moments = self.surveyed.moments
+        self.models = [
+            Model(m.n_components, m.components.kind, m.n_parameters_of(moments))
+            for m in self.options.models
+        ]
         self.engine = self._engine_of(self.surveyed.n_rows)
         self.sample = Sampled.of(self.surveyed)
         self.progress = self._begun()
@@ -286,7 +290,7 @@ class Driver:
         survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
-            pass_, options.drop_nonfinite, self._check_survey, options.any_sample
+            pass_, options.drop_nonfinite, self._check_survey, options.any_sample, support.missing
         )
 
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:

@@ -207,7 +207,8 @@ class KeptSurvey:
             or len(self.log.chunks) != source.n_chunks,
             "its sample was drawn by another seed": self.seed != survey.seed,
             f"its sample holds {self.sample.size} rows": self.sample.size < survey.sample_size,
-            "it leaves out rows of NaN or infinity": bool(self.log.n_dropped) and not drop,
+            "it leaves out rows of NaN or infinity": bool(self.log.n_dropped)
+            and (not drop or any(survey.support.missing)),
             f"it does not tell whether all are {survey.support.word(0)}": not self._within(
                 survey.support, source
             ),

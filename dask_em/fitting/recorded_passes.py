@@ -11,10 +11,12 @@ import numpy as np
 
 from ..core.chunk_log import Logged
 from ..core.codec import record
+from ..core.finite import NOWHERE, Missing
 from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, LoggingPass, Slice
 from ..core.protocols import Backend, Executor, Pass, Source, T
+from ..core.support import Support
 from ..storage.checkpoint import Checkpoint
 from .checks import check_weights
 from .kept_survey import survey_kept_beside
@@ -78,10 +80,12 @@ class RecordedPasses:
         drop_nonfinite: bool,
         check: Callable[[Source, Surveyed], None],
         any_sample: bool = False,
+        missing: Missing = NOWHERE,
     ) -> Surveyed:
         """Make the first pass, which later ones are held to.
 
-        It is recalled from the checkpoint, or taken from beside the data, where it is kept.
+        It is recalled from the checkpoint, or taken from beside the data, where it is kept. In
+        columns where values may be `missing`, NaN is no reason to leave a row out.
         """
         kept = self.checkpoint.survey
         if kept is not None:
@@ -95,7 +99,7 @@ class RecordedPasses:
             if found is None:
                 found = self.backend.map_reduce(
                     self.source,
-                    LoggingPass(pass_, drop_nonfinite),
+                    LoggingPass(pass_, drop_nonfinite, Support(missing=missing)),
                     running.advance,
                     self.checkpoint.partial_sums("survey", 1),
                 )

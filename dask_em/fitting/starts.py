@@ -175,6 +175,10 @@ class StartOptions:
         """Count the free parameters of the mixture in d columns."""
         return self.n_components - 1 + self.components.n_parameters(self.n_components, d)
 
+    def n_parameters_of(self, moments: Moments) -> int:
+        """Count the free parameters of the mixture of data of these moments."""
+        return self.n_components - 1 + self.components.n_parameters_of(self.n_components, moments)
+
     def start(
         self,
         surveyed: Surveyed,
@@ -235,9 +239,9 @@ class StartOptions:
         executor: ExecutorFactory,
     ) -> Start:
         """Return the best of many starts on the sample."""
-        n_sampled, d = surveyed.sample.rows.shape
+        n_sampled, p = len(surveyed.sample.rows), self.n_parameters_of(surveyed.moments)
         multistart = Multistart.of(
-            self.n_parameters(d), self.n_components, n_sampled, surveyed.n_weighted, self.n_init
+            p, self.n_components, n_sampled, surveyed.n_weighted, self.n_init
         )
         make = self.maker(surveyed, engine, multistart.n_restarts)
         limits = Convergence(self.tol, self._iterations)

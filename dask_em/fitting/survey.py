@@ -223,9 +223,14 @@ class SurveyFold(Fold[Surveyed]):
             return
         D, weighted = self._buffer[:b], self._weighted[:b]
         D[:] = block
-        if not np.isfinite(D.sum()) and not np.isfinite(D).all():
-            self._non_finite += _first(index, numbers, D, ~np.isfinite(D))
-            return
+        if not np.isfinite(D.sum()):
+            bad = self.survey.support.not_finite(D)
+            if bad.any():
+                self._non_finite += _first(index, numbers, D, bad)
+                return
+            if np.isnan(D).any():
+                self._add_with_holes(index, numbers, D, weight)
+                return
         low, high = D.min(axis=0), D.max(axis=0)
         if not self.survey.support.holds(D, low, high):
             self._outside += _first(index, numbers, D, self.survey.support.outside(D))
@@ -239,6 +244,25 @@ class SurveyFold(Fold[Surveyed]):
         scatter -= np.outer(first, first / total)
         scatter = (scatter + scatter.T) / 2
         self._moments += Moments(total, origin + first / total, scatter, low, high)
+
+    def _add_with_holes(self, index: int, numbers: Array, D: Array, weight: Array | None) -> None:
+        """Add rows of which values are missing, which the family allows."""
+        hole = np.isnan(D)
+        low = np.where(hole, np.inf, D).min(axis=0)
+        high = np.where(hole, -np.inf, D).max(axis=0)
+        if not self.survey.support.holds(D, low, high):
+            self._outside += _first(index, numbers, D, self.survey.support.outside(D))
+        w = np.ones(len(D)) if weight is None else weight
+        observed = w @ ~hole
+        origin = np.where(np.isfinite(low), low, 0.0)
+        D -= origin
+        D[hole] = 0.0
+        mean = w @ D / np.where(observed > 0, observed, 1.0)
+        D -= mean
+        D[hole] = 0.0
+        scatter = D.T @ (D * w[:, None])
+        scatter = (scatter + scatter.T) / 2
+        self._moments += Moments(float(w.sum()), origin + mean, scatter, low, high, observed)
 
     def result(self) -> Surveyed:
         """Return the survey of the chunks given so far."""
@@ -285,6 +309,6 @@ def fingerprint_of(surveyed: Surveyed) -> str:
     """
     digest = hashlib.sha256(f"{surveyed.n_rows}:{surveyed.moments.weight!r}".encode())
     m = surveyed.moments
-    for array in (m.mean, m.scatter, m.low, m.high):
+    for array in (m.mean, m.scatter, m.low, m.high, *([] if m.observed is None else [m.observed])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -46,5 +46,8 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "family": components.family,
         "structure": components.structure,
         "means": found.get("means_", components.means).tolist(),
+        "answers": {
+            components.columns[j]: found.tolist() for j, found in components.answers.items()
+        },
         "history": saved.history,
     }

@@ -16,9 +16,9 @@ import numpy as np
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array
-from ..core.finite import finite_mask
 from ..core.mixture import Mixture
 from ..core.protocols import Source, StoredSource
+from ..core.support import Support
 from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.options import ReadChoices, ReadOptions
@@ -366,7 +366,8 @@ def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Pro
     model = fleet[costs.index(per_row)]
     k = model.n_components
     most = max(1000, 2 * k, tuning().plan.probe_products // per_row)
-    warm_up, timed = _finite_rows(front, most), _finite_rows(middle, most)
+    support = model.family_options().support
+    warm_up, timed = (_usable_rows(X, most, support) for X in (front, middle))
     if min(len(warm_up), len(timed)) < max(k, 2):
         return None
     fold = _quick_start(np.concatenate([warm_up, timed]), model, most).fold()
@@ -381,8 +382,9 @@ def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Pro
     return Probe(len(middle), len(timed), reading / len(middle), computing / len(timed))
 
 
-def _finite_rows(X: Array, most: int) -> Array:
-    return np.asarray(X[finite_mask(X)][:most])
+def _usable_rows(X: Array, most: int, support: Support) -> Array:
+    kept = support.kept(X)
+    return np.asarray((X if kept is None else X[kept])[:most])
 
 
 def _quick_start(rows: Array, model: MixtureEstimator, most: int) -> Mixture:

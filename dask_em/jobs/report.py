@@ -77,7 +77,8 @@ def _evidence(
     if source is not None:
         check_columns(source.description, source.n_features, model.n_features_in_)
         origin["rows from"] = source.description
-        rows = sample_rows(source, n_rows)
+        support = model.state_.result.components.support
+        rows = sample_rows(source, n_rows, support=support)
         if drift:
             with workers_for(cluster, source.nbytes):
                 densities = source_densities(model, source, [reporter()])

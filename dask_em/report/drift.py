@@ -15,8 +15,9 @@ import numpy as np
 from ..backends import backend_in_force
 from ..core.additive import Additive, Array
 from ..core.family import blocks
-from ..core.finite import check_finite, finite_rows, located
+from ..core.finite import located
 from ..core.protocols import Fold, Pass, Source, StoredSource
+from ..core.support import REAL, Support
 from ..data.columns import check_columns
 from ..data.open import as_source
 from ..estimators.describe import FittedMixture
@@ -170,28 +171,28 @@ class Densities(Pass[ChunkDensities]):
         Rows (n, d) -> {"log_density": (n,), "proba": (n, k)}.
     n_components : int
     drop : bool
-        Whether rows of NaN or infinity are left out.
+        Whether rows without an answer are left out.
+    support : Support
+        The numbers that have one.
     """
 
     answer: Callable[[Array], dict[str, Array]]
     n_components: int
     drop: bool
+    support: Support = REAL
 
     def fold(self) -> DensityFold:
         """Return the fold of one range, before its first chunk."""
-        return DensityFold(self.answer, self.n_components, self.drop)
+        return DensityFold(self)
 
 
 class DensityFold(Fold[ChunkDensities]):
     """Sums log-densities of chunks as they come."""
 
-    def __init__(
-        self, answer: Callable[[Array], dict[str, Array]], n_components: int, drop: bool
-    ) -> None:
-        self.answer = answer
-        self.drop = drop
+    def __init__(self, work: Densities) -> None:
+        self.work = work
         self._chunks: list[tuple[int, int, float, float]] = []
-        self._shares = np.empty((0, n_components))
+        self._shares = np.empty((0, work.n_components))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) of chunk number `index`."""
@@ -199,10 +200,10 @@ class DensityFold(Fold[ChunkDensities]):
             return
         mean, resp_sum = np.nan, np.zeros(self._shares.shape[1])
         values, used = np.empty(len(X)), np.ones(len(X), dtype=bool)
-        if not self.drop:
-            check_finite(X, range(len(X)))
+        if not self.work.drop:
+            self.work.support.check(X, range(len(X)))
         for rows in blocks(len(X), BLOCK_ROWS):
-            answers = self.answer(X[rows])
+            answers = self.work.answer(X[rows])
             values[rows], resp = answers["log_density"], answers["proba"]
             used[rows] = ~np.isnan(values[rows])
             if not used[rows].all():
@@ -263,20 +264,22 @@ def source_densities(
     check_columns("X", source.n_features, model.n_features_in_)
     with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
         drop = model.read_options.nonfinite == "drop"
-        work = Densities(model.predictor(("log_density", "proba")), model.n_components, drop)
+        predictor = model.predictor(("log_density", "proba"))
+        support = predictor.mixture.components.support
+        work = Densities(predictor, model.n_components, drop, support)
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
-def sample_rows(source: StoredSource, n_rows: int, seed: int = 0) -> Array:
+def sample_rows(source: StoredSource, n_rows: int, seed: int = 0, support: Support = REAL) -> Array:
     """Draw rows (m, d) for pictures from at most 64 evenly spaced chunks.
 
     One chunk is held at a time. Each gives rows by its share of the rows of all, and fewer where
-    the source's options leave rows of NaN or infinity out.
+    the source's options leave rows without an answer out, which hold what no `support` has.
 
     Raises
     ------
     DataError
-        A row that was drawn holds NaN or infinity.
+        A row that was drawn has no answer.
 
     Examples
     --------
@@ -300,10 +303,11 @@ def sample_rows(source: StoredSource, n_rows: int, seed: int = 0) -> Array:
         # Numbers of rows make a copy, so the reader may use its buffers again.
         chosen = np.sort(rng.choice(length, count, replace=False))
         rows = reader.read(chunk)[0][chosen]
-        if source.drops:
-            rows, _, _ = finite_rows(rows, None)
+        kept = support.kept(rows) if source.drops else None
+        if kept is not None:
+            rows, chosen = rows[kept], chosen[kept]
         with located(source.locate, chunk, source.columns):
-            check_finite(rows, chosen)
+            support.check(rows, chosen)
         parts.append(rows)
     return np.concatenate(parts)
 

@@ -33,6 +33,7 @@ from ..runtime import current_job
 from ..storage.outputs.writer import output_file
 from ..version import __version__
 from . import plots
+from .answers import answers_table, plot_answers
 from .drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities, Evidence
 from .style import STYLE
 from .svg import svg
@@ -216,19 +217,24 @@ def _components_section(model: FittedMixture) -> str:
             "whole mixture from its mean.",
         ),
     ]
+    answers = ""
+    if model.describe().answers:
+        answers = _details("Probabilities of all answers", answers_table(model, MOST_ROWS))
     return _section(
         "The components",
         _grid(figures)
         + '<p class="note">Mean &plusmn; standard deviation in each column, in its own unit. '
-        + f"{text(left_out(model, MOST_ROWS))}</p>{components_table(model, MOST_ROWS)}",
+        + f"{text(left_out(model, MOST_ROWS))}</p>{components_table(model, MOST_ROWS)}{answers}",
     )
 
 
 def _rows_section(model: FittedMixture, rows: Array | None) -> str:
     """Draw the data beside the model; without rows, the model alone."""
     columns = plots.telling_columns(model, MOST_COLUMNS)
-    names = model.describe().columns
+    components = model.describe()
+    names = components.columns
     figures = []
+    numbers = [j for j in columns if j not in components.answers]
     if rows is not None:
         figures += [
             _figure(
@@ -236,8 +242,18 @@ def _rows_section(model: FittedMixture, rows: Array | None) -> str:
                 f"{names[pair[0]]} and {names[pair[1]]}",
                 "Rows by their likeliest component; ellipses at 1 and 2 standard deviations.",
             )
-            for pair in combinations(columns, 2)
+            for pair in combinations(numbers, 2)
         ]
+    lines = "" if rows is None else "; lines are the shares of the rows"
+    figures += [
+        _figure(
+            partial(plot_answers, model, j, rows),
+            f"Answers in {names[j]}",
+            f"Probability of each category in each component{lines}.",
+        )
+        for j in columns
+        if j in components.answers
+    ]
     over = "" if rows is None else " over a histogram of the rows"
     figures += [
         _figure(
@@ -245,7 +261,7 @@ def _rows_section(model: FittedMixture, rows: Array | None) -> str:
             f"Density of {names[j]}",
             f"The mixture and its components{over}.",
         )
-        for j in columns
+        for j in numbers
     ]
     if rows is not None:
         figures.append(

@@ -12,6 +12,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
 from ...core.columns import Column
+from ...core.finite import NOWHERE, Missing
 from ...core.protocols import Block, Reader, RowValues, StoredSource
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
@@ -77,6 +78,8 @@ class ZarrSource(StoredSource):
         Chunks whose rows of NaN or infinity are left out.
     n_dropped : int
         Such rows, as a first pass counted them.
+    missing : tuple of bool
+        In which columns NaN is a value that is missing, for which no row is left out.
     stamp : tuple or None
         Of the file that describes the array, when the array was found to be as it is here.
     skipped : sequence of range
@@ -102,6 +105,7 @@ class ZarrSource(StoredSource):
     expected: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
+    missing: Missing = NOWHERE
     stamp: tuple[int, int] | None = None
     skipped: Sequence[range] = ()
     blocks: Sequence[int] | None = None
@@ -324,6 +328,7 @@ class ZarrSource(StoredSource):
             expected=None if forced else log.in_order(),
             dropping=log.dropping,
             n_dropped=log.n_dropped,
+            missing=log.missing,
         )
 
     def filling(self) -> Self:

@@ -71,6 +71,10 @@ class GaussianOptions(FamilyOptions):
         """Count the free parameters of k components in d columns."""
         return k * d + self.constraint.n_parameters(k, d)
 
+    def n_parameters_of(self, k: int, moments: Moments) -> int:
+        """Count the free parameters of k components, as many whatever the data."""
+        return self.n_parameters(k, len(moments.mean))
+
     def of_data(self, moments: Moments, k: int) -> Gaussian:
         """Return k components alike, each with the covariance of all data."""
         whitening = self.whitening(moments)

@@ -1,0 +1,1 @@
+"""Categorical components: independent answers to several questions, given the component."""

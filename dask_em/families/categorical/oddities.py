@@ -1,0 +1,101 @@
+"""Find probabilities at 0 or 1, components that are alike, and models that are not identified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ...core.additive import Array
+from ...core.degenerate import Degenerate
+from ...core.tuning import tuning
+
+# Probabilities and pairs that a message names.
+NAMED = 6
+
+
+def at_bounds(log_probabilities: Array, places: Sequence[slice]) -> list[Degenerate]:
+    """Return the components that give one answer to some question, and no other ever.
+
+    Examples
+    --------
+    >>> at_bounds(np.log([[0.5, 0.5, 1e-12, 1.0]]), [slice(0, 2), slice(2, 4)])
+    [Degenerate(component=0, columns=(1,), values=(1.0,), combined=())]
+    """
+    found = []
+    for k, row in enumerate(log_probabilities):
+        answers = {
+            j: float(row[place].argmax())
+            for j, place in enumerate(places)
+            if place.stop - place.start > 1 and _is_one(row[place].max())
+        }
+        if answers:
+            found.append(Degenerate(k, tuple(answers), tuple(answers.values())))
+    return found
+
+
+def answer_warnings(
+    log_probabilities: Array,
+    places: Sequence[slice],
+    weights: Array,
+    called: Callable[[Sequence[int]], str],
+) -> list[str]:
+    """Return warnings of what is odd about components.
+
+    Parameters
+    ----------
+    log_probabilities : (k, m) array
+    places : sequence of slice
+        Of the categories of each column.
+    weights : (k,) array
+    called : callable
+        Returns how messages name some columns.
+    """
+    messages = []
+    bounds = at_bounds(log_probabilities, places)
+    if bounds:
+        said = [
+            f"component {one.component} answers {value:g} to {called([j])}"
+            for one in bounds
+            for j, value in zip(one.columns, one.values, strict=True)
+        ]
+        more = f", ... ({len(said)} in all)" if len(said) > NAMED else ""
+        messages.append(
+            f"probabilities at 0 or 1: {', '.join(said[:NAMED])}{more}, always. Such estimates "
+            "have no standard errors, and come of few rows: pass alpha=1 to smooth them, or lower "
+            "n_components"
+        )
+    alike = _alike(log_probabilities, weights)
+    if alike:
+        said = [f"{i} and {j}" for i, j in alike[:NAMED]]
+        more = f", ... ({len(alike)} pairs in all)" if len(alike) > NAMED else ""
+        messages.append(
+            f"components {', '.join(said)}{more} are alike: the data show no difference between "
+            "them, so lower n_components"
+        )
+    numbers = [place.stop - place.start for place in places]
+    k, n_free = len(weights), sum(numbers) - len(numbers)
+    cells = float(np.prod([float(n) for n in numbers])) - 1
+    if k * (n_free + 1) - 1 > cells:
+        messages.append(
+            f"not identified: {k * (n_free + 1) - 1} parameters, and the answers to all questions "
+            f"have no more than {cells:g} free probabilities: other parameters describe the data "
+            "as well, so lower n_components"
+        )
+    return messages
+
+
+def _is_one(log_probability: float) -> bool:
+    return -log_probability < tuning().categorical.at_bound
+
+
+def _alike(log_probabilities: Array, weights: Array) -> list[tuple[int, int]]:
+    """Pairs of components whose probabilities do not differ."""
+    p = np.exp(log_probabilities)
+    k = len(weights)
+    return [
+        (i, j)
+        for i in range(k)
+        for j in range(i + 1, k)
+        if np.abs(p[i] - p[j]).max() < tuning().categorical.alike
+    ]
