@@ -16,6 +16,7 @@ __all__ = [
     "GammaMixture",
     "GaussianMixture",
     "KMeans",
+    "MixedMixture",
     "MultinomialMixture",
     "PoissonMixture",
     "StudentTMixture",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .estimators.gaussian import GaussianMixture
     from .estimators.kmeans import KMeans
     from .estimators.load import load
+    from .estimators.mixed import MixedMixture
     from .estimators.select import select
     from .estimators.student_t import StudentTMixture
     from .jobs.ingest import ingest
@@ -48,6 +50,7 @@ _HOMES = {
     "GammaMixture": "estimators.amounts",
     "GaussianMixture": "estimators.gaussian",
     "KMeans": "estimators.kmeans",
+    "MixedMixture": "estimators.mixed",
     "MultinomialMixture": "estimators.counts",
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",

@@ -417,7 +417,7 @@ def test_binarize_is_checked() -> None:
 
 
 def posterior(model: Any, rows: Array) -> float:
-    return total(model, rows) + model.state_.result.components.log_prior()
+    return total(model, rows) + model.state_.result.components.log_prior_density()
 
 
 def test_smoothing_keeps_probabilities_from_the_bounds() -> None:

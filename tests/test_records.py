@@ -28,7 +28,7 @@ from dask_em.fitting.control_variate import ControlVariateEM
 
 PINNED = {
     "candidate-row": "2: n_components kind n_parameters log_likelihood aic bic icl holdout "
-    "n_passes status inertia",
+    "n_passes status inertia family",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
     "scored",
     "bad-weights": "1: n first",
@@ -59,6 +59,8 @@ PINNED = {
     "partial-sums": "1: phase number parameters sums",
     "pass": "1: phase number seconds rows bytes log_likelihood retries lost_workers",
     "plain-em-state": "1: proposal contenders previous",
+    "product": "1: names columns parts variant",
+    "product-statistics": "1: parts",
     "sample": "1: size keys rows weights",
     "start": "2: mixture n_passes log_likelihood contenders row eliminated state",
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "

@@ -56,16 +56,14 @@ class RegularizedTests(FamilyTests):
         family, rows, resp = self.family(), self.rows(), self.resp()
         total = resp.sum(axis=0)
         after, _ = family.maximize(total, family.sufficient_statistics(rows, resp))
-        before, now = (
-            (resp * f.log_prob(rows)).sum() + f.log_prior() for f in (family, after)
-        )
+        before, now = ((resp * f.log_prob(rows)).sum() + f.log_prior_density() for f in (family, after))
         assert now >= before
         # No other parameters are better.
         rng = np.random.default_rng(0)
         vector = after.to_unconstrained()
         for _ in range(30):
             other = after.from_unconstrained(vector + 1e-3 * rng.normal(size=len(vector)))
-            assert (resp * other.log_prob(rows)).sum() + other.log_prior() <= now + 1e-9
+            assert (resp * other.log_prob(rows)).sum() + other.log_prior_density() <= now + 1e-9
 
     def test_plain_em_never_gets_worse(self) -> None:
         mixture, rows, values = self.mixture(), self.rows(), []
@@ -163,7 +161,7 @@ def test_the_prior_is_the_density_of_the_paper(kind: str) -> None:
     for seed in range(3):
         step = 0.1 * np.random.default_rng(seed).normal(size=len(vector))
         other = family.from_unconstrained(vector + step)
-        found.append(other.log_prior() - sum(log_posterior(other, k) for k in range(K)))
+        found.append(other.log_prior_density() - sum(log_posterior(other, k) for k in range(K)))
     np.testing.assert_allclose(found, found[0], rtol=1e-9)
 
 

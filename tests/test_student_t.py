@@ -270,9 +270,7 @@ def test_the_likelihood_never_falls_and_gains_what_is_promised(
     X = rows()
     for start_df in (0.5, 3.0, 60.0, 1e10):
         family = family_of(kind, X, shared_df=shared)
-        mixture = Mixture(
-            np.log([0.5, 0.5]), replace(family, log_df=np.full(2, np.log(start_df)))
-        )
+        mixture = Mixture(np.log([0.5, 0.5]), replace(family, log_df=np.full(2, np.log(start_df))))
         values, promised = [], []
         for _ in range(40):
             fold = mixture.fold()
@@ -357,7 +355,9 @@ def test_units_do_not_matter(kind: str, offset: float, scale: float) -> None:
     one, other = fit(X, **options), fit(scale * X + offset, **options)
     rtol = 1e-6 if offset else 1e-7
     np.testing.assert_allclose(other.df_, one.df_, rtol=1e-4)
-    np.testing.assert_allclose(other.scales_, scale**2 * one.scales_, rtol=100 * rtol, atol=1e-5 * scale**2)
+    np.testing.assert_allclose(
+        other.scales_, scale**2 * one.scales_, rtol=100 * rtol, atol=1e-5 * scale**2
+    )
     np.testing.assert_allclose((other.means_ - offset) / scale, one.means_, atol=1e-5)
     moved = other.lower_bound_ + D * np.log(scale)
     np.testing.assert_allclose(moved, one.lower_bound_, atol=1e-6)

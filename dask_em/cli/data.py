@@ -11,12 +11,14 @@ from .display import show
 from .options import (
     COVARIANCE,
     FAMILY,
+    GROUPS,
     JSON,
     LOOKING,
     N_COMPONENTS,
     Option,
     cluster_of,
     cluster_options,
+    columns_of,
     take,
     with_options,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     N_COMPONENTS,
     FAMILY,
     COVARIANCE,
+    GROUPS,
     Option(
         "--probe/--no-probe", "probe",
         "Read two chunks and estimate the time of a pass, or read nothing.", default=True,
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 def plan(
     data: str,
     n_components: tuple[int, ...],
-    family: str,
+    family: tuple[str, ...],
     covariance_types: tuple[str, ...],
     probe: bool,
     as_json: bool,
@@ -51,13 +54,14 @@ def plan(
 ) -> None:
     """Say what a pass over DATA costs, and refuse what cannot fit.
 
-    Of several K or covariances, what the pass costs that serves all of them.
+    Of several families, covariances or K, what the pass costs that serves all of them.
     Two chunks are read to estimate the time, on a worker where there is a scheduler.
 
     Example: dask-em plan points.zarr -k 8 --memory-limit 512MiB
     """
     from ..jobs import plan as plan_jobs
 
+    columns_of(options)
     cluster = cluster_of(options)
     planned = plan_jobs.plan(
         data, n_components, covariance_types, cluster, probe, family, **take(options, LOOKING)
@@ -107,6 +111,7 @@ COLOURS = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
     replace(N_COMPONENTS, required=False, default="8"),
     FAMILY,
     COVARIANCE,
+    GROUPS,
     Option(
         "--checkpoint", "folder",
         "Where the fit will keep its checkpoint, or write its model.",
@@ -119,7 +124,7 @@ COLOURS = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
 def doctor(
     data: str | None,
     n_components: tuple[int, ...],
-    family: str,
+    family: tuple[str, ...],
     covariance_types: tuple[str, ...],
     folder: str,
     as_json: bool,
@@ -134,6 +139,7 @@ def doctor(
     """
     from ..jobs import doctor as doctors
 
+    columns_of(options)
     cluster = cluster_of(options)
     checks = doctors.examine(
         cluster, data, n_components, covariance_types, folder, family, **take(options, LOOKING)

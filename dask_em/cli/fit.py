@@ -13,13 +13,16 @@ from .options import (
     COVARIANCE,
     ESTIMATOR,
     FAMILY,
+    GROUPS,
     JSON,
     N_COMPONENTS,
     OVERWRITE,
+    SETTINGS,
     WEIGHTS,
     Option,
     cluster_of,
     cluster_options,
+    columns_of,
     take,
     with_options,
 )
@@ -36,8 +39,10 @@ if TYPE_CHECKING:
     Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True),
     FAMILY,
     COVARIANCE,
+    GROUPS,
     WEIGHTS,
     *ESTIMATOR,
+    SETTINGS,
     *CHOICE,
     *CHECKPOINT,
     Option(
@@ -53,7 +58,7 @@ def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
 
     Killed or stopped, the same command run again goes on where it was, to the same bits.
 
-    Several K or covariances are fitted by the same passes over DATA; the best by
+    Several families, covariances or K are fitted by the same passes over DATA; the best by
     --criterion goes to MODEL, and a table says how the others did.
 
     Example: dask-em fit points.zarr -k 8 -o model.npz
@@ -64,13 +69,17 @@ def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
     from ..jobs.commit import checkpointing
 
     cluster = cluster_of(options)
+    columns_of(options)
+    settings = options.pop("settings")
     source_of = click.get_current_context().get_parameter_source
     given = {
         name: value
         for name, value in take(options, ESTIMATOR).items()
         # What is not typed is the estimator's own default: of some families it is no option.
-        if name == "random_state" or source_of(name) is not ParameterSource.DEFAULT
-    }
+        if name == "random_state"
+        or source_of(name) is not ParameterSource.DEFAULT
+        or isinstance(value, dict)
+    } | dict(settings)
     models = take(options, (N_COMPONENTS, FAMILY, COVARIANCE, *CHOICE))
     request = fit_jobs.FitRequest(**models, options=given)
     kept = checkpointing(output, **take(options, CHECKPOINT))
@@ -111,7 +120,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
 
 def _lines(output: str, result: FitResult) -> list[str]:
     best = result.best
-    n_degenerate = len(best.degenerate_)
+    n_degenerate = len({one.component for one in best.degenerate_})
     degenerate = f", {n_degenerate} degenerate of {len(best.weights_)} components"
     return [
         f"{output}: {status_text(best.status_.name)} after "
@@ -124,22 +133,28 @@ def _lines(output: str, result: FitResult) -> list[str]:
 # Columns of the table of candidates: name, width, format.
 COLUMNS = (
     ("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"), ("aic", 16, ",.1f"),
-    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"), ("holdout", 12, ".6f"), ("n_passes", 8, "d"),
+    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"), ("holdout", 12, ".6f"),
+    ("n_passes", 8, "d"),
 )  # fmt: skip
 
 
 def _table(result: FitResult) -> list[str]:
     """Return the lines of the table of candidates, the winner marked by a star."""
-    best = (result.best.n_components, result.kind)
-    head = (result.best.kind_option or "kind").removesuffix("_type")
+    best = (result.best.n_components, result.kind, result.best.family)
+    head = result.kind_option.removesuffix("_type")
+    families = [row.get("family", "") for row in result.table]
+    wide = max(map(len, families)) + any(families)
     shown = [c for c in COLUMNS if any(row.get(c[0]) is not None for row in result.table)]
     end = f", and has the {result.range_end} K tried" if result.range_end else ""
-    lines = [f"     K {head:<10} " + " ".join(f"{n:>{width}}" for n, width, _ in shown) + " status"]
+    names = " ".join(f"{name:>{width}}" for name, width, _ in shown)
+    lines = [f"  {'family'[:wide]:<{wide}}   K {head:<10} {names} status"]
     for row in result.table:
-        mark = "*" if (row["n_components"], result.kind_in(row)) == best else " "
+        family = row.get("family", "")
+        model = (row["n_components"], result.kind_in(row), family or best[2])
+        mark = "*" if model == best else " "
         cells = " ".join(_cell(row.get(name), width, form) for name, width, form in shown)
-        model = f"{row['n_components']:>4} {result.kind_in(row):<10}"
-        lines.append(f"{mark} {model} {cells} {status_text(row['status'])}")
+        named = f"{family:<{wide}}{row['n_components']:>4} {result.kind_in(row):<10}"
+        lines.append(f"{mark} {named} {cells} {status_text(row['status'])}")
     note = "after 0 passes, numbers are estimates of the sample"
     return [*lines, "", f"* is best by {result.criterion}{end}; {note}"]
 

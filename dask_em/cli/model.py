@@ -38,7 +38,7 @@ def inspect(model: str, as_json: bool) -> None:
     found["what"] = in_shell(found["what"], fit)
     found["warnings"] = [in_shell(message, fit) for message in found["warnings"]]
     source = found["provenance"]
-    options, value = found["options"], found["log_likelihood"]
+    value = found["log_likelihood"]
     lines = [
         f"{len(found['weights'])} components, {found['structure'] or found['family']}",
         f"data     {shown(source['source'])}: {source['n_rows']:,} x {source['n_features']} "

@@ -42,7 +42,7 @@ class Option:
     default : optional
     metavar, shown_default : str, optional
         In the help, in place of what click would show.
-    required, is_flag : bool
+    required, is_flag, multiple : bool
     """
 
     flag: str
@@ -54,6 +54,7 @@ class Option:
     shown_default: str | None = None
     required: bool = False
     is_flag: bool = False
+    multiple: bool = False
 
     def __call__(self, command: Command) -> Command:
         """Add the option to a command."""
@@ -68,6 +69,8 @@ class Option:
             given |= {"show_default": self.shown_default, "default": self.default}
         if self.is_flag:
             given |= {"is_flag": True, "type": None}
+        if self.multiple:
+            given["multiple"] = True
         return click.option(*flags, self.sets, **given)(command)
 
 
@@ -143,6 +146,46 @@ class Names(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return tuple(names)
 
 
+class Group(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A family and columns: gaussian=a,b, or gaussian=0,1 where columns have no names."""
+
+    name = "family=names"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Convert a word to the name of a family and a tuple of names, or numbers, of columns."""
+        if not isinstance(value, str):
+            return value
+        family, equals, rest = value.partition("=")
+        if not (family and equals):
+            self.fail(f"{value!r}: expected a family and its columns, gaussian=a,b", param, ctx)
+        names = Names().convert(rest, param, ctx)
+        numbers = all(name.isdecimal() for name in names)
+        return family, tuple(map(int, names)) if numbers else names
+
+
+class Setting(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A parameter and its value: a number, true, false, none, or a word."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Convert a word to the name of a parameter and its value."""
+        if not isinstance(value, str):
+            return value
+        name, equals, word = value.partition("=")
+        if not (name.isidentifier() and equals):
+            self.fail(f"{value!r}: expected a parameter and its value, alpha=0.5", param, ctx)
+        words = {"true": True, "false": False, "none": None}
+        if word.lower() in words:
+            return name, words[word.lower()]
+        for number in (int, float):
+            try:
+                return name, number(word)
+            except ValueError:
+                continue
+        return name, word
+
+
 def _numbers(word: str) -> list[int]:
     first, colon, last = word.partition(":")
     if not (first.isdecimal() and (last.isdecimal() or not colon)):
@@ -182,8 +225,22 @@ COVARIANCE = Option(
 )  # fmt: skip
 
 FAMILY = Option(
-    "--family", "family", "Class of mixtures, by its registered tag.", default="gaussian-mixture",
-    metavar="TAG",
+    "--family", "family",
+    "Class of mixtures, or several to choose among: gaussian, student-t, poisson, mixed, ...",
+    Several("NAME", lambda word: [word]), "gaussian",
+)  # fmt: skip
+
+GROUPS = Option(
+    "--group", "groups",
+    "Of --family mixed, once for each group: a family and its columns, gaussian=a,b, or their "
+    "numbers where they have no names [default: by the types of the columns].",
+    Group(), multiple=True,
+)  # fmt: skip
+
+SETTINGS = Option(
+    "--set", "settings",
+    "A parameter of the family that has no option of its own: alpha=0.5.", Setting(),
+    multiple=True,
 )  # fmt: skip
 
 MISSING_CHUNKS = Option(
@@ -388,6 +445,24 @@ CLUSTER = (
 def _log_json(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
         log_as(JsonLines())
+
+
+def columns_of(options: dict[str, Any]) -> None:
+    """Replace the groups among the options of a command by `columns`, as estimators take them.
+
+    Raises
+    ------
+    UsageError
+        Columns were given, too; or a family twice.
+    """
+    groups = options.pop("groups")
+    if not groups:
+        return
+    if options.get("columns") is not None:
+        raise click.UsageError("--group names the columns: leave --columns out")
+    if len(dict(groups)) < len(groups):
+        raise click.UsageError("--group: give each family once, with all its columns")
+    options["columns"] = dict(groups)
 
 
 def job_options(command: Command) -> Command:

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 class Additive:
     """A record of sums: two of them add field by field.
 
-    Fields are arrays, numbers, or records of sums themselves. Addition is
+    Fields are arrays, numbers, records of sums themselves, or tuples of these. Addition is
     associative up to rounding, so whoever adds many must fix the order of the
     additions to fix the bits: see `tree_levels`.
 
@@ -32,7 +32,7 @@ class Additive:
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
-            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+            **{f.name: _added(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         )
 
     def plus(self, other: Self, factor: float | Array) -> Self:
@@ -64,23 +64,42 @@ class Additive:
 
     def _each(self, make: Callable[..., Any], *others: Self) -> Self:
         """Return the record of what `make` makes of each field."""
-        found = {}
-        for f in fields(self):
-            values = [getattr(one, f.name) for one in (self, *others)]
-            nested = isinstance(values[0], Additive)
-            found[f.name] = values[0]._each(make, *values[1:]) if nested else make(*values)
-        return type(self)(**found)
+        return type(self)(
+            **{
+                f.name: _combined(make, [getattr(one, f.name) for one in (self, *others)])
+                for f in fields(self)
+            }
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes that the sums take."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return sum(v.nbytes if isinstance(v, Additive) else np.asarray(v).nbytes for v in values)
+        return sum(_bytes_of(getattr(self, f.name)) for f in fields(self))
 
     def __sizeof__(self) -> int:
         # Schedulers ask this before they move or store a result, and a record's own
         # header of a few bytes would hide megabytes of sums from them.
         return object.__sizeof__(self) + self.nbytes
+
+
+def _added(one: Any, other: Any) -> Any:
+    if isinstance(one, tuple):
+        return tuple(_added(a, b) for a, b in zip(one, other, strict=True))
+    return one + other
+
+
+def _combined(make: Callable[..., Any], values: Sequence[Any]) -> Any:
+    """Return what `make` makes of one field of some records."""
+    first, *others = values
+    if isinstance(first, tuple):
+        return tuple(_combined(make, inner) for inner in zip(*values, strict=True))
+    return first._each(make, *others) if isinstance(first, Additive) else make(*values)
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, tuple):
+        return sum(map(_bytes_of, value))
+    return value.nbytes if isinstance(value, Additive) else np.asarray(value).nbytes
 
 
 def _along(factor: float | Array, values: Array) -> float | Array:

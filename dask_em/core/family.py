@@ -20,6 +20,7 @@ from .codec import record
 from .degenerate import Degenerate
 from .engine import NUMPY, Engine
 from .moments import Moments
+from .profile import Profile, means_profile
 from .responsibilities import Arithmetic, arithmetic_of
 from .support import REAL, Support
 from .validation import require, require_array, require_close
@@ -406,6 +407,10 @@ class Family(ABC, Generic[Sums]):
         """
         return np.asarray(X[:, column], dtype=np.float64)
 
+    def profiles(self) -> list[Profile]:
+        """Return the tables by which pages describe the components: by default their means."""
+        return [means_profile(*self.moments())]
+
     # -- derived: what is odd ----------------------------------------------------------
 
     def degenerate(self, weights: Array) -> list[Degenerate]:
@@ -440,7 +445,7 @@ class Family(ABC, Generic[Sums]):
         """Whether a prior determines components of any number of rows."""
         return False
 
-    def log_prior(self) -> float:
+    def log_prior_density(self) -> float:
         """Compute the logarithm of the parameters' prior density, in nats, up to a constant.
 
         The M-step raises sum r log p plus this; it is zero where there is no prior.
@@ -532,6 +537,14 @@ class FamilyOptions(ABC):
     def of_missing(self) -> str:
         """What else can be done with NaN, as the end of a message; empty where nothing can."""
         return ""
+
+    @property
+    def base_measure(self) -> tuple[str, ...]:
+        """What values have, "a density" or "a probability": of all columns alike, or of each.
+
+        Likelihoods of two models are numbers of one kind where both say the same.
+        """
+        return tuple("a probability" if whole else "a density" for whole in self.support.whole)
 
     @abstractmethod
     def of_data(self, moments: Moments, k: int) -> Family[Any]:

@@ -14,6 +14,7 @@ from .mixture import JointEStep, Mixture, MixtureStatistics
 from .passes import Holdout, Slice
 from .protocols import Fold, Pass
 from .scoring import Predict
+from .support import common_support
 from .tuning import tuning
 
 # -- the pass ------------------------------------------------------------------------
@@ -44,18 +45,6 @@ class FleetStatistics(Additive):
     members: tuple[MixtureStatistics, ...]
     held_weight: float
     held_log_likelihood: Array
-
-    def __add__(self, other: FleetStatistics) -> FleetStatistics:
-        return FleetStatistics(
-            tuple(a + b for a, b in zip(self.members, other.members, strict=True)),
-            self.held_weight + other.held_weight,
-            self.held_log_likelihood + other.held_log_likelihood,
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the sums take."""
-        return sum(m.nbytes for m in self.members) + self.held_log_likelihood.nbytes + 8
 
     def held_out(self, i: int) -> float | None:
         """Mean log-likelihood of the rows held out under mixture i; None if there are none."""
@@ -164,7 +153,8 @@ class FleetFold(Fold[FleetStatistics]):
                 out &= sample_weight > 0
             numbers = np.arange(n) if part is None else rows
             # The survey looks at fitted rows only.
-            self.fleet.mixtures[0].components.support.check(X[out], numbers[out])
+            supports = [mixture.components.support for mixture in self.fleet.mixtures]
+            common_support(supports).check(X[out], numbers[out])
             self._score(X[out], None if sample_weight is None else sample_weight[out])
         for fold in self._folds:
             fold.update(index, X, weight)

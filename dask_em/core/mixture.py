@@ -148,12 +148,12 @@ class Mixture(Pass[MixtureStatistics]):
 
         The log-likelihood; with a prior the logarithm of the posterior density, up to a constant.
         """
-        return statistics.mean_log_likelihood + self.log_prior / statistics.weight
+        return statistics.mean_log_likelihood + self.log_prior_density / statistics.weight
 
     @property
-    def log_prior(self) -> float:
+    def log_prior_density(self) -> float:
         """Logarithm of the prior density of the components, in nats, up to a constant."""
-        return self.components.log_prior()
+        return self.components.log_prior_density()
 
     def compared(self, statistics: MixtureStatistics) -> float:
         """Return the log-likelihood by which models of several K are compared, per unit of weight.
@@ -176,7 +176,7 @@ class Mixture(Pass[MixtureStatistics]):
         after = self.m_step(statistics)[0] if after is None else after
         gained = self.components.gain(statistics.resp_sum, statistics.components, after.components)
         gained += float(statistics.resp_sum @ (after.log_weights - self.log_weights))
-        return (gained + after.log_prior - self.log_prior) / statistics.weight
+        return (gained + after.log_prior_density - self.log_prior_density) / statistics.weight
 
     def of_responsibilities(self, X: Array, resp: Array) -> Self:
         """Return the M-step of responsibilities times weights (n, k) given for the rows X.

@@ -89,6 +89,8 @@ class Adder(Generic[S]):
 
 def _add_into(total: Any, part: Any) -> Any:
     """`total` + `part`, in the arrays of `total` where they were made by an addition."""
+    if isinstance(total, tuple):
+        return tuple(_add_into(a, b) for a, b in zip(total, part, strict=True))
     if isinstance(total, Additive) and type(total).__add__ is Additive.__add__:
         names = [f.name for f in fields(total)]
         return type(total)(**{n: _add_into(getattr(total, n), getattr(part, n)) for n in names})

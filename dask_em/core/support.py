@@ -125,3 +125,43 @@ def supports_of_columns(parts: Sequence[tuple[Support, Sequence[int]]], d: int) 
             for i, j in enumerate(columns):
                 found[name][j] = values[i if len(values) > 1 else 0]
     return Support(**{name: tuple(values) for name, values in found.items()})
+
+
+def common_support(supports: Sequence[Support]) -> Support:
+    """Return the numbers that all of some supports hold.
+
+    Examples
+    --------
+    >>> common_support([REAL, COUNTS, REAL]) is COUNTS
+    True
+    >>> ratio = Support(("numbers from 0 to 9",), (0.0,), (9.0,))
+    >>> both = common_support([ratio, POSITIVE])
+    >>> both.words, both.least == POSITIVE.least, both.most
+    (('numbers from 0 to 9',), True, (9.0,))
+    """
+    found, *others = dict.fromkeys(supports)
+    for other in others:
+        found = other if found.is_real else found if other.is_real else _both(found, other)
+    return found
+
+
+def _both(one: Support, other: Support) -> Support:
+    d = max(len(one.words), len(other.words))
+    ours, theirs = (
+        {name: values * (d // len(values)) for name, values in vars(s).items()}
+        for s in (one, other)
+    )
+    # Whichever is narrower says what is expected.
+    narrower = [
+        b if (whole and not mine) or (top < most and whole == mine) else a
+        for a, b, mine, whole, most, top in zip(
+            ours["words"], theirs["words"], ours["whole"], theirs["whole"], ours["most"],
+            theirs["most"], strict=True,
+        )
+    ]  # fmt: skip
+    return Support(
+        tuple(narrower),
+        tuple(map(max, ours["least"], theirs["least"])),
+        tuple(map(min, ours["most"], theirs["most"])),
+        tuple(a or b for a, b in zip(ours["whole"], theirs["whole"], strict=True)),
+    )

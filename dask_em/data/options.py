@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
@@ -136,6 +136,11 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
         names = tuple(value)
     except TypeError:
         names = (value,)
+    if isinstance(value, Mapping):
+        raise UsageError(
+            f"{name}={value!r}: groups of columns are those of a mixed mixture, expected names of "
+            "columns"
+        )
     if not all(isinstance(one, str) and one for one in names):
         raise UsageError(f"{name}={value!r}: expected names of columns, or patterns such as 'x_*'")
     if len(set(names)) < len(names):

@@ -273,6 +273,7 @@ class MixtureEstimator(Predictions):
             self.algorithm,
             self.assignment,
             self.earlier if again else None,
+            family=self.family,
         )
 
     def convergence(self) -> Convergence:
@@ -286,7 +287,7 @@ class MixtureEstimator(Predictions):
     def quick(self) -> Self:
         """Return an estimator of such a mixture that needs two iterations from k-means++."""
         few = {"init_params": "k-means++", "max_iter": 2, "random_state": 0}
-        return type(self)(**{**self.get_params(), **few})
+        return type(self)(**{**self.get_params(), **self.params_of_rows(), **few})
 
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes, here and on every worker, for data of this type and size."""
@@ -314,10 +315,14 @@ class MixtureEstimator(Predictions):
     @property
     def read_options(self) -> ReadOptions:
         """How data are read: whatever is done with the model reads as its fit did."""
+        return self._reading(self.columns)
+
+    def _reading(self, columns: Names) -> ReadOptions:
+        """Return how data are read, of which these columns are wanted."""
         return ReadOptions.of(
             missing_chunks=self.missing_chunks,
             nonfinite=self.nonfinite,
-            columns=self.columns,
+            columns=columns,
             exclude=self.exclude,
             features=self.features,
             raw=self.raw,
@@ -325,6 +330,10 @@ class MixtureEstimator(Predictions):
             codes=self.takes_codes,
             categories=vars(self).get("feature_categories_"),
         )
+
+    def params_of_rows(self) -> dict[str, Any]:
+        """Return the parameters that differ for rows without names, of the columns taken."""
+        return {"columns": None, "exclude": None, "features": None}
 
     def observers(self) -> list[Observer]:
         """Return who is told what the fit does."""

@@ -16,6 +16,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.em import EMState, Status
 from ..core.family import Family
+from ..core.profile import Profile, means_profile
 from ..core.scoring import Answer, Predict
 from ..data.options import ReadOptions
 
@@ -64,6 +65,10 @@ class ComponentDescription(Protocol):
     @property
     def answers(self) -> Mapping[int, Array]:
         """Probabilities of answers (k, c), by the columns that hold categories."""
+
+    @property
+    def profiles(self) -> Sequence[Profile]:
+        """Tables of the components by column, and how they are drawn."""
 
     def covariance(self, component: int, columns: Sequence[int]) -> Array:
         """Compute the covariance of one component between m columns, (m, m)."""
@@ -254,6 +259,11 @@ class GaussianDescription:
         return {}
 
     @property
+    def profiles(self) -> Sequence[Profile]:
+        """Means with their standard deviations."""
+        return [means_profile(self.means, self.variances)]
+
+    @property
     def variances(self) -> Array:
         """Variances, (k, d), whatever the structure."""
         covariances = np.asarray(self.covariances)
@@ -323,6 +333,11 @@ class FamilyDescription:
         """Probabilities of answers (k, c), by the columns that hold categories."""
         return self.components.answer_probabilities()
 
+    @property
+    def profiles(self) -> Sequence[Profile]:
+        """Tables of the components by column, and how they are drawn."""
+        return self.components.profiles()
+
     def covariance(self, component: int, columns: Sequence[int]) -> Array:
         """Compute the covariance of one component between m columns, (m, m)."""
         widths = np.sqrt(self.variances[component, list(columns)])
@@ -370,6 +385,16 @@ class ClusterDescription:
     def variances(self) -> Array:
         """Variances, (k, d)."""
         return np.broadcast_to(self.within[:, None], self.means.shape)
+
+    @property
+    def answers(self) -> Mapping[int, Array]:
+        """Probabilities of answers, of which there are none."""
+        return {}
+
+    @property
+    def profiles(self) -> Sequence[Profile]:
+        """Centres, with the standard deviation of a column about them."""
+        return [means_profile(self.means, self.variances)]
 
     def covariance(self, component: int, columns: Sequence[int]) -> Array:
         """Compute the covariance of one cluster between m columns, (m, m)."""

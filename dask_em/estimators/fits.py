@@ -22,6 +22,7 @@ from ..core.tuning import tuning
 from ..data.options import ReadOptions
 from ..errors import DataError, warn_user
 from ..fitting.checks import check_survey
+from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
 from ..fitting.observers import Observer
@@ -47,6 +48,10 @@ class Fittable(Protocol):
     sample_size: int | None
     random_state: Any
     checkpoint: Any
+
+    @property
+    def family(self) -> str:
+        """The name of the class."""
 
     @property
     def read_options(self) -> ReadOptions:
@@ -80,6 +85,9 @@ class Fittable(Protocol):
     def source(self, X: Any, sample_weight: Any, reset: bool) -> Source:
         """Open X for a fit."""
 
+    def take_columns(self, source: Source) -> None:
+        """Take number, names and kinds of the columns that are to be fitted."""
+
     def set_fit(self, fitted: FittedModel, provenance: dict[str, Any]) -> None:
         """Take what a fit found, and where its data came from."""
 
@@ -93,7 +101,7 @@ M = TypeVar("M", bound=Fittable)
 
 @dataclass(frozen=True)
 class Fit(Generic[M]):
-    """Fit estimators by the same passes; several differ in K and kind, and share all else.
+    """Fit estimators by the same passes; several differ in K, kind and family, and share all else.
 
     Attributes
     ----------
@@ -126,6 +134,20 @@ class Fit(Generic[M]):
         """The estimator of most components: whatever all share is asked of it."""
         return max(self.estimators, key=lambda m: m.n_components)
 
+    @property
+    def kind_option(self) -> str:
+        """What the table calls the kind of components."""
+        named = {m.kind_option for m in self.estimators} - {None}
+        return str(named.pop()) if len(named) == 1 else "kind"
+
+    @property
+    def families(self) -> dict[str, M]:
+        """The first estimator of each family, by its name."""
+        found: dict[str, M] = {}
+        for estimator in self.estimators:
+            found.setdefault(estimator.family, estimator)
+        return found
+
     def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, FitProgress]:
         """Return this very fit of these data as it is kept, or a new one."""
         for estimator in self.estimators:
@@ -133,14 +155,22 @@ class Fit(Generic[M]):
         return self._unfinished(self._opened(X, sample_weight))
 
     def _opened(self, X: Any, sample_weight: Any) -> Source:
-        """Open X by the lead; the others are told of its columns."""
+        """Open X by the lead; the others are told of its columns.
+
+        Their criteria must be comparable where one is chosen.
+        """
         source = self.lead.source(X, sample_weight, True)
-        columns = {name: vars(self.lead)[name] for name in SEEN if name in vars(self.lead)}
         for estimator in self.estimators:
-            for name in SEEN:
-                vars(estimator).pop(name, None)
-            vars(estimator).update(columns)
+            estimator.take_columns(source)
+        if self.chooses:
+            self.check_comparable(source.n_features)
         return source
+
+    def check_comparable(self, d: int) -> None:
+        """Raise `UsageError` where no criterion can choose among the models of d columns."""
+        names = vars(self.lead).get("feature_names_in_")
+        starts = [estimator.start_options() for estimator in self.families.values()]
+        check_comparable(starts, names, d)
 
     def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, FitProgress]:
         lead = self.lead
@@ -163,9 +193,11 @@ class Fit(Generic[M]):
             return identity
         starts = [estimator.start_options() for estimator in self.estimators]
         identity[self.lead.size_option] = list(dict.fromkeys(s.n_components for s in starts))
-        if self.lead.kind_option is not None:
+        if any(estimator.kind_option for estimator in self.estimators):
             kinds = dict.fromkeys(s.components.kind for s in starts)
-            identity[self.lead.kind_option] = list(kinds)
+            identity[self.kind_option] = list(kinds)
+        if len(self.families) > 1:
+            identity["families"] = {f: m.identity(engine) for f, m in self.families.items()}
         choice = {"criterion": self.criterion, "holdout": self.holdout}
         return identity | choice | {"exhaustive": self.exhaustive}
 
@@ -219,7 +251,7 @@ class Fit(Generic[M]):
 
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         names = vars(self.lead).get("feature_names_in_")
-        components = self.lead.start_options().components
+        components = [m.start_options().components for m in self.families.values()]
         check_survey(
             source, surveyed, self.lead.n_components, components, names, self.lead.size_option
         )
@@ -229,9 +261,9 @@ class Fit(Generic[M]):
         provenance = _provenance(driver)
         driver.checkpoint.sign(provenance)
         if self.chooses:
-            name = self.lead.kind_option or "kind"
             choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
-            provenance["sweep"] = {**choice, "table": [row.as_dict(name) for row in driver.rows]}
+            table = [row.as_dict(self.kind_option) for row in driver.rows]
+            provenance["sweep"] = {**choice, "table": table}
         for estimator, candidate in zip(self.estimators, driver.candidates, strict=True):
             if candidate is not None and candidate.state is not None:
                 estimator.set_fit(driver.fitted(candidate), provenance)
@@ -251,7 +283,7 @@ class Fit(Generic[M]):
         self._log_left_out(driver)
         state = driver.best.last_state()
         _warn_unless_converged(state, best.remedy(state.status))
-        tried = [estimator.n_components for estimator in self.estimators]
+        tried = [m.n_components for m in self.estimators if m.family == best.family]
         end = range_end(best.n_components, tried)
         if end and self.chooses:
             logger.warning(
@@ -262,7 +294,6 @@ class Fit(Generic[M]):
                 end,
                 "more" if end == "largest" else "fewer",
             )
-
 
     def _log_left_out(self, driver: Driver) -> None:
         """Log which models are no choice because the data do not determine their components."""

@@ -28,7 +28,7 @@ from .categories import WORDS, packed_categories, unpacked_categories
 from .describe import Objective
 from .model_file import write_model
 from .options import plain
-from .registry import estimator_tag
+from .registry import estimator_tag, family_name
 from .saved import SavedModel, Stored
 
 # Options on which no bit of a fit depends; `max_time` counts anew whenever one goes on.
@@ -76,6 +76,15 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     device: Any
     warm_start: bool
     verbose: int
+
+    @property
+    def family(self) -> str:
+        """The name of the class, as `dask-em fit --family` has it."""
+        try:
+            return family_name(estimator_tag(type(self)))
+        except TypeError:
+            # Nobody registered it, so no file and no shell names it.
+            return type(self).__name__
 
     def family_options(self) -> FamilyOptions:
         """Return what the options say of the components."""

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from ..core.additive import Array
+from ..core.profile import Profile
 from ..foreign import shown
 from .describe import FittedMixture, colour
 
@@ -74,7 +75,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def components_table(model: FittedMixture, most: int | None = None) -> str:
-    """Make a table of weights, means and standard deviations of the components.
+    """Make tables of the components: weights, and the profiles by which the family describes them.
 
     Examples
     --------
@@ -85,14 +86,29 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
     (True, 2)
     """
     components = model.describe()
-    names = components.columns[:MOST_COLUMNS]
-    means, widths = components.means, np.sqrt(components.variances)
-    forms = [_form(means[:, j], widths[:, j]) for j in range(len(names))]
+    profiles = components.profiles
+    tables = [_profile_table(model, one, components.columns, most) for one in profiles]
+    if len(tables) == 1:
+        return tables[0]
+    titles = [f"<p>{text(one.title)}</p>" for one in profiles]
+    return "".join(map("".join, zip(titles, tables, strict=True)))
+
+
+def _profile_table(
+    model: FittedMixture, profile: Profile, columns: Sequence[str], most: int | None
+) -> str:
+    names = profile.names(columns)[:MOST_COLUMNS]
+    values, widths = profile.values, profile.widths
+    forms = [
+        ".4g" if widths is None else _form(values[:, j], widths[:, j]) for j in range(len(names))
+    ]
     rows = []
-    for k in range(len(means))[:most]:
+    for k in range(len(values))[:most]:
         spot = f'<span class="spot" style="background:{colour(k)}"></span>{k}'
-        shown = zip(means[k], widths[k], forms, strict=False)
-        cells = (f"{number(m, f)} <small>&plusmn; {number(s, f)}</small>" for m, s, f in shown)
+        cells = [number(m, f) for m, f in zip(values[k], forms, strict=False)]
+        if widths is not None:
+            bands = zip(cells, widths[k], forms, strict=False)
+            cells = [f"{cell} <small>&plusmn; {number(s, f)}</small>" for cell, s, f in bands]
         rows.append([spot, number(model.weights_[k], ".4f"), *cells])
     return table(["component", "weight", *map(text, names)], rows)
 
@@ -116,7 +132,8 @@ def left_out(model: FittedMixture, most: int | None = None) -> str:
     >>> left_out(model, most=1), left_out(model)
     ('Shown are the first 1 of 2 components.', '')
     """
-    k, d = model.describe().means.shape
+    profiles = model.describe().profiles
+    k, d = model.n_components, max(one.values.shape[1] for one in profiles)
     parts = []
     if most is not None and k > most:
         parts.append(f"{most} of {k} components")

@@ -6,16 +6,18 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from .model_file import read_model
-from .registry import estimator_of, known_tags, register_estimator
+from .registry import estimator_of, family_name, known_tags, register_estimator, tag_named
 
 if TYPE_CHECKING:
     from .base import MixtureEstimator
 
-__all__ = ["estimator_of", "known_tags", "load", "mixture_class", "register_estimator"]
+__all__ = [
+    "estimator_of", "family_name", "known_tags", "load", "mixture_class", "register_estimator",
+]  # fmt: skip
 
 
-def mixture_class(tag: str) -> type[MixtureEstimator]:
-    """Return the class of mixtures that is registered under a tag.
+def mixture_class(name: str) -> type[MixtureEstimator]:
+    """Return the class of mixtures that is registered under a tag, with or without "-mixture".
 
     Raises
     ------
@@ -24,15 +26,15 @@ def mixture_class(tag: str) -> type[MixtureEstimator]:
 
     Examples
     --------
-    >>> mixture_class("gaussian-mixture").__name__
-    'GaussianMixture'
+    >>> mixture_class("gaussian").__name__, mixture_class("gaussian-mixture").__name__
+    ('GaussianMixture', 'GaussianMixture')
     """
-    found = estimator_of(tag)
+    found = estimator_of(tag_named(name))
     # scikit-learn takes longer to import than it takes to refuse a tag or a file.
     from .base import MixtureEstimator
 
     if not issubclass(found, MixtureEstimator):
-        raise ValueError(f"{tag!r} is no mixture")
+        raise ValueError(f"{name!r} is no mixture")
     return found
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import ModelFileError
 from ..storage.npz import read_arrays, write_arrays
 from .format_2 import from_format_2
-from .registry import StoredEstimator, estimator_of, stored_of
-from .saved import SavedModel
+from .registry import StoredEstimator, estimator_of, stored_of, tag_named
+from .saved import SavedModel, groups_in
 
 T = TypeVar("T")
 
@@ -66,6 +66,9 @@ def read_as(path: str | os.PathLike[str], make: Callable[[SavedModel], T]) -> T:
             if header["format_version"] == 2:
                 header, arrays = from_format_2(header, arrays)
             stored = stored_of(header["estimator"])
+            for name in groups_in(header):
+                # Whoever registers a family registers the records of its state.
+                stored_of(tag_named(name))
             return make(SavedModel.from_parts(header, arrays, stored))
     except (
         LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError,

@@ -102,6 +102,10 @@ class Predictions(FittedEstimator):
             return validate_data(self, X, reset=reset, **checks)
         return check_array(X, estimator=self, **checks)
 
+    def take_columns(self, source: Source) -> None:
+        """Take number, names and kinds of the columns of data that are to be fitted."""
+        self._take_columns(source, source.columns, True)
+
     def _take_columns(self, source: Source, columns: Sequence[Column] | None, reset: bool) -> None:
         """Keep number and names of the columns, or hold them to those of the fit."""
         names = None if columns is None else [column.name for column in columns]

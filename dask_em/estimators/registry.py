@@ -17,6 +17,9 @@ from .schema import OPTIONS
 
 GROUP = "dask_em.estimators"
 
+# What the tags of mixtures end with, and nobody types.
+SUFFIX = "-mixture"
+
 
 class StoredEstimator(Protocol):
     """A fitted estimator that model files may hold."""
@@ -41,11 +44,13 @@ class _Own:
     """A class of this package: the module that registers it, that of its family, its files.
 
     They are imported when asked for: scikit-learn takes longer to import than a file to read.
+    A class `of_others` has components that are made of those of other classes.
     """
 
     module: str
     family: str
     stored: Stored
+    of_others: bool = False
 
 
 # Options of every mixture.
@@ -60,6 +65,12 @@ OWN = {
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
         ),
+    ),
+    "mixed": _Own(
+        ".mixed",
+        "..families.product",
+        Stored(COMMON | {"reg_covar", "covariance_type"}, ("weights_init",), "covariance_type"),
+        of_others=True,
     ),
     "poisson-mixture": _Own(
         ".counts",
@@ -88,7 +99,8 @@ OWN = {
         ".kmeans",
         "..families.centers.family",
         Stored(
-            COMMON - {"n_components", "init_params", "device"} | {"n_clusters", "init", "spherical"},
+            COMMON - {"n_components", "init_params", "device"}
+            | {"n_clusters", "init", "spherical"},
             ("init",),
             None,
             "n_clusters",
@@ -187,8 +199,10 @@ def stored_of(tag: str) -> Stored:
     'covariance_type'
     """
     if tag in OWN:
-        import_module(OWN[tag].family, __package__)
-        return OWN[tag].stored
+        own = OWN[tag]
+        for one in OWN.values() if own.of_others else [own]:
+            import_module(one.family, __package__)
+        return own.stored
     # Whoever registers the class registers the records of its state, too.
     return estimator_of(tag).stored()
 
@@ -196,3 +210,26 @@ def stored_of(tag: str) -> Stored:
 def known_tags() -> list[str]:
     """Return the tags of all classes that can be had."""
     return sorted({*OWN, *_estimators, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def family_name(tag: str) -> str:
+    """Return the name of a class for people: its tag without "-mixture".
+
+    Examples
+    --------
+    >>> family_name("gaussian-mixture"), family_name("mixed")
+    ('gaussian', 'mixed')
+    """
+    return tag.removesuffix(SUFFIX)
+
+
+def tag_named(name: str) -> str:
+    """Return the tag of a class by its name, with or without "-mixture"; any other as it is.
+
+    Examples
+    --------
+    >>> tag_named("gaussian"), tag_named("gaussian-mixture"), tag_named("zipf")
+    ('gaussian-mixture', 'gaussian-mixture', 'zipf')
+    """
+    longer = f"{name}{SUFFIX}"
+    return longer if longer in known_tags() else name

@@ -168,6 +168,18 @@ class SavedModel:
         check_categories(found, d)
 
 
+def groups_in(header: Mapping[str, Any]) -> list[str]:
+    """Return the families of the groups of columns that a header names.
+
+    Examples
+    --------
+    >>> groups_in({"options": {"columns": {"gaussian": ["x"]}}}), groups_in({"options": {}})
+    (['gaussian'], [])
+    """
+    columns = header["options"].get("columns")
+    return [*columns] if isinstance(columns, dict) else []
+
+
 def _check_texts(name: str, names: Array, n: int) -> None:
     """Raise `ValueError` unless there are n names that are texts."""
     texts = names.shape == (n,) and names.dtype.kind == "U" and names.dtype.isnative

@@ -227,11 +227,20 @@ class Object:
 
 @dataclass(frozen=True)
 class Names:
-    """Names of columns, or patterns of them, which are only compared and shown; or nothing."""
+    """Names of columns, or patterns of them, which are only compared and shown; or nothing.
+
+    Or an object of lists of such names, or of numbers of columns: those of each family.
+    """
 
     def check(self, where: str, value: object) -> None:
         """Raise `ValueError` unless it is a list of texts that are not empty, or nothing."""
         if value is None:
+            return
+        if isinstance(value, dict):
+            for family, inner in value.items():
+                Word().check(where, family)
+                numbers = isinstance(inner, list) and any(type(one) is int for one in inner)
+                Each(COUNT if numbers else Text()).check(f"{where}.{family}", inner)
             return
         Each(Text()).check(where, value)
         if not value or "" in value:  # type: ignore[operator]

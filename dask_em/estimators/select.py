@@ -16,6 +16,9 @@ from .fits import Fit
 from .gaussian import GaussianMixture
 from .options import check_number
 
+Chosen = type[MixtureEstimator] | MixtureEstimator
+"""A class of mixtures, or an estimator whose options are to be used."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -28,10 +31,10 @@ class Selection:
     table : list of dict
         One row a model: n_components, covariance_type, n_parameters, log_likelihood (nats per
         row), aic, bic, icl, holdout (nats per row held out, or None), n_passes that served
-        it, and status. A model of status DEGENERATE has
+        it, status, and its family where several are compared. A model of status DEGENERATE has
         components that the data do not determine, and is left out of the choice unless all are
-        so. One of status DROPPED was given up; after no pass, its numbers are
-        estimates: the winner's, and how much the sample or the slice says that it is worse.
+        so. One of status DROPPED was given up; after no pass, its numbers are estimates: the
+        winner's, and how much the sample or the slice says that it is worse.
     models : list of MixtureEstimator
         With `keep_all=True` every model that was not given up, fitted, in the table's order.
     criterion : str
@@ -75,13 +78,15 @@ class Selection:
             for model, candidate in zip(models, driver.candidates, strict=True)
             if candidate is not None and (candidate is driver.best or not candidate.dropped)
         ]
-        kind = fit.lead.kind_option or "kind"
         return cls(
             models[best],
-            [row.as_dict(kind) for row in driver.rows],
+            [row.as_dict(fit.kind_option) for row in driver.rows],
             kept if keep_all else [],
             fit.criterion,
-            range_end(models[best].n_components, [model.n_components for model in models]),
+            range_end(
+                models[best].n_components,
+                [m.n_components for m in models if m.family == models[best].family],
+            ),
             models[best].n_passes_,
             [record.as_dict() for record in driver.passes.records],
         )
@@ -90,9 +95,9 @@ class Selection:
 def select(
     X: Any,
     n_components: int | Iterable[int],
-    covariance_type: str | Sequence[str] = ("full",),
+    covariance_type: str | Sequence[str] | None = None,
     *,
-    estimator: type[MixtureEstimator] = GaussianMixture,
+    estimator: Chosen | Sequence[Chosen] = GaussianMixture,
     criterion: Criterion = "bic",
     n_init: int = 5,
     holdout: float = 0.0,
@@ -102,7 +107,7 @@ def select(
     random_state: Any = None,
     **options: Any,
 ) -> Selection:
-    """Fit a Gaussian mixture of every K and covariance structure, all by the same passes.
+    """Fit a mixture of every family, covariance structure and K, all by the same passes.
 
     The models start on one sample of the data. Those that the sample shows to be eliminated
     stay there. Where many are left and the data are large, passes that compute with a slice
@@ -114,11 +119,12 @@ def select(
     X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
         (n, d), or another kind that `fit` takes. Never loaded whole, never persisted.
     n_components : int or iterable of int
-    covariance_type : {"full", "tied", "diag", "spherical"} or a sequence of them
+    covariance_type : {"full", "tied", "diag", "spherical"} or a sequence of them, optional
         Of an estimator that has other kinds of components, their names; ignored by one
-        that has none.
-    estimator : type, default=GaussianMixture
-        What is fitted.
+        that has none. By default the estimator's own.
+    estimator : class, estimator, or sequence of them, default=GaussianMixture
+        What is fitted: several are of several families, whose likelihoods must be of one kind.
+        An estimator has its own options where none are given here.
     criterion : {"bic", "aic", "icl", "holdout"}, default="bic"
         What the winner is best by. AIC, BIC and ICL (Biernacki et al. 2000) are taken of the
         rows that are fitted, "holdout" is the log-likelihood of the rows that are not.
@@ -153,7 +159,8 @@ def select(
         The data cannot be clustered: shape, dtype, NaN or infinity, too few rows. Or they are
         others than those of the unfinished sweep in `checkpoint`.
     UsageError
-        The unfinished sweep in `checkpoint` is of other options.
+        The unfinished sweep in `checkpoint` is of other options; or densities of one family
+        would be compared with probabilities of another.
 
     Examples
     --------
@@ -175,17 +182,17 @@ def sweep(
     criterion: Criterion,
     holdout: float,
     exhaustive: bool,
-    estimator: type[MixtureEstimator],
+    estimator: Chosen | Sequence[Chosen],
     options: Mapping[str, Any],
 ) -> Fit[MixtureEstimator]:
-    """Return the fit of one estimator for each kind and K.
+    """Return the fit of each estimator for each kind and K.
 
     Raises
     ------
     TypeError
-        The estimator has no such option.
+        No estimator has such an option.
     ValueError
-        An option is not one of those allowed.
+        An option is not one of those allowed, or not the same for all.
 
     Examples
     --------
@@ -193,29 +200,52 @@ def sweep(
     >>> [(model.n_components, model.covariance_type) for model in fit.estimators]
     [(2, 'full'), (3, 'full'), (2, 'diag'), (3, 'diag')]
     """
-    _check_keywords(estimator, options)
+    chosen = _estimators(estimator)
+    _check_families(chosen)
+    _check_keywords(chosen, options)
     ks = list(n_components) if isinstance(n_components, Iterable) else [n_components]
     _check_values("n_components", ks)
-    given = [
-        name for name in estimator.array_options if not isinstance(options.get(name), str | None)
-    ]
-    if given or options.get("warm_start"):
-        raise ValueError(
-            f"{', '.join(given) or 'warm_start'} belongs to a fit of one K: leave it out, or fit "
-            f"a {estimator.__name__}"
-        )
-    alike: list[dict[str, Any]] = [{}]
-    if estimator.kind_option is not None and kinds is not None:
-        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-        _check_values(estimator.kind_option, kinds)
-        alike = [{estimator.kind_option: kind} for kind in kinds]
-    models = [estimator(k, **kind, **options) for kind in alike for k in ks]
+    models = [m for one in chosen for m in _models(one, ks, kinds, options)]
     for model in models:
         model.check_options()
+    _check_shared(models)
     # Models are compared by what a pass found.
     check_number("max_iter", models[0].max_iter, int, 1)
     check_criterion(criterion, holdout)
     return Fit(models, criterion, holdout, exhaustive, chooses=True)
+
+
+def _estimators(given: Chosen | Sequence[Chosen]) -> list[MixtureEstimator]:
+    """Return the estimators of a choice, those of classes with their defaults."""
+    alone = isinstance(given, (type, MixtureEstimator))
+    several: Any = [given] if alone else given
+    return [one() if isinstance(one, type) else one for one in several]
+
+
+def _models(
+    chosen: MixtureEstimator,
+    ks: Sequence[int],
+    kinds: str | Sequence[str] | None,
+    options: Mapping[str, Any],
+) -> list[MixtureEstimator]:
+    """Return an estimator like the chosen one for each kind and K."""
+    make, own = type(chosen), chosen.get_params(deep=False)
+    own |= {name: value for name, value in options.items() if name in own}
+    # One that nobody gave leaves an estimator its own.
+    if options.get("random_state") is None:
+        own["random_state"] = chosen.random_state
+    given = [n for n in make.array_options if not isinstance(own.get(n), str | None)]
+    if given or own["warm_start"]:
+        raise ValueError(
+            f"{', '.join(given) or 'warm_start'} belongs to a fit of one K: leave it out, or fit "
+            f"a {make.__name__}"
+        )
+    alike: list[dict[str, Any]] = [{}]
+    if make.kind_option is not None and kinds is not None:
+        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+        _check_values(make.kind_option, kinds)
+        alike = [{make.kind_option: kind} for kind in kinds]
+    return [make(**{**own, **kind, make.size_option: k}) for kind in alike for k in ks]
 
 
 def _check_values(name: str, values: Sequence[object]) -> None:
@@ -223,14 +253,56 @@ def _check_values(name: str, values: Sequence[object]) -> None:
         raise ValueError(f"{name}={values!r}: expected one or more values, each of them once")
 
 
-def _check_keywords(estimator: type[MixtureEstimator], options: Mapping[str, Any]) -> None:
+def _check_families(chosen: Sequence[MixtureEstimator]) -> None:
+    """Raise unless there are estimators, of families that a table can tell apart."""
+    if not chosen:
+        raise ValueError("estimator=[]: expected one or more estimators")
+    for one in chosen:
+        if not isinstance(one, MixtureEstimator):
+            raise TypeError(
+                f"estimator={one!r:.100}: expected a class of mixtures such as GaussianMixture, an "
+                "estimator of one, or a list of such"
+            )
+    families = [one.family for one in chosen]
+    for family in families:
+        if families.count(family) > 1:
+            raise ValueError(
+                f"two estimators are of the family {family}, and a table tells models apart by "
+                "family, kind and K: compare them in two sweeps"
+            )
+
+
+def _check_shared(models: Sequence[MixtureEstimator]) -> None:
+    """Raise where estimators of several families differ in what their passes share."""
+    apart = {"self", "n_components", "weights_init"}
+    for name in inspect.signature(MixtureEstimator.__init__).parameters:
+        if name in apart:
+            continue
+        values = {model.family: _shared_value(model, name) for model in models}
+        (family, first), *others = values.items()
+        for other, value in others:
+            if value is not first and value != first:
+                raise ValueError(
+                    f"{name} is {first!r} for {family} and {value!r} for {other}: models of one "
+                    "sweep share every pass, so it must be the same for all"
+                )
+
+
+def _shared_value(model: MixtureEstimator, name: str) -> Any:
+    # Columns may be given in groups.
+    return model.read_options.columns if name == "columns" else getattr(model, name)
+
+
+def _check_keywords(chosen: Sequence[MixtureEstimator], options: Mapping[str, Any]) -> None:
     """Raise `TypeError` that names `select`, and the keyword that is nearest to a wrong one."""
-    allowed = [*estimator().get_params(), *inspect.signature(select).parameters]
+    allowed = [*inspect.signature(select).parameters]
+    allowed += [name for one in chosen for name in one.get_params()]
     for name in options:
         if name not in allowed:
             near = get_close_matches(name, allowed, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
+            names = " or ".join(type(one).__name__ for one in chosen)
             raise TypeError(
                 f"select() got an unexpected keyword argument {name!r}, which is no parameter of "
-                f"{estimator.__name__} either{meant}"
+                f"{names} either{meant}"
             )

@@ -25,7 +25,6 @@ from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .options import check_choice, check_number
 from .registry import register_estimator
 
-
 # Fewer degrees of freedom give densities of no width.
 LEAST_DF = 0.01
 

@@ -30,11 +30,14 @@ class Model:
     kind : str
         Which kind of components: the label of the family's options.
     n_parameters : int
+    family : str
+        The name of its family, where models of several families are compared.
     """
 
     n_components: int
     kind: str
     n_parameters: int
+    family: str = ""
 
 
 @record("candidate-state")
@@ -235,6 +238,7 @@ class Candidate:
             self.n_passes,
             DROPPED if self.dropped else status,
             inertia,
+            model.family,
         )
 
 

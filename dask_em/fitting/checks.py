@@ -12,6 +12,7 @@ from ..core.chunk_log import ChunkLog
 from ..core.family import LEAVE_OUT, FamilyOptions
 from ..core.protocols import Source
 from ..core.scoring import Scores
+from ..core.support import common_support
 from ..core.tuning import tuning
 from ..errors import DataError, warn_user
 from ..foreign import shown
@@ -27,7 +28,7 @@ def check_survey(
     source: Source,
     surveyed: Surveyed,
     n_components: int,
-    components: FamilyOptions,
+    components: Sequence[FamilyOptions],
     names: Sequence[str] | Array | None,
     size_option: str = "n_components",
 ) -> None:
@@ -39,7 +40,8 @@ def check_survey(
         What was surveyed, held to the log of the survey.
     surveyed : Surveyed
     n_components : int
-    components : FamilyOptions
+    components : sequence of FamilyOptions
+        One of each family that is fitted.
     names : (d,) sequence of str or None
         Of the columns.
     size_option : str
@@ -58,7 +60,7 @@ def check_survey(
     >>> from dask_em.fitting.survey import Survey
     >>> source = ArraySource(np.eye(3, 2))
     >>> surveyed = SerialBackend().map_reduce(source, Survey(0, 3, 2, 3))
-    >>> check_survey(source, surveyed, 4, GaussianOptions(), None)
+    >>> check_survey(source, surveyed, 4, [GaussianOptions()], None)
     Traceback (most recent call last):
     dask_em.errors.DataError: X has 3 rows (of positive weight) and n_components=4: ...
     """
@@ -71,7 +73,8 @@ def check_survey(
     _refuse_beyond_squaring(surveyed, columns)
     _refuse_below_squaring(surveyed, columns)
     constant = surveyed.constant_columns
-    for message in components.warnings(surveyed.moments, constant, columns.first):
+    odd = (surveyed.moments, constant, columns.first)
+    for message in dict.fromkeys(message for one in components for message in one.warnings(*odd)):
         how = columns.leaving_out(constant) if message.endswith(LEAVE_OUT) else ""
         warn_user(f"{message}{how}")
 
@@ -144,30 +147,32 @@ class Columns:
 
 
 def _refuse_non_finite(
-    source: Source, surveyed: Surveyed, components: FamilyOptions, columns: Columns
+    source: Source, surveyed: Surveyed, components: Sequence[FamilyOptions], columns: Columns
 ) -> None:
     first = surveyed.non_finite.first
     if first is None:
         return
     chunk, row, column, value = first
     what = "NaN" if np.isnan(value) else "infinity"
+    more = components[0].of_missing if np.isnan(value) else ""
     masked = f" (masked numbers are NaN: {source.decoding})" if source.decoding else ""
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
         f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
-        f'or pass nonfinite="drop" to leave them out{components.of_missing * bool(np.isnan(value))}'
+        f'or pass nonfinite="drop" to leave them out{more}'
     )
 
 
 def _refuse_outside(
-    source: Source, surveyed: Surveyed, components: FamilyOptions, columns: Columns
+    source: Source, surveyed: Surveyed, components: Sequence[FamilyOptions], columns: Columns
 ) -> None:
     first = surveyed.outside.first
     if first is None:
         return
     chunk, row, column, value = first
-    support, moments = components.support, surveyed.moments
-    if components.truncates and support.holds_between(moments.low, moments.high, whole=True):
+    support, moments = common_support([one.support for one in components]), surveyed.moments
+    truncates = all(one.truncates for one in components)
+    if truncates and support.holds_between(moments.low, moments.high, whole=True):
         warn_user(
             f"X contains {value:.15g} at {source.locate(chunk, row)}, {columns.name(column)}, and "
             f"{surveyed.outside.n_rows} rows hold such fractions: they are taken at their whole "

@@ -147,7 +147,7 @@ class Surrogate:
         impossible = self._impossible(corrected).any()
         value = np.nan if impossible else self._value(mixture, here, self._extra)
         # Whoever judges it adds the prior.
-        value -= mixture.log_prior
+        value -= mixture.log_prior_density
         return replace(corrected, log_likelihood=value, weight=self.sums.weight)
 
     def ahead(self, start: Mixture, tol: float) -> Far:
@@ -224,7 +224,7 @@ class Surrogate:
 
     def _value(self, mixture: Mixture, here: MixtureStatistics, extra: MixtureStatistics) -> float:
         added = mixture.expected_log_joint(self._about(extra, mixture))
-        return self.scale * here.log_likelihood + added + mixture.log_prior
+        return self.scale * here.log_likelihood + added + mixture.log_prior_density
 
     def _m_step(self, mixture: Mixture, here: MixtureStatistics) -> Mixture | None:
         """The M-step of the corrected sums, held back harder where they are those of no data."""

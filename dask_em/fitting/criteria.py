@@ -134,6 +134,8 @@ class Row:
         Why its fit ended, or DROPPED, or DEGENERATE.
     inertia : float or None
         Sum of the squared distances of rows to their centres, of families that have such.
+    family : str
+        The name of its family, where models of several families are compared.
     """
 
     n_components: int
@@ -147,6 +149,7 @@ class Row:
     n_passes: int
     status: str
     inertia: float | None = None
+    family: str = ""
 
     def moved(self, nats: float, weight: float) -> Row:
         """Return the row with a log-likelihood `nats` higher for each of rows of this weight."""
@@ -170,6 +173,8 @@ class Row:
         values = {kind if name == "kind" else name: v for name, v in asdict(self).items()}
         if self.inertia is None:
             del values["inertia"]
+        if not self.family:
+            del values["family"]
         return {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in values.items()
@@ -197,6 +202,19 @@ def range_end(n_components: int, tried: Iterable[int]) -> RangeEnd | None:
     return "smallest" if len(numbers) > 1 and 1 < n_components == min(numbers) else None
 
 
+def kind_option_in(row: Mapping[str, Any]) -> str:
+    """Return what a row of a table calls the kind of components.
+
+    Examples
+    --------
+    >>> kind_option_in({"n_components": 2, "covariance_type": "", "bic": 3.0, "status": "DROPPED"})
+    'covariance_type'
+    """
+    numbers = {field.name for field in fields(Row)} - {"kind"}
+    named = (name for name, v in row.items() if name not in numbers and isinstance(v, str))
+    return next(named, "kind")
+
+
 def kind_in(row: Mapping[str, Any]) -> str:
     """Return the kind of components in a row of a table, whatever its column is called.
 
@@ -205,8 +223,18 @@ def kind_in(row: Mapping[str, Any]) -> str:
     >>> kind_in({"n_components": 2, "covariance_type": "diag", "bic": 3.0, "status": "DROPPED"})
     'diag'
     """
-    numbers = {field.name for field in fields(Row)} - {"kind"}
-    return next((v for name, v in row.items() if name not in numbers and isinstance(v, str)), "")
+    return str(row.get(kind_option_in(row), ""))
+
+
+def model_in(row: Mapping[str, Any]) -> str:
+    """Return the family, where there are several, and the kind of components of a row.
+
+    Examples
+    --------
+    >>> model_in({"n_components": 2, "covariance_type": "diag", "family": "student-t"})
+    'student-t diag'
+    """
+    return " ".join(filter(None, (str(row.get("family", "")), kind_in(row))))
 
 
 def elbow(n_components: Sequence[int], inertias: Sequence[float]) -> int | None:

@@ -20,6 +20,7 @@ from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
 from ..core.protocols import Backend, Pass, Source
+from ..core.support import common_support
 from ..core.tuning import tuning
 from ..errors import DataError, OutOfTimeError
 from ..runtime import current_job
@@ -230,8 +231,14 @@ class Driver:
         self.surveyed = self._survey()
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
+        several = len({m.family for m in self.options.models}) > 1
         self.models = [
-            Model(m.n_components, m.components.kind, m.n_parameters_of(moments))
+            Model(
+                m.n_components,
+                m.components.kind,
+                m.n_parameters_of(moments),
+                m.family if several else "",
+            )
             for m in self.options.models
         ]
         self.engine = self._engine_of(self.surveyed.n_rows)
@@ -286,7 +293,7 @@ class Driver:
             default_sample_size(m.n_parameters(d), d) for m in options.models
         )
         n_rows = self.passes.source.n_rows
-        support = options.lead.components.support
+        support = common_support([m.components.support for m in options.models])
         survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(

@@ -328,7 +328,7 @@ def _iterated(mixture: Mixture, X: Array, weights: Array, n_iter: int) -> tuple[
         fold = mixture.fold()
         fold.update(0, X, weights)
         statistics = fold.result()
-        value = statistics.log_likelihood + mixture.log_prior
+        value = statistics.log_likelihood + mixture.log_prior_density
         mixture, _ = mixture.m_step(statistics)
     return mixture, value
 

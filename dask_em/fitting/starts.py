@@ -150,6 +150,8 @@ class StartOptions:
         the state that it reached on the same data, to go on from.
     refined : bool
         Whether a start is fitted to the sample whatever `init_params` made it.
+    family : str
+        Name of the class of mixtures, by which those of a sweep are told apart.
 
     Examples
     --------
@@ -170,6 +172,7 @@ class StartOptions:
     assignment: Assignment = "soft"
     start_from: Callable[[Surveyed], Mixture | EMState] | None = None
     refined: bool = False
+    family: str = ""
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from ..data.open import stored_source
-from ..data.options import ReadChoices, ReadOptions
+from ..data.options import ReadChoices
 from .checks.check import Check, attempt
 from .checks.cluster import look_at_cluster
 from .checks.data import describe_checksum, describe_chunks, describe_store
 from .checks.machine import blas_here, describe_disk, extras_here, versions_here
 from .cluster import ClusterOptions
-from .plan import count, fleet_of
+from .plan import count, fleet_of, reading_of
 
 
 def examine(
@@ -21,7 +21,7 @@ def examine(
     k: int | Sequence[int] = 8,
     covariance: str | Sequence[str] = "full",
     folder: str = ".",
-    family: str = "gaussian-mixture",
+    family: str | Sequence[str] = "gaussian",
     **reading: Unpack[ReadChoices],
 ) -> list[Check]:
     """Check everything that a fit of `data` would need, and what needs no data.
@@ -36,8 +36,8 @@ def examine(
         The models that would be fitted: memory and disk depend on them.
     folder : str
         Folder of the checkpoints.
-    family : str
-        The tag of a registered class of mixtures.
+    family : str or sequence of str
+        Names of registered classes of mixtures.
     **reading
         As `ReadOptions` has it.
     """
@@ -46,16 +46,17 @@ def examine(
         attempt("extras", extras_here, data),
         attempt("BLAS", blas_here),
     ]
-    source, options = None, ReadOptions.of(**reading)
+    source, fleet = None, fleet_of(k, covariance, family, **reading)
+    options = reading_of(fleet)
     if data is not None:
         checks.append(attempt("store", describe_store, data, options))
         if checks[-1].ok:
             source = stored_source(data, options=options)
             checks.append(attempt("checksum", describe_checksum, source))
             checks.append(attempt("chunks", describe_chunks, source))
-    planned = None if source is None else count(source, fleet_of(k, covariance, family), [])
+    planned = None if source is None else count(source, fleet, [])
     checks.append(attempt("checkpoint", describe_disk, folder, source, planned))
-    checks += look_at_cluster(cluster, source, fleet_of(k, covariance, family))
+    checks += look_at_cluster(cluster, source, fleet)
     return checks
 
 

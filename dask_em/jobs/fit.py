@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,8 +16,15 @@ from ..core.em import Status
 from ..data.open import names_column, stored_source
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import OutOfTimeError, StoppedError, UsageError
-from ..estimators.load import load, mixture_class
-from ..fitting.criteria import Criterion, RangeEnd, check_criterion, kind_in, range_end
+from ..estimators.load import load
+from ..fitting.criteria import (
+    Criterion,
+    RangeEnd,
+    check_criterion,
+    kind_in,
+    kind_option_in,
+    range_end,
+)
 from ..fitting.observers import Totals, reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
@@ -25,7 +32,16 @@ from ..storage.outputs.writer import check_output_file
 from .arguments import check_apart, check_data
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_locked
-from .plan import Plan, checked, count, fleet_of, mebibytes
+from .plan import (
+    Plan,
+    checked,
+    class_named,
+    count,
+    fleet_of,
+    kinds_of,
+    mebibytes,
+    reading_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ..estimators.base import MixtureEstimator
@@ -48,8 +64,8 @@ class FitRequest:
         Share of the rows that no fit sees.
     exhaustive, keep_all : bool
         Give no model up; save every model that was not given up.
-    family : str
-        The tag of a registered class of mixtures.
+    family : str or sequence of str
+        Names of registered classes of mixtures.
 
     Examples
     --------
@@ -67,12 +83,17 @@ class FitRequest:
     holdout: float = 0.0
     exhaustive: bool = False
     keep_all: bool = False
-    family: str = "gaussian-mixture"
+    family: str | Sequence[str] = "gaussian"
 
     @property
     def fleet(self) -> Sequence[MixtureEstimator]:
         """The models, not fitted."""
-        return fleet_of(self.n_components, self.covariance_types, self.family)
+        return fleet_of(self.n_components, self.covariance_types, self.family, **self._reading)
+
+    @property
+    def families(self) -> Sequence[str]:
+        """The names of the families."""
+        return [self.family] if isinstance(self.family, str) else self.family
 
     @property
     def single(self) -> bool:
@@ -87,14 +108,20 @@ class FitRequest:
     def path(self, output: str, model: MixtureEstimator) -> str:
         """Return the file of a model that did not win: MODEL-k8-full.npz beside MODEL.npz."""
         path, kind = Path(output), model.family_options().kind
-        which = f"-k{model.n_components}" + (f"-{kind}" if kind else "")
+        which = f"-{model.family}" * (len(self.families) > 1)
+        which += f"-k{model.n_components}" + (f"-{kind}" if kind else "")
         return str(path.with_name(f"{path.stem}{which}{path.suffix}"))
 
     @property
     def read_options(self) -> ReadOptions:
         """How the data are read."""
-        reading = ReadChoices.__annotations__.keys() & self.options.keys()
-        return ReadOptions.of(**{name: self.options[name] for name in reading})
+        return reading_of(self.fleet)
+
+    @property
+    def _reading(self) -> ReadChoices:
+        names = ReadChoices.__annotations__.keys() & self.options.keys()
+        found: Any = {name: self.options[name] for name in names}
+        return cast("ReadChoices", found)
 
 
 @dataclass(frozen=True)
@@ -130,6 +157,11 @@ class FitResult:
     def kind(self) -> str:
         """The kind of components that the winner has."""
         return self.best.family_options().kind
+
+    @property
+    def kind_option(self) -> str:
+        """What the table calls the kind of components."""
+        return kind_option_in(self.table[0]) if self.table else "kind"
 
     @staticmethod
     def kind_in(row: Mapping[str, Any]) -> str:
@@ -230,24 +262,25 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
     from ..estimators.select import sweep
 
     options = {**request.options, **shared}
-    unknown = options.keys() - request.fleet[0].get_params().keys()
-    if unknown:
+    classes = [class_named(family) for family in request.families]
+    known = set().union(*(one().get_params() for one in classes))
+    if unknown := options.keys() - known:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
-        raise UsageError(f"--family {request.family} has no {flags}: leave it out")
+        named = ",".join(request.families)
+        raise UsageError(f"--family {named} has no {flags}: leave it out")
     try:
         if request.single:
             (model,) = request.fleet
             model.set_params(**options).check_options()
             return Fit([model])
-        estimator = mixture_class(request.family)
-        told = estimator.kind_option == "covariance_type" or [*request.covariance_types] != ["full"]
+        told = any(kinds_of(one, request.covariance_types) is not None for one in classes)
         return sweep(
             request.n_components,
             request.covariance_types if told else None,
             request.criterion,
             request.holdout,
             request.exhaustive,
-            estimator,
+            classes,
             {"n_init": 5, **options},
         )
     except ValueError as e:

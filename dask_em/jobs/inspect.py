@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..core.additive import Array
+from ..core.profile import Profile
 from ..estimators.describe import FamilyDescription, names_of_columns
 from ..estimators.model_file import read_as
 from ..estimators.saved import SavedModel
@@ -45,9 +48,28 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "weights": found["weights_"].tolist(),
         "family": components.family,
         "structure": components.structure,
-        "means": found.get("means_", components.means).tolist(),
+        "means": _means(found, components).tolist(),
         "answers": {
             components.columns[j]: found.tolist() for j, found in components.answers.items()
         },
+        "profiles": [_profile(one, components.columns) for one in components.profiles],
         "history": saved.history,
+    }
+
+
+def _means(found: Mapping[str, Array], components: FamilyDescription) -> Array:
+    """Return the means of all columns, (k, d): as the file has them, where it has all."""
+    means = found.get("means_")
+    d = len(components.columns)
+    return components.means if means is None or means.shape[1] != d else means
+
+
+def _profile(profile: Profile, columns: Sequence[str]) -> dict[str, Any]:
+    """Return a table of the components as JSON holds it."""
+    widths = profile.widths
+    return {
+        "title": profile.title,
+        "of": profile.names(columns),
+        "values": profile.values.tolist(),
+        "widths": None if widths is None else widths.tolist(),
     }

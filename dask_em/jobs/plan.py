@@ -23,7 +23,7 @@ from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import UsageError
-from ..estimators.load import known_tags, mixture_class
+from ..estimators.load import family_name, known_tags, mixture_class
 from ..machine import usable_cpus
 from .arguments import check_data
 from .cluster import (
@@ -210,30 +210,67 @@ def mebibytes(n: float) -> str:
 
 
 def fleet_of(
-    ks: int | Sequence[int], kinds: str | Sequence[str], family: str = "gaussian-mixture"
+    ks: int | Sequence[int],
+    kinds: str | Sequence[str],
+    family: str | Sequence[str] = "gaussian",
+    **reading: Unpack[ReadChoices],
 ) -> Sequence[MixtureEstimator]:
-    """Return a model of a registered class for every K and kind of components.
+    """Return a model of every family, K and kind of components, which reads as it is told.
 
     Examples
     --------
     >>> [(m.n_components, m.covariance_type) for m in fleet_of([2, 3], "full")]
     [(2, 'full'), (3, 'full')]
     """
-    try:
-        estimator = mixture_class(family)
-    except ValueError as e:
-        raise UsageError(f"--family {family}: expected one of {', '.join(known_tags())}") from e
     ks = [ks] if isinstance(ks, int) else ks
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    name = estimator.kind_option
-    alike: list[dict[str, Any]] = [{name: kind} for kind in kinds] if name is not None else [{}]
-    if name != "covariance_type":
+    families = [family] if isinstance(family, str) else family
+    told: dict[str, Any] = {n: value for n, value in reading.items() if value is not None}
+    found = []
+    for name in families:
+        estimator = class_named(name)
         # "full" is what a command has that was not told.
-        if name is None and list(kinds) != ["full"]:
-            raise UsageError(f"--family {family} has no --covariance: leave it out")
-        if list(kinds) == ["full"]:
-            alike = [{}]
-    return [estimator(k, **kind) for kind in alike for k in ks]
+        if estimator.kind_option is None and list(kinds) != ["full"] and len(families) == 1:
+            raise UsageError(f"--family {name} has no --covariance: leave it out")
+        chosen = kinds_of(estimator, kinds)
+        alike: list[dict[str, Any]] = [{}]
+        if chosen is not None:
+            alike = [{str(estimator.kind_option): kind} for kind in chosen]
+        found += [estimator(k, **kind, **told) for kind in alike for k in ks]
+    return found
+
+
+def reading_of(fleet: Sequence[MixtureEstimator]) -> ReadOptions:
+    """Return how the models read the data, which all of them share.
+
+    Raises
+    ------
+    UsageError
+        A value is not one of those allowed.
+    """
+    return max(fleet, key=lambda model: model.n_components).read_options
+
+
+def class_named(family: str) -> type[MixtureEstimator]:
+    """Return the class of mixtures of this name.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    try:
+        return mixture_class(family)
+    except ValueError as e:
+        known = ", ".join(map(family_name, known_tags()))
+        raise UsageError(f"--family {family}: expected one of {known}") from e
+
+
+def kinds_of(estimator: type[MixtureEstimator], kinds: Sequence[str]) -> Sequence[str] | None:
+    """Return the kinds of components that a command asked for; None for the estimator's own."""
+    name = estimator.kind_option
+    told = name == "covariance_type" or [*kinds] != ["full"]
+    return kinds if told and name is not None else None
 
 
 def plan(
@@ -242,17 +279,17 @@ def plan(
     covariance: str | Sequence[str],
     cluster: ClusterOptions,
     probe: bool = False,
-    family: str = "gaussian-mixture",
+    family: str | Sequence[str] = "gaussian",
     **reading: Unpack[ReadChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
-    Of several K or structures, it is the pass that serves all of them. On a running
+    Of several families, K or structures, it is the pass that serves all of them. On a running
     cluster one of its workers reads the chunks, else this process.
     """
     check_data(data)
-    source = stored_source(data, options=ReadOptions.of(**reading))
-    fleet = fleet_of(k, covariance, family)
+    fleet = fleet_of(k, covariance, family, **reading)
+    source = stored_source(data, options=reading_of(fleet))
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
     # As `fit` keeps what it has.
@@ -309,6 +346,8 @@ def count(
     Memory is that of the whole fit, see `FitMemory`: of one model, or of several of which some
     are given up, unless `exhaustive`. With a checkpoint, sums are `kept`.
     """
+    for model in fleet:
+        model.take_columns(source)
     several = len(fleet) > 1 or holdout > 0
     screened = several and not exhaustive
     counted = FitMemory(source, fleet, holdout, screened, kept)

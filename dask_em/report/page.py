@@ -28,7 +28,7 @@ from ..estimators.html import (
     text,
     warning_lines,
 )
-from ..fitting.criteria import kind_in
+from ..fitting.criteria import model_in
 from ..runtime import current_job
 from ..storage.outputs.writer import output_file
 from ..version import __version__
@@ -196,11 +196,19 @@ def _selection_table(selection: Sequence[Mapping[str, Any]]) -> str:
 
     names = [n for n in CANDIDATE if any(c.get(n) is not None for c in selection)]
     rows = [
-        [text(kind_in(c)), *(cell(c.get(name), CANDIDATE[name]) for name in names)]
+        [text(model_in(c)), *(cell(c.get(name), CANDIDATE[name]) for name in names)]
         for c in selection
     ]
     head = ["kind", *(text(n.replace("_", " ")) for n in names)]
     return _details("All candidates", table(head, rows))
+
+
+# What pictures of profiles show.
+PICTURES = {
+    "bands": "Means of the components with one standard deviation, in standard deviations of the "
+    "whole mixture from its mean.",
+    "bars": "A bar for each component.",
+}
 
 
 def _components_section(model: FittedMixture) -> str:
@@ -210,12 +218,15 @@ def _components_section(model: FittedMixture) -> str:
             "Weights",
             "The share of the data that each component has.",
         ),
+    ]
+    profiles = model.describe().profiles
+    figures += [
         _figure(
-            partial(plots.plot_profiles, model),
-            "Profiles",
-            "Means of the components with one standard deviation, in standard deviations of the "
-            "whole mixture from its mean.",
-        ),
+            partial(plots.plot_profiles, model, profile=profile),
+            "Profiles" if len(profiles) == 1 else profile.title,
+            PICTURES[profile.picture],
+        )
+        for profile in profiles
     ]
     answers = ""
     if model.describe().answers:

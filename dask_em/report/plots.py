@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.additive import Array
+from ..core.profile import Picture, Profile
 from ..core.scoring import Answer
 from ..errors import UsageError
 from ..estimators.describe import COLOURS, FittedMixture, colour, mixture_moments
-from ..fitting.criteria import elbow, kind_in
+from ..fitting.criteria import elbow, model_in
 from .axes import (
     curve_points,
     ellipse_of,
@@ -238,9 +239,9 @@ def plot_criterion(
     drawn = candidates(selection, criterion)
     if not drawn:
         raise UsageError(f"no candidate has a finite {criterion!r}: nothing to draw")
-    structures = list(dict.fromkeys(map(kind_in, drawn)))
+    structures = list(dict.fromkeys(map(model_in, drawn)))
     for i, structure in enumerate(structures):
-        mine = [c for c in drawn if kind_in(c) == structure]
+        mine = [c for c in drawn if model_in(c) == structure]
         mine.sort(key=lambda c: int(c["n_components"]))
         ax.plot(
             [c["n_components"] for c in mine],
@@ -322,16 +323,21 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     return ax
 
 
-def plot_profiles(model: FittedMixture, ax: Axes | None = None) -> Axes:
-    """Draw the means of the components over the columns, with one standard deviation.
+def plot_profiles(
+    model: FittedMixture, ax: Axes | None = None, profile: Profile | None = None
+) -> Axes:
+    """Draw what the components are like over the columns, or over the values of one.
 
-    Columns are in standard deviations of the whole mixture from its mean, so that
-    columns of any unit share the axis.
+    Means are drawn with one standard deviation, in standard deviations of the whole mixture from
+    its mean, so that columns of any unit share the axis; other numbers, such as probabilities, as
+    bars.
 
     Parameters
     ----------
     model : fitted mixture
     ax : matplotlib Axes, optional
+    profile : Profile, optional
+        One of `model.describe().profiles`; by default the first.
 
     Returns
     -------
@@ -339,36 +345,55 @@ def plot_profiles(model: FittedMixture, ax: Axes | None = None) -> Axes:
     """
     ax = new_axes(ax)
     components = model.describe()
-    center, spread = mixture_moments(model.weights_, components)
-    spread = np.where(spread > 0, spread, 1.0)
-    drawn, d = heaviest(model), components.means.shape[1]
-    means = (components.means[drawn] - center) / spread
-    widths = np.sqrt(components.variances[drawn]) / spread
-    few, k = d <= MOST_NAMED_COLUMNS, len(drawn)
+    profile = components.profiles[0] if profile is None else profile
+    drawn, m = heaviest(model), profile.values.shape[1]
+    values, widths, unit = profile.values, profile.widths, profile.title.lower()
+    if profile.picture == "bands" and widths is not None:
+        center = model.weights_ @ values
+        spread = np.sqrt(model.weights_ @ (widths**2 + (values - center) ** 2))
+        spread = np.where(spread > 0, spread, 1.0)
+        values, widths, unit = (values - center) / spread, widths / spread, "standard deviations"
+    few, k = m <= MOST_NAMED_COLUMNS, len(drawn)
     for i, component in enumerate(drawn):
-        x = np.arange(d) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
-        if few:
-            ax.errorbar(x, means[i], widths[i], fmt="o", ms=4, lw=1.5, capsize=0,
-                        color=colour(component))  # fmt: skip
-        else:
-            # Thousands of points of each are a picture, not words.
-            look: Any = {"color": colour(component), "rasterized": d * k > MANY_POINTS}
-            ax.plot(x, means[i], lw=1.2, **look)
-            low, high = means[i] - widths[i], means[i] + widths[i]
-            ax.fill_between(x, low, high, alpha=0.1, lw=0, **look)
+        x = np.arange(m) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
+        width = None if widths is None else widths[component]
+        _draw_profile(ax, x, values[component], width, component, (few, k, profile.picture))
     ax.axhline(0, lw=0.6, color=ink(), alpha=0.5, zorder=0)
     if few:
-        names = [shortened(name) for name in components.columns]
-        turned = sum(map(len, names)) > 40
-        ax.set_xticks(
-            range(d), names, parse_math=False,
-            rotation=35 if turned else 0, ha="right" if turned else "center",
-        )  # fmt: skip
-        ax.set_xlim(-0.6, d - 0.4)
+        _name_entries(ax, profile.names(components.columns))
     else:
         whole_numbers(ax.xaxis)
-    label_axes(ax, "" if few else "column", "standard deviations")
+    label_axes(ax, "" if few else "value" if profile.entries else "column", unit)
     return ax
+
+
+def _draw_profile(
+    ax: Axes, x: Array, values: Array, widths: Array | None, component: int,
+    how: tuple[bool, int, Picture],
+) -> None:  # fmt: skip
+    """Draw one of k components at places x (m,): marks and bands, bars, or lines of many."""
+    few, k, picture = how
+    if not few:
+        # Thousands of points of each are a picture, not words.
+        look: Any = {"color": colour(component), "rasterized": len(x) * k > MANY_POINTS}
+        ax.plot(x, values, lw=1.2, **look)
+        if widths is not None:
+            ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
+    elif picture == "bars":
+        ax.bar(x, values, 0.6 / k, color=colour(component))
+    else:
+        ax.errorbar(x, values, widths, fmt="o", ms=4, lw=1.5, capsize=0, color=colour(component))
+
+
+def _name_entries(ax: Axes, names: Sequence[str]) -> None:
+    """Write what each place on the axis is."""
+    names = [shortened(name) for name in names]
+    turned = sum(map(len, names)) > 40
+    ax.set_xticks(
+        range(len(names)), names, parse_math=False,
+        rotation=35 if turned else 0, ha="right" if turned else "center",
+    )  # fmt: skip
+    ax.set_xlim(-0.6, len(names) - 0.4)
 
 
 def plot_marginal(

@@ -212,6 +212,10 @@ class FamilyTests:
 def assert_close(one: Any, other: Any) -> None:
     """Raise where the arrays of two sums differ."""
     assert type(one) is type(other)
+    if isinstance(one, tuple):
+        for a, b in zip(one, other, strict=True):
+            assert_close(a, b)
+        return
     for name, value in vars(one).items():
         if isinstance(value, np.ndarray | float):
             assert_allclose(value, vars(other)[name], err_msg=name, rtol=CLOSE, atol=CLOSE)

@@ -174,7 +174,7 @@ class AnswerFamily(Family[CategoricalStatistics]):
         share, p = tuning().categorical.softened, self.probabilities
         return replace(self, log_probabilities=self._floored((1 - share) * p + share * p.mean(0)))
 
-    def log_prior(self) -> float:
+    def log_prior_density(self) -> float:
         """Compute the log density of the Dirichlet prior, in nats, up to a constant."""
         return float(self.alpha * self.log_probabilities.sum()) if self.alpha else 0.0
 

@@ -16,7 +16,6 @@ from ...core.tuning import tuning
 from .covariance import Covariance
 from .factors import solve_triangular
 
-
 REMEDIES = (
     '. What keeps components from narrowing at all: prior="conjugate", or a bound such as '
     "max_ratio=100"

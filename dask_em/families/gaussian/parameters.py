@@ -132,7 +132,9 @@ class GaussianParameters:
     def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
         """Return which components are degenerate, where, and what to do."""
         found = self.degenerate(weights)
-        return degenerate_warnings(found, weights, self.n_features, self.ridge, called, remedies=True)
+        return degenerate_warnings(
+            found, weights, self.n_features, self.ridge, called, remedies=True
+        )
 
     def arrays(self) -> dict[str, Array]:
         """Return the means and the Cholesky factors, by name."""

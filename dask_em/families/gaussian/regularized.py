@@ -191,7 +191,7 @@ class RegularizedGaussian(Gaussian):
         """Whether there is a prior, by which components of any number of rows are determined."""
         return self.prior is not None
 
-    def log_prior(self) -> float:
+    def log_prior_density(self) -> float:
         """Compute the logarithm of the prior's density at these parameters, up to a constant."""
         prior = self.prior
         if prior is None:

@@ -306,7 +306,7 @@ class StudentT(Family[StudentTStatistics]):
         kept = list(kept)
         means[kept] = self.scales.means[kept]
         if scales.one_matrix and 0 < len(kept) < len(means):
-            factor[kept] = factor[[k for k in range(len(means)) if k not in kept][0]]
+            factor[kept] = factor[next(k for k in range(len(means)) if k not in kept)]
         return replace(scales, means=means, covariance=type(scales.covariance)(factor))
 
     def _or_held(
@@ -333,9 +333,7 @@ class StudentT(Family[StudentTStatistics]):
         factor[held] = self.scales.covariance.factor[held]
         covariance = type(stepped.scales.covariance)(factor)
         scales = replace(stepped.scales, means=means, covariance=covariance)
-        return replace(
-            self, scales=scales, log_df=np.where(held, self._logs(best), stepped.log_df)
-        )
+        return replace(self, scales=scales, log_df=np.where(held, self._logs(best), stepped.log_df))
 
     def _logs(self, df: Array) -> Array:
         constants = tuning().student_t
@@ -378,9 +376,7 @@ class StudentT(Family[StudentTStatistics]):
         held = np.all(after.scales.means == self.scales.means, axis=1)
         same = after.scales.covariance.factor == self.scales.covariance.factor
         held &= same.reshape(len(held), -1).all(axis=1)
-        by_powers = np.diagonal(
-            power_bound(after.df, self.n_features, resp_sum, statistics.powers)
-        )
+        by_powers = np.diagonal(power_bound(after.df, self.n_features, resp_sum, statistics.powers))
         bound = np.where(held, np.fmax(bound, by_powers), bound)
         volumes = resp_sum * self._volumes(after.scales)
         return float((bound - self._reached(resp_sum, statistics) - volumes).sum())

@@ -16,7 +16,6 @@ from ..gaussian.options import GaussianOptions
 from .family import StudentT
 from .scales import Scales
 
-
 # Between the quartiles of a normal of unit width.
 QUARTILES = 1.349
 

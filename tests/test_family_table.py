@@ -1,0 +1,279 @@
+"""The table of families: every law of a fit, over every family.
+
+A family has one row here: its estimator, and rows that suit it. What is of the family alone (its
+density beside scipy's, its sums, its M-step) it inherits from `dask_em.testing.FamilyTests`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client
+from helpers import SmallReads, blobs, start_cluster, write_zarr
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.utils.estimator_checks import check_estimator
+
+from dask_em import GaussianMixture, MixedMixture, PoissonMixture, load, select
+from dask_em.core.additive import Array
+from dask_em.core.codec import digest
+from dask_em.core.em import Convergence, em
+from dask_em.core.mixture import Mixture
+from dask_em.core.reduction import add_tree
+from dask_em.estimators.base import MixtureEstimator
+from dask_em.fitting.observers import Event, Observer, RowsDone
+
+N, K = 1200, 3
+RATES = np.array([[2.0, 9.0, 4.0], [8.0, 3.0, 9.0], [14.0, 14.0, 1.0]])
+
+pytestmark = [
+    pytest.mark.usefixtures("many_chunks"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning"),
+    pytest.mark.filterwarnings("ignore:X does not", "ignore:reg_covar="),
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family in the table.
+
+    Attributes
+    ----------
+    estimator : MixtureEstimator
+        With the options that make it this row.
+    rows : callable
+        Makes `N` rows of `K` clusters that the family can tell apart.
+    checked : bool
+        Whether scikit-learn's checks are run here; those of `GaussianMixture` are elsewhere.
+    """
+
+    estimator: MixtureEstimator
+    rows: Callable[[], Array]
+    checked: bool = True
+
+    def make(self, k: int = K, **options: Any) -> MixtureEstimator:
+        own = self.estimator.get_params(deep=False)
+        few = {"random_state": 0, "sample_size": 400, "tol": 1e-6}
+        return type(self.estimator)(**{**own, **few, **options, "n_components": k})
+
+    def fit(self, rows: Any = None, **options: Any) -> MixtureEstimator:
+        return self.make(**options).fit(self.rows() if rows is None else rows)
+
+
+@cache
+def normal() -> Array:
+    return blobs(N, 3, K, seed=3, apart=3.0)[0]
+
+
+def labels() -> Array:
+    return np.random.default_rng(5).choice(K, N, p=[0.5, 0.3, 0.2])
+
+
+@cache
+def counts() -> Array:
+    return np.random.default_rng(6).poisson(RATES[labels()]).astype(np.float64)
+
+
+@cache
+def several() -> Array:
+    rng, of = np.random.default_rng(7), labels()
+    means = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 2.0]])
+    apart = rng.normal(means[of], 1.0)
+    return np.column_stack([apart[:, 0], rng.poisson(0.3 * RATES[of, :2]), apart[:, 1]])
+
+
+FAMILIES = {
+    "gaussian": Row(GaussianMixture(), normal, checked=False),
+    "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal, checked=False),
+    "poisson": Row(PoissonMixture(), counts),
+    "mixed": Row(MixedMixture(columns={"gaussian": [3, 0], "poisson": [1, 2]}), several),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Row:
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def workers(request: pytest.FixtureRequest) -> Iterator[Client]:
+    with start_cluster(request.param) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(SmallReads())
+        yield client
+
+
+# -- EM from one start: sums, order, weights, components ----------------------------------
+
+
+@cache
+def rough(name: str) -> Mixture:
+    """A mixture a few steps away from where it began, and not yet at its end."""
+    row = FAMILIES[name]
+    model = row.fit(algorithm="em", init_params="random_from_data", max_iter=3)
+    return model.state_.mixture.on_cpu
+
+
+def after(mixture: Mixture, parts: Sequence[tuple[Array, Array | None]]) -> Mixture:
+    """Three iterations of EM on rows in chunks, with weights."""
+
+    def accumulate(at: Mixture) -> Any:
+        found = []
+        for index, (X, weight) in enumerate(parts):
+            fold = at.fold()
+            fold.update(index, X, weight)
+            found.append(fold.result())
+        return add_tree(found)
+
+    *_, last = em(accumulate, mixture, Convergence(0.0, 3))
+    return last.result
+
+
+def assert_close(one: Mixture, other: Mixture) -> None:
+    assert_allclose(one.log_weights, other.log_weights, rtol=1e-8, atol=1e-8)
+    arrays = other.components.arrays()
+    for name, array in one.components.arrays().items():
+        assert_allclose(array, arrays[name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, family: Row) -> Mixture:
+    return rough(request.node.callspec.params["family"])
+
+
+def test_any_chunking_is_one_chunk(family: Row, start: Mixture) -> None:
+    X = family.rows()
+    for cuts in ([1, 2, 600], [17, 400, 401, 1100]):
+        parts = [(part, None) for part in np.split(X, cuts)]
+        assert_close(after(start, parts), after(start, [(X, None)]))
+
+
+def test_the_order_of_rows_does_not_matter(family: Row, start: Mixture) -> None:
+    X = family.rows()
+    mixed_up = X[np.random.default_rng(1).permutation(N)]
+    assert_close(after(start, [(mixed_up, None)]), after(start, [(X, None)]))
+
+
+def test_a_weight_is_a_row_repeated(family: Row, start: Mixture) -> None:
+    X = family.rows()
+    weight = np.random.default_rng(2).integers(0, 4, N)
+    assert_close(
+        after(start, [(X, weight.astype(np.float64))]),
+        after(start, [(np.repeat(X, weight, axis=0), None)]),
+    )
+
+
+def test_the_order_of_components_does_not_matter(family: Row, start: Mixture) -> None:
+    X, order = family.rows(), [2, 0, 1]
+    if start.components.shares_statistics:
+        pytest.skip("what all components share is not taken apart")
+    turned = Mixture(start.log_weights[order], start.components.take(order), start.engine)
+    there, here = after(turned, [(X, None)]), after(start, [(X, None)])
+    assert_close(there, Mixture(here.log_weights[order], here.components.take(order)))
+
+
+# -- fits ------------------------------------------------------------------------------------
+
+
+def test_plain_em_never_gets_worse(family: Row) -> None:
+    bounds = family.fit(algorithm="em", init_params="random", max_iter=15).lower_bounds_
+    assert len(bounds) >= 3
+    assert (np.diff(bounds) >= -1e-9 * np.abs(bounds[0])).all()
+
+
+def test_the_accelerated_fit_ends_no_lower(family: Row) -> None:
+    plain = family.fit(algorithm="em", init_params="random_from_data", max_iter=300, tol=1e-9)
+    quick = family.fit(tol=1e-9)
+    assert quick.lower_bound_ > plain.lower_bound_ - 1e-6
+    assert quick.n_iter_ <= plain.n_iter_
+
+
+def test_engines_agree(family: Row) -> None:
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    found = []
+    for fast in (False, True):
+        with dask.config.set({"dask_em.fast": fast}):
+            found.append(family.fit(algorithm="em", init_params="random_from_data", max_iter=4))
+    one, other = (model.state_.result for model in found)
+    assert_close(one, other)
+
+
+def test_a_sweep_is_the_fits_apart(family: Row) -> None:
+    found = select(
+        family.rows(), [2, K], estimator=family.make(), exhaustive=True, keep_all=True, n_init=1
+    )
+    for model in found.models:
+        alone = family.fit(k=model.n_components)
+        assert alone.lower_bound_ == pytest.approx(model.lower_bound_, rel=1e-7)
+    assert found.best.n_components == K
+
+
+def test_answers_belong_together(family: Row) -> None:
+    model, rows = family.fit(), family.rows()
+    proba = model.predict_proba(rows)
+    assert_allclose(proba.sum(axis=1), 1.0)
+    assert_array_equal(model.predict(rows), proba.argmax(axis=1))
+    assert model.score(rows) == pytest.approx(model.score_samples(rows).mean(), rel=1e-9)
+    drawn, components = model.sample(500)
+    assert drawn.shape == (500, rows.shape[1])
+    assert {*components.tolist()} <= {*range(K)}
+    assert model.score_samples(drawn).mean() == pytest.approx(model.score(rows), rel=0.1)
+    assert model.bic(rows) < family.fit(k=1).bic(rows)
+
+
+def test_a_model_file_holds_the_model(family: Row, tmp_path: Path) -> None:
+    model, rows = family.fit(), family.rows()
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    assert type(again) is type(model)
+    assert digest(again.state_) == digest(model.state_)
+    assert_array_equal(again.predict(rows), model.predict(rows))
+    again.set_params(warm_start=True).fit(rows)
+    assert again.lower_bound_ >= model.lower_bound_ - 1e-9
+
+
+class StoppedError(Exception):
+    """What ends a fit that is to be resumed."""
+
+
+class StopAfter(Observer):
+    """Stop after so many parts of passes."""
+
+    def __init__(self, parts: int) -> None:
+        self.left = parts
+
+    def notify(self, event: Event) -> None:
+        self.left -= isinstance(event, RowsDone)
+        if self.left == 0:
+            raise StoppedError
+
+
+@pytest.mark.parametrize("parts", [3, 15])
+def test_a_resumed_fit_has_the_bits_of_a_straight_one(
+    family: Row, parts: int, synchronous: None, tmp_path: Path
+) -> None:
+    stored = write_zarr(tmp_path / "x.zarr", family.rows(), 200)
+    straight = family.fit(stored)
+    with pytest.raises(StoppedError):
+        family.fit(stored, checkpoint=tmp_path / "kept", callbacks=[StopAfter(parts)])
+    resumed = family.fit(stored, checkpoint=tmp_path / "kept")
+    assert digest(resumed.state_) == digest(straight.state_)
+
+
+def test_any_workers_give_the_bits_of_threads(workers: Client, family: Row, tmp_path: Path) -> None:
+    stored = write_zarr(tmp_path / "x.zarr", family.rows(), 150)
+    here = family.fit(stored)
+    with workers.as_current():
+        there = family.fit(stored)
+    assert digest(here.state_) == digest(there.state_)
+
+
+@pytest.mark.parametrize("name", [name for name, row in FAMILIES.items() if row.checked])
+def test_scikit_learn_s_checks_pass(name: str) -> None:
+    check_estimator(type(FAMILIES[name].estimator)())
