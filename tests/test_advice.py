@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 from advice.clusters import CLUSTERS
+from advice.counts import COUNTED
 from advice.data import DATA
 from advice.fits import CHECKPOINTS, ENDINGS, OPTIONS
 from advice.following import Followed, Here, Services
@@ -26,7 +27,16 @@ from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
 
-from dask_em import Checkpointing, GaussianMixture, KMeans, ingest, load, select
+from dask_em import (
+    Checkpointing,
+    GaussianMixture,
+    KMeans,
+    PoissonMixture,
+    StudentTMixture,
+    ingest,
+    load,
+    select,
+)
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +64,8 @@ def options_of(command: str) -> set[str]:
 
 def ours() -> set[str]:
     """Every argument of the public functions and methods."""
-    public: list[Any] = [GaussianMixture, KMeans, Checkpointing, ingest, select, load]
+    public: list[Any] = [GaussianMixture, KMeans, PoissonMixture, StudentTMixture]
+    public += [Checkpointing, ingest, select, load]
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 
@@ -105,6 +116,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 FOLLOWED = [
     *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES, *CLUSTERS,
+    *COUNTED,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

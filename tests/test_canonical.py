@@ -224,7 +224,7 @@ def test_integers_are_read_in_their_own_type(name: str, dtype: str, tmp_path: Pa
 def test_any_chunks_and_any_workers_give_the_same(
     family: Fitted, client: Client, tmp_path: Path
 ) -> None:
-    stored = write_zarr(tmp_path / "x.zarr", family.rows, 200)
+    stored = write_zarr(tmp_path / "x.zarr", family.rows.astype("f8"), 200)
     here = family.fit(stored)
     with client.as_current():
         there = family.fit(stored)
@@ -258,7 +258,7 @@ class StopAfter(Observer):
 def test_a_resumed_fit_has_the_bits_of_a_straight_one(
     family: Fitted, parts: int, synchronous: None, tmp_path: Path
 ) -> None:
-    stored = write_zarr(tmp_path / "x.zarr", family.rows, 200)
+    stored = write_zarr(tmp_path / "x.zarr", family.rows.astype("f8"), 200)
     straight = family.fit(stored)
     with pytest.raises(StoppedError):
         family.fit(stored, checkpoint=tmp_path / "kept", callbacks=[StopAfter(parts)])

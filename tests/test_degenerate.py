@@ -308,6 +308,7 @@ def test_nothing_is_said_of_clusters(covariance: str) -> None:
 
 def test_nothing_is_said_of_a_family_that_counts() -> None:
     X, _ = made("counts-3")
+    X[::2] += 10
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = NegativeBinomialMixture(2, random_state=0, tol=0.1).fit(X + 1.0)

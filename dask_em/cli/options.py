@@ -323,7 +323,7 @@ ESTIMATOR = (
         click.FloatRange(1), metavar="RATIO",
     ),
     Option(
-        "--df", "df", "Degrees of freedom of --family student-t [default: estimated].",
+        "--df", "df", "Degrees of freedom of Student's t [default: estimated].",
         click.FloatRange(0.01),
     ),
     Option(

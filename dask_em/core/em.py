@@ -15,7 +15,7 @@ from .degenerate import Degenerate
 from .engine import Engine
 from .mixture import Mixture, MixtureStatistics
 from .tuning import tuning
-from .undetermined import undetermined, undetermined_warnings
+from .undetermined import owed_warnings, undetermined, undetermined_warnings
 from .validation import LARGEST, require, require_array
 
 
@@ -228,6 +228,7 @@ class EMState:
         if now is None:
             return []
         found = now.components.degenerate(now.weights)
+        found = [*found, *now.components.owed_to_prior(self.statistics.resp_sum)]
         return [*found, *undetermined(now, self.statistics)] if self.measured else found
 
     def warnings(self, called: Callable[[Sequence[int]], str]) -> list[str]:
@@ -237,7 +238,8 @@ class EMState:
             return []
         found = now.components.warnings(now.weights, called)
         more = undetermined(now, self.statistics) if self.measured else []
-        return [*found, *undetermined_warnings(more)]
+        owed = now.components.owed_to_prior(self.statistics.resp_sum)
+        return [*found, *owed_warnings(owed, called), *undetermined_warnings(more)]
 
     def validate(self) -> None:
         """Raise `ValueError` that names the field where a state from a file is not one."""

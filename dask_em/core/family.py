@@ -417,6 +417,10 @@ class Family(ABC, Generic[Sums]):
         """Return the components whose width is the regularization's, given all weights (k,)."""
         return []
 
+    def owed_to_prior(self, resp_sum: Array) -> list[Degenerate]:
+        """Return the components whose width is the prior's, though they have rows (k,) enough."""
+        return []
+
     def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
         """Return what is odd about components of these weights (k,), for the user to be warned of.
 

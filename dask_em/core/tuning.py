@@ -105,6 +105,8 @@ class Numerics:
     # Components are equal where no parameter differs by more than this share of what a row tells
     # of it: a million rows could not tell them apart.
     equal: float = 1e-3
+    # A component whose own scatter is less than this share of its prior's owes its width to it.
+    beside_prior: float = 0.1
     # Columns take part in a direction where they move along it by this share of the one that
     # moves the most, in widths of the data.
     takes_part: float = 0.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +37,29 @@ def undetermined(mixture: Mixture, statistics: MixtureStatistics) -> list[Degene
     return [found[k] for k in sorted(found)]
 
 
+def owed_warnings(found: Sequence[Degenerate], called: Callable[[Sequence[int]], str]) -> list[str]:
+    """Return a warning of components whose width is the prior's.
+
+    Parameters
+    ----------
+    found : sequence of Degenerate
+    called : callable
+        Returns how messages name some columns.
+    """
+    if not found:
+        return []
+    places = [
+        f"component {one.component} at {', '.join(f'{v:.6g}' for v in one.values)} in "
+        f"{called(one.columns)}"
+        for one in found[:10]
+    ]
+    return [
+        f"degenerate components: {'; '.join(places)}. Their variance there is little but what the "
+        "prior adds: so many rows hold one value that it cannot widen them. Bound the eigenvalues, "
+        "by max_ratio=10, or lower n_components"
+    ]
+
+
 def undetermined_warnings(found: Sequence[Degenerate]) -> list[str]:
     """Return a warning of equal components, and one of those of too few rows."""
     equal = [one for one in found if one.equal]
@@ -46,13 +69,13 @@ def undetermined_warnings(found: Sequence[Degenerate]) -> list[str]:
         groups = [", ".join(map(str, (one.component, *one.equal))) for one in equal[:10]]
         messages.append(
             f"degenerate components: {' and '.join(groups)} are equal: the data show fewer "
-            "clusters than there are components. Lower n_components, or try another random_state"
+            "clusters than there are components; lower n_components, or try another random_state"
         )
     if few:
         shown = [f"component {one.component} has {one.rows:.3g} rows" for one in few[:10]]
         messages.append(
             f"degenerate components: {', '.join(shown)}, fewer than parameters of its own: what "
-            "it shows is chance. Lower n_components, or fit components of fewer parameters"
+            "it shows is chance; lower n_components, or fit components of fewer parameters"
         )
     return messages
 

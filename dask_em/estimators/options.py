@@ -85,6 +85,19 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raise `ValueError` unless an option is True or False.
+
+    Examples
+    --------
+    >>> check_flag("shared_df", "yes")
+    Traceback (most recent call last):
+    ValueError: shared_df='yes': expected True or False
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}={value!r}: expected True or False")
+
+
 def check_callbacks(callbacks: Any) -> None:
     """Raise `ValueError` unless `callbacks` is None or holds functions and observers."""
     if callbacks is not None and not (

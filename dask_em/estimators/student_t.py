@@ -22,7 +22,7 @@ from ..families.student_t.scales import Scales
 from ..fitting.observers import Observer
 from .base import MixtureEstimator
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
-from .options import check_choice, check_number
+from .options import check_choice, check_flag, check_number
 from .registry import register_estimator
 
 # Fewer degrees of freedom give densities of no width.
@@ -146,8 +146,7 @@ class StudentTMixture(MixtureEstimator):
         check_number("reg_covar", self.reg_covar, float, 0)
         if self.df is not None:
             check_number("df", self.df, float, LEAST_DF)
-        if not isinstance(self.shared_df, bool | np.bool_):
-            raise ValueError(f"shared_df={self.shared_df!r}: expected True or False")
+        check_flag("shared_df", self.shared_df)
         if self.covariance_type not in CONSTRAINTS:
             check_choice("covariance_type", self.covariance_type, known_constraints())
 
@@ -159,7 +158,8 @@ class StudentTMixture(MixtureEstimator):
 
     @property
     def _components(self) -> StudentT:
-        found: StudentT = self.state_.result.components
+        found = self.state_.result.components
+        assert isinstance(found, StudentT)
         return found
 
     @property

@@ -46,6 +46,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "estimators/fits.py": ("fit",),
     "estimators/predictions.py": ("score",),
     "estimators/select.py": ("fit",),
+    "families/amounts.py": ("fit", "inspect"),
+    "families/counts.py": ("fit", "inspect"),
     "families/gaussian/degenerate.py": ("fit", "inspect"),
     "families/": ("fit",),
     "fitting/": ("fit",),

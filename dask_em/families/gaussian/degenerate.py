@@ -16,10 +16,9 @@ from ...core.tuning import tuning
 from .covariance import Covariance
 from .factors import solve_triangular
 
-REMEDIES = (
-    '. What keeps components from narrowing at all: prior="conjugate", or a bound such as '
-    "max_ratio=100"
-)
+# A prior widens components of few rows, not those of many on one value.
+BOUND = ". What keeps components from narrowing at all is a bound such as max_ratio=10"
+PRIOR = '; or pass prior="conjugate", by which few rows are enough'
 
 
 def degenerate_components(
@@ -119,7 +118,7 @@ def degenerate_warnings(
     remedies : bool
         Whether the estimator has those of the Gaussian.
     """
-    more = REMEDIES if remedies else ""
+    bound, prior = (BOUND, PRIOR) if remedies else ("", "")
     at_values = _grouped([one for one in found if one.columns], lambda one: one.columns)
     in_planes = _grouped([one for one in found if one.combined], lambda one: one.combined)
     messages = []
@@ -136,7 +135,7 @@ def degenerate_warnings(
             f"numbers), not for clusters. To cluster the rest, {out}add to such a column uniform "
             "noise as wide as the step between its values, or fit the rows of a value that many "
             f"share apart from the others. Only if the values differ after all, by less than "
-            f"{ridge**0.5:.2g}, lower reg_covar or scale the column up{more}"
+            f"{ridge**0.5:.2g}, lower reg_covar or scale the column up{bound}"
         )
     if in_planes:
         places = [
@@ -147,7 +146,7 @@ def degenerate_warnings(
             f"degenerate components: {'; '.join(places)}. Their variance there is little but what "
             f"reg_covar={ridge:g} adds: their rows lie in a plane, or are too few for a "
             "covariance. Leave out a column that follows from the others, pass "
-            f'covariance_type="diag", or lower n_components{more}'
+            f'covariance_type="diag", or lower n_components{prior}'
         )
     return messages
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.codec import record
+from ...core.degenerate import Degenerate
 from ...core.family import register_family
 from ...core.moments import Moments
 from ...core.tuning import tuning
@@ -202,6 +203,39 @@ class RegularizedGaussian(Gaussian):
         distances = (self.covariance.precisions * scatter).sum()
         return float(-(prior.rows(self.covariance, k) @ volumes) - distances / 2)
 
+    def owed_to_prior(self, resp_sum: Array) -> list[Degenerate]:
+        """Return the components that are narrow in a column but for the prior's scatter.
+
+        Those of so few rows that the prior is meant for them apart.
+        """
+        if self.prior is None:
+            return []
+        k, d = self.means.shape
+        kind = self.covariance.kind
+        n_own = {"full": d * (d + 3) / 2, "diag": 2 * d, "spherical": d + 1}.get(kind, d)
+        of_prior = self.prior.scatter
+        of_prior = (
+            np.diagonal(of_prior)
+            if of_prior.ndim == 2
+            else of_prior / (d if kind == "spherical" else 1)
+        )
+        total = (resp_sum + self.prior.rows(self.covariance, k))[:, None]
+        if self.covariance.shared_scatter:
+            total = total.sum(keepdims=True)
+        variances = self.covariance.variances(d) - self._own_ridge()
+        most = (1 + tuning().numerics.beside_prior) * np.broadcast_to(of_prior, (1, d))
+        narrow = np.broadcast_to(variances * total < most, (k, d))
+        means = self.whitening.unwhiten(self.means)
+        return [
+            Degenerate(int(i), tuple(columns.tolist()), tuple(means[i, columns].tolist()))
+            for i in np.flatnonzero(narrow.any(axis=1) & (resp_sum > n_own))
+            for columns in [np.flatnonzero(narrow[i])]
+        ]
+
+    def _own_ridge(self) -> Array:
+        ridge = self._ridge()
+        return ridge if ridge.ndim == 1 else np.diagonal(ridge)
+
     # -- the bound -------------------------------------------------------------------
 
     def allowed(self, resp_sum: Array, covariances: Array) -> Array:
@@ -221,7 +255,7 @@ class RegularizedGaussian(Gaussian):
             least = least_eigenvalue(
                 values.ravel(), _along(resp_sum, values).ravel(), self.max_ratio
             )
-            return _within(values, least, self.max_ratio) / squares
+            return np.asarray(_within(values, least, self.max_ratio) / squares)
         if scale.ndim == 1:
             scale, inverse = np.diag(scale), np.diag(inverse)
         values, axes = np.linalg.eigh(scale @ covariances @ scale.T)

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from ...core.additive import Array
-from ...core.degenerate import Degenerate
 from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
 from ...core.tuning import tuning
-from ...core.validation import require, require_array, require_close
-from ..gaussian.covariance import ROUNDING
-from ..gaussian.degenerate import degenerate_warnings
+from ...core.validation import require, require_array
 from ..gaussian.statistics import GaussianStatistics
-from .degrees import Bound, candidates, digamma_gap, information, level, power_bound
+from .degrees import Bound, candidates, digamma_gap, level, power_bound
 from .kernel import StudentTArrayKernel, StudentTKernel
+from .parameters import StudentTParameters
 from .scales import Scales
 from .statistics import StudentTStatistics
 
 
 @register_family("student-t")
 @dataclass(frozen=True)
-class StudentT(Family[StudentTStatistics]):
+class StudentT(StudentTParameters, Family[StudentTStatistics]):
     """Hold K multivariate t distributions (Peel and McLachlan 2000).
 
     Attributes
     ----------
-    scales : Scales
-        Locations and scale matrices, in whitened coordinates.
-    log_df : (k,) array
-        Logarithms of the degrees of freedom; from `tuning().student_t.normal_df` on the
-        distribution is the normal one, to rounding.
-    fixed : bool
-        Whether the M-step leaves the degrees of freedom alone.
-    shared : bool
-        Whether all components have the same.
+    scales, log_df, fixed, shared
+        As in `StudentTParameters`.
 
     Examples
     --------
@@ -52,65 +43,6 @@ class StudentT(Family[StudentTStatistics]):
 
     linear = False
 
-    scales: Scales
-    log_df: Array
-    fixed: bool = False
-    shared: bool = False
-
-    # -- parameters ----------------------------------------------------------------
-
-    @property
-    def df(self) -> Array:
-        """Degrees of freedom, (k,), all of them finite."""
-        return np.exp(self.log_df)
-
-    @property
-    def shown_df(self) -> Array:
-        """Degrees of freedom, (k,), infinite where the distribution is the normal one."""
-        most = tuning().student_t.normal_df
-        return np.where(self.log_df >= np.log(most) - 1e-9, np.inf, self.df)
-
-    @property
-    def n_components(self) -> int:
-        return self.scales.n_components
-
-    @property
-    def n_features(self) -> int:
-        return self.scales.n_features
-
-    @property
-    def kind(self) -> str:
-        """The constraint of the scale matrices."""
-        return self.scales.kind
-
-    @property
-    def structure(self) -> str:
-        """The constraints in words."""
-        degrees = "fixed" if self.fixed else "shared" if self.shared else "free"
-        return f"{self.kind} scale matrices, {degrees} degrees of freedom"
-
-    @property
-    def n_parameters(self) -> int:
-        return self.scales.n_parameters + self._n_free
-
-    @property
-    def _n_free(self) -> int:
-        """How many degrees of freedom are estimated."""
-        return 0 if self.fixed else 1 if self.shared else len(self.log_df)
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.scales.nbytes + self.log_df.nbytes)
-
-    @property
-    def statistics_bytes(self) -> int:
-        # Of a component: u - 1, a logarithm, three powers, and a value.
-        return self.scales.statistics_bytes + 6 * self.log_df.nbytes
-
-    def arrays(self) -> dict[str, Array]:
-        """Return locations, Cholesky factors and degrees of freedom, by name."""
-        return {**self.scales.arrays(), "log_df": self.log_df}
-
     def validate(self, statistics: StudentTStatistics) -> None:
         """Raise `ValueError` that names the parameter or sum that is wrong."""
         require("statistics", statistics, isinstance(statistics, StudentTStatistics))
@@ -122,31 +54,6 @@ class StudentT(Family[StudentTStatistics]):
         for name in ("excess", "logs", "values"):
             require_array(name, vars(statistics)[name], (k,), largest=largest)
         require_array("powers", statistics.powers, (k, 3), largest=largest)
-
-    def attributes(self) -> dict[str, Array]:
-        """Return locations and scale matrices by the names of an estimator's attributes."""
-        means, covariance = self.scales.data_coordinates()
-        scales = covariance.covariances
-        return {"means_": means, "scales_": scales[0] if self._one_matrix else scales}
-
-    def attribute_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `attributes`."""
-        shape = self.scales.covariance.factor.shape
-        means = self.scales.means.shape
-        return {"means_": means, "scales_": shape[1:] if self._one_matrix else shape}
-
-    @property
-    def _one_matrix(self) -> bool:
-        return self.scales.one_matrix
-
-    def check_attributes(self, found: Mapping[str, Array]) -> None:
-        """Raise `ValueError` where arrays of a file are not `attributes`, but for rounding."""
-        means, covariance = self.scales.data_coordinates()
-        widths = np.sqrt(covariance.variances(self.n_features))
-        require_close("means_", found["means_"], means, 1e-6 * widths + 1e-12 * np.abs(means))
-        scales = self.attributes()["scales_"]
-        largest = covariance.magnitude(scales)
-        require_close("scales_", found["scales_"], scales, ROUNDING * largest)
 
     def take(self, components: Sequence[int]) -> Self:
         """Return the family of some components, in this order."""
@@ -163,11 +70,6 @@ class StudentT(Family[StudentTStatistics]):
         key = self.scales.join_key(engine)
         return None if key is None else ("student-t", key)
 
-    def to_unconstrained(self) -> Array:
-        """Return locations, factors, and those logarithms of degrees of freedom that are free."""
-        free = self.log_df[: self._n_free]
-        return np.concatenate([self.scales.to_unconstrained(), free])
-
     def from_unconstrained(self, vector: Array) -> Self:
         """Return the family whose `to_unconstrained` is this vector."""
         scales, free = np.split(vector, [len(vector) - self._n_free])
@@ -178,16 +80,6 @@ class StudentT(Family[StudentTStatistics]):
             log_df = np.broadcast_to(np.clip(free, *ends), log_df.shape).copy()
         return replace(self, scales=self.scales.from_unconstrained(scales), log_df=log_df)
 
-    def information_scale(self, root_weights: Array) -> Array:
-        """Return about the root of the information, (p,)."""
-        of_scales = self.scales.information_scale(root_weights)
-        of_df = root_weights * np.sqrt(information(self.df, self.n_features))
-        if self.shared:
-            of_df = np.sqrt((of_df**2).sum(keepdims=True))
-        return np.concatenate([of_scales, of_df[: self._n_free]])
-
-    # -- rows ----------------------------------------------------------------------
-
     def kernel(self, engine: Engine = NUMPY) -> Kernel[StudentTStatistics]:
         """Return a kernel of zero sums around that of a Gaussian."""
         kind = StudentTKernel if engine.device == "cpu" else StudentTArrayKernel
@@ -197,10 +89,6 @@ class StudentT(Family[StudentTStatistics]):
         """Return components with the means of the rows X (n, d) under `resp` (n, k)."""
         return replace(self, scales=self.scales.near(X, resp))
 
-    def coordinates(self, X: Array) -> Array:
-        """Return rows (n, d) in whitened coordinates."""
-        return self.scales.coordinates(X)
-
     def sample(self, component: int, n: int, rng: np.random.Generator) -> Array:
         """Draw n rows (n, d) of one component: normal ones, over the root of u."""
         df, d = self.df[component], self.n_features
@@ -209,46 +97,6 @@ class StudentT(Family[StudentTStatistics]):
         u = rng.gamma(df / 2, 2 / df, n)
         means = self.scales.means[component]
         return self.scales.whitening.unwhiten(means + normal / np.sqrt(u)[:, None])
-
-    def moments(self) -> tuple[Array, Array]:
-        """Return location and variance of each column in each component, (k, d) both.
-
-        The location is the mean where there is one, of more than one degree of freedom. The
-        variance nu / (nu - 2) times the scale is infinite up to two of them.
-        """
-        means, scales = self.scales.moments()
-        with np.errstate(divide="ignore"):
-            factor = np.where(self.df > 2, self.df / np.maximum(self.df - 2, 0.0), np.inf)
-        return means, scales * factor[:, None]
-
-    def widths(self) -> Array:
-        """Return standard deviations, (k, d), or those of normals of the same quartiles.
-
-        The latter up to two degrees of freedom, where the variance is infinite.
-        """
-        from scipy.special import stdtrit
-
-        variances, scales = self.moments()[1], self.scales.moments()[1]
-        quartile = stdtrit(self.df, 0.75) / stdtrit(np.inf, 0.75)
-        by_quartiles = quartile[:, None] * np.sqrt(scales)
-        return np.where(np.isfinite(variances), np.sqrt(variances), by_quartiles)
-
-    def correlations(self, component: int, columns: Sequence[int]) -> Array:
-        """Return the correlations of one component's scale matrix between m columns, (m, m)."""
-        covariance = self.scales.data_coordinates()[1].full(*self.scales.means.shape)[component]
-        chosen = covariance[np.ix_(columns, columns)]
-        widths = np.sqrt(np.diagonal(chosen))
-        return np.asarray(chosen / np.outer(widths, widths))
-
-    def marginal(self, column: int, x: Array) -> Array:
-        """Compute the density of one column under each component at m points, (k, m)."""
-        means, scales = self.scales.moments()
-        df, width = self.df[:, None], np.sqrt(scales[:, column, None])
-        squares = ((x - means[:, column, None]) / width) ** 2
-        constant = level(self.df, 1)[:, None] - 0.5 * np.log(2 * np.pi) - np.log(width)
-        return np.asarray(np.exp(constant - (df + 1) / 2 * np.log1p(squares / df)))
-
-    # -- the M-step --------------------------------------------------------------------
 
     def maximize(
         self, resp_sum: Array, statistics: StudentTStatistics
@@ -337,7 +185,8 @@ class StudentT(Family[StudentTStatistics]):
 
     def _logs(self, df: Array) -> Array:
         constants = tuning().student_t
-        return np.log(np.clip(df, min(constants.least_df, self.df.min()), constants.normal_df))
+        least = min(constants.least_df, float(self.df.min()))
+        return np.asarray(np.log(np.clip(df, least, constants.normal_df)))
 
     def _bound(
         self, live: Array, rows: Array, statistics: StudentTStatistics, distances: Array
@@ -355,8 +204,6 @@ class StudentT(Family[StudentTStatistics]):
         """Return by how much other scales have a larger logarithm of the volume, (k,)."""
         d = self.n_features
         return scales.covariance.log_det(d) - self.scales.covariance.log_det(d)
-
-    # -- sums at other parameters ---------------------------------------------------------
 
     def expected_log_joint(
         self, log_weights: Array, resp_sum: Array, statistics: StudentTStatistics
@@ -411,17 +258,6 @@ class StudentT(Family[StudentTStatistics]):
     ) -> list[float]:
         """Estimate the loss of sum r log p, in nats, by the wider scale of each merged pair."""
         return self.scales.merge_losses(pairs, totals, X, resp)
-
-    # -- what is odd -------------------------------------------------------------------------
-
-    def degenerate(self, weights: Array) -> list[Degenerate]:
-        """Return the components that are as narrow as the ridge where the data are not."""
-        return self.scales.degenerate(weights)
-
-    def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
-        """Return which components are degenerate, where, and what to do."""
-        found = self.degenerate(weights)
-        return degenerate_warnings(found, weights, self.n_features, self.scales.ridge, called)
 
 
 def _distances(scales: Scales, about: GaussianStatistics) -> Array:

@@ -208,7 +208,8 @@ class StudentTArrayKernel(Kernel[StudentTStatistics]):
 
     def log_prob(self) -> Array:
         """Return log p(x | k), (k, b), on the device."""
-        self._distances = distances, logs, _ = self._measured()
+        self._distances = self._measured()
+        logs = self._distances[1]
         found: Array = self._put(self._own.level, logs) - self._put(self._own.half, logs) * logs
         return found
 
