@@ -133,8 +133,8 @@ def _lines(output: str, result: FitResult) -> list[str]:
 # Columns of the table of candidates: name, width, format.
 COLUMNS = (
     ("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"), ("aic", 16, ",.1f"),
-    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"), ("holdout", 12, ".6f"),
-    ("n_passes", 8, "d"),
+    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"),
+    ("holdout", 12, ".6f"), ("n_passes", 8, "d"),
 )  # fmt: skip
 
 

@@ -349,11 +349,11 @@ ESTIMATOR = (
         click.Choice(["auto", "em", "lloyd"]), "auto",
     ),
     Option(
-        "--init", "init", "How --family kmeans draws centres from the sample.",
+        "--init", "init", "Of K-means: how centres are drawn from the sample.",
         click.Choice(["auto", "k-means++", "k-means||", "random"]), "auto",
     ),
     Option(
-        "--spherical", "spherical", "Let --family kmeans cluster directions, by the cosine.",
+        "--spherical", "spherical", "Of K-means: cluster directions, by the cosine.",
         is_flag=True,
     ),
     Option("--max-passes", "max_passes", "Full passes, the survey's counted.", click.IntRange(2)),

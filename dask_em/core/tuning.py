@@ -301,6 +301,8 @@ class MultistartTuning:
     # that gain nothing may take, in multiply-adds, and no more than some hundred seconds: beyond,
     # the start is what a fit waits for.
     share: float = 2.0
+    # The same of K-means, whose iterations are few and cheap.
+    hard_share: float = 0.5
     most_work: float = 1e12
     # Multiply-adds in the time that a call of an E-step takes for no rows.
     call_work: float = 3e6

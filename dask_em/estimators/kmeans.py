@@ -297,7 +297,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         super().set_fit(replace(fitted, state=state), provenance)
 
     def set_state(self, state: EMState, dtype: Any = np.float64) -> None:
-        """Take the state at which a fit to data of some type ended, and all that follows of it."""
+        """Take the state at which a fit ended, and make the attributes of it."""
         super().set_state(state, dtype)
         self.n_iter_ = max(1, state.n_iter - 1)
         inertia = state.mixture.components.inertia(state.statistics.components)

@@ -120,7 +120,13 @@ class Multistart:
 
     @classmethod
     def of(
-        cls, n_parameters: int, n_components: int, n_sampled: int, n_rows: float, n_init: int
+        cls,
+        n_parameters: int,
+        n_components: int,
+        n_sampled: int,
+        n_rows: float,
+        n_init: int,
+        share: float | None = None,
     ) -> Multistart:
         """Return the multistart of a model, in proportion to the data: at least `n_init` starts.
 
@@ -132,8 +138,11 @@ class Multistart:
             Rows of the sample, and of all data.
         n_init : int
             Starts that were asked for.
+        share : float, optional
+            What they may take, as a share of plain EM on all rows.
         """
         constants = tuning().multistart
+        share = constants.share if share is None else share
         n_subsample = _part_of(
             n_sampled,
             max(constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled),
@@ -150,7 +159,7 @@ class Multistart:
         iteration = constants.call_work + 2.0 * n_subsample * n_parameters
         start = n_iterations * iteration
         on_all = constants.call_work + 2.0 * n_rows * n_parameters
-        budget = min(constants.share * constants.subsample_iterations * on_all, constants.most_work)
+        budget = min(share * constants.subsample_iterations * on_all, constants.most_work)
         moves = Moves.within(budget, iteration, n_components)
         enough = n_sampled >= tuning().sample.rows_per_parameter * n_parameters
         n_finalists = constants.finalists if enough else constants.fewer_finalists

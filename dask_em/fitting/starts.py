@@ -244,7 +244,12 @@ class StartOptions:
         """Return the best of many starts on the sample."""
         n_sampled, p = len(surveyed.sample.rows), self.n_parameters_of(surveyed.moments)
         multistart = Multistart.of(
-            p, self.n_components, n_sampled, surveyed.n_weighted, self.n_init
+            p,
+            self.n_components,
+            n_sampled,
+            surveyed.n_weighted,
+            self.n_init,
+            tuning().multistart.hard_share if self.assignment == "hard" else None,
         )
         make = self.maker(surveyed, engine, multistart.n_restarts)
         limits = Convergence(self.tol, self._iterations)
