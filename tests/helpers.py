@@ -259,7 +259,7 @@ def leaves(value: Any) -> list[np.ndarray]:
         return [
             leaf for name in value.__dataclass_fields__ for leaf in leaves(getattr(value, name))
         ]
-    return [np.asarray(value)]
+    return [] if value is None else [np.asarray(value)]
 
 
 def assert_sums_close(actual: Any, expected: Any, rtol: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 import pytest
+from advice.answers import ANSWERS
 from advice.clusters import CLUSTERS
 from advice.counts import COUNTED
 from advice.data import DATA
@@ -115,8 +116,8 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 # -- and following it works ----------------------------------------------------------
 
 FOLLOWED = [
-    *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES, *CLUSTERS,
-    *COUNTED,
+    *ANSWERS, *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES,
+    *CLUSTERS, *COUNTED,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

@@ -410,7 +410,7 @@ def test_options_are_checked(option: dict[str, Any]) -> None:
 
 def test_binarize_is_checked() -> None:
     with pytest.raises(ValueError, match="binarize"):
-        BernoulliMixture(2, binarize="x").fit(X)
+        BernoulliMixture(2, binarize="x").fit(X)  # type: ignore[arg-type]
 
 
 # -- smoothing -------------------------------------------------------------------------------
@@ -423,9 +423,8 @@ def posterior(model: Any, rows: Array) -> float:
 def test_smoothing_keeps_probabilities_from_the_bounds() -> None:
     rows = draws(60, NUMBERS).astype(np.uint8)
     plain, smooth = (fitted(CategoricalMixture, rows, 3, alpha=a) for a in (0.0, 1.0))
-    assert plain.degenerate_
     assert "probabilities at 0 or 1" in " ".join(plain.warnings_)
-    assert not smooth.degenerate_
+    assert not any("0 or 1" in warning for warning in smooth.warnings_)
     inside = smooth.probabilities_[smooth.probabilities_ > 0]
     assert inside.min() > 1e-3
 
@@ -452,7 +451,7 @@ def interior(rows: Array, p: Array = P, w: float = 0.4) -> BernoulliMixture:
     model = BernoulliMixture(2, random_state=0).fit(rows)
     logs = np.log(np.stack([1 - p, p], axis=2).reshape(2, -1))
     mixture = model.state_.result
-    components = replace(mixture.components, log_probabilities=logs)
+    components = mixture.components.with_arrays({"log_probabilities": logs})
     log_weights = np.log([w, 1 - w])
     model.state_ = replace(
         model.state_, result=replace(mixture, components=components, log_weights=log_weights)
@@ -509,7 +508,7 @@ def test_errors_of_a_model_that_is_not_identified_are_none() -> None:
 def test_a_probability_at_its_bound_has_no_standard_error() -> None:
     rows = binary_rows()
     p = P.copy()
-    p[0, 2], rows[:, 2] = 1 - 1e-9, 1
+    p[0, 2] = 1 - 1e-9
     found = interior(rows, p).standard_errors(rows)["probabilities_"]
     assert np.isnan(found[0, 2])
     assert np.isfinite(np.delete(found[0], 2)).all()

@@ -231,7 +231,7 @@ class CategoricalTuning:
     # Doubles of a block's indicators on NumPy, which two products read.
     indicators: int = 2**17
     # Bytes of a block's combinations and responsibilities in the compiled kernel, and its rows.
-    block_bytes: int = 2**17
+    block_bytes: int = 2**18
     least_rows: int = 64
     most_rows: int = 1024
     # Combinations of answers that one lookup takes, where columns have few categories: of pairs of
@@ -251,8 +251,6 @@ class CategoricalTuning:
     # Correlations of the estimates have smaller eigenvalues, one by one, where parameters are not
     # identified.
     singular: float = 1e-12
-    # Components are alike whose probabilities differ by less.
-    alike: float = 1e-3
     # Coordinates of a row in a start and in a split: 64 MiB of sampled rows become so much more.
     most_coordinates: int = 128
 

@@ -124,11 +124,12 @@ class CategoricalMixture(AnswerMixture):
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> low, high = rng.choice(3, (200, 4), p=[0.8, 0.1, 0.1]), rng.choice(3, (100, 4), p=[0, 0, 1])
+    >>> low = rng.choice(3, (2000, 4), p=[0.8, 0.1, 0.1])
+    >>> high = rng.choice(3, (1000, 4), p=[0.1, 0.1, 0.8])
     >>> X = np.concatenate([low, high]).astype(np.uint8)
     >>> model = CategoricalMixture(2, random_state=0).fit(X)
-    >>> model.probabilities_.shape, bool((model.predict(X[200:]) == model.predict(X[-1:])).all())
-    ((2, 4, 3), True)
+    >>> model.probabilities_.shape, np.sort(model.weights_).round(1).tolist()
+    ((2, 4, 3), [0.3, 0.7])
     """
 
     def __init__(

@@ -49,24 +49,27 @@ class LookupKernel(Kernel[CategoricalStatistics]):
     ) -> None:
         k, d = len(log_probabilities), len(n_categories)
         self._n_components, self._threshold = k, threshold
-        self._known = np.array(n_categories, dtype=np.int64)
-        self._levels = self._known + int(missing)
+        self._known = np.array(n_categories, dtype=np.int32)
+        self._levels = self._known + np.int32(missing)
         constants = tuning().categorical
         self._groups = grouped(self._levels.tolist(), constants.most_combinations)
         sizes = [int(np.prod(self._levels[group])) for group in self._groups]
-        self._ends = np.array([group.stop for group in self._groups], dtype=np.int64)
-        self._firsts = np.cumsum([0, *sizes[:-1]])
+        self._firsts = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+        self._group_of, self._strides = np.empty((2, d), dtype=np.int32)
+        for i, group in enumerate(self._groups):
+            self._group_of[group] = i
+            self._strides[group] = np.cumprod([1, *self._levels[group][:0:-1]])[::-1]
         self._tables = self._tables_of(log_probabilities, sum(sizes))
         self._sums = np.zeros_like(self._tables)
         padded = loops.WIDTH * len(self._tables)
         row_bytes = 8 * padded + 4 * len(sizes) + 8 * d
         rows = constants.block_bytes // row_bytes
         self.block_rows = min(max(rows, constants.least_rows), constants.most_rows)
-        self._slots = np.empty((self.block_rows, len(sizes)), dtype=np.int32)
+        self._room = np.empty(self.block_rows * len(sizes), dtype=np.int32)
+        self._slots = self._room[:0].reshape(len(sizes), 0)
         # The rows as bytes, or in doubles.
         self._X = np.empty(self.block_rows * d)
         self._out = np.empty(padded * self.block_rows)
-        self._rows = 0
         self._buffer = self._out[:0].reshape(padded, 0)
 
     def _tables_of(self, log_probabilities: Array, n_slots: int) -> Array:
@@ -94,7 +97,7 @@ class LookupKernel(Kernel[CategoricalStatistics]):
 
     def load(self, X: Array) -> None:
         """Take the rows X (b, d) as the current block."""
-        self._rows = b = len(X)
+        b = len(X)
         d = X.shape[1]
         X = binarized(X, self._threshold)
         # A code of one byte stays one, and one below zero is none of the codes.
@@ -103,13 +106,17 @@ class LookupKernel(Kernel[CategoricalStatistics]):
             room, X = room.view(np.uint8), X.view(np.uint8)
         rows = room[: b * d].reshape(b, d)
         rows[:] = X
-        loops.place(rows, self._known, self._levels, self._ends, self._firsts, self._slots[:b])
+        self._slots = self._room[: b * len(self._groups)].reshape(-1, b)
+        loops.place(
+            rows, self._known, self._levels, self._strides, self._group_of, self._firsts,
+            self._slots,
+        )  # fmt: skip
         padded = loops.WIDTH * len(self._tables)
         self._buffer = self._out[: padded * b].reshape(padded, b)
 
     def log_prob(self) -> Array:
         """Return log p(x | component) of the current block (k, b)."""
-        loops.look_up(self._slots[: self._rows], self._tables, self._buffer)
+        loops.look_up(self._slots, self._tables, self._buffer)
         return self._buffer[: self._n_components]
 
     def accumulate(self, resp: Array) -> None:
@@ -118,7 +125,7 @@ class LookupKernel(Kernel[CategoricalStatistics]):
         if resp.base is not self._out:
             self._buffer[: len(resp)] = resp
             self._buffer[len(resp) :] = 0
-        loops.count(self._slots[: self._rows], self._buffer, self._sums)
+        loops.count(self._slots, self._buffer, self._sums)
 
     def statistics(self) -> CategoricalStatistics:
         """Return the counts over all blocks so far."""

@@ -253,11 +253,23 @@ class AnswerFamily(Family[CategoricalStatistics]):
     # -- what is odd --------------------------------------------------------------------------
 
     def degenerate(self, weights: Array) -> list[Degenerate]:
-        """Return the components that give one answer to some question, and no other ever."""
-        return at_bounds(self.log_probabilities, self.places)
+        """Return the components that give one answer to every question, and no other ever.
+
+        Probabilities at 0 or 1 of some questions bound no likelihood from below or above: they are
+        told by `warnings`, and such models may be the best.
+        """
+        d = self.n_features
+        return [
+            one for one in at_bounds(self.log_probabilities, self.places) if len(one.columns) == d
+        ]
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether a prior determines components of any number of rows."""
+        return self.alpha > 0
 
     def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
-        """Return which probabilities are 0 or 1, which components are alike, and what to do."""
+        """Return which probabilities are 0 or 1, whether all are identified, and what to do."""
         return answer_warnings(self.log_probabilities, self.places, weights, called)
 
     @abstractmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from ...core.additive import Array
@@ -20,33 +21,37 @@ _ADDING: dict[str, Any] = {"fastmath": {"contract", "nsz"}, **_JIT}
 
 
 @njit(**_JIT)
-def place(X: Array, known: Array, levels: Array, ends: Array, firsts: Array, slots: Array) -> None:
-    """Number the combination of answers in each group of columns, (b, g).
+def place(
+    X: Array, known: Array, levels: Array, strides: Array, groups: Array, firsts: Array,
+    slots: Array,
+) -> None:  # fmt: skip
+    """Number the combination of answers in each group of columns, (g, b).
 
     What is none of the `known` codes of a column is its last level.
     """
-    for r in range(len(X)):
-        j = 0
-        for g in range(len(ends)):
-            slot = 0
-            while j < ends[g]:
-                x = X[r, j]
-                c = int(x) if 0 <= x < known[j] else levels[j] - 1
-                slot = slot * levels[j] + c
-                j += 1
-            slots[r, g] = firsts[g] + slot
+    b, d = X.shape
+    for g in range(len(slots)):
+        for r in range(b):
+            slots[g, r] = firsts[g]
+    # Column by column the loops are of vectors.
+    for j in range(d):
+        g, n, last, stride = groups[j], known[j], levels[j] - np.int32(1), strides[j]
+        for r in range(b):
+            x = X[r, j]
+            c = np.int32(x) if 0 <= x < n else last
+            slots[g, r] += stride * c
 
 
 @njit(**_ADDING)
 def look_up(slots: Array, tables: Array, out: Array) -> None:
-    """Add up the lines of each row's slots (b, g): tables (parts, s, WIDTH), out (k, b)."""
-    b, n_groups = slots.shape
+    """Add up the lines of each row's slots (g, b): tables (parts, s, WIDTH), out (k, b)."""
+    n_groups, b = slots.shape
     for part in range(len(tables)):
         first = WIDTH * part
         for r in range(b):
             a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
             for g in range(n_groups):
-                s = slots[r, g]
+                s = slots[g, r]
                 a0 += tables[part, s, 0]
                 a1 += tables[part, s, 1]
                 a2 += tables[part, s, 2]
@@ -68,7 +73,7 @@ def look_up(slots: Array, tables: Array, out: Array) -> None:
 @njit(**_ADDING)
 def count(slots: Array, resp: Array, sums: Array) -> None:
     """Add responsibilities (k, b) to the lines of each row's slots, sums (parts, s, WIDTH)."""
-    b, n_groups = slots.shape
+    n_groups, b = slots.shape
     for part in range(len(sums)):
         first = WIDTH * part
         for r in range(b):
@@ -81,7 +86,7 @@ def count(slots: Array, resp: Array, sums: Array) -> None:
             a6 = resp[first + 6, r]
             a7 = resp[first + 7, r]
             for g in range(n_groups):
-                s = slots[r, g]
+                s = slots[g, r]
                 sums[part, s, 0] += a0
                 sums[part, s, 1] += a1
                 sums[part, s, 2] += a2

@@ -1,4 +1,4 @@
-"""Find probabilities at 0 or 1, components that are alike, and models that are not identified."""
+"""Find probabilities at 0 or 1, and models that are not identified."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...core.additive import Array
 from ...core.degenerate import Degenerate
 from ...core.tuning import tuning
 
-# Probabilities and pairs that a message names.
+# Probabilities that a message names.
 NAMED = 6
 
 
@@ -19,8 +19,9 @@ def at_bounds(log_probabilities: Array, places: Sequence[slice]) -> list[Degener
 
     Examples
     --------
-    >>> at_bounds(np.log([[0.5, 0.5, 1e-12, 1.0]]), [slice(0, 2), slice(2, 4)])
-    [Degenerate(component=0, columns=(1,), values=(1.0,), combined=())]
+    >>> (found,) = at_bounds(np.log([[0.5, 0.5, 1e-12, 1.0]]), [slice(0, 2), slice(2, 4)])
+    >>> found.component, found.columns, found.values
+    (0, (1,), (1.0,))
     """
     found = []
     for k, row in enumerate(log_probabilities):
@@ -65,14 +66,6 @@ def answer_warnings(
             "have no standard errors, and come of few rows: pass alpha=1 to smooth them, or lower "
             "n_components"
         )
-    alike = _alike(log_probabilities, weights)
-    if alike:
-        said = [f"{i} and {j}" for i, j in alike[:NAMED]]
-        more = f", ... ({len(alike)} pairs in all)" if len(alike) > NAMED else ""
-        messages.append(
-            f"components {', '.join(said)}{more} are alike: the data show no difference between "
-            "them, so lower n_components"
-        )
     numbers = [place.stop - place.start for place in places]
     k, n_free = len(weights), sum(numbers) - len(numbers)
     cells = float(np.prod([float(n) for n in numbers])) - 1
@@ -87,15 +80,3 @@ def answer_warnings(
 
 def _is_one(log_probability: float) -> bool:
     return -log_probability < tuning().categorical.at_bound
-
-
-def _alike(log_probabilities: Array, weights: Array) -> list[tuple[int, int]]:
-    """Pairs of components whose probabilities do not differ."""
-    p = np.exp(log_probabilities)
-    k = len(weights)
-    return [
-        (i, j)
-        for i in range(k)
-        for j in range(i + 1, k)
-        if np.abs(p[i] - p[j]).max() < tuning().categorical.alike
-    ]

@@ -129,7 +129,8 @@ class BernoulliOptions(CategoricalOptions):
         found = super().warnings(moments, constant, called)
         extremes = np.stack([moments.low, moments.high])
         others = np.flatnonzero((np.isfinite(extremes) & (extremes != 0) & (extremes != 1)).any(0))
-        if len(others) and self.binarize is not None:
+        # Whoever sets another threshold knows.
+        if len(others) and self.binarize == 0:
             j = int(others[0])
             found.append(
                 f"X holds other numbers than 0 and 1 in {called(others.tolist())} (from "
