@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -284,6 +284,9 @@ class Guard:
 
     def __init__(self, output: Path) -> None:
         self.output, self.watching, self.seen = os.fspath(output), False, list[str]()
+        # Once on each machine Matplotlib lists the fonts, and writes the list to its cache.
+        with suppress(ImportError):
+            import matplotlib.font_manager  # noqa: F401
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
