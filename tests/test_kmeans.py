@@ -466,26 +466,23 @@ def run(*words: str, code: int = 0) -> str:
 def test_the_program_fits_scores_and_reports(tmp_path: Path, synchronous: None) -> None:
     data, model = str(tmp_path / "x.zarr"), str(tmp_path / "m.npz")
     write_zarr(tmp_path / "x.zarr", X, 500)
-    local = ("--workers", "1")
     family = ("--family", "kmeans")
-    fitted = json.loads(run("fit", data, "-k", "2:8", "-o", model, *family, *local, "--json"))
+    fitted = json.loads(run("fit", data, "-k", "2:8", "-o", model, *family, "--json"))
     assert fitted["n_clusters"] == K
     assert fitted["inertia"] > 0
     assert all(row["inertia"] > 0 for row in fitted["table"])
     told = run("inspect", model)
     assert f"{K} components, Euclidean distance" in told
-    scored = json.loads(run("score", model, data, *local, "--json"))
+    scored = json.loads(run("score", model, data, "--json"))
     assert_allclose(scored["inertia"], fitted["inertia"], rtol=1e-6)
     assert 0 < scored["silhouette"] < 1
-    assert "silhouette" in run("score", model, data, *local)
-    run("predict", model, data, str(tmp_path / "answers.zarr"), *local)
-    assert (
-        json.loads(run("plan", data, "-k", "3", *family, *local, "--json"))["statistics_bytes"] > 0
-    )
-    one = ("fit", data, "-k", "3", "-o", str(tmp_path / "one.npz"), *family, *local)
+    assert "silhouette" in run("score", model, data)
+    run("predict", model, data, str(tmp_path / "answers.zarr"))
+    assert json.loads(run("plan", data, "-k", "3", *family, "--json"))["statistics_bytes"] > 0
+    one = ("fit", data, "-k", "3", "-o", str(tmp_path / "one.npz"), *family)
     text = run(*one, "--init", "k-means||", "--spherical", "--algorithm", "lloyd")
     assert "inertia" in text
-    other = ("fit", data, "-k", "3", "-o", str(tmp_path / "other.npz"), *family, *local)
+    other = ("fit", data, "-k", "3", "-o", str(tmp_path / "other.npz"), *family)
     run(*other, "--reg-covar", "1", code=2)
 
 

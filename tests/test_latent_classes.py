@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from click.testing import CliRunner
 from distributed import Client
 from helpers import write_zarr
 from numpy.testing import assert_allclose
@@ -20,6 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from dask_em import BernoulliMixture, CategoricalMixture, load, select
 from dask_em.backends.serial import SerialBackend
+from dask_em.cli import main
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
 from dask_em.core.em import Status
@@ -558,6 +560,27 @@ def test_a_page_has_bars_of_the_answers(tmp_path: Path) -> None:
     assert "Answers in column" in page
     assert "Probabilities of all answers" in page
     assert "Density of" not in page
+
+
+def test_the_command_line_fits_and_answers(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", HOLES, 1000)
+    data, model = str(tmp_path / "x.zarr"), str(tmp_path / "m.npz")
+    run = CliRunner()
+    words = ["-k", "3", "--family", "categorical", "--missing-values", "mar", "--alpha", "0.5"]
+    for command in (
+        ["fit", data, *words, "-o", model],
+        ["predict", model, data, str(tmp_path / "labels.zarr")],
+        ["score", model, data],
+        ["inspect", model],
+    ):
+        done = run.invoke(main, command)
+        assert done.exit_code == 0, done.output
+    assert "probability in each component" in done.output
+    fitted_model = load(model)
+    assert (fitted_model.alpha, fitted_model.missing_values) == (0.5, "mar")
+    labels = zarr.open_group(tmp_path / "labels.zarr", mode="r")
+    found = next(array for _, array in labels.arrays())
+    np.testing.assert_array_equal(found[:], fitted_model.predict(HOLES))
 
 
 def test_predictions_know_which_rows_have_an_answer() -> None:

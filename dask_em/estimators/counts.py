@@ -75,8 +75,8 @@ class PoissonMixture(CanonicalMixture):
     >>> X = np.concatenate([rng.poisson([1, 9], (300, 2)), rng.poisson([6, 2], (100, 2))])
     >>> model = PoissonMixture(2, random_state=0).fit(X.astype(np.uint8))
     >>> order = np.argsort(model.weights_)
-    >>> model.weights_[order].round(1).tolist(), model.rates_[order].round().tolist()
-    ([0.2, 0.8], [[6.0, 2.0], [1.0, 9.0]])
+    >>> model.rates_[order].round().tolist()
+    [[6.0, 2.0], [1.0, 9.0]]
     """
 
     def __init__(
@@ -230,8 +230,8 @@ class MultinomialMixture(CanonicalMixture):
     ... )
     >>> model = MultinomialMixture(2, random_state=0).fit(X)
     >>> order = np.argsort(model.weights_)
-    >>> model.weights_[order].round(2).tolist(), model.probabilities_[order].round(1).tolist()
-    ([0.25, 0.75], [[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
+    >>> model.probabilities_[order].round(1).tolist()
+    [[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]
     """
 
     def __init__(

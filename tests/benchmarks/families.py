@@ -100,7 +100,7 @@ def gamma(k: int, d: int, spread: float, zipf: bool, n: int, rng: Any) -> np.nda
 def of(kind: Any, make: Callable[..., Any], *shapes: tuple[Any, ...]) -> list[Case]:
     """Cases of k, d, how far components are apart, and whether their weights differ."""
     return [
-        Case(f"{d} columns, {size:g}{', Zipf' * zipf}", k, partial(make, k, d, size, zipf), kind)
+        Case(f"d = {d}, {size:g}{', Zipf' * zipf}", k, partial(make, k, d, size, zipf), kind)
         for k, d, size, zipf in shapes
     ]
 

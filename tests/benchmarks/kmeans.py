@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fits", type=int, default=1, help="turns of whole fits after a warm-up")
     arguments = parse(parser)
-    shrink = 50 if arguments.small else 1
+    shrink = 250 if arguments.small else 1
     parts = [f"{arguments.threads} threads; medians of {arguments.rounds}, alternating."]
     with scratch(arguments) as folder, dask.config.set(
         scheduler="threads", num_workers=arguments.threads

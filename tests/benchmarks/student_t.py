@@ -71,7 +71,7 @@ def passes_of(states: Any, enough: float) -> int | None:
 def main() -> None:
     """Print a row a case."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     n = parser.parse_args().rows
     found = []
     reads = []
