@@ -28,16 +28,8 @@ from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
 
-from dask_em import (
-    Checkpointing,
-    GaussianMixture,
-    KMeans,
-    PoissonMixture,
-    StudentTMixture,
-    ingest,
-    load,
-    select,
-)
+import dask_em
+from dask_em import Checkpointing, GaussianMixture, KMeans, ingest, load, select
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -65,8 +57,8 @@ def options_of(command: str) -> set[str]:
 
 def ours() -> set[str]:
     """Every argument of the public functions and methods."""
-    public: list[Any] = [GaussianMixture, KMeans, PoissonMixture, StudentTMixture]
-    public += [Checkpointing, ingest, select, load]
+    mixtures = [getattr(dask_em, name) for name in dask_em.__all__ if name.endswith("Mixture")]
+    public: list[Any] = [*mixtures, KMeans, Checkpointing, ingest, select, load]
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 

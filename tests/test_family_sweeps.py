@@ -118,7 +118,7 @@ def test_densities_are_not_compared_with_probabilities() -> None:
 
 MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "twice": ([Balls, Balls(2)], {}, ValueError, "two estimators are of the family balls"),
-    "none": ([], {}, ValueError, "one or more estimators"),
+    "none": ([], {}, ValueError, "expected one or more"),
     "no estimator": ("gaussian", {}, TypeError, "a class of mixtures"),
     "another class": ([dict], {}, TypeError, "a class of mixtures"),
     "nobody's option": ([GaussianMixture, Balls], {"df": 3}, TypeError, "GaussianMixture or Balls"),
@@ -196,7 +196,7 @@ def test_parameters_without_an_option_are_set(stored: str, tmp_path: Path) -> No
     assert load(out).get_params()["reg_covar"] == 0.25
     for word, said in {
         "depth=1": "--family balls has no --depth",
-        "width": "parameter and its",
+        "width": "expected NAME=VALUE",
     }.items():
         wrong = ("-k", "2", "--family", "balls", "--set", word, "--overwrite")
         assert said in run("fit", stored, "-o", out, *wrong, code=2)

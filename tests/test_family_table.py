@@ -20,7 +20,19 @@ from helpers import SmallReads, blobs, start_cluster, write_zarr
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.utils.estimator_checks import check_estimator
 
-from dask_em import GaussianMixture, MixedMixture, PoissonMixture, load, select
+from dask_em import (
+    BernoulliMixture,
+    CategoricalMixture,
+    ExponentialMixture,
+    GammaMixture,
+    GaussianMixture,
+    MixedMixture,
+    MultinomialMixture,
+    PoissonMixture,
+    StudentTMixture,
+    load,
+    select,
+)
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
 from dask_em.core.em import Convergence, em
@@ -51,12 +63,12 @@ class Row:
     rows : callable
         Makes `N` rows of `K` clusters that the family can tell apart.
     checked : bool
-        Whether scikit-learn's checks are run here; those of `GaussianMixture` are elsewhere.
+        Whether scikit-learn's checks are run here, and not among the tests of the family alone.
     """
 
     estimator: MixtureEstimator
     rows: Callable[[], Array]
-    checked: bool = True
+    checked: bool = False
 
     def make(self, k: int = K, **options: Any) -> MixtureEstimator:
         own = self.estimator.get_params(deep=False)
@@ -89,11 +101,51 @@ def several() -> Array:
     return np.column_stack([apart[:, 0], rng.poisson(0.3 * RATES[of, :2]), apart[:, 1]])
 
 
+@cache
+def tailed() -> Array:
+    rng = np.random.default_rng(8)
+    return normal() + rng.standard_t(3.0, (N, 3))
+
+
+@cache
+def answers() -> Array:
+    rng = np.random.default_rng(9)
+    shares = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    said = [rng.choice(3, p=shares[k], size=6) for k in labels()]
+    return np.array(said, dtype=np.float64)
+
+
+@cache
+def yes_or_no() -> Array:
+    shares = np.array([[0.9] * 8, [0.1] * 8, [0.9] * 4 + [0.1] * 4])
+    return (np.random.default_rng(11).random((N, 8)) < shares[labels()]).astype(np.float64)
+
+
+@cache
+def amounts() -> Array:
+    rng = np.random.default_rng(10)
+    return rng.gamma(4.0, 0.25 * RATES[labels()])
+
+
+@cache
+def times() -> Array:
+    scales = np.array([[1.0, 100.0, 10.0], [100.0, 1.0, 10.0], [10.0, 10.0, 1000.0]])
+    return np.random.default_rng(12).exponential(scales[labels()])
+
+
 FAMILIES = {
-    "gaussian": Row(GaussianMixture(), normal, checked=False),
-    "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal, checked=False),
+    "gaussian": Row(GaussianMixture(), normal),
+    "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal),
+    "student-t": Row(StudentTMixture(), tailed),
+    "bernoulli": Row(BernoulliMixture(), yes_or_no),
+    "categorical": Row(CategoricalMixture(), answers),
     "poisson": Row(PoissonMixture(), counts),
-    "mixed": Row(MixedMixture(columns={"gaussian": [3, 0], "poisson": [1, 2]}), several),
+    "multinomial": Row(MultinomialMixture(), counts),
+    "exponential": Row(ExponentialMixture(), times),
+    "gamma": Row(GammaMixture(), amounts),
+    "mixed": Row(
+        MixedMixture(columns={"gaussian": [3, 0], "poisson": [1, 2]}), several, checked=True
+    ),
 }
 
 

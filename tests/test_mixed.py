@@ -30,7 +30,8 @@ from dask_em.families.gaussian.matrices import Full
 from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.families.gaussian.whitening import Whitening
 from dask_em.families.poisson import Poisson
-from dask_em.families.product import Group, Product, ProductOptions
+from dask_em.families.product.family import Product
+from dask_em.families.product.options import Group, ProductOptions
 from dask_em.testing.families import FamilyTests
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -367,7 +368,7 @@ def test_a_shell_names_the_groups(stored: str, tmp_path: Path) -> None:
     run("fit", stored, "-k", "2", "-o", other, "--family", "mixed")
     assert load(other).column_groups_["poisson"] == ["calls", "visits"]  # type: ignore[attr-defined]
     for wrong, words in {
-        "gaussian": "expected a family and its columns",
+        "gaussian": "expected FAMILY=NAMES",
         "zipf=size": "expected one of",
     }.items():
         said = run("fit", stored, "-k", "2", "-o", f"{tmp_path}/no.npz", "--family", "mixed",
@@ -375,3 +376,42 @@ def test_a_shell_names_the_groups(stored: str, tmp_path: Path) -> None:
         assert words in said
     both = ("--columns", "size", *GROUPED)
     assert "leave --columns out" in run("fit", stored, "-k", "2", "-o", other, *both, code=2)
+
+
+# -- answers, some of them missing ---------------------------------------------------------
+
+
+def answers(n: int = 3000, lacking: float = 0.2) -> tuple[pd.DataFrame, Array]:
+    """An amount, a yes or no, and an answer of three, of which some are missing."""
+    rng = np.random.default_rng(8)
+    kind = rng.choice(K, n, p=[0.7, 0.3])
+    said = np.array([rng.choice(3, p=[[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]][k]) for k in kind])
+    frame = pd.DataFrame({
+        "amount": rng.normal(3.0 * kind), "yes": rng.random(n) < np.array([0.2, 0.8])[kind],
+        "answer": np.where(rng.random(n) < lacking, np.nan, said),
+    })  # fmt: skip
+    return frame, kind
+
+
+ANSWERED = {"gaussian": ["amount"], "bernoulli": ["yes"], "categorical": ["answer"]}
+
+
+def test_missing_answers_are_left_out_of_the_product() -> None:
+    frame, kind = answers()
+    with pytest.raises(DataError, match="column 'answer'"):
+        mixed(columns=ANSWERED).fit(frame)
+    model = mixed(columns=ANSWERED, missing_values="mar").fit(frame)
+    order = np.argsort(model.means_[:, 0])
+    found = model.categorical_probabilities_[order, 0]
+    assert_allclose(found, [[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], atol=0.05)
+    assert_allclose(model.bernoulli_probabilities_[order, 0], [0.2, 0.8], atol=0.05)
+    product: Any = model.state_.result.components
+    holes = frame["answer"].isna().to_numpy()
+    rows = frame[[*model.feature_names_in_]].to_numpy(dtype=float)
+    without = product.parts[0].log_prob(rows[:, [0]]) + product.parts[1].log_prob(rows[:, [1]])
+    assert_allclose(product.log_prob(rows)[holes], without[holes], rtol=1e-12)
+    assert (np.argsort(order)[model.predict(frame)] == kind).mean() > 0.9
+    assert [*product.answer_probabilities()] == [1, 2]
+    frame.loc[3, "amount"] = np.nan
+    with pytest.raises(DataError, match="NaN at row 3, column 'amount'"):
+        model.fit(frame)

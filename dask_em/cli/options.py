@@ -157,7 +157,7 @@ class Group(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             return value
         family, equals, rest = value.partition("=")
         if not (family and equals):
-            self.fail(f"{value!r}: expected a family and its columns, gaussian=a,b", param, ctx)
+            self.fail(f"{value!r}: expected FAMILY=NAMES", param, ctx)
         names = Names().convert(rest, param, ctx)
         numbers = all(name.isdecimal() for name in names)
         return family, tuple(map(int, names)) if numbers else names
@@ -174,7 +174,7 @@ class Setting(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             return value
         name, equals, word = value.partition("=")
         if not (name.isidentifier() and equals):
-            self.fail(f"{value!r}: expected a parameter and its value, alpha=0.5", param, ctx)
+            self.fail(f"{value!r}: expected NAME=VALUE", param, ctx)
         words = {"true": True, "false": False, "none": None}
         if word.lower() in words:
             return name, words[word.lower()]
@@ -232,15 +232,15 @@ FAMILY = Option(
 
 GROUPS = Option(
     "--group", "groups",
-    "Of --family mixed, once for each group: a family and its columns, gaussian=a,b, or their "
-    "numbers where they have no names [default: by the types of the columns].",
-    Group(), multiple=True,
+    "Of a mixed family, once for each group: its family and the names of its columns, or their "
+    "numbers where they have none [default: by the types of the columns].",
+    Group(), metavar="FAMILY=NAMES", multiple=True,
 )  # fmt: skip
 
 SETTINGS = Option(
     "--set", "settings",
-    "A parameter of the family that has no option of its own: alpha=0.5.", Setting(),
-    multiple=True,
+    "A parameter of the family that has no option of its own; may be repeated.", Setting(),
+    metavar="NAME=VALUE", multiple=True,
 )  # fmt: skip
 
 MISSING_CHUNKS = Option(

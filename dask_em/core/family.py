@@ -428,6 +428,10 @@ class Family(ABC, Generic[Sums]):
         """
         return []
 
+    def group_warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
+        """Return what is odd although other columns, of other families, tell components apart."""
+        return self.warnings(weights, called)
+
     # -- derived: sums ---------------------------------------------------------------
 
     def recentre(self, resp_sum: Array, statistics: Sums, to: Self) -> Sums:

@@ -132,36 +132,38 @@ def common_support(supports: Sequence[Support]) -> Support:
 
     Examples
     --------
-    >>> common_support([REAL, COUNTS, REAL]) is COUNTS
+    >>> common_support([REAL, COUNTS, REAL]) == COUNTS
     True
     >>> ratio = Support(("numbers from 0 to 9",), (0.0,), (9.0,))
     >>> both = common_support([ratio, POSITIVE])
     >>> both.words, both.least == POSITIVE.least, both.most
-    (('numbers from 0 to 9',), True, (9.0,))
+    (('positive numbers',), True, (9.0,))
     """
     found, *others = dict.fromkeys(supports)
     for other in others:
-        found = other if found.is_real else found if other.is_real else _both(found, other)
+        found = _both(found, other)
     return found
 
 
 def _both(one: Support, other: Support) -> Support:
-    d = max(len(one.words), len(other.words))
+    d = max(len(values) for s in (one, other) for values in vars(s).values())
     ours, theirs = (
         {name: values * (d // len(values)) for name, values in vars(s).items()}
         for s in (one, other)
     )
-    # Whichever is narrower says what is expected.
     narrower = [
-        b if (whole and not mine) or (top < most and whole == mine) else a
-        for a, b, mine, whole, most, top in zip(
-            ours["words"], theirs["words"], ours["whole"], theirs["whole"], ours["most"],
-            theirs["most"], strict=True,
+        whole > mine or (whole == mine and (top < most or bottom > least))
+        for whole, mine, top, most, bottom, least in zip(
+            theirs["whole"], ours["whole"], theirs["most"], ours["most"], theirs["least"],
+            ours["least"], strict=True,
         )
     ]  # fmt: skip
+    # Whichever is narrower says what is expected.
+    words = zip(ours["words"], theirs["words"], narrower, strict=True)
     return Support(
-        tuple(narrower),
+        tuple(b if its else a for a, b, its in words),
         tuple(map(max, ours["least"], theirs["least"])),
         tuple(map(min, ours["most"], theirs["most"])),
-        tuple(a or b for a, b in zip(ours["whole"], theirs["whole"], strict=True)),
+        tuple(map(max, ours["whole"], theirs["whole"])),
+        tuple(map(min, ours["missing"], theirs["missing"])),
     )

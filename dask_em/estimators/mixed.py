@@ -12,12 +12,12 @@ from ..core.moments import Moments
 from ..core.protocols import Source
 from ..data.options import MissingChunks, Names, NonFinite, ReadOptions
 from ..errors import UsageError
-from ..families.product import Group, Product, ProductOptions
+from ..families.product.family import Product
+from ..families.product.options import Group, ProductOptions
 from ..fitting.observers import Observer
 from .base import MixtureEstimator
 from .groups import GroupedColumns, groups_of, listed_groups, wanted_names
 from .load import mixture_class
-from .options import check_number
 from .registry import family_name, known_tags, register_estimator
 
 OWN_NAME = "mixed"
@@ -46,6 +46,11 @@ class MixedMixture(MixtureEstimator):
         Of groups that have a covariance.
     reg_covar : float, default=1e-6
         Added to every variance of such groups, in squared units of the data.
+    alpha : float, default=0.0
+        Added to each count of an answer in categorical and Bernoulli groups.
+    missing_values : {"error", "mar"}, default="error"
+        What becomes of NaN in categorical and Bernoulli groups: "mar" leaves a missing answer out
+        of the product, which is exact where answers are missing at random.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes, max_time
         As in `GaussianMixture`.
     nonfinite, missing_chunks, exclude, features, raw
@@ -89,6 +94,8 @@ class MixedMixture(MixtureEstimator):
         covariance_type: str = "full",
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
+        alpha: float = 0.0,
+        missing_values: str = "error",
         max_iter: int = 100,
         n_init: int = 1,
         init_params: str = "auto",
@@ -120,16 +127,23 @@ class MixedMixture(MixtureEstimator):
         self.columns = columns
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
+        self.alpha = alpha
+        self.missing_values = missing_values
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
         super().check_options()
-        check_number("reg_covar", self.reg_covar, float, 0)
-        # Of groups that have one; and where there is none, it is still one.
+        # Of groups that have such options; and where there is none, they are still such.
         self._options_of("gaussian")
+        self._options_of("categorical")
         if isinstance(self.columns, Mapping):
             for family in listed_groups(self.columns):
                 self._options_of(family)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing_values == "mar"
+        return tags
 
     @property
     def read_options(self) -> ReadOptions:

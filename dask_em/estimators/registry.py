@@ -68,8 +68,12 @@ OWN = {
     ),
     "mixed": _Own(
         ".mixed",
-        "..families.product",
-        Stored(COMMON | {"reg_covar", "covariance_type"}, ("weights_init",), "covariance_type"),
+        "..families.product.family",
+        Stored(
+            COMMON | {"reg_covar", "covariance_type", "alpha", "missing_values"},
+            ("weights_init",),
+            "covariance_type",
+        ),
         of_others=True,
     ),
     "poisson-mixture": _Own(

@@ -256,12 +256,12 @@ def _check_values(name: str, values: Sequence[object]) -> None:
 def _check_families(chosen: Sequence[MixtureEstimator]) -> None:
     """Raise unless there are estimators, of families that a table can tell apart."""
     if not chosen:
-        raise ValueError("estimator=[]: expected one or more estimators")
+        raise ValueError("there is no estimator: expected one or more")
     for one in chosen:
         if not isinstance(one, MixtureEstimator):
             raise TypeError(
-                f"estimator={one!r:.100}: expected a class of mixtures such as GaussianMixture, an "
-                "estimator of one, or a list of such"
+                f"{one!r:.100} is no estimator: expected a class of mixtures such as "
+                "GaussianMixture, an estimator of one, or a list of such"
             )
     families = [one.family for one in chosen]
     for family in families:

@@ -154,12 +154,13 @@ def _refuse_non_finite(
         return
     chunk, row, column, value = first
     what = "NaN" if np.isnan(value) else "infinity"
-    more = components[0].of_missing if np.isnan(value) else ""
+    more = [one.of_missing for one in components if one.of_missing and np.isnan(value)]
+    of_missing = more[0] if more else ""
     masked = f" (masked numbers are NaN: {source.decoding})" if source.decoding else ""
     raise DataError(
         f"X contains {what} at {source.locate(chunk, row)}, {columns.name(column)}; "
         f"{surveyed.non_finite.n_rows} rows hold NaN or infinity{masked}: drop or fill them first, "
-        f'or pass nonfinite="drop" to leave them out{more}'
+        f'or pass nonfinite="drop" to leave them out{of_missing}'
     )
 
 
@@ -171,7 +172,7 @@ def _refuse_outside(
         return
     chunk, row, column, value = first
     support, moments = common_support([one.support for one in components]), surveyed.moments
-    truncates = all(one.truncates for one in components)
+    truncates = any(one.truncates for one in components)
     if truncates and support.holds_between(moments.low, moments.high, whole=True):
         warn_user(
             f"X contains {value:.15g} at {source.locate(chunk, row)}, {columns.name(column)}, and "

@@ -22,7 +22,7 @@ from ..core.support import Support
 from ..core.tuning import tuning
 from ..data.open import stored_source
 from ..data.options import ReadChoices, ReadOptions
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..estimators.load import family_name, known_tags, mixture_class
 from ..machine import usable_cpus
 from .arguments import check_data
@@ -320,7 +320,11 @@ def _timed(
     if any(m.start_options().n_parameters(d) * d > tuning().plan.probe_factors for m in fleet):
         why = f"timing two chunks would take minutes with {most} components in {d} columns"
         return replace(planned, untimed=why)
-    measured = measure(fleet)
+    try:
+        measured = measure(fleet)
+    except DataError as e:
+        # A fit of all rows would say so, too.
+        return replace(planned, untimed=str(e))
     why = "" if measured else f"two chunks hold too few finite rows for -k {most}"
     return replace(planned, probe=measured, untimed=why)
 

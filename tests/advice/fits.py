@@ -26,8 +26,16 @@ from advice.following import (
     saved,
     stored,
 )
-from dask_em import Checkpointing, GaussianMixture, KMeans, StudentTMixture, select
+from dask_em import (
+    Checkpointing,
+    GaussianMixture,
+    KMeans,
+    MixedMixture,
+    StudentTMixture,
+    select,
+)
 from dask_em.core.em import EMState
+from dask_em.estimators.base import MixtureEstimator
 from dask_em.runtime import JobControl, as_job, current_job
 
 RNG = np.random.default_rng(0)
@@ -249,9 +257,7 @@ ENDINGS = [
 # -- rows and options --------------------------------------------------------------------
 
 
-def refit(
-    model: GaussianMixture | NegativeBinomialMixture | StudentTMixture, rows: Any, **options: Any
-) -> str:
+def refit(model: MixtureEstimator, rows: Any, **options: Any) -> str:
     """What a warm start of another shape than the fit before says."""
     model.set_params(warm_start=True, random_state=0).fit(rows)
     return said(lambda: model.set_params(**options).fit(rows))
@@ -275,6 +281,12 @@ def warm_clusters(**options: Any) -> str:
     model = clusters()
     options = {"n_clusters": 3, "warm_start": True, **options}
     return said(lambda: model.set_params(**options).fit(X))
+
+
+def warm_groups(**options: Any) -> str:
+    """The same of other groups of columns."""
+    groups = {"columns": {"student-t": [0], "gaussian": [1]}}
+    return refit(MixedMixture(2), X, **{**groups, **options})
 
 
 def chosen(**options: Any) -> str:
@@ -351,6 +363,10 @@ OPTIONS = [
             lambda: [clusters(spherical=one) for one in (True, False)]
         ),
     }),
+    Followed(
+        "the last fit was of other groups of columns", lambda here: warm_groups(),
+        {"warm_start=False": lambda here, words: warm_groups(**keywords(words))},
+    ),
     Followed("needs rows to score", lambda here: chosen(criterion="holdout"), {
         r"holdout=[\d.]+": lambda here, words: chosen(criterion="holdout", **keywords(words)),
     }),

@@ -139,6 +139,10 @@ def counts(here: Here, *more: object) -> str:
     return program("fit", data, "-k", 2, *output, "--family", "negative-binomial-mixture", *more)
 
 
+def grouped(here: Here, *more: object, columns: str = "0,1") -> str:
+    return planned(here, "--family", "mixed", "--group", f"gaussian={columns}", *more)
+
+
 FAMILIES = [
     Followed("--family {}: expected one of", lambda here: planned(here, "--family", "other"), {
         "one of (.*)": lambda here, words: "".join(
@@ -150,6 +154,12 @@ FAMILIES = [
     ), {
         "leave it out": lambda here, words: counts(here),
     }),
+    Followed("--group names the columns: leave --columns out", lambda here: grouped(
+        here, "--columns", "x"
+    ), {"leave --columns out": lambda here, words: grouped(here)}),
+    Followed("--group: give each family once", lambda here: grouped(
+        here, "--group", "gaussian=1", columns="0"
+    ), {"with all its columns": lambda here, words: grouped(here)}),
     Followed("--family {} has no {}: leave it out", lambda here: counts(here, "--reg-covar", 1), {
         "leave it out": lambda here, words: counts(here),
     }),

@@ -24,7 +24,7 @@ from ...core.validation import LARGEST, require, require_array, require_close
 from .binary import binarized
 from .indicators import indicators
 from .numpy_kernel import IndicatorKernel
-from .oddities import answer_warnings, at_bounds
+from .oddities import answer_warnings, at_bounds, bound_warnings
 from .statistics import CategoricalStatistics
 
 
@@ -271,6 +271,10 @@ class AnswerFamily(Family[CategoricalStatistics]):
     def warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
         """Return which probabilities are 0 or 1, whether all are identified, and what to do."""
         return answer_warnings(self.log_probabilities, self.places, weights, called)
+
+    def group_warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
+        """Return which probabilities are 0 or 1; other columns may tell components apart."""
+        return bound_warnings(at_bounds(self.log_probabilities, self.places), called)
 
     @abstractmethod
     def shaped(self, values: Array) -> Array:

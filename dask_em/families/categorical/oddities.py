@@ -52,20 +52,7 @@ def answer_warnings(
     called : callable
         Returns how messages name some columns.
     """
-    messages = []
-    bounds = at_bounds(log_probabilities, places)
-    if bounds:
-        said = [
-            f"component {one.component} answers {value:g} to {called([j])}"
-            for one in bounds
-            for j, value in zip(one.columns, one.values, strict=True)
-        ]
-        more = f", ... ({len(said)} in all)" if len(said) > NAMED else ""
-        messages.append(
-            f"probabilities at 0 or 1: {', '.join(said[:NAMED])}{more}, always. Such estimates "
-            "have no standard errors, and come of few rows: pass alpha=1 to smooth them, or lower "
-            "n_components"
-        )
+    messages = bound_warnings(at_bounds(log_probabilities, places), called)
     numbers = [place.stop - place.start for place in places]
     k, n_free = len(weights), sum(numbers) - len(numbers)
     cells = float(np.prod([float(n) for n in numbers])) - 1
@@ -76,6 +63,25 @@ def answer_warnings(
             "as well, so lower n_components"
         )
     return messages
+
+
+def bound_warnings(
+    bounds: Sequence[Degenerate], called: Callable[[Sequence[int]], str]
+) -> list[str]:
+    """Return a warning of components that give one answer always; none where there are none."""
+    if not bounds:
+        return []
+    said = [
+        f"component {one.component} answers {value:g} to {called([j])}"
+        for one in bounds
+        for j, value in zip(one.columns, one.values, strict=True)
+    ]
+    more = f", ... ({len(said)} in all)" if len(said) > NAMED else ""
+    return [
+        f"probabilities at 0 or 1: {', '.join(said[:NAMED])}{more}, always. Such estimates "
+        "have no standard errors, and come of few rows: pass alpha=1 to smooth them, or lower "
+        "n_components"
+    ]
 
 
 def _is_one(log_probability: float) -> bool:

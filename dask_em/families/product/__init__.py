@@ -1,0 +1,1 @@
+"""Products of families: groups of columns that are independent given the component."""
