@@ -393,6 +393,24 @@ def answers(n: int = 3000, lacking: float = 0.2) -> tuple[pd.DataFrame, Array]:
     return frame, kind
 
 
+def test_categories_of_words_are_read_as_codes() -> None:
+    frame, kind = answers(lacking=0.0)
+    words = np.array(["no", "maybe", "sure"])[frame["answer"].astype(int)]
+    frame["answer"] = pd.Categorical(words, ["no", "maybe", "sure"])
+    model = mixed(columns="auto").fit(frame)
+    assert model.column_groups_["categorical"] == ["answer"]
+    assert model.feature_categories_[2] == ("no", "maybe", "sure")
+    order = np.argsort(model.means_[:, 0])
+    found = model.categorical_probabilities_[order, 0]
+    assert_allclose(found, [[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], atol=0.05)
+    # Whoever has the categories in another order means the same words.
+    frame["answer"] = pd.Categorical(words, ["sure", "no", "maybe"])
+    assert (np.argsort(order)[model.predict(frame)] == kind).mean() > 0.9
+    groups = {"gaussian": ["amount", "answer"], "bernoulli": ["yes"]}
+    with pytest.raises(DataError, match="'answer' holds words"):
+        mixed(columns=groups).fit(frame)
+
+
 ANSWERED = {"gaussian": ["amount"], "bernoulli": ["yes"], "categorical": ["answer"]}
 
 

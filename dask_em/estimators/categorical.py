@@ -132,6 +132,8 @@ class CategoricalMixture(AnswerMixture):
     ((2, 4, 3), [0.3, 0.7])
     """
 
+    takes_codes = True
+
     def __init__(
         self,
         n_components: int = 1,

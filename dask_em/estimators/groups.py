@@ -114,7 +114,19 @@ def groups_of(columns: Names | GroupedColumns, source: Source) -> dict[str, tupl
         raise DataError(
             f"columns {listed(nowhere)} are in no group: give each a family, or leave it out of X"
         )
+    _refuse_words(found, source.columns)
     return found
+
+
+def _refuse_words(groups: Mapping[str, Sequence[int]], columns: Sequence[Column] | None) -> None:
+    """Raise `DataError` where numbers are asked of a column that holds codes of words."""
+    for family, numbers in groups.items():
+        words = [] if columns is None else [j for j in numbers if columns[j].categories]
+        if words and columns is not None and family != FAMILIES["categorical"]:
+            raise DataError(
+                f"column {listed([columns[words[0]].name])} holds words, and its group is of the "
+                f"family {family!r}: put it into the group 'categorical'"
+            )
 
 
 def _by_kind(

@@ -85,6 +85,7 @@ class MixedMixture(MixtureEstimator):
     """
 
     kind_option = "covariance_type"
+    takes_codes = True
 
     def __init__(
         self,

@@ -259,6 +259,11 @@ class MultinomialOptions(FamilyOptions):
         """Counts."""
         return count_support(self.rounded)
 
+    @property
+    def base_measure(self) -> tuple[str, ...]:
+        """A probability of the counts of a row, whose total is given."""
+        return ("a probability given the total",)
+
     def of_data(self, moments: Moments, k: int) -> Multinomial:
         """Return k components alike, of the shares of all data."""
         reference = Reference.of(moments.mean, tuning().canonical.least_share)

@@ -321,6 +321,14 @@ class PoissonOptions(FamilyOptions):
         """Counts, and a positive exposure."""
         return _support(self.n_columns, self.exposure, self.rounded)
 
+    @property
+    def base_measure(self) -> tuple[str, ...]:
+        """A probability of each count; the exposure is given, and has none."""
+        if self.exposure is None or self.n_columns is None:
+            return ("a probability",)
+        columns = range(self.n_columns)
+        return tuple("nothing" if j == self.exposure else "a probability" for j in columns)
+
     def of_data(self, moments: Moments, k: int) -> Poisson:
         """Return k components alike, of the rates of all data."""
         counted = counted_columns(len(moments.mean), self.exposure)

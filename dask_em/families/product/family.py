@@ -106,9 +106,9 @@ class Product(ProductParameters, Family[ProductStatistics]):
         """Whether priors determine components of any number of rows."""
         return all(part.has_prior for part in self.parts)
 
-    def log_prior(self) -> float:
+    def log_prior_density(self) -> float:
         """Compute the logarithm of the parameters' prior density, in nats, up to a constant."""
-        return sum(part.log_prior() for part in self.parts)
+        return sum(part.log_prior_density() for part in self.parts)
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return a family about which sums under `resp` (n, k) lose no digits."""
