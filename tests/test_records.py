@@ -48,6 +48,7 @@ PINNED = {
     "em-step": "1: begin end",
     "fit-progress": "1: phase starts n_passes fingerprint records candidates",
     "fleet-statistics": "1: members held_weight held_log_likelihood",
+    "gamma": "1: log_means log_shapes reference detection_limit",
     "gaussian": "1: means covariance whitening ridge constraint",
     "gaussian-statistics": "1: first scatter",
     "kept-survey": "1: seed made_by tuning n_rows weight mean scatter low high sample log",
@@ -55,6 +56,7 @@ PINNED = {
     "mixture": "1: log_weights components engine assignment",
     "mixture-statistics": "1: n_rows weight log_likelihood resp_sum components",
     "moments": "3: weight mean scatter low high observed",
+    "multinomial": "1: logits reference size rounded",
     "non-finite": "1: n_rows first",
     "partial-sums": "1: phase number parameters sums",
     "pass": "1: phase number seconds rows bytes log_likelihood retries lost_workers",
@@ -66,6 +68,11 @@ PINNED = {
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "
     "LIKELIHOOD_FELL COLLAPSED NON_FINITE",
     "survey": "3: n_rows n_weighted moments non_finite outside sample",
+    "canonical-statistics": "1: sums",
+    "exponential": "1: log_scales reference",
+    "poisson": "1: log_rates reference exposure size rounded",
+    "reference": "1: values",
+    "row-size": "1: mean variance",
     "survey-pass": "1: found record",
     "whitening": "1: shift scale",
 }

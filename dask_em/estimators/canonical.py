@@ -1,4 +1,4 @@
-"""What the estimators of exponential families share: their numbers start at zero."""
+"""The base of the estimators of exponential families: their numbers start at zero."""
 
 from __future__ import annotations
 

@@ -175,7 +175,9 @@ class CategoricalMixture(AnswerMixture):
 
     def family_options(self) -> CategoricalOptions:
         """Return what the options say of the components."""
-        return CategoricalOptions(float(self.alpha), self.missing_values == "mar")
+        named = vars(self).get("feature_categories_", ())
+        declared = tuple(len(categories) for categories in named)
+        return CategoricalOptions(float(self.alpha), self.missing_values == "mar", declared)
 
     @property
     def n_categories_(self) -> Any:

@@ -1,4 +1,4 @@
-"""What families of times and amounts share: their logarithms, and components at single values."""
+"""Logarithms of times and amounts, and components at single values: for families of these."""
 
 from __future__ import annotations
 

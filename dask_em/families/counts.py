@@ -1,4 +1,4 @@
-"""What families of counts share: how much rows count, and components at the bound of zero."""
+"""Sizes of rows, and components at the bound of zero: for families of counts."""
 
 from __future__ import annotations
 

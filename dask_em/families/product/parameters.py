@@ -43,6 +43,10 @@ class ProductParameters:
         """Return the product with these in place of its parts."""
         return replace(self, parts=tuple(parts))
 
+    def softened(self) -> Self:
+        """Return the product of softened parts."""
+        return self.with_parts([part.softened() for part in self.parts])
+
     @property
     def n_components(self) -> int:
         """K."""
