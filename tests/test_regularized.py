@@ -172,8 +172,9 @@ def test_the_prior_is_the_density_of_the_paper(kind: str) -> None:
 @pytest.mark.parametrize(("offset", "scale"), [(1e6, 1.0), (0.0, 1e-4), (0.0, 1e6)])
 def test_units_do_not_matter(kind: str, offset: float, scale: float) -> None:
     X = TestFull().rows()
-    options = {"covariance_type": kind, "algorithm": "em", "tol": 1e-6}
-    for remedy in ({"prior": "conjugate"}, {"max_ratio": 3.0}):
+    options: dict[str, Any] = {"covariance_type": kind, "algorithm": "em", "tol": 1e-6}
+    remedies: list[dict[str, Any]] = [{"prior": "conjugate"}, {"max_ratio": 3.0}]
+    for remedy in remedies:
         one, other = fit(X, **remedy, **options), fit(scale * X + offset, **remedy, **options)
         np.testing.assert_allclose(other.weights_, one.weights_, rtol=1e-5)
         np.testing.assert_allclose(
@@ -282,7 +283,8 @@ def test_few_rows_are_enough_with_a_prior() -> None:
 
 def test_files_and_warm_starts_keep_them(tmp_path: Path) -> None:
     X = TestFull().rows()
-    for remedy in ({"prior": "conjugate"}, {"max_ratio": 3.0}):
+    remedies: list[dict[str, Any]] = [{"prior": "conjugate"}, {"max_ratio": 3.0}]
+    for remedy in remedies:
         for kind in KINDS:
             model = fit(X, covariance_type=kind, tol=1e-5, **remedy)
             model.save(tmp_path / "m.npz", overwrite=True)
@@ -299,7 +301,7 @@ def test_files_and_warm_starts_keep_them(tmp_path: Path) -> None:
 
 def test_checkpoints_and_sweeps_keep_them(tmp_path: Path) -> None:
     X = TestFull().rows()
-    options = {"random_state": 0, "prior": "conjugate", "reg_covar": 0, "tol": 1e-6}
+    options: dict[str, Any] = {"random_state": 0, "prior": "conjugate", "reg_covar": 0, "tol": 1e-6}
     found = select(X, [2, 3], ["full", "diag"], exhaustive=True, n_init=1, keep_all=True, **options)
     for model in found.models:
         alone = GaussianMixture(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ class StudentTTests(FamilyTests):
     def rows(self) -> Array:
         return t_rows()
 
-    def family(self) -> Family[Any]:
+    def family(self) -> StudentT:
         return family_of(self.kind, self.rows(), **self.options)
 
     def test_draws_have_the_moments(self) -> None:
@@ -83,8 +83,8 @@ class TestFixed(StudentTTests):
 class TestNearlyNormal(StudentTTests):
     """Degrees of freedom of which nothing but their infinity is seen."""
 
-    def family(self) -> Family[Any]:
-        return replace(super().family(), log_df=np.log([1e10, 50.0]))  # type: ignore[type-var]
+    def family(self) -> StudentT:
+        return replace(super().family(), log_df=np.log([1e10, 50.0]))
 
     def test_draws_have_the_moments(self) -> None:
         pass
@@ -111,7 +111,7 @@ def test_functions_of_degrees_of_freedom_are_those_of_scipy(d: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("engine", ["numpy", "numba"])
-def test_the_density_is_that_of_scipy(kind: str, engine: str) -> None:
+def test_the_density_is_that_of_scipy(kind: str, engine: Literal["numpy", "numba"]) -> None:
     if engine == "numba":
         pytest.importorskip("numba")
     rows = t_rows() * [1.0, 30.0] + [1e3, 0.0]
@@ -122,7 +122,7 @@ def test_the_density_is_that_of_scipy(kind: str, engine: str) -> None:
         found = kernel.log_prob().T
         means, covariance = family.scales.data_coordinates()
         for k, scale in enumerate(covariance.full(K, D)):
-            one = stats.multivariate_t(means[k], scale, df)
+            one = stats.multivariate_t(means[k], scale, df)  # type: ignore[arg-type]
             expected = one.logpdf(rows[:100])
             if df > 1e9:
                 expected = stats.multivariate_normal(means[k], scale).logpdf(rows[:100])
@@ -175,7 +175,7 @@ def reference_step(
         axis=1,
     )
     resp = np.exp(joint - special.logsumexp(joint, axis=1, keepdims=True))
-    new = [], [], []
+    new: tuple[list[Any], ...] = [], [], []
     for k in range(len(weights)):
         gap = rows - means[k]
         delta = np.einsum("ni,ij,nj->n", gap, np.linalg.inv(scales[k]), gap)

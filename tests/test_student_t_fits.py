@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -38,7 +39,7 @@ def test_scikit_learn_s_checks_pass(kind: str) -> None:
 def test_units_do_not_matter(kind: str, offset: float, scale: float) -> None:
     X = t_rows()
     X = (X + offset) - offset
-    options = {"covariance_type": kind, "algorithm": "em", "tol": 1e-6, "max_iter": 30}
+    options: dict[str, Any] = {"covariance_type": kind, "algorithm": "em", "tol": 1e-6, "max_iter": 30}
     one, other = fit(X, **options), fit(scale * X + offset, **options)
     rtol = 1e-6 if offset else 1e-7
     np.testing.assert_allclose(other.df_, one.df_, rtol=1e-4)
@@ -53,7 +54,7 @@ def test_units_do_not_matter(kind: str, offset: float, scale: float) -> None:
 def test_collinear_columns_cost_no_digits() -> None:
     X = t_rows()
     mixed = np.array([[1.0, 1.0], [0.0, 1e-5]])
-    options = {"algorithm": "em", "tol": 1e-6, "max_iter": 30}
+    options: dict[str, Any] = {"algorithm": "em", "tol": 1e-6, "max_iter": 30}
     one, other = fit(X, **options), fit(X @ mixed, **options)
     np.testing.assert_allclose(other.df_, one.df_, rtol=1e-3)
     moved = other.lower_bound_ + np.linalg.slogdet(mixed)[1]
@@ -63,7 +64,7 @@ def test_collinear_columns_cost_no_digits() -> None:
 def test_weights_are_rows_repeated() -> None:
     X = t_rows(300)
     weights = np.random.default_rng(0).integers(0, 4, len(X))
-    options = {"algorithm": "em", "tol": 1e-8, "means_init": [[0.0, 0.0], [5.0, 5.0]]}
+    options: dict[str, Any] = {"algorithm": "em", "tol": 1e-8, "means_init": [[0.0, 0.0], [5.0, 5.0]]}
     one = fit(np.repeat(X, weights, axis=0), **options)
     other = StudentTMixture(2, reg_covar=0, max_iter=500, **options).fit(
         X, sample_weight=weights.astype(float)
@@ -74,7 +75,7 @@ def test_weights_are_rows_repeated() -> None:
 
 def test_any_workers_give_the_same_bits(client: Client, synchronous: None, tmp_path: Path) -> None:
     stored = write_zarr(tmp_path / "x.zarr", t_rows(3000), 200)
-    options = {"sample_size": 500, "tol": 1e-6}
+    options: dict[str, Any] = {"sample_size": 500, "tol": 1e-6}
     here = fit(stored, **options)
     with dask.config.set(scheduler="threads"):
         assert digest(fit(stored, **options).state_) == digest(here.state_)
@@ -103,7 +104,7 @@ def test_a_resumed_fit_has_the_bits_of_a_straight_one(
     parts: int, synchronous: None, tmp_path: Path
 ) -> None:
     stored = write_zarr(tmp_path / "x.zarr", t_rows(3000), 200)
-    options = {"sample_size": 500, "tol": 1e-7}
+    options: dict[str, Any] = {"sample_size": 500, "tol": 1e-7}
     straight = fit(stored, **options)
     with pytest.raises(StoppedError):
         fit(stored, checkpoint=tmp_path / "kept", callbacks=[StopAfter(parts)], **options)
@@ -114,7 +115,7 @@ def test_a_resumed_fit_has_the_bits_of_a_straight_one(
 @pytest.mark.filterwarnings("ignore:.*out of iterations")
 def test_a_sweep_is_the_fits_apart() -> None:
     X = t_rows(2000)
-    options = {"random_state": 0, "n_init": 1, "tol": 1e-6, "reg_covar": 0}
+    options: dict[str, Any] = {"random_state": 0, "n_init": 1, "tol": 1e-6, "reg_covar": 0}
     found = select(
         X, [1, 2, 3], ["full", "spherical"], estimator=StudentTMixture, exhaustive=True,
         keep_all=True, **options,

@@ -89,15 +89,20 @@ class Adder(Generic[S]):
 
 def _add_into(total: Any, part: Any) -> Any:
     """`total` + `part`, in the arrays of `total` where they were made by an addition."""
-    if isinstance(total, tuple):
-        return tuple(_add_into(a, b) for a, b in zip(total, part, strict=True))
     if isinstance(total, Additive) and type(total).__add__ is Additive.__add__:
         names = [f.name for f in fields(total)]
-        return type(total)(**{n: _add_into(getattr(total, n), getattr(part, n)) for n in names})
+        return type(total)(**{n: _field_into(getattr(total, n), getattr(part, n)) for n in names})
     if _like(total, part):
         return np.add(total, part, out=total)
     # What adds in its own way may have handed on an array of one of its parts.
     return total + part
+
+
+def _field_into(total: Any, part: Any) -> Any:
+    """The same of one field of a record, which may hold several values."""
+    if isinstance(total, tuple):
+        return tuple(_add_into(a, b) for a, b in zip(total, part, strict=True))
+    return _add_into(total, part)
 
 
 def _like(a: Any, b: Any) -> bool:

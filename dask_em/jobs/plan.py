@@ -320,11 +320,7 @@ def _timed(
     if any(m.start_options().n_parameters(d) * d > tuning().plan.probe_factors for m in fleet):
         why = f"timing two chunks would take minutes with {most} components in {d} columns"
         return replace(planned, untimed=why)
-    try:
-        measured = measure(fleet)
-    except DataError as e:
-        # A fit of all rows would say so, too.
-        return replace(planned, untimed=str(e))
+    measured = measure(fleet)
     why = "" if measured else f"two chunks hold too few finite rows for -k {most}"
     return replace(planned, probe=measured, untimed=why)
 
@@ -413,7 +409,11 @@ def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Pro
     warm_up, timed = (_usable_rows(X, most, support) for X in (front, middle))
     if min(len(warm_up), len(timed)) < max(k, 2):
         return None
-    fold = _quick_start(np.concatenate([warm_up, timed]), model, most).fold()
+    try:
+        fold = _quick_start(np.concatenate([warm_up, timed]), model, most).fold()
+    except DataError:
+        # A fit of all rows says why, if it cannot be made either.
+        return None
     with one_blas_thread():
         fold.update(0, warm_up, None)
         fold.result()

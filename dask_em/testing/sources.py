@@ -126,8 +126,10 @@ class SourceTests:
         fold.update(0, self.X, self.weight)
         whole = fold.result()
         assert (found.n_rows, found.n_weighted) == (whole.n_rows, whole.n_weighted)
-        for a, b in zip(vars(found.moments).values(), vars(whole.moments).values(), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        assert found.moments.observed is whole.moments.observed is None
+        for name in ("weight", "mean", "scatter", "low", "high"):
+            a, b = getattr(found.moments, name), getattr(whole.moments, name)
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9, err_msg=name)
 
     def test_a_pickled_source_reads_the_same(self, tmp_path: Path) -> None:
         """Check what a worker reads that was sent the source."""

@@ -47,8 +47,8 @@ COUNTED = [
     Followed("is no column of X that is read", lambda here: named(exposure="hour"), {
         r"did you mean '(\w+)'": lambda here, words: named(exposure=words),
     }),
-    Followed("columns, numbered from 0", lambda here: poisson(COUNTS + 1, exposure=2), {
-        "numbered from (0)": lambda here, words: poisson(COUNTS + 1, exposure=int(words)),
+    Followed("columns, numbered from 0", lambda here: poisson(COUNTS + 1, 1, exposure=2), {
+        "numbered from (0)": lambda here, words: poisson(COUNTS + 1, 1, exposure=int(words)),
     }),
     Followed("the {} is zero of", lambda here: poisson(), {
         "leave the column out": lambda here, words: poisson(COUNTS[:, :1]),

@@ -332,8 +332,10 @@ OPTIONS = [
     }),
     Followed(
         "rows (of positive weight) and n_components",
-        lambda here: said(lambda: fit(FEW, n_components=4)),
-        {"lower it": lambda here, words: said(lambda: fit(FEW, n_components=1))},
+        lambda here: said(lambda: fit(FEW, n_components=4, covariance_type="spherical")),
+        {"lower it": lambda here, words: said(
+            lambda: fit(FEW, n_components=1, covariance_type="spherical")
+        )},
     ),
     Followed(
         "the last fit was of {} covariances", lambda here: warm(),

@@ -33,7 +33,7 @@ class CentersOptions(FamilyOptions):
     >>> options = CentersOptions()
     >>> options.n_parameters(k=3, d=2), options.all_given
     (7, False)
-    >>> options.of_data(Moments(2.0, np.array([5.0]), np.array([[18.0]])), k=2).unit
+    >>> options.of_data(Moments.of(np.array([[2.0], [8.0]])), k=2).unit
     3.0
     """
 
