@@ -16,7 +16,6 @@ from student_t_data import D, K, family_of, fit, light_rows, normal_rows, t_rows
 from dask_em.core.additive import Array
 from dask_em.core.em import Convergence, PlainEM, Status
 from dask_em.core.engine import Engine
-from dask_em.core.family import Family
 from dask_em.core.mixture import Mixture
 from dask_em.families.student_t.degrees import digamma_gap, information, level
 from dask_em.families.student_t.family import StudentT

@@ -39,7 +39,12 @@ def test_scikit_learn_s_checks_pass(kind: str) -> None:
 def test_units_do_not_matter(kind: str, offset: float, scale: float) -> None:
     X = t_rows()
     X = (X + offset) - offset
-    options: dict[str, Any] = {"covariance_type": kind, "algorithm": "em", "tol": 1e-6, "max_iter": 30}
+    options: dict[str, Any] = {
+        "covariance_type": kind,
+        "algorithm": "em",
+        "tol": 1e-6,
+        "max_iter": 30,
+    }
     one, other = fit(X, **options), fit(scale * X + offset, **options)
     rtol = 1e-6 if offset else 1e-7
     np.testing.assert_allclose(other.df_, one.df_, rtol=1e-4)
@@ -64,7 +69,11 @@ def test_collinear_columns_cost_no_digits() -> None:
 def test_weights_are_rows_repeated() -> None:
     X = t_rows(300)
     weights = np.random.default_rng(0).integers(0, 4, len(X))
-    options: dict[str, Any] = {"algorithm": "em", "tol": 1e-8, "means_init": [[0.0, 0.0], [5.0, 5.0]]}
+    options: dict[str, Any] = {
+        "algorithm": "em",
+        "tol": 1e-8,
+        "means_init": [[0.0, 0.0], [5.0, 5.0]],
+    }
     one = fit(np.repeat(X, weights, axis=0), **options)
     other = StudentTMixture(2, reg_covar=0, max_iter=500, **options).fit(
         X, sample_weight=weights.astype(float)

@@ -23,11 +23,15 @@ class Degenerate:
         Later components that have the same parameters.
     rows : float or None
         How many rows it has, where they are fewer than its parameters.
+    bounded : bool
+        Whether the likelihood is bounded there all the same, as it is where a probability is zero:
+        models that have such components can be compared.
 
     Examples
     --------
-    >>> Degenerate(2, (0,), (3.0,)).as_dict()
-    {'component': 2, 'columns': [0], 'values': [3.0], 'combined': [], 'equal': [], 'rows': None}
+    >>> found = Degenerate(2, (0,), (3.0,)).as_dict()
+    >>> found["component"], found["columns"], found["values"]
+    (2, [0], [3.0])
     """
 
     component: int
@@ -36,6 +40,7 @@ class Degenerate:
     combined: tuple[int, ...] = ()
     equal: tuple[int, ...] = ()
     rows: float | None = None
+    bounded: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the description for JSON."""

@@ -23,7 +23,7 @@ class Profile:
     title : str
         What the numbers are: "Means".
     columns : tuple of int
-        The columns that they are of.
+        The columns that they are of; with entries one for all of them, or one each.
     values : (k, m) array
     widths : (k, m) array, optional
         Half of the band about each: one standard deviation.
@@ -56,9 +56,8 @@ class Profile:
         """Return what each number is of, given the names of all columns."""
         if not self.entries:
             return [columns[j] for j in self.columns]
-        if len(self.columns) != 1:
-            return [*self.entries]
-        return [f"{columns[self.columns[0]]} = {entry}" for entry in self.entries]
+        of = self.columns * len(self.entries) if len(self.columns) == 1 else self.columns
+        return [f"{columns[j]} = {entry}" for j, entry in zip(of, self.entries, strict=True)]
 
 
 def means_profile(means: Array, variances: Array) -> Profile:

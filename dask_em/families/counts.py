@@ -106,7 +106,7 @@ def without_counts(shares: Array, columns: Array) -> list[Degenerate]:
     # Where nobody has counts, the column is what is odd.
     none &= ~none.all(axis=0)
     return [
-        Degenerate(k, tuple(columns[at].tolist()), (0.0,) * int(at.sum()))
+        Degenerate(k, tuple(columns[at].tolist()), (0.0,) * int(at.sum()), bounded=True)
         for k, at in enumerate(none)
         if at.any()
     ]

@@ -113,9 +113,10 @@ class Candidate:
 
     @property
     def degenerate(self) -> bool:
-        """Whether the data do not determine some of its components."""
+        """Whether the data do not determine some of its components, so that it has no value."""
         if self._judged is None or self._judged[0] is not self.state:
-            self._judged = self.state, self.state is not None and bool(self.state.degenerate)
+            found = [] if self.state is None else self.state.degenerate
+            self._judged = self.state, any(not one.bounded for one in found)
         return self._judged[1]
 
     @property

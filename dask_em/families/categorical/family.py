@@ -18,6 +18,7 @@ from ...core.additive import Array
 from ...core.degenerate import Degenerate
 from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
+from ...core.profile import Profile
 from ...core.support import Support
 from ...core.tuning import tuning
 from ...core.validation import LARGEST, require, require_array, require_close
@@ -241,6 +242,14 @@ class AnswerFamily(Family[CategoricalStatistics]):
         inside = (codes >= 0) & (codes < n)
         found = np.exp(self.log_probabilities[:, self.places[column]])
         return np.where(inside, found[:, np.clip(codes, 0, n - 1).astype(int)], 0.0)
+
+    def profiles(self) -> list[Profile]:
+        """Return the probability of each answer to each question: means of codes say nothing."""
+        found = self.answer_probabilities()
+        columns = tuple(j for j, p in found.items() for _ in range(p.shape[1]))
+        entries = tuple(str(answer) for p in found.values() for answer in range(p.shape[1]))
+        values = np.hstack([*found.values()])
+        return [Profile("Probabilities of answers", columns, values, None, entries, "bars")]
 
     def answer_probabilities(self) -> Mapping[int, Array]:
         """Return the probabilities of the answers to each question, (k, c)."""

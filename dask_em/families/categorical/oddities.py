@@ -31,7 +31,7 @@ def at_bounds(log_probabilities: Array, places: Sequence[slice]) -> list[Degener
             if place.stop - place.start > 1 and _is_one(row[place].max())
         }
         if answers:
-            found.append(Degenerate(k, tuple(answers), tuple(answers.values())))
+            found.append(Degenerate(k, tuple(answers), tuple(answers.values()), bounded=True))
     return found
 
 
