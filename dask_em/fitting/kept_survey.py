@@ -45,6 +45,10 @@ class Leaves(Additive):
     sample: Sample
     log: ChunkLog
 
+    def __add__(self, other: Leaves) -> Leaves:
+        surveys = (*self.surveys, *other.surveys)
+        return Leaves(surveys, self.sample + other.sample, self.log + other.log)
+
 
 @dataclass(frozen=True)
 class SurveyLeaves(Pass[Leaves]):
