@@ -23,8 +23,10 @@ from scipy.special import gammaln
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.core.em import Status
+from dask_em.core.profile import means_profile
 from dask_em.data.open import stored_source
 from dask_em.errors import DataError, OutputExistsError, UsageError
+from dask_em.estimators.describe import Objective
 from dask_em.estimators.html import summary_html
 from dask_em.jobs import report as report_jobs
 from dask_em.jobs.demo import make_demo_data
@@ -185,6 +187,7 @@ def test_pairs_are_a_square_of_axes(d: int) -> None:
     assert all(isinstance(ax, mpl.axes.Axes) and ax.has_data() for ax in axes.flat)
 
 
+@pytest.mark.filterwarnings("ignore:degenerate components. component . has .* rows, fewer than")
 def test_many_columns_are_numbered() -> None:
     model, _ = fitted("full", 15)
     ax = plots.plot_profiles(model)
@@ -303,6 +306,8 @@ class Rates:
     family, structure = "Poisson", ""
     columns = ("clicks", "visits")
     means = variances = np.array([[2.0, 5.0], [9.0, 1.0]])
+    profiles = (means_profile(means, variances),)
+    answers: dict[int, Any] = {}  # noqa: RUF012
 
     def covariance(self, component: int, columns: Any) -> np.ndarray:
         return np.diag(self.variances[component, list(columns)])
@@ -322,6 +327,7 @@ class PoissonMixture:
     lower_bound_, n_iter_, n_reads_, n_sample_passes_ = -4.0, 3, 4, 0.0
     history_: tuple[dict[str, Any], ...] = ()
     warnings_: tuple[str, ...] = ()
+    objective_ = Objective("log-likelihood", -4.0, "nats per row", "nats/row")
     provenance_: dict[str, Any] = {}  # noqa: RUF012
 
     def describe(self) -> Rates:

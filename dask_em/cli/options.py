@@ -354,7 +354,7 @@ ESTIMATOR = (
     ),
     Option(
         "--spherical", "spherical", "Of K-means: cluster directions, by the cosine.",
-        is_flag=True,
+        default=False, is_flag=True,
     ),
     Option("--max-passes", "max_passes", "Full passes, the survey's counted.", click.IntRange(2)),
     Option(

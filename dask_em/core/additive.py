@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 class Additive:
     """A record of sums: two of them add field by field.
 
-    Fields are arrays, numbers, records of sums themselves, or tuples of these. Addition is
+    Fields are arrays, numbers, records of sums themselves, or tuples of such records. Addition is
     associative up to rounding, so whoever adds many must fix the order of the
     additions to fix the bits: see `tree_levels`.
 
@@ -82,8 +82,13 @@ class Additive:
         return object.__sizeof__(self) + self.nbytes
 
 
+def are_records(value: Any) -> bool:
+    """Tell whether a field holds several records, which are added each to its like."""
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Additive)
+
+
 def _added(one: Any, other: Any) -> Any:
-    if isinstance(one, tuple):
+    if are_records(one):
         return tuple(_added(a, b) for a, b in zip(one, other, strict=True))
     return one + other
 
@@ -91,7 +96,7 @@ def _added(one: Any, other: Any) -> Any:
 def _combined(make: Callable[..., Any], values: Sequence[Any]) -> Any:
     """Return what `make` makes of one field of some records."""
     first, *others = values
-    if isinstance(first, tuple):
+    if are_records(first):
         return tuple(_combined(make, inner) for inner in zip(*values, strict=True))
     return first._each(make, *others) if isinstance(first, Additive) else make(*values)
 

@@ -8,7 +8,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from .additive import Additive, S
+from .additive import Additive, S, are_records
 from .tuning import tuning
 
 
@@ -100,7 +100,7 @@ def _add_into(total: Any, part: Any) -> Any:
 
 def _field_into(total: Any, part: Any) -> Any:
     """The same of one field of a record, which may hold several values."""
-    if isinstance(total, tuple):
+    if are_records(total):
         return tuple(_add_into(a, b) for a, b in zip(total, part, strict=True))
     return _add_into(total, part)
 

@@ -149,6 +149,6 @@ class GaussianParameters:
 
     def information_scale(self, root_weights: Array) -> Array:
         """Return the root of a weight, over a width where the number is a length, (p,)."""
-        widths = np.sqrt(np.einsum("kii->ki", self.spreads))
+        widths = np.sqrt(self.covariance.variances(self.n_features))
         of_factor = self.covariance.information_scale(root_weights)
         return np.concatenate([(root_weights[:, None] / widths).ravel(), of_factor.ravel()])
