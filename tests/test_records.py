@@ -27,6 +27,11 @@ from dask_em.estimators.registry import estimator_tag
 from dask_em.fitting.control_variate import ControlVariateEM
 
 PINNED = {
+    "conjugate-prior": "1: mean scatter shrinkage df",
+    "gaussian-regularized": "1: means covariance whitening ridge constraint prior max_ratio",
+    "student-t": "1: scales log_df fixed shared",
+    "student-t-scales": "1: means covariance whitening ridge constraint",
+    "student-t-statistics": "1: weighted excess logs powers values",
     "candidate-row": "2: n_components kind n_parameters log_likelihood aic bic icl holdout "
     "n_passes status inertia family",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
