@@ -42,7 +42,8 @@ class ConjugatePrior:
 
     Examples
     --------
-    >>> prior = ConjugatePrior.of_data(Moments.unit(2), "full", 3)
+    >>> moments = Moments(4.0, np.zeros(2), 3 * np.eye(2), -np.ones(2), np.ones(2))
+    >>> prior = ConjugatePrior.of_data(moments, "full", 3)
     >>> prior.df, prior.scatter.round(3).tolist()
     (4.0, [[0.333, 0.0], [0.0, 0.333]])
     """
