@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 from helpers import blobs, write_zarr
@@ -25,6 +24,8 @@ from dask_em.errors import UsageError
 from dask_em.estimators.base import MixtureEstimator
 from dask_em.estimators.registry import register_estimator
 from dask_em.families.gaussian.options import GaussianOptions
+
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
 pytestmark = pytest.mark.usefixtures("many_chunks")
 

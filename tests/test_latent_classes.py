@@ -10,7 +10,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 import zarr
 from click.testing import CliRunner
@@ -33,6 +32,8 @@ from dask_em.fitting.control_variate import ControlVariateEM
 from dask_em.jobs.cluster import ClusterOptions
 from dask_em.jobs.inspect import inspect
 from dask_em.jobs.report import report
+
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
 
 REFERENCES = Path(__file__).resolve().parents[2] / "shared" / "references" / "data"
 

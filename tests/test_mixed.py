@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 from helpers import blobs
@@ -34,6 +33,8 @@ from dask_em.families.product.family import Product
 from dask_em.families.product.options import Group, ProductOptions
 from dask_em.testing.families import FamilyTests
 
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
+
 pytestmark = pytest.mark.usefixtures("many_chunks")
 
 N, K = 2000, 2
@@ -42,7 +43,7 @@ RATES = np.array([[2.0, 9.0], [11.0, 3.0]])
 MEANS = np.array([[0.0, 50.0], [2.0, 30.0]])
 
 
-def table(n: int = N, seed: int = 0) -> pd.DataFrame:
+def table(n: int = N, seed: int = 0) -> Any:
     """Two kinds of customers; the second column of the two counts comes first in the table."""
     rng = np.random.default_rng(seed)
     kind = rng.choice(K, n, p=[0.6, 0.4])
@@ -308,7 +309,7 @@ def test_what_a_group_does_not_describe_is_named() -> None:
 # -- counts that break a Gaussian ------------------------------------------------------------
 
 
-def customers(n: int = 20_000) -> tuple[pd.DataFrame, Array]:
+def customers(n: int = 20_000) -> tuple[Any, Array]:
     """Three kinds of customers, with three counts and two amounts of money."""
     rng = np.random.default_rng(4)
     kind = rng.choice(3, n, p=[0.5, 0.3, 0.2])
@@ -381,7 +382,7 @@ def test_a_shell_names_the_groups(stored: str, tmp_path: Path) -> None:
 # -- answers, some of them missing ---------------------------------------------------------
 
 
-def answers(n: int = 3000, lacking: float = 0.2) -> tuple[pd.DataFrame, Array]:
+def answers(n: int = 3000, lacking: float = 0.2) -> tuple[Any, Array]:
     """An amount, a yes or no, and an answer of three, of which some are missing."""
     rng = np.random.default_rng(8)
     kind = rng.choice(K, n, p=[0.7, 0.3])

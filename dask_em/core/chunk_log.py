@@ -9,7 +9,7 @@ import numpy as np
 
 from .additive import Additive, Array, S
 from .codec import record
-from .finite import NOWHERE, Missing
+from .finite import NOWHERE
 
 
 @record("bad-weights")
@@ -73,7 +73,7 @@ class ChunkLog(Additive):
     fingerprints: Array = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     dropped: tuple[tuple[int, int], ...] = ()
     bad_weights: BadWeights = field(default_factory=BadWeights)
-    missing: Missing = NOWHERE
+    missing: tuple[bool, ...] = NOWHERE
 
     def __add__(self, other: ChunkLog) -> ChunkLog:
         return ChunkLog(

@@ -14,7 +14,7 @@ from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.executor import ThreadPool
-from ..core.finite import NOWHERE, Missing, located
+from ..core.finite import NOWHERE, located
 from ..core.grid import Grid
 from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
@@ -168,7 +168,7 @@ class ArraySource(Source):
     sample_weight: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
-    missing: Missing = NOWHERE
+    missing: tuple[bool, ...] = NOWHERE
     grid: Grid | None = None
     named: Sequence[Column] | None = None
     packed: str = ""

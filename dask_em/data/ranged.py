@@ -17,7 +17,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column, no_columns
-from ..core.finite import NOWHERE, Missing
+from ..core.finite import NOWHERE
 from ..core.protocols import Block, CarriedColumns, Reader, RowValues, StoredSource
 from ..core.ranges import even_bounds, even_ranges
 from ..core.tuning import tuning
@@ -162,7 +162,7 @@ class RangedSource(StoredSource):
     expected: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
-    missing: Missing = NOWHERE
+    missing: tuple[bool, ...] = NOWHERE
     skipped: Sequence[range] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:

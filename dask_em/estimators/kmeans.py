@@ -43,21 +43,6 @@ METHODS = {
 }
 
 
-class ClusterCriteria(Criteria):
-    """Criteria of clusters on some rows.
-
-    Attributes
-    ----------
-    inertia : float
-        Sum of squared distances to the nearest centre, times weights.
-    silhouette : float
-        Mean simplified silhouette of a row, from -1 to 1; 0 of a single cluster.
-    """
-
-    inertia: float
-    silhouette: float
-
-
 @register_estimator("kmeans")
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, MixtureEstimator):  # type: ignore[misc]
     """K-means clustering of data of any size.
@@ -339,7 +324,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         """Compute minus the inertia of X: one pass."""
         return -self.criteria(X, sample_weight)["inertia"]
 
-    def criteria(self, X: Any, sample_weight: Any = None) -> ClusterCriteria:
+    def criteria(self, X: Any, sample_weight: Any = None) -> Criteria:
         """Compute inertia, simplified silhouette, AIC and BIC, all from one pass.
 
         The likelihood is that of Gaussians of one variance, each row in the cluster that it is
@@ -349,13 +334,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         """
         found = super().criteria(X, sample_weight)
         assert "inertia" in found
-        return found  # type: ignore[return-value]
+        return found
 
     def score_pass(self, mixture: Mixture) -> ClusterScore:
         """Return the pass that `criteria` makes."""
         return ClusterScore(mixture)
 
-    def criteria_of(self, sums: Scores, n_dropped: int, mixture: Mixture) -> ClusterCriteria:
+    def criteria_of(self, sums: Scores, n_dropped: int, mixture: Mixture) -> Criteria:
         """Return what `criteria` tells of the sums of its pass."""
         assert isinstance(sums, ClusterScores)
         d, weight = self.n_features_in_, sums.weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 import numpy as np
 
@@ -76,6 +76,10 @@ class Criteria(TypedDict):
         Mean per unit of weight, in nats.
     aic, bic, icl : float
         Lower is better; n of BIC is `weight`.
+    inertia : float
+        Of K-means: the sum of squared distances to the nearest centre, times weights.
+    silhouette : float
+        Of K-means: the mean simplified silhouette of a row, from -1 to 1; 0 of a single cluster.
     """
 
     n_rows: int
@@ -85,6 +89,8 @@ class Criteria(TypedDict):
     aic: float
     bic: float
     icl: float
+    inertia: NotRequired[float]
+    silhouette: NotRequired[float]
 
 
 def criteria(scores: Scores, n_dropped: int, n_parameters: int) -> Criteria:

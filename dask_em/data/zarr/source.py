@@ -12,7 +12,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
 from ...core.columns import Column
-from ...core.finite import NOWHERE, Missing
+from ...core.finite import NOWHERE
 from ...core.protocols import Block, Reader, RowValues, StoredSource
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
@@ -105,7 +105,7 @@ class ZarrSource(StoredSource):
     expected: Array | None = None
     dropping: frozenset[int] = frozenset()
     n_dropped: int = 0
-    missing: Missing = NOWHERE
+    missing: tuple[bool, ...] = NOWHERE
     stamp: tuple[int, int] | None = None
     skipped: Sequence[range] = ()
     blocks: Sequence[int] | None = None
