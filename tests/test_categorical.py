@@ -19,7 +19,6 @@ from dask_em.core.moments import Moments
 from dask_em.core.passes import LoggingPass
 from dask_em.core.support import Support
 from dask_em.core.tuning import tuning
-from dask_em.families.categorical.compiled_kernel import LookupKernel
 from dask_em.families.categorical.family import AnswerFamily, Bernoulli, Categorical, support_of
 from dask_em.families.categorical.options import BernoulliOptions, CategoricalOptions
 from dask_em.fitting.survey import Survey, Surveyed
@@ -168,6 +167,8 @@ def test_engines_agree_with_holes(k: int) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES, ids=["numpy", "numba"])
 def test_booleans_are_answers(engine: Engine) -> None:
+    if engine.name == "numba":
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
     family, X = bernoullis(), answers(700, (2, 2, 2))
     expected = sums_of(family, X, Engine("numpy"))
     for rows in (X.astype(bool), X.astype(bool)[::-1][::-1], np.asfortranarray(X.astype(bool))):
@@ -177,6 +178,8 @@ def test_booleans_are_answers(engine: Engine) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES, ids=["numpy", "numba"])
 def test_whole_blocks_have_the_bits_of_the_chunk(engine: Engine) -> None:
+    if engine.name == "numba":
+        pytest.importorskip("numba", reason="the extra `fast` is not installed")
     family, X = categorical(5), answers(5000, NUMBERS).astype(np.uint8)
     rows = family.kernel(engine).block_rows
     whole, parts = sums_of(family, X, engine), sums_of(family, X, engine, 2 * rows)
@@ -201,6 +204,9 @@ def test_garbage_of_a_damaged_chunk_breaks_no_memory() -> None:
 
 
 def test_groups_hold_few_combinations() -> None:
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
+    from dask_em.families.categorical.compiled_kernel import LookupKernel
+
     kernel = LookupKernel(np.log(probabilities(8, (5,) * 20)), (5,) * 20, missing=False)
     assert len(kernel._groups) == 10
     # Tables and sums stay in the caches, whatever the rows.
