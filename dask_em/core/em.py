@@ -170,7 +170,7 @@ class EMState:
 
     @property
     def objective(self) -> float:
-        """What EM raises, at `mixture`, per row: the log-likelihood, with a prior that of both."""
+        """The objective at `mixture` per row: the log-likelihood, with a prior that of both."""
         return self.mixture.objective(self.statistics)
 
     @property

@@ -543,12 +543,12 @@ class FamilyOptions(ABC):
 
     @property
     def of_missing(self) -> str:
-        """What else can be done with NaN, as the end of a message; empty where nothing can."""
+        """The end of a message on what else can be done with NaN; empty where nothing can."""
         return ""
 
     @property
     def base_measure(self) -> tuple[str, ...]:
-        """What values have, "a density" or "a probability": of all columns alike, or of each.
+        """The measure of values, "a density" or "a probability": of all columns alike, or of each.
 
         Likelihoods of two models are numbers of one kind where both say the same.
         """

@@ -128,6 +128,7 @@ class FleetFold(Fold[FleetStatistics]):
             self._folds.append(mixtures[0].fold() if alone else JointEStep(mixtures))
         whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
         self.block_rows = 0 if whole else self._folds[0].block_rows
+        self._support = common_support([m.components.support for m in fleet.mixtures])
         self._held_weight = 0.0
         self._held_log_likelihood = np.zeros(len(fleet.mixtures))
 
@@ -153,8 +154,7 @@ class FleetFold(Fold[FleetStatistics]):
                 out &= sample_weight > 0
             numbers = np.arange(n) if part is None else rows
             # The survey looks at fitted rows only.
-            supports = [mixture.components.support for mixture in self.fleet.mixtures]
-            common_support(supports).check(X[out], numbers[out])
+            self._support.check(X[out], numbers[out])
             self._score(X[out], None if sample_weight is None else sample_weight[out])
         for fold in self._folds:
             fold.update(index, X, weight)

@@ -133,15 +133,15 @@ class Mixture(Pass[MixtureStatistics]):
         """The mixture for rows of this process, which may have no GPU."""
         return replace(self, engine=replace(self.engine, device="cpu"))
 
-    def divide(self, arithmetic: Arithmetic, log_joint: Array) -> tuple[Array, Array]:
-        """Return responsibilities (k, b) and log p(x) (b,), soft or hard, of log-joints (k, b).
+    def divide(
+        self, arithmetic: Arithmetic, log_prob: Array, log_prior: Array
+    ) -> tuple[Array, Array]:
+        """Return responsibilities (k, b) and log p(x) (b,), soft or hard, of log-densities (k, b).
 
-        `log_joint` may be overwritten.
+        `log_prior` (k,) is added to `log_prob`, which may be overwritten.
         """
-        nothing = np.zeros(len(self.log_weights))
-        if self.assignment == "hard":
-            return arithmetic.assign(log_joint, nothing)
-        return arithmetic.normalize(log_joint, nothing)
+        divide = arithmetic.assign if self.assignment == "hard" else arithmetic.normalize
+        return divide(log_prob, log_prior)
 
     def objective(self, statistics: MixtureStatistics) -> float:
         """Return what EM raises, per unit of weight: by the M-step it never falls.
@@ -337,8 +337,7 @@ class JointEStep:
 
     def _divide(self, i: int, log_prob: Array, weight: Array | None) -> Array:
         own, mixture = self._arithmetic[i], self.mixtures[i]
-        divide = own.assign if mixture.assignment == "hard" else own.normalize
-        resp, log_density = divide(log_prob, mixture.log_prior)
+        resp, log_density = mixture.divide(own, log_prob, mixture.log_prior)
         self._log_likelihoods[i] += own.total(log_density, weight)
         return resp
 

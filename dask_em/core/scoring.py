@@ -167,7 +167,7 @@ class Predict:
         if "log_prob" in out:
             put("log_prob", arithmetic.fetch(log_joint).T)
         if out.keys() & {"proba", "log_density"}:
-            resp, log_density = self.mixture.divide(arithmetic, log_joint)
+            resp, log_density = self.mixture.divide(arithmetic, log_joint, np.zeros_like(prior))
             if "proba" in out:
                 put("proba", arithmetic.fetch(resp).T)
             if "log_density" in out:
@@ -240,8 +240,9 @@ class ScoreFold(Fold[Scores]):
             # A row of weight zero is a row left out, whatever it holds.
             kept = (sample_weight > 0) & np.isfinite(sample_weight)
         self._scores += Scores(len(X), 0.0, 0.0, 0.0)
+        nothing = np.zeros(len(self.mixture.log_weights))
         for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
-            divided = self.mixture.divide(arithmetic, log_joint)
+            divided = self.mixture.divide(arithmetic, log_joint, nothing)
             resp, log_density = map(arithmetic.fetch, divided)
             weight, unclear = float(len(log_density)), entr(resp)
             if sample_weight is not None:

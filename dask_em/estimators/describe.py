@@ -146,7 +146,7 @@ class FittedMixture(Protocol):
 
     @property
     def objective_(self) -> Objective:
-        """What the fit raised or lowered, and the value that it reached."""
+        """The objective that the fit raised or lowered, and the value that it reached."""
 
     @property
     def n_iter_(self) -> int:

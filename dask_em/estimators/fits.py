@@ -136,7 +136,7 @@ class Fit(Generic[M]):
 
     @property
     def kind_option(self) -> str:
-        """What the table calls the kind of components."""
+        """The name that the table has for the kind of components."""
         named = {m.kind_option for m in self.estimators} - {None}
         return str(named.pop()) if len(named) == 1 else "kind"
 

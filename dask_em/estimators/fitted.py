@@ -105,7 +105,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def objective_(self) -> Objective:
-        """What the fit raised or lowered, and the value that it reached."""
+        """The objective that the fit raised or lowered, and the value that it reached."""
         return Objective("log-likelihood", self.lower_bound_, "nats per row", "nats/row")
 
     @property

@@ -332,9 +332,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         2000). Rows, weights, errors and what else the dict holds: as in `GaussianMixture.criteria`;
         of a hard assignment ICL is BIC.
         """
-        found = super().criteria(X, sample_weight)
-        assert "inertia" in found
-        return found
+        return super().criteria(X, sample_weight)
 
     def score_pass(self, mixture: Mixture) -> ClusterScore:
         """Return the pass that `criteria` makes."""
@@ -383,7 +381,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
 
     @property
     def objective_(self) -> Objective:
-        """What the fit lowered, and the value that it reached."""
+        """The objective that the fit lowered, and the value that it reached."""
         return Objective("inertia", self.inertia_)
 
     def describe(self) -> ComponentDescription:

@@ -160,7 +160,7 @@ class FitResult:
 
     @property
     def kind_option(self) -> str:
-        """What the table calls the kind of components."""
+        """The name that the table has for the kind of components."""
         return kind_option_in(self.table[0]) if self.table else "kind"
 
     @staticmethod

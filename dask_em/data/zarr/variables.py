@@ -293,7 +293,7 @@ def _categories_beside(group: zarr.Group) -> dict[Column, zarr.Array[Any]]:
 
 
 def _recoded(column: Column, options: ReadOptions, name: str) -> tuple[int, ...]:
-    """What the codes of a column become, so that they are those of the model that reads."""
+    """Return by which codes of a model those of a column are replaced; none where they agree."""
     of_model = options.categories_of(column.name)
     if not of_model or column.categories == of_model:
         return ()
