@@ -91,6 +91,7 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
         "column chunks",
         "weights as a Dask array",
         "Parquet, 2 threads",
+        "a packed grid",
     ],
 )
 def test_a_worker_holds_about_what_plan_said(name: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -34,6 +35,9 @@ class TableFile(Protocol):
 
     def group_rows(self) -> list[int]:
         """Return the rows of each group."""
+
+    def times_held(self) -> int:
+        """Count how often the columns of a group are held while it is read, 0 where in parts."""
 
     def has_groups(self, group_rows: Sequence[int]) -> bool:
         """Tell whether its groups are still of these lengths, as far as that costs no reading."""
@@ -117,6 +121,10 @@ class ParquetFile:
             return any(s is None or not s.has_null_count or s.null_count > 0 for s in stats)
 
         return tuple(field_of(field, missing(field)) for field in schema)
+
+    def times_held(self) -> int:
+        """Return 0: pages are decoded one after the other."""
+        return 0
 
     def has_groups(self, group_rows: Sequence[int]) -> bool:
         """Tell whether the footer has row groups of these lengths."""
@@ -208,6 +216,10 @@ class ArrowFile:
             self._reader_of = {key: pa.ipc.open_file(self._source, options=options)}
         return self._reader_of[key]
 
+    def times_held(self) -> int:
+        """Count a record batch, which is read as a whole, once more where it is decompressed."""
+        return 1 + _is_compressed(self._source)
+
     def has_groups(self, group_rows: Sequence[int]) -> bool:
         """Tell whether there are as many record batches; their lengths lie before each of them."""
         return bool(self._known.num_record_batches == len(group_rows))
@@ -226,6 +238,43 @@ class ArrowFile:
         """Close the file."""
         self._reader_of = {}
         self._source.close()
+
+
+# The head of an Arrow file, and of each of its messages, and the kind of one that holds rows.
+MAGIC_BYTES, MESSAGE_HEAD, RECORD_BATCH = 8, struct.Struct("<Ii"), 3
+
+
+def _is_compressed(source: Any) -> bool:
+    """Return whether record batches of an Arrow file are compressed, as the first of them says.
+
+    References
+    ----------
+    Apache Arrow, format/Message.fbs: Message(version, header_type, header, bodyLength),
+    RecordBatch(length, nodes, buffers, compression).
+    """
+    at, end = MAGIC_BYTES, source.size()
+    while at + MESSAGE_HEAD.size <= end:
+        continues, size = MESSAGE_HEAD.unpack(source.read_at(MESSAGE_HEAD.size, at))
+        if continues != 2**32 - 1 or size <= 0:
+            # The end of the messages; or they are of before Arrow 0.15, which compressed none.
+            return False
+        message = source.read_at(size, at + MESSAGE_HEAD.size)
+        (table,) = struct.unpack_from("<I", message)
+        kind, header, body = (_field(message, table, number) for number in (1, 2, 3))
+        if kind and message[kind] == RECORD_BATCH:
+            batch = header + struct.unpack_from("<I", message, header)[0]
+            return _field(message, batch, 3) > 0
+        at += MESSAGE_HEAD.size + size + (struct.unpack_from("<q", message, body)[0] if body else 0)
+    return False
+
+
+def _field(message: bytes, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table lies, 0 where it is left out."""
+    known = table - int(struct.unpack_from("<i", message, table)[0])
+    (size,) = struct.unpack_from("<H", message, known)
+    place = 4 + 2 * number
+    found = struct.unpack_from("<H", message, known + place)[0] if place < size else 0
+    return table + int(found) if found else 0
 
 
 def batch_rows(row_bytes: int) -> int:

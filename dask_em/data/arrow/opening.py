@@ -190,7 +190,8 @@ def _opened(file: StoredFile) -> tuple[TablePart, str]:
     opened = open_table_file(file)
     try:
         rows = np.array(opened.group_rows(), dtype=np.int64)
-        part = TablePart(file, rows, opened.fields(), partition_of(file))
+        held = opened.times_held()
+        part = TablePart(file, rows, opened.fields(), partition_of(file), held)
         return part, opened.lacks_checksum()
     finally:
         opened.close()

@@ -21,7 +21,7 @@ from ..columns import with_names
 from ..fields import Field, codes_of
 from ..ranged import RowsReader
 from .fields import exact_values
-from .files import ARROW, BUFFER_BYTES, batch_rows, open_table_file, reading
+from .files import BUFFER_BYTES, batch_rows, open_table_file, reading
 
 # Rows that are copied from columns at a time: they stay in cache.
 COPIED_ROWS = 2048
@@ -45,12 +45,15 @@ class TablePart:
         Its columns; empty where they were chosen.
     partition : tuple of (str, str)
         Columns that the names of its folders hold, with their values.
+    times_held : int
+        How often the columns of a group are held while it is read, 0 where it is in parts.
     """
 
     file: StoredFile
     group_rows: Array
     fields: tuple[Field, ...] = ()
     partition: tuple[tuple[str, str], ...] = ()
+    times_held: int = 0
 
     @property
     def n_rows(self) -> int:
@@ -112,23 +115,19 @@ class StoredTableRows:
         return tuning().plan.arrow_bytes
 
     def decoding_bytes(self, chunk_rows: int) -> int:
-        """Count buffers, pages of each column, two batches, and what the allocator keeps.
+        """Count what is held of a group that is read as a whole, or else pages and two batches.
 
-        Batches are whole in Arrow files.
+        And what the allocator keeps: of groups that are read as a whole, one at most.
         """
         n_columns = self.n_features + (self.weight is not None)
         row_bytes, longest = 8 * n_columns, int(np.diff(self.groups).max())
         decoded = row_bytes * min(longest, batch_rows(row_bytes))
         pages = min(n_columns * (BUFFER_BYTES + 2 * PAGE_BYTES), 3 * row_bytes * longest)
-        held = max(pages + 2 * decoded, self._whole_batches * row_bytes)
-        return held + tuning().plan.arrow_heap_bytes
-
-    @cached_property
-    def _whole_batches(self) -> int:
-        """Rows of Arrow files that are held: a record batch is read and unpacked as a whole."""
-        lengths = [p.group_rows.max() for p in self.parts if p.file.name.endswith(ARROW)]
-        # As it is stored and unpacked, and the one before it.
-        return (2 + (len(self.groups) > 2)) * int(max(lengths, default=0))
+        heap = tuning().plan.arrow_heap_bytes
+        in_parts = pages + 2 * decoded + heap
+        wholes = [(part.times_held, row_bytes * int(part.group_rows.max()))
+                  for part in self.parts if part.times_held]  # fmt: skip
+        return max((times * whole + min(whole, heap) for times, whole in wholes), default=in_parts)
 
     def open(self) -> RowsReader:
         """Open the table for one range."""

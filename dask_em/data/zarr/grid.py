@@ -94,20 +94,19 @@ class Layer:
             found[axis] = part
         return tuple(found)
 
-    def rows(self, found: Array) -> Array:
-        """Return a window that was read as rows (cells, width), decoded."""
+    def fill(self, found: Array, rows: Array) -> None:
+        """Decode a window that was read into rows (cells, width): its numbers are moved once."""
+        found = self.packing.decode(found) if self.packing else found
+        if self.recoded:
+            codes = np.nan_to_num(found.astype(np.float64), nan=len(self.recoded))
+            found = np.array([*self.recoded, np.nan])[codes.astype(np.int64)]
         if self.variables is None:
-            rows = found.transpose(self.axes).reshape(-1, 1)
+            cells = found.transpose(self.axes)[..., None]
         else:
-            turned = found.transpose(*self.axes, self.variables)
-            rows = turned.reshape(-1, turned.shape[-1])
+            cells = found.transpose(*self.axes, self.variables)
             if self.picked:
-                rows = rows[:, np.asarray(self.picked) - self.span.start]
-        rows = self.packing.decode(rows) if self.packing else rows
-        if not self.recoded:
-            return rows
-        codes = np.nan_to_num(rows.astype(np.float64), nan=len(self.recoded)).astype(np.int64)
-        return np.array([*self.recoded, np.nan])[codes]
+                cells = cells[..., np.asarray(self.picked) - self.span.start]
+        rows.reshape(cells.shape)[...] = cells
 
     def files(self, block: Sequence[int]) -> int:
         """Return how many chunks (or shards) of the array hold a block of so many cells."""
@@ -118,10 +117,20 @@ class Layer:
             many.append(-(-self.span.stop // size) - self.span.start // size)
         return int(np.prod(many))
 
-    def read_bytes(self, block: Sequence[int]) -> int:
-        """Return the bytes of all chunks (or shards) that hold a block of so many cells."""
-        shape = self.array.shards or self.array.chunks
-        return self.files(block) * int(np.prod(shape)) * int(self.array.dtype.itemsize)
+    def reading_bytes(self, block: Sequence[int]) -> int:
+        """Count what reading a block of so many cells takes, beside the rows that it becomes."""
+        import zarr
+
+        from .layout import is_encoded
+
+        shape, stored = self.array.shards or self.array.chunks, int(self.array.dtype.itemsize)
+        span = 1 if self.variables is None else self.span.stop - self.span.start
+        numbers = int(np.prod(block)) * span
+        # Zarr holds so many files at a time, as they lie and decompressed.
+        at_once = min(self.files(block), int(zarr.config.get("async.concurrency") or 1))
+        files = (1 + is_encoded(self.array)) * at_once * int(np.prod(shape)) * stored
+        decoded = numbers * (self.dtype.itemsize + 1) if self.packing or self.recoded else 0
+        return numbers * stored + max(files, decoded)
 
 
 @dataclass(frozen=True)
@@ -196,9 +205,7 @@ class GridRows(NothingCarried):
     def decoding_bytes(self, chunk_rows: int) -> int:
         """Count what reading takes beside the rows: of one array after the other."""
         block = [max(along) for along in self.grid.chunks]
-        # Files, what they hold, the window of it, and that decoded.
-        return max(3 * one.read_bytes(block) + chunk_rows * one.width * one.dtype.itemsize
-                   for one in self.all_layers)  # fmt: skip
+        return max(layer.reading_bytes(block) for layer in self.all_layers)
 
     @property
     def all_layers(self) -> tuple[Layer, ...]:
@@ -348,13 +355,14 @@ class GridReader:
             rows = out[int(groups[block]) - start : int(groups[block + 1]) - start]
             window, column = self._rows.grid.window(block), 0
             for layer, reader in self._readers:
-                found = layer.rows(reader.read(*layer.window(window)))
+                found = reader.read(*layer.window(window))
                 if layer is self._rows.weight:
-                    weights.append(found[:, 0].astype(np.float64))
+                    weights.append(np.empty((len(rows), 1)))
+                    layer.fill(found, weights[-1])
                 else:
-                    rows[:, column : column + layer.width] = found
+                    layer.fill(found, rows[:, column : column + layer.width])
                     column += layer.width
-        return np.concatenate(weights) if weights else None
+        return np.concatenate(weights)[:, 0] if weights else None
 
     def close(self) -> None:
         """Do nothing: no files are held open."""

@@ -14,7 +14,7 @@ import dask.config
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.codecs import ShardingCodec
+from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.storage import LocalStore
 
 from ...core.tuning import tuning
@@ -315,6 +315,11 @@ def _verifies(codec: Mapping[str, Any]) -> bool:
     name = str(codec.get("name", codec.get("id"))).removeprefix("numcodecs.")
     options = codec.get("configuration", codec)
     return name in VERIFYING or (name == "zstd" and bool(options.get("checksum")))
+
+
+def is_encoded(array: zarr.Array[Any]) -> bool:
+    """Return whether chunks are decoded from the bytes of files, which are held beside them."""
+    return any(not isinstance(codec, Crc32cCodec) for codec in array.compressors)
 
 
 def attributes_of(array: zarr.Array[Any]) -> dict[str, Any]:

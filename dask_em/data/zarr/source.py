@@ -204,12 +204,11 @@ class ZarrSource(StoredSource):
         """Bytes of stored rows, where the longest range has so many chunks."""
         if self._raw:
             return self.kept_bytes or min(longest, 2) * self._buffer_bytes
-        from zarr.codecs import Crc32cCodec
+        from .layout import is_encoded
 
         # What Zarr read, what it decoded, and the array that is made of all chunk files.
-        encoded = any(not isinstance(c, Crc32cCodec) for c in self.array.compressors)
         rows = min(self.chunk_rows, self.n_rows) * self.n_features * self.array.dtype.itemsize
-        being_read = (1 + encoded) * self._buffer_bytes + rows
+        being_read = (1 + is_encoded(self.array)) * self._buffer_bytes + rows
         at_first = min(self.read_ahead, longest) * being_read
         later = rows + min(self.read_ahead, longest - 1) * being_read
         return max(at_first, later)
