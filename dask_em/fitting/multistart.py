@@ -13,6 +13,7 @@ from ..core.em import Convergence, EMState, Status, rank, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
+from ..core.responsibilities import Assignment
 from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .control_variate import algorithm_of
@@ -56,11 +57,14 @@ class Moves:
         How many components are split to see what that gains: the least normal ones.
     n_moves : int
         How many moves are made and fitted each time.
+    n_more : int
+        How many times more, while they gain much.
     """
 
     n_rounds: int
     n_splits: int
     n_moves: int
+    n_more: int = 0
 
     @classmethod
     def within(cls, budget: float, iteration: float, n_components: int) -> Moves:
@@ -126,7 +130,7 @@ class Multistart:
         n_sampled: int,
         n_rows: float,
         n_init: int,
-        share: float | None = None,
+        assignment: Assignment = "soft",
     ) -> Multistart:
         """Return the multistart of a model, in proportion to the data: at least `n_init` starts.
 
@@ -138,11 +142,11 @@ class Multistart:
             Rows of the sample, and of all data.
         n_init : int
             Starts that were asked for.
-        share : float, optional
-            What they may take, as a share of plain EM on all rows.
+        assignment : {"soft", "hard"}
+            Hard ones take less, as a share of plain EM on all rows, and their moves gain less.
         """
-        constants = tuning().multistart
-        share = constants.share if share is None else share
+        constants, hard = tuning().multistart, assignment == "hard"
+        share = constants.hard_share if hard else constants.share
         n_subsample = _part_of(
             n_sampled,
             max(constants.subsample_rows_per_parameter * n_parameters, constants.fewest_subsampled),
@@ -174,9 +178,11 @@ class Multistart:
         n_starts = n_starts if n_components > 1 and not few else 1
         if moves.n_rounds:
             more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
-            moves = replace(moves, n_rounds=_within(1 + more, 1, moves.n_rounds))
+            n_rounds = _within(1 + more, 1, moves.n_rounds)
+            moves = replace(moves, n_rounds=n_rounds, n_more=0 if hard else constants.rounds)
         n_starts = max(n_starts, n_init)
-        n_restarts = constants.restarts if few and n_init == 1 and n_components > 1 else 1
+        several = few and n_init == 1 and n_components > 1 and not hard
+        n_restarts = constants.restarts if several else 1
         in_turn = 2.0 * n_subsample * n_parameters < constants.call_work
         return cls(n_subsample, n_starts, n_iterations, n_finalists, moves, n_restarts, in_turn)
 
@@ -285,7 +291,7 @@ class SampleFits:
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
-        for number in range(1, min(how.n_rounds, 1) * tuning().multistart.rounds + 1):
+        for number in range(1, max(how.n_rounds, how.n_more) + 1):
             neighbours = SplitMerge(
                 tried.state.result, self.subsample.rows, self.subsample.weights, how.n_splits
             )

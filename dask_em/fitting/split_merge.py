@@ -133,27 +133,29 @@ class SplitMerge:
     def _losses(self) -> dict[tuple[int, int], float]:
         """Compute what sum r log p loses, in nats, where two components become one."""
         resp, weights, totals = self.resp, self.weights, self.totals
-        k, entropies = len(totals), weights @ xlogy(resp, resp)
+        k = len(totals)
         whole = [j for j in range(k) if totals[j] > 0]
         pairs = list(combinations(whole, 2))
         components = self.mixture.components.merge_losses(
             pairs, totals, self.rows, resp * weights[:, None]
         )
-        weighed = not self.mixture.components.equal_weights
-        least = {
-            (i, j): loss
-            + weighed * float(xlogy(totals[[i, j]], totals[[i, j]] / (totals[i] + totals[j])).sum())
-            for (i, j), loss in zip(pairs, components, strict=True)
-        }
-        # The rest of the loss, which is positive, is of every row.
+        least = dict(zip(pairs, components, strict=True))
+        if not self.mixture.components.equal_weights:
+            for i, j in pairs:
+                shares = totals[[i, j]] / (totals[i] + totals[j])
+                least[i, j] += float(xlogy(totals[[i, j]], shares).sum())
         for pair in sorted(least, key=least.__getitem__)[tuning().split_merge.mergers * k :]:
             del least[pair]
-        losses = {}
-        for (i, j), loss in least.items():
-            both = resp[:, i] + resp[:, j]
+        if self.mixture.assignment == "hard":
+            return least
+        # The rest of the loss, which is positive, is of every row that is not of one alone.
+        entropies = weights @ xlogy(resp, resp)
+        columns = np.ascontiguousarray(resp.T)
+        for i, j in least:
+            both = columns[i] + columns[j]
             unclear = weights @ xlogy(both, both) - entropies[i] - entropies[j]
-            losses[i, j] = loss + float(unclear)
-        return losses
+            least[i, j] += float(unclear)
+        return least
 
     # -- what splits gain ----------------------------------------------------------------
 

@@ -93,17 +93,15 @@ def _by_kmeans_parallel(rows: Array, weights: Array, k: int, seed: int) -> Array
     return _nearest(rows, centers)
 
 
-def _by_seeds(rows: Array, weights: Array, k: int, seed: int, n_restarts: int = 1) -> Array:
+def _by_seeds(rows: Array, weights: Array, k: int, seed: int) -> Array:
     """Label rows by seeds of K-means, or of few rows by the best of several runs of it."""
     distinct = _places(rows, k)
     if distinct is not None:
         return distinct
     constants = tuning().sample
     runs = min(int(constants.restarts_work / (rows.size * k)), constants.restarts)
-    if runs > n_restarts:
+    if runs > 1:
         return best_of_runs(rows, weights, k, seed, runs)
-    if n_restarts > 1:
-        return _by_kmeans(rows, weights, k, seed, n_restarts)
     return _by_kmeans_plusplus(rows, weights, k, seed)
 
 
@@ -249,7 +247,7 @@ class StartOptions:
             n_sampled,
             surveyed.n_weighted,
             self.n_init,
-            tuning().multistart.hard_share if self.assignment == "hard" else None,
+            self.assignment,
         )
         make = self.maker(surveyed, engine, multistart.n_restarts)
         limits = Convergence(self.tol, self._iterations)
@@ -276,7 +274,7 @@ class StartOptions:
             labeller = partial(_by_kmeans, n_restarts=n_restarts)
             if self.assignment == "hard":
                 # What follows is K-means itself, on rows of the sample.
-                labeller = partial(_by_seeds, n_restarts=n_restarts)
+                labeller = _by_seeds
         given = replace(self._given(surveyed.moments), engine=engine)
         pooled = self.components.of_data(surveyed.moments, self.n_components)
 

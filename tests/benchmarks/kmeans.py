@@ -1,20 +1,21 @@
 """K-means of rows in Zarr: a pass beside the product that it cannot do without, and whole fits.
 
-    python tests/benchmarks/kmeans.py [--save] [--small] [--threads N] [--rounds N] [--folder F]
+    python tests/benchmarks/kmeans.py [--save] [--small] [--threads N] [--case N] [--rows N]
 
 A pass gives each row to its nearest centre and sums rows by cluster. Beside it stand the same pass
 over rows that are in memory, the matrix product of the rows with the centres alone (what a pass
 would take if nothing else took time), and reading alone. Whole fits, from the same rows and by as
 many threads, stand beside scikit-learn's `KMeans` and `MiniBatchKMeans`, whose rows are in memory,
-and, where it is installed, faiss (25 iterations, all rows). All take turns; the inertia is of all
-rows at the centres that each ends with, by one pass of ours.
+and, where they are installed, scikit-learn-intelex, faiss (25 iterations, all rows) and dask-ml,
+which reads the same Zarr array. All take turns after a warm-up with some of the rows; the inertia
+is of all rows at the centres that each ends with, by one pass of ours.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -41,6 +42,8 @@ CASES = ((10_000_000, 16, 50), (10_000_000, 64, 256))
 CHUNK_BYTES = 8 * 2**20
 # Rows of a product, as many as a block of ours may have.
 PRODUCT_ROWS = 512
+# Rows of the fits that warm up.
+WARM_UP = 20_000
 SEED = 0
 
 
@@ -110,8 +113,8 @@ def cost_of_a_pass(points: Points, source: ZarrSource, rounds: int, threads: int
 # -- whole fits --------------------------------------------------------------------------
 
 
-def ours(path: Path, points: Points, entry: Entry) -> Array:
-    model = KMeans(points.k, random_state=SEED).fit(str(path))
+def ours(path: Path | Array, points: Points, entry: Entry) -> Array:
+    model = KMeans(points.k, random_state=SEED).fit(str(path) if isinstance(path, Path) else path)
     entry.note = (
         f"{model.n_reads_} reads, {model.n_sample_passes_:.1f} passes of work on the sample"
     )
@@ -140,6 +143,37 @@ def faiss_on_all(rows: Array, points: Points, entry: Entry) -> Array:
     return np.asarray(model.centroids)
 
 
+def intelex(rows: Array, points: Points, entry: Entry) -> Array:
+    from sklearnex.cluster import KMeans as Accelerated
+
+    model = Accelerated(points.k, random_state=SEED).fit(rows)
+    entry.note = f"{model.n_iter_} iterations"
+    return np.asarray(model.cluster_centers_)
+
+
+def dask_ml(rows: Path | Array, points: Points, entry: Entry) -> Array:
+    import dask.array as da
+    from dask_ml.cluster import KMeans as OfDask
+
+    lazy = da.from_zarr(str(rows)) if isinstance(rows, Path) else da.from_array(rows)
+    model = OfDask(points.k, random_state=SEED).fit(lazy)
+    entry.note = f"{model.n_iter_} iterations"
+    return np.asarray(model.cluster_centers_)
+
+
+Runner = Callable[[Path | Array, Points, Entry], Array]
+
+# What each takes, the path of an array in Zarr or its rows in memory, and what it needs.
+RUNNERS: dict[str, tuple[Runner, type, str]] = {
+    "ours, from Zarr": (ours, Path, "zarr"),
+    "scikit-learn KMeans": (scikit_learn, np.ndarray, "sklearn"),
+    "scikit-learn MiniBatchKMeans": (mini_batch, np.ndarray, "sklearn"),
+    "scikit-learn-intelex KMeans": (intelex, np.ndarray, "sklearnex"),
+    "faiss": (faiss_on_all, np.ndarray, "faiss"),
+    "dask-ml KMeans, from Zarr": (dask_ml, Path, "dask_ml"),
+}
+
+
 def inertia_of(source: ZarrSource, mixture: Mixture, centers: Array) -> float:
     """The inertia of all rows at some centres, by a pass in float64."""
     components = mixture.components
@@ -150,31 +184,40 @@ def inertia_of(source: ZarrSource, mixture: Mixture, centers: Array) -> float:
     return found
 
 
-def whole_fits(points: Points, source: ZarrSource, path: Path, rounds: int, threads: int) -> str:
+def whole_fits(
+    points: Points,
+    source: ZarrSource,
+    path: Path,
+    rounds: int,
+    threads: int,
+    without: Sequence[str] = (),
+) -> str:
     """Seconds and inertia of fits, in turn."""
     rows = np.asarray(source.array[:])
-    runners: dict[str, Callable[[Points, Entry], Array]] = {
-        "ours, from Zarr": partial(ours, path),
-        "scikit-learn KMeans": partial(scikit_learn, rows),
-        "scikit-learn MiniBatchKMeans": partial(mini_batch, rows),
+    runners = {
+        name: (run, takes)
+        for name, (run, takes, module) in RUNNERS.items()
+        if find_spec(module) and module not in without
     }
     if find_spec("faiss"):
         import faiss
 
         faiss.omp_set_num_threads(threads)
-        runners["faiss"] = partial(faiss_on_all, rows)
     mixture = start_of(points)
     entries = {name: Entry() for name in runners}
     for turn in range(rounds + 1):
-        for name, run in runners.items():
+        for name, (run, takes) in runners.items():
             entry = entries[name]
+            given = path if takes is Path else rows
             with threadpool_limits(threads), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore")
+                if not turn:
+                    run(rows[:WARM_UP], points, entry)
+                    continue
                 began = time.perf_counter()
-                centers = run(points, entry)
+                centers = run(given, points, entry)
                 took = time.perf_counter() - began
-            if turn or not rounds:
-                entry.seconds.append(took)
+            entry.seconds.append(took)
             entry.inertia = inertia_of(source, mixture, centers.astype(np.float64))
             print(name, f"{took:.2f} s, inertia {entry.inertia:.7g}, {entry.note}", flush=True)
     least = min(entry.inertia for entry in entries.values())
@@ -196,21 +239,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fits", type=int, default=1, help="turns of whole fits after a warm-up")
+    parser.add_argument("--rows", type=int, help="fewer than there should be")
+    parser.add_argument("--without", nargs="*", default=[], help="modules of peers left out")
+    parser.add_argument("--case", type=int, choices=range(len(CASES)), help="one of them alone")
     arguments = parse(parser)
     shrink = 250 if arguments.small else 1
-    parts = [f"{arguments.threads} threads; medians of {arguments.rounds}, alternating."]
+    parts = [f"Medians of {arguments.rounds}, alternating; one turn of fits by each."]
+    cases = CASES if arguments.case is None else CASES[arguments.case : arguments.case + 1]
     with scratch(arguments) as folder, dask.config.set(
         scheduler="threads", num_workers=arguments.threads
     ):  # fmt: skip
-        for n_rows, d, k in CASES:
-            points = points_of(n_rows // shrink, d, k)
+        for n_rows, d, k in cases:
+            points = points_of(arguments.rows or n_rows // shrink, d, k)
             with stored(points, folder) as source:
                 path = next(folder.glob("points-*/points.zarr"))
                 parts.append(f"### {points.n_rows:,} x {d} float32, K = {k}")
                 parts.append(cost_of_a_pass(points, source, arguments.rounds, arguments.threads))
-                fits = 0 if arguments.small else arguments.fits
-                parts.append(whole_fits(points, source, path, fits, arguments.threads))
-    publish(arguments, "K-means", "\n\n".join(parts))
+                fits, peers = arguments.fits, arguments.without
+                parts.append(whole_fits(points, source, path, fits, arguments.threads, peers))
+    many = "one thread" if arguments.threads == 1 else f"{arguments.threads} threads"
+    one = "" if arguments.case is None else f", {cases[0][1]} columns"
+    publish(arguments, f"K-means, {many}{one}", "\n\n".join(parts))
 
 
 if __name__ == "__main__":
