@@ -254,10 +254,32 @@ def warned(X: Any, k: int, **options: Any) -> GaussianMixture:
 
 
 # One covariance for all is narrow only where all components are; counts in three columns have
-# other optima, too.
-FITS = [(name, "full") for name in DATA]
-FITS += [(name, "diag") for name in DATA if name != "counts-3"]
+# honest optima, too.
+HONEST = "counts-3"
+FITS = [(name, kind) for kind in ("full", "diag") for name in DATA if name != HONEST]
 FITS += [(name, kind) for name in ("few-counts",) for kind in ("tied", "spherical", "pooled")]
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_no_spike_is_preferred_to_an_honest_optimum(covariance: str) -> None:
+    X, k = made(HONEST)
+    with use_tuning(tuning().with_changes(multistart={"share": 1e6})):
+        honest = quiet(X, k, covariance_type=covariance)
+    assert not honest.degenerate_
+    # From the values of a column, plain EM ends in spikes, of a higher likelihood.
+    values = X[:, 0].clip(max=k - 1).astype(int)
+    means = [X[values == v].mean(axis=0) for v in range(k)]
+    spiked = warned(X, k, covariance_type=covariance, algorithm="em", means_init=means,
+                    weights_init=np.bincount(values) / len(X),
+                    precisions_init=_narrow(covariance, k))  # fmt: skip
+    assert spiked.degenerate_
+    assert spiked.lower_bound_ > honest.lower_bound_
+
+
+def _narrow(covariance: str, k: int) -> Array:
+    """Precisions of components at single values of the first of three columns."""
+    of_one = np.array([1e6, 0.3, 0.3])
+    return np.array([of_one if covariance == "diag" else np.diag(of_one)] * k)
 
 
 @pytest.mark.parametrize(("name", "covariance"), FITS)

@@ -545,10 +545,13 @@ def test_models_come_back_from_files(make: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predict(rows), model.predict(rows))
     told = inspect(str(tmp_path / "m.npz"))
     assert json.loads(json.dumps(told))["family"] == make.__name__.removesuffix("Mixture")
-    for j, found in enumerate(told["answers"].values()):
-        expected = np.exp(model.state_.result.components.log_probabilities)
-        place = model.state_.result.components.places[j]
-        assert_allclose(found, expected[:, place])
+    (profile,) = told["profiles"]
+    for j, place in enumerate(model.state_.result.components.places):
+        expected = np.exp(model.state_.result.components.log_probabilities)[:, place]
+        names = [f"column {j} = {code}" for code in range(expected.shape[1])]
+        at = profile["of"].index(names[0])
+        assert profile["of"][at : at + len(names)] == names
+        assert_allclose(np.array(profile["values"])[:, at : at + len(names)], expected)
 
 
 def test_a_page_has_bars_of_the_answers(tmp_path: Path) -> None:
@@ -559,7 +562,7 @@ def test_a_page_has_bars_of_the_answers(tmp_path: Path) -> None:
     )
     page = (tmp_path / "r.html").read_text()
     assert "Answers in column" in page
-    assert "Probabilities of all answers" in page
+    assert page.count("<td>column 0 = 1</td>") == 1
     assert "Density of" not in page
 
 
@@ -576,7 +579,7 @@ def test_the_command_line_fits_and_answers(tmp_path: Path) -> None:
     ):
         done = run.invoke(main, command)
         assert done.exit_code == 0, done.output
-    assert "probability in each component" in done.output
+    assert "Probabilities of answers, in each component" in done.output
     fitted_model = load(model)
     assert (fitted_model.alpha, fitted_model.missing_values) == (0.5, "mar")
     labels = zarr.open_group(tmp_path / "labels.zarr", mode="r")

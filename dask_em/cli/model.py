@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -57,12 +58,20 @@ def inspect(model: str, as_json: bool) -> None:
     for weight, mean in zip(found["weights"], found["means"], strict=True):
         cells = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
         lines.append(f"{weight:.4f} {cells}")
-    for name, probabilities in found["answers"].items():
-        lines += ["", f"answer   {shown(name)}: probability in each component"]
-        for c, each in enumerate(zip(*probabilities, strict=True)):
-            cells = " ".join(f"{p:10.4f}" for p in each[:8]) + (" ..." if len(each) > 8 else "")
-            lines.append(f"{c:<8d} {cells}")
+    for profile in found["profiles"]:
+        lines += _lines_of(profile) if profile["picture"] == "bars" else []
     show(found, as_json, lines)
+
+
+def _lines_of(profile: Mapping[str, Any]) -> list[str]:
+    """Write a table of values that a mean does not tell, a line for each of them."""
+    names = [shown(name) for name in profile["of"]]
+    width = max(map(len, names), default=0)
+    lines = ["", f"{profile['title']}, in each component"]
+    for name, each in zip(names, zip(*profile["values"], strict=True), strict=True):
+        cells = " ".join(f"{p:10.4g}" for p in each[:8]) + (" ..." if len(each) > 8 else "")
+        lines.append(f"{name:<{width}} {cells}")
+    return lines
 
 
 @click.command()

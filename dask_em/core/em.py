@@ -227,9 +227,16 @@ class EMState:
         now = self.maximized
         if now is None:
             return []
-        found = now.components.degenerate(now.weights)
-        found = [*found, *now.components.owed_to_prior(self.statistics.resp_sum)]
+        found = [*now.components.degenerate(now.weights)]
+        found += now.components.owed_to_prior(self.statistics.resp_sum)
         return [*found, *undetermined(now, self.statistics)] if self.measured else found
+
+    @property
+    def spiked(self) -> bool:
+        """Whether a component narrows to a value, or a plane, where no likelihood has a bound."""
+        now = self.maximized
+        found = [] if now is None else now.components.degenerate(now.weights)
+        return any(not one.bounded for one in found)
 
     def warnings(self, called: Callable[[Sequence[int]], str]) -> list[str]:
         """Return what is odd about the components; `called` returns how to name some columns."""
@@ -594,8 +601,14 @@ def end_of(
     return Status.CONVERGED if converged else spent
 
 
-def rank(value: float, collapsed: Sequence[int]) -> tuple[bool, bool, float]:
-    """Return the key to sort fits by: finite numbers, then whole components, then likelihood.
+Rank = tuple[bool, bool, bool, float]
+"""Whether numbers are finite, components whole, and none a spike; then the objective."""
+
+
+def rank(value: float, collapsed: Sequence[int], spiked: bool = False) -> Rank:
+    """Return the key to sort fits by: finite numbers, whole components, no spikes, objective.
+
+    A spike gains without limit, so that it would win against every honest optimum.
 
     Examples
     --------
@@ -603,4 +616,4 @@ def rank(value: float, collapsed: Sequence[int]) -> tuple[bool, bool, float]:
     (-3.0, [])
     """
     finite = bool(np.isfinite(value))
-    return finite, not collapsed, value if finite else -np.inf
+    return finite, not collapsed, not spiked, value if finite else -np.inf

@@ -100,12 +100,12 @@ def _equal(mixture: Mixture) -> dict[int, tuple[int, ...]]:
     vectors = np.stack([one.to_unconstrained() for one in alone])
     units = np.stack([one.information_scale(np.ones(1)) for one in alone])
     order = np.argsort(vectors[:, 0], kind="stable")
+    firsts = vectors[order, 0]
     found: dict[int, tuple[int, ...]] = {}
     taken: set[int] = set()
     for place, i in enumerate(order.tolist()):
-        later = order[place + 1 :]
         reach = vectors[i, 0] + near / units[i, 0]
-        later = later[: np.searchsorted(vectors[later, 0], reach, "right")]
+        later = order[place + 1 : np.searchsorted(firsts, reach, "right")]
         gaps = np.abs(vectors[later] - vectors[i]) * units[i]
         alike = [j for j in later[(gaps <= near).all(axis=1)].tolist() if j not in taken]
         if alike and i not in taken:

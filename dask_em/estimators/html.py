@@ -13,6 +13,8 @@ from ..foreign import shown
 from .describe import FittedMixture, colour
 
 MOST_COLUMNS, MOST_COMPONENTS = 8, 10
+# Entries of a profile, as the answers to all questions, each of which is a row.
+MOST_ENTRIES = 200
 
 
 def text(value: object) -> str:
@@ -87,7 +89,10 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
     """
     components = model.describe()
     profiles = components.profiles
-    tables = [_profile_table(model, one, components.columns, most) for one in profiles]
+    tables = [
+        (_entries_table if one.entries else _profile_table)(model, one, components.columns, most)
+        for one in profiles
+    ]
     if len(tables) == 1:
         return tables[0]
     titles = [f"<p>{text(one.title)}</p>" for one in profiles]
@@ -113,6 +118,22 @@ def _profile_table(
     return table(["component", "weight", *map(text, names)], rows)
 
 
+def _entries_table(
+    model: FittedMixture, profile: Profile, columns: Sequence[str], most: int | None
+) -> str:
+    """Make a table that has a row for each entry, of which there are many, as of all answers."""
+    shown_components = range(len(profile.values))[:most]
+    heads = [f'<span class="spot" style="background:{colour(k)}"></span>{k}'
+             for k in shown_components]  # fmt: skip
+    weights = [number(model.weights_[k], ".4f") for k in shown_components]
+    names = profile.names(columns)[:MOST_ENTRIES]
+    rows = [
+        [text(name), *(number(profile.values[k, j], ".4f") for k in shown_components)]
+        for j, name in enumerate(names)
+    ]
+    return table(["component", *heads], [["weight", *weights], *rows])
+
+
 def _form(means: Array, widths: Array) -> str:
     """Choose a format for one column that shows three digits of its smallest deviation."""
     smallest, largest = widths.min(), max(np.abs(means).max(), widths.max())
@@ -133,13 +154,20 @@ def left_out(model: FittedMixture, most: int | None = None) -> str:
     ('Shown are the first 1 of 2 components.', '')
     """
     profiles = model.describe().profiles
-    k, d = model.n_components, max(one.values.shape[1] for one in profiles)
-    parts = []
+    k, d = model.n_components, _widest(profiles, False)
+    parts, n_entries = [], _widest(profiles, True)
     if most is not None and k > most:
         parts.append(f"{most} of {k} components")
     if d > MOST_COLUMNS:
         parts.append(f"{MOST_COLUMNS} of {d} columns")
+    if n_entries > MOST_ENTRIES:
+        parts.append(f"{MOST_ENTRIES} of {n_entries} values")
     return f"Shown are the first {' and '.join(parts)}." if parts else ""
+
+
+def _widest(profiles: Sequence[Profile], entries: bool) -> int:
+    sizes = [one.values.shape[1] for one in profiles if bool(one.entries) == entries]
+    return max(sizes, default=0)
 
 
 def status_words(model: FittedMixture) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, Status, rank, run_algorithm
+from ..core.em import Convergence, EMState, Rank, Status, rank, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
@@ -39,10 +39,10 @@ class StartResult:
     value: float
     rows_read: int
 
-    @property
-    def rank(self) -> tuple[bool, bool, float]:
-        """The key to sort fits by: finite numbers, then whole components, then likelihood."""
-        return rank(self.value, self.state.collapsed)
+    @cached_property
+    def rank(self) -> Rank:
+        """The key to sort fits by: no spike is preferred to an honest optimum."""
+        return rank(self.value, self.state.collapsed, self.state.spiked)
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,8 @@ class SampleFits:
             ]
             read += sum(one.rows_read for one in found)
             best = max(found, key=lambda one: one.rank, default=tried)
-            if not best.rank > (*tried.rank[:2], tried.rank[2] + tuning().multistart.least_gain):
+            gained = tried.rank[3] + tuning().multistart.least_gain
+            if not best.rank > (*tried.rank[:3], gained):
                 break
             gain, tried = best.value - tried.value, best
             if number >= how.n_rounds and gain < tuning().multistart.shown * self.rough.tol:
@@ -356,8 +357,8 @@ def _best_first(found: Sequence[StartResult]) -> list[StartResult]:
     """Return fits from the best on; of those alike the first is the best, whatever a last bit."""
     best = max(one.rank for one in found)
 
-    def key(one: StartResult) -> tuple[bool, tuple[bool, bool, float]]:
-        alike = one.rank[:2] == best[:2] and best[2] - one.value <= tuning().multistart.alike
+    def key(one: StartResult) -> tuple[bool, Rank]:
+        alike = one.rank[:3] == best[:3] and best[3] - one.value <= tuning().multistart.alike
         return alike, best if alike else one.rank
 
     return sorted(found, key=key, reverse=True)
@@ -369,7 +370,7 @@ def _worth_fitting(found: Sequence[StartResult], n_subsample: int) -> list[Start
     A fit to n rows is about p / (2 n) nats per row below the best on other rows.
     """
     best, *others = _best_first(found)
-    top = max(one.rank for one in found)[2]
+    top = max(one.rank for one in found)[3]
     room = best.state.result.n_parameters / (2 * n_subsample)
     # What is as good is most likely the same.
     return [best, *(t for t in others if tuning().multistart.alike < top - t.value < room)]
@@ -385,7 +386,8 @@ def contenders_of(
     the data.
     """
     best = winner.state.result
-    others = [t for t in others if t.rank[:2] == winner.rank[:2] == (True, True)]
+    sound = winner.rank[:3]
+    others = [t for t in others if all(sound[:2]) and t.rank[:3] == sound]
     others = others[: most_contenders(best.result_bytes) - 1]
     if not others:
         return ()

@@ -279,7 +279,8 @@ def _at_its_end(candidate: Candidate, sample: Sampled) -> Candidate:
 def _split_and_merge(fits: SampleFits, end: EMState, n_rows: float) -> StartResult:
     """Where moves lead from a fit to the first rows, and what was read for them."""
     n_sampled, k = len(fits.subsample.rows), len(end.result.log_weights)
-    multistart = Multistart.of(end.result.n_parameters, k, n_sampled, n_rows, 1)
+    p, assignment = end.result.n_parameters, end.result.assignment
+    multistart = Multistart.of(p, k, n_sampled, n_rows, 1, assignment)
     return fits.split_and_merge(replace(fits.judged(end), rows_read=0), multistart.moves)
 
 
@@ -288,10 +289,10 @@ def _most_passes(candidates: Sequence[Candidate]) -> int:
 
 
 def _ranked(candidates: Sequence[Candidate], model: Model) -> list[Candidate]:
-    """The starts of one model, the best first: whole ones before collapsed ones."""
+    """The starts of one model, the best first: whole ones before collapsed ones and spikes."""
     own = [candidate for candidate in candidates if candidate.model == model]
     ends = [candidate.last_state() for candidate in own]
-    ranks = [rank(end.objective, end.collapsed) for end in ends]
+    ranks = [rank(end.objective, end.collapsed, end.spiked) for end in ends]
     order = sorted(range(len(own)), key=lambda i: ranks[i], reverse=True)
     return [own[i] for i in order]
 

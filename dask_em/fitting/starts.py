@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..backends.blas import one_openmp_thread
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, em, rank
+from ..core.em import Convergence, EMState, Rank, em, rank
 from ..core.engine import Engine
 from ..core.executor import serial_executor
 from ..core.family import Family, FamilyOptions
@@ -387,12 +387,13 @@ def best_start(
     sample = Sampled.of(surveyed)
     share = len(sample.rows) / max(1, surveyed.n_weighted)
     seeds = np.random.SeedSequence(seed).generate_state(n_init)
-    candidates: list[tuple[tuple[bool, bool, float], Mixture, float]] = []
+    candidates: list[tuple[Rank, Mixture, float]] = []
     n_passes = 0.0
     for one in seeds:
         mixture = make(sample, int(one))
         collapsed: tuple[int, ...] = ()
         log_likelihood = score = 0.0
+        spiked = False
         if convergence is None:
             # A single start needs no score.
             if n_init > 1:
@@ -404,8 +405,8 @@ def best_start(
             mixture, score = state.result, state.objective
             log_likelihood = state.log_likelihood
             n_passes += share * state.n_iter
-            collapsed = state.collapsed
-        candidates.append((rank(score, collapsed), mixture, log_likelihood))
+            collapsed, spiked = state.collapsed, state.spiked
+        candidates.append((rank(score, collapsed, spiked), mixture, log_likelihood))
         if advance:
             advance(len(sample.rows))
     _, mixture, log_likelihood = max(candidates, key=lambda c: c[0])

@@ -49,9 +49,6 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "family": components.family,
         "structure": components.structure,
         "means": _means(found, components).tolist(),
-        "answers": {
-            components.columns[j]: found.tolist() for j, found in components.answers.items()
-        },
         "profiles": [_profile(one, components.columns) for one in components.profiles],
         "history": saved.history,
     }
@@ -69,6 +66,7 @@ def _profile(profile: Profile, columns: Sequence[str]) -> dict[str, Any]:
     widths = profile.widths
     return {
         "title": profile.title,
+        "picture": profile.picture,
         "of": profile.names(columns),
         "values": profile.values.tolist(),
         "widths": None if widths is None else widths.tolist(),

@@ -1,4 +1,4 @@
-"""Pictures and tables of answers to questions: the probability of each in each component."""
+"""Pictures of answers to questions: the probability of each in each component."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
-from ..estimators.html import number, table, text
 from .axes import ink, label_axes, new_axes
 from .plots import heaviest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Categories that are drawn and listed one by one.
+# Categories that are drawn one by one.
 MOST_CATEGORIES = 30
 
 
@@ -62,18 +61,3 @@ def plot_answers(
     ax.set_ylim(0, 1)
     label_axes(ax, components.columns[column], "probability")
     return ax
-
-
-def answers_table(model: FittedMixture, most: int) -> str:
-    """Make a table of the probability of each answer in each component, as HTML.
-
-    At most so many components are columns of it, the first ones.
-    """
-    components = model.describe()
-    k = min(model.n_components, most)
-    rows = []
-    for column, found in components.answers.items():
-        for c in range(min(found.shape[1], MOST_CATEGORIES)):
-            name = text(components.columns[column]) if c == 0 else ""
-            rows.append([name, str(c), *(number(p, ".4f") for p in found[:k, c])])
-    return table(["column", "answer", *(f"component {i}" for i in range(k))], rows)

@@ -33,7 +33,7 @@ from ..runtime import current_job
 from ..storage.outputs.writer import output_file
 from ..version import __version__
 from . import plots
-from .answers import answers_table, plot_answers
+from .answers import plot_answers
 from .drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities, Evidence
 from .style import STYLE
 from .svg import svg
@@ -228,14 +228,14 @@ def _components_section(model: FittedMixture) -> str:
         )
         for profile in profiles
     ]
-    answers = ""
-    if model.describe().answers:
-        answers = _details("Probabilities of all answers", answers_table(model, MOST_ROWS))
+    bands = any(profile.widths is not None for profile in profiles)
+    note = "Mean &plusmn; standard deviation in each column, in its own unit. " if bands else ""
+    note += text(left_out(model, MOST_ROWS))
     return _section(
         "The components",
         _grid(figures)
-        + '<p class="note">Mean &plusmn; standard deviation in each column, in its own unit. '
-        + f"{text(left_out(model, MOST_ROWS))}</p>{components_table(model, MOST_ROWS)}{answers}",
+        + (f'<p class="note">{note}</p>' if note else "")
+        + components_table(model, MOST_ROWS),
     )
 
 

@@ -151,7 +151,7 @@ class ArrowPart:
 
 
 def _seen(column: pa.Array, place: tuple[int, int, int], as_text: bool) -> Seen:
-    """What a column holds whose type is declared, or as words where others of its name are."""
+    """See what a column of a declared type holds, as words where others of its name hold words."""
     return seen_in(column.cast(pa.string()) if as_text else column, place, True, ".")
 
 

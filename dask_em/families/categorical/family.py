@@ -25,7 +25,7 @@ from ...core.validation import LARGEST, require, require_array, require_close
 from .binary import binarized
 from .indicators import indicators
 from .numpy_kernel import IndicatorKernel
-from .oddities import answer_warnings, at_bounds, bound_warnings
+from .oddities import answer_warnings, at_bounds, bound_warnings, never_given
 from .statistics import CategoricalStatistics
 
 
@@ -283,7 +283,9 @@ class AnswerFamily(Family[CategoricalStatistics]):
 
     def group_warnings(self, weights: Array, called: Callable[[Sequence[int]], str]) -> list[str]:
         """Return which probabilities are 0 or 1; other columns may tell components apart."""
-        return bound_warnings(at_bounds(self.log_probabilities, self.places), called)
+        log_probabilities, places = self.log_probabilities, self.places
+        never = never_given(log_probabilities, places)
+        return bound_warnings(at_bounds(log_probabilities, places), called, never)
 
     @abstractmethod
     def shaped(self, values: Array) -> Array:

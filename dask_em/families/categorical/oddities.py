@@ -35,6 +35,29 @@ def at_bounds(log_probabilities: Array, places: Sequence[slice]) -> list[Degener
     return found
 
 
+def never_given(log_probabilities: Array, places: Sequence[slice]) -> list[tuple[int, int, int]]:
+    """Return (component, question, answer) of answers that a component never gives, but others do.
+
+    Questions to which it gives one answer alone are left out: they are named by that.
+
+    Examples
+    --------
+    >>> with np.errstate(divide="ignore"):
+    ...     found = never_given(np.log([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]]), [slice(0, 3)])
+    >>> found
+    [(0, 0, 2)]
+    """
+    zero = np.exp(log_probabilities) < tuning().categorical.at_bound
+    zero &= ~zero.all(axis=0)
+    return [
+        (k, j, int(c))
+        for k, row in enumerate(log_probabilities)
+        for j, place in enumerate(places)
+        if not _is_one(row[place].max())
+        for c in np.flatnonzero(zero[k, place])
+    ]
+
+
 def answer_warnings(
     log_probabilities: Array,
     places: Sequence[slice],
@@ -52,7 +75,9 @@ def answer_warnings(
     called : callable
         Returns how messages name some columns.
     """
-    messages = bound_warnings(at_bounds(log_probabilities, places), called)
+    messages = bound_warnings(
+        at_bounds(log_probabilities, places), called, never_given(log_probabilities, places)
+    )
     numbers = [place.stop - place.start for place in places]
     k, n_free = len(weights), sum(numbers) - len(numbers)
     cells = float(np.prod([float(n) for n in numbers])) - 1
@@ -66,21 +91,23 @@ def answer_warnings(
 
 
 def bound_warnings(
-    bounds: Sequence[Degenerate], called: Callable[[Sequence[int]], str]
+    bounds: Sequence[Degenerate],
+    called: Callable[[Sequence[int]], str],
+    never: Sequence[tuple[int, int, int]] = (),
 ) -> list[str]:
-    """Return a warning of components that give one answer always; none where there are none."""
-    if not bounds:
+    """Return a warning of components that give an answer always, or never; none where none do."""
+    if not bounds and not never:
         return []
     said = [
-        f"component {one.component} answers {value:g} to {called([j])}"
+        f"component {one.component} always answers {value:g} to {called([j])}"
         for one in bounds
         for j, value in zip(one.columns, one.values, strict=True)
     ]
+    said += [f"component {k} never answers {c} to {called([j])}" for k, j, c in never]
     more = f", ... ({len(said)} in all)" if len(said) > NAMED else ""
     return [
-        f"probabilities at 0 or 1: {', '.join(said[:NAMED])}{more}, always. Such estimates "
-        "have no standard errors, and come of few rows: pass alpha=1 to smooth them, or lower "
-        "n_components"
+        f"probabilities at 0 or 1: {', '.join(said[:NAMED])}{more}. Such estimates have no "
+        "standard errors, and come of few rows: pass alpha=1 to smooth them, or lower n_components"
     ]
 
 
