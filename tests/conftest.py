@@ -28,8 +28,37 @@ QUICK = [
     "sources",
 ]
 
+# Files that take longest, the longest first. They are begun first, so that no worker of
+# `-n 2 --dist loadfile` is left alone with one of them at the end.
+LONG = [
+    "readme",
+    "examples",
+    "strangers",
+    "kmeans",
+    "family_table",
+    "latent_classes",
+    "canonical",
+    "student_t_fits",
+    "degenerate",
+    "mixed",
+    "acceleration",
+    "selection",
+    "advice",
+    "estimator",
+    "workers",
+    "programs",
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Else pytest-xdist begins with the files of the most tests, and ends with those of a few long
+    # ones.
+    config.option.loadscopereorder = False
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
     for item in items:
         apart = any(item.get_closest_marker(name) for name in ("slow", "deploy", "faults"))
         if item.path.stem.removeprefix("test_") in QUICK and not apart:
