@@ -31,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("many_chunks")
 
 N, D, K = 1500, 3, 3
 X, LABELS, MEANS = blobs(N, D, K, seed=1, apart=2.0)
+# scikit-learn's checks are hundreds of fits, which are the same whatever the structure.
+CHECKED = [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 
 
 def fit(kind: str = "full", rows: Any = X, **options: Any) -> GaussianMixture:
@@ -50,6 +52,7 @@ def assert_same_bits(one: Any, other: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:X does not")
 @pytest.mark.filterwarnings("ignore:reg_covar=", "ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.parametrize("kind", CHECKED)
 def test_scikit_learn_s_checks_pass(kind: str) -> None:
     check_estimator(GaussianMixture(covariance_type=kind))
 

@@ -175,7 +175,7 @@ def test_a_cluster_for_which_there_is_no_place_is_named() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("algorithm", ["auto", "lloyd"])
+@pytest.mark.parametrize("algorithm", ["auto", pytest.param("lloyd", marks=pytest.mark.slow)])
 def test_scikit_learn_s_checks_pass(algorithm: str) -> None:
     check_estimator(KMeans(3, algorithm=algorithm))
 

@@ -150,8 +150,8 @@ def test_election(k: int) -> None:
     "estimator",
     [
         BernoulliMixture(),
-        BernoulliMixture(alpha=1.0, missing_values="mar"),
-        CategoricalMixture(),
+        pytest.param(BernoulliMixture(alpha=1.0, missing_values="mar"), marks=pytest.mark.slow),
+        pytest.param(CategoricalMixture(), marks=pytest.mark.slow),
         CategoricalMixture(missing_values="mar"),
     ],
     ids=str,

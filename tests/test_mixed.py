@@ -320,7 +320,7 @@ def customers(n: int = 20_000) -> tuple[Any, Array]:
     return pd.DataFrame({**columns, "log_spent": amounts[:, 0], "margin": amounts[:, 1]}), kind
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_counts_have_an_honest_optimum(seed: int) -> None:
     frame, kind = customers()
     with warnings.catch_warnings():
