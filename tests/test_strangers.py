@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,17 +177,18 @@ class StopAfter(Observer):
             raise StoppedError
 
 
-@pytest.mark.parametrize("parts", [3, 20, 40])
 def test_a_resumed_fit_has_the_bits_of_a_straight_one(
-    stranger: Stranger, parts: int, synchronous: None, tmp_path: Path
+    stranger: Stranger, synchronous: None, tmp_path: Path
 ) -> None:
     stored = write_zarr(tmp_path / "x.zarr", stranger.rows, 200)
     straight = stranger.fit(stored)
-    with pytest.raises(StoppedError):
-        stranger.fit(stored, checkpoint=tmp_path / "kept", callbacks=[StopAfter(parts)])
-    resumed = stranger.fit(stored, checkpoint=tmp_path / "kept")
-    assert digest(resumed.state_) == digest(straight.state_)
-    assert resumed.lower_bounds_ == straight.lower_bounds_
+    for parts in (3, 20, 40):
+        kept = tmp_path / f"kept{parts}"
+        with pytest.raises(StoppedError):
+            stranger.fit(stored, checkpoint=kept, callbacks=[StopAfter(parts)])
+        resumed = stranger.fit(stored, checkpoint=kept)
+        assert digest(resumed.state_) == digest(straight.state_)
+        assert resumed.lower_bounds_ == straight.lower_bounds_
 
 
 def test_a_sweep_finds_the_number_of_components(stranger: Stranger, tmp_path: Path) -> None:
@@ -254,26 +256,57 @@ def entry_point(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+# Runs each line of words as a command, and prints its exit code and what it says.
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from dask_em.cli.main import main
+if __name__ == "__main__":
+    for line in sys.stdin:
+        done = CliRunner().invoke(main, json.loads(line))
+        print(json.dumps([done.exit_code, done.stdout, done.stderr]), flush=True)
+"""
+
+
+@contextmanager
+def commands(environment: dict[str, str], folder: Path) -> Iterator[Callable[..., str]]:
+    """Run commands in one process of this environment, for it takes seconds to begin."""
+    (folder / "commands.py").write_text(COMMANDS)
+    with subprocess.Popen(
+        [sys.executable, folder / "commands.py"], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        given, told = process.stdin, process.stdout
+
+        def run(*words: str, code: int = 0) -> str:
+            print(json.dumps(words), file=given, flush=True)
+            found, said, warned = json.loads(told.readline())
+            assert found == code, said + warned
+            return str(said if code == 0 else warned)
+
+        yield run
+
+
 def test_the_command_line_knows_an_installed_family(tmp_path: Path) -> None:
-    data, model = str(tmp_path / "x.zarr"), str(tmp_path / "m.npz")
     write_zarr(tmp_path / "x.zarr", counts(), 500)
-    environment = entry_point(tmp_path / "site")
+    with commands(entry_point(tmp_path / "site"), tmp_path) as run:
+        use_an_installed_family(run, tmp_path)
 
-    def run(*words: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "dask_em.cli", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
-        return done.stdout if code == 0 else done.stderr
 
+def use_an_installed_family(run: Callable[..., str], tmp_path: Path) -> None:
+    data, model = str(tmp_path / "x.zarr"), str(tmp_path / "m.npz")
+    # Its workers, too, must find the family.
     local = ("--workers", "1")
     family = ("--family", "negative-binomial-mixture")
-    plan = run("plan", data, "-k", "3", *family, *local, "--json")
+    plan = run("plan", data, "-k", "3", *family, "--json")
     assert json.loads(plan)["statistics_bytes"] > 0
     fitted = run("fit", data, "-k", "1:4", "-o", model, *family, *local, "--json", "--keep-all")
     assert json.loads(fitted)["n_components"] == K
     assert (tmp_path / "m-k4.npz").exists() or len(json.loads(fitted)["files"]) > 1
     assert "3 components, NegativeBinomial" in run("inspect", model)
-    assert json.loads(run("score", model, data, *local, "--json"))["n_rows"] == N
+    assert json.loads(run("score", model, data, "--json"))["n_rows"] == N
     run("predict", model, data, str(tmp_path / "answers.zarr"), *local)
     other = str(tmp_path / "other.npz")
     wrong = run("fit", data, "-k", "3", "-o", other, *family, "--reg-covar", "1", code=2)
