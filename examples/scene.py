@@ -1,4 +1,9 @@
-"""Find kinds of ground in a raster with clouds, and draw the map: in Python, and from a shell."""
+"""Find kinds of ground in a raster with clouds, and draw the map: in Python, and from a shell.
+
+    python examples/scene.py [FOLDER] [STEP]
+
+Of the 427 x 640 cells every STEP-th of each dimension is taken, by default all.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +24,9 @@ from dask_em import GaussianMixture
 KINDS = 6
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, step: int) -> None:
     store, drawn = folder / "scene.zarr", folder / "labels.png"
-    write_scene(store)
+    write_scene(store, step)
 
     # Cells are rows, bands are columns; what has a hole in a band has no label.
     gm = GaussianMixture(KINDS, features="band", nonfinite="drop", random_state=0).fit(store)
@@ -41,24 +46,24 @@ def main(folder: Path) -> None:
     print("drawn:", drawn)
 
 
-def write_scene(store: Path) -> None:
+def write_scene(store: Path, step: int) -> None:
     """Write a photograph as instruments write scenes: 16-bit integers, with holes under clouds."""
-    photograph = load_sample_image("china.jpg") / 255
+    photograph = load_sample_image("china.jpg")[::step, ::step] / 255
     height, width, _ = photograph.shape
     scene = xr.DataArray(
         photograph,
         dims=("y", "x", "band"),
         coords={
             "band": ["red", "green", "blue"],
-            "y": 30.0 * np.arange(height)[::-1],
-            "x": 30.0 * np.arange(width),
+            "y": 30.0 * step * np.arange(height)[::-1],
+            "x": 30.0 * step * np.arange(width),
         },
         name="reflectance",
     )
     # What is nearly white hides the ground.
     clear = scene.where(scene.min("band") < 0.9)
     packed = {"dtype": "int16", "scale_factor": 1e-4, "_FillValue": -9999}
-    tiles = clear.transpose("band", "y", "x").chunk(band=1, y=256, x=256)
+    tiles = clear.transpose("band", "y", "x").chunk(band=1, y=256 // step, x=256 // step)
     tiles.to_dataset().to_zarr(store, encoding={"reflectance": packed})
 
 
@@ -80,9 +85,10 @@ if __name__ == "__main__":
     # and how many cells have holes is printed.
     warnings.filterwarnings("ignore", category=UserWarning, module="(zarr|xarray)")
     warnings.filterwarnings("ignore", ".* rows that hold NaN or infinity")
+    every = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     if len(sys.argv) > 1:
         Path(sys.argv[1]).mkdir(exist_ok=True)
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), every)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            main(Path(scratch))
+            main(Path(scratch), every)
