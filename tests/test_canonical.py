@@ -320,7 +320,7 @@ def test_a_report_draws_it(tmp_path: Path) -> None:
     stored = write_zarr(tmp_path / "x.zarr", family.rows, 500)
     family.fit(stored).save(tmp_path / "m.npz")
     page = tmp_path / "page.html"
-    report(str(tmp_path / "m.npz"), str(page), ClusterOptions(workers=1), str(tmp_path / "x.zarr"))
+    report(str(tmp_path / "m.npz"), str(page), ClusterOptions(), str(tmp_path / "x.zarr"))
     text = page.read_text()
     assert text.count("<svg") > 3
     assert "3 Poisson components" in text
@@ -339,7 +339,7 @@ def test_the_command_line_knows_the_families(tmp_path: Path) -> None:
         return done.stdout
 
     tag = f"{name}-mixture"
-    fitted = run("fit", data, "-k", "2:4", "-o", model, "--family", tag, "--workers", "1", "--json")
+    fitted = run("fit", data, "-k", "2:4", "-o", model, "--family", tag, "--json")
     assert json.loads(fitted)["n_components"] == K
     found = json.loads(run("inspect", model, "--json"))
     assert found["family"] == name.title()

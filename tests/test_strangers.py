@@ -235,7 +235,7 @@ def test_a_report_draws_it(stranger: Stranger, tmp_path: Path) -> None:
     stranger.fit(stored).save(tmp_path / "m.npz")
     page = tmp_path / "page.html"
     data = str(tmp_path / "x.zarr")
-    made = report(str(tmp_path / "m.npz"), str(page), ClusterOptions(workers=1), data)
+    made = report(str(tmp_path / "m.npz"), str(page), ClusterOptions(), data)
     assert made["n_rows_drawn"] > 0
     assert page.read_text().count("<svg") > 3
 
