@@ -13,14 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import zarr
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster
+from small_reads import SMALL_READ as SMALL_READ
+from small_reads import SMALL_READS as SMALL_READS
+from small_reads import SmallReads as SmallReads
 
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
-from dask_em.core import tuning as core_tuning
 from dask_em.core.em import Convergence, EMState, em
 from dask_em.core.mixture import Mixture, MixtureStatistics
-from dask_em.core.tuning import Tuning
 from dask_em.estimators.fitted import FittedEstimator
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
@@ -30,9 +31,6 @@ from dask_em.testing.waiting import HANG as HANG
 from dask_em.testing.waiting import wait_until as wait_until
 
 KINDS = list(CONSTRAINTS)
-# Small enough that a test's few thousand rows are many chunks.
-SMALL_READ = 8 * 2**10
-SMALL_READS = Tuning().with_changes(reading={"bytes": SMALL_READ})
 
 
 class Tune(Protocol):
@@ -42,15 +40,6 @@ class Tune(Protocol):
 
 
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
-
-
-class SmallReads(WorkerPlugin):
-    """Makes a worker cut small arrays into as many chunks as this process does."""
-
-    name = "small-reads"
-
-    def setup(self, worker: Any) -> None:
-        core_tuning.DEFAULTS = SMALL_READS
 
 
 def start_cluster(n_workers: int, **options: Any) -> LocalCluster:
