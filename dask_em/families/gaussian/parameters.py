@@ -121,6 +121,14 @@ class GaussianParameters:
         means, covariance = self.data_coordinates()
         return means, np.broadcast_to(covariance.variances(self.n_features), means.shape).copy()
 
+    def correlations(self, component: int, columns: Sequence[int]) -> Array:
+        """Return the correlations of one component between m columns, (m, m)."""
+        # Of one component: those of all would be K matrices, where diagonals are stored.
+        own = self.covariance.take([component]).scaled(self.whitening.scale)
+        chosen = own.full(1, self.n_features)[0][np.ix_(columns, columns)]
+        widths = np.sqrt(np.diagonal(chosen))
+        return np.asarray(chosen / np.outer(widths, widths))
+
     def degenerate(self, weights: Array) -> list[Degenerate]:
         """Return the components that are as narrow as the ridge where the data are not."""
         scale = self.whitening.scale

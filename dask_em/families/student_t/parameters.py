@@ -158,10 +158,7 @@ class StudentTParameters:
 
     def correlations(self, component: int, columns: Sequence[int]) -> Array:
         """Return the correlations of one component's scale matrix between m columns, (m, m)."""
-        covariance = self.scales.data_coordinates()[1].full(*self.scales.means.shape)[component]
-        chosen = covariance[np.ix_(columns, columns)]
-        widths = np.sqrt(np.diagonal(chosen))
-        return np.asarray(chosen / np.outer(widths, widths))
+        return self.scales.correlations(component, columns)
 
     def marginal(self, column: int, x: Array) -> Array:
         """Compute the density of one column under each component at m points, (k, m)."""
