@@ -47,7 +47,7 @@ def plot_answers(
     if found is None:
         raise UsageError(f"column {column} holds no answers of categories: use plot_marginal")
     ax = new_axes(ax)
-    drawn, n = heaviest(model), min(found.shape[1], MOST_CATEGORIES)
+    drawn, n = heaviest(model.weights_), min(found.shape[1], MOST_CATEGORIES)
     width = 0.8 / len(drawn)
     for i, k in enumerate(drawn):
         x = np.arange(n) + width * (i + 0.5) - 0.4

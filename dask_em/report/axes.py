@@ -1,4 +1,4 @@
-"""Pieces of pictures: axes, labels, numbers with units, ellipses, points of curves."""
+"""Pieces of pictures: rows, axes, labels, numbers with units, ellipses, points of curves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
+from ..errors import UsageError
 from ..estimators.describe import colour
 from ..foreign import shown
 
@@ -19,6 +20,38 @@ LONGEST_NAME = 24
 
 # Densities of a curve beside those at its 200 even points: components times points.
 MOST_EVALUATED = 2**23
+
+
+def real_rows(X: Array, d: int) -> Array:
+    """Return rows (n, d) as numbers of a real type.
+
+    Raises
+    ------
+    UsageError
+        There are none, or they have another number of columns.
+    """
+    X = np.asarray(X)
+    if X.ndim != 2 or X.shape[1] != d or len(X) == 0:
+        raise UsageError(f"X has shape {X.shape}, expected rows of {d} columns, (n, {d})")
+    return X if X.dtype.kind == "f" else X.astype(np.float64)
+
+
+def column_number(column: int, d: int) -> int:
+    """Return the number of a column of d, which may be counted from the end.
+
+    Raises
+    ------
+    UsageError
+        There is no such column.
+
+    Examples
+    --------
+    >>> column_number(-1, 3)
+    2
+    """
+    if not -d <= column < d:
+        raise UsageError(f"column {column}: the model has {d} columns, numbered from 0")
+    return column % d
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] = (5, 3.5)) -> Axes:
@@ -51,6 +84,23 @@ def ellipse_of(covariance: Array) -> tuple[float, Array]:
     squares, axes = np.linalg.eigh(covariance)
     angle = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
     return angle, np.sqrt(np.maximum(squares[::-1], 0))
+
+
+def outline_component(ax: Axes, k: int, mean: Array, covariance: Array) -> None:
+    """Draw a component's ellipses at 1 and 2 standard deviations, of mean (2,), covariance (2, 2).
+
+    None where a variance is infinite.
+    """
+    from matplotlib.patches import Ellipse
+
+    if not np.isfinite(covariance).all():
+        return
+    angle, widths = ellipse_of(covariance)
+    for deviations in (1, 2):
+        major, minor = 2 * deviations * widths
+        ax.add_patch(
+            Ellipse(tuple(mean), major, minor, angle=angle, fill=False, color=colour(k), lw=1.2)
+        )
 
 
 def number_component(ax: Axes, k: int, mean: Array) -> None:

@@ -18,12 +18,14 @@ from ..errors import UsageError
 from ..estimators.describe import COLOURS, FittedMixture, colour, mixture_moments
 from ..fitting.criteria import elbow, model_in
 from .axes import (
+    column_number,
     curve_points,
-    ellipse_of,
     ink,
     label_axes,
     new_axes,
     number_component,
+    outline_component,
+    real_rows,
     shortened,
     whole_numbers,
     with_unit,
@@ -48,11 +50,11 @@ MOST_NAMED_COLUMNS = 12
 MANY_POINTS = 20_000
 
 
-def heaviest(model: FittedMixture) -> list[int]:
-    """Return the components that are drawn one by one, in their order."""
-    if model.n_components <= MOST_DRAWN:
-        return [*range(model.n_components)]
-    return sorted(np.argsort(-model.weights_, kind="stable")[:MOST_DRAWN].tolist())
+def heaviest(weights: Array) -> list[int]:
+    """Return the components that are drawn one by one, in their order, by all weights (k,)."""
+    if len(weights) <= MOST_DRAWN:
+        return [*range(len(weights))]
+    return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
 
 
 def telling_columns(model: FittedMixture, most: int = 4) -> list[int]:
@@ -90,24 +92,16 @@ def plot_components(
     UsageError
         A column that the model does not have.
     """
-    from matplotlib.patches import Ellipse
-
     ax = new_axes(ax, (6, 5))
-    X = _rows(model, X)
-    pair = [_column(model, j) for j in columns]
+    X = real_rows(X, model.n_features_in_)
+    pair = [column_number(j, model.n_features_in_) for j in columns]
     labels, components = _answer(model, X, "labels"), model.describe()
     colours = np.array([colour(k) for k in range(model.n_components)])
     x, y = X[:, pair].T
     ax.scatter(x, y, s=4, c=colours[labels], alpha=0.35, linewidths=0, rasterized=True)
-    for k in heaviest(model):
+    for k in heaviest(model.weights_):
         mean = components.means[k, pair]
-        angle, widths = ellipse_of(components.covariance(k, pair))
-        for deviations in (1, 2):
-            major, minor = 2 * deviations * widths
-            outline = Ellipse(
-                tuple(mean), major, minor, angle=angle, fill=False, color=colour(k), lw=1.2
-            )
-            ax.add_patch(outline)
+        outline_component(ax, k, mean, components.covariance(k, pair))
         if model.n_components <= MOST_LABELLED:
             number_component(ax, k, mean)
     label_axes(ax, components.columns[pair[0]], components.columns[pair[1]])
@@ -306,7 +300,7 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     matplotlib Axes
     """
     ax = new_axes(ax)
-    resp = _answer(model, _rows(model, X), "proba")
+    resp = _answer(model, real_rows(X, model.n_features_in_), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
     few = model.n_components <= MOST_DRAWN
     parts = [largest[labels == k] for k in range(model.n_components)] if few else [largest]
@@ -346,7 +340,7 @@ def plot_profiles(
     ax = new_axes(ax)
     components = model.describe()
     profile = components.profiles[0] if profile is None else profile
-    drawn, m = heaviest(model), profile.values.shape[1]
+    drawn, m = heaviest(model.weights_), profile.values.shape[1]
     values, widths, unit = profile.values, profile.widths, profile.title.lower()
     if profile.picture == "bands" and widths is not None:
         center = model.weights_ @ values
@@ -419,13 +413,13 @@ def plot_marginal(
         A column that the model does not have.
     """
     ax = new_axes(ax)
-    j = _column(model, column)
+    j = column_number(column, model.n_features_in_)
     components = model.describe()
     means, widths = components.means[:, j], np.sqrt(components.variances[:, j])
-    near = heaviest(model)
+    near = heaviest(model.weights_)
     x = curve_points(means, widths, near=near)
     if X is not None:
-        values = _rows(model, X)[:, j]
+        values = real_rows(X, model.n_features_in_)[:, j]
         bins = int(np.clip(np.sqrt(len(values)), 10, 60))
         ax.hist(values, bins=bins, density=True, color=ink(), alpha=0.18)
         x = curve_points(means, widths, (float(values.min()), float(values.max())), near)
@@ -469,24 +463,9 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _rows(model: FittedMixture, X: Array) -> Array:
-    X = np.asarray(X)
-    d = model.n_features_in_
-    if X.ndim != 2 or X.shape[1] != d or len(X) == 0:
-        raise UsageError(f"X has shape {X.shape}, expected rows of {d} columns, (n, {d})")
-    return X if X.dtype.kind == "f" else X.astype(np.float64)
-
-
 def _answer(model: FittedMixture, X: Array, answer: Answer) -> Array:
     """Compute an answer for rows, which have no column names even if the model has."""
     return np.asarray(model.predictor((answer,))(X)[answer])
-
-
-def _column(model: FittedMixture, column: int) -> int:
-    d = model.n_features_in_
-    if not -d <= column < d:
-        raise UsageError(f"column {column}: the model has {d} columns, numbered from 0")
-    return column % d
 
 
 def _finite(value: Any) -> bool:
