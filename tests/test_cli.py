@@ -546,7 +546,7 @@ def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
     result = run("demo", folder, "--rows", 20_000, *SMALL)
     assert result.returncode == 0, result.stderr
     assert {p.name for p in folder.iterdir()} == {
-        "points.zarr", "model.npz", "answers.zarr", "picture.png", "report.html"
+        "points.zarr", "model.npz", "answers.zarr", "picture.png", "report.html", "iterations.png"
     }  # fmt: skip
     assert "Now try:" in result.stdout
     fitted = load(folder / "model.npz")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.additive import Array
+from ..core.em import EMState
 from ..data.zarr.opening import open_zarr
 from ..estimators.load import load
 from ..storage.outputs.writer import new_folder, output_file
@@ -16,6 +19,9 @@ from .fit import FitRequest, fit
 from .predict import predict
 from .report import report
 from .score import score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def make_demo_data(path: Path, n_rows: int, seed: int = 0) -> None:
@@ -49,9 +55,12 @@ def demo(
     folder: str, rows: int, cluster: ClusterOptions, overwrite: bool, say: Callable[[str], None]
 ) -> tuple[str, str]:
     """Make data, fit, score, label and draw them in a new folder; return data and model."""
-    data, model, answers, picture, page = (
+    data, model, answers, picture, page, sequence = (
         os.path.join(folder, name)
-        for name in ("points.zarr", "model.npz", "answers.zarr", "picture.png", "report.html")
+        for name in (
+            *("points.zarr", "model.npz", "answers.zarr"),
+            *("picture.png", "report.html", "iterations.png"),
+        )
     )
     with new_folder(Path(folder), overwrite):
         say(f"1. {rows:,} points of five clusters, sorted by cluster -> {data}")
@@ -73,6 +82,8 @@ def demo(
             say(f"5. a picture -> {picture}")
             report(model, page, cluster, data)
             say(f"6. a page about all of it, to open in a browser -> {page}")
+            draw_iterations(sequence)
+            say(f"7. three clusters, K-means beside EM, iteration by iteration -> {sequence}")
         else:
             say("5. no picture: matplotlib is not installed (pip install 'dask-em[plot]')")
     return data, model
@@ -90,6 +101,48 @@ def draw(model_path: str, data: str, picture: str, n_rows: int = 5000) -> bool:
     step = max(1, array.shape[0] // n_rows)
     figure = Figure(figsize=(6, 5), layout="constrained")
     plot_components(load(model_path), np.asarray(array[:])[::step], ax=figure.subplots())
-    with output_file(picture) as output, output.open() as file:
-        figure.savefig(file, format="png", dpi=120)
+    write_picture(figure, picture)
     return True
+
+
+def draw_iterations(picture: str) -> None:
+    """Draw K-means and plain EM on three clusters, from one start, iteration by iteration."""
+    from matplotlib.figure import Figure
+
+    # scikit-learn takes longer to import than a refusal of the folder.
+    from ..estimators.gaussian import GaussianMixture
+    from ..estimators.kmeans import KMeans
+    from ..report.iterations import plot_iterations
+
+    X, start = three_clusters()
+    hard: list[EMState] = []
+    soft: list[EMState] = []
+    KMeans(3, init=start, algorithm="lloyd", tol=0, callbacks=[hard.append]).fit(X)
+    GaussianMixture(
+        3,
+        weights_init=np.full(3, 1 / 3),
+        means_init=start,
+        precisions_init=np.repeat(np.eye(2)[None], 3, axis=0),
+        algorithm="em",
+        tol=1e-5,
+        callbacks=[soft.append],
+    ).fit(X)
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    plot_iterations({"K-means": hard, "EM": soft}, X, figure=figure)
+    write_picture(figure, picture)
+
+
+def three_clusters(n_rows: int = 900, seed: int = 0) -> tuple[Array, Array]:
+    """Draw points (n, 2) of three clusters of unlike shapes, and centres (3, 2) to start from."""
+    rng = np.random.default_rng(seed)
+    means = np.array([[0.0, 0.0], [1.0, 2.5], [4.5, 2.0]])
+    shapes = np.array([[[2.2, 0], [0, 0.45]], [[1.2, 0.9], [0, 0.5]], [[0.45, 0], [0, 0.45]]])
+    cluster = rng.choice(3, n_rows, p=[0.45, 0.35, 0.2])
+    deviations = rng.normal(size=(n_rows, 1, 2)) @ shapes[cluster]
+    return means[cluster] + deviations[:, 0], np.array([[0.0, 2.0], [0.5, 1.2], [1.5, 0.5]])
+
+
+def write_picture(figure: Figure, path: str) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with output_file(path) as output, output.open() as file:
+        figure.savefig(file, format="png", dpi=120)
