@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,26 +83,57 @@ def test_flights(tmp_path: Path) -> None:
     assert (tmp_path / "flights.npz").is_file()
 
 
-def notebook() -> Any:
+NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))
+# Smaller data than the notebook has, and the pictures that it shows.
+ROWS = {"laptop.ipynb": {"ROWS": "400000"}}
+PICTURES = {"kmeans_and_em.ipynb": 2, "laptop.ipynb": 2}
+
+
+def code_cells(name: str) -> list[Any]:
+    whole = json.loads((EXAMPLES / name).read_text())
+    return [cell for cell in whole["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_without_output(name: str) -> None:
+    code = code_cells(name)
+    assert code
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_of_its_format(name: str) -> None:
     nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
-    return nbformat.read(EXAMPLES / "laptop.ipynb", as_version=4)
+    nbformat.validate(nbformat.read(EXAMPLES / name, as_version=4))
 
 
-def test_the_notebook_is_without_output() -> None:
-    whole = notebook()
-    code = [cell for cell in whole.cells if cell.cell_type == "code"]
-    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+def test_the_cells_run_without_a_kernel(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    script = tmp_path / "cells.py"
+    cells = ["".join(cell["source"]) for cell in code_cells("kmeans_and_em.ipynb")]
+    script.write_text("\n\n".join(cells))
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
     nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
     pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")
-    monkeypatch.setenv("ROWS", "400000")
+    for variable, value in ROWS.get(name, {}).items():
+        monkeypatch.setenv(variable, value)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     # The kernel of this environment, whatever others are registered.
     monkeypatch.setenv("JUPYTER_PATH", str(Path(sys.prefix) / "share/jupyter"))
-    whole = notebook()
+    whole = nbformat.read(EXAMPLES / name, as_version=4)
     nbclient.NotebookClient(
         whole, timeout=HANG, resources={"metadata": {"path": tmp_path}}
     ).execute()
@@ -110,4 +143,4 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) == 2
+    assert len(pictures) == PICTURES[name]
