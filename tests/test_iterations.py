@@ -174,9 +174,9 @@ def test_what_cannot_be_drawn_is_refused(em: Any) -> None:
         plot_iterations({"EM": []}, X)
     with pytest.raises(UsageError, match="states is empty"):
         plot_objective([])
-    with pytest.raises(UsageError, match="runs of 0 fits"):
+    with pytest.raises(UsageError, match="runs has 0 fits"):
         plot_iterations({}, X)
-    with pytest.raises(UsageError, match="n_drawn=1"):
+    with pytest.raises(UsageError, match="n_drawn is 1: expected"):
         plot_iterations({"EM": states}, X, n_drawn=1)
     with pytest.raises(UsageError, match=r"X has shape \(900, 1\), expected rows of 2 columns"):
         plot_iterations({"EM": states}, X[:, :1])

@@ -166,8 +166,8 @@ def plot_iterations(
         check_states(f"runs[{name!r}]", states)
     if not runs or n_drawn < 2:
         raise UsageError(
-            f"runs of {len(runs)} fits and n_drawn={n_drawn}: expected one fit, and two iterations "
-            "of it, the start and the end, at least"
+            f"runs has {len(runs)} fits and n_drawn is {n_drawn}: expected one fit at least, "
+            "and two iterations of it, the start and the end"
         )
     figure = new_figure(figure, (PANEL * n_drawn, PANEL * len(runs) + CURVES))
     heights = [PANEL * len(runs), CURVES]
@@ -264,5 +264,5 @@ def check_states(name: str, states: Sequence[EMState]) -> None:
     """Raise `UsageError` where there is no state to draw."""
     if not states:
         raise UsageError(
-            f"{name} is empty: expected the states that callbacks=[states.append] keeps of a fit"
+            f"{name} is empty: expected the states of a fit, as its callbacks are told them"
         )
