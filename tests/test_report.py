@@ -23,10 +23,10 @@ from scipy.special import gammaln
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.core.em import Status
+from dask_em.core.objective import Objective
 from dask_em.core.profile import means_profile
 from dask_em.data.open import stored_source
 from dask_em.errors import DataError, OutputExistsError, UsageError
-from dask_em.estimators.describe import Objective
 from dask_em.estimators.html import summary_html
 from dask_em.jobs import report as report_jobs
 from dask_em.jobs.demo import make_demo_data
@@ -327,7 +327,7 @@ class PoissonMixture:
     lower_bound_, n_iter_, n_reads_, n_sample_passes_ = -4.0, 3, 4, 0.0
     history_: tuple[dict[str, Any], ...] = ()
     warnings_: tuple[str, ...] = ()
-    objective_ = Objective("log-likelihood", -4.0, "nats per row", "nats/row")
+    objective_ = Objective.log_likelihood(-4.0)
     provenance_: dict[str, Any] = {}  # noqa: RUF012
 
     def describe(self) -> Rates:

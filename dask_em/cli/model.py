@@ -39,7 +39,6 @@ def inspect(model: str, as_json: bool) -> None:
     found["what"] = in_shell(found["what"], fit)
     found["warnings"] = [in_shell(message, fit) for message in found["warnings"]]
     source = found["provenance"]
-    value = found["log_likelihood"]
     lines = [
         f"{len(found['weights'])} components, {found['structure'] or found['family']}",
         f"data     {shown(source['source'])}: {source['n_rows']:,} x {source['n_features']} "
@@ -50,7 +49,7 @@ def inspect(model: str, as_json: bool) -> None:
         *(f"warning  {message}" for message in found["warnings"]),
         f"passes   {passes_text(found['n_reads'], found['n_sample_passes'])}",
         f"steps    {found['n_iter']} iterations",
-        "log p    " + ("not measured" if value is None else f"{value:.6f} nats/row"),
+        _reached(found["objective"], found[found["objective"]]),
     ]
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")
@@ -72,6 +71,13 @@ def _lines_of(profile: Mapping[str, Any]) -> list[str]:
         cells = " ".join(f"{p:10.4g}" for p in each[:8]) + (" ..." if len(each) > 8 else "")
         lines.append(f"{name:<{width}} {cells}")
     return lines
+
+
+def _reached(objective: str, value: float | None) -> str:
+    """Return the line of what the fit reached."""
+    name, form = ("log p", ".6f") if objective == "log_likelihood" else (objective, ".10g")
+    unit = " nats/row" * (objective == "log_likelihood")
+    return f"{name:<8} " + ("not measured" if value is None else f"{value:{form}}{unit}")
 
 
 @click.command()

@@ -66,6 +66,21 @@ class Status(Enum):
         """Whether the fit reached its limit."""
         return self is Status.CONVERGED
 
+    def reason(self, objective: str) -> str:
+        """Return the sentence of a fit that raised or lowered an objective of this name.
+
+        Examples
+        --------
+        >>> Status.OUT_OF_TIME.reason("inertia").partition(":")[0]
+        'max_time seconds were over and the inertia was still falling'
+        """
+        if objective == "log-likelihood":
+            return self.value
+        told = self.value.replace("log-likelihood", objective)
+        return told.replace("was still rising", "was still falling").replace(
+            "gained, or has still to gain, less", "fell, or has still to fall, by less"
+        )
+
 
 @dataclass(frozen=True)
 class Convergence:

@@ -20,6 +20,7 @@ from .codec import record
 from .degenerate import Degenerate
 from .engine import NUMPY, Engine
 from .moments import Moments
+from .objective import Objective
 from .profile import Profile, means_profile
 from .responsibilities import Arithmetic, arithmetic_of
 from .support import REAL, Support
@@ -482,6 +483,18 @@ class Family(ABC, Generic[Sums]):
     def inertia(self, statistics: Sums) -> float | None:
         """Sum the squared distances of rows to their centres; None where that says nothing."""
         return None
+
+    def reported_objective(self, log_likelihood: float, weight: float) -> Objective:
+        """Return what people are told of a pass that found this log-likelihood.
+
+        Parameters
+        ----------
+        log_likelihood : float
+            Mean per unit of weight, in nats.
+        weight : float
+            Sum of the weights of all rows.
+        """
+        return Objective.log_likelihood(log_likelihood)
 
     def merge_losses(
         self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array

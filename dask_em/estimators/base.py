@@ -282,7 +282,7 @@ class MixtureEstimator(Predictions):
 
     def remedy(self, status: Status) -> str:
         """Return why a fit ended so, and what to try."""
-        return status.value
+        return status.reason(self.objective_.name)
 
     def quick(self) -> Self:
         """Return an estimator of such a mixture that needs two iterations from k-means++."""

@@ -16,6 +16,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.em import EMState, Status
 from ..core.family import Family
+from ..core.objective import Objective
 from ..core.profile import Profile, means_profile
 from ..core.scoring import Answer, Predict
 from ..data.options import ReadOptions
@@ -75,42 +76,6 @@ class ComponentDescription(Protocol):
 
     def marginal(self, column: int, x: Array) -> Array:
         """Compute the density of one column under each component at m points, (k, m)."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Name what a fit raises or lowers, and the value that it reached.
-
-    Attributes
-    ----------
-    name : str
-    value : float
-    unit : str
-        Of the value, in full and as lines of a terminal have it; empty where there is none.
-    short : str
-
-    Examples
-    --------
-    >>> Objective("log-likelihood", -2.5, "nats per row", "nats/row").line
-    '-2.500000 nats/row'
-    >>> Objective("inertia", 1234.5).line
-    'inertia 1234.5'
-    """
-
-    name: str
-    value: float
-    unit: str = ""
-    short: str = ""
-
-    @property
-    def line(self) -> str:
-        """The value as lines of a terminal have it."""
-        return f"{self.value:.6f} {self.short}" if self.short else f"{self.name} {self.value:.10g}"
-
-    @property
-    def label(self) -> str:
-        """The name with the unit."""
-        return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
 class FittedMixture(Protocol):

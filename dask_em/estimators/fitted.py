@@ -18,6 +18,7 @@ from ..core.em import EMState, Status
 from ..core.engine import Engine
 from ..core.family import FamilyOptions
 from ..core.mixture import Mixture
+from ..core.objective import Objective
 from ..core.responsibilities import Assignment
 from ..core.validation import require, require_close
 from ..data.options import ReadOptions
@@ -25,7 +26,6 @@ from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
 from ..fitting.observers import PassRecord, n_reads
 from .categories import WORDS, packed_categories, unpacked_categories
-from .describe import Objective
 from .model_file import write_model
 from .options import plain
 from .registry import estimator_tag, family_name
@@ -106,7 +106,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def objective_(self) -> Objective:
         """The objective that the fit raised or lowered, and the value that it reached."""
-        return Objective("log-likelihood", self.lower_bound_, "nats per row", "nats/row")
+        return Objective.log_likelihood(self.lower_bound_)
 
     @property
     def n_reads_(self) -> int:

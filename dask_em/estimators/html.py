@@ -181,8 +181,8 @@ def status_words(model: FittedMixture) -> str:
     >>> status_words(model)
     '<b>Converged</b>: ...'
     """
-    status = model.status_
-    return f"<b>{text(status.name.replace('_', ' ').capitalize())}</b>: {text(status.value)}."
+    status, why = model.status_, model.status_.reason(model.objective_.name)
+    return f"<b>{text(status.name.replace('_', ' ').capitalize())}</b>: {text(why)}."
 
 
 def warning_lines(model: FittedMixture) -> str:

@@ -322,8 +322,9 @@ RECORD = Object(
         "retries": COUNT,
         "lost_workers": COUNT,
         "accepted": Flag(),
+        "inertia": MEASURED,
     },
-    frozenset({"accepted"}),
+    frozenset({"accepted", "inertia"}),
 )
 
 # One model of a sweep, as `fitting.criteria.Row` has it; its kind is under the option's name.

@@ -196,7 +196,8 @@ class Driver:
     ) -> None:
         self.options, self._engine_of = options, engine_of
         self.checkpoint, self.observers, self._check = checkpoint, observers, check
-        self.passes = RecordedPasses(source, backend, checkpoint, observers)
+        one_model = len(options.models) == 1
+        self.passes = RecordedPasses(source, backend, checkpoint, observers, one_model)
         self.seed = checkpoint.begin(options.seed)
         self.convergence = options.convergence
         self.holdout = Holdout(self.seed, options.holdout) if options.holdout else None
@@ -432,9 +433,11 @@ class Driver:
     def fitted(self, candidate: Candidate) -> FittedModel:
         """Return one of the models at the end of the fit."""
         share = candidate.rows_read / max(1, self.surveyed.n_weighted)
-        records = self.passes.records_of(candidate.measured)
-        n_passes = sum(record.reads for record in records) + (self.progress.n_passes + share)
         state = candidate.last_state()
+        objective = state.mixture.components.reported_objective
+        reported = partial(objective, weight=state.statistics.weight)
+        records = self.passes.records_of(candidate.measured, reported)
+        n_passes = sum(record.reads for record in records) + (self.progress.n_passes + share)
         earlier = self.progress.starts[self.candidates.index(candidate)].going_on(self.engine)
         if earlier is not None:
             state = settled(earlier, state)

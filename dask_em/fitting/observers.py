@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TextIO
 
 from ..core.codec import record
 from ..core.em import EMState
+from ..core.objective import Objective
 from ..errors import UsageError
 from ..runtime import current_job
 from ..storage.outputs.writer import output_file
@@ -31,7 +32,7 @@ KEPT_SURVEY = "kept-survey"
 UNREAD = ("start", KEPT_SURVEY)
 
 
-@record("pass")
+@record("pass", 2)
 @dataclass(frozen=True)
 class PassRecord:
     """Record one pass over the data.
@@ -50,6 +51,8 @@ class PassRecord:
         Decoded bytes read, 0 where the source does not know.
     log_likelihood : float or None
         Mean log-likelihood per row at the parameters of this pass, in nats.
+    objective : Objective or None
+        What people are told of the parameters; where it is not given, the log-likelihood.
     retries, lost_workers : int
         How often the pass was made again because the cluster failed, and workers that were
         lost meanwhile, where the cluster tells of them.
@@ -57,8 +60,11 @@ class PassRecord:
     Examples
     --------
     >>> record = PassRecord("em", 3, seconds=0.5, rows=1000, bytes=16_000, log_likelihood=-2.5)
-    >>> record.as_dict()["rows"], record.retries
-    (1000, 0)
+    >>> record.as_dict()["rows"], record.line
+    (1000, 'em pass 3: 1000 rows in 0.50 s (2e+03 rows/s), -2.500000 nats/row')
+    >>> inertia = Objective("inertia", 2.28e6)
+    >>> PassRecord("em", 3, 0.5, 1000, 16_000, -1.5, objective=inertia).as_dict()["inertia"]
+    2280000.0
     """
 
     phase: str
@@ -69,10 +75,20 @@ class PassRecord:
     log_likelihood: float | None = None
     retries: int = 0
     lost_workers: int = 0
+    objective: Objective | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record for `history_` and JSON."""
-        return asdict(self)
+        """Return the record for `history_` and JSON, the objective under its name."""
+        values = {name: v for name, v in asdict(self).items() if name != "objective"}
+        told = self.reported
+        return values if told is None else {**values, told.key: told.value}
+
+    @property
+    def reported(self) -> Objective | None:
+        """What people are told of the parameters; None of a pass that measured none."""
+        if self.objective is not None or self.log_likelihood is None:
+            return self.objective
+        return Objective.log_likelihood(self.log_likelihood)
 
     @property
     def reads(self) -> bool:
@@ -84,7 +100,7 @@ class PassRecord:
         """The record in words."""
         rate = self.rows / self.seconds if self.seconds else 0.0
         took = f"{self.seconds:.2f} s ({rate:.3g} rows/s)"
-        value = "" if self.log_likelihood is None else f", {self.log_likelihood:.6f} nats/row"
+        value = "" if self.reported is None else f", {self.reported.line}"
         if self.phase == KEPT_SURVEY:
             return "survey: kept beside the data, no pass made"
         if self.reads:
@@ -213,7 +229,8 @@ class ObservedPass:
     advance : callable or None
         To be told of rows that are done; None where no observer follows them.
     log_likelihood : float or None
-        To be set by whoever makes the pass.
+        To be set by whoever makes the pass, as `objective` is where people are told another number.
+    objective : Objective or None
     record : PassRecord or None
         After the end.
 
@@ -239,6 +256,7 @@ class ObservedPass:
         followed = any(observer.follows_rows for observer in observers)
         self.advance = self._advance if followed else None
         self.log_likelihood: float | None = None
+        self.objective: Objective | None = None
         self.record: PassRecord | None = None
         self._job = current_job()
 
@@ -267,6 +285,7 @@ class ObservedPass:
             self.log_likelihood,
             self._job.retries - self._before[0],
             self._job.lost_workers - self._before[1],
+            self.objective,
         )
         tell_observers(
             self.observers,
@@ -291,6 +310,9 @@ class LogLines(Observer):
             return
         record = event.record
         numbers = {**record.as_dict(), "reads": record.reads}
+        if record.reported is not None and record.reported.key != "log_likelihood":
+            # A number that is none for people is none for machines.
+            del numbers["log_likelihood"]
         logger.info("%s", record.line, extra={"numbers": numbers})
 
 
@@ -374,7 +396,7 @@ class Totals(Observer):
         self.passes = self.rows = self.bytes = self.retries = self.lost_workers = 0
         self.sample_rows = 0
         self.seconds = 0.0
-        self.log_likelihood: float | None = None
+        self.objective: Objective | None = None
 
     def notify(self, event: Event) -> None:
         """Add a pass that has ended, and replace the metrics file."""
@@ -390,7 +412,7 @@ class Totals(Observer):
         self.seconds += record.seconds
         self.retries += record.retries
         self.lost_workers += record.lost_workers
-        self.log_likelihood = record.log_likelihood
+        self.objective = record.reported
         if self.path is None:
             return
         try:
@@ -413,9 +435,9 @@ class Totals(Observer):
         lines = []
         for name, value in counters.items():
             lines += [f"# TYPE dask_em_{name}_total counter", f"dask_em_{name}_total {value}"]
-        if self.log_likelihood is not None:
-            lines += ["# TYPE dask_em_log_likelihood gauge"]
-            lines += [f"dask_em_log_likelihood {self.log_likelihood!r}"]
+        if self.objective is not None:
+            gauge = f"dask_em_{self.objective.key}"
+            lines += [f"# TYPE {gauge} gauge", f"{gauge} {self.objective.value!r}"]
         lines += ["# TYPE dask_em_last_pass_timestamp_seconds gauge"]
         lines += [f"dask_em_last_pass_timestamp_seconds {time.time():.3f}"]
         return "\n".join(lines) + "\n"
@@ -465,8 +487,7 @@ class ProgressBar(Observer):
                 self._done += n_rows
                 self._bar.update(n_rows)
             case PassEnded(record):
-                value = record.log_likelihood
-                self._last = "" if value is None else f"  {value:.6f} nats/row"
+                self._last = "" if record.reported is None else f"  {record.reported.line}"
                 self._bar.update(0)
                 self._bar.render_progress()
                 self._end()

@@ -14,6 +14,7 @@ from ..core.codec import record
 from ..core.finite import NOWHERE, Missing
 from ..core.fleet import Fleet, FleetStatistics
 from ..core.mixture import Mixture
+from ..core.objective import Objective
 from ..core.passes import Holdout, LoggingPass, Slice
 from ..core.protocols import Backend, Executor, Pass, Source, T
 from ..core.support import Support
@@ -22,6 +23,8 @@ from .checks import check_weights
 from .kept_survey import survey_kept_beside
 from .observers import KEPT_SURVEY, ObservedPass, Observer, PassRecord
 from .survey import Surveyed
+
+Reported = Callable[[float], Objective]
 
 
 @record("survey-pass")
@@ -55,6 +58,8 @@ class RecordedPasses:
     checkpoint : Checkpoint
         Opened.
     observers : sequence of Observer
+    one_model : bool
+        Whether all passes serve one model, so that each may be compared with the one before.
 
     Attributes
     ----------
@@ -69,9 +74,11 @@ class RecordedPasses:
         backend: Backend,
         checkpoint: Checkpoint[SurveyPass, Any],
         observers: Sequence[Observer],
+        one_model: bool = False,
     ) -> None:
         self.source, self.backend = source, backend
         self.checkpoint, self.observers = checkpoint, observers
+        self.one_model = one_model
         self.records: list[PassRecord] = []
 
     def survey(
@@ -131,22 +138,41 @@ class RecordedPasses:
                 fleet = Fleet(mixtures, holdout, part)
                 statistics = self.backend.map_reduce(self.source, fleet, *arguments)
             running.n_rows = n_rows
-            running.log_likelihood = max(m.mean_log_likelihood for m in statistics.members)
+            best = max(statistics.members, key=lambda member: member.mean_log_likelihood)
+            running.log_likelihood = best.mean_log_likelihood
+            objective = mixtures[0].components.reported_objective
+            found = objective(best.mean_log_likelihood, best.weight)
+            running.objective = found.since(self._before(phase))
         self.records.append(running.finished)
         return statistics
 
-    def records_of(self, measured: Sequence[float]) -> list[PassRecord]:
+    def _before(self, phase: str) -> Objective | None:
+        """Return what the pass before found of the one model of a fit."""
+        last = self.records[-1]
+        return last.reported if self.one_model and last.phase == phase else None
+
+    def records_of(self, measured: Sequence[float], reported: Reported) -> list[PassRecord]:
         """Return all records as a model sees them that was served by as many of the EM passes.
 
         Those that served others alone are of phase "sweep".
+
+        Parameters
+        ----------
+        measured : sequence of float
+            The mean log-likelihood of a row that each of its passes found.
+        reported : callable
+            Returns what people are told of it.
         """
         before = [record for record in self.records if record.phase != "em"]
         passes = self.records[len(before) :]
         own = [
-            replace(record, log_likelihood=value)
+            replace(record, log_likelihood=value, objective=reported(value))
             for record, value in zip(passes, measured, strict=False)
         ]
-        others = [replace(r, phase="sweep", log_likelihood=None) for r in passes[len(own) :]]
+        others = [
+            replace(record, phase="sweep", log_likelihood=None, objective=None)
+            for record in passes[len(own) :]
+        ]
         return [*before, *own, *others]
 
     def executor(self, shared: T) -> AbstractContextManager[Executor[T]]:

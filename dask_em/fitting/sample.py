@@ -12,6 +12,7 @@ from ..core.codec import record
 from ..core.em import EMState
 from ..core.engine import Engine
 from ..core.mixture import Mixture, MixtureStatistics
+from ..core.objective import Objective
 from ..core.tuning import tuning
 from .criteria import Row
 from .survey import Surveyed
@@ -93,6 +94,10 @@ class Start:
     row: Row | None = None
     eliminated: bool = False
     state: EMState | None = None
+
+    def reported_objective(self, weight: float) -> Objective:
+        """Return what people are told of the start, as an estimate for rows of this weight."""
+        return self.mixture.components.reported_objective(self.log_likelihood, weight)
 
     def mixtures(self, engine: Engine) -> tuple[Mixture, ...]:
         """Return the mixture and its contenders, to be computed by `engine`."""

@@ -222,7 +222,9 @@ class StartOptions:
         n_rows = self.n_init * len(surveyed.sample.rows)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
-            running.log_likelihood = start.log_likelihood or None
+            if start.log_likelihood:
+                running.log_likelihood = start.log_likelihood
+                running.objective = start.reported_objective(surveyed.moments.weight)
         return start
 
     def is_fitted(self, n_sampled: int, n_rows: int) -> bool:
@@ -255,6 +257,7 @@ class StartOptions:
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
             running.log_likelihood = start.log_likelihood
+            running.objective = start.reported_objective(surveyed.moments.weight)
         return start
 
     @property

@@ -28,13 +28,16 @@ def _told(saved: SavedModel) -> dict[str, Any]:
     family = state.result.components
     names = found.get("feature_names_in_")
     components = FamilyDescription(family, names_of_columns(names, family.n_features))
+    objective = state.mixture.components.reported_objective
+    told = objective(state.log_likelihood, state.statistics.weight)
+    reached = {"log_likelihood": state.log_likelihood, told.key: told.value}
     # As in `degenerate_` and `warnings_` of the estimator.
     degenerate = state.degenerate
     warnings = state.warnings(Columns(names).first)
     return {
         "options": saved.options,
         "status": state.status.name,
-        "what": state.status.value,
+        "what": state.status.reason(told.name),
         "degenerate": [one.as_dict() for one in degenerate],
         "warnings": warnings,
         "n_iter": state.n_iter,
@@ -42,7 +45,8 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "n_sample_passes": saved.n_sample_passes,
         "n_passes": saved.n_passes,
         # JSON has no infinity.
-        "log_likelihood": state.log_likelihood if state.measured else None,
+        **{name: value if state.measured else None for name, value in reached.items()},
+        "objective": told.key,
         "provenance": saved.provenance,
         "columns": None if names is None else [str(name) for name in names],
         "weights": found["weights_"].tolist(),

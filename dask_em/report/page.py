@@ -144,7 +144,7 @@ def _fit_section(model: FittedMixture) -> str:
         figures.append(
             _figure(
                 partial(plots.plot_log_likelihood, model),
-                "Log-likelihood over passes",
+                f"{model.objective_.name.capitalize()} over passes",
                 "Each full pass measures it at the parameters it was given. A cross is a step "
                 "that was rejected.",
             )
@@ -383,6 +383,7 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
     # Not when: the same model and data make the same page, and its file has the time.
     page = {**(evidence.origin or {}), "written by": f"dask_em {__version__}"}
     made = [(text(name), text(value)) for name, value in page.items()]
+    told = model.objective_
     rows = [
         [
             text(r["phase"]),
@@ -390,11 +391,11 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
             number(r["seconds"], ",.2f"),
             f"{r['rows']:,}",
             number(r["bytes"] / 1e6, ",.1f"),
-            "" if r["log_likelihood"] is None else number(r["log_likelihood"], ".6f"),
+            "" if r.get(told.key) is None else number(r[told.key], ".6f" if told.unit else ".6g"),
         ]
         for r in model.history_[-MOST_ROWS:]
     ]
-    head = ["pass", "number", "seconds", "rows", "MB", "nats per row"]
+    head = ["pass", "number", "seconds", "rows", "MB", told.unit or told.name]
     return _section(
         "Provenance",
         f'<div class="grid"><div><h3>Data and fit</h3>{facts(data)}</div>'

@@ -173,7 +173,9 @@ def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
 
 
 def plot_log_likelihood(model: FittedMixture, ax: Axes | None = None) -> Axes:
-    """Draw the mean log-likelihood per row at each pass, in nats; rejected steps as crosses.
+    """Draw what the fit raised or lowered, at each pass; rejected steps as crosses.
+
+    That is the mean log-likelihood per row in nats, or the inertia.
 
     A step was rejected where the record of its pass says so, or, in records that say
     nothing of it, where it lowered the log-likelihood.
@@ -188,7 +190,7 @@ def plot_log_likelihood(model: FittedMixture, ax: Axes | None = None) -> Axes:
     matplotlib Axes
     """
     ax = new_axes(ax)
-    passes, values, accepted = _ascent(model.history_)
+    passes, values, accepted = _ascent(model.history_, model.objective_.key)
     ax.plot(passes[accepted], values[accepted], "o-", ms=4, lw=1.5, color=COLOURS[0])
     if not accepted.all():
         bad = ~accepted
@@ -196,7 +198,7 @@ def plot_log_likelihood(model: FittedMixture, ax: Axes | None = None) -> Axes:
         # Above the axes: inside, its cross would look like a pass.
         ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     whole_numbers(ax.xaxis)
-    label_axes(ax, "pass", "nats per row")
+    label_axes(ax, "pass", model.objective_.unit or model.objective_.name)
     return ax
 
 
@@ -476,8 +478,8 @@ def _dropped(candidate: Mapping[str, Any]) -> bool:
     return candidate.get("status") == "DROPPED"
 
 
-def _ascent(history: Sequence[Mapping[str, Any]]) -> tuple[Array, Array, Array]:
-    """Return numbers and log-likelihoods of the EM passes, and whether each was accepted."""
+def _ascent(history: Sequence[Mapping[str, Any]], told: str) -> tuple[Array, Array, Array]:
+    """Return numbers of the EM passes, what is `told` of each, and whether it was accepted."""
     records = [r for r in history if r["phase"] == "em" and _finite(r.get("log_likelihood"))]
     values = np.array([r["log_likelihood"] for r in records], dtype=float)
     best = np.maximum.accumulate(values) if len(values) else values
@@ -485,4 +487,5 @@ def _ascent(history: Sequence[Mapping[str, Any]]) -> tuple[Array, Array, Array]:
     kept = values >= best - 1e-9 * (1 + np.abs(best))
     accepted = [r.get("accepted", by_value) for r, by_value in zip(records, kept, strict=True)]
     numbers = np.array([r["number"] for r in records], dtype=int)
-    return numbers, values, np.array(accepted, dtype=bool)
+    shown = np.array([r.get(told, np.nan) for r in records], dtype=float)
+    return numbers, shown, np.array(accepted, dtype=bool)

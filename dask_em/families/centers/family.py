@@ -20,6 +20,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import MOMENT_DRAWS, Family, blocks, register_family
+from ...core.objective import Objective
 from ...core.tuning import tuning
 from ...core.validation import require, require_array
 from .kernel import CentersKernel, unit_rows
@@ -165,6 +166,11 @@ class Centers(Family[CenterStatistics]):
     def inertia(self, statistics: CenterStatistics) -> float:
         """Sum the squared distances of rows to their centres, in squared units of the data."""
         return float(statistics.squares.sum())
+
+    def reported_objective(self, log_likelihood: float, weight: float) -> Objective:
+        """Return the inertia of rows of this weight, in squared units of the data."""
+        # Not the minus zero of no distance.
+        return Objective("inertia", 0.0 - log_likelihood * weight * self.unit**2)
 
     def profile_log_likelihood(self, resp_sum: Array, statistics: CenterStatistics) -> float:
         """Compute the classification log-likelihood of Gaussians of one variance, in nats.
