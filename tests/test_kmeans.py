@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import dask.array as da
@@ -17,21 +20,37 @@ from click.testing import CliRunner
 from distributed import Client
 from helpers import SmallReads, add_up, assert_sums_close, blobs, start_cluster, write_zarr
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances
 from sklearn.preprocessing import normalize
 from sklearn.utils.estimator_checks import check_estimator
+from test_progress import Terminal
 
 from dask_em import KMeans, load, select
+from dask_em.cli.logs import JsonLines
 from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
 from dask_em.core.engine import Engine
 from dask_em.core.family import Family
 from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.objective import Objective
+from dask_em.core.responsibilities import Assignment
 from dask_em.errors import DataError
 from dask_em.families.centers.family import Centers
 from dask_em.families.centers.statistics import CenterStatistics
-from dask_em.fitting.observers import Event, Observer, RowsDone
+from dask_em.fitting.observers import (
+    Event,
+    LogLines,
+    Observer,
+    PassEnded,
+    PassRecord,
+    PassStarted,
+    PrintedLines,
+    ProgressBar,
+    RowsDone,
+    Totals,
+)
 from dask_em.fitting.seeding import oversampled
 from dask_em.testing.families import FamilyTests
 
@@ -73,6 +92,8 @@ def sums_of(found: MixtureStatistics) -> CenterStatistics:
 
 
 class TestCenters(FamilyTests):
+    assignment: ClassVar[Assignment] = "hard"
+
     def family(self) -> Family[Any]:
         return Centers(np.array([[0.0, 1.0], [2.0, -1.0]]), np.array([5.0, -3.0]), 1.5)
 
@@ -81,6 +102,8 @@ class TestCenters(FamilyTests):
 
 
 class TestSphericalCenters(FamilyTests):
+    assignment: ClassVar[Assignment] = "hard"
+
     def family(self) -> Family[Any]:
         angles = np.array([0.3, 1.8])
         directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -380,6 +403,21 @@ def test_a_sweep_gives_models_up_and_keeps_the_best(tmp_path: Path) -> None:
     assert {row["n_components"] for row in found.table} == set(range(2, 12))
 
 
+@pytest.mark.parametrize(
+    ("how", "asked"),
+    [
+        ({"holdout": 0.1}, "holdout=0.1"),
+        ({"holdout": 0.1, "criterion": "holdout"}, "holdout=0.1"),
+        ({"criterion": "holdout"}, "criterion='holdout'"),
+    ],
+)
+def test_hold_out_is_refused_before_data_are_read(how: dict[str, Any], asked: str) -> None:
+    with pytest.raises(ValueError, match=f"^{asked}: rows that no fit has seen .* none") as found:
+        select("no/such/data.zarr", [2, 3], estimator=KMeans, **how)
+    for criterion in ("criterion='bic'", "elbow of the inertia", "silhouette", "keep_all=True"):
+        assert criterion in str(found.value)
+
+
 def test_a_model_file_holds_the_model(tmp_path: Path) -> None:
     for init in ("k-means||", X[:K]):
         model = fit(init=init)
@@ -457,6 +495,75 @@ def test_rows_of_nan_have_no_label() -> None:
 # -- the program --------------------------------------------------------------------------
 
 
+def test_lines_of_passes_tell_the_inertia() -> None:
+    stream = io.StringIO()
+    options: dict[str, Any] = {"init": "random", "algorithm": "lloyd", "max_iter": 4, "tol": 0}
+    model = fit(callbacks=[PrintedLines(stream)], **options)
+    passes = [line for line in stream.getvalue().splitlines() if line.startswith("em pass")]
+    found = [row["inertia"] for row in model.history_ if row["phase"] == "em"]
+    assert found[-1] == pytest.approx(model.inertia_, rel=1e-9)
+    told = [f", inertia {found[0]:.10g}"]
+    for before, now in pairwise(found):
+        told.append(f", inertia {now:.10g} ({100 * (now / before - 1):+.2g} %)")
+    assert len(told) > 2
+    assert [line[line.index(", inertia") :] for line in passes] == told
+    assert "nats" not in stream.getvalue()
+
+
+def test_the_start_tells_what_the_sample_promises() -> None:
+    stream = io.StringIO()
+    model = fit(callbacks=[PrintedLines(stream)])
+    (start,) = [line for line in stream.getvalue().splitlines() if line.startswith("start on")]
+    promised = float(start.split(", inertia ")[1])
+    assert promised == pytest.approx(model.inertia_, rel=0.1)
+
+
+def test_a_bar_tells_the_inertia() -> None:
+    stream = Terminal()
+    bar = ProgressBar(stream)
+    bar.notify(PassStarted("em", 1, 10))
+    bar.notify(RowsDone(10))
+    bar.notify(
+        PassEnded(PassRecord("em", 1, 0.1, 10, 0, -0.5, objective=Objective("inertia", 7.5)))
+    )
+    assert "rows/s  inertia 7.5" in stream.getvalue()
+    assert "nats" not in stream.getvalue()
+
+
+def test_logs_and_metrics_for_machines_tell_the_inertia(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    totals = Totals(tmp_path / "metrics.prom")
+    with caplog.at_level(logging.INFO, logger="dask_em"):
+        model = fit(callbacks=[LogLines(), totals])
+    told = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    passes = [line for line in told if line.get("phase") == "em"]
+    assert passes
+    assert all("inertia" in line and "log_likelihood" not in line for line in passes)
+    written = (tmp_path / "metrics.prom").read_text()
+    assert f"dask_em_inertia {passes[-1]['inertia']!r}" in written
+    assert "log_likelihood" not in written
+    assert passes[-1]["inertia"] == model.history_[-1]["inertia"]
+
+
+def test_a_fit_that_ends_early_tells_of_the_inertia() -> None:
+    with pytest.warns(ConvergenceWarning, match="the inertia was still falling: raise max_iter"):
+        fit(init="random", algorithm="lloyd", max_iter=1, tol=0)
+
+
+def test_a_sweep_tells_the_lowest_inertia(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="dask_em"):
+        found = select(
+            X, [2, 3], estimator=KMeans, random_state=0, callbacks=[LogLines()], exhaustive=True
+        )
+    first = next(line for line in caplog.messages if line.startswith("em pass 1"))
+    assert "nats" not in first
+    # The change is that of one model, and here are two.
+    assert "%" not in first.partition("inertia")[2]
+    lowest = min(row["inertia"] for row in found.table)
+    assert float(first.split(", inertia ")[1]) >= lowest * (1 - 1e-9)
+
+
 def run(*words: str, code: int = 0) -> str:
     found = CliRunner().invoke(main, list(words))
     assert found.exit_code == code, found.output
@@ -473,6 +580,10 @@ def test_the_program_fits_scores_and_reports(tmp_path: Path, synchronous: None) 
     assert all(row["inertia"] > 0 for row in fitted["table"])
     told = run("inspect", model)
     assert f"{K} components, Euclidean distance" in told
+    assert f"inertia  {fitted['inertia']:.6g}"[:12] in told
+    assert "nats" not in told
+    assert "the inertia per row fell, or has still to fall, by less than --tol" in told
+    assert json.loads(run("inspect", model, "--json"))["objective"] == "inertia"
     scored = json.loads(run("score", model, data, "--json"))
     assert_allclose(scored["inertia"], fitted["inertia"], rtol=1e-6)
     assert 0 < scored["silhouette"] < 1
@@ -486,6 +597,25 @@ def test_the_program_fits_scores_and_reports(tmp_path: Path, synchronous: None) 
     run(*other, "--reg-covar", "1", code=2)
 
 
+@pytest.mark.parametrize("k", ["3", "2:4"])
+@pytest.mark.parametrize(
+    ("how", "asked"),
+    [(("--holdout", "0.1"), "--holdout 0.1"), (("--criterion", "holdout"), "--criterion holdout")],
+)
+def test_the_program_refuses_hold_out_in_its_own_words(
+    how: Sequence[str], asked: str, k: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", X)
+    words = ["fit", str(tmp_path / "x.npy"), "-o", str(tmp_path / "m.npz"), "--family", "kmeans"]
+    found = CliRunner().invoke(main, [*words, "-k", k, *how])
+    assert found.exit_code == 2
+    assert f"{asked}: rows that no fit has seen" in found.stderr
+    for advice in ("--criterion bic", "elbow of the inertia", "--keep-all", "`dask-em score`"):
+        assert advice in found.stderr
+    assert "pass" not in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
 def test_the_report_draws_the_elbow(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from dask_em.report.page import report_html
@@ -494,4 +624,6 @@ def test_the_report_draws_the_elbow(tmp_path: Path) -> None:
     page = report_html(found.best)
     assert "Inertia over the number of clusters" in page
     assert f"{K} K-means components in {D} columns" in page
+    assert "Inertia over passes" in page
+    assert "nats per row" not in page
     assert "inertia" in fit()._repr_mimebundle_()["text/html"]

@@ -127,7 +127,8 @@ def select(
         An estimator has its own options where none are given here.
     criterion : {"bic", "aic", "icl", "holdout"}, default="bic"
         What the winner is best by. AIC, BIC and ICL (Biernacki et al. 2000) are taken of the
-        rows that are fitted, "holdout" is the log-likelihood of the rows that are not.
+        rows that are fitted, "holdout" is the log-likelihood of the rows that are not: K-means
+        has none.
     n_init : int, default=5
         Starts of each model on the sample. With a single one, a K that happens to start
         badly loses to its neighbours.
@@ -211,7 +212,7 @@ def sweep(
     _check_shared(models)
     # Models are compared by what a pass found.
     check_number("max_iter", models[0].max_iter, int, 1)
-    check_criterion(criterion, holdout)
+    check_criterion(criterion, holdout, [model.assignment for model in models])
     return Fit(models, criterion, holdout, exhaustive, chooses=True)
 
 

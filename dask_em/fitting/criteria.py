@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.codec import record
 from ..core.mixture import Mixture, MixtureStatistics
+from ..core.responsibilities import Assignment
 from ..core.scoring import Scores
 
 Criterion = Literal["bic", "aic", "icl", "holdout"]
@@ -21,8 +22,8 @@ DROPPED = "DROPPED"
 DEGENERATE = "DEGENERATE"
 
 
-def check_criterion(criterion: str, holdout: float) -> None:
-    """Raise `ValueError` where the two do not go together.
+def check_criterion(criterion: str, holdout: float, assignments: Iterable[Assignment] = ()) -> None:
+    """Raise `ValueError` where the two do not go together, or not with the models' assignments.
 
     Examples
     --------
@@ -38,6 +39,15 @@ def check_criterion(criterion: str, holdout: float) -> None:
     number = isinstance(holdout, int | float | np.number) and not isinstance(holdout, bool)
     if not number or not 0 <= holdout < 1:
         raise ValueError(f"holdout={holdout!r}: expected a number of at least 0 and below 1")
+    if "hard" in assignments and (holdout or criterion == "holdout"):
+        asked = f"holdout={holdout}" if holdout else f"criterion={criterion!r}"
+        raise ValueError(
+            f"{asked}: rows that no fit has seen are scored by their density, and K-means has "
+            "none. Leave hold-out away, and choose by criterion='bic' (or 'aic', 'icl'), by the "
+            "elbow of the inertia, which table and report have, or by the silhouette: with "
+            "keep_all=True every model can be asked for it, by `dask-em score`, or in Python, by "
+            "criteria(X)"
+        )
     if criterion == "holdout" and not holdout:
         raise ValueError("criterion='holdout' needs rows to score: pass holdout=0.1, say")
 

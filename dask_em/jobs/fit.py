@@ -254,15 +254,15 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
     UsageError
         An option is not one of those allowed.
     """
-    try:
-        check_criterion(request.criterion, request.holdout)
-    except ValueError as e:
-        raise UsageError(str(e)) from e
     from ..estimators.fits import Fit
     from ..estimators.select import sweep
 
     options = {**request.options, **shared}
     classes = [class_named(family) for family in request.families]
+    try:
+        check_criterion(request.criterion, request.holdout, [one.assignment for one in classes])
+    except ValueError as e:
+        raise UsageError(str(e)) from e
     known = set().union(*(one().get_params() for one in classes))
     if unknown := options.keys() - known:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unknown))
@@ -317,6 +317,5 @@ def _check_time(model: MixtureEstimator, output: str) -> None:
     """Raise where a fit ended because its time was over: it is not done."""
     if model.status_ is Status.OUT_OF_TIME:
         raise OutOfTimeError(
-            f"the time limit is reached; the best so far, {model.lower_bound_:.6f} nats/row, is in "
-            f"{output}"
+            f"the time limit is reached; the best so far, {model.objective_.line}, is in {output}"
         )

@@ -36,6 +36,7 @@ from dask_em import (
 )
 from dask_em.core.em import EMState
 from dask_em.estimators.base import MixtureEstimator
+from dask_em.fitting.criteria import elbow
 from dask_em.runtime import JobControl, as_job, current_job
 
 RNG = np.random.default_rng(0)
@@ -300,6 +301,18 @@ def each_criterion(here: Here, words: str) -> str:
     return refused(lambda: [select(X, [1, 2], holdout=0.1, **one) for one in options])
 
 
+def elbow_told(here: Here, words: str) -> str:
+    table = select(X, [1, 2, 3, 4], estimator=KMeans, random_state=0, exhaustive=True).table
+    bends = elbow([row["n_components"] for row in table], [row["inertia"] for row in table])
+    return "" if bends == 2 else f"the elbow is at {bends}"
+
+
+def silhouettes_told(here: Here, words: str) -> str:
+    found = select(X, [2, 3], estimator=KMeans, random_state=0, exhaustive=True, keep_all=True)
+    two, three = (model.criteria(X)["silhouette"] for model in found.models)
+    return "" if two > three else "the silhouette is of no help"
+
+
 def each_covariance(here: Here, words: str) -> str:
     return said(lambda: [fit(covariance_type=one) for one in each_of(words)])
 
@@ -371,6 +384,15 @@ OPTIONS = [
     ),
     Followed("needs rows to score", lambda here: chosen(criterion="holdout"), {
         r"holdout=[\d.]+": lambda here, words: chosen(criterion="holdout", **keywords(words)),
+    }),
+    Followed("K-means has none", lambda here: chosen(estimator=KMeans, holdout=0.1), {
+        "Leave hold-out away": lambda here, words: chosen(estimator=KMeans),
+        r"criterion='bic'": lambda here, words: chosen(estimator=KMeans, **keywords(words)),
+        r"\(or ('aic', 'icl')\)": lambda here, words: refused(lambda: [
+            select(X, [1, 2], estimator=KMeans, criterion=one) for one in code(words)
+        ]),
+        "the elbow of the inertia, which table": elbow_told,
+        "the silhouette: with keep_all=True": silhouettes_told,
     }),
     Followed("drew none of any weight", lambda here: chosen(criterion="holdout", holdout=1e-9), {
         "hold more out": lambda here, words: chosen(criterion="holdout", holdout=0.2),
