@@ -38,10 +38,11 @@ from dask_em.cli.options import (
     Option,
 )
 from dask_em.data.open import stored_source
+from dask_em.estimators.registry import OWN, family_name
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.fitting.criteria import Criterion
 from dask_em.jobs.cluster import ClusterOptions, Worker
-from dask_em.jobs.fit import FitRequest
+from dask_em.jobs.fit import FitRequest, fit_of
 from dask_em.jobs.plan import count, fleet_of
 
 SMALL = ["--workers", "1", "--memory-limit", "1GiB"]
@@ -560,15 +561,44 @@ OTHER_DEFAULTS = {"random_state": 0, "n_init": None}
 
 @pytest.mark.parametrize("option", ESTIMATOR, ids=lambda option: option.flag)
 def test_an_option_is_that_of_the_estimator(option: Option) -> None:
-    names = [name for name in dask_em.__all__ if name.endswith(("Mixture", "KMeans"))]
-    makes = [getattr(dask_em, name) for name in names]
-    theirs = {make: inspect.signature(make).parameters for make in makes}
-    makes = [make for make in makes if option.sets in theirs[make]]
-    # That of the Gaussian, where it has such an option.
-    default = theirs[GaussianMixture if GaussianMixture in makes else makes[0]][option.sets].default
-    assert option.default == OTHER_DEFAULTS.get(option.sets, default)
+    theirs = {
+        make().family: make
+        for make in (getattr(dask_em, name) for name in dask_em.__all__)
+        if inspect.isclass(make) and option.sets in inspect.signature(make).parameters
+    }
+    assert theirs
+    for family, make in theirs.items():
+        default = inspect.signature(make).parameters[option.sets].default
+        told = option.of_families.get(family, option.default)
+        assert told == OTHER_DEFAULTS.get(option.sets, default), family
+    assert option.of_families.keys() <= theirs.keys()
     for choice in getattr(option.type, "choices", ()):
-        assert any(_takes(make, option.sets, choice) for make in makes)
+        assert any(_takes(make, option.sets, choice) for make in theirs.values())
+
+
+@pytest.mark.parametrize("family", [family_name(tag) for tag in OWN])
+def test_what_is_not_typed_is_the_default_of_the_family(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[FitRequest] = []
+
+    def fit(data: str, output: str, cluster: Any, request: FitRequest, **_: Any) -> None:
+        asked.append(request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dask_em.jobs.fit.fit", fit)
+    CliRunner().invoke(main, ["fit", "x.zarr", "-o", "m.npz", "-k", "3", "--family", family])
+    (request,) = asked
+    (model,) = fit_of(request, {}).estimators
+    size = {type(model).size_option: 3}
+    expected = type(model)(**size, random_state=0).get_params(deep=False)
+    assert model.get_params(deep=False) == expected
+
+
+def test_help_tells_the_defaults_of_families_that_have_others() -> None:
+    told = CliRunner().invoke(main, ["fit", "--help"], terminal_width=200).stdout
+    assert "0.001, 0.0001 of kmeans" in told
+    assert "100, 300 of kmeans" in told
 
 
 def _takes(make: Any, name: str, value: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class Option:
     default : optional
     metavar, shown_default : str, optional
         In the help, in place of what click would show.
+    of_families : mapping of str to value, optional
+        Of a parameter of the estimator: the defaults of families that have another.
     required, is_flag, multiple : bool
     """
 
@@ -55,6 +57,7 @@ class Option:
     required: bool = False
     is_flag: bool = False
     multiple: bool = False
+    of_families: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, command: Command) -> Command:
         """Add the option to a command."""
@@ -67,6 +70,9 @@ class Option:
         if self.shown_default is not None:
             # A flag would be False.
             given |= {"show_default": self.shown_default, "default": self.default}
+        if self.of_families:
+            others = (f"{value} of {family}" for family, value in self.of_families.items())
+            given["show_default"] = ", ".join([str(self.default), *others])
         if self.is_flag:
             given |= {"is_flag": True, "type": None}
         if self.multiple:
@@ -304,10 +310,15 @@ ESTIMATOR = (
         click.Choice(["auto", "kmeans", "k-means++", "random", "random_from_data"]), "auto",
     ),
     Option(
-        "--tol", "tol", "Converged when less than this is still to gain, in nats a row.",
-        click.FloatRange(0), 1e-3,
+        "--tol", "tol",
+        "Converged when less than this is still to gain, in nats a row, or in mean variances of a "
+        "column by the inertia of a row.",
+        click.FloatRange(0), 1e-3, of_families={"kmeans": 1e-4},
     ),
-    Option("--max-iter", "max_iter", "Full passes, the survey's not counted.", COUNT, 100),
+    Option(
+        "--max-iter", "max_iter", "Full passes, the survey's not counted.", COUNT, 100,
+        of_families={"kmeans": 300},
+    ),
     Option(
         "--reg-covar", "reg_covar",
         "Added to every variance, in squared units of DATA; 0 where columns are small.",
@@ -373,7 +384,10 @@ ESTIMATOR = (
         click.IntRange(0, 2**32 - 1), 0,
     ),
 )  # fmt: skip
-"""Options of the estimator; `sets` is the name of its parameter."""
+"""Options of the estimator; `sets` is the name of its parameter.
+
+What is not typed is left to the class of the family: the defaults here are those that help shows.
+"""
 
 CHOICE = (
     Option(
