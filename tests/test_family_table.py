@@ -7,7 +7,7 @@ density beside scipy's, its sums, its M-step) it inherits from `dask_em.testing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from dask_em import (
     ExponentialMixture,
     GammaMixture,
     GaussianMixture,
+    KMeans,
     MixedMixture,
     MultinomialMixture,
     PoissonMixture,
@@ -73,7 +74,8 @@ class Row:
     def make(self, k: int = K, **options: Any) -> MixtureEstimator:
         own = self.estimator.get_params(deep=False)
         few = {"random_state": 0, "sample_size": 400, "tol": 1e-6}
-        return type(self.estimator)(**{**own, **few, **options, "n_components": k})
+        size = {self.estimator.size_option: k}
+        return type(self.estimator)(**{**own, **few, **options, **size})
 
     def fit(self, rows: Any = None, **options: Any) -> MixtureEstimator:
         return self.make(**options).fit(self.rows() if rows is None else rows)
@@ -82,6 +84,28 @@ class Row:
     def fitted(self) -> MixtureEstimator:
         """The fit with no other options, which nothing may change."""
         return self.fit()
+
+    @property
+    def hard(self) -> bool:
+        """Whether each row is given to one component."""
+        return self.estimator.assignment == "hard"
+
+    def fit_plainly(self, start: str = "random_from_data", **options: Any) -> MixtureEstimator:
+        """Fit without acceleration, from one start at random."""
+        plain: dict[str, Any] = {"algorithm": "em", "init_params": start}
+        if self.hard:
+            plain = {"algorithm": "lloyd", "init": "random"}
+        return self.fit(**plain, **options)
+
+    def objective_of_rows(self, model: MixtureEstimator, rows: Array, labels: Array) -> Array:
+        """What each row of a component adds to the score of a model, by its public answers, (n,).
+
+        A mixture shares rows among all components, whatever their labels.
+        """
+        if self.hard:
+            assert isinstance(model, KMeans)
+            return -(np.asarray(model.transform(rows))[np.arange(len(rows)), labels] ** 2)
+        return np.asarray(model.score_samples(rows))
 
 
 @cache
@@ -141,6 +165,8 @@ def times() -> Array:
 FAMILIES = {
     "gaussian": Row(GaussianMixture(), normal),
     "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal),
+    "kmeans": Row(KMeans(), normal),
+    "kmeans-spherical": Row(KMeans(spherical=True), normal),
     "student-t": Row(StudentTMixture(), tailed),
     "bernoulli": Row(BernoulliMixture(), yes_or_no),
     "categorical": Row(CategoricalMixture(), answers),
@@ -173,7 +199,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Client]:
 def rough(name: str) -> Mixture:
     """A mixture a few steps away from where it began, and not yet at its end."""
     row = FAMILIES[name]
-    model = row.fit(algorithm="em", init_params="random_from_data", max_iter=3)
+    model = row.fit_plainly(max_iter=3)
     return model.state_.mixture.on_cpu
 
 
@@ -197,6 +223,11 @@ def assert_close(one: Mixture, other: Mixture) -> None:
     arrays = other.components.arrays()
     for name, array in one.components.arrays().items():
         assert_allclose(array, arrays[name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def turned(mixture: Mixture, order: Sequence[int]) -> Mixture:
+    """The same with its components in another order."""
+    return replace(mixture.take(order), log_weights=mixture.log_weights[list(order)])
 
 
 @pytest.fixture
@@ -230,22 +261,21 @@ def test_the_order_of_components_does_not_matter(family: Row, start: Mixture) ->
     X, order = family.rows(), [2, 0, 1]
     if start.components.shares_statistics:
         pytest.skip("what all components share is not taken apart")
-    turned = Mixture(start.log_weights[order], start.components.take(order), start.engine)
-    there, here = after(turned, [(X, None)]), after(start, [(X, None)])
-    assert_close(there, Mixture(here.log_weights[order], here.components.take(order)))
+    there, here = after(turned(start, order), [(X, None)]), after(start, [(X, None)])
+    assert_close(there, turned(here, order))
 
 
 # -- fits ------------------------------------------------------------------------------------
 
 
 def test_plain_em_never_gets_worse(family: Row) -> None:
-    bounds = family.fit(algorithm="em", init_params="random", max_iter=15).lower_bounds_
+    bounds = family.fit_plainly("random", max_iter=15).lower_bounds_
     assert len(bounds) >= 3
     assert (np.diff(bounds) >= -1e-9 * np.abs(bounds[0])).all()
 
 
 def test_the_accelerated_fit_ends_no_lower(family: Row) -> None:
-    plain = family.fit(algorithm="em", init_params="random_from_data", max_iter=300, tol=1e-9)
+    plain = family.fit_plainly(max_iter=300, tol=1e-9)
     quick = family.fit(tol=1e-9)
     assert quick.lower_bound_ > plain.lower_bound_ - 1e-6
     assert quick.n_iter_ <= plain.n_iter_
@@ -256,7 +286,7 @@ def test_engines_agree(family: Row) -> None:
     found = []
     for fast in (False, True):
         with dask.config.set({"dask_em.fast": fast}):
-            found.append(family.fit(algorithm="em", init_params="random_from_data", max_iter=4))
+            found.append(family.fit_plainly(max_iter=4))
     one, other = (model.state_.result for model in found)
     assert_close(one, other)
 
@@ -273,14 +303,20 @@ def test_a_sweep_is_the_fits_apart(family: Row) -> None:
 
 def test_answers_belong_together(family: Row) -> None:
     model, rows = family.fitted, family.rows()
-    proba = model.predict_proba(rows)
+    proba, labels = model.predict_proba(rows), model.predict(rows)
     assert_allclose(proba.sum(axis=1), 1.0)
-    assert_array_equal(model.predict(rows), proba.argmax(axis=1))
-    assert model.score(rows) == pytest.approx(model.score_samples(rows).mean(), rel=1e-9)
+    assert_array_equal(labels, proba.argmax(axis=1))
+    of_rows = family.objective_of_rows(model, rows, labels)
+    # Of the likelihood the score is that of a row, of the inertia that of all.
+    total = of_rows.sum() if family.hard else of_rows.mean()
+    assert model.score(rows) == pytest.approx(total, rel=1e-9)
+    reached = -model.objective_.value if family.hard else model.objective_.value
+    assert model.score(rows) == pytest.approx(reached, rel=1e-4)
     drawn, components = model.sample(500)
     assert drawn.shape == (500, rows.shape[1])
     assert {*components.tolist()} <= {*range(K)}
-    assert model.score_samples(drawn).mean() == pytest.approx(model.score(rows), rel=0.1)
+    of_drawn = family.objective_of_rows(model, drawn, components)
+    assert of_drawn.mean() == pytest.approx(of_rows.mean(), rel=0.1)
     assert model.bic(rows) < family.fit(k=1).bic(rows)
 
 

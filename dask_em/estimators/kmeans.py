@@ -15,6 +15,7 @@ from ..core.em import Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
+from ..core.objective import Objective
 from ..core.responsibilities import Assignment
 from ..core.scoring import Scores
 from ..core.validation import require
@@ -29,7 +30,7 @@ from ..fitting.observers import Observer
 from ..fitting.starts import StartOptions
 from ..fitting.survey import Surveyed
 from .base import MixtureEstimator
-from .describe import ClusterDescription, ComponentDescription, Objective, names_of_columns
+from .describe import ClusterDescription, ComponentDescription, names_of_columns
 from .options import check_choice, check_n_samples, check_number
 from .registry import register_estimator
 from .saved import SavedModel, Stored
@@ -361,7 +362,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         }
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
-        """Draw rows (n, d) and their clusters (n,), from Gaussians of the clusters' variances."""
+        """Draw rows (n, d) and their clusters (n,), from Gaussians of the clusters' variances.
+
+        With spherical=True rows are of length one, as far from the centre of their cluster in the
+        mean of squares.
+        """
         check_is_fitted(self)
         check_n_samples(n_samples)
         seed = self.random_state if isinstance(self.random_state, int) else None
@@ -369,8 +374,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         counts = rng.multinomial(n_samples, self.fitted_array("weights_"))
         components = np.repeat(np.arange(len(counts)), counts)
         rows = self.fitted_array("cluster_centers_")[components]
-        widths = np.sqrt(self._variances())[components]
-        return rows + widths[:, None] * rng.normal(size=rows.shape), components
+        variances, noise = self._variances()[components], rng.normal(size=rows.shape)
+        if self._components.spherical:
+            return directions_about(rows, self.n_features_in_ * variances, noise), components
+        return rows + np.sqrt(variances)[:, None] * noise, components
 
     def _variances(self) -> Array:
         """Return the variance of a column within each cluster, (k,)."""
@@ -421,3 +428,30 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         given = saved.attributes.get("init")
         require("init", given, given is None or given.shape == shape)
         return super().from_saved(saved)
+
+
+def directions_about(centers: Array, squares: Array, noise: Array) -> Array:
+    """Return rows of length one (n, d), at squared distances of these means (n,) from centres.
+
+    Parameters
+    ----------
+    centers : (n, d) array
+        Of length one.
+    squares : (n,) array
+    noise : (n, d) array
+        Standard normal.
+
+    Examples
+    --------
+    >>> centers = np.tile([0.0, 1.0], (3, 1))
+    >>> noise = np.array([[1.0, 5.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> rows = directions_about(centers, np.full(3, 0.5), noise)
+    >>> ((rows - centers) ** 2).sum(axis=1).round(9).tolist()
+    [0.5, 0.0, 0.5]
+    """
+    tangents = noise - (noise * centers).sum(axis=1, keepdims=True) * centers
+    lengths = np.linalg.norm(tangents, axis=1)
+    # Nothing on the sphere is farther than the opposite pole.
+    found = np.minimum(squares * lengths**2 / max(1, centers.shape[1] - 1), 4.0)
+    aside = np.sqrt(found - found**2 / 4) / np.where(lengths > 0, lengths, 1.0)
+    return np.asarray((1 - found / 2)[:, None] * centers + aside[:, None] * tangents)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.testing import assert_allclose
@@ -11,6 +11,7 @@ from ..core.additive import Array
 from ..core.codec import Packer, digest, unpack
 from ..core.family import Family
 from ..core.mixture import Mixture
+from ..core.responsibilities import Assignment
 
 CLOSE = 1e-9
 
@@ -19,6 +20,11 @@ N_DRAWS = 20_000
 
 class FamilyTests:
     """Check what every family does; pytest collects a subclass.
+
+    Attributes
+    ----------
+    assignment : {"soft", "hard"}
+        Of the rows by the E-steps of the mixtures in which the family stands.
 
     Examples
     --------
@@ -35,6 +41,8 @@ class FamilyTests:
     >>> TestGaussian().test_an_m_step_is_never_worse()
     """
 
+    assignment: ClassVar[Assignment] = "soft"
+
     def family(self) -> Family[Any]:
         """Make two components or more, none of them alike, that overlap."""
         raise NotImplementedError
@@ -46,7 +54,8 @@ class FamilyTests:
     def mixture(self) -> Mixture:
         """Return the components with weights of their own."""
         weights = np.arange(1.0, 1 + self.family().n_components)
-        return Mixture(np.log(weights / weights.sum()), self.family())
+        log_weights = np.log(weights / weights.sum())
+        return Mixture(log_weights, self.family(), assignment=self.assignment)
 
     def resp(self) -> Array:
         """Compute the responsibilities of all rows, (n, k)."""
