@@ -23,8 +23,16 @@ from distributed import Client
 from helpers import FORKED, HANG, Tune, blobs, digest, kill_when, start, wait_until, write_zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from test_family_table import FAMILIES
 
-from dask_em import Checkpointing, GaussianMixture, load, select
+from dask_em import (
+    CategoricalMixture,
+    Checkpointing,
+    GaussianMixture,
+    KMeans,
+    load,
+    select,
+)
 from dask_em.backends.dask import backend as dask_backend
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.cli.main import main
@@ -43,6 +51,7 @@ from dask_em.core.reduction import (
 from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import as_source
 from dask_em.errors import DataError, ModelFileError, UsageError
+from dask_em.estimators.base import MixtureEstimator
 from dask_em.fitting.control_variate import ControlVariateEM
 from dask_em.storage import npz as checkpoint
 from dask_em.storage.checkpoint import KIND
@@ -736,6 +745,37 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 40
+
+
+KILLED_FAMILIES: dict[str, tuple[Callable[[], Any], type[MixtureEstimator], dict[str, str]]] = {
+    "categorical": (
+        FAMILIES["categorical"].rows, CategoricalMixture,
+        {"algorithm": "em", "init_params": "random_from_data"},
+    ),
+    "kmeans": (lambda: X, KMeans, {"algorithm": "lloyd", "init": "random"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", KILLED_FAMILIES)
+def test_the_program_goes_on_with_another_family(family: str, tmp_path: Path) -> None:
+    rows, make, options = KILLED_FAMILIES[family]
+    write_zarr(tmp_path / "x.zarr", rows(), 300)
+    command = [
+        "fit", str(tmp_path / "x.zarr"), "-k", "4", "-o", str(tmp_path / "m.npz"), "--tol", "0",
+        "--max-iter", "30", "--family", family,
+    ]  # fmt: skip
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", value]
+    kill_when("em pass 2", [sys.executable, "-m", "dask_em.cli", *command])
+    assert ".m.npz.checkpoint" in names(tmp_path)
+    assert "m.npz" not in names(tmp_path)
+    with use_tuning(tuning().with_changes(reading={"bytes": 8 * 2**20})):
+        again = CliRunner().invoke(main, command)
+        straight = make(4, tol=0, max_iter=30, random_state=0, **options).fit(tmp_path / "x.zarr")
+    assert again.exit_code == 0, again.stderr
+    assert "survey pass" not in again.stderr
+    assert names(tmp_path) == ["m.npz", "x.zarr"]
+    assert_same(load(tmp_path / "m.npz"), straight)
 
 
 def test_the_program_goes_on_where_it_was_killed(

@@ -14,15 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from chaos import Job, job, marked, points, spread, tell, twice_done
+from chaos import Job, job, marked, points, spread, tell, twice_done, when
 from forked import ForkedJobs, Interrupted, forked_jobs, interrupt, remove
 from forked import Job as Forked
 from helpers import HANG, digest, wait_until, write_zarr
+from test_family_table import FAMILIES
 from test_outputs import INTERRUPTED, WRITERS, Inputs, inputs, kill_at_steps
 from test_resume import KILLED, X
 
 from dask_em import load
+from dask_em.estimators.registry import OWN, family_name
 
 pytestmark = pytest.mark.faults
 
@@ -157,6 +160,50 @@ def test_killed_within_a_long_pass(tmp_path: Path, record_property: Any) -> None
         f"{kills} times, --checkpoint-interval {interval:g}",
         "every rerun went on within the pass",
         lost=f"{spread(lost)} s of the pass",
+        bits="yes",
+    )
+
+
+GROUPS = {"mixed": ["--group", "gaussian=3,0", "--group", "poisson=1,2"]}
+
+
+@pytest.mark.parametrize("name", [family_name(tag) for tag in OWN])
+def test_each_family_killed_within_its_passes(
+    name: str, tmp_path: Path, record_property: Any
+) -> None:
+    data, kills = tmp_path / "rows.zarr", 3
+    write_zarr(data, np.tile(FAMILIES[name].rows(), (300, 1)), 10_000)
+    options = ["-k", "3", "--family", name, *GROUPS.get(name, []), "--tol", "0", "--max-iter", "8"]
+    options += ["--sample-size", "4000", "--checkpoint-interval", "0", *LOCAL]
+    rng, lost = random.Random(11), list[Any]()
+    # Compiled loops would have done with the rows before anybody could kill them.
+    with job(tmp_path / "out", data, *options, DASK_DASK_EM__FAST="false") as one:
+        bits, _ = undisturbed(one)
+        ends = [when(line) for line in one.lines() if line.get("phase") in ("survey", "em")]
+        while len(lost) < kills:
+            process = one.start()
+            one.wait_for('"phase": "survey"')
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, ends[-1] - ends[0]))
+            ended = process.poll() is not None
+            one.kill()
+            before = one.passes()
+            # Otherwise all was done, and another instant is drawn.
+            if not ended and not one.model.exists():
+                assert one.run() == 0, one.log.read_text()
+                lost.append(twice_done(before, one.passes()))
+                assert lost[-1] <= 1, (before, one.passes())
+            elif one.checkpoint.exists():
+                assert one.run() == 0, one.log.read_text()
+            one.check_whole(bits)
+            one.clear()
+    tell(
+        record_property,
+        f"kill -9 of `dask-em fit --family {name}`",
+        f"{kills} seeded random instants of the {ends[-1] - ends[0]:.1f} s of its "
+        f"{len(ends) - 1} EM passes",
+        "every rerun ended with exit code 0; 0 files, 0 processes left",
+        lost=f"{sum(lost)} finished passes in all, at most {max(lost)} a time",
         bits="yes",
     )
 
