@@ -747,7 +747,7 @@ def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Pat
     assert int(result.stdout) > 40
 
 
-KILLED_FAMILIES: dict[str, tuple[Callable[[], Any], type[MixtureEstimator], dict[str, str]]] = {
+KILLED_FAMILIES: dict[str, tuple[Callable[[], Any], type[MixtureEstimator], dict[str, Any]]] = {
     "categorical": (
         FAMILIES["categorical"].rows, CategoricalMixture,
         {"algorithm": "em", "init_params": "random_from_data"},
