@@ -1,4 +1,4 @@
-"""What a fit raises or lowers, as people and machines are told it."""
+"""Objectives of fits, raised or lowered, by the names that people and machines are given."""
 
 from __future__ import annotations
 
