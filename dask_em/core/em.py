@@ -27,6 +27,8 @@ class Status(Enum):
     --------
     >>> Status.CONVERGED.converged, Status.OUT_OF_TIME.converged
     (True, False)
+    >>> Status.ADAPTED.converged, Status.ADAPTED.done
+    (False, True)
     >>> Status.RUNNING.value
     'the fit is still running'
     """
@@ -60,11 +62,20 @@ class Status(Enum):
         "the log-likelihood is not a finite number and the last finite parameters were kept: "
         "look for huge values or changing data in X"
     )
+    ADAPTED = (
+        "the means were adapted to other data by as many passes as were asked for; weights and "
+        "covariances are those of the background model"
+    )
 
     @property
     def converged(self) -> bool:
         """Whether the fit reached its limit."""
         return self is Status.CONVERGED
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to try: it converged, or made the passes of an adaptation."""
+        return self in (Status.CONVERGED, Status.ADAPTED)
 
     def reason(self, objective: str) -> str:
         """Return the sentence of a fit that raised or lowered an objective of this name.
@@ -231,9 +242,14 @@ class EMState:
 
     @property
     def maximized(self) -> Mixture | None:
-        """The mixture that the M-step makes of the sums, where the fit may have kept another."""
+        """The mixture that the M-step makes of the sums, where the fit may have kept another.
+
+        After an adaptation it is the result, whose weights and covariances are of other rows.
+        """
         if self.status is Status.NON_FINITE:
             return None
+        if self.status is Status.ADAPTED:
+            return self.result
         return self.mixture.m_step(self.statistics)[0]
 
     @property
@@ -242,8 +258,10 @@ class EMState:
         now = self.maximized
         if now is None:
             return []
-        found = [*now.components.degenerate(now.weights)]
-        found += now.components.owed_to_prior(self.statistics.resp_sum)
+        found = now.components.degenerate(now.weights)
+        if self.status is Status.ADAPTED:
+            return found
+        found = [*found, *now.components.owed_to_prior(self.statistics.resp_sum)]
         return [*found, *undetermined(now, self.statistics)] if self.measured else found
 
     @property
@@ -259,6 +277,8 @@ class EMState:
         if now is None:
             return []
         found = now.components.warnings(now.weights, called)
+        if self.status is Status.ADAPTED:
+            return found
         more = undetermined(now, self.statistics) if self.measured else []
         owed = now.components.owed_to_prior(self.statistics.resp_sum)
         return [*found, *owed_warnings(owed, called), *undetermined_warnings(more)]

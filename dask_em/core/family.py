@@ -158,6 +158,8 @@ class Family(ABC, Generic[Sums]):
     equal_weights : bool
         Whether the components are equally likely before a row is seen: the weights of a mixture
         are then the shares of the rows, and have no part in the E-step.
+    adaptable : bool
+        Whether the means alone can be adapted to other rows, see `adapted`.
 
     Examples
     --------
@@ -172,6 +174,7 @@ class Family(ABC, Generic[Sums]):
     shares_statistics: ClassVar[bool] = False
     linear: ClassVar[bool] = True
     equal_weights: ClassVar[bool] = False
+    adaptable: ClassVar[bool] = False
 
     # -- what a family writes ------------------------------------------------------
 
@@ -460,6 +463,26 @@ class Family(ABC, Generic[Sums]):
         The M-step raises sum r log p plus this; it is zero where there is no prior.
         """
         return 0.0
+
+    def adapted(
+        self, background: Self, resp_sum: Array, statistics: Sums, relevance: float
+    ) -> Self:
+        """Return the components with their means between the rows' and those of `background`.
+
+        To be written by a family that is `adaptable`.
+
+        Parameters
+        ----------
+        background : family
+            Whose means the rows are weighed against.
+        resp_sum : (k,) array
+            n_k = sum_n w_n r_nk.
+        statistics : Additive
+            What the kernel of this very object summed.
+        relevance : float
+            Rows that each mean of `background` counts as.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks adapted()")
 
     def relocated(self, resp_sum: Array, statistics: Sums) -> Sequence[int]:
         """Return the components without rows that `maximize` puts elsewhere instead of keeping.

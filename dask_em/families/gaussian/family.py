@@ -49,6 +49,8 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     constraint: str = ""
 
+    adaptable = True
+
     def __getstate__(self) -> dict[str, object]:
         # What is cached can be made again, and may be as large as the parameters.
         state = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -198,6 +200,21 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
             covariance = type(covariance)(factor)
             means[kept] = self.means[kept]
         return replace(self, means=means, covariance=covariance), kept
+
+    def adapted(
+        self, background: Self, resp_sum: Array, statistics: GaussianStatistics, relevance: float
+    ) -> Self:
+        """Return mu_k = alpha_k E_k(x) + (1 - alpha_k) mu_k of the background.
+
+        alpha_k is n_k / (n_k + relevance): Reynolds, Quatieri and Dunn (2000), equations 12 and
+        14. Written as a step from these means, about which the sums are, it keeps all digits; it
+        is the M-step under the priors N(mu_k; mu_k of the background, Sigma_k / relevance).
+        """
+        total = resp_sum + relevance
+        still = ~(total > tuning().numerics.empty)
+        pull = relevance * (background.means - self.means)
+        shift = (statistics.first + pull) / np.where(still, 1.0, total)[:, None]
+        return replace(self, means=self.means + np.where(still[:, None], 0.0, shift))
 
     def allowed(self, resp_sum: Array, covariances: Array) -> Array:
         """Return the likeliest covariances that are allowed, given the unconstrained ones."""
