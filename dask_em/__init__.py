@@ -21,12 +21,14 @@ __all__ = [
     "PoissonMixture",
     "StudentTMixture",
     "__version__",
+    "adapt",
     "ingest",
     "load",
     "select",
 ]
 
 if TYPE_CHECKING:
+    from .estimators.adapt import adapt
     from .estimators.amounts import ExponentialMixture, GammaMixture
     from .estimators.categorical import BernoulliMixture, CategoricalMixture
     from .estimators.counts import MultinomialMixture, PoissonMixture
@@ -54,6 +56,7 @@ _HOMES = {
     "MultinomialMixture": "estimators.counts",
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",
+    "adapt": "estimators.adapt",
     "ingest": "jobs.ingest",
     "load": "estimators.load",
     "select": "estimators.select",

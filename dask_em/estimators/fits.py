@@ -258,7 +258,7 @@ class Fit(Generic[M]):
 
     def _keep(self, driver: Driver) -> None:
         """Make of each estimator what a fit of its own would have, but for the shared passes."""
-        provenance = _provenance(driver)
+        provenance = provenance_of(driver.passes.source, driver.surveyed)
         driver.checkpoint.sign(provenance)
         if self.chooses:
             choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
@@ -309,8 +309,16 @@ class Fit(Generic[M]):
             )
 
 
-def _provenance(driver: Driver) -> dict[str, Any]:
-    source, surveyed = driver.passes.source, driver.surveyed
+def provenance_of(source: Source, surveyed: Surveyed) -> dict[str, Any]:
+    """Return what is told of the data of a fit, and of when and by what it was made.
+
+    Parameters
+    ----------
+    source : Source
+        Held to the log of its first pass.
+    surveyed : Surveyed
+        What that pass summed.
+    """
     # Constants as they ship need no mention.
     changes = tuning().changes()
     return {

@@ -239,7 +239,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             Attributes were set since that do not go with each other.
         """
-        state, arrays = self._shown()
+        state, arrays = self.fitted_state()
         options = {name: plain(getattr(self, name)) for name in sorted(self.stored().options)}
         # The file is of the fit, whatever was set since; no generator or module goes into it.
         options |= self.fitted_options() | self.told_names()
@@ -262,8 +262,14 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Return the fitted mixture, to be computed by `engine`."""
         raise NotImplementedError
 
-    def _shown(self) -> tuple[EMState, dict[str, Array]]:
-        """Return the state of the fitted attributes, which a user may have set, and them."""
+    def fitted_state(self) -> tuple[EMState, dict[str, Array]]:
+        """Return the state of the fitted attributes, which a user may have set, and them.
+
+        Raises
+        ------
+        ValueError
+            Those that were set do not go with each other.
+        """
         arrays = {name: self.fitted_array(name) for name in self.public_arrays}
         state, weights = self.state_, arrays["weights_"]
         try:

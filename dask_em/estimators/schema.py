@@ -348,6 +348,15 @@ SWEEP = Object(
     }
 )
 
+# From which model, and how, as `adapt` has it.
+ADAPTED = Object(
+    {
+        "fingerprint": Word(),
+        "relevance": Number(0, float(np.finfo(np.float64).max)),
+        "n_passes": Number(1, whole=True),
+    }
+)
+
 PROVENANCE = Object(
     {
         "source": Text(),
@@ -362,9 +371,10 @@ PROVENANCE = Object(
         "dask_em": Text(100),
         "sweep": SWEEP,
         "fit": Object({"id": Word(), "identity": Word()}),
+        "adapted": ADAPTED,
         "tuning": Object({}, others=Simple(several=True)),
     },
-    frozenset({"weight", "decoding", "sweep", "fit", "tuning"}),
+    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "tuning"}),
 )
 
 

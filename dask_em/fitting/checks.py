@@ -79,6 +79,45 @@ def check_survey(
         warn_user(f"{message}{how}")
 
 
+def check_adaptation(
+    source: Source, surveyed: Surveyed, names: Sequence[str] | Array | None
+) -> None:
+    """Refuse rows that no model can be adapted to, and warn of those that were left out.
+
+    There may be few of them, in columns that do not vary: covariances are not estimated.
+
+    Parameters
+    ----------
+    source : Source
+        What was surveyed, held to the log of the survey.
+    surveyed : Surveyed
+    names : (d,) sequence of str or None
+        Of the columns.
+
+    Raises
+    ------
+    DataError
+        Rows that are no finite numbers, no row of positive weight, or numbers beyond squaring.
+
+    Examples
+    --------
+    >>> from dask_em.backends.serial import SerialBackend
+    >>> from dask_em.data.memory import ArraySource
+    >>> from dask_em.fitting.survey import Survey
+    >>> source = ArraySource(np.array([[0.0, np.nan]]))
+    >>> surveyed = SerialBackend().map_reduce(source, Survey(0, 0, 2, 1))
+    >>> check_adaptation(source, surveyed, ["x", "y"])
+    Traceback (most recent call last):
+    dask_em.errors.DataError: X contains NaN at row 0, column 'y'; 1 rows hold NaN or infinity: ...
+    """
+    columns = Columns(names)
+    _refuse_non_finite(source, surveyed, (), columns)
+    _tell_dropped(source.n_dropped, surveyed.n_rows)
+    _refuse_weightless(surveyed)
+    _refuse_total(surveyed.moments.weight)
+    _refuse_beyond_squaring(surveyed, columns)
+
+
 def check_scores(scores: Scores, n_dropped: int) -> None:
     """Refuse criteria of no row, and log how many rows were left out.
 
@@ -204,14 +243,18 @@ def _refuse_few(surveyed: Surveyed, n_components: int, size_option: str) -> None
     n = surveyed.n_weighted
     if surveyed.n_rows < 2:
         raise DataError("X has 1 row that can be used: a fit needs at least 2")
-    if n == 0:
-        raise DataError("sample_weight is zero for every row: there is nothing to fit")
+    _refuse_weightless(surveyed)
     if n < n_components:
         message = (
             f"X has {n} rows (of positive weight) and n_components={n_components}: "
             "lower it. Expected n_samples >= n_components"
         )
         raise DataError(message.replace("n_components", size_option))
+
+
+def _refuse_weightless(surveyed: Surveyed) -> None:
+    if surveyed.n_weighted == 0:
+        raise DataError("sample_weight is zero for every row: there is nothing to fit")
 
 
 def _refuse_total(weight: float) -> None:
