@@ -1,14 +1,17 @@
-"""The commands that apply a model to data: predict and score."""
+"""The commands that apply a model to data: predict, score and adapt."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import click
 
 from .display import show
 from .options import (
+    ADAPTATION,
     JSON,
+    OUTPUT,
     OVERWRITE,
     READING,
     WEIGHTS,
@@ -117,3 +120,37 @@ def score(model: str, data: str, weights: str | None, as_json: bool, **options: 
     criteria = ("log_likelihood", "aic", "bic", "icl", "inertia", "silhouette")
     told = (f"{name:<15} {result[name]:,.6f}" for name in criteria if name in result)
     show(result, as_json, [*lines, *told])
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@with_options(
+    replace(OUTPUT, metavar="NEW"),
+    *ADAPTATION,
+    WEIGHTS,
+    *READING,
+    OVERWRITE,
+    cluster_options,
+    JSON,
+)
+def adapt(model: str, data: str, output: str, as_json: bool, **options: Any) -> None:
+    """Move the means of MODEL, a Gaussian mixture, towards DATA, and write the new model.
+
+    The mean of a component that has n rows of DATA goes n / (n + R) of the way to theirs, R being
+    --relevance: a component without rows stays. Weights and covariances stay.
+
+    Example: dask-em adapt model.npz points.zarr -o adapted.npz --relevance 16
+    """
+    from ..jobs import adapt as adapt_jobs
+
+    result = adapt_jobs.adapt(model, data, output, cluster_of(options), **options)
+    passes = f"{result['n_iter']} pass{'es' * (result['n_iter'] > 1)}"
+    lines = [
+        f"{output}: means adapted by {passes} over {result['n_rows']:,} rows, relevance "
+        f"{result['relevance']:g}; {result['log_likelihood']:.6f} nats/row before the last",
+        "alpha: " + " ".join(f"{a:.4f}" for a in result["alpha"]),
+    ]
+    if result["n_dropped"]:
+        lines.insert(1, f"left out: {result['n_dropped']:,} rows of NaN or infinity")
+    show(result, as_json, lines)

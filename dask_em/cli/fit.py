@@ -16,6 +16,7 @@ from .options import (
     GROUPS,
     JSON,
     N_COMPONENTS,
+    OUTPUT,
     OVERWRITE,
     SETTINGS,
     WEIGHTS,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.argument("data")
 @with_options(
     N_COMPONENTS,
-    Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True),
+    OUTPUT,
     FAMILY,
     COVARIANCE,
     GROUPS,

@@ -51,6 +51,11 @@ def inspect(model: str, as_json: bool) -> None:
         f"steps    {found['n_iter']} iterations",
         _reached(found["objective"], found[found["objective"]]),
     ]
+    if adapted := source.get("adapted"):
+        lines.append(
+            f"adapted  from the model of print {adapted['fingerprint'][:16]}, relevance "
+            f"{adapted['relevance']:g}, passes {adapted['n_passes']}"
+        )
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")
     lines += ["", "weight   mean"]

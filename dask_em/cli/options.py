@@ -293,6 +293,20 @@ OF_FIT = "As in fit."
 LOOKING = tuple(replace(option, help=OF_FIT) for option in (MISSING_CHUNKS, *COLUMNS, RAW))
 """Options of how DATA are looked at before a fit; `sets` is a field of `ReadOptions`."""
 
+OUTPUT = Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True)
+
+ADAPTATION = (
+    Option(
+        "--relevance", "relevance", "Rows that each mean of MODEL counts as.", click.FloatRange(0),
+        16.0,
+    ),
+    Option(
+        "--n-iter", "n_iter", "Passes, each with responsibilities at the means of the last.",
+        COUNT, 1,
+    ),
+)  # fmt: skip
+"""Options of an adaptation; `sets` is a parameter of the job."""
+
 WEIGHTS = Option(
     "--weights", "weights",
     "One weight a row: a Zarr array, or a column of DATA where no path has this name.",

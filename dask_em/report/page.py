@@ -130,7 +130,7 @@ def _header(model: FittedMixture, title: str) -> str:
         tiles.insert(0, (f"{source['n_rows']:,}", "rows"))
     shown = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>" for value, name in tiles)
     where = f'<p class="source">{text(source["source"])}</p>' if source else ""
-    good = "good" if model.status_.converged else "warn"
+    good = "good" if model.status_.done else "warn"
     return (
         f"<header><h1>{text(title)}</h1>{where}"
         f'<p class="status {good}">{status_words(model)}</p>{warning_lines(model)}'
@@ -373,6 +373,9 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
         for name, shown in names.items()
         if isinstance(source.get(name), str | int | float)
     ]
+    if "adapted" in source:
+        names = {"fingerprint": "adapted from", "relevance": "relevance", "n_passes": "passes"}
+        data += [(text(shown), text(source["adapted"][name])) for name, shown in names.items()]
     if "sweep" in source:
         data.append(("chosen by", text(source["sweep"].get("criterion", "a sweep"))))
     options = [
