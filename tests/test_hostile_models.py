@@ -133,6 +133,8 @@ def test_no_file_says_where_a_fit_writes(tmp_path: Path) -> None:
         ("source", "a" * 10**6), ("source", 5), ("n_rows", -1), ("dtype", "O"), ("weight", -1.0),
         ("fitted", None), ("sweep", {"table": [5]}), ("evil", 1), ("n_features", 3),
         ("fit", {"id": f"/{BAIT}", "identity": "x"}),
+        ("adapted", {"fingerprint": f"/{BAIT}", "relevance": 16.0, "n_passes": 1}),
+        ("adapted", {"fingerprint": "0a", "relevance": -1.0, "n_passes": 1}),
     ],
 )  # fmt: skip
 def test_provenance_has_types_and_bounds(

@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster
 from helpers import HANG, SMALL_READS, blobs, digest, wait_until, write_zarr
 
 import dask_em
-from dask_em import GaussianMixture, select
+from dask_em import GaussianMixture, adapt, select
 from dask_em.backends import software
 from dask_em.backends.dask import failure
 from dask_em.backends.dask.executor import dask_executor
@@ -135,6 +135,7 @@ def asks(points: str, model: GaussianMixture, folder: Path) -> dict[str, Callabl
         "fit of a Dask array": lambda: GaussianMixture(3, **OPTIONS).fit(rows),
         "select": lambda: select(points, range(2, 4), **OPTIONS),
         "score": lambda: model.score(points),
+        "adapt": lambda: adapt(model, points),
         "score of a Dask array": lambda: model.score(rows),
         "labels": lambda: model.predict(points).compute(),
         "densities": lambda: model.score_samples(rows).compute(),
@@ -151,6 +152,8 @@ COMMANDS: dict[str, Callable[[str, Path], list[str]]] = {
     "fit": lambda points, model: ["fit", points, "-k", "2", "-o", f"{model.parent}/other.npz"],
     "score": lambda points, model: ["score", str(model), points],
     "predict": lambda points, model: ["predict", str(model), points, f"{model.parent}/labels.zarr"],
+    "adapt": lambda points, model: ["adapt", str(model), points,
+                                    "-o", f"{model.parent}/adapted.npz"],
     "report": lambda points, model: ["report", str(model), f"{model.parent}/page.html",
                                      "--data", points],
 }  # fmt: skip

@@ -25,12 +25,12 @@ INSTALL = re.compile(r"pip install (?:--upgrade )?'?dask-em\[([a-z0-9{},]+)\]")
 # Rooms whose texts are pages, or classes that tests inherit.
 NO_MESSAGES = ("testing/", "report/style.py", "report/svg.py")
 
-CLUSTER = ("fit", "predict", "score", "report", "plan", "doctor", "demo")
-READING = ("fit", "predict", "score", "report", "plan", "doctor")
+CLUSTER = ("fit", "predict", "score", "adapt", "report", "plan", "doctor", "demo")
+READING = ("fit", "predict", "score", "adapt", "report", "plan", "doctor")
 # Which commands can print the messages of a file; the first that matches. What is in no row can be
 # printed by no command.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
-    "backends/": ("fit", "predict", "score", "report"),
+    "backends/": ("fit", "predict", "score", "adapt", "report"),
     "core/em.py": ("fit", "inspect"),
     "core/undetermined.py": ("fit", "inspect"),
     # Arrays of Python.
@@ -42,7 +42,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "data/ingest/": ("ingest",),
     "data/xarray.py": (),
     "data/": READING,
-    "errors.py": ("fit", "predict", "score", "report"),
+    "errors.py": ("fit", "predict", "score", "adapt", "report"),
     "estimators/fits.py": ("fit",),
     "estimators/predictions.py": ("score",),
     "estimators/select.py": ("fit",),
@@ -59,8 +59,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "jobs/plan.py": ("fit", "plan", "doctor"),
     "jobs/report.py": ("report",),
     "storage/checkpoint.py": ("fit",),
-    "storage/outputs/files.py": ("fit", "predict", "report", "ingest", "demo"),
-    "storage/object_store.py": ("fit", "predict", "report"),
+    "storage/outputs/files.py": ("fit", "predict", "adapt", "report", "ingest", "demo"),
+    "storage/object_store.py": ("fit", "predict", "adapt", "report"),
     "storage/outputs/resumable.py": ("predict", "ingest"),
     "storage/outputs/staging.py": ("predict", "ingest", "demo"),
 }
