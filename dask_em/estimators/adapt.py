@@ -129,7 +129,7 @@ def check_adaptable(model: MixtureEstimator, relevance: float, n_iter: int) -> N
     --------
     >>> import numpy as np
     >>> from dask_em import KMeans
-    >>> check_adaptable(KMeans(1).fit(np.eye(2)), 16.0, 1)
+    >>> check_adaptable(KMeans(1).fit(np.eye(6, 2)), 16.0, 1)
     Traceback (most recent call last):
     dask_em.errors.UsageError: model is a KMeans, expected a GaussianMixture: ...
     """
