@@ -14,9 +14,10 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.em import EMState
+from ..core.objective import Objective
 from ..core.scoring import Predict
 from ..errors import UsageError
-from ..estimators.describe import COLOURS, FamilyDescription, Objective, colour, names_of_columns
+from ..estimators.describe import COLOURS, FamilyDescription, colour, names_of_columns
 from .axes import (
     column_number,
     ink,
@@ -227,10 +228,8 @@ def mixed_colours(resp: Array) -> Array:
 
 def objective_of(state: EMState) -> Objective:
     """Return what the passes of a fit lower or raise: the inertia, or the log-likelihood."""
-    inertia = state.mixture.components.inertia(state.statistics.components)
-    if inertia is not None:
-        return Objective("inertia", inertia)
-    return Objective("log-likelihood", state.log_likelihood, "nats per row", "nats/row")
+    components, weight = state.mixture.components, state.statistics.weight
+    return components.reported_objective(state.log_likelihood, weight)
 
 
 def iteration(state: EMState) -> int:
