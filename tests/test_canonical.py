@@ -161,12 +161,14 @@ def test_one_iteration_is_that_of_plain_numpy(family: Fitted) -> None:
     np.testing.assert_allclose(found, special.logsumexp(joint, axis=1), rtol=1e-10)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_plain_em_never_gets_worse(family: Fitted) -> None:
     bounds = family.fit(k=4, algorithm="em", init_params="random", max_iter=25, tol=0).lower_bounds_
     assert len(bounds) == 25
     assert (np.diff(bounds) >= -1e-11 * np.abs(bounds[0])).all()
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_accelerated_fits_end_where_plain_em_does_or_above(family: Fitted) -> None:
     limits: dict[str, Any] = {"tol": 1e-9, "max_iter": 300}
     quick = family.fit(**limits)
@@ -186,6 +188,7 @@ def test_a_nested_model_is_never_better(family: Fitted) -> None:
 # -- the same, however it is computed ------------------------------------------------------
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_weights_are_repetitions(family: Fitted) -> None:
     weights = rng(2).integers(0, 3, N)
     options: dict[str, Any] = {
@@ -221,6 +224,7 @@ def test_integers_are_read_in_their_own_type(name: str, dtype: str, tmp_path: Pa
     )
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_any_chunks_and_any_workers_give_the_same(
     family: Fitted, client: Client, tmp_path: Path
 ) -> None:
@@ -254,6 +258,7 @@ class StopAfter(Observer):
             raise StoppedError
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_resumed_fit_has_the_bits_of_a_straight_one(
     family: Fitted, synchronous: None, tmp_path: Path
 ) -> None:
@@ -267,6 +272,7 @@ def test_a_resumed_fit_has_the_bits_of_a_straight_one(
         assert digest(resumed.state_) == digest(straight.state_)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_sweep_is_fits_apart(family: Fitted) -> None:
     options: dict[str, Any] = {"random_state": 0, "n_init": 2, "sample_size": 500}
     found = select(
@@ -281,6 +287,7 @@ def test_a_sweep_is_fits_apart(family: Fitted) -> None:
 # -- files, pages, the command line --------------------------------------------------------
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_saved_model_is_the_model(family: Fitted, tmp_path: Path) -> None:
     model = family.fit()
     model.save(tmp_path / "m.npz")

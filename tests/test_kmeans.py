@@ -318,6 +318,7 @@ def test_a_row_of_weight_two_is_two_rows() -> None:
     assert_allclose(weighted.weights_, repeated.weights_)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_any_chunking_and_any_workers_give_the_same(client: Client, tmp_path: Path) -> None:
     stored = write_zarr(tmp_path / "x.zarr", X, 200)
     with dask.config.set(scheduler="threads", num_workers=3):
@@ -370,6 +371,7 @@ class StopAfter(Observer):
             raise StoppedError
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 @pytest.mark.parametrize("parts", [3, 20, 40])
 def test_a_resumed_fit_has_the_bits_of_a_straight_one(
     parts: int, synchronous: None, tmp_path: Path
@@ -384,6 +386,7 @@ def test_a_resumed_fit_has_the_bits_of_a_straight_one(
     assert resumed.lower_bounds_ == straight.lower_bounds_
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_sweep_is_its_fits_apart() -> None:
     options: dict[str, Any] = {"random_state": 0, "n_init": 2}
     found = select(X, range(2, 8), estimator=KMeans, exhaustive=True, keep_all=True, **options)
@@ -418,6 +421,7 @@ def test_hold_out_is_refused_before_data_are_read(how: dict[str, Any], asked: st
         assert criterion in str(found.value)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_model_file_holds_the_model(tmp_path: Path) -> None:
     for init in ("k-means||", X[:K]):
         model = fit(init=init)

@@ -180,6 +180,7 @@ def test_classes_are_found() -> None:
     assert_allclose(np.sort(model_of(rows).weights_), np.sort(SIZES), atol=0.03)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_chunks_do_not_matter(case: tuple[Array, dict[str, Any]], tmp_path: Path) -> None:
     rows, options = case
     whole = model_of(rows, **options)
@@ -200,6 +201,7 @@ def test_the_same_bits_whoever_computes(
     assert digest(here.state_) == digest(there.state_)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_weights_count_as_repetition(case: tuple[Array, dict[str, Any]]) -> None:
     rows, options = case
     rows = rows[:600]
@@ -255,6 +257,7 @@ def test_a_fit_goes_on_to_the_same_bits(case: tuple[Array, dict[str, Any]], tmp_
     assert straight.n_iter_ > 2
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_sweep_is_the_fits_apart(case: tuple[Array, dict[str, Any]]) -> None:
     rows, options = case
     options = {"random_state": 0, "n_init": 1, **options}
@@ -273,6 +276,7 @@ def test_a_nested_model_is_never_better() -> None:
     assert (np.diff(values) >= -1e-9).all()
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_the_order_of_rows_does_not_matter(case: tuple[Array, dict[str, Any]]) -> None:
     rows, options = case
     turned = rows[np.random.default_rng(0).permutation(len(rows))]

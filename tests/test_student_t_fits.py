@@ -85,6 +85,7 @@ def test_weights_are_rows_repeated() -> None:
     np.testing.assert_allclose(other.df_, one.df_, rtol=1e-2)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_any_workers_give_the_same_bits(client: Client, synchronous: None, tmp_path: Path) -> None:
     stored = write_zarr(tmp_path / "x.zarr", t_rows(3000), 200)
     options: dict[str, Any] = {"sample_size": 500, "tol": 1e-6}
@@ -111,6 +112,7 @@ class StopAfter(Observer):
             raise StoppedError
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_resumed_fit_has_the_bits_of_a_straight_one(synchronous: None, tmp_path: Path) -> None:
     stored = write_zarr(tmp_path / "x.zarr", t_rows(3000), 200)
     options: dict[str, Any] = {"sample_size": 500, "tol": 1e-7}
@@ -123,6 +125,7 @@ def test_a_resumed_fit_has_the_bits_of_a_straight_one(synchronous: None, tmp_pat
         assert digest(resumed.state_) == digest(straight.state_)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 @pytest.mark.filterwarnings("ignore:.*out of iterations")
 def test_a_sweep_is_the_fits_apart() -> None:
     X = t_rows(2000)
@@ -139,6 +142,7 @@ def test_a_sweep_is_the_fits_apart() -> None:
         assert model.lower_bound_ == pytest.approx(alone.lower_bound_, abs=1e-9)
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_a_model_file_holds_the_model(tmp_path: Path) -> None:
     for kind in KINDS:
         model = fit(t_rows(), covariance_type=kind, tol=1e-4)
@@ -170,6 +174,7 @@ def test_a_few_outliers_move_nothing() -> None:
     assert model.df_.min() < 10
 
 
+@pytest.mark.slow  # A law that the table of families has, too.
 def test_answers_belong_together() -> None:
     X = t_rows(2000)
     model = fit(X, tol=1e-6)
