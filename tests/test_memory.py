@@ -86,10 +86,7 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        "whole chunks, 2 threads",
         "whole chunks, NumPy",
-        "column chunks",
-        "weights as a Dask array",
         "Parquet, 2 threads",
         "a packed grid",
     ],

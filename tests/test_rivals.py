@@ -230,7 +230,14 @@ def the_second_is_better(begun: Start) -> bool:
     return any(first < other for other in others)
 
 
-@pytest.mark.parametrize("when", ["before", "within", "after"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param("before", marks=pytest.mark.slow),
+        "within",
+        pytest.param("after", marks=pytest.mark.slow),
+    ],
+)
 def test_they_are_there_when_a_fit_goes_on(when: str, tmp_path: Any) -> None:
     seed = next(s for s in SEEDS if the_second_is_better(started(s)))
     straight = fit(seed=seed)

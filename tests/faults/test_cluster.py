@@ -293,6 +293,7 @@ def processes(tmp_path: Path) -> Iterator[Cluster]:
         started.end()
 
 
+@pytest.mark.faults
 def test_a_scheduler_that_comes_back_serves_the_pass_again(source: Any, processes: Cluster) -> None:
     run = JobControl()
     with Client(processes.address, set_as_default=False, timeout=HANG) as client:
