@@ -57,14 +57,14 @@ class Moves:
         How many components are split to see what that gains: the least normal ones.
     n_moves : int
         How many moves are made and fitted each time.
-    n_more : int
-        How many times more, while they gain much.
+    most_rounds : int
+        How many times in all, at most, while they gain much.
     """
 
     n_rounds: int
     n_splits: int
     n_moves: int
-    n_more: int = 0
+    most_rounds: int = 0
 
     @classmethod
     def within(cls, budget: float, iteration: float, n_components: int) -> Moves:
@@ -179,7 +179,7 @@ class Multistart:
         if moves.n_rounds:
             more = (budget - (n_starts - 1) * start) / (n_finalists * moves.work(iteration))
             n_rounds = _within(1 + more, 1, moves.n_rounds)
-            moves = replace(moves, n_rounds=n_rounds, n_more=0 if hard else constants.rounds)
+            moves = replace(moves, n_rounds=n_rounds, most_rounds=0 if hard else constants.rounds)
         n_starts = max(n_starts, n_init)
         several = few and n_init == 1 and n_components > 1 and not hard
         n_restarts = constants.restarts if several else 1
@@ -291,7 +291,7 @@ class SampleFits:
         if not tried.rank[0]:
             return tried
         read = tried.rows_read
-        for number in range(1, max(how.n_rounds, how.n_more) + 1):
+        for number in range(1, max(how.n_rounds, how.most_rounds) + 1):
             neighbours = SplitMerge(
                 tried.state.result, self.subsample.rows, self.subsample.weights, how.n_splits
             )

@@ -85,7 +85,7 @@ class PassRecord:
 
     @property
     def reported(self) -> Objective | None:
-        """What people are told of the parameters; None of a pass that measured none."""
+        """The objective that people are told of; None of a pass that measured none."""
         if self.objective is not None or self.log_likelihood is None:
             return self.objective
         return Objective.log_likelihood(self.log_likelihood)
