@@ -89,7 +89,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["numpy", "numba"], scope="module")
+@pytest.fixture(params=["numpy", "numba"])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each engine in turn as the one that fits take."""
     if request.param == "numba":
