@@ -31,6 +31,11 @@ QUICK = [
 # Files that take longest, the longest first. They are begun first, so that no worker of
 # `-n 2 --dist loadfile` is left alone with one of them at the end.
 LONG = [
+    "resume",
+    "rivals",
+    "object_stores",
+    "stored",
+    "memory",
     "readme",
     "examples",
     "strangers",

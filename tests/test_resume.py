@@ -565,8 +565,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     return until
 
 
-@pytest.mark.parametrize("done", [0, 1, 5, 11])
-@pytest.mark.parametrize(("passes", "algorithm"), [(0, "em"), (1, "em"), (3, "auto")])
+@pytest.mark.parametrize(
+    ("passes", "algorithm", "done"),
+    [
+        *[(1, "em", done) for done in (0, 5)],
+        (3, "auto", 11),
+        *[
+            pytest.param(passes, algorithm, done, marks=pytest.mark.slow)
+            for passes, algorithm in ((0, "em"), (1, "em"), (3, "auto"))
+            for done in (0, 1, 5, 11)
+        ],
+    ],
+)
 def test_a_pass_goes_on_where_it_was_killed(
     done: int, passes: int, algorithm: str, counted: Callable[[int], list[int]], tmp_path: Path
 ) -> None:
@@ -730,7 +740,7 @@ print(kill_at)
 )
 
 
-@pytest.mark.parametrize(("first", "stride"), [(1, 13), pytest.param(1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("first", "stride"), [(1, 29), pytest.param(1, 1, marks=pytest.mark.slow)])
 def test_killed_at_every_step_of_a_commit(first: int, stride: int, tmp_path: Path) -> None:
     write_zarr(tmp_path / "x.zarr", X[:900], 300)
     (tmp_path / "out").mkdir()
@@ -756,7 +766,7 @@ KILLED_FAMILIES: dict[str, tuple[Callable[[], Any], type[MixtureEstimator], dict
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", KILLED_FAMILIES)
+@pytest.mark.parametrize("family", ["categorical", pytest.param("kmeans", marks=pytest.mark.slow)])
 def test_the_program_goes_on_with_another_family(family: str, tmp_path: Path) -> None:
     rows, make, options = KILLED_FAMILIES[family]
     write_zarr(tmp_path / "x.zarr", rows(), 300)

@@ -225,11 +225,11 @@ def test_the_likelihood_never_falls_and_gains_what_is_promised(
     kind: str, shared: bool, rows: Callable[[], Array]
 ) -> None:
     X = rows()
-    for start_df in (0.5, 3.0, 60.0, 1e10):
+    for start_df in (0.5, 60.0, 1e10):
         family = family_of(kind, X, shared_df=shared)
         mixture = Mixture(np.log([0.5, 0.5]), replace(family, log_df=np.full(2, np.log(start_df))))
         values, promised = [], []
-        for _ in range(40):
+        for _ in range(25):
             fold = mixture.fold()
             fold.update(0, X, None)
             sums = fold.result()

@@ -20,7 +20,15 @@ from common import machine, save, table
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from dask_em import ExponentialMixture, GammaMixture, MultinomialMixture, PoissonMixture
+from dask_em import (
+    BernoulliMixture,
+    CategoricalMixture,
+    ExponentialMixture,
+    GammaMixture,
+    MixedMixture,
+    MultinomialMixture,
+    PoissonMixture,
+)
 from dask_em.backends.blas import one_blas_thread
 from dask_em.core.em import Convergence, EMState, PlainEM, run_algorithm
 from dask_em.core.engine import NUMPY
@@ -97,6 +105,35 @@ def gamma(k: int, d: int, spread: float, zipf: bool, n: int, rng: Any) -> np.nda
     return np.maximum(found, 1e-300)
 
 
+def answers(k: int, d: int, most: int, zipf: bool, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Items of so many answers each, whose probabilities are draws of a Dirichlet distribution."""
+    return answers_of(labels(n, k, rng, zipf), rng.dirichlet(np.ones(most), (k, d)), rng)
+
+
+def answers_of(of: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Answers of rows of these components, by the probabilities (k, d, most)."""
+    # An answer is where a uniform number falls among the cumulated probabilities.
+    drawn, steps = rng.random((len(of), shares.shape[1])), shares.cumsum(axis=2)
+    found = np.zeros(drawn.shape, np.uint8)
+    for j in range(shares.shape[2] - 1):
+        found += drawn > steps[of, :, j]
+    return found
+
+
+def mixed(k: int, d: int, apart: float, zipf: bool, n: int, rng: np.random.Generator) -> np.ndarray:
+    """As many columns of each group: numbers, answers of three, counts."""
+    of = labels(n, k, rng, zipf)
+    numbers = apart * rng.normal(size=(k, d))[of] + rng.normal(size=(n, d))
+    counts = rng.poisson((3.0 * rng.gamma(3.0, 1 / 3, (k, d)))[of])
+    return np.column_stack([numbers, answers_of(of, rng.dirichlet(np.ones(3), (k, d)), rng), counts])
+
+
+def table_of(d: int) -> Callable[..., MixedMixture]:
+    """The estimator of such rows."""
+    groups = {"gaussian": range(d), "categorical": range(d, 2 * d), "poisson": range(2 * d, 3 * d)}
+    return partial(MixedMixture, columns={name: [*where] for name, where in groups.items()})
+
+
 def of(kind: Any, make: Callable[..., Any], *shapes: tuple[Any, ...]) -> list[Case]:
     """Cases of k, d, how far components are apart, and whether their weights differ."""
     return [
@@ -123,6 +160,21 @@ CASES: dict[str, list[Case]] = {
         GammaMixture, gamma,
         (2, 1, 1.0, False), (4, 3, 0.5, False), (6, 4, 0.5, True), (3, 2, 0.4, False),
     ),
+    "bernoulli": of(
+        BernoulliMixture, answers,
+        (2, 7, 2, False), (4, 12, 2, False), (6, 20, 2, True), (8, 30, 2, False),
+    ),
+    "categorical": of(
+        CategoricalMixture, answers,
+        (2, 5, 3, False), (4, 10, 5, False), (5, 12, 4, True), (8, 20, 5, False),
+    ),
+    "mixed": [
+        Case(case.name, case.k, case.rows, table_of(d))
+        for k, d, apart, zipf in (
+            (2, 1, 1.0, False), (3, 2, 1.5, False), (5, 2, 2.0, True), (6, 3, 2.0, False),
+        )
+        for case in of(None, mixed, (k, d, apart, zipf))
+    ],
 }  # fmt: skip
 
 
