@@ -125,7 +125,8 @@ def mixed(k: int, d: int, apart: float, zipf: bool, n: int, rng: np.random.Gener
     of = labels(n, k, rng, zipf)
     numbers = apart * rng.normal(size=(k, d))[of] + rng.normal(size=(n, d))
     counts = rng.poisson((3.0 * rng.gamma(3.0, 1 / 3, (k, d)))[of])
-    return np.column_stack([numbers, answers_of(of, rng.dirichlet(np.ones(3), (k, d)), rng), counts])
+    said = answers_of(of, rng.dirichlet(np.ones(3), (k, d)), rng)
+    return np.column_stack([numbers, said, counts])
 
 
 def table_of(d: int) -> Callable[..., MixedMixture]:
