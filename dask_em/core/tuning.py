@@ -116,6 +116,21 @@ class Numerics:
 
 
 @dataclass(frozen=True)
+class StructuresTuning:
+    """How far M-steps of covariances are iterated that have no closed form."""
+
+    # Steps end where another lowers minus twice the log-likelihood by less than this, per row: some
+    # thousand last bits, so that an M-step never loses what EM would gain.
+    gain: float = 1e-12
+    # Turns of volumes and shape: each leaves a small share of what is missing.
+    turns: int = 200
+    # Steps of axes: the next M-step goes on from where they end.
+    axes_steps: int = 50
+    # The angle of one step in one plane, at most, in radians.
+    most_turn: float = 0.5
+
+
+@dataclass(frozen=True)
 class StudentTTuning:
     """Bounds of the degrees of freedom of Student's t, and the steps by which they are found."""
 
@@ -558,6 +573,7 @@ class Tuning:
     reduction: Reduction = field(default_factory=Reduction)
     fleet: FleetTuning = field(default_factory=FleetTuning)
     numerics: Numerics = field(default_factory=Numerics)
+    structures: StructuresTuning = field(default_factory=StructuresTuning)
     student_t: StudentTTuning = field(default_factory=StudentTTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)

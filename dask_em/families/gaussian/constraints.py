@@ -11,10 +11,27 @@ from ...errors import UsageError
 from .covariance import Covariance
 from .diagonals import Diagonal, Spherical
 from .matrices import Full, Tied
+from .structures import (
+    NAMES,
+    SCIKIT_LEARN,
+    equal,
+    equal_axes,
+    equal_axes_and_volume,
+    equal_eigenvalues,
+    equal_volume_diagonals,
+    equal_volume_matrices,
+    n_covariance_parameters,
+    proportional_diagonals,
+    proportional_eigenvalues,
+    proportional_matrices,
+)
 from .whitening import WhiteningKind
 
 Estimate = Callable[[Array, Array], Array]
 """(weights (k,), covariances about the new means) -> the covariances that the M-step allows."""
+
+Improve = Callable[[Array, Array, Array], Array]
+"""(weights (k,), covariances about the new means, current ones) -> those that the M-step allows."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +50,16 @@ class Constraint:
         (weights (k,), covariances) -> covariances of the same shape, those of the largest
         likelihood that the constraint allows. What it is given are the unconstrained
         estimates, `reg_covar` added: (k, d, d) of `Full`, (k, d) of `Diagonal`.
+    improve : callable, optional
+        In place of `estimate` where there is no closed form: (weights, covariances, current) ->
+        covariances that the constraint allows, of no smaller likelihood than the current ones,
+        from which the iterations begin.
     whitening : {"scalar", "diagonal", "matrix"}, optional
         The largest group of linear maps that leaves the constraint as it is; by default the
         storage's.
+    clipped : bool
+        Whether what the constraint allows stays so, and the likeliest, where all eigenvalues are
+        held between two numbers, as `max_ratio` does.
 
     Examples
     --------
@@ -56,6 +80,19 @@ class Constraint:
     n_parameters: Callable[[int, int], int]
     estimate: Estimate | None = None
     whitening: WhiteningKind | None = None
+    improve: Improve | None = None
+    clipped: bool = True
+
+    @property
+    def joins(self) -> bool:
+        """Whether the covariances of components are not estimated each from its own rows."""
+        return self.estimate is not None or self.improve is not None
+
+    def allowed(self, weights: Array, covariances: Array, current: Array) -> Array:
+        """Return the likeliest covariances that are allowed, given the unconstrained ones."""
+        if self.improve is not None:
+            return self.improve(weights, covariances, current)
+        return covariances if self.estimate is None else self.estimate(weights, covariances)
 
     @property
     def module(self) -> str:
@@ -115,7 +152,37 @@ def known_constraints() -> list[str]:
     return list(dict.fromkeys([*CONSTRAINTS, *entry_points(group=GROUP).names]))
 
 
+def _register(
+    name: str,
+    storage: type[Covariance],
+    whitening: WhiteningKind,
+    estimate: Estimate | None = None,
+    improve: Improve | None = None,
+    clipped: bool = False,
+) -> None:
+    count = n_covariance_parameters(name)
+    register_constraint(Constraint(name, storage, count, estimate, whitening, improve, clipped))
+
+
 register_constraint(Constraint("full", Full, lambda k, d: k * d * (d + 1) // 2))
 register_constraint(Constraint("tied", Tied, lambda k, d: d * (d + 1) // 2))
 register_constraint(Constraint("diag", Diagonal, lambda k, d: k * d))
 register_constraint(Constraint("spherical", Spherical, lambda k, d: k))
+
+# Axes or shapes that are equal stay so under a scale of one number alone, volumes under any map.
+_register("EII", Spherical, "scalar", equal, clipped=True)
+_register("EEI", Diagonal, "diagonal", equal, clipped=True)
+_register("VEI", Diagonal, "diagonal", improve=proportional_diagonals)
+_register("EVI", Diagonal, "diagonal", equal_volume_diagonals)
+_register("VEE", Full, "matrix", improve=proportional_matrices)
+_register("EVE", Full, "scalar", improve=equal_axes_and_volume)
+_register("VVE", Full, "scalar", improve=equal_axes)
+_register("EEV", Full, "scalar", equal_eigenvalues, clipped=True)
+_register("VEV", Full, "scalar", improve=proportional_eigenvalues)
+_register("EVV", Full, "matrix", equal_volume_matrices)
+
+for theirs, ours in SCIKIT_LEARN.items():
+    CONSTRAINTS[ours] = CONSTRAINTS[theirs]
+
+FOURTEEN = NAMES
+"""What `covariance_type="all"` of a sweep stands for."""

@@ -191,12 +191,17 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         shift = np.where(empty[:, None], 0.0, statistics.first / total[:, None])
         total = np.where(empty, tuning().numerics.empty, resp_sum)
         found = self.covariance.unconstrained(total, shift, statistics.scatter, self._ridge())
+        joins = self.rule.joins and not self.covariance.shared_scatter
+        if joins and empty.any():
+            # As near as it can be to where it was, for the others to be as they are without it.
+            found[empty] = self.covariance.covariances[empty]
         covariance, singular = self.covariance.factorized(self.allowed(total, found), len(total))
         kept = sorted({*np.flatnonzero(empty).tolist(), *singular})
         means = self.means + shift
         if not covariance.shared_scatter:
             factor = covariance.factor.copy()
-            factor[kept] = self.covariance.factor[kept]
+            held = list(singular) if joins else kept
+            factor[held] = self.covariance.factor[held]
             covariance = type(covariance)(factor)
             means[kept] = self.means[kept]
         return replace(self, means=means, covariance=covariance), kept
@@ -218,8 +223,18 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     def allowed(self, resp_sum: Array, covariances: Array) -> Array:
         """Return the likeliest covariances that are allowed, given the unconstrained ones."""
-        estimate = self.rule.estimate
-        return covariances if estimate is None else estimate(resp_sum, covariances)
+        return self.rule.allowed(resp_sum, covariances, self.covariance.covariances)
+
+    def constrained(self, resp_sum: Array) -> Self:
+        """Return the components with the covariances that the constraint allows for these."""
+        if not self.rule.joins:
+            return self
+        covariances = self.covariance.covariances
+        if not np.isfinite(covariances).all():
+            return self
+        nearest = self.rule.allowed(resp_sum, covariances, covariances)
+        covariance, _ = self.covariance.factorized(nearest, len(resp_sum))
+        return replace(self, covariance=covariance)
 
     def _ridge(self) -> Array:
         """Return what is added to covariances, (d, d), or its diagonal (d,) where it is one."""
@@ -284,13 +299,14 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     # -- as one vector ---------------------------------------------------------------------
 
     def from_unconstrained(self, vector: Array) -> Self:
-        """Return the family whose `to_unconstrained` is this vector."""
+        """Return the family whose `to_unconstrained` is this vector, within the constraint."""
         means, factor = np.split(vector, [self.means.size])
         factor = factor.reshape(self.covariance.factor.shape)
         diagonal = self.covariance.positive(factor)
         diagonal[:] = np.exp(diagonal)
         covariance = type(self.covariance)(factor)
-        return replace(self, means=means.reshape(self.means.shape), covariance=covariance)
+        found = replace(self, means=means.reshape(self.means.shape), covariance=covariance)
+        return found.constrained(np.ones(len(found.means)))
 
     # -- in the units of the data ------------------------------------------------------------
 
