@@ -203,16 +203,23 @@ def _numbers(word: str) -> list[int]:
 
 
 def _covariance_type(word: str) -> list[str]:
+    if word == "all":
+        return [*FOURTEEN]
     if word not in COVARIANCE_TYPES:
         # Those that other packages offer.
         others = {entry.name for entry in entry_points(group="dask_em.constraints")}
         if word not in others:
-            known = ", ".join([*COVARIANCE_TYPES, *sorted(others)])
+            known = ", ".join([*COVARIANCE_TYPES, *sorted(others), "all"])
             raise ValueError(f"expected one or several of {known}")
     return [word]
 
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+FOURTEEN = (
+    "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE",
+    "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+)  # fmt: skip
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", *FOURTEEN)
 
 COUNT = click.IntRange(1)
 
@@ -226,7 +233,9 @@ N_COMPONENTS = Option(
 )  # fmt: skip
 
 COVARIANCE = Option(
-    "--covariance", "covariance_types", "full, tied, diag, spherical, or several: full,diag.",
+    "--covariance", "covariance_types",
+    "full, tied, diag, spherical, or one of mclust's fourteen, EII to VVV; or several: full,EEV; "
+    "or all of the fourteen: all.",
     Several("KIND", _covariance_type), "full",
 )  # fmt: skip
 

@@ -361,6 +361,10 @@ class Family(ABC, Generic[Sums]):
             kernel.accumulate(np.ascontiguousarray(resp[rows].T))
         return kernel.statistics()
 
+    def constrained(self, resp_sum: Array) -> Self:
+        """Return the components nearest to these that obey what joins them, of weights (k,)."""
+        return self
+
     def near(self, X: Array, resp: Array) -> Self:
         """Return a family about which sums under `resp` (n, k) lose no digits."""
         return self

@@ -126,6 +126,8 @@ class StructuresTuning:
     turns: int = 200
     # Steps of axes: the next M-step goes on from where they end.
     axes_steps: int = 50
+    # Matrices of which the ratio of the least to the largest eigenvalue is below this have no shape.
+    singular: float = 1e-13
     # The angle of one step in one plane, at most, in radians.
     most_turn: float = 0.5
 

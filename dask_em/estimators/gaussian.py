@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.em import EMState
 from ..data.options import MissingChunks, Names, NonFinite
-from ..families.gaussian.constraints import CONSTRAINTS, known_constraints
+from ..families.gaussian.constraints import CONSTRAINTS, constraint_of, known_constraints
 from ..fitting.observers import Observer
 from .gaussian_parameters import GaussianParameters
 from .options import check_choice, check_number
@@ -26,7 +26,12 @@ class GaussianMixture(GaussianParameters):
     Parameters
     ----------
     n_components : int, default=1
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    covariance_type : {"full", "tied", "diag", "spherical", "EII", ..., "VVV"}, default="full"
+        scikit-learn's four, or one of the fourteen structures of Celeux and Govaert (Pattern
+        Recognition 28, 1995) by mclust's names: EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV
+        EVV VVV. The letters say of volume, shape and orientation of the clusters in turn whether
+        they are equal for all (E), free (V), or those of the axes or of a ball (I); "full" is
+        VVV, "tied" EEE, "diag" VVI, "spherical" VII.
     tol : float, default=1e-3
         The fit has converged when less than this is estimated to be still gained, in nats
         per row; with algorithm="em", when a pass gains less.
@@ -110,7 +115,8 @@ class GaussianMixture(GaussianParameters):
     weights_ : (k,) array
     means_ : (k, d) array
     covariances_, precisions_, precisions_cholesky_ : array
-        (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical. float32 where X is; the state,
+        (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical; of other structures (k,) EII,
+        (k, d) those that end with I, else (k, d, d). float32 where X is; the state,
         model files and what is computed keep float64.
     converged_ : bool
     status_ : Status
@@ -217,3 +223,10 @@ class GaussianMixture(GaussianParameters):
             check_number("max_ratio", self.max_ratio, float, 1)
         if self.covariance_type not in CONSTRAINTS:
             check_choice("covariance_type", self.covariance_type, known_constraints())
+        if self.max_ratio is not None and not constraint_of(self.covariance_type).clipped:
+            allowed = ", ".join(name for name, rule in CONSTRAINTS.items() if rule.clipped)
+            raise ValueError(
+                f"max_ratio={self.max_ratio!r} with covariance_type={self.covariance_type!r}: "
+                "eigenvalues that are held within a ratio would no longer have a shape, a volume "
+                f"or axes in common; pass max_ratio=None, or one of {allowed}"
+            )

@@ -13,7 +13,7 @@ from ..core.additive import Array
 from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
-from ..families.gaussian.constraints import Constraint, constraint_of
+from ..families.gaussian.constraints import CONSTRAINTS, Constraint, constraint_of
 from ..families.gaussian.covariance import Covariance
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.options import GaussianOptions
@@ -71,6 +71,12 @@ class GaussianParameters(MixtureEstimator):
             return constraint_of(self.covariance_type)
         return constraint_of(self.state_.result.components.kind)
 
+    @property
+    def _constraint_name(self) -> str:
+        """Name of the fitted constraint, as the option has it where that is an alias."""
+        name, typed = self._fitted_constraint.name, self.covariance_type
+        return typed if CONSTRAINTS.get(typed) is CONSTRAINTS.get(name) else name
+
     # -- attributes to mixtures ----------------------------------------------------------
 
     def mixture(self, engine: Engine) -> Mixture:
@@ -108,7 +114,7 @@ class GaussianParameters(MixtureEstimator):
             It is of other options than this fit.
         """
         last = (self._fitted_constraint.name, self.means_.shape)
-        now = (self.covariance_type, (self.n_components, self.n_features_in_))
+        now = (constraint_of(self.covariance_type).name, (self.n_components, self.n_features_in_))
         if last != now:
             raise ValueError(
                 f"warm_start=True, but the last fit was of {last[0]} covariances and means_ of "
@@ -129,7 +135,7 @@ class GaussianParameters(MixtureEstimator):
         names = names_of_columns(getattr(self, "feature_names_in_", None), means.shape[1])
         constraint = self._fitted_constraint
         return GaussianDescription(
-            constraint.name, constraint.storage.kind, names, means, covariances
+            self._constraint_name, constraint.storage.kind, names, means, covariances
         )
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:

@@ -42,7 +42,7 @@ class MixedMixture(MixtureEstimator):
         of the groups. By default ("auto"), or of names without families, the types of the
         columns say it: floats are Gaussian, integers Poisson, booleans Bernoulli, categories
         categorical.
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    covariance_type : {"full", "tied", "diag", "spherical", "EII", ..., "VVV"}, default="full"
         Of groups that have a covariance.
     reg_covar : float, default=1e-6
         Added to every variance of such groups, in squared units of the data.

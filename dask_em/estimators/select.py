@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Self
 
+from ..families.gaussian.structures import NAMES
 from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
 from ..fitting.driver import Driver
 from ..fitting.observers import n_reads
@@ -119,7 +120,8 @@ def select(
     X : NumPy array, Dask array, zarr.Array, or path or URL of a Zarr array
         (n, d), or another kind that `fit` takes. Never loaded whole, never persisted.
     n_components : int or iterable of int
-    covariance_type : {"full", "tied", "diag", "spherical"} or a sequence of them, optional
+    covariance_type : str or sequence of str, optional
+        One or several of those that the estimator takes, or "all" for the fourteen structures.
         Of an estimator that has other kinds of components, their names; ignored by one
         that has none. By default the estimator's own.
     estimator : class, estimator, or sequence of them, default=GaussianMixture
@@ -244,6 +246,8 @@ def _models(
     alike: list[dict[str, Any]] = [{}]
     if make.kind_option is not None and kinds is not None:
         kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+        if make.kind_option == "covariance_type":
+            kinds = [one for kind in kinds for one in (NAMES if kind == "all" else [kind])]
         _check_values(make.kind_option, kinds)
         alike = [{make.kind_option: kind} for kind in kinds]
     return [make(**{**own, **kind, make.size_option: k}) for kind in alike for k in ks]

@@ -44,7 +44,7 @@ class StudentTMixture(MixtureEstimator):
     Parameters
     ----------
     n_components : int, default=1
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+    covariance_type : {"full", "tied", "diag", "spherical", "EII", ..., "VVV"}, default="full"
         What the scale matrices have in common.
     df : float, optional
         Degrees of freedom of all components, 0.01 at least; by default they are estimated, and
@@ -196,7 +196,7 @@ class StudentTMixture(MixtureEstimator):
             )
         means, covariance = last.scales.data_coordinates()
         scales = Scales.from_data_coordinates(
-            means, covariance, now.scales.whitening, self.reg_covar, self.covariance_type
+            means, covariance, now.scales.whitening, self.reg_covar, now.kind
         )
         log_df = now.log_df if now.fixed else last.log_df
         if now.shared:

@@ -317,10 +317,10 @@ class StartOptions:
             near = pooled.take(group).near(rows[inside], resp)
             rough = replace(given.take(group), components=near)
             parts.append(rough.of_responsibilities(rows[inside], resp).components)
-        components = self.components.with_given(pooled.joined(parts))
+        sums = np.bincount(labels, weights, minlength=k)
+        components = self.components.with_given(pooled.joined(parts).constrained(sums))
         log_weights = given.log_weights
         if self.weights_init is None:
-            sums = np.bincount(labels, weights, minlength=k)
             log_weights = np.log(np.maximum(sums / sums.sum(), np.finfo(np.float64).tiny))
         return replace(given, log_weights=log_weights, components=components)
 

@@ -111,7 +111,7 @@ class _Problem:
         w = self._slopes(m)
         inverse = w[:, None] / m
         slope = np.einsum("kij,kj->ij", inside, inverse) - np.einsum("kij,ki->ij", inside, inverse)
-        # In the plane of i and j the curvature of log m_i + log m_j is about (m_i - m_j)^2 / m_i m_j.
+        # The curvature of log m_i + log m_j in their plane is about (m_i - m_j)^2 / (m_i m_j).
         ratios = np.einsum("kj,ki->ij", m, inverse)
         curvature = ratios + ratios.T - 2 * w.sum()
         flat = curvature <= np.finfo(np.float64).eps * ratios.max()

@@ -169,7 +169,7 @@ register_constraint(Constraint("tied", Tied, lambda k, d: d * (d + 1) // 2))
 register_constraint(Constraint("diag", Diagonal, lambda k, d: k * d))
 register_constraint(Constraint("spherical", Spherical, lambda k, d: k))
 
-# Axes or shapes that are equal stay so under a scale of one number alone, volumes under any map.
+# A volume is equal in any coordinates, eigenvalues and orthogonal axes under one scale alone.
 _register("EII", Spherical, "scalar", equal, clipped=True)
 _register("EEI", Diagonal, "diagonal", equal, clipped=True)
 _register("VEI", Diagonal, "diagonal", improve=proportional_diagonals)
@@ -181,8 +181,6 @@ _register("EEV", Full, "scalar", equal_eigenvalues, clipped=True)
 _register("VEV", Full, "scalar", improve=proportional_eigenvalues)
 _register("EVV", Full, "matrix", equal_volume_matrices)
 
-for theirs, ours in SCIKIT_LEARN.items():
-    CONSTRAINTS[ours] = CONSTRAINTS[theirs]
-
-FOURTEEN = NAMES
-"""What `covariance_type="all"` of a sweep stands for."""
+for name in NAMES:
+    # In mclust's order, and four by another name.
+    CONSTRAINTS[name] = CONSTRAINTS.pop(name, None) or CONSTRAINTS[SCIKIT_LEARN[name]]

@@ -86,7 +86,7 @@ class GaussianOptions(FamilyOptions):
         factor = ridged_factor(covariance, tuning().numerics.pooled_ridge)
         pooled = self.constraint.storage.of_data(np.asarray(factor @ factor.T), k)
         means = np.zeros((k, len(moments.mean)))
-        plain = Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)
+        plain = Gaussian(means, pooled, whitening, self.ridge, self.constraint.name)
         return self.regularized(plain, moments)
 
     def regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
@@ -129,6 +129,8 @@ class GaussianOptions(FamilyOptions):
     def with_given(self, components: Any) -> Gaussian:
         """Return the components with the user's means and covariances, whitened.
 
+        Covariances that the constraint does not allow are the likeliest that it does.
+
         Raises
         ------
         ValueError
@@ -145,7 +147,7 @@ class GaussianOptions(FamilyOptions):
             found = replace(found, means=whitening.whiten(means))
         if precisions is not None:
             covariance = self._covariance(precisions).scaled(whitening.inverse_scale)
-            found = replace(found, covariance=covariance)
+            found = replace(found, covariance=covariance).constrained(np.ones(k))
         return found
 
     def _covariance(self, precisions: Array) -> Covariance:

@@ -163,7 +163,8 @@ class RegularizedGaussian(Gaussian):
             rows + prior.rows(self.covariance, k), sums
         )
         kept = sorted({*kept, *np.flatnonzero(empty).tolist()})
-        if not kept:
+        if not kept or self.rule.joins:
+            # One without rows is the prior's, within what joins it to others.
             return found, kept
         means, covariance = found.means.copy(), found.covariance
         means[kept] = self.means[kept]

@@ -27,7 +27,7 @@ NAMES = (
 )  # fmt: skip
 """The fourteen structures, in mclust's order."""
 
-SCIKIT_LEARN = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
+SCIKIT_LEARN = {"VVV": "full", "EEE": "tied", "VVI": "diag", "VII": "spherical"}
 """scikit-learn's names of four of them."""
 
 
@@ -179,7 +179,8 @@ def equal_volume_matrices(weights: Array, covariances: Array) -> Array:
     [[2.0, 0.0], [0.0, 2.0]]
     """
     with np.errstate(all="ignore"):
-        return _of_one_volume(weights, covariances, _volumes(covariances))
+        volumes = np.where(_are_definite(covariances), _volumes(covariances), np.nan)
+        return _of_one_volume(weights, covariances, volumes)
 
 
 def _of_one_volume(weights: Array, covariances: Array, volumes: Array) -> Array:
@@ -194,6 +195,13 @@ def _volumes(covariances: Array) -> Array:
     """Compute |Sigma_k|^(1/d) of matrices (k, d, d), (k,); NaN where one is not positive."""
     signs, log_dets = np.linalg.slogdet(covariances)
     return np.where(signs > 0, np.exp(log_dets / covariances.shape[1]), np.nan)
+
+
+def _are_definite(covariances: Array) -> Array:
+    """Tell which matrices (k, d, d) have a shape that is more than rounding, (k,)."""
+    whole = np.isfinite(covariances).all(axis=(1, 2))
+    values = np.linalg.eigvalsh(np.where(whole[:, None, None], covariances, 0.0))
+    return np.asarray(values[:, 0] > tuning().structures.singular * values[:, -1])
 
 
 # -- orientations of their own, one shape --------------------------------------------------
@@ -271,8 +279,7 @@ def _with_common_axes(
     weights: Array, covariances: Array, current: Array, one_volume: bool
 ) -> Array:
     found = np.full(covariances.shape, np.nan)
-    with np.errstate(all="ignore"):
-        live = _volumes(covariances) > 0
+    live = _are_definite(covariances)
     if not live.any() or not np.isfinite(current).all():
         return found
     n, S = weights[live], covariances[live]

@@ -110,6 +110,10 @@ class Product(ProductParameters, Family[ProductStatistics]):
         """Compute the logarithm of the parameters' prior density, in nats, up to a constant."""
         return sum(part.log_prior_density() for part in self.parts)
 
+    def constrained(self, resp_sum: Array) -> Self:
+        """Return the components nearest to these that obey what joins them, of weights (k,)."""
+        return self.with_parts([part.constrained(resp_sum) for _, _, part in self])
+
     def near(self, X: Array, resp: Array) -> Self:
         """Return a family about which sums under `resp` (n, k) lose no digits."""
         return self.with_parts([part.near(X[:, columns], resp) for _, columns, part in self])

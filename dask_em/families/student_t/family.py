@@ -85,6 +85,10 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
         kind = StudentTKernel if engine.device == "cpu" else StudentTArrayKernel
         return kind(self.scales, self.df, engine)
 
+    def constrained(self, resp_sum: Array) -> Self:
+        """Return the components nearest to these that obey what joins them, of weights (k,)."""
+        return replace(self, scales=self.scales.constrained(resp_sum))
+
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means of the rows X (n, d) under `resp` (n, k)."""
         return replace(self, scales=self.scales.near(X, resp))
@@ -140,7 +144,7 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
         moved = replace(here, means=here.means + shift)
         about = here.recentre(np.where(usable, weight, 0.0), sums, moved)
         total = weight
-        if here.rule.estimate is not None:
+        if here.rule.joins:
             # One factor for all keeps the constraint (parameter expansion: Liu, Rubin, Wu 1998).
             by_df = self.df * usable
             share = 1 + (by_df @ statistics.excess) / max(by_df @ rows, empty)
@@ -170,7 +174,7 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
         best, held_gain = df[found.argmax(axis=1)], np.maximum(found.max(axis=1), 0.0)
         best = np.where(held_gain > 0, best, self.df)
         least = np.maximum(gain, 0.0) + tuning().student_t.least_gain * rows
-        if self.shared or self.scales.rule.estimate is not None:
+        if self.shared or self.scales.rule.joins:
             held = np.full(len(rows), held_gain.sum() > least.sum())
         else:
             held = held_gain > least
