@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,14 @@ import numpy as np
 import pytest
 from helpers import blobs
 from scipy import optimize
-from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris
 
-from dask_em import GaussianMixture, load, select
 from dask_em.core.additive import Array
-from dask_em.core.codec import digest
 from dask_em.core.em import Convergence, EMState, em
 from dask_em.core.family import Family
 from dask_em.core.mixture import Mixture
 from dask_em.core.moments import Moments
-from dask_em.families.gaussian.constraints import CONSTRAINTS, constraint_of
+from dask_em.families.gaussian.constraints import constraint_of
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.families.gaussian.structures import NAMES, SCIKIT_LEARN, is_nested

@@ -126,7 +126,7 @@ class StructuresTuning:
     turns: int = 200
     # Steps of axes: the next M-step goes on from where they end.
     axes_steps: int = 50
-    # Matrices of which the ratio of the least to the largest eigenvalue is below this have no shape.
+    # Below this ratio of the least to the largest eigenvalue a matrix has no shape but rounding's.
     singular: float = 1e-13
     # The angle of one step in one plane, at most, in radians.
     most_turn: float = 0.5
@@ -388,6 +388,16 @@ class SplitMergeTuning:
 
 
 @dataclass(frozen=True)
+class ExchangeTuning:
+    """Starts from the clusters of other models of one K."""
+
+    # Of the clusters of all others, so many of the likeliest are fitted.
+    each: int = 2
+    # How often what gained is passed on, at most.
+    rounds: int = 4
+
+
+@dataclass(frozen=True)
 class ScreeningTuning:
     """Rules by which some of many models go on from the sample, and from a slice."""
 
@@ -585,6 +595,7 @@ class Tuning:
     sample: SampleTuning = field(default_factory=SampleTuning)
     multistart: MultistartTuning = field(default_factory=MultistartTuning)
     split_merge: SplitMergeTuning = field(default_factory=SplitMergeTuning)
+    exchange: ExchangeTuning = field(default_factory=ExchangeTuning)
     screening: ScreeningTuning = field(default_factory=ScreeningTuning)
     elimination: EliminationTuning = field(default_factory=EliminationTuning)
     control_variate: ControlVariateTuning = field(default_factory=ControlVariateTuning)

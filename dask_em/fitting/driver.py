@@ -28,6 +28,7 @@ from ..storage.checkpoint import Checkpoint
 from .candidates import Candidate, CandidateState, Model, eliminate, run_together, table, winner
 from .control_variate import algorithm_of
 from .criteria import Criterion, Row
+from .exchange import Exchange
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
@@ -326,6 +327,14 @@ class Driver:
                 model.start(self.surveyed, engine, self.seed, self.observers, executor)
                 for model in self.options.models
             ]
+            if (exchange := self._exchange()) is not None:
+                starts = exchange.starts(
+                    starts,
+                    self.sample,
+                    self.options.convergence.on_sample(),
+                    self.surveyed.n_weighted,
+                    executor,
+                )
             phase = "em"
             n_passes = sum(start.n_passes for start in starts)
         else:
@@ -342,6 +351,13 @@ class Driver:
         limits, criterion = self.options.convergence, self.options.criterion
         return ScreeningRules.of(self.options.lead, self.seed, limits, criterion, weight)
 
+    def _exchange(self) -> Exchange | None:
+        """Return by what models start from each other's clusters; None of starts of one's own."""
+        options = self.options
+        if options.lead.init_params != "auto" or options.lead.algorithm != "auto":
+            return None
+        return Exchange(options.models, self.surveyed.moments, self._on_sample)
+
     def _screened(self) -> tuple[list[Start], int]:
         """Compare many starts of every model on the sample, which is small and in this process."""
         makers = [m.maker(self.surveyed, self._on_sample) for m in self.options.models]
@@ -353,6 +369,7 @@ class Driver:
                 self._rules(),
                 self.passes.executor,
                 running.advance,
+                self._exchange(),
             )
             running.n_rows = n_rows
         return found, n_rows

@@ -20,6 +20,7 @@ from ..core.tuning import tuning
 from .candidates import Candidate, Model, winner
 from .control_variate import algorithm_of
 from .criteria import DROPPED, Criterion, penalty
+from .exchange import Exchange
 from .multistart import Multistart, SampleFits, StartResult, contenders_of, in_rows
 from .sample import Sampled, Start
 from .starts import StartOptions
@@ -81,6 +82,7 @@ def screen(
     rules: ScreeningRules,
     executor: ExecutorFactory = serial_executor,
     advance: Callable[[int], None] | None = None,
+    exchange: Exchange | None = None,
 ) -> tuple[list[Start], int]:
     """Find the best of many starts of every model, on the sample alone.
 
@@ -100,6 +102,8 @@ def screen(
         Makes what calls the fits.
     advance : callable, optional
         Called with the rows of the sample whenever another fit to them is done.
+    exchange : Exchange, optional
+        By which models start from each other's clusters.
 
     Returns
     -------
@@ -118,6 +122,15 @@ def screen(
         starts = calls.map(_fit_subsample, starts, in_rows(advance, few))
         n_rows = _most_passes(starts) * len(few.rows)
         best = [_ranked(starts, model)[0] for model in models]
+        if exchange is not None:
+
+            def refit(wanted: list[tuple[int, Mixture]]) -> list[Candidate]:
+                made = [rules.candidate(models[i], start, limits) for i, start in wanted]
+                return calls.map(_fit_subsample, made, in_rows(advance, few))
+
+            best, n_read = exchange.run(few, best, Candidate.last_state, refit)
+            n_rows += n_read
+            starts += [one for one in best if one not in starts]
         eliminated = _eliminated(best, few, rules)
         if mended or not whole:
             left = [i for i, lost in enumerate(eliminated) if not lost]
@@ -132,6 +145,18 @@ def screen(
             ]
             ended = calls.map(_fit_sample, ended, in_rows(advance, sample))
             n_rows += _most_passes(ended) * len(sample.rows)
+            if exchange is not None and mended:
+
+                def refit_all(wanted: list[tuple[int, Mixture]]) -> list[Candidate]:
+                    made = [
+                        rules.candidate(models[left[i]], start, rules.convergence)
+                        for i, start in wanted
+                    ]
+                    return calls.map(_fit_sample, made, in_rows(advance, sample))
+
+                among = exchange.of(left)
+                ended, n_read = among.run(sample, ended, Candidate.last_state, refit_all)
+                n_rows += n_read
             lost = _eliminated(ended, sample, rules)
             for i, candidate, given_up in zip(left, ended, lost, strict=True):
                 best[i], eliminated[i] = candidate, given_up

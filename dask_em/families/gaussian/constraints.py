@@ -182,5 +182,7 @@ _register("VEV", Full, "scalar", improve=proportional_eigenvalues)
 _register("EVV", Full, "matrix", equal_volume_matrices)
 
 for name in NAMES:
-    # In mclust's order, and four by another name.
-    CONSTRAINTS[name] = CONSTRAINTS.pop(name, None) or CONSTRAINTS[SCIKIT_LEARN[name]]
+    # In mclust's order, four of them by another name.
+    known = CONSTRAINTS[SCIKIT_LEARN.get(name, name)]
+    CONSTRAINTS.pop(name, known)
+    CONSTRAINTS[name] = known

@@ -84,7 +84,7 @@ def proportional_diagonals(weights: Array, variances: Array, current: Array) -> 
     [[1.0, 4.0], [3.0, 12.0]]
     """
     found = np.full(variances.shape, np.nan)
-    live = np.isfinite(variances).all(axis=1) & (variances.sum(axis=1) > 0)
+    live = np.asarray(np.isfinite(variances).all(axis=1) & (variances.sum(axis=1) > 0))
     with np.errstate(all="ignore"):
         S, n = variances[live], weights[live, None]
         volumes = np.exp(np.log(current[live]).mean(axis=1))
@@ -199,7 +199,7 @@ def _volumes(covariances: Array) -> Array:
 
 def _are_definite(covariances: Array) -> Array:
     """Tell which matrices (k, d, d) have a shape that is more than rounding, (k,)."""
-    whole = np.isfinite(covariances).all(axis=(1, 2))
+    whole = np.asarray(np.isfinite(covariances).all(axis=(1, 2)))
     values = np.linalg.eigvalsh(np.where(whole[:, None, None], covariances, 0.0))
     return np.asarray(values[:, 0] > tuning().structures.singular * values[:, -1])
 

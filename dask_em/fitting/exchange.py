@@ -1,0 +1,192 @@
+"""Exchange of clusters among models of one K: where one has been, the others start too.
+
+Models that differ in nothing but the structure of their components (full, diag, ...) have optima
+near each other. So each starts also from the responsibilities at which the others ended: those of
+a model nested in it, whose likelihood its M-step can only raise, and those of all others, whose
+clusters may be better than what its own starts found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from ..core.additive import Array
+from ..core.em import Convergence, EMState, Rank, rank
+from ..core.engine import Engine
+from ..core.executor import in_threads, serial_executor
+from ..core.mixture import Mixture
+from ..core.moments import Moments
+from ..core.protocols import ExecutorFactory
+from ..core.scoring import Predict
+from ..core.tuning import tuning
+from .multistart import SampleFits, StartResult
+from .sample import Sampled, Start
+from .starts import StartOptions
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Let models of one family and K start from the clusters of each other.
+
+    Attributes
+    ----------
+    models : sequence of StartOptions
+    moments : Moments
+        Of all data.
+    engine : Engine
+        What computes on the sample.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> from dask_em.core.engine import NUMPY
+    >>> kinds = [GaussianMixture(3, covariance_type=kind) for kind in ("full", "diag")]
+    >>> models = [one.start_options() for one in (*kinds, GaussianMixture(2))]
+    >>> Exchange(models, Moments.unit(2), NUMPY).groups()
+    [[0, 1]]
+    """
+
+    models: Sequence[StartOptions]
+    moments: Moments
+    engine: Engine
+
+    def of(self, numbers: Sequence[int]) -> Exchange:
+        """Return the exchange among some of the models."""
+        return replace(self, models=[self.models[i] for i in numbers])
+
+    def groups(self) -> list[list[int]]:
+        """Return the numbers of models that may exchange clusters, of more than one of each K."""
+        found: dict[tuple[str, int], list[int]] = {}
+        for i, model in enumerate(self.models):
+            found.setdefault((model.family, model.n_components), []).append(i)
+        return [group for (_, k), group in found.items() if len(group) > 1 and k > 1]
+
+    def run(
+        self,
+        rows: Sampled,
+        ends: Sequence[T],
+        state_of: Callable[[T], EMState],
+        fit: Callable[[list[tuple[int, Mixture]]], list[T]],
+    ) -> tuple[list[T], int]:
+        """Return the best end of each model, and the rows that were read to propose starts.
+
+        Parameters
+        ----------
+        rows : Sampled
+            To which all were fitted.
+        ends : sequence
+            Of each model, in order.
+        state_of : callable
+            Returns the state at an end.
+        fit : callable
+            Fits starts, each with the number of its model, to the rows.
+        """
+        ends, n_rows = list(ends), 0
+        for group in self.groups():
+            n_rows = max(n_rows, self._among(group, rows, ends, state_of, fit))
+        return ends, n_rows
+
+    def starts(
+        self,
+        starts: Sequence[Start],
+        sample: Sampled,
+        limits: Convergence,
+        n_weighted: int,
+        executor: ExecutorFactory = serial_executor,
+    ) -> list[Start]:
+        """Return the starts of the models, those of others' clusters in place of worse ones.
+
+        Parameters
+        ----------
+        starts : sequence of Start
+            One a model.
+        sample : Sampled
+        limits : Convergence
+            How far starts are fitted to it.
+        n_weighted : int
+            Rows of the data.
+        executor : ExecutorFactory
+            Makes what calls the fits.
+        """
+        if not self.groups():
+            return list(starts)
+        with executor(SampleFits(sample, len(sample.rows), limits, limits)) as calls:
+            own = calls.map(SampleFits.fit_sample, [one.mixture for one in starts])
+
+            def fit(wanted: list[tuple[int, Mixture]]) -> list[StartResult]:
+                return calls.map(SampleFits.fit_sample, [start for _, start in wanted])
+
+            found, n_rows = self.run(sample, own, lambda end: end.state, fit)
+        made = []
+        for start, before, end in zip(starts, own, found, strict=True):
+            n_passes = start.n_passes + (before.rows_read + n_rows) / max(1, n_weighted)
+            if end is not before:
+                start = Start(end.state.result, log_likelihood=end.state.log_likelihood)
+                n_passes += end.rows_read / max(1, n_weighted)
+            made.append(replace(start, n_passes=n_passes))
+        return made
+
+    def _among(
+        self,
+        group: Sequence[int],
+        rows: Sampled,
+        ends: list[T],
+        state_of: Callable[[T], EMState],
+        fit: Callable[[list[tuple[int, Mixture]]], list[T]],
+    ) -> int:
+        """Put better ends in place of those of one group, and return the rows that were read."""
+        changed, n_rows = list(group), 0
+        for _ in range(tuning().exchange.rounds):
+            found = in_threads(lambda j: self._shares(rows, state_of(ends[j])), changed)
+            shares = dict(zip(changed, found, strict=True))
+            tasks = [(i, [resp for j, resp in shares.items() if j != i]) for i in group]
+            proposed = in_threads(lambda task: self._proposals(rows, *task), tasks)
+            pairs = zip(group, proposed, strict=True)
+            wanted = [(i, start) for i, starts in pairs for start in starts]
+            # To find responsibilities, to sum under them, and to judge the M-step of the sums.
+            n_rows += 3 * len(rows.rows)
+            gained = {}
+            for (i, _), end in zip(wanted, fit(wanted), strict=True):
+                if _rank(state_of(end)) > self._bar(i, state_of(ends[i])):
+                    ends[i] = gained[i] = end
+            changed = list(gained)
+            if not changed:
+                break
+        return n_rows
+
+    def _shares(self, rows: Sampled, state: EMState) -> Array:
+        """Return the responsibilities at the end of a fit, times weights, (n, k)."""
+        proba = Predict(state.result.on_cpu, ("proba",))(rows.rows)["proba"]
+        return np.asarray(proba * rows.weights[:, None])
+
+    def _proposals(self, rows: Sampled, i: int, shares: Sequence[Array]) -> list[Mixture]:
+        """Return the M-steps of one model of the clusters of others, the likeliest of them."""
+        found = []
+        for resp in shares:
+            start = self.models[i].of_responsibilities(self.moments, rows.rows, resp)
+            start = replace(start, engine=self.engine)
+            value = start.objective(rows.accumulate(start))
+            if np.isfinite(value):
+                found.append((value, start))
+        found.sort(key=lambda one: one[0], reverse=True)
+        return [start for _, start in found[: tuning().exchange.each]]
+
+    def _bar(self, i: int, state: EMState) -> Rank:
+        """Return the rank that an end must pass to be taken in place of this one of model i."""
+        finite, whole, honest, value = _rank(state)
+        return (
+            finite,
+            whole,
+            honest,
+            value + min(self.models[i].tol, tuning().multistart.least_gain),
+        )
+
+
+def _rank(state: EMState) -> Rank:
+    return rank(state.objective, state.collapsed, state.spiked)
