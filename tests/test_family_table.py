@@ -165,6 +165,7 @@ def times() -> Array:
 FAMILIES = {
     "gaussian": Row(GaussianMixture(), normal),
     "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal),
+    "gaussian-vve": Row(GaussianMixture(covariance_type="VVE"), normal),
     "kmeans": Row(KMeans(), normal),
     "kmeans-spherical": Row(KMeans(spherical=True), normal),
     "student-t": Row(StudentTMixture(), tailed),

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import blobs
+from click.testing import CliRunner
+from helpers import blobs, write_zarr
 from scipy import optimize
 from sklearn.datasets import load_iris
 
+from dask_em import GaussianMixture, StudentTMixture, load, select
+from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.em import Convergence, EMState, em
 from dask_em.core.family import Family
@@ -310,3 +313,123 @@ class TestVEE(StructureTests):
 @pytest.mark.slow
 class TestEVV(StructureTests):
     kind = "EVV"
+
+
+# -- fits ---------------------------------------------------------------------------------------
+
+
+def elongated(n: int = 240) -> Array:
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(0, [1, 3], (n // 2, 2)), rng.normal(9, [3, 1], (n // 2, 2))]
+    return np.concatenate(parts)[rng.permutation(n)]
+
+
+@pytest.mark.parametrize("kind", ["VEI", "EEV", "VEE", "EVE"])
+def test_every_end_of_an_accelerated_fit_obeys_the_letters(kind: str) -> None:
+    X = blobs(N, D, K, seed=2, apart=1.0)[0]
+    model = GaussianMixture(K, covariance_type=kind, random_state=0, tol=1e-8, reg_covar=0.0).fit(X)
+    state = model.state_
+    # The parameters that were measured, which Anderson's steps may have made.
+    volumes, shapes, _ = parts(covariances_of(state.mixture))
+    assert (np.ptp(np.log(volumes)) < 1e-8) == (kind[0] == "E")
+    assert (np.ptp(np.log(shapes), axis=0).max() < 1e-7) == (kind[1] == "E")
+
+
+@pytest.mark.parametrize("kind", SCIKIT_LEARN)
+def test_four_structures_are_scikit_learn_s_by_another_name(kind: str, tmp_path: Path) -> None:
+    X = elongated()
+    ours, theirs = (
+        GaussianMixture(2, covariance_type=name, random_state=0).fit(X)
+        for name in (kind, SCIKIT_LEARN[kind])
+    )
+    for name, array in theirs.state_.result.components.arrays().items():
+        np.testing.assert_array_equal(ours.state_.result.components.arrays()[name], array)
+    assert ours.get_params()["covariance_type"] == kind
+    assert f"{kind} covariance" in ours.describe().structure
+    ours.save(tmp_path / "m.npz")
+    assert load(tmp_path / "m.npz").covariance_type == kind
+    again = ours.set_params(warm_start=True, covariance_type=SCIKIT_LEARN[kind]).fit(X)
+    assert again.lower_bound_ >= theirs.lower_bound_ - 1e-9
+
+
+def test_a_user_s_precisions_are_made_to_obey_the_structure() -> None:
+    X = elongated()
+    start: dict[str, Any] = {"means_init": [[0, 0], [9, 9]], "weights_init": [0.5, 0.5]}
+    precisions = np.stack([np.diag([1.0, 9.0]), np.diag([4.0, 0.2])])
+    model = GaussianMixture(
+        2, covariance_type="EVE", precisions_init=precisions, max_iter=0, **start
+    ).fit(X)
+    volumes = np.linalg.det(model.covariances_)
+    assert volumes[0] == pytest.approx(volumes[1])
+
+
+def test_a_bound_on_eigenvalues_is_refused_where_it_would_break_the_structure() -> None:
+    GaussianMixture(2, covariance_type="EEV", max_ratio=5).check_options()
+    with pytest.raises(ValueError, match=r"max_ratio=5 with covariance_type='VEV'.* EEV"):
+        GaussianMixture(2, covariance_type="VEV", max_ratio=5).fit(elongated())
+
+
+@pytest.mark.parametrize("kind", ["EEI", "VEV", "VVE"])
+def test_the_posterior_density_never_falls(kind: str) -> None:
+    X = blobs(N, D, K, seed=2, apart=1.0)[0]
+    model = GaussianMixture(
+        K, covariance_type=kind, prior="conjugate", algorithm="em", init_params="random",
+        random_state=0, max_iter=15, tol=0.0,
+    ).fit(X)  # fmt: skip
+    assert (np.diff(model.lower_bounds_) >= -1e-9).all()
+
+
+@pytest.mark.parametrize("kind", ["VEI", "EVE", "VEV", "EVV"])
+def test_student_t_takes_them_too(kind: str) -> None:
+    X = blobs(N, D, K, seed=2, apart=1.0)[0]
+    X = X + np.random.default_rng(1).standard_t(3, X.shape)
+    model = StudentTMixture(
+        K, covariance_type=kind, algorithm="em", init_params="random", random_state=0,
+        max_iter=25, tol=0.0,
+    ).fit(X)  # fmt: skip
+    assert (np.diff(model.lower_bounds_) >= -1e-9).all()
+    volumes = np.linalg.det(as_matrices(model.scales_))
+    assert (np.ptp(volumes) < 1e-6 * volumes.max()) == (kind[0] == "E")
+
+
+# -- sweeps --------------------------------------------------------------------------------------
+
+
+def test_all_is_the_fourteen_and_none_is_below_one_nested_in_it() -> None:
+    X = load_iris().data
+    limits: dict[str, Any] = {"tol": 1e-6, "max_iter": 500, "n_init": 2}
+    found = select(X, [1, 3], "all", random_state=0, exhaustive=True, **limits)
+    assert [row["covariance_type"] for row in found.table[::2]] == list(NAMES)
+    for k in (1, 3):
+        table = {r["covariance_type"]: r for r in found.table if r["n_components"] == k}
+        reached = {kind: row["log_likelihood"] * len(X) for kind, row in table.items()}
+        for inner, outer in NESTED:
+            assert reached[outer] >= reached[inner] - 1e-2
+        if k == 3:
+            # mclust's own search, from which its table of BIC is.
+            assert reached["VEV"] >= -186.073 - 1e-2
+            assert reached["EEE"] >= -256.354 - 1e-2
+            assert all(row["n_parameters"] == IRIS[kind][2] for kind, row in table.items())
+    best = min((r for r in found.table if r["status"] != "DEGENERATE"), key=lambda r: r["bic"])
+    assert (found.best.covariance_type, found.best.n_components) == (
+        best["covariance_type"], best["n_components"],
+    )  # fmt: skip
+
+
+def test_a_sweep_finds_the_structure_of_the_data() -> None:
+    found = select(elongated(600), [1, 2], "all", random_state=0, n_init=1)
+    assert (found.best.covariance_type, found.best.n_components) == ("EVI", 2)
+    assert len(found.table) == 28
+
+
+def test_a_shell_takes_all(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", elongated(), 100)
+    words = ["fit", str(tmp_path / "x.zarr"), "-k", "2", "-o", str(tmp_path / "m.npz"), "--json"]
+    done = CliRunner().invoke(main, [*words, "--covariance", "all", "--n-init", "1"])
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "m.npz").covariance_type == "EVI"
+    told = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.npz")]).output
+    assert "EVI covariance" in told
+    wrong = CliRunner().invoke(main, [*words, "--covariance", "EVL"])
+    assert wrong.exit_code == 2
+    assert "VVV" in wrong.output

@@ -393,6 +393,8 @@ class ExchangeTuning:
 
     # Of the clusters of all others, so many of the likeliest are fitted.
     each: int = 2
+    # Rows of Ward's trees, which take the square of them in memory and time.
+    tree_rows: int = 2000
     # How often what gained is passed on, at most.
     rounds: int = 4
 

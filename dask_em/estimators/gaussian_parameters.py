@@ -13,7 +13,7 @@ from ..core.additive import Array
 from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
-from ..families.gaussian.constraints import CONSTRAINTS, Constraint, constraint_of
+from ..families.gaussian.constraints import Constraint, constraint_of
 from ..families.gaussian.covariance import Covariance
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.options import GaussianOptions
@@ -67,15 +67,14 @@ class GaussianParameters(MixtureEstimator):
     @property
     def _fitted_constraint(self) -> Constraint:
         """That of the fitted attributes, whatever the options have been set to since."""
-        if not hasattr(self, "state_"):
-            return constraint_of(self.covariance_type)
-        return constraint_of(self.state_.result.components.kind)
+        return constraint_of(self._fitted_kind)
 
     @property
-    def _constraint_name(self) -> str:
-        """Name of the fitted constraint, as the option has it where that is an alias."""
-        name, typed = self._fitted_constraint.name, self.covariance_type
-        return typed if CONSTRAINTS.get(typed) is CONSTRAINTS.get(name) else name
+    def _fitted_kind(self) -> str:
+        """Name of that constraint, by which it was asked for."""
+        if not hasattr(self, "state_"):
+            return self.covariance_type
+        return self.state_.result.components.kind
 
     # -- attributes to mixtures ----------------------------------------------------------
 
@@ -101,7 +100,7 @@ class GaussianParameters(MixtureEstimator):
             self._covariance(),
             whitening,
             self.reg_covar,
-            self._fitted_constraint.name,
+            self._fitted_kind,
         )
         return Mixture(np.log(self.fitted_array("weights_")), components, engine)
 
@@ -135,7 +134,7 @@ class GaussianParameters(MixtureEstimator):
         names = names_of_columns(getattr(self, "feature_names_in_", None), means.shape[1])
         constraint = self._fitted_constraint
         return GaussianDescription(
-            self._constraint_name, constraint.storage.kind, names, means, covariances
+            self._fitted_kind, constraint.storage.kind, names, means, covariances
         )
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:

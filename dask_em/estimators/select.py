@@ -137,8 +137,9 @@ def select(
     holdout : float, default=0
         Share of the rows, drawn by seeds of their own, that no fit sees.
     exhaustive : bool, default=False
-        Give no model up: each is then, to rounding, the fit that `GaussianMixture` makes of
-        the same `random_state`, `n_init` and `sample_size`.
+        Give no model up: each is then, to rounding, the fit that `GaussianMixture` makes of the
+        same `random_state`, `n_init` and `sample_size`, or a better one, where the clusters of
+        another covariance type of the same K are a better start.
     keep_all : bool, default=False
         Keep the models that did not win.
     sample_weight : the same kinds as X, (n,), optional

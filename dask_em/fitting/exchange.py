@@ -3,12 +3,13 @@
 Models that differ in nothing but the structure of their components (full, diag, ...) have optima
 near each other. So each starts also from the responsibilities at which the others ended: those of
 a model nested in it, whose likelihood its M-step can only raise, and those of all others, whose
-clusters may be better than what its own starts found.
+clusters may be better than what its own starts found. Beside these all start from the clusters of
+Ward's trees of few rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -23,11 +24,20 @@ from ..core.moments import Moments
 from ..core.protocols import ExecutorFactory
 from ..core.scoring import Predict
 from ..core.tuning import tuning
+from .agglomerative import clusters_of, ward_trees
 from .multistart import SampleFits, StartResult
 from .sample import Sampled, Start
-from .starts import StartOptions
+from .starts import StartOptions, hard
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Hold rows of the sample, and their responsibilities times weights (n, k)."""
+
+    rows: Sampled
+    resp: Array
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,13 @@ class Exchange:
             Fits starts, each with the number of its model, to the rows.
         """
         ends, n_rows = list(ends), 0
+        first = rows.first(tuning().exchange.tree_rows)
+        trees = ward_trees(first.rows, self.moments) if self.groups() else []
         for group in self.groups():
-            n_rows = max(n_rows, self._among(group, rows, ends, state_of, fit))
+            k = self.models[group[0]].n_components
+            labels = [clusters_of(tree, k) for tree in trees]
+            given = [Clusters(first, hard(of, k) * first.weights[:, None]) for of in labels]
+            n_rows = max(n_rows, self._among(group, rows, given, ends, state_of, fit))
         return ends, n_rows
 
     def starts(
@@ -136,46 +151,61 @@ class Exchange:
         self,
         group: Sequence[int],
         rows: Sampled,
+        given: Sequence[Clusters],
         ends: list[T],
         state_of: Callable[[T], EMState],
         fit: Callable[[list[tuple[int, Mixture]]], list[T]],
     ) -> int:
-        """Put better ends in place of those of one group, and return the rows that were read."""
-        changed, n_rows = list(group), 0
-        for _ in range(tuning().exchange.rounds):
-            found = in_threads(lambda j: self._shares(rows, state_of(ends[j])), changed)
-            shares = dict(zip(changed, found, strict=True))
-            tasks = [(i, [resp for j, resp in shares.items() if j != i]) for i in group]
-            proposed = in_threads(lambda task: self._proposals(rows, *task), tasks)
-            pairs = zip(group, proposed, strict=True)
-            wanted = [(i, start) for i, starts in pairs for start in starts]
+        """Put better ends in place of those of one group, and return the rows that were read.
+
+        At first all start from the clusters that are `given`, too.
+        """
+        n_rows = 0
+
+        def gained(shares: Mapping[int, Sequence[Clusters]], each: int) -> list[int]:
+            """Let models start from clusters, and return which of them ended better."""
+            nonlocal n_rows
             # To find responsibilities, to sum under them, and to judge the M-step of the sums.
             n_rows += 3 * len(rows.rows)
-            gained = {}
+            tasks = [*shares.items()]
+            proposed = in_threads(lambda task: self._proposals(rows, *task)[:each], tasks)
+            wanted = [
+                (i, one) for i, starts in zip(shares, proposed, strict=True) for one in starts
+            ]
+            better = {}
             for (i, _), end in zip(wanted, fit(wanted), strict=True):
                 if _rank(state_of(end)) > self._bar(i, state_of(ends[i])):
-                    ends[i] = gained[i] = end
-            changed = list(gained)
+                    ends[i] = better[i] = end
+            return list(better)
+
+        gained(dict.fromkeys(group, given), len(given))
+        changed = list(group)
+        for _ in range(tuning().exchange.rounds):
+            found = in_threads(lambda j: self._shares(rows, state_of(ends[j])), changed)
+            new = dict(zip(changed, found, strict=True))
+            others = {i: [one for j, one in new.items() if j != i] for i in group}
+            changed = gained(others, tuning().exchange.each)
             if not changed:
                 break
         return n_rows
 
-    def _shares(self, rows: Sampled, state: EMState) -> Array:
-        """Return the responsibilities at the end of a fit, times weights, (n, k)."""
+    def _shares(self, rows: Sampled, state: EMState) -> Clusters:
+        """Return the clusters at the end of a fit."""
         proba = Predict(state.result.on_cpu, ("proba",))(rows.rows)["proba"]
-        return np.asarray(proba * rows.weights[:, None])
+        return Clusters(rows, np.asarray(proba * rows.weights[:, None]))
 
-    def _proposals(self, rows: Sampled, i: int, shares: Sequence[Array]) -> list[Mixture]:
-        """Return the M-steps of one model of the clusters of others, the likeliest of them."""
+    def _proposals(self, rows: Sampled, i: int, shares: Sequence[Clusters]) -> list[Mixture]:
+        """Return the M-steps of one model of the clusters of others, the likeliest first."""
         found = []
-        for resp in shares:
-            start = self.models[i].of_responsibilities(self.moments, rows.rows, resp)
+        for clusters in shares:
+            X, resp = clusters.rows.rows, clusters.resp
+            start = self.models[i].of_responsibilities(self.moments, X, resp)
             start = replace(start, engine=self.engine)
             value = start.objective(rows.accumulate(start))
             if np.isfinite(value):
                 found.append((value, start))
         found.sort(key=lambda one: one[0], reverse=True)
-        return [start for _, start in found[: tuning().exchange.each]]
+        return [start for _, start in found]
 
     def _bar(self, i: int, state: EMState) -> Rank:
         """Return the rank that an end must pass to be taken in place of this one of model i."""

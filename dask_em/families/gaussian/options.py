@@ -86,7 +86,7 @@ class GaussianOptions(FamilyOptions):
         factor = ridged_factor(covariance, tuning().numerics.pooled_ridge)
         pooled = self.constraint.storage.of_data(np.asarray(factor @ factor.T), k)
         means = np.zeros((k, len(moments.mean)))
-        plain = Gaussian(means, pooled, whitening, self.ridge, self.constraint.name)
+        plain = Gaussian(means, pooled, whitening, self.ridge, self.covariance_type)
         return self.regularized(plain, moments)
 
     def regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:

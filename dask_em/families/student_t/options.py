@@ -59,11 +59,10 @@ class StudentTOptions(FamilyOptions):
         """Return k components alike, each with the covariance of all data as its scale."""
         constants = tuning().student_t
         # Stored apart, whatever they share.
-        rule = self.normal.constraint
-        kind = "full" if rule.storage.shared_scatter else self.kind
+        kind = "full" if self.normal.constraint.storage.shared_scatter else self.kind
         pooled = replace(self.normal, covariance_type=kind).of_data(moments, k)
         known = {f.name: getattr(pooled, f.name) for f in fields(pooled)}
-        scales = Scales(**{**known, "constraint": rule.name})
+        scales = Scales(**{**known, "constraint": self.kind})
         df = constants.start_df if self.df is None else min(self.df, constants.normal_df)
         log_df = np.full(k, np.log(df))
         return StudentT(scales, log_df, self.df is not None, self.shared_df)
