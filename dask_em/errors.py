@@ -106,6 +106,8 @@ class NonFiniteError(DataError):
         Of the column.
     expected : str, optional
         What the column should hold, where it is not any finite number.
+    advice : str, optional
+        What else can be done, as the end of the message.
 
     Examples
     --------
@@ -123,10 +125,11 @@ class NonFiniteError(DataError):
         place: str = "",
         name: str = "",
         expected: str = "",
+        advice: str = "",
     ) -> None:
-        super().__init__(what, row, column, place, name, expected)
+        super().__init__(what, row, column, place, name, expected, advice)
         self.what, self.row, self.column, self.place = what, row, column, place
-        self.name, self.expected = name, expected
+        self.name, self.expected, self.advice = name, expected, advice
 
     def __str__(self) -> str:
         place = shown(self.place) or f"row {self.row} of its chunk"
@@ -135,12 +138,18 @@ class NonFiniteError(DataError):
         return (
             f"X contains {self.what} at {place}, column {column}{expected}: drop or fill such rows "
             'first, or pass nonfinite="drop" to leave them out (a fitted model is told by '
-            'set_params(nonfinite="drop"))'
+            f'set_params(nonfinite="drop")){self.advice}'
         )
 
     def at(self, place: str, name: str = "") -> Self:
         """Return the same error, with the place of the row in the data and the column's name."""
-        return type(self)(self.what, self.row, self.column, place, name, self.expected)
+        found = self.what, self.row, self.column, place, name, self.expected, self.advice
+        return type(self)(*found)
+
+    def advised(self, advice: str) -> Self:
+        """Return the same error, which says what else can be done where a number is NaN."""
+        found = self.what, self.row, self.column, self.place, self.name, self.expected
+        return type(self)(*found, advice if self.what == "NaN" else "")
 
 
 class ModelFileError(DataError):

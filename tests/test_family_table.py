@@ -118,6 +118,13 @@ def labels() -> Array:
 
 
 @cache
+def with_holes() -> Array:
+    rows = normal().copy()
+    rows[np.random.default_rng(13).random(rows.shape) < 0.2] = np.nan
+    return rows
+
+
+@cache
 def counts() -> Array:
     return np.random.default_rng(6).poisson(RATES[labels()]).astype(np.float64)
 
@@ -166,6 +173,7 @@ FAMILIES = {
     "gaussian": Row(GaussianMixture(), normal),
     "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal),
     "gaussian-vve": Row(GaussianMixture(covariance_type="VVE"), normal),
+    "gaussian-mar": Row(GaussianMixture(missing_values="mar"), with_holes),
     "kmeans": Row(KMeans(), normal),
     "kmeans-spherical": Row(KMeans(spherical=True), normal),
     "student-t": Row(StudentTMixture(), tailed),
@@ -316,6 +324,8 @@ def test_answers_belong_together(family: Row) -> None:
     drawn, components = model.sample(500)
     assert drawn.shape == (500, rows.shape[1])
     assert {*components.tolist()} <= {*range(K)}
+    # Values that rows lack are no part of what they score.
+    drawn = np.where(np.isnan(rows[:500]), np.nan, drawn)
     of_drawn = family.objective_of_rows(model, drawn, components)
     assert of_drawn.mean() == pytest.approx(of_rows.mean(), rel=0.1)
     assert model.bic(rows) < family.fit(k=1).bic(rows)

@@ -374,7 +374,7 @@ ESTIMATOR = (
     ),
     Option(
         "--missing-values", "missing_values",
-        "Refuse NaN, or leave missing answers out of the product: categorical, bernoulli.",
+        "Refuse NaN, or fit rows by what is observed of them: gaussian, categorical, bernoulli.",
         click.Choice(["error", "mar"]), "error",
     ),
     Option(

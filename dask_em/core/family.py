@@ -80,6 +80,8 @@ class Kernel(ABC, Generic[Sums]):
     ----------
     block_rows : int
         Rows of a block, at most.
+    part_rows : int
+        Rows of what `blocks` cuts, whole blocks: where rows come in parts, those of a part.
 
     Examples
     --------
@@ -94,6 +96,11 @@ class Kernel(ABC, Generic[Sums]):
     """
 
     block_rows: int
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of whole blocks."""
+        return self.block_rows
 
     @abstractmethod
     def load(self, X: Array) -> None:
@@ -131,6 +138,14 @@ class Kernel(ABC, Generic[Sums]):
         None in place of both where there is no quicker way than by responsibilities.
         """
         return None
+
+    def blocks(self, X: Array) -> Iterator[slice]:
+        """Yield the blocks of rows X (n, d) that are loaded one after the other.
+
+        They are the same wherever X is cut into parts of whole `part_rows`. Blocks of other
+        rows than these, of at most `block_rows`, may be loaded too.
+        """
+        return blocks(len(X), self.block_rows)
 
     @property
     def nbytes(self) -> int:
@@ -219,6 +234,11 @@ class Family(ABC, Generic[Sums]):
     def support(self) -> Support:
         """Which numbers have a density; rows of others have no answer."""
         return REAL
+
+    @property
+    def of_missing(self) -> str:
+        """The end of a message on what else a model can do with NaN; empty where nothing."""
+        return ""
 
     # -- derived: the parameters as arrays -------------------------------------------
 
@@ -348,7 +368,7 @@ class Family(ABC, Generic[Sums]):
         """Compute the log-density of each row under each component, (n, k)."""
         kernel = self.kernel()
         out = np.empty((len(X), self.n_components))
-        for rows in blocks(len(X), kernel.block_rows):
+        for rows in kernel.blocks(X):
             kernel.load(X[rows])
             out[rows] = kernel.log_prob().T
         return out
@@ -356,7 +376,7 @@ class Family(ABC, Generic[Sums]):
     def sufficient_statistics(self, X: Array, resp: Array) -> Sums:
         """Sum the statistics of the rows X (n, d) under `resp` (n, k)."""
         kernel = self.kernel()
-        for rows in blocks(len(X), kernel.block_rows):
+        for rows in kernel.blocks(X):
             kernel.load(X[rows])
             kernel.accumulate(np.ascontiguousarray(resp[rows].T))
         return kernel.statistics()
@@ -635,6 +655,22 @@ class FamilyOptions(ABC):
             f"X does not vary in {called(constant)}: such a column tells components nothing apart; "
             f"{LEAVE_OUT}"
         ]
+
+    def refusal(self, moments: Moments, called: Callable[[Sequence[int]], str]) -> str:
+        """Return why data of these moments have no fit, whatever the rows; empty where they have.
+
+        Parameters
+        ----------
+        moments : Moments
+        called : callable
+            Returns how messages name some columns.
+
+        Returns
+        -------
+        str
+            To one that ends with `LEAVE_OUT` is added how columns without a value are left out.
+        """
+        return ""
 
     def n_parameters(self, k: int, d: int) -> int:
         """Count the free parameters of k components in d columns, of which nothing is known."""

@@ -11,7 +11,7 @@ import numpy as np
 from .additive import Additive, Array
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
-from .family import Family, blocks
+from .family import Family
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic, Assignment
 
@@ -273,7 +273,7 @@ class JointEStep:
         ends = np.cumsum(sizes)
         self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
         # Chunks may come in parts of whole blocks: the sums are the same to the bit.
-        self.block_rows = self.kernel.block_rows
+        self.block_rows = self.kernel.part_rows
         self._arithmetic = [self.kernel.arithmetic(first.engine, k) for k in sizes]
         self._n_rows = 0
         self._weight = 0.0
@@ -287,7 +287,7 @@ class JointEStep:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
-        for rows in blocks(len(X), self.block_rows):
+        for rows in self.kernel.blocks(X):
             block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
             self._n_rows += len(block)
             if weight is not None and not weight.all():

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..errors import NonFiniteError
 from .additive import Additive, Array
 from .engine import check_engine
-from .family import Kernel, blocks
+from .family import Kernel
 from .mixture import Mixture
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic
@@ -53,14 +54,17 @@ def loaded_blocks(
     check_engine(mixture.engine)
     kernel, support = mixture.components.kernel(mixture.engine), mixture.components.support
     arithmetic = kernel.arithmetic(mixture.engine, len(mixture.log_weights))
-    for rows in blocks(len(X), kernel.block_rows):
+    for rows in kernel.blocks(X):
         numbers: Numbers = rows
         if kept is not None and not kept[rows].all():
             numbers = rows.start + np.flatnonzero(kept[rows])
         block = X[numbers]
         if len(block) == 0:
             continue
-        support.check(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
+        try:
+            support.check(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
+        except NonFiniteError as e:
+            raise e.advised(mixture.components.of_missing) from None
         kernel.load(block)
         yield numbers, kernel, arithmetic
 

@@ -189,6 +189,28 @@ class NumpyKernelTuning:
 
 
 @dataclass(frozen=True)
+class MissingTuning:
+    """Blocks of rows with missing values, and how rows of one pattern are told from others."""
+
+    # Rows that are grouped by their patterns together: the more, the more share a pattern, each of
+    # which costs some hundred microseconds a block.
+    most_rows: int = 2**16
+    block_bytes: int = 64 * 2**20
+    # Fewer rows of a pattern are computed one by one.
+    least_rows: int = 24
+    # Bytes of what rows of patterns share, which later blocks find again.
+    pattern_bytes: int = 64 * 2**20
+    # Doubles of the deviations of a piece of rows from all means: within the level-3 cache.
+    piece: int = 2**17
+    # Rows whose matrices are inverted side by side.
+    lanes: int = 1024
+    # Rows and iterations of the one normal from which a start draws what is missing: clusters are
+    # not found by its digits.
+    start_rows: int = 4096
+    start_iterations: int = 15
+
+
+@dataclass(frozen=True)
 class CompiledKernelTuning:
     """Blocks of the compiled kernels, and where each is the quicker."""
 
@@ -590,6 +612,7 @@ class Tuning:
     structures: StructuresTuning = field(default_factory=StructuresTuning)
     student_t: StudentTTuning = field(default_factory=StudentTTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
+    missing: MissingTuning = field(default_factory=MissingTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)

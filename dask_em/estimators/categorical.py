@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -16,10 +16,8 @@ from ..families.categorical.information import Information, standard_errors
 from ..families.categorical.options import BernoulliOptions, CategoricalOptions
 from ..fitting.observers import Observer
 from .base import MixtureEstimator
-from .options import check_choice, check_number
+from .options import MissingValues, check_choice, check_number
 from .registry import register_estimator
-
-MissingValues = Literal["error", "mar"]
 
 
 class AnswerMixture(MixtureEstimator):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..core.em import EMState
+from ..core.engine import Engine
 from ..data.options import MissingChunks, Names, NonFinite
 from ..families.gaussian.constraints import CONSTRAINTS, constraint_of, known_constraints
 from ..fitting.observers import Observer
 from .gaussian_parameters import GaussianParameters
-from .options import check_choice, check_number
+from .options import MissingValues, check_choice, check_number
 from .registry import register_estimator
 
 
@@ -49,6 +53,11 @@ class GaussianMixture(GaussianParameters):
         The ratio that the largest eigenvalue of all covariances may have to the smallest, in the
         units of the data: 1 for balls of one size (Garcia-Escudero et al., Annals of Statistics
         36, 2008; truncated as by Fritz et al. 2013). Scale columns to like units.
+    missing_values : {"error", "mar"}, default="error"
+        What NaN is: an error, or a value that is missing at random. Then a row counts by the
+        density of its observed columns, in the fit and in all answers, and means and covariances
+        are those of the largest likelihood of what is observed (Ghahramani and Jordan 1994). A
+        fitted model is told by `set_params`; `impute` fills what is missing. On the CPU.
     max_iter : int, default=100
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init : int, default=1
@@ -175,6 +184,7 @@ class GaussianMixture(GaussianParameters):
         reg_covar: float = 1e-6,
         prior: str | None = None,
         max_ratio: float | None = None,
+        missing_values: MissingValues = "error",
         max_iter: int = 100,
         n_init: int = 1,
         init_params: str = "auto",
@@ -210,6 +220,7 @@ class GaussianMixture(GaussianParameters):
         self.reg_covar = reg_covar
         self.prior = prior
         self.max_ratio = max_ratio
+        self.missing_values = missing_values
         self.means_init = means_init
         self.precisions_init = precisions_init
 
@@ -221,6 +232,13 @@ class GaussianMixture(GaussianParameters):
             check_choice("prior", self.prior, ("conjugate",))
         if self.max_ratio is not None:
             check_number("max_ratio", self.max_ratio, float, 1)
+        check_choice("missing_values", self.missing_values, ("error", "mar"))
+        if self.missing_values == "mar" and self.device not in ("cpu", "auto"):
+            raise ValueError(
+                f"device={getattr(self.device, '__name__', self.device)!r} with "
+                'missing_values="mar": rows of which values are missing are computed on the CPU; '
+                'pass device="cpu"'
+            )
         if self.covariance_type not in CONSTRAINTS:
             check_choice("covariance_type", self.covariance_type, known_constraints())
         if self.max_ratio is not None and not constraint_of(self.covariance_type).clipped:
@@ -230,3 +248,14 @@ class GaussianMixture(GaussianParameters):
                 "eigenvalues that are held within a ratio would no longer have a shape, a volume "
                 f"or axes in common; pass max_ratio=None, or one of {allowed}"
             )
+
+    def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
+        """Return what computes: with missing values, "auto" is the CPU."""
+        found = super().engine(dtype, n_rows)
+        aside = self.missing_values == "mar" and self.device == "auto"
+        return replace(found, device="cpu") if aside else found
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing_values == "mar"
+        return tags

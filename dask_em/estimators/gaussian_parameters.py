@@ -16,11 +16,12 @@ from ..core.moments import Moments
 from ..families.gaussian.constraints import Constraint, constraint_of
 from ..families.gaussian.covariance import Covariance
 from ..families.gaussian.family import Gaussian
+from ..families.gaussian.missing import with_missing
 from ..families.gaussian.options import GaussianOptions
 from ..families.gaussian.whitening import Whitening
 from .base import MixtureEstimator
 from .describe import ComponentDescription, GaussianDescription, names_of_columns
-from .options import check_n_samples
+from .options import MissingValues, check_n_samples
 
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_cholesky_")
 SKLEARN_ATTRIBUTES = (
@@ -47,6 +48,7 @@ class GaussianParameters(MixtureEstimator):
     precisions_init: Any
     prior: str | None
     max_ratio: float | None
+    missing_values: MissingValues
 
     def family_options(self) -> GaussianOptions:
         """Return what the options say of the components."""
@@ -57,6 +59,7 @@ class GaussianParameters(MixtureEstimator):
             self.precisions_init,
             self.prior,
             None if self.max_ratio is None else float(self.max_ratio),
+            self.missing_values == "mar",
         )
 
     @property
@@ -102,6 +105,8 @@ class GaussianParameters(MixtureEstimator):
             self.reg_covar,
             self._fitted_kind,
         )
+        if self.missing_values == "mar":
+            components = with_missing(components)
         return Mixture(np.log(self.fitted_array("weights_")), components, engine)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:

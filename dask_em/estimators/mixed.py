@@ -49,8 +49,9 @@ class MixedMixture(MixtureEstimator):
     alpha : float, default=0.0
         Added to each count of an answer in categorical and Bernoulli groups.
     missing_values : {"error", "mar"}, default="error"
-        What becomes of NaN in categorical and Bernoulli groups: "mar" leaves a missing answer out
-        of the product, which is exact where answers are missing at random.
+        What becomes of NaN in Gaussian, categorical and Bernoulli groups: "mar" leaves a missing
+        answer out of the product, and takes the density of the observed columns of a Gaussian
+        group, which is exact where values are missing at random.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes, max_time
         As in `GaussianMixture`.
     nonfinite, missing_chunks, exclude, features, raw

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from ..fitting.observers import Observer
 from ..storage.checkpoint import Checkpointing
+
+MissingValues = Literal["error", "mar"]
 
 
 def check_number(name: str, value: Any, kind: type, least: float) -> None:

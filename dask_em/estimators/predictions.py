@@ -15,11 +15,12 @@ from ..backends.blas import one_blas_thread
 from ..core.additive import Array, S
 from ..core.chunk_log import Logged
 from ..core.columns import Column
-from ..core.engine import Engine
+from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Pass, Source
 from ..core.scoring import NO_LABEL, Answer, Predict, Score, Scores
+from ..core.support import REAL
 from ..data.checks import check_dimensions, tell_once
 from ..data.columns import check_columns, listed
 from ..data.labels import check_as_frame, row_map, with_labels
@@ -286,7 +287,9 @@ class Predictions(FittedEstimator):
         """Make a pass over rows that have an answer, or whose lack of one is an error."""
         reading = ObservedPass(self.observers(), phase, 1, source.n_rows, source.nbytes)
         drop = self.read_options.nonfinite == "drop"
-        logging_pass = LoggingPass(work, drop, self.state_.result.components.support)
+        # Which rows have an answer may have been set since the fit.
+        support = self.mixture(NUMPY).components.support if drop else REAL
+        logging_pass = LoggingPass(work, drop, support)
         with reading as running, one_blas_thread():
             found = backend_in_force().map_reduce(source, logging_pass, running.advance)
         check_weights(source, found.log)

@@ -59,9 +59,9 @@ COMMON = frozenset(OPTIONS)
 OWN = {
     "gaussian-mixture": _Own(
         ".gaussian",
-        "..families.gaussian.regularized",
+        "..families.gaussian.missing",
         Stored(
-            COMMON | {"reg_covar", "covariance_type", "prior", "max_ratio"},
+            COMMON | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values"},
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
         ),

@@ -72,6 +72,7 @@ def check_survey(
     _refuse_total(surveyed.moments.weight)
     _refuse_beyond_squaring(surveyed, columns)
     _refuse_below_squaring(surveyed, columns)
+    _refuse_moments(surveyed, components, columns)
     constant = surveyed.constant_columns
     odd = (surveyed.moments, constant, columns.first)
     for message in dict.fromkeys(message for one in components for message in one.warnings(*odd)):
@@ -226,6 +227,18 @@ def _refuse_outside(
         f"{support.word(column)} are expected; {surveyed.outside.n_rows} rows hold such "
         f"numbers: correct or remove them first, or fit another family{theirs}"
     )
+
+
+def _refuse_moments(
+    surveyed: Surveyed, components: Sequence[FamilyOptions], columns: Columns
+) -> None:
+    moments = surveyed.moments
+    for one in components:
+        message = one.refusal(moments, columns.first)
+        if message:
+            empty = np.flatnonzero(moments.weights <= 0).tolist()
+            how = columns.leaving_out(empty) if message.endswith(LEAVE_OUT) else ""
+            raise DataError(f"{message}{how}")
 
 
 def _tell_dropped(n_dropped: int, n_left: int) -> None:

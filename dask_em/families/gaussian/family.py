@@ -84,6 +84,13 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         return self.covariance.shared_scatter
 
     @property
+    def of_missing(self) -> str:
+        return (
+            "; where NaN is a missing value, a Gaussian mixture is told to answer by what is "
+            'observed of a row: set_params(missing_values="mar")'
+        )
+
+    @property
     def n_parameters(self) -> int:
         k, d = self.means.shape
         return int(k * d + self.rule.n_parameters(k, d))

@@ -13,10 +13,13 @@ from ...core.additive import Array
 from ...core.family import LEAVE_OUT, FamilyOptions
 from ...core.finite import as_finite
 from ...core.moments import Moments
+from ...core.support import REAL, Support
 from ...core.tuning import tuning
 from .constraints import Constraint, constraint_of
 from .covariance import Covariance
 from .family import Gaussian
+from .missing import OBSERVED, GaussianMissing, drawn_from_one, with_missing
+from .missing_kernel import has_missing
 from .regularized import ConjugatePrior, RegularizedGaussian
 from .whitening import Whitening, ridged_factor
 
@@ -37,6 +40,8 @@ class GaussianOptions(FamilyOptions):
         Fraley and Raftery's (2007), with their defaults.
     max_ratio : float or None
         Bound on the ratio of eigenvalues of the covariances, in the units of the data.
+    missing : bool
+        Whether values may be missing at random, which are NaN.
 
     Examples
     --------
@@ -53,10 +58,28 @@ class GaussianOptions(FamilyOptions):
     precisions_init: npt.ArrayLike | None = None
     prior: str | None = None
     max_ratio: float | None = None
+    missing: bool = False
 
     @property
     def kind(self) -> str:
         return self.covariance_type
+
+    @property
+    def support(self) -> Support:
+        """Every finite number, and NaN where values may be missing."""
+        return OBSERVED if self.missing else REAL
+
+    @property
+    def of_missing(self) -> str:
+        """Say that rows can be fitted by what is observed of them."""
+        return (
+            ""
+            if self.missing
+            else (
+                '; where NaN is a missing value, pass missing_values="mar" to fit each row by what '
+                "is observed of it"
+            )
+        )
 
     @property
     def constraint(self) -> Constraint:
@@ -90,7 +113,14 @@ class GaussianOptions(FamilyOptions):
         return self.regularized(plain, moments)
 
     def regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
-        """Return components with the prior and the bound of these options, if there are any."""
+        """Return components with the prior and the bound of these options, if there are any.
+
+        They take missing values where these options do.
+        """
+        found = self._regularized(plain, moments)
+        return with_missing(found) if self.missing else found
+
+    def _regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
         if self.prior is None and self.max_ratio is None:
             return plain
         prior = None
@@ -105,6 +135,30 @@ class GaussianOptions(FamilyOptions):
         """Return the coordinates in which data of these moments have about unit spread."""
         kind = self.constraint.whitening_kind
         return Whitening.of_moments(moments.mean, moments.covariance, kind)
+
+    def start_coordinates(self, rows: Array, moments: Moments) -> Array:
+        """Return sampled rows (m, d) as the clustering of a start sees them.
+
+        What is missing is drawn from one normal distribution, given what is observed: at means,
+        rows would make clusters of their own.
+        """
+        if self.missing and has_missing(rows):
+            rows = drawn_from_one(self.one_normal(moments), rows)
+        return super().start_coordinates(rows, moments)
+
+    def one_normal(self, moments: Moments) -> GaussianMissing:
+        """Return one component of full covariance, by which missing values are drawn."""
+        kind = "full" if self.constraint.whitening_kind == "matrix" else "diag"
+        found = GaussianOptions(kind, self.ridge, missing=True).of_data(moments, 1)
+        assert isinstance(found, GaussianMissing)
+        return found
+
+    def refusal(self, moments: Moments, called: Callable[[Sequence[int]], str]) -> str:
+        """Return which columns have no value at all; empty where each has one."""
+        empty = np.flatnonzero(moments.weights <= 0).tolist()
+        if not empty:
+            return ""
+        return f"X has no value in {called(empty)}, where every one is missing: {LEAVE_OUT}"
 
     def warnings(
         self, moments: Moments, constant: Sequence[int], called: Callable[[Sequence[int]], str]

@@ -62,7 +62,10 @@ class ConjugatePrior:
         """
         d = len(moments.mean)
         # The unbiased covariance, unless all weigh next to nothing.
-        scatter = moments.scatter / max(moments.weight - 1, moments.weight / 2)
+        weight = max(moments.weight - 1, moments.weight / 2)
+        scatter = moments.scatter / weight
+        if moments.observed is not None:
+            scatter = moments.covariance * (moments.weight / weight)
         scatter = scatter / k ** (2 / d)
         mean_variance = float(np.diagonal(scatter).mean())
         if storage == "diag":

@@ -30,3 +30,25 @@ class GaussianStatistics(Additive):
 
     first: Array
     scatter: Array
+
+
+@record("gaussian-mar-statistics")
+@dataclass(frozen=True)
+class MissingStatistics(GaussianStatistics):
+    """Hold the sums of rows of which values are missing, completed by what is expected of them.
+
+    Attributes
+    ----------
+    entropy : (k,) array
+        sum_n r_nk times the entropy of the missing values of row n given the others, in nats: by
+        so much the expected log-density of completed rows is below that of observed columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> part = MissingStatistics(np.ones((1, 2)), np.eye(2)[None], np.ones(1))
+    >>> (part + part).entropy.tolist()
+    [2.0]
+    """
+
+    entropy: Array

@@ -15,7 +15,7 @@ def support_of(parts: Sequence[tuple[Support, Sequence[int]]]) -> Support:
     >>> support_of([(REAL, [1]), (REAL, [0])]) is REAL
     True
     """
-    if all(support.is_real for support, _ in parts):
+    if all(support == REAL for support, _ in parts):
         return REAL
     return supports_of_columns(parts, sum(len(columns) for _, columns in parts))
 

@@ -112,6 +112,15 @@ class ProductOptions(FamilyOptions):
             axis=1,
         )
 
+    def refusal(self, moments: Moments, called: Callable[[Sequence[int]], str]) -> str:
+        """Return why the columns of a group have no fit; empty where all have."""
+        for group in self.groups:
+            inner = moments.columns(group.columns)
+            found = group.options.refusal(inner, called_within(group.columns, called))
+            if found:
+                return found
+        return ""
+
     def warnings(
         self, moments: Moments, constant: Sequence[int], called: Callable[[Sequence[int]], str]
     ) -> list[str]:
