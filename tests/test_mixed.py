@@ -433,10 +433,9 @@ def test_missing_answers_are_left_out_of_the_product() -> None:
     assert [*product.answer_probabilities()] == [1, 2]
     frame.loc[3, "amount"] = np.nan
     rows[3, 0] = np.nan
-    unknown = model.fit(frame).state_.result.components.log_prob(rows[3:4])
-    rest = model.state_.result.components.parts[1:]
-    others = sum(part.log_prob(rows[3:4, [i]]) for i, part in enumerate(rest, start=1))
-    assert_allclose(unknown, others, rtol=1e-12)
+    refitted: Any = model.fit(frame).state_.result.components
+    others = sum(refitted.parts[i].log_prob(rows[3:4, [i]]) for i in (1, 2))
+    assert_allclose(refitted.log_prob(rows[3:4]), others, rtol=1e-12)
     frame["count"] = 1.0
     frame.loc[3, "count"] = np.nan
     with pytest.raises(DataError, match="NaN at row 3, column 'count'"):

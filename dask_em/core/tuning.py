@@ -202,8 +202,8 @@ class MissingTuning:
     pattern_bytes: int = 64 * 2**20
     # Doubles of the deviations of a piece of rows from all means: within the level-3 cache.
     piece: int = 2**17
-    # Rows whose matrices are inverted side by side.
-    lanes: int = 1024
+    # Doubles of matrices that are factorized side by side: within the level-2 cache.
+    side_by_side: int = 2**15
     # Rows and iterations of the one normal from which a start draws what is missing: clusters are
     # not found by its digits.
     start_rows: int = 4096

@@ -56,7 +56,9 @@ class ColumnCoordinates:
             variances = np.broadcast_to(covariance.variances(d), (k, d))
             self.observed = ObservedDiagonals(means, variances)
         else:
-            self.observed = ObservedMatrices(means, covariance.factor.reshape(-1, d, d))
+            own = GaussianParameters(means, covariance, whitening)
+            factor = covariance.factor.reshape(-1, d, d)
+            self.observed = ObservedMatrices(means, factor, own.features_are_safe)
 
     def take(self, X: Array, patterns: Patterns) -> Array:
         """Return rows (n, d) in the order of their patterns, zero where a value is missing."""
@@ -189,6 +191,7 @@ class MissingKernel(Kernel[GaussianStatistics]):
         first, scatter = found.first, found.scatter
         # The bits of the plain kernel are kept where it did all.
         if not self._is_plain:
+            self._columns.observed.finish(self._sums)
             own_first, own_scatter = self._columns.whitened(self._sums)
             first, scatter = first + own_first, scatter + own_scatter
         return MissingStatistics(first, scatter, self._entropy + self._sums.half_log_det)

@@ -50,6 +50,10 @@ class ObservedColumns(ABC):
         """Add the completed sums under `resp` (k, n) to `sums`."""
 
     @abstractmethod
+    def finish(self, sums: Sums) -> None:
+        """Add what `add` has put off to the same `sums`."""
+
+    @abstractmethod
     def completed(self, component: int, Z: Array, patterns: Patterns) -> Array:
         """Return Z - mu of one component with its conditional mean where values are missing."""
 

@@ -76,6 +76,9 @@ class ObservedDiagonals(ObservedColumns):
                 sums.scatter[k] += squares if sums.scatter.ndim == 2 else squares.sum()
                 sums.half_log_det[k] += 0.5 * lacking @ logs[k]
 
+    def finish(self, sums: Sums) -> None:
+        """Do nothing: all was added."""
+
     def completed(self, component: int, Z: Array, patterns: Patterns) -> Array:
         """Return Z - mu of one component, zero where values are missing."""
         return self._deviations(component, Z, (~patterns.missing).astype(np.float64))

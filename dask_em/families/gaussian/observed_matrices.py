@@ -1,11 +1,6 @@
-"""Rows with missing values under covariance matrices, by patterns and one by one.
+"""Rows with missing values under covariance matrices: those of one pattern share a factor.
 
-Rows of one pattern share a factor of Sigma_oo. Of a pattern with few rows there is nothing to
-share, and the precision P = Sigma^{-1} is quicker: with zero deviations where values are missing
-and u = P (x - mu), the squared distance of the rest is (x - mu)^T u - u_m^T P_mm^{-1} u_m, its
-volume |Sigma| |P_mm|, the conditional mean mu_m - P_mm^{-1} u_m, and the covariance P_mm^{-1}. So
-only matrices as large as the number of missing values are factorized, those of many rows side by
-side.
+Of a pattern with few rows there is nothing to share: see `single_rows`.
 """
 
 from __future__ import annotations
@@ -17,9 +12,12 @@ import numpy as np
 from ...core.additive import Array
 from ...core.family import array_bytes, blocks
 from ...core.tuning import tuning
-from .factors import inverse_factors
+from .factors import inverse_factors, symmetric_pairs, symmetric_products
+from .matrices import Full
+from .numpy_kernel import block_rows
 from .observed import ObservedColumns, Sums
 from .patterns import Patterns
+from .single_rows import SingleRows
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class _Pattern:
         B = Sigma_mo Sigma_oo^{-1}.
     conditional : (g, m, m) array
         C = Sigma_mm - B Sigma_om.
+    theta : (k, 1 + F) array
+        Of log p(x_o) = theta (1, x_o, x_o x_o^T), but for (2 pi)^(-o / 2).
     """
 
     observed: Array
@@ -49,6 +49,7 @@ class _Pattern:
     log_det: Array
     regression: Array
     conditional: Array
+    theta: Array
 
     @classmethod
     def of(cls, missing: Array, factor: Array, means: Array) -> _Pattern:
@@ -63,15 +64,23 @@ class _Pattern:
         whitener = np.ascontiguousarray(inverse_factors(lower) if len(o) else lower)
         along = factor[:, m] @ rotation
         apart = factor[:, m] - along @ rotation.transpose(0, 2, 1)
-        diagonal = np.abs(np.einsum("goo->go", upper))
+        log_det = np.log(np.abs(np.einsum("goo->go", upper))).sum(axis=1)[:, None]
+        white_means = (whitener @ means[:, o, None])[:, :, 0]
+        i, j = symmetric_pairs(len(o))
+        precision = (whitener.transpose(0, 2, 1) @ whitener)[:, i, j]
+        constant = -0.5 * (white_means**2).sum(axis=1, keepdims=True) - log_det
+        linear = (white_means[:, None] @ whitener)[:, 0]
+        quadratic = np.where(i == j, -0.5, -1.0) * precision
+        quadratic = np.broadcast_to(quadratic, (len(means), len(i)))
         return cls(
             o,
             m,
             whitener,
-            (whitener @ means[:, o, None])[:, :, 0],
-            np.log(diagonal).sum(axis=1)[:, None],
+            white_means,
+            log_det,
             along @ whitener,
             apart @ apart.transpose(0, 2, 1),
+            np.concatenate([constant, linear, quadratic], axis=1),
         )
 
     @property
@@ -83,6 +92,29 @@ class _Pattern:
         """The whiteners, one below the other, (g o, o)."""
         g, o, _ = self.whitener.shape
         return self.whitener.reshape(g * o, o)
+
+    def features(self, Z: Array) -> Array:
+        """Return ones, the observed columns of rows (n, d) and their products, (1 + F, n)."""
+        n, o = len(Z), len(self.observed)
+        phi = np.empty((self.theta.shape[1], n))
+        phi[0] = 1.0
+        phi[1 : 1 + o] = Z.T[self.observed]
+        if o:
+            symmetric_products(phi[1 : 1 + o], np.empty((o + o // 2, n)), phi[1 + o :])
+        return phi
+
+    def scatter(self, sums: Array, means: Array) -> tuple[Array, Array]:
+        """Return completed sums about the means, (k, d) and (k, d, d), of features' sums."""
+        d, o = means.shape[1], len(self.observed)
+        if o == 0:
+            return np.zeros_like(means), np.zeros((len(means), d, d))
+        totals, own = sums[:, 0], means[:, self.observed]
+        of_products = Full.scatter_of_features(sums[:, 1 + o :], sums[:, 1 : 1 + o], totals, own)
+        fill = np.zeros((len(self.regression), d, o))
+        fill[:, self.observed, np.arange(o)] = 1.0
+        fill[:, self.missing] = self.regression
+        first = sums[:, 1 : 1 + o] - totals[:, None] * own
+        return (fill @ first[:, :, None])[:, :, 0], fill @ of_products @ fill.transpose(0, 2, 1)
 
     def filled(self, Z: Array, means: Array, which: Array | slice) -> Array:
         """Return the deviations of rows (n, d) from some means (a, d), completed, (a, n, d)."""
@@ -103,6 +135,9 @@ class ObservedMatrices(ObservedColumns):
     means : (k, d) array
     factor : (g, d, d) array
         Lower triangular factors of the covariances: of each component, or one.
+    features_allowed : bool
+        Whether products of columns keep the digits of deviations from the means, which are quicker
+        where rows share a pattern.
 
     Examples
     --------
@@ -117,12 +152,17 @@ class ObservedMatrices(ObservedColumns):
     [[[4.0, 2.0], [2.0, 1.75]]]
     """
 
-    def __init__(self, means: Array, factor: Array) -> None:
-        self._means, self._factor = means, factor
+    def __init__(self, means: Array, factor: Array, features_allowed: bool = False) -> None:
+        # What stands above the diagonal means nothing.
+        self._means, self._factor = means, np.tril(factor)
+        self._by_features = features_allowed
         inverse = inverse_factors(factor)
         self._precision = np.asarray(inverse.transpose(0, 2, 1) @ inverse)
         self._half_log_det = np.log(np.einsum("gii->gi", factor)).sum(axis=1)[:, None]
+        self._rows = SingleRows(means, self._precision, self._half_log_det)
         self._shared: dict[bytes, _Pattern] = {}
+        # Of each of these, the sums of features that are still to be completed.
+        self._totals: dict[bytes, Array] = {}
         self._held = 0
         least = tuning().missing.least_rows
         self._least = least if self._precision_is_safe else 1
@@ -146,15 +186,14 @@ class ObservedMatrices(ObservedColumns):
         return len(self._factor) == 1
 
     def _pattern(self, missing: Array) -> _Pattern:
-        key = np.packbits(missing).tobytes()
+        """Return what rows that lack these columns (d,) share, made once while there is room."""
+        key = _key(missing)
         found = self._shared.get(key)
         if found is None:
             found = _Pattern.of(missing, self._factor, self._means)
-            if self._held + found.nbytes > tuning().missing.pattern_bytes:
-                self._shared.clear()
-                self._held = 0
-            self._shared[key] = found
-            self._held += found.nbytes
+            if self._held < tuning().missing.pattern_bytes:
+                self._shared[key] = found
+                self._held += found.nbytes + found.theta.nbytes
         return found
 
     def _rows_of_piece(self, n_components: int) -> int:
@@ -169,6 +208,10 @@ class ObservedMatrices(ObservedColumns):
         size = self._rows_of_piece(k)
         for group in patterns.groups(self._least):
             shared = self._pattern(patterns.missing[group.start])
+            if self._by_features:
+                for rows in _cut(group, block_rows(shared.theta.shape[1])):
+                    out[:, rows] = shared.theta @ shared.features(Z[rows])
+                continue
             for rows in _cut(group, size):
                 z = Z[rows][:, shared.observed].T
                 white = (shared.stacked @ z).reshape(*shared.whitener.shape[:2], z.shape[1])
@@ -176,51 +219,24 @@ class ObservedMatrices(ObservedColumns):
                 squares = np.einsum("kon,kon->kn", white, white)
                 out[:, rows] = -0.5 * squares - shared.log_det
         for rare, columns in patterns.others(self._least):
-            for piece in blocks(len(rare), size):
-                chosen = rare[piece]
-                seen = ~patterns.missing[chosen]
-                out[:, chosen] = self._log_prob_each(Z[chosen], seen, columns[piece])
+            out[:, rare] = self._rows.log_prob(Z[rare], columns)
         return out
-
-    def _log_prob_each(self, Z: Array, seen: Array, columns: Array) -> Array:
-        """Return what `log_prob` does of rows that lack as many values each, (k, n)."""
-        n, d = Z.shape
-        count = columns.shape[1]
-        if count == d:
-            return np.zeros((len(self._means), n))
-        D = Z[None] - self._means[:, None, :]
-        D *= seen
-        U = D @ self._precision
-        squares = np.einsum("knd,knd->kn", D, U)
-        u = np.take_along_axis(U, columns[None], axis=2).transpose(0, 2, 1).copy()
-        A = _gathered(self._precision, columns)
-        log_det = np.zeros((len(A), n))
-        for j in range(count):
-            pivot, t = A[:, j, j], u[:, j]
-            log_det += np.log(pivot)
-            squares -= t * t / pivot
-            if j + 1 < count:
-                row = A[:, j, j + 1 :] / pivot[:, None]
-                u[:, j + 1 :] -= row * t[:, None]
-                A[:, j + 1 :, j + 1 :] -= A[:, j + 1 :, None, j] * row[:, None]
-        return np.asarray(-0.5 * (squares + log_det) - self._half_log_det)
 
     # -- sums ----------------------------------------------------------------------------
 
     def add(self, Z: Array, patterns: Patterns, resp: Array, sums: Sums) -> None:
         """Add the completed sums under `resp` (k, n) to `sums`."""
-        # A view: one scatter for all is that of the first.
-        sums = Sums(sums.first, sums.scatter.reshape(self._factor.shape), sums.half_log_det)
+        sums = self._by_component(sums)
         size = self._rows_of_piece(len(self._means))
         for group in patterns.groups(self._least):
             shared = self._pattern(patterns.missing[group.start])
+            if self._by_features:
+                self._add_features(shared, Z[group], resp[:, group], sums)
+                continue
             for rows in _cut(group, size):
                 self._add_alike(shared, Z[rows], resp[:, rows], sums)
         for rare, columns in patterns.others(self._least):
-            for piece in blocks(len(rare), tuning().missing.lanes):
-                chosen = rare[piece]
-                seen = ~patterns.missing[chosen]
-                self._add_each(Z[chosen], seen, columns[piece], resp[:, chosen], sums)
+            self._rows.add(Z[rare], columns, resp[:, rare], sums)
 
     def _add_alike(self, shared: _Pattern, Z: Array, resp: Array, sums: Sums) -> None:
         """Add rows of one pattern to sums of the components that have a part in them."""
@@ -228,10 +244,50 @@ class ObservedMatrices(ObservedColumns):
         r = resp[which]
         D = shared.filled(Z, self._means[which], which)
         weighted = D * r[:, :, None]
-        sums.first[which] += weighted.sum(axis=1)
-        products = weighted.transpose(0, 2, 1) @ D
-        totals = r.sum(axis=1)
-        half = np.broadcast_to((self._half_log_det - shared.log_det)[:, 0], len(resp))
+        first, products = weighted.sum(axis=1), weighted.transpose(0, 2, 1) @ D
+        self._add_completed(shared, which, r.sum(axis=1), first, products, sums)
+
+    def _add_features(self, shared: _Pattern, Z: Array, resp: Array, sums: Sums) -> None:
+        """Add rows of one pattern by sums of products of their columns."""
+        key = _key(~np.isin(np.arange(Z.shape[1]), shared.observed))
+        totals = self._totals.get(key)
+        if totals is None:
+            totals = np.zeros_like(shared.theta)
+        for rows in blocks(len(Z), block_rows(shared.theta.shape[1])):
+            totals += resp[:, rows] @ shared.features(Z[rows]).T
+        if key in self._shared:
+            self._totals[key] = totals
+        else:
+            self._add_totals(shared, totals, sums)
+
+    def finish(self, sums: Sums) -> None:
+        """Complete the sums of features of patterns, and add them to the same `sums`."""
+        sums = self._by_component(sums)
+        for key, totals in self._totals.items():
+            self._add_totals(self._shared[key], totals, sums)
+        self._totals.clear()
+
+    def _add_totals(self, shared: _Pattern, totals: Array, sums: Sums) -> None:
+        first, products = shared.scatter(totals, self._means)
+        which = np.arange(len(totals))
+        self._add_completed(shared, which, totals[:, 0], first, products, sums)
+
+    def _by_component(self, sums: Sums) -> Sums:
+        """Return a view of the sums; one scatter for all is that of the first component."""
+        return Sums(sums.first, sums.scatter.reshape(self._factor.shape), sums.half_log_det)
+
+    def _add_completed(
+        self,
+        shared: _Pattern,
+        which: Array,
+        totals: Array,
+        first: Array,
+        products: Array,
+        sums: Sums,
+    ) -> None:
+        """Add completed sums of some components over rows of one pattern, and r C."""
+        sums.first[which] += first
+        half = np.broadcast_to((self._half_log_det - shared.log_det)[:, 0], len(self._means))
         sums.half_log_det[which] += totals * half[which]
         m = np.ix_(shared.missing, shared.missing)
         if self._is_one:
@@ -242,43 +298,6 @@ class ObservedMatrices(ObservedColumns):
         for k, total in zip(which, totals, strict=True):
             sums.scatter[k][m] += total * shared.conditional[k]
 
-    def _add_each(self, Z: Array, seen: Array, columns: Array, resp: Array, sums: Sums) -> None:
-        """Add rows that lack as many values each."""
-        d = Z.shape[1]
-        places = (columns[:, :, None] * d + columns[:, None, :]).transpose(1, 2, 0)
-
-        def add_covariances(inverses: Array, weights: Array, cells: Array, g: int) -> None:
-            found = np.bincount(cells.ravel(), (inverses * weights).ravel(), d * d)
-            sums.scatter[g] += found.reshape(d, d)
-
-        if self._is_one:
-            every, all_half = _inverses(_gathered(self._precision, columns)[0])
-            add_covariances(every, resp.sum(axis=0), places, 0)
-        for k, r in enumerate(resp):
-            chosen = np.flatnonzero(r)
-            if not len(chosen):
-                continue
-            own, w, g = columns[chosen], r[chosen], 0 if self._is_one else k
-            if self._is_one:
-                inverses, half = every[:, :, chosen], all_half[chosen]
-            else:
-                inverses, half = _inverses(_gathered(self._precision[k : k + 1], own)[0])
-                add_covariances(inverses, w, places[:, :, chosen], k)
-            D = self._filled_each(k, Z[chosen], seen[chosen], own, inverses)
-            sums.first[k] += w @ D
-            sums.scatter[g] += (D * w[:, None]).T @ D
-            sums.half_log_det[k] += w @ half
-
-    def _filled_each(self, k: int, Z: Array, seen: Array, columns: Array, inverses: Array) -> Array:
-        """Return the completed deviations (n, d) from one mean, given P_mm^{-1} (c, c, n)."""
-        D: Array = Z - self._means[k]
-        D *= seen
-        U = D @ self._precision[0 if self._is_one else k]
-        u = np.take_along_axis(U, columns, axis=1).T
-        means = np.einsum("ijn,jn->in", inverses, u)
-        np.put_along_axis(D, columns, -means.T, axis=1)
-        return D
-
     def completed(self, component: int, Z: Array, patterns: Patterns) -> Array:
         """Return Z - mu of one component with its conditional mean where values are missing."""
         out = np.empty_like(Z)
@@ -288,51 +307,17 @@ class ObservedMatrices(ObservedColumns):
             which = slice(component, component + 1)
             for rows in _cut(group, self._rows_of_piece(1)):
                 out[rows] = shared.filled(Z[rows], mean, which)[0]
-        g = 0 if self._is_one else component
         for rare, columns in patterns.others(self._least):
-            for piece in blocks(len(rare), tuning().missing.lanes):
-                chosen, own = rare[piece], columns[piece]
-                inverses, _ = _inverses(_gathered(self._precision[g : g + 1], own)[0])
-                seen = ~patterns.missing[chosen]
-                out[chosen] = self._filled_each(component, Z[chosen], seen, own, inverses)
+            out[rare] = self._rows.completed(component, Z[rare], columns)
         return out
+
+
+def _key(missing: Array) -> bytes:
+    """Return the name of a pattern (d,) of bool."""
+    return np.packbits(missing).tobytes()
 
 
 def _cut(group: slice, size: int) -> list[slice]:
     """Cut the rows of a group into pieces of at most `size`."""
     n = group.stop - group.start
     return [slice(group.start + p.start, group.start + p.stop) for p in blocks(n, size)]
-
-
-def _gathered(matrices: Array, columns: Array) -> Array:
-    """Return the rows and columns (n, c) of matrices (g, d, d), rows of data last, (g, c, c, n)."""
-    g, d, _ = matrices.shape
-    places = np.ascontiguousarray(columns.T)
-    flat = places[:, None] * d + places[None, :]
-    return np.asarray(np.take(matrices.reshape(g, d * d), flat, axis=1))
-
-
-def _inverses(A: Array) -> tuple[Array, Array]:
-    """Invert positive definite matrices (c, c, n) in place, n of them side by side.
-
-    By Gauss-Jordan steps, which need no exchange of rows where matrices are positive definite.
-
-    Returns
-    -------
-    (c, c, n) array
-    (n,) array
-        Half the logarithms of the determinants of the inverses.
-    """
-    work = np.empty_like(A)
-    half = np.zeros(A.shape[2])
-    for j in range(len(A)):
-        half -= 0.5 * np.log(A[j, j])
-        pivot = 1.0 / A[j, j]
-        row = A[j] * pivot
-        column = A[:, j].copy()
-        np.multiply(column[:, None], row[None, :], out=work)
-        A -= work
-        A[j] = row
-        A[:, j] = -column * pivot
-        A[j, j] = pivot
-    return A, half
