@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
-from helpers import KINDS, blobs
+import zarr
+from click.testing import CliRunner
+from helpers import KINDS, blobs, write_zarr
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from dask_em import GaussianMixture, MixedMixture, adapt, load, select
+from dask_em import GaussianMixture, MixedMixture, PoissonMixture, adapt, load, select
+from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.engine import Engine
 from dask_em.core.family import Family
@@ -367,6 +372,48 @@ def test_means_are_adapted_to_rows_with_holes() -> None:
     assert (near.means_ > model.means_).all()
 
 
+def test_missing_values_are_filled(tmp_path: Path) -> None:
+    rows, _, _ = blobs(900, 3, K, seed=7, apart=5.0)
+    rows = rows @ np.array([[1, 0.9, 0], [0, 0.3, 0], [0, 0, 1]])
+    holes = holed(rows, 0.2)
+    model = GaussianMixture(K, random_state=0, missing_values="mar").fit(holes)
+    filled, missing = model.impute(holes), np.isnan(holes)
+    assert_array_equal(filled[~missing], holes[~missing])
+    assert_allclose(filled[0], model.weights_ @ model.means_)
+    columns = np.broadcast_to(np.nanmean(holes, axis=0), holes.shape)
+    known = missing & ~missing.all(axis=1, keepdims=True)
+    error, naive = ((x - rows)[known].std() for x in (filled, columns))
+    assert error < 0.6 * naive
+    many = model.impute(holes, draws=20)
+    for a, b in zip(many, model.impute(holes, draws=2), strict=False):
+        assert_array_equal(a, b)
+    assert_array_equal(many[3][~missing], holes[~missing])
+    spread = np.std(many, axis=0)[missing]
+    assert_allclose(
+        np.mean(many, axis=0)[missing], filled[missing], atol=5 * spread.max() / 20**0.5
+    )
+    # Together, rows that are drawn vary as rows do.
+    assert_allclose(np.cov(many[0].T), np.cov(rows.T), rtol=0.2, atol=1.0)
+    write_zarr(tmp_path / "x.zarr", holes, 250)
+    lazy = model.impute(str(tmp_path / "x.zarr"))
+    assert lazy.chunks[0] == (250, 250, 250, 150)
+    assert_allclose(lazy.compute(), filled, rtol=1e-12)
+    assert model.impute(holes.astype(np.float32)).dtype == np.float64
+    with pytest.raises(UsageError, match=r'set_params\(missing_values="mar"\)'):
+        model.set_params(missing_values="error").impute(holes)
+
+
+def test_filled_tables_have_their_names() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(holed(correlated()), columns=["a", "b", "c", "d"])
+    frame.index += 7
+    model = GaussianMixture(2, random_state=0, missing_values="mar").fit(frame)
+    found = model.impute(frame, as_frame=True)
+    assert [*found.columns] == ["a", "b", "c", "d"]
+    assert found.index.equals(frame.index)
+    assert not found.isna().any().any()
+
+
 # -- refusals ----------------------------------------------------------------------------------
 
 
@@ -408,3 +455,65 @@ def test_devices_and_words_are_checked() -> None:
     assert GaussianMixture(missing_values="mar", device="auto").fit(rows).converged_
     with pytest.raises(UsageError, match="computed on the CPU"):
         family_of("full", rows).kernel(Engine(device="cuda"))
+
+
+# -- on the command line -------------------------------------------------------------------------
+
+
+def run(*words: object) -> Any:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_shell_fits_answers_and_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, _, _ = blobs(600, 3, K, seed=7, apart=5.0)
+    holes = holed(rows, 0.2)
+    write_zarr("x.zarr", holes, 150)
+    write_zarr("whole.zarr", rows, 150)
+    with dask.config.set(scheduler="synchronous"):
+        run("plan", "x.zarr", "-k", K, "--missing-values", "mar")
+        run("fit", "x.zarr", "-k", K, "--missing-values", "mar", "-o", "m.npz", "--seed", 0)
+        assert "full covariance" in run("inspect", "m.npz").output
+        model = load("m.npz")
+        run("predict", "m.npz", "x.zarr", "labels.zarr", "--log-density")
+        answers = zarr.open_group("labels.zarr", mode="r")
+        assert_array_equal(answers["labels"][:], model.predict(holes))
+        told = json.loads(run("score", "m.npz", "x.zarr", "--json").stdout)
+        assert told["log_likelihood"] == pytest.approx(model.score(holes))
+        run("impute", "m.npz", "x.zarr", "filled.zarr")
+        found = zarr.open_group("filled.zarr", mode="r")["imputed"]
+        assert_allclose(found[:], model.impute(holes), rtol=1e-12)
+        assert found.chunks == (150, 3)
+        run("impute", "m.npz", "x.zarr", "draws.zarr", "--draws", 2, "--seed", 3)
+        draws = zarr.open_group("draws.zarr", mode="r")
+        assert sorted(draws) == ["imputed_0", "imputed_1"]
+        assert not np.array_equal(draws["imputed_0"][:], draws["imputed_1"][:])
+        assert not np.isnan(draws["imputed_0"][:]).any()
+        run("report", "m.npz", "page.html", "--data", "x.zarr")
+        # A model of whole rows is told so.
+        run("fit", "whole.zarr", "-k", K, "-o", "w.npz", "--seed", 0)
+        refused = CliRunner().invoke(main, ["predict", "w.npz", "x.zarr", "w.zarr"])
+        assert refused.exit_code == 65
+        assert "--missing-values mar to answer by what is observed" in refused.output
+        run("predict", "w.npz", "x.zarr", "w.zarr", "--missing-values", "mar")
+        labels = zarr.open_group("w.zarr", mode="r")["labels"][:]
+        whole = load("w.npz").set_params(missing_values="mar")
+        assert_array_equal(labels, whole.predict(holes))
+    pq = pytest.importorskip("pyarrow.parquet")
+    with dask.config.set(scheduler="synchronous"):
+        run("impute", "m.npz", "x.zarr", "filled.parquet")
+    table = pq.read_table("filled.parquet")
+    assert table.column_names == ["imputed_0", "imputed_1", "imputed_2"]
+    assert_allclose(table.column(1), found[:, 1])
+
+
+def test_other_families_are_not_told_of_missing_values(tmp_path: Path) -> None:
+    path, rows = tmp_path / "m.npz", np.abs(np.rint(correlated()))
+    PoissonMixture(2, random_state=0).fit(rows).save(path)
+    write_zarr(tmp_path / "x.zarr", rows, 100)
+    words = ["predict", path, tmp_path / "x.zarr", tmp_path / "a.zarr", "--missing-values", "mar"]
+    found = CliRunner().invoke(main, [*map(str, words)])
+    assert found.exit_code == 2
+    assert "a PoissonMixture is what it was fitted as" in found.output

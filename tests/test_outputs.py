@@ -81,6 +81,9 @@ WRITERS = {
     "save": Writer(["save", MODEL, OUT], "m.npz"),
     "predict": Writer(["predict", MODEL, DATA, OUT], "answers.zarr", folder=True),
     "predict to Parquet": Writer(["predict", MODEL, DATA, OUT], "answers.parquet", folder=True),
+    "impute": Writer(
+        ["impute", MODEL, DATA, OUT, "--missing-values", "mar"], "filled.zarr", folder=True
+    ),
     "report": Writer(
         ["report", MODEL, OUT, "--no-drift", "--sample-rows", "20"], "page.html", pairs=5
     ),

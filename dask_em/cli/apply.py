@@ -1,4 +1,4 @@
-"""The commands that apply a model to data: predict, score and adapt."""
+"""The commands that apply a model to data: predict, impute, score and adapt."""
 
 from __future__ import annotations
 
@@ -91,6 +91,70 @@ def predict(
     kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
     without = result["n_dropped"]
     left_out = f", {without:,} without an answer: NaN or infinity" if without else ""
+    show(result, as_json, [f"{written}: {result['n_rows']:,} rows{kept}{left_out}"])
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.argument("dest")
+@with_options(
+    Option(
+        "--draws", "draws",
+        "Write so many draws instead of conditional means: imputed_0, imputed_1, ...",
+        click.IntRange(1),
+    ),
+    Option(
+        "--seed", "seed", "Of the draws: the same seed gives the same bits.",
+        click.IntRange(0, 2**32 - 1), 0,
+    ),
+    Option(
+        "--keep", "keep",
+        "Columns of DATA, of any type, that stand beside the filled ones in a DEST of Parquet.",
+        Names(), metavar="NAMES",
+    ),
+    Option(
+        "--resume/--no-resume", "resume",
+        "Finish what an interrupted run left, or throw it away.", default=True,
+    ),
+    *READING,
+    OVERWRITE,
+    cluster_options,
+    JSON,
+)  # fmt: skip
+def impute(
+    model: str,
+    data: str,
+    dest: str,
+    draws: int | None,
+    seed: int,
+    keep: tuple[str, ...] | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fill the missing values (NaN) of DATA by MODEL, a Gaussian mixture: a Zarr group DEST.
+
+    The array `imputed` holds the rows with the conditional means of what is missing. With --draws
+    M there are M arrays of draws, which vary as values do. A DEST that ends in .parquet becomes a
+    folder of Parquet of the columns of MODEL.
+
+    MODEL was fitted with --missing-values mar, or is told so here. Interrupted, it is finished by
+    the same command, as `predict` is.
+
+    Example: dask-em impute model.npz points.zarr filled.zarr
+    """
+    from ..jobs import impute as impute_jobs
+
+    cluster, reading = cluster_of(options), take(options, READING)
+    result = impute_jobs.impute(
+        model, data, dest, cluster, draws, seed, overwrite, resume, keep or (), **reading
+    )
+    written = ", ".join(result["written"])
+    kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
+    without = result["n_dropped"]
+    left_out = f", {without:,} without an answer: infinity" if without else ""
     show(result, as_json, [f"{written}: {result['n_rows']:,} rows{kept}{left_out}"])
 
 

@@ -14,6 +14,7 @@ from .options import (
     GROUPS,
     JSON,
     LOOKING,
+    MISSING_OF_FIT,
     N_COMPONENTS,
     Option,
     cluster_of,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         "Read two chunks and estimate the time of a pass, or read nothing.", default=True,
     ),
     *LOOKING,
+    MISSING_OF_FIT,
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -64,7 +66,13 @@ def plan(
     columns_of(options)
     cluster = cluster_of(options)
     planned = plan_jobs.plan(
-        data, n_components, covariance_types, cluster, probe, family, **take(options, LOOKING)
+        data,
+        n_components,
+        covariance_types,
+        cluster,
+        probe,
+        family,
+        **take(options, (*LOOKING, MISSING_OF_FIT)),
     )
     lines = _plan_lines(planned)
     show(planned.as_dict(), as_json, lines)

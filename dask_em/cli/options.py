@@ -293,6 +293,12 @@ READING = tuple(
         NONFINITE,
         *COLUMNS,
         Option("--raw/--no-raw", "raw", "Take packed numbers as they are stored, or decode them."),
+        Option(
+            "--missing-values",
+            "missing_values",
+            "Refuse NaN, or answer by what is observed of a row, of a Gaussian MODEL.",
+            click.Choice(["error", "mar"]),
+        ),
     )
 )
 """Options of how DATA are read for a model; `sets` is a parameter of the job."""
@@ -301,6 +307,10 @@ OF_FIT = "As in fit."
 
 LOOKING = tuple(replace(option, help=OF_FIT) for option in (MISSING_CHUNKS, *COLUMNS, RAW))
 """Options of how DATA are looked at before a fit; `sets` is a field of `ReadOptions`."""
+
+MISSING_OF_FIT = Option(
+    "--missing-values", "missing_values", OF_FIT, click.Choice(["error", "mar"]),
+)  # fmt: skip
 
 OUTPUT = Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -93,6 +93,27 @@ def n_unanswered(answers: Mapping[str, Array]) -> int:
     return int((first == NO_LABEL if name == "labels" else np.isnan(first)).sum())
 
 
+class RowAnswers(Protocol):
+    """Answer something about each row; picklable, and mapped over chunks."""
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture that is asked."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Names of the answers."""
+
+    def dtype(self, answer: str) -> np.dtype[Any]:
+        """Return the type of an answer."""
+
+    def width(self, answer: str) -> int | None:
+        """Return how many numbers an answer has for each row; None for one, (n,)."""
+
+    def __call__(self, X: Array) -> dict[str, Array]:
+        """Return the answers for the rows X (n, d), in the rows' order."""
+
+
 @dataclass(frozen=True)
 class Predict:
     """Answer questions about each row: the function that predictions map over chunks.
@@ -128,9 +149,13 @@ class Predict:
     labels: np.dtype[Any] = INT64
     reals: np.dtype[Any] = FLOAT64
 
-    def dtype(self, answer: Answer) -> np.dtype[Any]:
+    def dtype(self, answer: str) -> np.dtype[Any]:
         """Return the type of an answer."""
         return self.labels if answer == "labels" else self.reals
+
+    def width(self, answer: str) -> int | None:
+        """Return how many numbers an answer has for each row; None for one."""
+        return self.mixture.components.n_components if answer in BY_COMPONENT else None
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""

@@ -11,13 +11,13 @@ from ..backends.dask.failure import hold_to, tell_of
 from ..backends.software import Software, software_here
 from ..core.additive import Array
 from ..core.protocols import Source
-from ..core.scoring import BY_COMPONENT, Predict, n_unanswered
+from ..core.scoring import RowAnswers, n_unanswered
 from ..data.labels import RowMap
 
 logger = logging.getLogger("dask_em")
 
 
-def answer_rows(source: Source, predict: Predict, rows: RowMap) -> Any:
+def answer_rows(source: Source, predict: RowAnswers, rows: RowMap) -> Any:
     """Compute the one answer that `predict` gives for every row of a source, by `rows`.
 
     Returns
@@ -31,10 +31,9 @@ def answer_rows(source: Source, predict: Predict, rows: RowMap) -> Any:
 
         check_answers()
     (answer,) = predict.answers
-    width = predict.mixture.components.n_components if answer in BY_COMPONENT else None
     numba = predict.mixture.engine.name == "numba"
     sender = None if source.in_process else software_here(numba)
-    return rows.map_rows(OneAnswer(predict, sender), width, predict.dtype(answer))
+    return rows.map_rows(OneAnswer(predict, sender), predict.width(answer), predict.dtype(answer))
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,12 @@ class OneAnswer:
 
     Attributes
     ----------
-    predict : Predict
+    predict : RowAnswers
     sender : Software or None
         Of the process that asks, to which workers are held; None where it computes by itself.
     """
 
-    predict: Predict
+    predict: RowAnswers
     sender: Software | None
 
     def __call__(self, X: Array) -> Array:

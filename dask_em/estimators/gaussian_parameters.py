@@ -19,9 +19,9 @@ from ..families.gaussian.family import Gaussian
 from ..families.gaussian.missing import with_missing
 from ..families.gaussian.options import GaussianOptions
 from ..families.gaussian.whitening import Whitening
-from .base import MixtureEstimator
 from .describe import ComponentDescription, GaussianDescription, names_of_columns
-from .options import MissingValues, check_n_samples
+from .imputation import ImputingMixture
+from .options import check_n_samples
 
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_cholesky_")
 SKLEARN_ATTRIBUTES = (
@@ -36,7 +36,7 @@ SKLEARN_ATTRIBUTES = (
 )
 
 
-class GaussianParameters(MixtureEstimator):
+class GaussianParameters(ImputingMixture):
     """The half of `GaussianMixture` that knows what its attributes mean.
 
     Its private methods are those of scikit-learn's class that other libraries call.
@@ -48,7 +48,6 @@ class GaussianParameters(MixtureEstimator):
     precisions_init: Any
     prior: str | None
     max_ratio: float | None
-    missing_values: MissingValues
 
     def family_options(self) -> GaussianOptions:
         """Return what the options say of the components."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from ..data.open import names_column, stored_source
-from ..data.options import ReadChoices
 from ..errors import UsageError
 from ..fitting.observers import reporter
 from ..storage.outputs.writer import check_output_file, output_file
 from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
-from .files import load_to_read
+from .files import ModelChoices, load_to_read
 
 
 def adapt(
@@ -23,7 +22,7 @@ def adapt(
     n_iter: int = 1,
     weights: str | None = None,
     overwrite: bool = False,
-    **reading: Unpack[ReadChoices],
+    **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Adapt the means of a saved model to the rows at `data`; save the new model to `output`.
 

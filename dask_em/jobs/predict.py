@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..backends import backend_in_force
 from ..core.protocols import StoredSource
-from ..core.scoring import Answer, Predict
+from ..core.scoring import Answer, RowAnswers
 from ..core.tuning import tuning
 from ..data.columns import check_columns
 from ..data.open import stored_source
-from ..data.options import ReadChoices
 from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass, reporter
@@ -28,7 +28,10 @@ from ..storage.urls import describe_url, is_url
 from ..version import __version__
 from .arguments import check_apart, check_data, check_model, check_not_within
 from .cluster import ClusterOptions, workers_for
-from .files import file_sha256, load_to_read
+from .files import ModelChoices, file_sha256, load_to_read
+
+if TYPE_CHECKING:
+    from ..estimators.base import MixtureEstimator
 
 logger = logging.getLogger("dask_em")
 
@@ -48,7 +51,7 @@ def predict(
     overwrite: bool = False,
     resume: bool = True,
     keep: Sequence[str] = (),
-    **reading: Unpack[ReadChoices],
+    **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
 
@@ -61,6 +64,23 @@ def predict(
     that are left out have the label -1, and NaN for all else. Chunks of arrays hold as many rows
     as those of the data, see `answer_rows`.
     """
+    model, source = opened(model_path, data, destination, overwrite, keep, **reading)
+    predictor = model.predictor(answers, source.dtype, source.n_rows)
+    kinds: Kinds = {a: (predictor.width(a), predictor.dtype(a)) for a in answers}
+    identity = identity_of(model_path, source, predictor, model)
+    to = Destination(destination, kinds, keep, overwrite, resume)
+    return write_answers(source, predictor, to, identity, cluster, "predict", predictor.drop)
+
+
+def opened(
+    model_path: str,
+    data: str,
+    destination: str,
+    overwrite: bool,
+    keep: Sequence[str],
+    **reading: Unpack[ModelChoices],
+) -> tuple[MixtureEstimator, StoredSource]:
+    """Check where answers are wanted; return the model, and the rows as it reads them."""
     order = "MODEL DATA DEST"
     check_output(destination, overwrite)
     check_model(model_path, order)
@@ -68,25 +88,77 @@ def predict(
     check_apart(destination, model_path, "model")
     check_apart(destination, data, "data")
     check_not_within(destination, data)
-    as_table = destination.rstrip("/").endswith(TABLE)
-    if keep and not as_table:
+    if keep and not is_table(destination):
         raise UsageError(
             f"--keep {','.join(keep)}: columns are kept in tables; give "
             f"{describe_url(destination)} a name that ends in {TABLE}"
         )
-    if as_table:
+    if is_table(destination):
         require_pyarrow()
     model = load_to_read(model_path, **reading)
     source = stored_source(data, options=model.read_options)
     check_columns(source.description, source.n_features, model.n_features_in_)
-    predictor = model.predictor(answers, source.dtype, source.n_rows)
-    kinds: Kinds = {
-        a: (model.n_components if a == "proba" else None, predictor.dtype(a)) for a in answers
-    }
-    if not as_table:
-        source = source.even()
-    form = _format(source, kinds, destination, keep)
-    identity = _identity(model_path, source, predictor, model.read_options.missing_chunks)
+    return model, source if is_table(destination) else source.even()
+
+
+def is_table(destination: str) -> bool:
+    """Tell whether answers become a folder of Parquet.
+
+    Examples
+    --------
+    >>> is_table("answers.parquet/"), is_table("answers.zarr")
+    (True, False)
+    """
+    return destination.rstrip("/").endswith(TABLE)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Hold where answers go, and what they are.
+
+    Attributes
+    ----------
+    path : str
+    kinds : mapping of str to (columns or None, dtype)
+    keep : sequence of str
+        Columns of the data that stand beside them in a table.
+    overwrite, resume : bool
+        Whether what is there may be replaced, and what is unfinished is gone on with.
+    """
+
+    path: str
+    kinds: Kinds
+    keep: Sequence[str] = ()
+    overwrite: bool = False
+    resume: bool = True
+
+
+def write_answers(
+    source: StoredSource,
+    answer: RowAnswers,
+    to: Destination,
+    identity: dict[str, Any],
+    cluster: ClusterOptions,
+    phase: str,
+    drop: bool,
+) -> dict[str, Any]:
+    """Write answers for every row, all in one pass, or those that an earlier call left.
+
+    Parameters
+    ----------
+    source : StoredSource
+    answer : RowAnswers
+    to : Destination
+    identity : dict
+        All that the bytes of the answers depend on, but for the data's contents.
+    cluster : ClusterOptions
+    phase : str
+        The name of the pass, for whoever watches.
+    drop : bool
+        Whether rows may have no answer.
+    """
+    destination, keep = to.path, to.keep
+    form = _format(source, to.kinds, destination, keep)
     if keep:
         identity["keep"] = list(keep)
     stamps = source.stamps()
@@ -98,22 +170,24 @@ def predict(
         )
     path = destination if is_url(destination) else Path(destination).absolute()
     made = Written(0, 0)
-    with resumable_group(path, identity, stamps, form, overwrite, resume) as unfinished:
+    with resumable_group(path, identity, stamps, form, to.overwrite, to.resume) as unfinished:
         # Where rows of NaN or infinity are an error now, those left out before are one, too.
-        whole = {c: n for c, n in unfinished.whole().items() if predictor.drop or not n}
+        whole = {c: n for c, n in unfinished.whole().items() if drop or not n}
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
-        work = WritePredictions(predictor, source.bounds, unfinished.answers, unfinished.regions)
+        work = WritePredictions(answer, source.bounds, unfinished.answers, unfinished.regions)
         if len(whole) < len(stamps):
-            made = _write(source.skipping([*whole]), work, cluster)
+            made = _write(source.skipping([*whole]), work, cluster, phase)
         _check_untouched_since(stamps, source)
     n_dropped = made.n_dropped + sum(whole.values())
     if n_dropped:
         log_unanswered(n_dropped, source.n_rows)
     return {
         "destination": destination,
-        "arrays": list(kinds),
-        "written": [destination] if as_table else [f"{destination}/{name}" for name in kinds],
+        "arrays": list(to.kinds),
+        "written": (
+            [destination] if is_table(destination) else [f"{destination}/{n}" for n in to.kinds]
+        ),
         "n_rows": source.n_rows,
         "n_rows_kept": source.n_rows - made.n_rows,
         "n_dropped": n_dropped,
@@ -124,7 +198,7 @@ def _format(
     source: StoredSource, kinds: Kinds, destination: str, keep: Sequence[str]
 ) -> AnswerFormat[Answers]:
     """Return how answers are written: as a table, in the shape of a grid, or as plain arrays."""
-    as_table, grid = destination.rstrip("/").endswith(TABLE), source.grid
+    as_table, grid = is_table(destination), source.grid
     if grid is not None and as_table:
         raise UsageError(
             f"{describe_url(destination)}: answers of a grid are written in its shape; give a "
@@ -162,19 +236,21 @@ def answer_rows(source: StoredSource) -> int:
     return rows * next(fitting, read_together)
 
 
-def _write(source: StoredSource, work: WritePredictions, cluster: ClusterOptions) -> Written:
+def _write(
+    source: StoredSource, work: WritePredictions, cluster: ClusterOptions, phase: str
+) -> Written:
     """Write what is left, on the cluster; return what that was."""
     with (
         workers_for(cluster, source.nbytes),
-        ObservedPass([reporter()], "predict", 1, source.n_rows, source.nbytes) as running,
+        ObservedPass([reporter()], phase, 1, source.n_rows, source.nbytes) as running,
     ):
         return backend_in_force().map_reduce(source, work, running.advance)
 
 
-def _identity(
-    model_path: str, source: StoredSource, predictor: Predict, missing_chunks: str
+def identity_of(
+    model_path: str, source: StoredSource, predictor: RowAnswers, model: MixtureEstimator
 ) -> dict[str, Any]:
-    """Collect all that the bytes of the predictions depend on, but for the data's contents."""
+    """Collect all that the bytes of the answers depend on, but for the data's contents."""
     return {
         "dask_em": __version__,
         "model_sha256": file_sha256(model_path),
@@ -185,7 +261,8 @@ def _identity(
         "chunk_rows": source.chunk_rows,
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,
-        "missing_chunks": missing_chunks,
+        "missing_chunks": model.read_options.missing_chunks,
+        "missing_values": any(predictor.mixture.components.support.missing),
     }
 
 

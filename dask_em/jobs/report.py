@@ -7,7 +7,6 @@ from typing import Any, Unpack
 
 from ..data.columns import check_columns
 from ..data.open import stored_source
-from ..data.options import ReadChoices
 from ..estimators.describe import FittedMixture
 from ..fitting.observers import reporter
 from ..foreign import LONGEST, shell_words, shown
@@ -17,7 +16,7 @@ from ..storage.outputs.writer import check_output_file, output_file
 from ..storage.urls import describe_url, is_url
 from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
-from .files import file_sha256, load_to_read
+from .files import ModelChoices, file_sha256, load_to_read
 
 
 def report(
@@ -28,7 +27,7 @@ def report(
     n_rows: int = 5000,
     drift: bool = True,
     overwrite: bool = False,
-    **reading: Unpack[ReadChoices],
+    **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Write one HTML page about a saved model and the data at `data`.
 

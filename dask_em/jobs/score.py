@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from ..data.open import stored_source
-from ..data.options import ReadChoices
 from ..fitting.observers import reporter
 from .arguments import check_data, check_model
 from .cluster import ClusterOptions, workers_for
-from .files import load_to_read
+from .files import ModelChoices, load_to_read
 
 
 def score(
@@ -17,7 +16,7 @@ def score(
     data: str,
     cluster: ClusterOptions,
     weights: str | None = None,
-    **reading: Unpack[ReadChoices],
+    **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
     order = "MODEL DATA"

@@ -35,7 +35,10 @@ from dask_em import (
     select,
 )
 from dask_em.core.em import EMState
+from dask_em.core.engine import Engine
+from dask_em.core.moments import Moments
 from dask_em.estimators.base import MixtureEstimator
+from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.fitting.criteria import elbow
 from dask_em.runtime import JobControl, as_job, current_job
 
@@ -329,6 +332,10 @@ def weighted(here: Here, **weights: Any) -> str:
     return logged(lambda: model.criteria(X, **weights))
 
 
+def on_device(device: Any) -> None:
+    GaussianOptions(missing=True).of_data(Moments.of(X), 2).kernel(Engine(device=device))
+
+
 OPTIONS = [
     Followed(
         "{} rows hold NaN or infinity", lambda here: said(lambda: fit(WITH_NAN)), {
@@ -346,6 +353,39 @@ OPTIONS = [
             lambda: code(f"model.{words}", model=fit()).predict(WITH_NAN)
         ),
     }),
+    Followed("where NaN is a missing value", lambda here: refused(lambda: fit(WITH_NAN)), {
+        'missing_values="mar"': lambda here, words: said(lambda: fit(WITH_NAN, **keywords(words))),
+    }, "families/gaussian/options.py"),
+    Followed(
+        "where NaN is a missing value", lambda here: refused(lambda: fit().predict(WITH_NAN)), {
+        'pass (missing_values="mar")': lambda here, words: said(
+            lambda: fit(WITH_NAN, **keywords(words)).predict(WITH_NAN)
+        ),
+        r'set_params\(missing_values="mar"\)': lambda here, words: said(
+            lambda: code(f"model.{words}", model=fit()).predict(WITH_NAN)
+        ),
+    }, "families/gaussian/family.py"),
+    Followed("which could be filled", lambda here: refused(lambda: fit().impute(WITH_NAN)), {
+        'pass (missing_values="mar")': lambda here, words: said(
+            lambda: fit(WITH_NAN, **keywords(words)).impute(WITH_NAN)
+        ),
+        r'set_params\(missing_values="mar"\)': lambda here, words: said(
+            lambda: code(f"model.{words}", model=fit()).impute(WITH_NAN)
+        ),
+    }),
+    Followed(
+        "values are missing are computed on the CPU",
+        lambda here: refused(lambda: fit(missing_values="mar", device="cuda")), {
+            'device="cpu"': lambda here, words: said(
+                lambda: fit(missing_values="mar", **keywords(words))
+            ),
+        },
+    ),
+    Followed(
+        "are missing (missing_values", lambda here: refused(lambda: on_device("cuda")), {
+            'device="cpu"': lambda here, words: said(lambda: on_device(**keywords(words))),
+        },
+    ),
     Followed(
         "rows (of positive weight) and n_components",
         lambda here: said(lambda: fit(FEW, n_components=4, covariance_type="spherical")),

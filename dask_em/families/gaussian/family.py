@@ -86,8 +86,8 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     @property
     def of_missing(self) -> str:
         return (
-            "; where NaN is a missing value, a Gaussian mixture is told to answer by what is "
-            'observed of a row: set_params(missing_values="mar")'
+            '; where NaN is a missing value, pass missing_values="mar" to answer by what is '
+            'observed of a row (a fitted model is told by set_params(missing_values="mar"))'
         )
 
     @property
