@@ -550,11 +550,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     read: list[int] = []
     limit = [10**9]
 
-    def fold_range(source: Any, fold: Any, chunks: range, weights: Any) -> Any:
+    def fold_range(source: Any, fold: Any, chunks: range, *beside: Any) -> Any:
         if len(read) == limit[0]:
             raise StoppedError
         read.append(chunks.start)
-        return whole(source, fold, chunks, weights)
+        return whole(source, fold, chunks, *beside)
 
     def until(ranges: int) -> list[int]:
         read.clear()

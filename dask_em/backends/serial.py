@@ -41,7 +41,8 @@ class SerialBackend(Backend):
             """Each range's sums in turn; none is held while the next is made."""
             for chunks in ranges[leaves.start : leaves.stop]:
                 current_job().check()
-                yield fold_range(source, pass_.fold(), chunks, source.shipped_weights(chunks))
+                beside = source.shipped_weights(chunks), source.shipped_labels(chunks)
+                yield fold_range(source, pass_.fold(), chunks, *beside)
                 if advance:
                     advance(source.rows_of(chunks))
 

@@ -61,7 +61,8 @@ class ThreadsBackend(Backend):
         ranges, run = source.ranges(), current_job()
 
         def one(chunks: range) -> S:
-            found = fold_range(source, pass_.fold(), chunks, source.shipped_weights(chunks))
+            beside = source.shipped_weights(chunks), source.shipped_labels(chunks)
+            found = fold_range(source, pass_.fold(), chunks, *beside)
             if advance:
                 advance(source.rows_of(chunks))
             return found

@@ -15,6 +15,7 @@ from .options import (
     FAMILY,
     GROUPS,
     JSON,
+    LABELS,
     N_COMPONENTS,
     OUTPUT,
     OVERWRITE,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     COVARIANCE,
     GROUPS,
     WEIGHTS,
+    *LABELS,
     *ESTIMATOR,
     SETTINGS,
     *CHOICE,
@@ -108,6 +110,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_dropped": best.n_dropped_,
         "weights": best.fitted_array("weights_").tolist(),
     }
+    if "labels" in best.provenance_:
+        summary["labels"] = best.provenance_["labels"]
     if result.table:
         summary |= {
             **best.fitted_options(),

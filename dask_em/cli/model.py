@@ -56,6 +56,9 @@ def inspect(model: str, as_json: bool) -> None:
             f"adapted  from the model of print {adapted['fingerprint'][:16]}, relevance "
             f"{adapted['relevance']:g}, passes {adapted['n_passes']}"
         )
+    if labels := source.get("labels"):
+        kept = "kept in every E-step" if labels["fixed"] else "of the first M-step"
+        lines.append(f"labels   of {labels['rows']:,} rows, {kept}")
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")
     lines += ["", "weight   mean"]

@@ -332,6 +332,19 @@ WEIGHTS = Option(
     metavar="PATH",
 )  # fmt: skip
 
+LABELS = (
+    Option(
+        "--labels", "labels",
+        "Start from a component for each row, 0 to K - 1, or -1 where it is unknown: a Zarr array, "
+        "or a column of DATA where no path has this name.", metavar="PATH",
+    ),
+    Option(
+        "--labels-fixed", "labels_fixed", "Keep the labels of --labels in every iteration.",
+        default=False, is_flag=True,
+    ),
+)  # fmt: skip
+"""Options of a fit from labels; `sets` is a parameter of the job."""
+
 ESTIMATOR = (
     Option(
         "--n-init", "n_init",

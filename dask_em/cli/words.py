@@ -14,6 +14,7 @@ import click
 IN_PYTHON = {
     "covariance_types": ("covariance_type",),
     "folder": ("checkpoint",),
+    "labels": ("labels_init",),
     "n_components": ("n_components", "n_clusters"),
     "weights": ("sample_weight",),
 }

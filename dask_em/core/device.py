@@ -162,6 +162,10 @@ class DeviceArithmetic:
         chosen = numbers == xp.argmax(log_joint, axis=0)[None, :]
         return xp.asarray(chosen, dtype=log_joint.dtype), xp.max(log_joint, axis=0)
 
+    def restrict(self, log_prob: Any, restriction: Array) -> None:
+        """Add what labels say to `log_prob` (k, b), in place: 0, or -inf where they exclude it."""
+        log_prob += self.xp.asarray(restriction, dtype=log_prob.dtype)
+
     def weigh(self, resp: Any, weight: Array) -> Any:
         """Multiply responsibilities by the rows' weights (b,) over the scale; see `take_scale`."""
         # A power of two takes no digits, and keeps any weight within float32.

@@ -118,6 +118,8 @@ class FleetFold(Fold[FleetStatistics]):
         Where chunks may come in parts: rows of which a part has whole blocks; else 0.
     """
 
+    takes_labels = True
+
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self._groups = joined(fleet.mixtures)
@@ -139,6 +141,17 @@ class FleetFold(Fold[FleetStatistics]):
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d) with weights (n,)."""
+        self._update(index, X, sample_weight, None)
+
+    def update_labelled(
+        self, index: int, X: Array, sample_weight: Array | None, labels: Array
+    ) -> None:
+        """Add rows whose labels restrict the E-step; those held out are scored without."""
+        self._update(index, X, sample_weight, labels)
+
+    def _update(
+        self, index: int, X: Array, sample_weight: Array | None, labels: Array | None
+    ) -> None:
         n, holdout, part = len(X), self.fleet.holdout, self.fleet.part
         out, weight = None, sample_weight
         if holdout is not None:
@@ -146,8 +159,8 @@ class FleetFold(Fold[FleetStatistics]):
         if part is not None:
             rows = np.flatnonzero(part.mask(index, n))
             X = X[rows]
-            out, weight, sample_weight = (
-                None if a is None else a[rows] for a in (out, weight, sample_weight)
+            out, weight, sample_weight, labels = (
+                None if a is None else a[rows] for a in (out, weight, sample_weight, labels)
             )
         if out is not None:
             if sample_weight is not None:
@@ -157,7 +170,10 @@ class FleetFold(Fold[FleetStatistics]):
             self._support.check(X[out], numbers[out])
             self._score(X[out], None if sample_weight is None else sample_weight[out])
         for fold in self._folds:
-            fold.update(index, X, weight)
+            if labels is None:
+                fold.update(index, X, weight)
+            else:
+                fold.update_labelled(index, X, weight, labels)
 
     def _score(self, X: Array, sample_weight: Array | None) -> None:
         if len(X) == 0:

@@ -12,6 +12,7 @@ from .additive import Additive, Array
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family
+from .labels import log_restriction
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic, Assignment
 
@@ -287,22 +288,39 @@ class JointEStep:
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
+        self._update(X, sample_weight, None)
+
+    def update_labelled(
+        self, index: int, X: Array, sample_weight: Array | None, labels: Array
+    ) -> None:
+        """Add rows X (n, d) whose labels (n,), or responsibilities (n, k), restrict the E-step."""
+        self._update(X, sample_weight, labels)
+
+    def _update(self, X: Array, sample_weight: Array | None, labels: Array | None) -> None:
         for rows in self.kernel.blocks(X):
             block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
+            known = None if labels is None else labels[rows]
             self._n_rows += len(block)
             if weight is not None and not weight.all():
                 # A row of weight zero is a row left out, whatever it holds.
-                block, weight = block[weight > 0], weight[weight > 0]
+                there = weight > 0
+                block, weight = block[there], weight[there]
+                known = None if known is None else known[there]
             if len(block):
-                self._add(block, weight)
+                self._add(block, weight, known)
 
-    def _add(self, block: Array, weight: Array | None) -> None:
+    def _add(self, block: Array, weight: Array | None, labels: Array | None) -> None:
         arithmetic = self._arithmetic[0]
         self.kernel.load(block)
-        if self._assign(weight):
+        if labels is None and self._assign(weight):
             self._weight += len(block) if weight is None else float(weight.sum())
             return
-        resp = self._divided(self.kernel.log_prob(), weight)
+        log_prob = self.kernel.log_prob()
+        if labels is not None:
+            for own, part in zip(self._arithmetic, self._parts, strict=True):
+                k = part.stop - part.start
+                own.restrict(log_prob[part], log_restriction(labels, k))
+        resp = self._divided(log_prob, weight)
         if weight is None:
             self._weight += len(block)
         else:
@@ -355,6 +373,8 @@ class JointEStep:
 
 class EStep(JointEStep, Fold[MixtureStatistics]):
     """Sum a mixture's sufficient statistics over chunks of rows."""
+
+    takes_labels = True
 
     def __init__(self, mixture: Mixture) -> None:
         super().__init__((mixture,))

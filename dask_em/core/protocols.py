@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
+from ..errors import DataError
 from .additive import Array, S, S_co
 from .chunk_log import ChunkLog
 from .columns import Column, no_columns
@@ -39,6 +40,33 @@ Block = tuple[Array, Array | None]
 """Rows (n, d), and their weights (n,) where rows have weights."""
 
 
+# -- what is known of rows -----------------------------------------------------------------
+
+
+class LabelReader(Protocol):
+    """Read what is known beforehand of the components of rows, for one range."""
+
+    def read(self, chunk: int, start: int, stop: int) -> Array:
+        """Return labels (n,) or responsibilities (n, k) of a chunk, rows `start` to `stop - 1`."""
+
+
+class RowLabels(Protocol):
+    """What is known beforehand of the components of all rows, see `core.labels`; picklable."""
+
+    def open(self) -> LabelReader:
+        """Open it for one range."""
+
+    def of_rows(self, start: int, stop: int) -> RowLabels:
+        """Return what a reader of these rows elsewhere must be given: all, or a part in memory."""
+
+    def identity(self) -> str:
+        """Return what tells them from others."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that a row takes while it is read."""
+
+
 # -- a pass ----------------------------------------------------------------------------
 
 
@@ -50,9 +78,12 @@ class Fold(Protocol[S_co]):
     block_rows : int
         Rows of a block. A chunk may be given in several parts, of which all but the last are
         whole blocks, with the bits of the chunk given at once. 0 where chunks must come whole.
+    takes_labels : bool
+        Whether labels matter to it, where the source has some.
     """
 
     block_rows: int = 0
+    takes_labels: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +92,13 @@ class Fold(Protocol[S_co]):
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add rows X (n, d) of chunk number `index`, with weights (n,)."""
+
+    def update_labelled(
+        self, index: int, X: Array, sample_weight: Array | None, labels: Array
+    ) -> None:
+        """Add rows X (n, d) of which labels (n,), or responsibilities (n, k), are known."""
+        _ = labels
+        self.update(index, X, sample_weight)
 
     def take_fingerprints(self, fingerprints: Mapping[int, int]) -> None:
         """Take the fingerprint of each chunk that was read, by its number, after the last one."""
@@ -120,8 +158,8 @@ class Reader(Protocol):
         _ = self
 
 
-BlockFunction = Callable[[int, Array, Array | None, T], Out]
-"""Of a chunk's number, its rows (n, d) and weights (n,), and what all chunks share."""
+BlockFunction = Callable[[int, Array, Array | None, Array | None, T], Out]
+"""Of a chunk's number, its rows (n, d), weights (n,) and labels, and what all chunks share."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +324,31 @@ class Source(Protocol):
         _ = chunks
         return None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether something is known beforehand of the components of rows."""
+        return False
+
+    def with_labels(self, labels: RowLabels | None) -> Self:
+        """Return the same rows with what is known of their components, or without.
+
+        Raises
+        ------
+        DataError
+            Rows of this kind cannot have labels.
+        """
+        if labels is None:
+            return self
+        raise DataError(
+            f"labels_init: no labels are brought beside the rows of {self.description}; give rows "
+            "in memory, or of Zarr, Parquet, .npy or Dask"
+        )
+
+    def shipped_labels(self, chunks: range) -> RowLabels | None:
+        """Return the labels of these chunks, for a reader elsewhere; None where there are none."""
+        _ = chunks
+        return None
+
     def delayed_blocks(
         self, function: BlockFunction[T, Any], shared: T, name: str
     ) -> DelayedBlocks | None:
@@ -294,7 +357,7 @@ class Source(Protocol):
         Parameters
         ----------
         function : callable
-            (index, rows, weights, shared) -> anything.
+            (index, rows, weights, labels, shared) -> anything.
         shared : object
             It is in the graph once.
         name : str

@@ -11,14 +11,20 @@ import numpy as np
 
 from .additive import Array, S
 from .executor import ThreadPool
-from .finite import finite_rows, located
-from .protocols import Block, Fold, Reader, Source
+from .finite import finite_mask, finite_rows, located
+from .protocols import Block, Fold, Reader, RowLabels, Source
 
 Arriving = SimpleQueue[Block | BaseException | None]
 """The parts of one chunk, then None, or the error that ended its reading."""
 
 
-def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | None) -> S:
+def fold_range(
+    source: Source,
+    fold: Fold[S],
+    chunks: range,
+    weights: Array | None,
+    labels: RowLabels | None = None,
+) -> S:
     """Feed a range's chunks to a fold, and return its result.
 
     The next chunks are read while one is summed; one chunk is held beside those being read,
@@ -32,6 +38,8 @@ def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | No
         Numbers of the chunks.
     weights : (n,) array or None
         The range's `shipped_weights`.
+    labels : RowLabels or None
+        The range's `shipped_labels`.
 
     Raises
     ------
@@ -48,23 +56,57 @@ def fold_range(source: Source, fold: Fold[S], chunks: range, weights: Array | No
     3
     """
     reader, row = source.reader(), 0
+    known = None if labels is None or not fold.takes_labels else Known(source, labels, chunks)
     with closing(_read_ahead(source, reader, chunks, fold.block_rows)) as parts:
         for chunk, X, weight in parts:
             if weights is not None:
                 weight = weights[row : row + len(X)]
+            beside = None if known is None else known.next(chunk, len(X))
             row += len(X)
             if chunk in source.dropping:
+                if beside is not None:
+                    beside = beside[finite_mask(X, source.missing)]
                 X, weight, _ = finite_rows(X, weight, source.missing)
             # What is not finite here is of a damaged chunk, as the end of its reading tells.
             with (
                 np.errstate(over="ignore", invalid="ignore"),
                 located(source.locate, chunk, source.columns),
             ):
-                fold.update(chunk, X, weight)
-            del X, weight
+                if beside is None:
+                    fold.update(chunk, X, weight)
+                else:
+                    fold.update_labelled(chunk, X, weight, beside)
+            del X, weight, beside
     fold.take_fingerprints(reader.fingerprints)
     reader.close()
     return fold.result()
+
+
+class Known:
+    """Give the labels of the parts of chunks, each chunk's read at once.
+
+    Parameters
+    ----------
+    source : Source
+    labels : RowLabels
+    chunks : range
+        Those of a range, which come in order.
+    """
+
+    def __init__(self, source: Source, labels: RowLabels, chunks: range) -> None:
+        self._source, self._reader = source, labels.open()
+        self._start = source.rows_of(range(chunks.start))
+        self._chunk, self._done = -1, 0
+        self._labels = np.empty(0)
+
+    def next(self, chunk: int, n: int) -> Array:
+        """Return the labels of the next n rows of a chunk."""
+        if chunk != self._chunk:
+            stop = self._start + self._source.rows_of(range(chunk, chunk + 1))
+            self._labels = self._reader.read(chunk, self._start, stop)
+            self._chunk, self._start, self._done = chunk, stop, 0
+        self._done += n
+        return self._labels[self._done - n : self._done]
 
 
 def _read_ahead(

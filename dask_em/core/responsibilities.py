@@ -32,6 +32,9 @@ class Arithmetic(Protocol):
     def assign(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
         """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""
 
+    def restrict(self, log_prob: Array, restriction: Array) -> None:
+        """Add what labels say to `log_prob` (k, b), in place: 0, or -inf where they exclude it."""
+
     def weigh(self, resp: Array, weight: Array) -> Array:
         """Multiply responsibilities by the rows' weights (b,)."""
 
@@ -95,6 +98,10 @@ class NumpyArithmetic:
         log_joint[:] = 0.0
         log_joint[likeliest, rows] = 1.0
         return log_joint, largest
+
+    def restrict(self, log_prob: Array, restriction: Array) -> None:
+        """Add what labels say to `log_prob` (k, b), in place: 0, or -inf where they exclude it."""
+        log_prob += restriction
 
     def weigh(self, resp: Array, weight: Array) -> Array:
         """Multiply responsibilities by the rows' weights (b,), in place."""

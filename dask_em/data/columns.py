@@ -100,12 +100,13 @@ def choose(
             f"{name} has several columns of one name, {listed(twice)}: rename them, so that each "
             "can be told from the others"
         )
-    weighted = None if weight is None else _number_of_weights(weight.name, names, name)
+    weighted = None if weight is None else _number_of("weights", weight.name, names, name)
+    labelled = _number_of("labels", options.labels, names, name) if options.labels else None
     if options.fitted:
         numbers = _of_a_model(names, options.fitted, name, weighted)
     else:
         kept = _matching("columns", options.columns, names, name) or range(len(names))
-        left_out = {*_matching("exclude", options.exclude, names, name), weighted}
+        left_out = {*_matching("exclude", options.exclude, names, name), weighted, labelled}
         numbers = [j for j in kept if j not in left_out]
     if not numbers:
         raise DataError(
@@ -121,8 +122,12 @@ def check_nameless(options: ReadOptions, name: str = "X") -> None:
     Raises
     ------
     DataError
-        A fit was told `columns` or `exclude`.
+        A fit was told `columns` or `exclude`, or the name of a column of labels.
     """
+    if options.labels:
+        raise DataError(
+            f"the labels {options.labels!r} are no path, and the columns of {name} have no names"
+        )
     for option, told in (("columns", options.columns), ("exclude", options.exclude)):
         if told and not options.fitted:
             raise DataError(
@@ -177,9 +182,9 @@ def with_names(what: str, wrong: str, names: Sequence[str]) -> str:
     return f"{what}: {meant}The columns are {listed(names)}"
 
 
-def _number_of_weights(wanted: str, names: Sequence[str], name: str) -> int:
+def _number_of(kind: str, wanted: str, names: Sequence[str], name: str) -> int:
     if wanted not in names:
-        what = f"the weights {wanted!r} are no path and no column of {name}"
+        what = f"the {kind} {wanted!r} are no path and no column of {name}"
         raise DataError(with_names(what, wanted, names))
     return names.index(wanted)
 

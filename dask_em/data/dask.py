@@ -21,6 +21,7 @@ from ..core.protocols import (
     BlockFunction,
     DelayedBlocks,
     Reader,
+    RowLabels,
     RowValues,
     Source,
     T,
@@ -28,6 +29,7 @@ from ..core.protocols import (
 from ..core.tuning import tuning
 from ..errors import DataError
 from ..storage.urls import describe_store
+from .block_labels import BlockLabels, LabelCheck
 from .checks import cell_weights, check_array, check_weight, memory_weight, tell_once
 from .grids import Cells, Part
 from .identity import layout_identity
@@ -59,6 +61,8 @@ class DaskSource(Source):
     columns : sequence of Column, or None
         None where they have no names.
     decoding : str
+    labels : BlockLabels or None
+        What is known of the rows' components, in the same blocks.
     """
 
     X: da.Array
@@ -67,6 +71,7 @@ class DaskSource(Source):
     grid: Grid | None = None
     columns: Sequence[Column] | None = None
     decoding: str = ""
+    labels: BlockLabels | None = None
 
     @property
     def n_rows(self) -> int | None:
@@ -99,7 +104,8 @@ class DaskSource(Source):
     def held_bytes(self) -> int:
         """Bytes of a block twice, as it is made and when it is whole, and of its weights."""
         weights = 0 if self.sample_weight is None else 2 * 8 * self.chunk_rows
-        return 2 * self.chunk_rows * self.n_features * self.dtype.itemsize + weights
+        labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
+        return 2 * self.chunk_rows * self.n_features * self.dtype.itemsize + weights + labels
 
     @property
     def library_bytes(self) -> int:
@@ -110,6 +116,7 @@ class DaskSource(Source):
     def shipped_bytes(self) -> int:
         """Bytes of the arrays in memory that the graph holds."""
         arrays = [self.X] if self.sample_weight is None else [self.X, self.sample_weight]
+        arrays += [] if self.labels is None else [self.labels.values]
         layers = {name: layer for a in arrays for name, layer in a.dask.layers.items()}
         # What is not materialized is made of names and functions.
         tasks = [t for one in layers.values() if one.is_materialized() for t in one.values()]
@@ -147,9 +154,13 @@ class DaskSource(Source):
         arrays = [self.X]
         if self.sample_weight is not None:
             arrays.append(self.sample_weight[:, None])
+        if self.labels is not None:
+            arrays.append(self.labels.columns)
         results = da.map_blocks(
             _of_block,
             *arrays,
+            weighted=self.weighted,
+            labels=None if self.labels is None else self.labels.check,
             function=function,
             shared=delayed(shared, name=f"em-params-{name}", traverse=False),
             columns=self.columns,
@@ -191,15 +202,34 @@ class DaskSource(Source):
                 meta=np.empty((0, 0), dtype=like.dtype),
             )
 
-        if self.sample_weight is None:
-            return replace(self, X=filtered(), n_dropped=log.n_dropped)
-        weight = filtered(self.sample_weight[:, None])[:, 0]
-        return replace(self, X=filtered(), sample_weight=weight, n_dropped=log.n_dropped)
+        weight, labels = self.sample_weight, self.labels
+        if weight is not None:
+            weight = filtered(weight[:, None])[:, 0]
+        if labels is not None:
+            labels = labels.with_columns(filtered(labels.columns))
+        return replace(
+            self, X=filtered(), sample_weight=weight, labels=labels, n_dropped=log.n_dropped
+        )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether something is known beforehand of the components of rows."""
+        return self.labels is not None
+
+    def with_labels(self, labels: RowLabels | None) -> Self:
+        """Return the same rows with labels of the same blocks, or without."""
+        assert labels is None or isinstance(labels, BlockLabels)
+        return replace(self, labels=labels)
+
+    def shipped_labels(self, chunks: range) -> RowLabels | None:
+        """Return the labels, for whoever computes blocks one by one."""
+        return self.labels
 
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others; the graph is taken at its word."""
         weighted = self.sample_weight is not None
-        return {**layout_identity(self, self.X.chunks[0]), "sample_weight": weighted}
+        labels = {} if self.labels is None else {"labels": self.labels.identity()}
+        return {**layout_identity(self, self.X.chunks[0]), "sample_weight": weighted, **labels}
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""
@@ -228,16 +258,18 @@ class DaskReader(Reader):
 
 def _of_block(
     X: Array,
-    weight: Array | None = None,
-    *,
+    *beside: Array,
+    weighted: bool,
+    labels: LabelCheck | None,
     function: BlockFunction[T, Any],
     shared: T,
     columns: Sequence[Column] | None,
     block_id: tuple[int, int],
 ) -> Any:
-    weights = None if weight is None else weight[:, 0].astype(np.float64)
+    weights = beside[0][:, 0].astype(np.float64) if weighted else None
+    known = None if labels is None else labels(beside[-1], block_id[0])
     with located(row_of_block, block_id[0], columns):
-        return function(block_id[0], X, weights, shared)
+        return function(block_id[0], X, weights, known, shared)
 
 
 def _finite_block(
@@ -247,7 +279,7 @@ def _finite_block(
     missing: Missing,
     block_id: tuple[int, int],
 ) -> Array:
-    """The rows of a block of X, or of its weights, where those of X are finite."""
+    """The rows of a block of X, or of what is beside it, where those of X are finite."""
     values = weight[0] if weight else X
     return values[finite_mask(X, missing)] if block_id[0] in dropping else values
 

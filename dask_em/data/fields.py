@@ -329,6 +329,11 @@ class Features:
                 f"no column of X is called {weight.name!r}: their names are no strings; in Python, "
                 "X.columns = X.columns.astype(str) makes them such"
             )
+        elif options.labels:
+            raise DataError(
+                f"no column of X is called {options.labels!r}: their names are no strings; in "
+                "Python, X.columns = X.columns.astype(str) makes them such"
+            )
         wanted = coded_fields([fields[j] for j in numbers], options)
         check_fields(wanted, of_a_model=bool(options.fitted), codes=options.codes)
         return cls(numbers, wanted, named, weighted)

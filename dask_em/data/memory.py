@@ -16,7 +16,7 @@ from ..core.columns import Column
 from ..core.executor import ThreadPool
 from ..core.finite import NOWHERE, located
 from ..core.grid import Grid
-from ..core.protocols import Block, Reader, Source
+from ..core.protocols import Block, Reader, RowLabels, Source
 from ..core.ranges import even_bounds
 from ..core.tuning import tuning
 from ..machine import usable_cpus
@@ -156,6 +156,8 @@ class ArraySource(Source):
         What the columns are, where the rows do not say so.
     packed : str
         How the rows are decoded, where they do not say so.
+    labels : RowLabels or None
+        What is known of the rows' components.
 
     Examples
     --------
@@ -172,6 +174,7 @@ class ArraySource(Source):
     grid: Grid | None = None
     named: Sequence[Column] | None = None
     packed: str = ""
+    labels: RowLabels | None = None
 
     in_process = True
 
@@ -248,10 +251,26 @@ class ArraySource(Source):
         """Return the same rows without those that a first pass dropped."""
         return replace(self, dropping=log.dropping, n_dropped=log.n_dropped, missing=log.missing)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether something is known beforehand of the components of rows."""
+        return self.labels is not None
+
+    def with_labels(self, labels: RowLabels | None) -> Self:
+        """Return the same rows with labels, or without."""
+        return replace(self, labels=labels)
+
+    def shipped_labels(self, chunks: range) -> RowLabels | None:
+        """Return the labels of these chunks."""
+        if self.labels is None:
+            return None
+        return self.labels.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
+
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others, by their contents, for JSON."""
         weight = [] if self.sample_weight is None else [self.sample_weight]
-        return {**layout_identity(self, self.bounds), "contents": sha256_of(self.X, *weight)}
+        known = {**layout_identity(self, self.bounds), "contents": sha256_of(self.X, *weight)}
+        return known | ({} if self.labels is None else {"labels": self.labels.identity()})
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""

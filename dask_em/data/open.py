@@ -30,6 +30,7 @@ from .dask import (
     zarr_behind,
 )
 from .frames import is_table, table_source
+from .given_labels import R, beside_rows
 from .grids import Cells
 from .memory import ArraySource, array_source, cells_in_memory, is_sliced
 from .npy import is_npy, npy_source, open_npy
@@ -113,6 +114,55 @@ def _check_names(source: Source, weights: object, options: ReadOptions) -> None:
             f"the weights {weights!r} are a path, and a column of X, too: give './{weights}' for "
             "the path, or call the column something else"
         )
+
+
+def without_labels(options: ReadOptions, labels: object) -> ReadOptions:
+    """Return how rows are read whose labels may be one of their columns, which is no feature.
+
+    Examples
+    --------
+    >>> without_labels(ReadOptions(), "species").labels
+    'species'
+    >>> without_labels(ReadOptions(), [0, 1]).labels
+    ''
+    """
+    column = isinstance(labels, str) and names_column(labels)
+    return replace(options, labels=str(labels)) if column else options
+
+
+def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOptions) -> R:
+    """Return the source of X with labels of any kind beside its rows.
+
+    Parameters
+    ----------
+    source : Source
+    X : object
+        What it was made of.
+    labels : array, Dask array, zarr.Array, path or URL, or the name of a column of X
+        Components (n,) from 0 to k - 1, -1 where unknown; or responsibilities (n, k).
+    k : int
+    options : ReadOptions
+
+    Raises
+    ------
+    DataError
+        They are not one a row.
+    """
+    if names_column(labels):
+        column = replace(options, columns=(labels,), exclude=(), fitted=(), codes=True, labels="")
+        found: Any = as_source(X, None, column)
+    else:
+        found = _opened(labels)
+        if is_frame(found):
+            found = weight_blocks(found)
+        elif is_table(found) or is_stored_table(found):
+            found = as_source(found, None, replace(ReadOptions(), codes=True))
+        elif is_dask_array(found):
+            behind = zarr_behind(found, "labels_init")
+            found = found if behind is None else behind
+        elif is_zarr(found):
+            found = require_array(found, "labels_init")
+    return beside_rows(source, found, k, options)
 
 
 def is_opened(X: object) -> bool:

@@ -58,6 +58,8 @@ class ReadOptions:
     categories : tuple of tuple of str
         Those of each of the `fitted` columns, empty where it has none: the codes of a model are
         read for the same words, whatever codes the data have for them.
+    labels : str
+        The column that holds labels of the rows, which is no feature; empty where none does.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class ReadOptions:
     fitted: tuple[str, ...] = ()
     codes: bool = False
     categories: tuple[tuple[str, ...], ...] = ()
+    labels: str = ""
 
     def __post_init__(self) -> None:
         choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))

@@ -18,7 +18,7 @@ from ..core.additive import Array
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column, no_columns
 from ..core.finite import NOWHERE
-from ..core.protocols import Block, CarriedColumns, Reader, RowValues, StoredSource
+from ..core.protocols import Block, CarriedColumns, Reader, RowLabels, RowValues, StoredSource
 from ..core.ranges import even_bounds, even_ranges
 from ..core.tuning import tuning
 from ..errors import DataError
@@ -152,6 +152,8 @@ class RangedSource(StoredSource):
         In which columns NaN is a value that is missing, for which no row is left out.
     skipped : sequence of range
         Chunks that are read as no rows, because whatever is done with them is done.
+    labels : RowLabels or None
+        What is known of the rows' components; it stays with the caller, as weights do.
     """
 
     rows: StoredRows
@@ -164,10 +166,13 @@ class RangedSource(StoredSource):
     n_dropped: int = 0
     missing: tuple[bool, ...] = NOWHERE
     skipped: Sequence[range] = ()
+    labels: RowLabels | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever receives the source must cut it in the same places. Weights in memory stay.
-        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"memory_weight": None}
+        # Whoever receives the source must cut it in the same places. Weights in memory stay, and
+        # labels.
+        stay = dict.fromkeys(("memory_weight", "labels"))
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | stay
         return (type(self), tuple(values.values()))
 
     # -- what it is ----------------------------------------------------------------------
@@ -210,7 +215,7 @@ class RangedSource(StoredSource):
         known = {**layout_identity(self, self.bounds), "sample_weight": weight}
         if self.columns is not None:
             known["columns"] = [column.name for column in self.columns]
-        return known
+        return known | ({} if self.labels is None else {"labels": self.labels.identity()})
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is, and of which file."""
@@ -284,7 +289,9 @@ class RangedSource(StoredSource):
         # A chunk that rows are left out of is copied.
         copied = chunk * int(bool(self.dropping) or self.drops)
         weights = 8 * self.chunk_rows * held * int(bool(self.rows.weight_name))
-        return held * chunk + copied + weights + self.rows.decoding_bytes(self.chunk_rows)
+        labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
+        beside = weights + labels
+        return held * chunk + copied + beside + self.rows.decoding_bytes(self.chunk_rows)
 
     @property
     def shipped_bytes(self) -> int:
@@ -301,6 +308,21 @@ class RangedSource(StoredSource):
         if self.memory_weight is None:
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether something is known beforehand of the components of rows."""
+        return self.labels is not None
+
+    def with_labels(self, labels: RowLabels | None) -> Self:
+        """Return the same rows with labels, or without."""
+        return replace(self, labels=labels)
+
+    def shipped_labels(self, chunks: range) -> RowLabels | None:
+        """Return the labels of these chunks."""
+        if self.labels is None:
+            return None
+        return self.labels.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
 
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]

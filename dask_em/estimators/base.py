@@ -26,6 +26,7 @@ from ..storage.checkpoint import Checkpoint
 from ..version import __version__
 from .fits import Fit
 from .fitted import UNIMPORTANT
+from .known import KnownLabels
 from .options import (
     check_callbacks,
     check_checkpoint,
@@ -221,7 +222,14 @@ class MixtureEstimator(Predictions):
 
     # -- fitting ------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        sample_weight: Any = None,
+        labels_init: Any = None,
+        labels_fixed: bool = False,
+    ) -> Self:
         """Estimate the parameters with one survey pass and one pass an iteration.
 
         Parameters
@@ -234,6 +242,16 @@ class MixtureEstimator(Predictions):
         y : ignored
         sample_weight : the same kinds, (n,), or the name of a column of X, optional
             A row of weight w counts as w rows. A column of weights is no feature.
+        labels_init : the same kinds, (n,) or (n, k), or the name of a column of X, optional
+            Components of the rows, from 0 to k - 1, and -1 where they are unknown; or their
+            responsibilities, each row -1 where nothing is known. The fit starts with the M-step of
+            these, over all rows that have some, in place of a start on the sample. Components are
+            numbered by them. A column of labels is no feature; one of categories counts them.
+        labels_fixed : bool, default=False
+            Keep what `labels_init` says in every E-step: a label excludes all other components,
+            and responsibilities multiply the density of each. The fit then raises
+            sum log w_l p_l(x) of the rows that have a label l, and log p(x) of the others
+            (semi-supervised; Come, Oukhellou, Denoeux and Aknin 2009).
 
         Raises
         ------
@@ -248,16 +266,30 @@ class MixtureEstimator(Predictions):
         LockedError
             Another job fits there.
         """
-        Fit([self]).run(X, sample_weight)
+        Fit([self]).run(X, sample_weight, KnownLabels.of(labels_init, labels_fixed))
         return self
 
-    def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
+    def fit_predict(
+        self,
+        X: Any,
+        y: None = None,
+        sample_weight: Any = None,
+        labels_init: Any = None,
+        labels_fixed: bool = False,
+    ) -> Any:
         """Fit, then label every row; equal to `fit(X).predict(X)`."""
-        return self.fit(X, y, sample_weight).predict(X)
+        return self.fit(X, y, sample_weight, labels_init, labels_fixed).predict(X)
 
-    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, FitProgress]:
+    def unfinished(
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        labels_init: Any = None,
+        labels_fixed: bool = False,
+    ) -> Checkpoint[SurveyPass, FitProgress]:
         """Return the fit of these options to these data that is kept, or a new one."""
-        return Fit([self]).unfinished(X, sample_weight)
+        known = KnownLabels.of(labels_init, labels_fixed)
+        return Fit([self]).unfinished(X, sample_weight, known)
 
     def start_options(self) -> StartOptions:
         """Return how the mixture is to start."""

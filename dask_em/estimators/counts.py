@@ -139,7 +139,9 @@ class PoissonMixture(CanonicalMixture):
         columns = dict.fromkeys([*options.columns, self.exposure])
         return replace(options, columns=tuple(columns))
 
-    def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
+    def source(
+        self, X: Any, sample_weight: Any = None, reset: bool = False, labels: Any = None
+    ) -> Source:
         """Open X for a fit (`reset`), or hold its columns to those of the fit.
 
         Raises
@@ -147,7 +149,7 @@ class PoissonMixture(CanonicalMixture):
         DataError
             Its rows cannot be used, or there is no such exposure.
         """
-        found = super().source(X, sample_weight, reset)
+        found = super().source(X, sample_weight, reset, labels)
         if reset:
             self._check_exposure(found.n_features)
         return found

@@ -32,6 +32,7 @@ from ..fitting.survey import Surveyed, fingerprint_of, survey_seed
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
+from .known import KnownLabels
 
 logger = logging.getLogger("dask_em")
 
@@ -46,6 +47,8 @@ class Fittable(Protocol):
     size_option: ClassVar[str]
     max_time: float | None
     sample_size: int | None
+    max_passes: int | None
+    warm_start: bool
     random_state: Any
     checkpoint: Any
 
@@ -82,8 +85,8 @@ class Fittable(Protocol):
     def observers(self) -> list[Observer]:
         """Return who is told what the fit does."""
 
-    def source(self, X: Any, sample_weight: Any, reset: bool) -> Source:
-        """Open X for a fit."""
+    def source(self, X: Any, sample_weight: Any, reset: bool, labels: Any) -> Source:
+        """Open X for a fit, with labels of its rows where there are some."""
 
     def take_columns(self, source: Source) -> None:
         """Take number, names and kinds of the columns that are to be fitted."""
@@ -148,18 +151,25 @@ class Fit(Generic[M]):
             found.setdefault(estimator.family, estimator)
         return found
 
-    def unfinished(self, X: Any, sample_weight: Any = None) -> Checkpoint[SurveyPass, FitProgress]:
+    def unfinished(
+        self, X: Any, sample_weight: Any = None, labels: KnownLabels | None = None
+    ) -> Checkpoint[SurveyPass, FitProgress]:
         """Return this very fit of these data as it is kept, or a new one."""
+        self._check_options(labels)
+        return self._unfinished(self._opened(X, sample_weight, labels), labels)
+
+    def _check_options(self, labels: KnownLabels | None) -> None:
         for estimator in self.estimators:
             estimator.check_options()
-        return self._unfinished(self._opened(X, sample_weight))
+        if labels is not None:
+            labels.check(self.estimators)
 
-    def _opened(self, X: Any, sample_weight: Any) -> Source:
+    def _opened(self, X: Any, sample_weight: Any, labels: KnownLabels | None) -> Source:
         """Open X by the lead; the others are told of its columns.
 
         Their criteria must be comparable where one is chosen.
         """
-        source = self.lead.source(X, sample_weight, True)
+        source = self.lead.source(X, sample_weight, True, labels and labels.values)
         for estimator in self.estimators:
             estimator.take_columns(source)
         if self.chooses:
@@ -172,12 +182,16 @@ class Fit(Generic[M]):
         starts = [estimator.start_options() for estimator in self.families.values()]
         check_comparable(starts, names, d)
 
-    def _unfinished(self, source: Source) -> Checkpoint[SurveyPass, FitProgress]:
+    def _unfinished(
+        self, source: Source, labels: KnownLabels | None
+    ) -> Checkpoint[SurveyPass, FitProgress]:
         lead = self.lead
         engine = self._engine(source)
         identity, data = {}, {}
         if lead.checkpoint is not None:
             identity, data = self._identity(engine), source.identity()
+            if labels is not None:
+                identity["labels_fixed"] = labels.fixed
         return Checkpoint(lead.checkpoint, identity, data, engine, SurveyPass, FitProgress)
 
     def _engine(self, source: Source, surveyed_rows: int | None = None) -> Engine:
@@ -201,7 +215,7 @@ class Fit(Generic[M]):
         choice = {"criterion": self.criterion, "holdout": self.holdout}
         return identity | choice | {"exhaustive": self.exhaustive}
 
-    def run(self, X: Any, sample_weight: Any = None) -> Driver:
+    def run(self, X: Any, sample_weight: Any = None, labels: KnownLabels | None = None) -> Driver:
         """Fit, from where it was left; every estimator that went to its end is then fitted.
 
         Returns
@@ -214,14 +228,13 @@ class Fit(Generic[M]):
         DataError
             Not one component could be estimated.
         """
-        for estimator in self.estimators:
-            estimator.check_options()
+        self._check_options(labels)
         began, job, lead = time.monotonic(), current_job(), self.lead
-        source = self._opened(X, sample_weight)
-        with as_job(job), self._unfinished(source) as checkpoint:
+        source = self._opened(X, sample_weight, labels)
+        with as_job(job), self._unfinished(source, labels) as checkpoint:
             checkpoint.log_resumed()
             driver = Driver(
-                self._options(began),
+                self._options(began, labels is not None and labels.fixed),
                 source,
                 backend_in_force(),
                 partial(self._engine, source),
@@ -234,7 +247,7 @@ class Fit(Generic[M]):
             self._keep(driver)
         return driver
 
-    def _options(self, began: float) -> FitOptions:
+    def _options(self, began: float, labels_fixed: bool) -> FitOptions:
         lead = self.lead
         return FitOptions(
             tuple(estimator.start_options() for estimator in self.estimators),
@@ -247,6 +260,7 @@ class Fit(Generic[M]):
             float(self.holdout),
             self.exhaustive,
             began + (np.inf if lead.max_time is None else lead.max_time),
+            labels_fixed,
         )
 
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
@@ -260,6 +274,9 @@ class Fit(Generic[M]):
         """Make of each estimator what a fit of its own would have, but for the shared passes."""
         provenance = provenance_of(driver.passes.source, driver.surveyed)
         driver.checkpoint.sign(provenance)
+        if driver.n_labelled:
+            fixed = driver.options.labels_fixed
+            provenance["labels"] = {"rows": driver.n_labelled, "fixed": fixed}
         if self.chooses:
             choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
             table = [row.as_dict(self.kind_option) for row in driver.rows]

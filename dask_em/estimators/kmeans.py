@@ -228,22 +228,44 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
 
     # -- fitting -----------------------------------------------------------------------
 
-    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        sample_weight: Any = None,
+        labels_init: Any = None,
+        labels_fixed: bool = False,
+    ) -> Self:
         """Estimate the centres with one survey pass and one pass a move, and one more.
 
-        Parameters and errors are those of `GaussianMixture.fit`.
+        Parameters and errors are those of `GaussianMixture.fit`. With `labels_fixed` it is the
+        seeded K-means, which keeps its seeds, of Basu, Banerjee and Mooney (2002).
         """
-        super().fit(X, y, sample_weight)
+        super().fit(X, y, sample_weight, labels_init, labels_fixed)
         self.labels_ = self.predict(X)
         return self
 
-    def fit_predict(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
+    def fit_predict(
+        self,
+        X: Any,
+        y: None = None,
+        sample_weight: Any = None,
+        labels_init: Any = None,
+        labels_fixed: bool = False,
+    ) -> Any:
         """Fit, then return the cluster of every row: `labels_`."""
-        return self.fit(X, y, sample_weight).labels_
+        return self.fit(X, y, sample_weight, labels_init, labels_fixed).labels_
 
-    def fit_transform(self, X: Any, y: None = None, sample_weight: Any = None) -> Any:
+    def fit_transform(
+        self,
+        X: Any,
+        y: None = None,
+        sample_weight: Any = None,
+        labels_init: Any = None,
+        labels_fixed: bool = False,
+    ) -> Any:
         """Fit, then compute the distance of every row to each centre."""
-        return self.fit(X, y, sample_weight).transform(X)
+        return self.fit(X, y, sample_weight, labels_init, labels_fixed).transform(X)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:
         """Return the last centres as the start of a fit to data of these moments.
@@ -275,7 +297,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         state = fitted.state
         shares = state.mixture.with_shares(state.statistics.resp_sum)
         state = replace(state, result=shares)
-        if isinstance(self.init, str):
+        if isinstance(self.init, str) and "labels" not in provenance:
             # The numbers of clusters do not depend on the order of the rows.
             centers = shares.components.attributes()["cluster_centers_"]
             state = state.reordered(np.lexsort(centers.T[::-1]).tolist())

@@ -26,7 +26,7 @@ from ..data.columns import check_columns, listed
 from ..data.labels import check_as_frame, row_map, with_labels
 from ..data.lazy import gridded
 from ..data.memory import is_compact
-from ..data.open import as_source, is_opened
+from ..data.open import as_source, is_opened, labels_beside, without_labels
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError
 from ..fitting.checks import check_scores, check_weights
@@ -44,6 +44,8 @@ logger = logging.getLogger("dask_em")
 
 class Predictions(FittedEstimator):
     """The half of a mixture estimator that answers once it is fitted."""
+
+    n_components: int
 
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes, here and on every worker, for data of this type and size."""
@@ -63,7 +65,9 @@ class Predictions(FittedEstimator):
         """Return who is told of passes."""
         raise NotImplementedError
 
-    def source(self, X: Any, sample_weight: Any = None, reset: bool = False) -> Source:
+    def source(
+        self, X: Any, sample_weight: Any = None, reset: bool = False, labels: Any = None
+    ) -> Source:
         """Open X for a fit (`reset`), or hold its columns to those of the fit.
 
         Raises
@@ -73,13 +77,17 @@ class Predictions(FittedEstimator):
         """
         # A fit chooses anew.
         options = replace(self.read_options, fitted=()) if reset else self.read_options
+        options = without_labels(options, labels)
         labelled = Labelled.of(X, options)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
+            labels = labelled.weights(labels, "labels_init")
         if not is_opened(X):
             X = self._checked(X, reset, labelled is None)
         with checked_names(self, X, options, reset):
             source = as_source(X, unlabelled(sample_weight), options)
+            if labels is not None:
+                source = labels_beside(source, X, unlabelled(labels), self.n_components, options)
         if reset:
             source.check()
             if source.decoding:

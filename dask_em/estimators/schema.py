@@ -372,9 +372,10 @@ PROVENANCE = Object(
         "sweep": SWEEP,
         "fit": Object({"id": Word(), "identity": Word()}),
         "adapted": ADAPTED,
+        "labels": Object({"rows": COUNT, "fixed": Flag()}),
         "tuning": Object({}, others=Simple(several=True)),
     },
-    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "tuning"}),
+    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "labels", "tuning"}),
 )
 
 

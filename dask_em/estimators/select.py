@@ -15,6 +15,7 @@ from ..fitting.observers import n_reads
 from .base import MixtureEstimator
 from .fits import Fit
 from .gaussian import GaussianMixture
+from .known import KnownLabels
 from .options import check_number
 
 Chosen = type[MixtureEstimator] | MixtureEstimator
@@ -105,6 +106,8 @@ def select(
     exhaustive: bool = False,
     keep_all: bool = False,
     sample_weight: Any = None,
+    labels_init: Any = None,
+    labels_fixed: bool = False,
     random_state: Any = None,
     **options: Any,
 ) -> Selection:
@@ -144,6 +147,8 @@ def select(
         Keep the models that did not win.
     sample_weight : the same kinds as X, (n,), optional
         A row of weight w counts as w rows.
+    labels_init, labels_fixed
+        As in `GaussianMixture.fit`, where all models are of one K.
     random_state : int, RandomState or None
     **options
         Other parameters of the estimator, the same for all: `tol`, `reg_covar`, ...
@@ -177,7 +182,8 @@ def select(
     """
     options |= {"n_init": n_init, "random_state": random_state}
     fit = sweep(n_components, covariance_type, criterion, holdout, exhaustive, estimator, options)
-    return Selection.of(fit, fit.run(X, sample_weight), keep_all)
+    known = KnownLabels.of(labels_init, labels_fixed)
+    return Selection.of(fit, fit.run(X, sample_weight, known), keep_all)
 
 
 def sweep(

@@ -30,7 +30,7 @@ from .control_variate import algorithm_of
 from .criteria import Criterion, Row
 from .exchange import Exchange
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
-from .recorded_passes import RecordedPasses, SurveyPass
+from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
 from .screening import ScreeningRules, SlicePruning, screen, slice_share
 from .starts import StartOptions
@@ -98,6 +98,8 @@ class FitOptions:
         Give no model up, and make the start that each would have alone.
     deadline : float
         `time.monotonic()` at which the fit ends with what it has.
+    labels_fixed : bool
+        Whether rows that have labels keep them in every E-step, and not in the first M-step alone.
 
     Examples
     --------
@@ -118,6 +120,7 @@ class FitOptions:
     holdout: float = 0.0
     exhaustive: bool = True
     deadline: float = np.inf
+    labels_fixed: bool = False
 
     @property
     def lead(self) -> StartOptions:
@@ -247,9 +250,11 @@ class Driver:
         self.sample = Sampled.of(self.surveyed)
         self.progress = self._begun()
         self.passes.records = self.progress.records
+        if not self.options.labels_fixed:
+            self.passes.forget_labels()
         if self.progress.phase == "slice":
             yield from self._prune()
-        made = sum(record.phase == "slice" for record in self.passes.records)
+        made = sum(record.phase in ("slice", LABELS) for record in self.passes.records)
         self.convergence = self.convergence.after(made)
         self.candidates = self._at_start(self.convergence)
         running = [c for c in self.candidates if c is not None]
@@ -258,7 +263,7 @@ class Driver:
                 candidate.end(Status.OUT_OF_ITERATIONS, self.sample)
         job, begun = current_job(), all(c.state is not None for c in running)
         deadline = self.options.deadline if begun else np.inf
-        with job.until(deadline), self.passes.executor(self.sample) as executor:
+        with job.until(deadline), self.passes.executor(self._steps_on) as executor:
             prune = (
                 None
                 if self.options.exhaustive
@@ -320,7 +325,9 @@ class Driver:
         """Return the fit that is kept, or one whose models start on the sample."""
         if self.checkpoint.progress is not None:
             return self.checkpoint.progress
-        if self.options.exhaustive or self.options.lead.init_params != "auto":
+        if self.passes.source.labelled:
+            starts, n_passes, phase = self._of_labels(), 0.0, "em"
+        elif self.options.exhaustive or self.options.lead.init_params != "auto":
             engine, executor = self._on_sample, self.passes.executor
             starts = [
                 # As in a fit of the model alone.
@@ -345,6 +352,26 @@ class Driver:
         progress = FitProgress(phase, starts, n_passes, fingerprint, self.passes.records)
         self.checkpoint.commit(progress, len(self.passes.records) - 1)
         return progress
+
+    def _of_labels(self) -> list[Start]:
+        """Return the M-step of each model's labels, in a pass over all rows."""
+        moments, models = self.surveyed.moments, self.options.models
+        rough = tuple(replace(m.alike(moments), engine=self._on_sample) for m in models)
+        sums = self.passes.labelled(rough, self.holdout)
+        return [
+            Start(replace(model.of_sums(moments, mixture, found), engine=self.engine))
+            for model, mixture, found in zip(models, rough, sums.members, strict=True)
+        ]
+
+    @property
+    def n_labelled(self) -> int:
+        """Rows whose labels the fit started from; 0 where it did not."""
+        return sum(record.rows for record in self.passes.records if record.phase == LABELS)
+
+    @property
+    def _steps_on(self) -> Sampled | None:
+        """The sample that accelerated algorithms make steps on: nobody knows its rows' labels."""
+        return None if self.options.labels_fixed else self.sample
 
     def _rules(self) -> ScreeningRules:
         weight = self.surveyed.moments.weight
@@ -418,7 +445,7 @@ class Driver:
             mixture, *contenders = start.mixtures(self.engine)
             origin = start.going_on(self.engine) or mixture
             algorithm = algorithm_of(
-                self.options.lead.algorithm, origin, limits, self.sample, contenders
+                self.options.lead.algorithm, origin, limits, self._steps_on, contenders
             )
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):

@@ -39,14 +39,15 @@ class PassRecord:
 
     Attributes
     ----------
-    phase : {"survey", "kept-survey", "start", "slice", "em", "score", "predict", "drift", ...}
+    phase : {"survey", "kept-survey", "labels", "start", "slice", "em", "score", "predict", ...}
         A start is work on the sample, and a kept survey lies beside the data, which read nothing;
         every other phase reads the data once.
     number : int
         Counted from one within the phase.
     seconds : float
     rows : int
-        Rows read; of a start, rows of the sample times the times that each was computed with.
+        Rows read; of labels, rows that have some; of a start, rows of the sample times the times
+        that each was computed with.
     bytes : int
         Decoded bytes read, 0 where the source does not know.
     log_likelihood : float or None

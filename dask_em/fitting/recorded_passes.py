@@ -13,6 +13,7 @@ from ..core.chunk_log import Logged
 from ..core.codec import record
 from ..core.finite import NOWHERE, Missing
 from ..core.fleet import Fleet, FleetStatistics
+from ..core.labelled import GivenResponsibilities
 from ..core.mixture import Mixture
 from ..core.objective import Objective
 from ..core.passes import Holdout, LoggingPass, Slice
@@ -25,6 +26,9 @@ from .observers import KEPT_SURVEY, ObservedPass, Observer, PassRecord
 from .survey import Surveyed
 
 Reported = Callable[[float], Objective]
+
+# The phase of the pass that sums what labels say.
+LABELS = "labels"
 
 
 @record("survey-pass")
@@ -117,6 +121,23 @@ class RecordedPasses:
         check(self.source, found.sums)
         self.checkpoint.keep_survey(SurveyPass(found, running.finished))
         return found.sums
+
+    def labelled(self, mixtures: tuple[Mixture, ...], holdout: Holdout | None) -> FleetStatistics:
+        """Make the pass that sums the statistics of mixtures under what labels say of rows."""
+        with self._observed(LABELS) as running:
+            statistics: FleetStatistics = self.backend.map_reduce(
+                self.source,
+                GivenResponsibilities(mixtures, holdout),
+                running.advance,
+                self.checkpoint.partial_sums(LABELS, running.number, list(mixtures)),
+            )
+            running.n_rows = statistics.members[0].n_rows
+        self.records.append(running.finished)
+        return statistics
+
+    def forget_labels(self) -> None:
+        """Make the passes that follow without labels."""
+        self.source = self.source.with_labels(None)
 
     def sums(
         self,

@@ -17,11 +17,12 @@ from ..core.engine import Engine
 from ..core.executor import serial_executor
 from ..core.family import Family, FamilyOptions
 from ..core.finite import as_finite
-from ..core.mixture import Mixture
+from ..core.mixture import Mixture, MixtureStatistics
 from ..core.moments import Moments
 from ..core.protocols import ExecutorFactory
 from ..core.responsibilities import Assignment
 from ..core.tuning import tuning
+from ..errors import DataError
 from .multistart import Multistart
 from .observers import ObservedPass, Observer
 from .sample import Sampled, Start
@@ -298,6 +299,39 @@ class StartOptions:
             return given
         pooled = self.components.of_data(moments, self.n_components)
         return self._of_responsibilities(pooled, given, X, resp)
+
+    def alike(self, moments: Moments) -> Mixture:
+        """Return components alike, each of which describes all data of these moments."""
+        k = self.n_components
+        components = self.components.of_data(moments, k)
+        return Mixture(np.full(k, -np.log(k)), components, assignment=self.assignment)
+
+    def of_sums(self, moments: Moments, at: Mixture, sums: MixtureStatistics) -> Mixture:
+        """Return the M-step of sums that labels give, but for what the user gave.
+
+        Parameters
+        ----------
+        moments : Moments
+        at : Mixture
+            About whose centres the sums are: `alike`.
+        sums : MixtureStatistics
+
+        Raises
+        ------
+        DataError
+            A component has no labelled row.
+        """
+        empty = np.flatnonzero(~(sums.resp_sum > 0)).tolist()
+        if empty:
+            raise DataError(
+                f"labels_init gives no row to {'components' if len(empty) > 1 else 'component'} "
+                f"{', '.join(map(str, empty))} of {self.n_components}: label some rows of each, or "
+                "lower n_components"
+            )
+        given, (mixture, _) = self._given(moments), at.m_step(sums)
+        components = self.components.with_given(mixture.components.softened())
+        log_weights = mixture.log_weights if self.weights_init is None else given.log_weights
+        return replace(mixture, log_weights=log_weights, components=components)
 
     def _of_labels(
         self, pooled: Family[Any], given: Mixture, sample: Sampled, labels: Array

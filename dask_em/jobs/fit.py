@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..core.em import Status
-from ..data.open import names_column, stored_source
+from ..data.open import labels_beside, names_column, stored_source, without_labels
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import OutOfTimeError, StoppedError, UsageError
 from ..estimators.load import load
@@ -193,10 +193,13 @@ def fit(
     overwrite: bool = False,
     checkpoint: Checkpointing | None = None,
     metrics: str | None = None,
+    labels: str | None = None,
+    labels_fixed: bool = False,
 ) -> FitResult:
     """Fit the models of a request to the rows at `data`; save the best to `output`.
 
     With a checkpoint, a job that was killed goes on; when the models are written it is removed.
+    `labels` and `labels_fixed` are those of `GaussianMixture.fit`.
 
     Raises
     ------
@@ -215,26 +218,38 @@ def fit(
     check_apart(output, data, "data")
     if weights is not None and not names_column(weights):
         check_data(weights, "--weights")
+    if labels is not None and not names_column(labels):
+        check_data(labels, "--labels")
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
+    from ..estimators.known import KnownLabels
     from ..estimators.select import Selection
 
     totals = Totals(metrics)
     fitted = fit_of(request, {"checkpoint": checkpoint, "callbacks": [reporter(), totals]})
+    try:
+        known = KnownLabels.of(labels, labels_fixed)
+        if known is not None:
+            known.check(fitted.estimators)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
     with _time_limit(request.options), outputs_locked(output, metrics, checkpoint) as lock:
         protocol = CommitProtocol(lock, checkpoint, overwrite)
         written = protocol.already_committed(
-            request.outputs(output), partial(fitted.unfinished, data, weights)
+            request.outputs(output), partial(fitted.unfinished, data, weights, known)
         )
         if written:
             return FitResult({path: load(path) for path in written})
-        source = stored_source(data, weights, request.read_options)
+        options = without_labels(request.read_options, labels)
+        source = stored_source(data, weights, options)
+        if labels is not None:
+            source = labels_beside(source, data, labels, fitted.lead.n_components, options)
         needed = partial(
             count, source, fitted.estimators, holdout=request.holdout,
             exhaustive=request.exhaustive, kept=checkpoint is not None,
         )  # fmt: skip
         with noting_what_is_kept(checkpoint):
             with _explained_endings(output, needed(())), checked(cluster, needed):
-                driver = fitted.run(data, weights)
+                driver = fitted.run(data, weights, known)
             selection = Selection.of(fitted, driver, request.keep_all and not request.single)
             models = {output: selection.best}
             for model in selection.models:

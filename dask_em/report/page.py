@@ -376,6 +376,9 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
     if "adapted" in source:
         names = {"fingerprint": "adapted from", "relevance": "relevance", "n_passes": "passes"}
         data += [(text(shown), text(source["adapted"][name])) for name, shown in names.items()]
+    if "labels" in source:
+        kept = "kept in every E-step" if source["labels"]["fixed"] else "of the first M-step"
+        data.append(("labels", f"{source['labels']['rows']:,} rows, {kept}"))
     if "sweep" in source:
         data.append(("chosen by", text(source["sweep"].get("criterion", "a sweep"))))
     options = [

@@ -19,7 +19,17 @@ from dask.optimization import cull
 
 from ...core.additive import Array, S
 from ...core.partial_sums import PartialSums
-from ...core.protocols import Advance, Backend, Executor, Fold, PartialSumsStore, Pass, Source, T
+from ...core.protocols import (
+    Advance,
+    Backend,
+    Executor,
+    Fold,
+    PartialSumsStore,
+    Pass,
+    RowLabels,
+    Source,
+    T,
+)
 from ...core.reading import fold_range
 from ...core.reduction import Node, fan_in, tree_levels
 from ...core.tuning import Tuning, tuning, use_tuning
@@ -159,7 +169,8 @@ def _range_leaves(
     rows = []
     for j, chunks in enumerate(source.ranges()):
         leaf = (f"em-range-{name}", j)
-        graph[leaf] = (_sum_range, sender, shared, params, chunks, source.shipped_weights(chunks))
+        beside = source.shipped_weights(chunks), source.shipped_labels(chunks)
+        graph[leaf] = (_sum_range, sender, shared, params, chunks, *beside)
         leaves.append(leaf)
         rows.append(source.rows_of(chunks))
     return leaves, rows
@@ -180,14 +191,25 @@ class TunedPass(Generic[S]):
 
 
 @on_worker
-def _sum_range(source: Source, tuned: TunedPass[S], chunks: range, weights: Array | None) -> S:
+def _sum_range(
+    source: Source,
+    tuned: TunedPass[S],
+    chunks: range,
+    weights: Array | None,
+    labels: RowLabels | None,
+) -> S:
     with tuned.fold() as fold:
-        return fold_range(source, fold, chunks, weights)
+        return fold_range(source, fold, chunks, weights, labels)
 
 
-def _sum_block(index: int, X: Array, weight: Array | None, tuned: TunedPass[S]) -> S:
+def _sum_block(
+    index: int, X: Array, weight: Array | None, labels: Array | None, tuned: TunedPass[S]
+) -> S:
     with tuned.fold() as fold:
-        fold.update(index, X, weight)
+        if labels is None or not fold.takes_labels:
+            fold.update(index, X, weight)
+        else:
+            fold.update_labelled(index, X, weight, labels)
         return fold.result()
 
 

@@ -13,7 +13,7 @@ from ...core.additive import Array
 from ...core.chunk_log import ChunkLog
 from ...core.columns import Column
 from ...core.finite import NOWHERE
-from ...core.protocols import Block, Reader, RowValues, StoredSource
+from ...core.protocols import Block, Reader, RowLabels, RowValues, StoredSource
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
@@ -110,11 +110,12 @@ class ZarrSource(StoredSource):
     skipped: Sequence[range] = ()
     blocks: Sequence[int] | None = None
     columns: tuple[Column, ...] | None = None
+    labels: RowLabels | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever receives the source must cut it in the same places. Weights in memory, and
-        # what only lazy values need, stay with the caller.
-        stay = dict.fromkeys(("memory_weight", "blocks"))
+        # Whoever receives the source must cut it in the same places. Weights in memory, labels,
+        # and what only lazy values need, stay with the caller.
+        stay = dict.fromkeys(("memory_weight", "blocks", "labels"))
         values = {f.name: getattr(self, f.name) for f in fields(self)} | stay
         return (type(self), tuple(values.values()))
 
@@ -198,7 +199,8 @@ class ZarrSource(StoredSource):
         copied = chunk * int(bool(self.dropping) or self.drops)
         # So are chunks that are decoded: the one in hand, and the next.
         copied += chunk * min(longest, 2) * int(self.packing is not None)
-        return self._rows_held(longest) + copied + self._weights_held(longest)
+        labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
+        return self._rows_held(longest) + copied + self._weights_held(longest) + labels
 
     def _rows_held(self, longest: int) -> int:
         """Bytes of stored rows, where the longest range has so many chunks."""
@@ -347,6 +349,21 @@ class ZarrSource(StoredSource):
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether something is known beforehand of the components of rows."""
+        return self.labels is not None
+
+    def with_labels(self, labels: RowLabels | None) -> Self:
+        """Return the same rows with labels, or without."""
+        return replace(self, labels=labels)
+
+    def shipped_labels(self, chunks: range) -> RowLabels | None:
+        """Return the labels of these chunks."""
+        if self.labels is None:
+            return None
+        return self.labels.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
+
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
@@ -365,7 +382,8 @@ class ZarrSource(StoredSource):
             weight = describe_store(str(self.stored_weight.store_path))
         elif self.memory_weight is not None:
             weight = sha256_of(self.memory_weight)
-        return {**layout_identity(self, self.bounds), "sample_weight": weight}
+        known = {**layout_identity(self, self.bounds), "sample_weight": weight}
+        return known | ({} if self.labels is None else {"labels": self.labels.identity()})
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""

@@ -1,0 +1,78 @@
+"""What a fit is told of its rows' components, and what it refuses of it before any row is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+
+class Starting(Protocol):
+    """What is asked of an estimator whose fit starts from labels."""
+
+    warm_start: bool
+    max_passes: int | None
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """Labels or responsibilities of the rows of a fit, and whether they are kept.
+
+    Attributes
+    ----------
+    values : object
+        As `fit` takes `labels_init`.
+    fixed : bool
+        Whether rows keep their labels in every E-step, and not in the first M-step alone.
+
+    Examples
+    --------
+    >>> KnownLabels.of([0, 1, -1], True)
+    KnownLabels(values=[0, 1, -1], fixed=True)
+    >>> KnownLabels.of(None, False) is None
+    True
+    """
+
+    values: Any
+    fixed: bool = False
+
+    @classmethod
+    def of(cls, labels_init: Any, labels_fixed: bool) -> Self | None:
+        """Return what a fit was told; None where it was told nothing.
+
+        Raises
+        ------
+        ValueError
+            Labels are to be kept and there are none.
+        """
+        if not isinstance(labels_fixed, bool):
+            raise ValueError(f"labels_fixed={labels_fixed!r}: expected True or False")
+        if labels_init is None:
+            if labels_fixed:
+                raise ValueError("labels_fixed=True keeps the labels of labels_init: give them")
+            return None
+        return cls(labels_init, labels_fixed)
+
+    def check(self, estimators: Sequence[Starting]) -> None:
+        """Raise `ValueError` where options of the estimators do not go with labels."""
+        ks = sorted({one.n_components for one in estimators})
+        if len(ks) > 1:
+            raise ValueError(
+                f"labels_init names components of one K, and models of {', '.join(map(str, ks))} "
+                "are to be fitted: give one n_components"
+            )
+        lead = estimators[0]
+        if lead.warm_start:
+            raise ValueError(
+                "warm_start=True starts from the last result, and labels_init from labels: set "
+                "warm_start=False, or leave labels_init out"
+            )
+        if lead.max_passes is not None and lead.max_passes < 3:
+            raise ValueError(
+                f"max_passes={lead.max_passes}: a fit that starts from labels_init reads the data "
+                "three times at least, for the survey, the first M-step and a log-likelihood"
+            )
