@@ -1,4 +1,4 @@
-"""What is known beforehand of the components of rows: labels, or responsibilities.
+"""Labels or responsibilities that are known of rows before a fit: checks, and the E-step with them.
 
 Labels are (b,) whole numbers, -1 where nothing is known; responsibilities are (b, k), and a row of
 zeros is one of which nothing is known.

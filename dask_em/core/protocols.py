@@ -51,7 +51,7 @@ class LabelReader(Protocol):
 
 
 class RowLabels(Protocol):
-    """What is known beforehand of the components of all rows, see `core.labels`; picklable."""
+    """Labels or responsibilities that are known of all rows, see `core.labels`; picklable."""
 
     def open(self) -> LabelReader:
         """Open it for one range."""

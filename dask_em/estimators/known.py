@@ -1,4 +1,4 @@
-"""What a fit is told of its rows' components, and what it refuses of it before any row is read."""
+"""Labels that a fit is given, and the options that it refuses with them before any row is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 
 class Starting(Protocol):
-    """What is asked of an estimator whose fit starts from labels."""
+    """Describe what is asked of an estimator whose fit starts from labels."""
 
     warm_start: bool
     max_passes: int | None
