@@ -23,6 +23,7 @@ from advice.data import DATA
 from advice.fits import CHECKPOINTS, ENDINGS, OPTIONS
 from advice.following import Followed, Here, Services
 from advice.ingest import INGESTED
+from advice.labels import LABELLED
 from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
@@ -109,7 +110,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 FOLLOWED = [
     *ANSWERS, *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES,
-    *CLUSTERS, *COUNTED,
+    *CLUSTERS, *COUNTED, *LABELLED,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

@@ -339,7 +339,7 @@ LABELS = (
         "or a column of DATA where no path has this name.", metavar="PATH",
     ),
     Option(
-        "--labels-fixed", "labels_fixed", "Keep the labels of --labels in every iteration.",
+        "--labels-fixed", "labels_fixed", "Keep labels in every iteration: semi-supervised.",
         default=False, is_flag=True,
     ),
 )  # fmt: skip
@@ -378,6 +378,11 @@ ESTIMATOR = (
         "--max-ratio", "max_ratio",
         "Bound on the ratio of eigenvalues of Gaussian covariances, in the units of DATA.",
         click.FloatRange(1), metavar="RATIO",
+    ),
+    Option(
+        "--fixed", "fixed",
+        "Parameters of Gaussian components that stay as they start: weights, for equal ones.",
+        Names(), metavar="NAMES",
     ),
     Option(
         "--df", "df", "Degrees of freedom of Student's t [default: estimated].",

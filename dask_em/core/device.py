@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .additive import Array
+from .labels import log_restriction
 from .responsibilities import NEGLIGIBLE
 
 Device: TypeAlias = Any
@@ -162,9 +163,10 @@ class DeviceArithmetic:
         chosen = numbers == xp.argmax(log_joint, axis=0)[None, :]
         return xp.asarray(chosen, dtype=log_joint.dtype), xp.max(log_joint, axis=0)
 
-    def restrict(self, log_prob: Any, restriction: Array) -> None:
-        """Add what labels say to `log_prob` (k, b), in place: 0, or -inf where they exclude it."""
-        log_prob += self.xp.asarray(restriction, dtype=log_prob.dtype)
+    def restrict(self, log_prob: Any, labels: Array) -> None:
+        """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""
+        found = log_restriction(labels, log_prob.shape[0])
+        log_prob += self.xp.asarray(found, dtype=log_prob.dtype)
 
     def weigh(self, resp: Any, weight: Array) -> Any:
         """Multiply responsibilities by the rows' weights (b,) over the scale; see `take_scale`."""

@@ -508,6 +508,36 @@ class Family(ABC, Generic[Sums]):
         """
         raise NotImplementedError(f"{type(self).__name__} lacks adapted()")
 
+    def maximize_holding(
+        self, resp_sum: Array, statistics: Sums, held: Mapping[str, Sequence[int]]
+    ) -> tuple[Self, Sequence[int]]:
+        """Return the M-step over the parameters that are not held.
+
+        To be written by a family whose parameters may be held, with `holding` and `n_held`.
+
+        Parameters
+        ----------
+        resp_sum, statistics
+            As in `maximize`.
+        held : mapping of str to sequence of int
+            Components by the names of parameters that stay as they are in them.
+        """
+        if held:
+            raise NotImplementedError(f"{type(self).__name__} lacks maximize_holding()")
+        return self.maximize(resp_sum, statistics)
+
+    def holding(self, of: Self, held: Mapping[str, Sequence[int]]) -> Self:
+        """Return these components with the parameters of `of` that are held."""
+        if held:
+            raise NotImplementedError(f"{type(self).__name__} lacks holding()")
+        return self
+
+    def n_held(self, held: Mapping[str, Sequence[int]]) -> int:
+        """Count the free parameters that are held."""
+        if held:
+            raise NotImplementedError(f"{type(self).__name__} lacks n_held()")
+        return 0
+
     def relocated(self, resp_sum: Array, statistics: Sums) -> Sequence[int]:
         """Return the components without rows that `maximize` puts elsewhere instead of keeping.
 

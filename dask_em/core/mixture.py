@@ -12,7 +12,6 @@ from .additive import Additive, Array
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family
-from .labels import log_restriction
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic, Assignment
 
@@ -103,6 +102,18 @@ class Mixture(Pass[MixtureStatistics]):
     def n_parameters(self) -> int:
         """Free parameters: the family's, and the weights but one."""
         return int(self.components.n_parameters) + len(self.log_weights) - 1
+
+    @property
+    def n_own(self) -> Array:
+        """Parameters that the rows of each component estimate, without its weight, (k,)."""
+        k = len(self.log_weights)
+        shared = self.components.take(range(k - 1)).n_parameters if k > 1 else 0
+        return np.full(k, self.components.n_parameters - shared)
+
+    @property
+    def movable(self) -> bool:
+        """Whether components may be split and merged."""
+        return True
 
     def __sizeof__(self) -> int:
         # Schedulers ask this before they move the parameters of a pass.
@@ -318,8 +329,7 @@ class JointEStep:
         log_prob = self.kernel.log_prob()
         if labels is not None:
             for own, part in zip(self._arithmetic, self._parts, strict=True):
-                k = part.stop - part.start
-                own.restrict(log_prob[part], log_restriction(labels, k))
+                own.restrict(log_prob[part], labels)
         resp = self._divided(log_prob, weight)
         if weight is None:
             self._weight += len(block)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .additive import Array
 from .engine import Engine
+from .labels import log_restriction
 
 Assignment = Literal["soft", "hard"]
 """Whether a row belongs to each component by its responsibility, or to the likeliest alone."""
@@ -32,8 +33,8 @@ class Arithmetic(Protocol):
     def assign(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
         """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""
 
-    def restrict(self, log_prob: Array, restriction: Array) -> None:
-        """Add what labels say to `log_prob` (k, b), in place: 0, or -inf where they exclude it."""
+    def restrict(self, log_prob: Array, labels: Array) -> None:
+        """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""
 
     def weigh(self, resp: Array, weight: Array) -> Array:
         """Multiply responsibilities by the rows' weights (b,)."""
@@ -99,9 +100,14 @@ class NumpyArithmetic:
         log_joint[likeliest, rows] = 1.0
         return log_joint, largest
 
-    def restrict(self, log_prob: Array, restriction: Array) -> None:
-        """Add what labels say to `log_prob` (k, b), in place: 0, or -inf where they exclude it."""
-        log_prob += restriction
+    def restrict(self, log_prob: Array, labels: Array) -> None:
+        """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""
+        if labels.ndim > 1:
+            log_prob += log_restriction(labels, len(log_prob))
+            return
+        known = labels >= 0
+        for k, row in enumerate(log_prob):
+            row[known & (labels != k)] = -np.inf
 
     def weigh(self, resp: Array, weight: Array) -> Array:
         """Multiply responsibilities by the rows' weights (b,), in place."""

@@ -82,13 +82,10 @@ def undetermined_warnings(found: Sequence[Degenerate]) -> list[str]:
 
 def _few(mixture: Mixture, statistics: MixtureStatistics) -> dict[int, float]:
     """Return the rows of components that have fewer of them than parameters."""
-    family, k = mixture.components, len(mixture.log_weights)
-    if family.has_prior:
+    if mixture.components.has_prior:
         return {}
-    shared = family.take(range(k - 1)).n_parameters if k > 1 else 0
-    own = family.n_parameters - shared
     rows = statistics.n_rows * statistics.resp_sum / statistics.weight
-    return {int(i): float(rows[i]) for i in np.flatnonzero(rows < own)}
+    return {int(i): float(rows[i]) for i in np.flatnonzero(rows < mixture.n_own)}
 
 
 def _equal(mixture: Mixture) -> dict[int, tuple[int, ...]]:

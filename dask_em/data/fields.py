@@ -324,15 +324,11 @@ class Features:
         if named:
             chosen = choose([field.column for field in fields], options, weight)
             numbers, weighted = chosen.numbers, chosen.weight
-        elif weight is not None:
+        elif weight is not None or options.labels:
+            lacking = options.labels if weight is None else weight.name
             raise DataError(
-                f"no column of X is called {weight.name!r}: their names are no strings; in Python, "
+                f"no column of X is called {lacking!r}: their names are no strings; in Python, "
                 "X.columns = X.columns.astype(str) makes them such"
-            )
-        elif options.labels:
-            raise DataError(
-                f"no column of X is called {options.labels!r}: their names are no strings; in "
-                "Python, X.columns = X.columns.astype(str) makes them such"
             )
         wanted = coded_fields([fields[j] for j in numbers], options)
         check_fields(wanted, of_a_model=bool(options.fitted), codes=options.codes)

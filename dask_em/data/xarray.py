@@ -81,7 +81,7 @@ class Labelled:
             )
         if len(X.dims) == 1 and not options.features:
             raise DataError(
-                f"{name} has the dimensions {X.dims}: if it is one column, pass "
+                f"sample_weight has the dimensions {X.dims}: if it is one column, pass "
                 f"{name}.expand_dims('feature', axis=1)"
             )
         named = [str(dim) for dim in X.dims if _names(X, dim) is not None]
@@ -150,7 +150,7 @@ class Labelled:
             coords = coords.assign({dims[-1]: np.arange(values.shape[-1])})
         return xr.DataArray(values, coords, dims, name, self.attrs)
 
-    def weights(self, weight: Any, name: str = "sample_weight") -> Any:
+    def weights(self, weight: Any) -> Any:
         """Return weights, whose labels, where they have any, must be those of the rows.
 
         Raises
@@ -164,16 +164,29 @@ class Labelled:
         if {*dims} != {*self.rows}:
             expected = self.rows if len(self.rows) > 1 else f"({self.rows[0]!r},)"
             raise DataError(
-                f"{name} has the dimensions {dims}: expected {expected}, those of X's rows"
+                f"sample_weight has the dimensions {dims}: expected {expected}, those of X's rows"
             )
         for dim in self.rows:
             ours, theirs = (c.indexes.get(dim) for c in (self.coords, weight))
             if ours is not None and theirs is not None and not ours.equals(theirs):
                 raise DataError(
-                    f"{name} has other coordinates along {dim!r} than X: give both the "
-                    f"same order, as by {name}.reindex_like(X[{dim!r}])"
+                    f"sample_weight has other coordinates along {dim!r} than X: give both the "
+                    f"same order, as by sample_weight.reindex_like(X[{dim!r}])"
                 )
         return weight.transpose(*self.rows)
+
+    def known(self, labels: Any) -> Any:
+        """Return known labels of rows, in the rows' order.
+
+        Raises
+        ------
+        DataError
+            They have other dimensions, or another order.
+        """
+        try:
+            return self.weights(labels)
+        except DataError as e:
+            raise DataError(str(e).replace("sample_weight", "labels_init")) from None
 
 
 def unlabelled(weight: Any) -> Any:

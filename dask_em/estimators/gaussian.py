@@ -71,6 +71,12 @@ class GaussianMixture(GaussianParameters):
     weights_init, means_init, precisions_init : array, optional
         The user's own start, of scikit-learn's shapes. With all three given the
         sample is not used.
+    fixed : set of {"weights", "means", "covariances"}, or mapping of these to components, optional
+        Parameters that stay as they start, of all components or of some: {"means"}, or
+        {"means": [0], "covariances": [0]} for a known background. Means are those of
+        `means_init`, covariances the inverses of `precisions_init`, and weights those of
+        `weights_init`, equal where they are not given; other weights share what is left. What is
+        held is no free parameter, in BIC too, and components are neither split nor merged.
     algorithm : {"auto", "em"}, default="auto"
         "auto" makes steps on the sample, corrected by every pass, or mixes earlier steps
         (Anderson); what a pass shows to be worse is rejected. "em" is plain EM, iteration
@@ -191,6 +197,7 @@ class GaussianMixture(GaussianParameters):
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -223,6 +230,7 @@ class GaussianMixture(GaussianParameters):
         self.missing_values = missing_values
         self.means_init = means_init
         self.precisions_init = precisions_init
+        self.fixed = fixed
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
@@ -248,6 +256,7 @@ class GaussianMixture(GaussianParameters):
                 "eigenvalues that are held within a ratio would no longer have a shape, a volume "
                 f"or axes in common; pass max_ratio=None, or one of {allowed}"
             )
+        self.check_fixed()
 
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes: with missing values, "auto" is the CPU."""

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..core.additive import Array
 from ..core.engine import NUMPY, Engine
+from ..core.held import Held, HeldMixture
 from ..core.mixture import Mixture
 from ..core.moments import Moments
 from ..families.gaussian.constraints import Constraint, constraint_of
@@ -19,7 +20,9 @@ from ..families.gaussian.family import Gaussian
 from ..families.gaussian.missing import with_missing
 from ..families.gaussian.options import GaussianOptions
 from ..families.gaussian.whitening import Whitening
+from ..fitting.starts import StartOptions
 from .describe import ComponentDescription, GaussianDescription, names_of_columns
+from .fixed import fixed_parts
 from .imputation import ImputingMixture
 from .options import check_n_samples
 
@@ -48,6 +51,7 @@ class GaussianParameters(ImputingMixture):
     precisions_init: Any
     prior: str | None
     max_ratio: float | None
+    fixed: Any
 
     def family_options(self) -> GaussianOptions:
         """Return what the options say of the components."""
@@ -60,6 +64,39 @@ class GaussianParameters(ImputingMixture):
             None if self.max_ratio is None else float(self.max_ratio),
             self.missing_values == "mar",
         )
+
+    def start_options(self) -> StartOptions:
+        """Return how the mixture is to start, and what of it is held."""
+        return replace(super().start_options(), held=fixed_parts(self.fixed, self.n_components))
+
+    def check_fixed(self) -> None:
+        """Raise `ValueError` where what is held was not given, or cannot be held."""
+        held = fixed_parts(self.fixed, self.n_components)
+        if held is None:
+            return
+        given = {"means": "means_init", "covariances": "precisions_init"}
+        for name, option in given.items():
+            if name in held and getattr(self, option) is None:
+                raise ValueError(f"fixed={self.fixed!r} holds {name}: give them by {option}")
+        some = {n for n, of in held.items() if of is not None and len(of) < self.n_components}
+        if "weights" in some and self.weights_init is None:
+            raise ValueError(
+                f"fixed={self.fixed!r} holds the weights of some components: give all weights by "
+                "weights_init, or hold all weights, which are equal where none are given"
+            )
+        rule = constraint_of(self.covariance_type)
+        if "covariances" in some and (rule.joins or rule.storage.shared_scatter):
+            raise ValueError(
+                f"fixed={self.fixed!r} holds the covariances of some components, and those of "
+                f"covariance_type={self.covariance_type!r} are estimated together: hold all of "
+                "them, or take full, diag or spherical ones"
+            )
+        option = "prior" if self.prior is not None else "max_ratio"
+        if held.keys() & given.keys() and getattr(self, option) is not None:
+            raise ValueError(
+                f"fixed={self.fixed!r} and {option}={getattr(self, option)!r}: means and "
+                "covariances that are held go with neither prior nor max_ratio; leave one out"
+            )
 
     @property
     def public_arrays(self) -> tuple[str, ...]:
@@ -106,7 +143,12 @@ class GaussianParameters(ImputingMixture):
         )
         if self.missing_values == "mar":
             components = with_missing(components)
-        return Mixture(np.log(self.fitted_array("weights_")), components, engine)
+        log_weights = np.log(self.fitted_array("weights_"))
+        parts = fixed_parts(self.fixed, len(log_weights))
+        if parts is None:
+            return Mixture(log_weights, components, engine)
+        held = Held.of(parts, len(log_weights))
+        return HeldMixture(log_weights, components, engine, held=held)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:
         """Return the last result as the start of a fit to data of these moments.
@@ -172,6 +214,8 @@ class GaussianParameters(ImputingMixture):
     def _n_parameters(self) -> int:
         """Count the free parameters of the fitted mixture."""
         check_is_fitted(self)
+        if self.fixed is not None:
+            return self.mixture(NUMPY).n_parameters
         k, d = self.means_.shape
         return int(k - 1 + k * d + self._fitted_constraint.n_parameters(k, d))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -129,5 +129,17 @@ def check_seed(random_state: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a number of NumPy as one of Python, anything else as it is."""
+    """Return a number of NumPy as one of Python, sets as sorted lists, anything else as it is.
+
+    Examples
+    --------
+    >>> plain(np.int8(3)), plain({"means": {1, 0}}), plain({"weights", "means"})
+    (3, {'means': [0, 1]}, ['means', 'weights'])
+    """
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value))
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
     return value.item() if isinstance(value, np.generic) else value

@@ -81,7 +81,7 @@ class Predictions(FittedEstimator):
         labelled = Labelled.of(X, options)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
-            labels = labelled.weights(labels, "labels_init")
+            labels = labelled.known(labels)
         if not is_opened(X):
             X = self._checked(X, reset, labelled is None)
         with checked_names(self, X, options, reset):

@@ -61,7 +61,8 @@ OWN = {
         ".gaussian",
         "..families.gaussian.missing",
         Stored(
-            COMMON | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values"},
+            COMMON
+            | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values", "fixed"},
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
         ),
@@ -206,6 +207,8 @@ def stored_of(tag: str) -> Stored:
         own = OWN[tag]
         for one in OWN.values() if own.of_others else [own]:
             import_module(one.family, __package__)
+        # Of a mixture that holds parameters.
+        import_module("..core.held", __package__)
         return own.stored
     # Whoever registers the class registers the records of its state, too.
     return estimator_of(tag).stored()

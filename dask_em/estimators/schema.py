@@ -271,6 +271,25 @@ class Optional:
             self.part.check(where, value)
 
 
+@dataclass(frozen=True)
+class HeldParameters:
+    """Names of parameters that are held, or an object of components by these names."""
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is a list of words, or such an object, or nothing."""
+        of = OneOf(("weights", "means", "covariances"))
+        if isinstance(value, str):
+            of.check(where, value)
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                of.check(where, name)
+                if inner is not None:
+                    rule = Each(COUNT) if isinstance(inner, list) else COUNT
+                    rule.check(f"{where}.{name}", inner)
+        elif value is not None:
+            Each(of).check(where, value)
+
+
 COUNT = Number(0, whole=True)
 MEASURED = Number(optional=True, infinite=True)
 
@@ -304,6 +323,7 @@ OTHER_OPTIONS: Mapping[str, Part] = {
     "fractions": Word(("error", "round")),
     "detection_limit": Number(0, optional=True),
     "alpha": Number(0),
+    "fixed": HeldParameters(),
     "missing_values": Word(("error", "mar")),
     "n_clusters": Number(1, whole=True),
     "init": OneOf(("auto", "k-means++", "k-means||", "random")),

@@ -288,7 +288,7 @@ class SampleFits:
 
     def split_and_merge(self, tried: StartResult, how: Moves) -> StartResult:
         """Improve `tried` by split-and-merge moves, while they gain on the sample."""
-        if not tried.rank[0]:
+        if not (tried.rank[0] and tried.state.result.movable):
             return tried
         read = tried.rows_read
         for number in range(1, max(how.n_rounds, how.most_rounds) + 1):

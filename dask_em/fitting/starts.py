@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ..core.engine import Engine
 from ..core.executor import serial_executor
 from ..core.family import Family, FamilyOptions
 from ..core.finite import as_finite
+from ..core.held import WEIGHTS, Held, HeldMixture, n_held
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.moments import Moments
 from ..core.protocols import ExecutorFactory
@@ -151,6 +152,8 @@ class StartOptions:
         Whether a start is fitted to the sample whatever `init_params` made it.
     family : str
         Name of the class of mixtures, by which those of a sweep are told apart.
+    held : mapping of str to sequence of int or None, optional
+        Parameters that no step changes, each with its components, None for all.
 
     Examples
     --------
@@ -172,14 +175,34 @@ class StartOptions:
     start_from: Callable[[Surveyed], Mixture | EMState] | None = None
     refined: bool = False
     family: str = ""
+    held: Mapping[str, Sequence[int] | None] | None = None
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""
-        return self.n_components - 1 + self.components.n_parameters(self.n_components, d)
+        k = self.n_components
+        if self.held is not None:
+            return self.n_parameters_of(Moments.unit(d))
+        return k - 1 + self.components.n_parameters(k, d)
 
     def n_parameters_of(self, moments: Moments) -> int:
         """Count the free parameters of the mixture of data of these moments."""
-        return self.n_components - 1 + self.components.n_parameters_of(self.n_components, moments)
+        k = self.n_components
+        free = k - 1 + self.components.n_parameters_of(k, moments)
+        if self.held is None:
+            return free
+        alike = self.components.of_data(moments, k)
+        return free - n_held(Held.of(self.held, k), alike.n_held, k)
+
+    def holding(self, mixture: Mixture) -> Mixture:
+        """Return a start whose held parameters no step changes; without weights they are equal."""
+        if self.held is None:
+            return mixture
+        held, log_weights = Held.of(self.held, self.n_components), mixture.log_weights
+        if held[WEIGHTS] and self.weights_init is None:
+            log_weights = np.full(self.n_components, -np.log(self.n_components))
+        return HeldMixture(
+            log_weights, mixture.components, mixture.engine, mixture.assignment, held
+        )
 
     def start(
         self,
@@ -210,10 +233,10 @@ class StartOptions:
             found = self.start_from(surveyed)
             if isinstance(found, EMState):
                 return Start(found.result, state=found)
-            return Start(replace(found, engine=engine))
+            return Start(self.holding(replace(found, engine=engine)))
         given = self._given(surveyed.moments)
         if self.weights_init is not None and self.components.all_given:
-            return Start(replace(given, engine=engine))
+            return Start(self.holding(replace(given, engine=engine)))
         fitted = self.is_fitted(len(surveyed.sample.rows), surveyed.n_weighted)
         if self.algorithm == "auto" and fitted:
             return self._multistart(surveyed, engine, seed, observers, executor)
@@ -286,9 +309,9 @@ class StartOptions:
             rows = self.components.start_coordinates(sample.rows, surveyed.moments)
             found = labeller(rows, sample.weights, self.n_components, seed)
             if found.ndim == 1:
-                return self._of_labels(pooled, given, sample, found)
+                return self.holding(self._of_labels(pooled, given, sample, found))
             resp = found * sample.weights[:, None]
-            return self._of_responsibilities(pooled, given, sample.rows, resp)
+            return self.holding(self._of_responsibilities(pooled, given, sample.rows, resp))
 
         return make
 
@@ -331,7 +354,7 @@ class StartOptions:
         given, (mixture, _) = self._given(moments), at.m_step(sums)
         components = self.components.with_given(mixture.components.softened())
         log_weights = mixture.log_weights if self.weights_init is None else given.log_weights
-        return replace(mixture, log_weights=log_weights, components=components)
+        return self.holding(replace(mixture, log_weights=log_weights, components=components))
 
     def _of_labels(
         self, pooled: Family[Any], given: Mixture, sample: Sampled, labels: Array

@@ -189,7 +189,7 @@ ARRAYS = [
         "a Dask array of the same blocks": lambda here, words: weighted(
             unknown_blocks(), da.ones(400, chunks=100)
         ),
-    }),
+    }, "data/dask.py"),
     Followed("X is one column of a Dask DataFrame", lambda here: said(
         lambda: fit(column_of_a_frame())
     ), {r"X\.to_frame\(\)": shown(column_of_a_frame)}),

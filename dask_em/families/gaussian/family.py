@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import Any, Self
@@ -212,6 +212,50 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
             covariance = type(covariance)(factor)
             means[kept] = self.means[kept]
         return replace(self, means=means, covariance=covariance), kept
+
+    def maximize_holding(
+        self, resp_sum: Array, statistics: GaussianStatistics, held: Mapping[str, Sequence[int]]
+    ) -> tuple[Self, Sequence[int]]:
+        """Return the M-step of what is not held; covariances are about the means that are.
+
+        The sums are about these means: without its first moments a component stays where it is.
+        """
+        means = list(held.get("means", ()))
+        if means:
+            first = statistics.first.copy()
+            first[means] = 0.0
+            statistics = replace(statistics, first=first)
+        found, kept = self.maximize(resp_sum, statistics)
+        whole = {*means} & {*held.get("covariances", ())}
+        return found.holding(self, held), [k for k in kept if k not in whole]
+
+    def holding(self, of: Self, held: Mapping[str, Sequence[int]]) -> Self:
+        """Return these components with the means and covariances of `of` that are held."""
+        found, at = self, list(held.get("means", ()))
+        if at:
+            means = self.means.copy()
+            means[at] = of.means[at]
+            found = replace(found, means=means)
+        at = list(held.get("covariances", ()))
+        if len(at) == len(self.means):
+            found = replace(found, covariance=of.covariance)
+        elif at:
+            factor = self.covariance.factor.copy()
+            factor[at] = of.covariance.factor[at]
+            found = replace(found, covariance=type(self.covariance)(factor))
+        return found
+
+    def n_held(self, held: Mapping[str, Sequence[int]]) -> int:
+        """Count the free parameters that are held."""
+        k, d = self.means.shape
+        n_covariances = len(held.get("covariances", ()))
+        rule = self.rule
+        of_covariances = (
+            rule.n_parameters(k, d)
+            if n_covariances == k
+            else n_covariances * rule.n_parameters(1, d)
+        )
+        return int(d * len(held.get("means", ())) + of_covariances)
 
     def adapted(
         self, background: Self, resp_sum: Array, statistics: GaussianStatistics, relevance: float

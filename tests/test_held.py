@@ -1,0 +1,216 @@
+"""Parameters that are held: formulas of one iteration, laws of fits, counts, files, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from distributed import Client
+from helpers import KINDS, write_zarr
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from test_family_table import StopAfter, StoppedError
+
+from dask_em import GaussianMixture, load, select
+from dask_em.cli.main import main
+from dask_em.core.additive import Array
+from dask_em.core.codec import digest
+
+pytestmark = [
+    pytest.mark.usefixtures("many_chunks"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+N, K, D = 900, 3, 2
+WEIGHTS = np.array([0.2, 0.3, 0.5])
+MEANS = np.array([[0.3, 0.1], [2.8, 2.7], [6.0, 6.3]])
+
+
+def rows() -> Array:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, K, N)
+    return rng.normal(size=(N, D)) * [1.0, 2.0] + 3.0 * y[:, None]
+
+
+X = rows()
+PRECISIONS: dict[str, Array] = {
+    "full": np.stack([np.eye(D) / (1 + k) for k in range(K)]),
+    "tied": np.eye(D) / 1.5,
+    "diag": np.ones((K, D)) / [[1.0], [2.0], [3.0]],
+    "spherical": 1 / np.array([1.0, 2.0, 3.0]),
+}
+ALL = [{"weights"}, {"means"}, {"covariances"}, {"means", "covariances"}]
+SOME = [
+    {"weights": [0]},
+    {"means": [0, 2]},
+    {"means": [0], "covariances": [0], "weights": [0]},
+]
+
+
+def make(kind: str = "full", **options: Any) -> GaussianMixture:
+    options = {
+        "covariance_type": kind, "weights_init": WEIGHTS, "means_init": MEANS,
+        "precisions_init": PRECISIONS[kind], "reg_covar": 0, "random_state": 0, **options,
+    }  # fmt: skip
+    return GaussianMixture(K, **options)
+
+
+def one_iteration(fixed: dict[str, list[int]]) -> tuple[Array, Array, Array]:
+    """Weights, means and covariances after the E-step at the start, and the M-step of the rest."""
+    covariances = np.linalg.inv(PRECISIONS["full"])
+    p = np.column_stack(
+        [
+            w * stats.multivariate_normal(m, c).pdf(X)
+            for w, m, c in zip(WEIGHTS, MEANS, covariances, strict=True)
+        ]
+    )
+    r = p / p.sum(axis=1, keepdims=True)
+    total = r.sum(axis=0)
+    held = fixed.get("weights", [])
+    free = [k for k in range(K) if k not in held]
+    weights = WEIGHTS.copy()
+    weights[free] = (1 - WEIGHTS[held].sum()) * total[free] / max(total[free].sum(), 1e-300)
+    means = r.T @ X / total[:, None]
+    means[fixed.get("means", [])] = MEANS[fixed.get("means", [])]
+    apart = X[:, None] - means
+    found = np.einsum("nk,nki,nkj->kij", r, apart, apart) / total[:, None, None]
+    found[fixed.get("covariances", [])] = covariances[fixed.get("covariances", [])]
+    return weights, means, found
+
+
+@pytest.mark.parametrize("fixed", [*ALL, *SOME], ids=str)
+def test_one_iteration_is_that_of_the_formulas(fixed: Any) -> None:
+    parts = fixed if isinstance(fixed, dict) else {name: list(range(K)) for name in fixed}
+    model = make(fixed=fixed, algorithm="em", max_iter=1).fit(X)
+    for found, right in zip(
+        (model.weights_, model.means_, model.covariances_), one_iteration(parts), strict=True
+    ):
+        assert_allclose(found, right, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fixed", [*ALL, *SOME], ids=str)
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_what_is_held_stays_and_nothing_falls(kind: str, fixed: Any) -> None:
+    if kind == "tied" and "covariances" in fixed and isinstance(fixed, dict):
+        pytest.skip("one covariance is held as a whole")
+    plain = make(kind, fixed=fixed, algorithm="em", tol=1e-7, max_iter=500).fit(X)
+    quick = make(kind, fixed=fixed, tol=1e-8).fit(X)
+    assert (np.diff(plain.lower_bounds_) >= -1e-12).all()
+    assert quick.lower_bound_ > plain.lower_bound_ - 1e-6
+    starts = {"weights": WEIGHTS, "means": MEANS, "covariances": PRECISIONS[kind]}
+    for model in (plain, quick):
+        now = {"weights": model.weights_, "means": model.means_, "covariances": model.precisions_}
+        for name in fixed:
+            of = fixed[name] if isinstance(fixed, dict) else slice(None)
+            assert_allclose(now[name][of], starts[name][of], rtol=1e-12)
+        assert model.weights_.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixed", "free"),
+    [
+        ("full", {"weights"}, 15),
+        ("full", {"weights": [0]}, 16),
+        ("full", {"means": [0, 2]}, 13),
+        ("full", {"means": [0], "covariances": [0], "weights": [0]}, 11),
+        ("tied", {"covariances"}, 8),
+        ("diag", {"means", "covariances"}, 2),
+        ("spherical", {"weights", "means", "covariances"}, 0),
+    ],
+)
+def test_what_is_held_is_no_free_parameter(kind: str, fixed: Any, free: int) -> None:
+    model = make(kind, fixed=fixed).fit(X)
+    penalty = model.bic(X) + 2 * N * model.score(X)
+    assert penalty == pytest.approx(free * np.log(N), abs=1e-6)
+    assert model._n_parameters() == free
+
+
+def test_equal_weights_need_no_start_and_are_swept() -> None:
+    found = select(X, [2, 3], fixed={"weights"}, random_state=0, keep_all=True, exhaustive=True)
+    for model in found.models:
+        assert_array_equal(model.weights_, np.full(model.n_components, 1 / model.n_components))
+    row = next(row for row in found.table if row["n_components"] == 3)
+    assert row["n_parameters"] == 15
+
+
+def test_a_known_background_is_found_again_beside_what_is_estimated() -> None:
+    rng = np.random.default_rng(1)
+    background, peak = rng.normal(0, 5, (4000, 2)), rng.normal([6, 6], 0.5, (800, 2))
+    data = np.concatenate([background, peak])
+    model = GaussianMixture(
+        2, means_init=[[0, 0], [4, 4]], precisions_init=[np.eye(2) / 25, np.eye(2)],
+        weights_init=[0.5, 0.5], fixed={"means": [0], "covariances": [0]},
+    ).fit(data)  # fmt: skip
+    assert_allclose(model.means_[1], [6, 6], atol=0.1)
+    assert_allclose(model.weights_[1], 1 / 6, atol=0.02)
+    assert_allclose(model.covariances_[0], 25 * np.eye(2), rtol=1e-12)
+
+
+def test_files_and_warm_starts_hold_the_same(tmp_path: Path) -> None:
+    fixed = {"means": {0}, "weights": None}
+    model = make(fixed=fixed, max_iter=3).fit(X)
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    assert digest(again.state_) == digest(model.state_)
+    assert again.bic(X) == pytest.approx(model.bic(X), rel=1e-12)
+    again.set_params(warm_start=True, max_iter=100).fit(X)
+    assert_allclose(again.means_[0], MEANS[0], rtol=1e-12)
+    assert_allclose(again.weights_, WEIGHTS, rtol=1e-12)
+    assert again.lower_bound_ > model.lower_bound_
+
+
+def test_resumed_fits_and_workers_give_the_same_bits(
+    two_workers: Client, synchronous: None, tmp_path: Path
+) -> None:
+    stored, fixed = write_zarr(tmp_path / "x.zarr", X, 150), {"means": [1], "weights": [0]}
+    straight = make(fixed=fixed, tol=1e-6).fit(stored)
+    with pytest.raises(StoppedError):
+        make(fixed=fixed, tol=1e-6, checkpoint=tmp_path / "k", callbacks=[StopAfter(15)]).fit(
+            stored
+        )
+    resumed = make(fixed=fixed, tol=1e-6, checkpoint=tmp_path / "k").fit(stored)
+    assert digest(resumed.state_) == digest(straight.state_)
+    with two_workers.as_current():
+        there = make(fixed=fixed, tol=1e-6).fit(stored)
+    assert digest(there.state_) == digest(straight.state_)
+
+
+def test_labels_start_what_is_not_held() -> None:
+    z = np.random.default_rng(2).integers(0, K, N)
+    model = make(fixed={"means"}, precisions_init=None, max_iter=5).fit(X, labels_init=z)
+    assert_allclose(model.means_, MEANS, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fixed": {"mean"}}, "expected names of weights, means, covariances"),
+        ({"fixed": 3}, "expected names of weights"),
+        ({"fixed": {"means": [3]}}, "expected numbers of components from 0 to 2"),
+        ({"fixed": {"means": [0, 0]}}, "each of them once"),
+        ({"fixed": {"means"}, "means_init": None}, "give them by means_init"),
+        ({"fixed": {"covariances"}, "precisions_init": None}, "give them by precisions_init"),
+        ({"fixed": {"weights": [0]}, "weights_init": None}, "give all weights by weights_init"),
+        ({"fixed": {"covariances": [0]}, "kind": "tied"}, "are estimated together"),
+        ({"fixed": {"means"}, "prior": "conjugate"}, "go with neither prior nor max_ratio"),
+        ({"fixed": {"means"}, "max_ratio": 9.0}, "go with neither prior nor max_ratio"),
+    ],
+)
+def test_what_cannot_be_held_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**options).fit(X)
+
+
+def test_a_shell_holds_equal_weights(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", X, 150)
+    out = str(tmp_path / "m.npz")
+    told = ["fit", str(tmp_path / "x.zarr"), "-k", "3", "-o", out, "--fixed"]
+    found = CliRunner().invoke(main, [*told, "weights"])
+    assert found.exit_code == 0, found.output
+    assert_array_equal(load(out).fitted_array("weights_"), np.full(3, 1 / 3))
+    refused = CliRunner().invoke(main, [*told, "weight", "--overwrite"])
+    assert refused.exit_code == 2
+    assert "expected names of weights, means, covariances" in refused.output
