@@ -105,7 +105,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_reads": best.n_reads_,
         "n_sample_passes": best.n_sample_passes_,
         "n_passes": best.n_passes_,
-        "log_likelihood": best.lower_bound_,
+        "log_likelihood": _log_likelihood(result),
         best.objective_.name.replace("-", "_"): best.objective_.value,
         "n_dropped": best.n_dropped_,
         "weights": best.fitted_array("weights_").tolist(),
@@ -121,6 +121,12 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
             "files": result.files,
         }
     return summary
+
+
+def _log_likelihood(result: FitResult) -> float:
+    """Return the mean log-likelihood of a row at the best pass, whatever the fit raised."""
+    state = result.best.state_
+    return state.log_likelihood if state.measured else float(result.best.lower_bound_)
 
 
 def _lines(output: str, result: FitResult) -> list[str]:

@@ -77,8 +77,10 @@ class Status(Enum):
         """Whether nothing is left to try: it converged, or made the passes of an adaptation."""
         return self in (Status.CONVERGED, Status.ADAPTED)
 
-    def reason(self, objective: str) -> str:
+    def reason(self, objective: str, rises: bool = False) -> str:
         """Return the sentence of a fit that raised or lowered an objective of this name.
+
+        One that is raised and no log-likelihood is of all rows together.
 
         Examples
         --------
@@ -87,6 +89,10 @@ class Status(Enum):
         """
         if objective == "log-likelihood":
             return self.value
+        if rises:
+            return self.value.replace("log-likelihood per row", objective).replace(
+                "log-likelihood", objective
+            )
         told = self.value.replace("log-likelihood", objective)
         return told.replace("was still rising", "was still falling").replace(
             "gained, or has still to gain, less", "fell, or has still to fall, by less"
@@ -106,6 +112,8 @@ class Convergence:
         Passes of EM, and M-steps, at most.
     max_passes : int or None
         Full passes at most, the survey's counted as one.
+    of_all : bool
+        Whether `tol` is of all rows together, and not yet of one: see `of_rows`.
     window : int
         Where passes are cheap: so many of them must have gained less than `tol` together.
         A likelihood that has a plateau, or a saddle, rises again after small gains.
@@ -124,11 +132,19 @@ class Convergence:
     max_passes: int | None = None
     window: int = 0
     confirmed: bool = True
+    of_all: bool = False
+
+    def of_rows(self, weight: float) -> Convergence:
+        """Return the limits of a fit to rows of this weight, their `tol` that of one row."""
+        if not self.of_all:
+            return self
+        return replace(self, tol=self.tol / max(weight, 1.0), of_all=False)
 
     def on_sample(self) -> Convergence:
         """Return the limits of a fit to a sample of many more rows, whose steps read nothing."""
         sample = tuning().sample
-        return Convergence(sample.finer * self.tol, min(sample.iterations, self.max_iter))
+        most = min(sample.iterations, self.max_iter)
+        return Convergence(sample.finer * self.tol, most, of_all=self.of_all)
 
     def after(self, n_passes: int) -> Convergence:
         """Return what is left of the limits after full passes that were no iterations."""
@@ -193,6 +209,11 @@ class EMState:
     def log_likelihood(self) -> float:
         """Mean log-likelihood per row at `mixture`, in nats."""
         return self.statistics.mean_log_likelihood
+
+    @property
+    def reported(self) -> float:
+        """What people are told of the pass at `mixture`, per row in nats: see `Mixture`."""
+        return self.mixture.reported(self.statistics)
 
     @property
     def objective(self) -> float:

@@ -175,6 +175,10 @@ class Family(ABC, Generic[Sums]):
         are then the shares of the rows, and have no part in the E-step.
     adaptable : bool
         Whether the means alone can be adapted to other rows, see `adapted`.
+    variational : bool
+        Whether it holds a posterior of its parameters, not a point: `log_prior_density` is then
+        minus its divergence from the prior, what a fit raises is the variational bound on the
+        log evidence, and people are told of that. Components without rows are the prior's.
 
     Examples
     --------
@@ -190,6 +194,7 @@ class Family(ABC, Generic[Sums]):
     linear: ClassVar[bool] = True
     equal_weights: ClassVar[bool] = False
     adaptable: ClassVar[bool] = False
+    variational: ClassVar[bool] = False
 
     # -- what a family writes ------------------------------------------------------
 
@@ -361,6 +366,22 @@ class Family(ABC, Generic[Sums]):
         return np.concatenate(
             [np.repeat(root_weights, int(np.prod(s[1:], dtype=int))) for s in shapes]
         )
+
+    # -- derived: weights ------------------------------------------------------------
+
+    def log_prior(self, log_weights: Array) -> Array:
+        """Return what the E-step adds to log-densities for each component, (k,): log weights.
+
+        To be overridden where weights have a distribution, of which it takes the mean logarithm.
+        """
+        return log_weights
+
+    def own_log_weights(self) -> Array | None:
+        """Return the log mixing weights that follow from the components, (k,); None where none do.
+
+        A mixture's weights are then these, and are no parameters beside the components'.
+        """
+        return None
 
     # -- derived: rows ---------------------------------------------------------------
 
@@ -625,6 +646,11 @@ class FamilyOptions(ABC):
     def support(self) -> Support:
         """Which numbers the family describes: a fit refuses others, and says where they are."""
         return REAL
+
+    @property
+    def variational(self) -> bool:
+        """Whether models are compared by a bound on the evidence, as in `Family.variational`."""
+        return False
 
     @property
     def truncates(self) -> bool:

@@ -94,9 +94,9 @@ class Mixture(Pass[MixtureStatistics]):
     @property
     def log_prior(self) -> Array:
         """Log weights as the E-step takes them, (k,): zero where all components weigh alike."""
-        return (
-            np.zeros_like(self.log_weights) if self.components.equal_weights else self.log_weights
-        )
+        if self.components.equal_weights:
+            return np.zeros_like(self.log_weights)
+        return self.components.log_prior(self.log_weights)
 
     @property
     def n_parameters(self) -> int:
@@ -158,13 +158,26 @@ class Mixture(Pass[MixtureStatistics]):
     def objective(self, statistics: MixtureStatistics) -> float:
         """Return what EM raises, per unit of weight: by the M-step it never falls.
 
-        The log-likelihood; with a prior the logarithm of the posterior density, up to a constant.
+        The log-likelihood; with a prior the logarithm of the posterior density, up to a constant;
+        of variational families the bound on the log evidence.
         """
         return statistics.mean_log_likelihood + self.log_prior_density / statistics.weight
 
+    def reported(self, statistics: MixtureStatistics) -> float:
+        """Return what people are told of a pass, in nats per unit of weight.
+
+        The log-likelihood of the data alone, whatever the prior; of variational families the bound.
+        """
+        if self.components.variational:
+            return self.objective(statistics)
+        return statistics.mean_log_likelihood
+
     @property
     def log_prior_density(self) -> float:
-        """Logarithm of the prior density of the components, in nats, up to a constant."""
+        """Logarithm of the prior density of the components, in nats, up to a constant.
+
+        Of variational families minus the divergence of the posterior from the prior.
+        """
         return self.components.log_prior_density()
 
     def compared(self, statistics: MixtureStatistics) -> float:
@@ -187,7 +200,9 @@ class Mixture(Pass[MixtureStatistics]):
         """
         after = self.m_step(statistics)[0] if after is None else after
         gained = self.components.gain(statistics.resp_sum, statistics.components, after.components)
-        gained += float(statistics.resp_sum @ (after.log_weights - self.log_weights))
+        before = self.components.log_prior(self.log_weights)
+        now = after.components.log_prior(after.log_weights)
+        gained += float(statistics.resp_sum @ (now - before))
         return (gained + after.log_prior_density - self.log_prior_density) / statistics.weight
 
     def of_responsibilities(self, X: Array, resp: Array) -> Self:
@@ -196,11 +211,17 @@ class Mixture(Pass[MixtureStatistics]):
         They may be any: what lies at bounds that EM would not leave is moved off them.
         """
         found, _ = self._maximized(resp.sum(axis=0), self.components.sufficient_statistics(X, resp))
-        return replace(found, components=found.components.softened())
+        return found.holding(found.components.softened())
 
     def _maximized(self, resp_sum: Array, sums: Additive) -> tuple[Self, tuple[int, ...]]:
         components, collapsed = self.components.maximize(resp_sum, sums)
-        return replace(self.with_shares(resp_sum), components=components), tuple(collapsed)
+        return self.with_shares(resp_sum).holding(components), tuple(collapsed)
+
+    def holding(self, components: Family[Any]) -> Self:
+        """Return a mixture of other components, of these weights or of those that they have."""
+        own = components.own_log_weights()
+        log_weights = self.log_weights if own is None else own
+        return replace(self, components=components, log_weights=log_weights)
 
     def with_shares(self, resp_sum: Array) -> Self:
         """Return the same components, of weights in proportion to these sums (k,)."""
@@ -227,25 +248,24 @@ class Mixture(Pass[MixtureStatistics]):
     def take(self, components: Sequence[int]) -> Self:
         """Return a mixture of some components in equal shares."""
         n = len(components)
-        return replace(
-            self, log_weights=np.full(n, -np.log(n)), components=self.components.take(components)
-        )
+        shares = replace(self, log_weights=np.full(n, -np.log(n)))
+        return shares.holding(self.components.take(components))
 
     # -- as one vector -------------------------------------------------------------------
 
     def to_unconstrained(self) -> Array:
         """Return log-weights and parameters as one vector, every value of which is valid, (p,).
 
-        Weights that have no part in the E-step are left out.
+        Weights that have no part in the E-step, or follow from the components, are left out.
         """
-        if self.components.equal_weights:
+        if self._without_weights:
             return self.components.to_unconstrained()
         return np.concatenate([self.log_weights, self.components.to_unconstrained()])
 
     def from_unconstrained(self, vector: Array) -> Self:
         """Return the mixture of such a vector, its weights made to sum to one."""
-        if self.components.equal_weights:
-            return replace(self, components=self.components.from_unconstrained(vector.copy()))
+        if self._without_weights:
+            return self.holding(self.components.from_unconstrained(vector.copy()))
         log_weights, rest = np.split(vector.copy(), [len(self.log_weights)])
         components = self.components.from_unconstrained(rest)
         log_weights = log_weights - np.logaddexp.reduce(log_weights)
@@ -257,9 +277,14 @@ class Mixture(Pass[MixtureStatistics]):
         About the square root of the complete data's information, (p,).
         """
         root = np.sqrt(self.weights)
-        if self.components.equal_weights:
+        if self._without_weights:
             return self.components.information_scale(root)
         return np.concatenate([root, self.components.information_scale(root)])
+
+    @property
+    def _without_weights(self) -> bool:
+        """Whether the weights are no parameters of their own."""
+        return self.components.equal_weights or self.components.own_log_weights() is not None
 
 
 class JointEStep:

@@ -7,6 +7,9 @@ from typing import Self
 
 from .codec import record
 
+# What fits lower; all else is raised.
+LOWERED = ("inertia",)
+
 
 @record("objective")
 @dataclass(frozen=True)
@@ -49,9 +52,14 @@ class Objective:
         return replace(self, change=self.value / before.value - 1) if before and known else self
 
     @property
+    def rises(self) -> bool:
+        """Whether fits raise it."""
+        return self.name not in LOWERED
+
+    @property
     def key(self) -> str:
         """The name as records and JSON have it."""
-        return self.name.replace("-", "_")
+        return self.name.replace("-", "_").replace(" ", "_")
 
     @property
     def line(self) -> str:

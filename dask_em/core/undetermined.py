@@ -91,6 +91,9 @@ def _few(mixture: Mixture, statistics: MixtureStatistics) -> dict[int, float]:
 def _equal(mixture: Mixture) -> dict[int, tuple[int, ...]]:
     """Return the later components that are equal to a component, where there are any."""
     k, near = len(mixture.log_weights), tuning().numerics.equal
+    if mixture.components.variational:
+        # Those without rows are all the prior's: so they are told of, by their weights.
+        return {}
     alone = [mixture.components.take([i]) for i in range(k if k > 1 else 0)]
     if not alone:
         return {}

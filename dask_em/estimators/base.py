@@ -314,7 +314,7 @@ class MixtureEstimator(Predictions):
 
     def remedy(self, status: Status) -> str:
         """Return why a fit ended so, and what to try."""
-        return status.reason(self.objective_.name)
+        return status.reason(self.objective_.name, self.objective_.rises)
 
     def quick(self) -> Self:
         """Return an estimator of such a mixture that needs two iterations from k-means++."""

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from ..backends import backend_in_force
 from ..core.em import Convergence, EMState, Status
 from ..core.engine import Engine
+from ..core.family import FamilyOptions
 from ..core.protocols import Source
 from ..core.tuning import tuning
 from ..data.options import ReadOptions
@@ -72,6 +73,9 @@ class Fittable(Protocol):
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
+
+    def family_options(self) -> FamilyOptions:
+        """Return what the options say of the components."""
 
     def start_options(self) -> StartOptions:
         """Return how the mixture is to start."""
@@ -258,7 +262,8 @@ class Fit(Generic[M]):
             lead.read_options.nonfinite == "drop",
             self.criterion,
             float(self.holdout),
-            self.exhaustive,
+            # The evidence of a sample says little of that of all rows.
+            self.exhaustive or any(m.family_options().variational for m in self.estimators),
             began + (np.inf if lead.max_time is None else lead.max_time),
             labels_fixed,
         )

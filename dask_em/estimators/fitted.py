@@ -51,7 +51,9 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     kind_option : str or None
         The option that tells kinds of components apart, over which sweeps choose.
     array_options : tuple of str
-        Options that are arrays of a start.
+        Options that are arrays, of a start but for the `prior_options`.
+    prior_options : tuple of str
+        Those that are parameters of a prior, whatever the number of components.
     local_options : tuple of str
         Options that are functions, or name places: no file holds them, and one that does is
         refused.
@@ -67,6 +69,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     kind_option: ClassVar[str | None] = None
     size_option: ClassVar[str] = "n_components"
     array_options: ClassVar[tuple[str, ...]] = ("weights_init",)
+    prior_options: ClassVar[tuple[str, ...]] = ()
     local_options: ClassVar[tuple[str, ...]] = ("callbacks", "checkpoint")
     assignment: ClassVar[Assignment] = "soft"
     takes_codes: ClassVar[bool] = False
@@ -135,9 +138,17 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.status_ = state.status
         self.converged_ = state.status.converged
         self.n_iter_ = state.n_iter
-        self.lower_bound_ = state.log_likelihood if state.measured else -np.inf
+        reached = self.bound_told(state.reported, state)
+        self.lower_bound_ = reached if state.measured else -np.inf
         weights = state.result.weights / state.result.weights.sum()
         self.set_arrays({"weights_": weights, **state.result.components.attributes()}, dtype)
+
+    def bound_told(self, value: float, state: EMState) -> float:
+        """Return what attributes tell of the passes of a fit, given what passes tell of a row."""
+        return value
+
+    def _bounds_of(self, records: Sequence[Mapping[str, Any]], state: EMState) -> list[float]:
+        return [self.bound_told(b, state) for b in lower_bounds(records, state.reported)]
 
     def set_arrays(self, arrays: Mapping[str, Array], dtype: Any = np.float64) -> None:
         """Set fitted parameters, given in float64, as attributes of the type of the data."""
@@ -192,7 +203,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def set_fit(self, fitted: FittedModel, provenance: Mapping[str, Any]) -> None:
         """Take what a fit found, and where its data came from."""
         self.history_ = [history(record, fitted.rejected) for record in fitted.records]
-        self.lower_bounds_ = lower_bounds(self.history_, fitted.state.log_likelihood)
+        self.lower_bounds_ = self._bounds_of(self.history_, fitted.state)
         self.n_passes_ = fitted.n_passes
         self.n_dropped_ = int(provenance["n_dropped"])
         self._step_options = self.step_options()
@@ -316,7 +327,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             model.feature_categories_ = unpacked_categories(found)
         model.history_ = saved.history
         model._step_options = model.step_options()
-        model.lower_bounds_ = lower_bounds(saved.history, state.log_likelihood)
+        model.lower_bounds_ = model._bounds_of(saved.history, state)
         model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
         model.n_dropped_ = int(saved.provenance["n_dropped"])
         return model

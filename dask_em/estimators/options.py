@@ -31,6 +31,20 @@ def check_number(name: str, value: Any, kind: type, least: float) -> None:
         raise ValueError(f"{name}={value!r}: expected {noun} of at least {least}")
 
 
+def check_above(name: str, value: Any, least: float) -> None:
+    """Raise `ValueError` unless an option is a finite number above `least`.
+
+    Examples
+    --------
+    >>> check_above("mean_precision_prior", 0, 0)
+    Traceback (most recent call last):
+    ValueError: mean_precision_prior=0: expected a number above 0
+    """
+    right = isinstance(value, int | float | np.integer | np.floating)
+    if not right or isinstance(value, bool) or not np.isfinite(value) or not value > least:
+        raise ValueError(f"{name}={value!r}: expected a number above {least:g}")
+
+
 def check_n_samples(n_samples: Any) -> None:
     """Raise `ValueError` unless so many rows can be drawn; in scikit-learn's words, too.
 

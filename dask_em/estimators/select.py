@@ -244,7 +244,8 @@ def _models(
     # One that nobody gave leaves an estimator its own.
     if options.get("random_state") is None:
         own["random_state"] = chosen.random_state
-    given = [n for n in make.array_options if not isinstance(own.get(n), str | None)]
+    of_start = [name for name in make.array_options if name not in make.prior_options]
+    given = [name for name in of_start if not isinstance(own.get(name), str | None)]
     if given or own["warm_start"]:
         raise ValueError(
             f"{', '.join(given) or 'warm_start'} belongs to a fit of one K: leave it out, or fit "

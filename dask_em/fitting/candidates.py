@@ -32,12 +32,19 @@ class Model:
     n_parameters : int
     family : str
         The name of its family, where models of several families are compared.
+    variational : bool
+        Whether it is judged by a bound on the evidence, which no criterion penalizes again.
     """
 
     n_components: int
     kind: str
     n_parameters: int
     family: str = ""
+    variational: bool = False
+
+    def penalty(self, criterion: Criterion, weight: float) -> float:
+        """Compute the penalty of `criterion` for rows of this weight, in nats."""
+        return 0.0 if self.variational else penalty(criterion, self.n_parameters, weight)
 
 
 @record("candidate-state")
@@ -56,7 +63,7 @@ class CandidateState:
     dropped : bool
         Whether it was given up.
     measured : tuple of float
-        Mean log-likelihood per row of each pass.
+        Mean log-likelihood per row of each pass; of variational families the bound.
     rejected : tuple of int
         Numbers of the passes at parameters that were rejected.
     fitted, scored : tuple of float
@@ -91,7 +98,7 @@ class Candidate:
         self.n_passes = 0
         self.dropped = False
         self.measured: list[float] = []
-        """Mean log-likelihood per row of each pass, also of those that were rejected."""
+        """What is told of each pass, per row in nats, also of those that were rejected."""
         self.rejected: list[int] = []
         """Numbers of the passes at parameters that were rejected."""
         self._fitted: list[float] = []
@@ -144,7 +151,7 @@ class Candidate:
 
     def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
         """Take what a pass at the algorithm's proposal summed."""
-        self.measured.append(statistics.mean_log_likelihood)
+        self.measured.append(self.algorithm.proposal.reported(statistics))
         self.state = self.algorithm.tell(statistics)
         self.n_passes += 1
         if not self.state.accepted:
@@ -210,7 +217,7 @@ class Candidate:
         if criterion == "holdout":
             return -np.inf if self.held_out is None else weight * (self.held_out + gain)
         value = weight * (self.fit(criterion) + gain)
-        return value - penalty(criterion, self.model.n_parameters, weight)
+        return value - self.model.penalty(criterion, weight)
 
     def fit(self, criterion: Criterion) -> float:
         """Compute the mean of `criterion` per fitted row, without the penalty, in nats."""

@@ -184,6 +184,8 @@ class Driver:
         Once the survey is made.
     engine : Engine
         What computes, once the survey is made.
+    convergence : Convergence
+        Of the passes over all rows, once those before them are made.
     candidates : list of Candidate or None
         One a model, None where it was eliminated by the sample or a slice.
     """
@@ -203,7 +205,6 @@ class Driver:
         one_model = len(options.models) == 1
         self.passes = RecordedPasses(source, backend, checkpoint, observers, one_model)
         self.seed = checkpoint.begin(options.seed)
-        self.convergence = options.convergence
         self.holdout = Holdout(self.seed, options.holdout) if options.holdout else None
         self.candidates: list[Candidate | None] = []
 
@@ -234,6 +235,8 @@ class Driver:
             Those that the last pass served, each at its new state.
         """
         self.surveyed = self._survey()
+        weight = self.surveyed.moments.weight
+        self.options = replace(self.options, convergence=self.options.convergence.of_rows(weight))
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
         several = len({m.family for m in self.options.models}) > 1
@@ -243,6 +246,7 @@ class Driver:
                 m.components.kind,
                 m.n_parameters_of(moments),
                 m.family if several else "",
+                m.components.variational,
             )
             for m in self.options.models
         ]
@@ -255,7 +259,7 @@ class Driver:
         if self.progress.phase == "slice":
             yield from self._prune()
         made = sum(record.phase in ("slice", LABELS) for record in self.passes.records)
-        self.convergence = self.convergence.after(made)
+        self.convergence = self.options.convergence.after(made)
         self.candidates = self._at_start(self.convergence)
         running = [c for c in self.candidates if c is not None]
         if self.convergence.max_iter == 0:

@@ -235,7 +235,7 @@ class Multistart:
             # Each was evaluated once more, to be compared.
             n_rows += len(finals) * len(sample.rows)
         n_passes = n_rows / max(1, surveyed.n_weighted)
-        return Start(winner.state.result, n_passes, winner.state.log_likelihood, contenders)
+        return Start(winner.state.result, n_passes, winner.state.reported, contenders)
 
 
 @dataclass(frozen=True)

@@ -159,10 +159,13 @@ class RecordedPasses:
                 fleet = Fleet(mixtures, holdout, part)
                 statistics = self.backend.map_reduce(self.source, fleet, *arguments)
             running.n_rows = n_rows
-            best = max(statistics.members, key=lambda member: member.mean_log_likelihood)
-            running.log_likelihood = best.mean_log_likelihood
+            reached = [
+                mixture.reported(member)
+                for mixture, member in zip(mixtures, statistics.members, strict=True)
+            ]
+            running.log_likelihood = best = max(reached)
             objective = mixtures[0].components.reported_objective
-            found = objective(best.mean_log_likelihood, best.weight)
+            found = objective(best, statistics.members[0].weight)
             running.objective = found.since(self._before(phase))
         self.records.append(running.finished)
         return statistics
@@ -180,7 +183,7 @@ class RecordedPasses:
         Parameters
         ----------
         measured : sequence of float
-            The mean log-likelihood of a row that each of its passes found.
+            The mean log-likelihood of a row that each of its passes found, or the bound.
         reported : callable
             Returns what people are told of it.
         """

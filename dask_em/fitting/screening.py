@@ -19,7 +19,7 @@ from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .candidates import Candidate, Model, winner
 from .control_variate import algorithm_of
-from .criteria import DROPPED, Criterion, penalty
+from .criteria import DROPPED, Criterion
 from .exchange import Exchange
 from .multistart import Multistart, SampleFits, StartResult, contenders_of, in_rows
 from .sample import Sampled, Start
@@ -329,7 +329,7 @@ def _eliminated(best: Sequence[Candidate], sample: Sampled, rules: ScreeningRule
     fitted = best[0].last_state().statistics.weight
     m = sample.effective_rows * fitted / sample.weights.sum()
     sizes = np.array([c.model.n_parameters for c in best])
-    costs = np.array([penalty(rules.criterion, p, rules.weight) for p in sizes]) / rules.weight
+    costs = np.array([c.model.penalty(rules.criterion, rules.weight) for c in best]) / rules.weight
     # A fit to m rows flatters itself by p / (2 m) nats per row, about, and promises as much
     # too much for other rows.
     means = np.array([c.fit(rules.criterion) for c in best]) - sizes / (2 * m)

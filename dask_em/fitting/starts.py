@@ -154,6 +154,8 @@ class StartOptions:
         Name of the class of mixtures, by which those of a sweep are told apart.
     held : mapping of str to sequence of int or None, optional
         Parameters that no step changes, each with its components, None for all.
+    tol_of_all : bool
+        Whether `tol` is of all rows together, not of one.
 
     Examples
     --------
@@ -176,6 +178,7 @@ class StartOptions:
     refined: bool = False
     family: str = ""
     held: Mapping[str, Sequence[int] | None] | None = None
+    tol_of_all: bool = False
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""
@@ -241,8 +244,7 @@ class StartOptions:
         if self.algorithm == "auto" and fitted:
             return self._multistart(surveyed, engine, seed, observers, executor)
         make = self.maker(surveyed, engine)
-        refine = Convergence(self.tol, self._iterations)
-        convergence = refine if fitted else None
+        convergence = self._limits(surveyed) if fitted else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
@@ -276,7 +278,7 @@ class StartOptions:
             self.assignment,
         )
         make = self.maker(surveyed, engine, multistart.n_restarts)
-        limits = Convergence(self.tol, self._iterations)
+        limits = self._limits(surveyed)
         n_rows = multistart.n_rows(n_sampled)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
             start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
@@ -284,11 +286,16 @@ class StartOptions:
             running.objective = start.reported_objective(surveyed.moments.weight)
         return start
 
-    @property
-    def _iterations(self) -> int:
-        """Iterations of a fit to the sample: the same for every few that `max_iter` allows."""
+    def _limits(self, surveyed: Surveyed) -> Convergence:
+        """Return the limits of a fit to the sample.
+
+        Its iterations are the same for every few that `max_iter` allows.
+        """
         constants = tuning().sample
-        return min(constants.iterations, max(constants.fewest_iterations, self.max_iter))
+        most = min(constants.iterations, max(constants.fewest_iterations, self.max_iter))
+        found = Convergence(self.tol, most, of_all=self.tol_of_all)
+        share = len(surveyed.sample.rows) / max(1, surveyed.n_weighted)
+        return found.of_rows(share * surveyed.moments.weight)
 
     def maker(self, surveyed: Surveyed, engine: Engine, n_restarts: int = 1) -> Maker:
         """Return a function from the sample and a seed to a mixture to start from.
@@ -379,7 +386,7 @@ class StartOptions:
         log_weights = given.log_weights
         if self.weights_init is None:
             log_weights = np.log(np.maximum(sums / sums.sum(), np.finfo(np.float64).tiny))
-        return replace(given, log_weights=log_weights, components=components)
+        return replace(given, log_weights=log_weights).holding(components)
 
     def _of_responsibilities(
         self, pooled: Family[Any], given: Mixture, X: Array, resp: Array
@@ -389,7 +396,7 @@ class StartOptions:
         components = self.components.with_given(mixture.components)
         if self.weights_init is not None:
             mixture = replace(mixture, log_weights=given.log_weights)
-        return replace(mixture, components=components)
+        return mixture.holding(components)
 
     def _given(self, moments: Moments) -> Mixture:
         """Return components alike of all data, but for what the user gave, checked."""
@@ -402,7 +409,7 @@ class StartOptions:
         else:
             _check_weights(weights)
         log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
-        return Mixture(log_weights, components, assignment=self.assignment)
+        return Mixture(log_weights, components, assignment=self.assignment).holding(components)
 
 
 def _check_weights(weights: Array) -> None:
@@ -458,12 +465,12 @@ def best_start(
             # A single start needs no score.
             if n_init > 1:
                 found = sample.accumulate(mixture)
-                score, log_likelihood = mixture.objective(found), found.mean_log_likelihood
+                score, log_likelihood = mixture.objective(found), mixture.reported(found)
                 n_passes += share
         else:
             *_, state = em(sample.accumulate, mixture, convergence)
             mixture, score = state.result, state.objective
-            log_likelihood = state.log_likelihood
+            log_likelihood = state.reported
             n_passes += share * state.n_iter
             collapsed, spiked = state.collapsed, state.spiked
         candidates.append((rank(score, collapsed, spiked), mixture, log_likelihood))

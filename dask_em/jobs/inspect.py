@@ -29,7 +29,7 @@ def _told(saved: SavedModel) -> dict[str, Any]:
     names = found.get("feature_names_in_")
     components = FamilyDescription(family, names_of_columns(names, family.n_features))
     objective = state.mixture.components.reported_objective
-    told = objective(state.log_likelihood, state.statistics.weight)
+    told = objective(state.reported, state.statistics.weight)
     reached = {"log_likelihood": state.log_likelihood, told.key: told.value}
     # As in `degenerate_` and `warnings_` of the estimator.
     degenerate = state.degenerate
@@ -37,7 +37,7 @@ def _told(saved: SavedModel) -> dict[str, Any]:
     return {
         "options": saved.options,
         "status": state.status.name,
-        "what": state.status.reason(told.name),
+        "what": state.status.reason(told.name, told.rises),
         "degenerate": [one.as_dict() for one in degenerate],
         "warnings": warnings,
         "n_iter": state.n_iter,

@@ -229,7 +229,7 @@ def mixed_colours(resp: Array) -> Array:
 def objective_of(state: EMState) -> Objective:
     """Return what the passes of a fit lower or raise: the inertia, or the log-likelihood."""
     components, weight = state.mixture.components, state.statistics.weight
-    return components.reported_objective(state.log_likelihood, weight)
+    return components.reported_objective(state.reported, weight)
 
 
 def iteration(state: EMState) -> int:
