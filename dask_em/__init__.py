@@ -9,6 +9,7 @@ from .foreign import OneLine
 from .version import __version__
 
 __all__ = [
+    "BayesianGaussianMixture",
     "BernoulliMixture",
     "CategoricalMixture",
     "Checkpointing",
@@ -30,6 +31,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .estimators.adapt import adapt
     from .estimators.amounts import ExponentialMixture, GammaMixture
+    from .estimators.bayesian_gaussian import BayesianGaussianMixture
     from .estimators.categorical import BernoulliMixture, CategoricalMixture
     from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.gaussian import GaussianMixture
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 logging.getLogger("dask_em").addFilter(OneLine())
 
 _HOMES = {
+    "BayesianGaussianMixture": "estimators.bayesian_gaussian",
     "BernoulliMixture": "estimators.categorical",
     "CategoricalMixture": "estimators.categorical",
     "Checkpointing": "storage.checkpoint",

@@ -21,6 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.utils.estimator_checks import check_estimator
 
 from dask_em import (
+    BayesianGaussianMixture,
     BernoulliMixture,
     CategoricalMixture,
     ExponentialMixture,
@@ -63,6 +64,8 @@ class Row:
         With the options that make it this row.
     rows : callable
         Makes `N` rows of `K` clusters that the family can tell apart.
+    ordered : bool
+        Whether the prior of the weights tells components by their order.
     checked : bool
         Whether scikit-learn's checks are run here, and not among the tests of the family alone.
     """
@@ -70,6 +73,7 @@ class Row:
     estimator: MixtureEstimator
     rows: Callable[[], Array]
     checked: bool = False
+    ordered: bool = False
 
     def make(self, k: int = K, **options: Any) -> MixtureEstimator:
         own = self.estimator.get_params(deep=False)
@@ -174,6 +178,15 @@ FAMILIES = {
     "gaussian-tied": Row(GaussianMixture(covariance_type="tied"), normal),
     "gaussian-vve": Row(GaussianMixture(covariance_type="VVE"), normal),
     "gaussian-mar": Row(GaussianMixture(missing_values="mar"), with_holes),
+    "bayesian": Row(BayesianGaussianMixture(reg_covar=0), normal, checked=True, ordered=True),
+    "bayesian-tied": Row(
+        BayesianGaussianMixture(
+            covariance_type="tied",
+            reg_covar=0,
+            weight_concentration_prior_type="dirichlet_distribution",
+        ),
+        normal,
+    ),
     "kmeans": Row(KMeans(), normal),
     "kmeans-spherical": Row(KMeans(spherical=True), normal),
     "student-t": Row(StudentTMixture(), tailed),
@@ -268,8 +281,8 @@ def test_a_weight_is_a_row_repeated(family: Row, start: Mixture) -> None:
 
 def test_the_order_of_components_does_not_matter(family: Row, start: Mixture) -> None:
     X, order = family.rows(), [2, 0, 1]
-    if start.components.shares_statistics:
-        pytest.skip("what all components share is not taken apart")
+    if start.components.shares_statistics or family.ordered:
+        pytest.skip("what all components share is not taken apart, and some are told by order")
     there, here = after(turned(start, order), [(X, None)]), after(start, [(X, None)])
     assert_close(there, turned(here, order))
 
@@ -320,7 +333,9 @@ def test_answers_belong_together(family: Row) -> None:
     total = of_rows.sum() if family.hard else of_rows.mean()
     assert model.score(rows) == pytest.approx(total, rel=1e-9)
     reached = -model.objective_.value if family.hard else model.objective_.value
-    assert model.score(rows) == pytest.approx(reached, rel=1e-4)
+    if model.objective_.name != "variational bound":
+        # A bound is less than what rows add, by what the posterior differs from the prior.
+        assert model.score(rows) == pytest.approx(reached, rel=1e-4)
     drawn, components = model.sample(500)
     assert drawn.shape == (500, rows.shape[1])
     assert {*components.tolist()} <= {*range(K)}

@@ -27,6 +27,10 @@ from dask_em.estimators.registry import estimator_tag
 from dask_em.fitting.control_variate import ControlVariateEM
 
 PINNED = {
+    "gaussian-bayesian": "1: means covariance whitening ridge constraint weights_prior prior "
+    "counts",
+    "weight-prior": "1: kind concentration",
+    "normal-wishart-prior": "1: mean mean_precision df scatter",
     "conjugate-prior": "1: mean scatter shrinkage df",
     "gaussian-regularized": "1: means covariance whitening ridge constraint prior max_ratio",
     "student-t": "1: scales log_df fixed shared",

@@ -357,8 +357,8 @@ ESTIMATOR = (
     ),
     Option(
         "--tol", "tol",
-        "Converged when less than this is still to gain, in nats a row, or in mean variances of a "
-        "column by the inertia of a row.",
+        "Converged when less than this is still to gain, in nats a row (bayesian-gaussian: of all "
+        "rows), or in mean variances of a column by the inertia of a row.",
         click.FloatRange(0), 1e-3, of_families={"kmeans": 1e-4},
     ),
     Option(
@@ -383,6 +383,26 @@ ESTIMATOR = (
         "--fixed", "fixed",
         "Parameters of Gaussian components that stay as they start: weights, for equal ones.",
         Names(), metavar="NAMES",
+    ),
+    Option(
+        "--weight-prior", "weight_concentration_prior_type",
+        "Of bayesian-gaussian: the prior of the weights.",
+        click.Choice(["dirichlet_process", "dirichlet_distribution"]), "dirichlet_process",
+    ),
+    Option(
+        "--weight-concentration", "weight_concentration_prior",
+        "Of bayesian-gaussian: the smaller, the fewer components have rows [default: 1/K].",
+        click.FloatRange(0, min_open=True),
+    ),
+    Option(
+        "--mean-precision-prior", "mean_precision_prior",
+        "Of bayesian-gaussian: rows that the prior's mean counts as [default: 1].",
+        click.FloatRange(0, min_open=True),
+    ),
+    Option(
+        "--degrees-of-freedom-prior", "degrees_of_freedom_prior",
+        "Of bayesian-gaussian: of the Wishart prior, above d - 1 [default: d].",
+        click.FloatRange(0, min_open=True),
     ),
     Option(
         "--df", "df", "Degrees of freedom of Student's t [default: estimated].",

@@ -531,6 +531,15 @@ class CanonicalTuning:
 
 
 @dataclass(frozen=True)
+class BayesianTuning:
+    """Bayesian mixtures."""
+
+    # Rows that a component counts as at least where steps are mixed in logarithms: fewer are of no
+    # account beside the prior's one.
+    least_rows: float = 1e-6
+
+
+@dataclass(frozen=True)
 class PlanTuning:
     """Memory and times that a plan counts beside the data and the models."""
 
@@ -626,6 +635,7 @@ class Tuning:
     control_variate: ControlVariateTuning = field(default_factory=ControlVariateTuning)
     anderson: AndersonTuning = field(default_factory=AndersonTuning)
     canonical: CanonicalTuning = field(default_factory=CanonicalTuning)
+    bayesian: BayesianTuning = field(default_factory=BayesianTuning)
     plan: PlanTuning = field(default_factory=PlanTuning)
     calls: CallsTuning = field(default_factory=CallsTuning)
     ingest: IngestTuning = field(default_factory=IngestTuning)

@@ -67,6 +67,17 @@ OWN = {
             "covariance_type",
         ),
     ),
+    "bayesian-gaussian-mixture": _Own(
+        ".bayesian_gaussian",
+        "..families.bayesian_gaussian.family",
+        Stored(
+            COMMON
+            | {"reg_covar", "covariance_type", "weight_concentration_prior_type"}
+            | {"weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior"},
+            ("mean_prior", "covariance_prior"),
+            "covariance_type",
+        ),
+    ),
     "mixed": _Own(
         ".mixed",
         "..families.product.family",

@@ -328,6 +328,10 @@ OTHER_OPTIONS: Mapping[str, Part] = {
     "n_clusters": Number(1, whole=True),
     "init": OneOf(("auto", "k-means++", "k-means||", "random")),
     "spherical": Flag(),
+    "weight_concentration_prior_type": Word(("dirichlet_process", "dirichlet_distribution")),
+    "weight_concentration_prior": Number(0, optional=True),
+    "mean_precision_prior": Number(0, optional=True),
+    "degrees_of_freedom_prior": Number(0, optional=True),
 }
 
 # One pass, as `fitting.observers.PassRecord` has it.
@@ -343,8 +347,9 @@ RECORD = Object(
         "lost_workers": COUNT,
         "accepted": Flag(),
         "inertia": MEASURED,
+        "variational_bound": MEASURED,
     },
-    frozenset({"accepted", "inertia"}),
+    frozenset({"accepted", "inertia", "variational_bound"}),
 )
 
 # One model of a sweep, as `fitting.criteria.Row` has it; its kind is under the option's name.

@@ -1,0 +1,1 @@
+"""Gaussian components whose parameters have a distribution: variational Bayes."""
