@@ -106,7 +106,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_sample_passes": best.n_sample_passes_,
         "n_passes": best.n_passes_,
         "log_likelihood": _log_likelihood(result),
-        best.objective_.name.replace("-", "_"): best.objective_.value,
+        best.objective_.key: best.objective_.value,
         "n_dropped": best.n_dropped_,
         "weights": best.fitted_array("weights_").tolist(),
     }

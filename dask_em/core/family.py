@@ -509,6 +509,22 @@ class Family(ABC, Generic[Sums]):
         """
         return 0.0
 
+    def with_merged(
+        self, resp_sum: Array, statistics: Sums, pair: tuple[int, int]
+    ) -> tuple[Self, Array, Sums]:
+        """Return sums in which the rows of the second component of a pair are those of the first.
+
+        To be written by a family that is `variational`.
+
+        Returns
+        -------
+        family
+            About whose centres they are.
+        (k,) array
+        Additive
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks with_merged()")
+
     def adapted(
         self, background: Self, resp_sum: Array, statistics: Sums, relevance: float
     ) -> Self:

@@ -239,6 +239,18 @@ class Mixture(Pass[MixtureStatistics]):
         moved = self.components.recentre(statistics.resp_sum, statistics.components, to.components)
         return replace(statistics, components=moved)
 
+    def with_merged(
+        self, statistics: MixtureStatistics, pair: tuple[int, int]
+    ) -> tuple[Self, MixtureStatistics]:
+        """Return sums in which the second component of a pair is part of the first.
+
+        Before them comes a mixture about whose centres they are.
+        """
+        moved, resp_sum, sums = self.components.with_merged(
+            statistics.resp_sum, statistics.components, pair
+        )
+        return self.holding(moved), replace(statistics, resp_sum=resp_sum, components=sums)
+
     def expected_log_joint(self, statistics: MixtureStatistics) -> float:
         """Compute sum_nk r_nk log(w_k p(x_n | k)) from sums about the centres of this mixture."""
         return self.components.expected_log_joint(

@@ -17,6 +17,7 @@ from ..core.responsibilities import Assignment
 from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .control_variate import algorithm_of
+from .mergers import merged
 from .sample import Sampled, Start
 from .split_merge import SplitMerge, fewest_rows
 from .survey import Surveyed
@@ -106,6 +107,9 @@ class Multistart:
     in_turn : bool
         Whether fits are made one after the other in the calling thread: where an E-step is
         mostly its call, threads would wait for each other.
+    variational : bool
+        Whether needless components are merged, by a bound on the evidence of all rows: the sample
+        stands for them.
 
     Examples
     --------
@@ -121,6 +125,7 @@ class Multistart:
     moves: Moves
     n_restarts: int = 1
     in_turn: bool = False
+    variational: bool = False
 
     @classmethod
     def of(
@@ -131,6 +136,7 @@ class Multistart:
         n_rows: float,
         n_init: int,
         assignment: Assignment = "soft",
+        variational: bool = False,
     ) -> Multistart:
         """Return the multistart of a model, in proportion to the data: at least `n_init` starts.
 
@@ -144,6 +150,8 @@ class Multistart:
             Starts that were asked for.
         assignment : {"soft", "hard"}
             Hard ones take less, as a share of plain EM on all rows, and their moves gain less.
+        variational : bool
+            As in the attributes.
         """
         constants, hard = tuning().multistart, assignment == "hard"
         share = constants.hard_share if hard else constants.share
@@ -184,7 +192,16 @@ class Multistart:
         several = few and n_init == 1 and n_components > 1 and not hard
         n_restarts = constants.restarts if several else 1
         in_turn = 2.0 * n_subsample * n_parameters < constants.call_work
-        return cls(n_subsample, n_starts, n_iterations, n_finalists, moves, n_restarts, in_turn)
+        return cls(
+            n_subsample,
+            n_starts,
+            n_iterations,
+            n_finalists,
+            moves,
+            n_restarts,
+            in_turn,
+            variational,
+        )
 
     def n_rows(self, n_sampled: int) -> int:
         """Return the rows that `fit` reports to `advance`."""
@@ -215,6 +232,8 @@ class Multistart:
             Called with the rows of the sample whenever another fit to them is done.
         """
         sample = Sampled.of(surveyed)
+        if self.variational:
+            sample = sample.standing_for(surveyed.moments.weight)
         rough = Convergence(limits.tol, min(self.n_iterations, limits.max_iter))
         fits = SampleFits(sample, self.n_subsample, rough, limits.on_sample())
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
@@ -275,8 +294,27 @@ class SampleFits:
 
     def fit_sample(self, start: Mixture | EMState) -> StartResult:
         """Fit a mixture to all rows of the sample, or fit on from a state of theirs."""
+        return self._merged(self._fitted(start), self.sample, self._fitted)
+
+    def _fitted(self, start: Mixture | EMState) -> StartResult:
         state = _fitted(self.sample, start, self.fine)
         return StartResult(state, state.objective, state.n_iter * len(self.sample.rows))
+
+    def _merged(
+        self, tried: StartResult, rows: Sampled, fit: Callable[[Mixture], StartResult]
+    ) -> StartResult:
+        """Return a fit to some rows without components that a bound on the evidence can do without.
+
+        Of families that are not variational, the fit as it is.
+        """
+        read, found = tried.rows_read, tried.state.result
+        for _ in range(found.components.n_components if found.components.variational else 0):
+            fewer = merged(tried.state.result, rows) if tried.rank[0] else None
+            if fewer is None:
+                break
+            tried = fit(fewer)
+            read += tried.rows_read
+        return replace(tried, rows_read=read)
 
     def judged(self, state: EMState) -> StartResult:
         """Return a fit to the first rows with its likelihood on all rows."""
@@ -290,6 +328,8 @@ class SampleFits:
         """Improve `tried` by split-and-merge moves, while they gain on the sample."""
         if not (tried.rank[0] and tried.state.result.movable):
             return tried
+        few = partial(self.fit_subsample, most=tuning().multistart.move_iterations)
+        tried = self._merged(tried, self.subsample, few)
         read = tried.rows_read
         for number in range(1, max(how.n_rounds, how.most_rounds) + 1):
             neighbours = SplitMerge(

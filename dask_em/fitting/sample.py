@@ -40,6 +40,10 @@ class Sampled:
         sample = surveyed.sample.smallest()
         return cls(sample.rows, sample.weights)
 
+    def standing_for(self, weight: float) -> Sampled:
+        """Return the same rows, in place of all rows of this weight."""
+        return Sampled(self.rows, self.weights * (weight / float(self.weights.sum())))
+
     @cached_property
     def _uniform(self) -> bool:
         return bool((self.weights == 1).all())

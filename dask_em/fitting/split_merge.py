@@ -162,7 +162,11 @@ class SplitMerge:
     @property
     def _fewest(self) -> float:
         """Weight of the rows that a component must have."""
-        return fewest_rows(self.mixture.n_parameters) / len(self.totals)
+        fewest = fewest_rows(self.mixture.n_parameters) / len(self.totals)
+        if self.mixture.components.variational:
+            # Rows may stand for many.
+            fewest *= float(self.weights.mean())
+        return fewest
 
     def _worth_splitting(self, losses: dict[tuple[int, int], float]) -> list[Parent]:
         """Return the components whose split may gain enough, the least normal ones."""

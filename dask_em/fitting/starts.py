@@ -276,6 +276,7 @@ class StartOptions:
             surveyed.n_weighted,
             self.n_init,
             self.assignment,
+            self.components.variational,
         )
         make = self.maker(surveyed, engine, multistart.n_restarts)
         limits = self._limits(surveyed)

@@ -74,7 +74,7 @@ class BayesianGaussian(Gaussian):
     @property
     def used(self) -> Array:
         """Which components have as much as one row, (k,) of bool."""
-        return np.asarray(self.counts >= 1.0)
+        return np.asarray(self.counts >= tuning().bayesian.used_rows)
 
     @property
     def has_prior(self) -> bool:
@@ -184,6 +184,30 @@ class BayesianGaussian(Gaussian):
             means[kept], counts[kept] = self.means[kept], self.counts[kept]
             moved = replace(moved, means=means, counts=counts)
         return replace(moved, covariance=covariance), kept
+
+    def with_merged(
+        self, resp_sum: Array, statistics: GaussianStatistics, pair: tuple[int, int]
+    ) -> tuple[Self, Array, GaussianStatistics]:
+        """Return sums in which the rows of the second component of a pair are those of the first.
+
+        Both are about the mean of the first; so is nothing.
+        """
+        i, j = pair
+        means = self.means.copy()
+        means[j] = means[i]
+        to = replace(self, means=means)
+        moved = self.recentre(resp_sum, statistics, to)
+        shared = self.covariance.shared_scatter
+        sums = [
+            resp_sum.copy(),
+            moved.first.copy(),
+            moved.scatter if shared else moved.scatter.copy(),
+        ]
+        for array in sums[: 2 if shared else 3]:
+            array[i] += array[j]
+            array[j] = 0.0
+        total, first, scatter = sums
+        return to, total, GaussianStatistics(first, scatter)
 
     def _times(self, matrix: Array, counts: Array) -> Array:
         """Return multiples (k,) of a matrix (d, d), or of a diagonal (d,), as sums have them."""

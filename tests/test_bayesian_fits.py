@@ -1,0 +1,237 @@
+"""Fits of Bayesian mixtures: how many components they find, and all that an estimator does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers import KINDS, blobs, write_zarr
+from numpy.testing import assert_allclose
+from sklearn.utils.estimator_checks import check_estimator
+
+from dask_em import BayesianGaussianMixture, GaussianMixture, load, select
+from dask_em.cli.main import main
+from dask_em.core.additive import Array
+from dask_em.core.em import Status
+from dask_em.core.mixture import Mixture
+from dask_em.families.bayesian_gaussian.family import BayesianGaussian
+from dask_em.fitting.mergers import Mergers, merged
+from dask_em.fitting.sample import Sampled
+
+pytestmark = [
+    pytest.mark.usefixtures("many_chunks"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning"),
+    pytest.mark.filterwarnings("ignore:X does not", "ignore:reg_covar="),
+]
+
+D, K = 2, 3
+
+
+def rows_of(n: int = 600, seed: int = 3, apart: float = 5.0) -> Array:
+    return blobs(n, D, K, seed=seed, apart=apart)[0]
+
+
+def fit(X: Any, k: int = 8, **options: Any) -> BayesianGaussianMixture:
+    return BayesianGaussianMixture(k, **{"random_state": 0, **options}).fit(X)
+
+
+@pytest.mark.slow  # The Dirichlet process of full matrices is checked in the table of families.
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_scikit_learn_s_checks_pass(kind: str) -> None:
+    check_estimator(BayesianGaussianMixture(covariance_type=kind))
+
+
+# -- how many components ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", ["dirichlet_process", "dirichlet_distribution"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_needless_components_have_no_rows(kind: str, process: str) -> None:
+    model = fit(rows_of(), covariance_type=kind, weight_concentration_prior_type=process)
+    assert model.n_components_used_ == K
+    assert {*model.predict(rows_of()).tolist()} == {*np.flatnonzero(model.weights_ > 0.05)}
+    assert "3 with rows" in model.describe().structure
+
+
+def test_a_fit_of_few_passes_is_no_worse_than_plain_iterations() -> None:
+    X = rows_of(10_000, apart=2.5)
+    quick = fit(X, sample_size=2000)
+    plain = fit(X, algorithm="em", init_params="kmeans", max_iter=40)
+    assert quick.lower_bound_ > plain.lower_bound_ - 1e-3
+    assert quick.n_reads_ < plain.n_reads_ / 2
+    assert quick.n_components_used_ == K
+
+
+def test_mergers_are_judged_by_the_bound() -> None:
+    X = rows_of()
+    start = BayesianGaussianMixture(
+        6, random_state=0, max_iter=0, init_params="kmeans", reg_covar=0
+    )
+    mixture = start.set_params(algorithm="em").fit(X).state_.result
+    sample = Sampled(X, np.ones(len(X)))
+    before = Mergers(mixture, sample)
+    for pair in [(0, 1), (4, 2)]:
+        told = before._gain(pair)
+        # By responsibilities of one component less.
+        resp = before._resp.copy()
+        direct = bound_of(mixture, X, resp)
+        resp[pair[0]] += resp[pair[1]]
+        resp[pair[1]] = 0.0
+        assert told == pytest.approx(bound_of(mixture, X, resp) - direct, abs=1e-7)
+    found = merged(mixture, sample)
+    assert found is not None
+    assert isinstance(found.components, BayesianGaussian)
+    assert found.components.used.sum() < 6
+    # Rows that stand for others ask for no more components by chance.
+    many = merged(mixture, sample.standing_for(1e5))
+    assert many is not None
+    assert isinstance(many.components, BayesianGaussian)
+    assert many.components.used.sum() <= 6
+
+
+def bound_of(mixture: Mixture, X: Array, resp: Array) -> float:
+    """The bound after the M-step of responsibilities (k, n), by them alone."""
+    family = mixture.components
+    assert isinstance(family, BayesianGaussian)
+    sums = family.sufficient_statistics(X, np.ascontiguousarray(resp.T))
+    after, _ = family.maximize(resp.sum(axis=1), sums)
+    joint = after.log_prob(X).T + after.log_prior(after.own_log_weights())[:, None]
+    safe = np.where(resp > 0, resp, 1.0)
+    return float((resp * joint).sum() - (resp * np.log(safe)).sum() + after.log_prior_density())
+
+
+# -- what an estimator does -------------------------------------------------------------------
+
+
+def test_attributes_are_scikit_learn_s() -> None:
+    X = rows_of()
+    for kind in KINDS:
+        model = fit(X, 4, covariance_type=kind)
+        assert isinstance(model.lower_bound_, float)
+        assert model.lower_bounds_[-1] == model.lower_bound_
+        assert model.weight_concentration_prior_ == 0.25
+        assert (model.mean_precision_prior_, model.degrees_of_freedom_prior_) == (1.0, 2.0)
+        assert_allclose(model.mean_prior_, X.mean(axis=0))
+        spread = np.cov(X.T)
+        expected: Any = {"diag": np.diagonal(spread), "spherical": np.diagonal(spread).mean()}
+        assert_allclose(model.covariance_prior_, expected.get(kind, spread))
+        assert isinstance(model.degrees_of_freedom_, float) == (kind == "tied")
+        first, rest = model.weight_concentration_
+        assert first.sum() == pytest.approx(len(X) + 4)
+        assert_allclose(rest[:-1] - rest[1:], first[1:] - 1.0, atol=1e-9)
+    assert model.objective_.name == "variational bound"
+    assert model.history_[-1]["variational_bound"] == pytest.approx(model.lower_bound_, rel=1e-6)
+
+
+def test_units_do_not_matter() -> None:
+    X = rows_of()
+    one = fit(X, algorithm="em", init_params="kmeans", reg_covar=0, max_iter=20)
+    for offset, scale in [(1e6, 1.0), (0.0, 1e-6)]:
+        moved = fit(
+            scale * X + offset, algorithm="em", init_params="kmeans", reg_covar=0, max_iter=20
+        )
+        assert_allclose((moved.means_ - offset) / scale, one.means_, atol=1e-5)
+        assert_allclose(moved.covariances_ / scale**2, one.covariances_, rtol=1e-5)
+        bound = moved.lower_bound_ + len(X) * D * np.log(scale)
+        assert bound == pytest.approx(one.lower_bound_, abs=1e-3)
+
+
+def test_weights_count_rows() -> None:
+    X = rows_of(300)
+    weights = np.random.default_rng(0).integers(0, 3, len(X)).astype(float)
+    options: dict[str, Any] = {"algorithm": "em", "init_params": "kmeans", "max_iter": 5}
+    given = BayesianGaussianMixture(4, random_state=0, **options).fit(X, sample_weight=weights)
+    prior = given.covariance_prior_
+    repeated = np.repeat(X, weights.astype(int), axis=0)
+    assert_allclose(prior, np.cov(repeated.T))
+    assert_allclose(given.mean_prior_, repeated.mean(axis=0))
+    assert given.mean_precision_.sum() == pytest.approx(len(repeated) + 4)
+
+
+def test_a_model_file_holds_the_priors(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"mean_prior": [1.0, 2.0], "covariance_prior": [3.0, 4.0]}
+    model = fit(rows_of(), 4, covariance_type="diag", **given)
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    assert isinstance(again, BayesianGaussianMixture)
+    assert_allclose(again.mean_prior_, given["mean_prior"])
+    assert_allclose(again.covariance_prior_, given["covariance_prior"])
+    assert again.lower_bound_ == model.lower_bound_
+    assert again.lower_bounds_ == model.lower_bounds_
+    again.set_params(warm_start=True).fit(rows_of())
+    assert again.lower_bound_ >= model.lower_bound_ - 1e-6
+    # Other priors are another fit.
+    again.set_params(covariance_prior=[1.0, 1.0])
+    assert not again.may_go_on
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weight_concentration_prior": 0.0}, "weight_concentration_prior=0.0: expected a number"),
+        ({"mean_precision_prior": -1}, "mean_precision_prior=-1: expected a number above 0"),
+        (
+            {"degrees_of_freedom_prior": 1.0},
+            "degrees_of_freedom_prior=1.0: expected a number above",
+        ),
+        ({"mean_prior": [0.0]}, "mean_prior has shape"),
+        ({"covariance_prior": np.ones((2, 2))}, "covariance_prior must be a symmetric matrix"),
+        ({"covariance_prior": [1.0, -1.0], "covariance_type": "diag"}, "must be positive"),
+        ({"weight_concentration_prior_type": "none"}, "expected one of dirichlet_process"),
+        ({"covariance_type": "round"}, "covariance_type='round'"),
+    ],
+)
+def test_options_that_are_none_are_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        fit(rows_of(), 2, **options)
+
+
+def test_a_column_that_does_not_vary_has_a_bound() -> None:
+    X = np.column_stack([rows_of(), np.full(600, 7.0)])
+    for kind in KINDS:
+        model = fit(X, 4, covariance_type=kind)
+        assert np.isfinite(model.lower_bound_)
+        assert model.status_ is not Status.COLLAPSED
+
+
+def test_a_sweep_compares_bounds() -> None:
+    X = rows_of()
+    found = select(X, [1, 3, 6], estimator=BayesianGaussianMixture, random_state=0, keep_all=True)
+    bounds = [model.lower_bound_ for model in found.models]
+    assert found.best.lower_bound_ == max(bounds)
+    for row, bound in zip(found.table, bounds, strict=True):
+        assert row["bic"] == pytest.approx(-2 * bound, rel=1e-6)
+
+
+def test_criteria_count_components_with_rows() -> None:
+    X = rows_of(2000)
+    for model in (fit(X), GaussianMixture(K, random_state=0).fit(X)):
+        found = model.criteria(X)
+        counted = (found["bic"] - found["aic"]) / (np.log(len(X)) - 2)
+        assert counted == pytest.approx(3 * (2 + 3) + 2)
+
+
+def test_the_command_line_fits_them(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", rows_of(), 200)
+    model = tmp_path / "m.npz"
+    words = [
+        *("fit", str(tmp_path / "x.zarr"), "-k", "6", "-o", str(model), "--json"),
+        *("--family", "bayesian-gaussian", "--weight-prior", "dirichlet_distribution"),
+        *("--weight-concentration", "0.01", "--covariance", "diag", "--workers", "1"),
+    ]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    again = load(model)
+    assert isinstance(again, BayesianGaussianMixture)
+    assert again.weight_concentration_prior_ == 0.01
+    assert told["variational_bound"] == pytest.approx(again.lower_bound_)
+    assert told["log_likelihood"] == pytest.approx(again.score(rows_of()), rel=1e-3)
+    shown = CliRunner().invoke(main, ["inspect", str(model)])
+    assert "diag covariance, Dirichlet distribution, 3 with rows" in shown.output
+    assert "variational bound" in shown.output
