@@ -117,7 +117,7 @@ class Numerics:
 
 @dataclass(frozen=True)
 class StructuresTuning:
-    """How far M-steps of covariances are iterated that have no closed form."""
+    """Limits of the iterations of M-steps of covariances that have no closed form."""
 
     # Steps end where another lowers minus twice the log-likelihood by less than this, per row: some
     # thousand last bits, so that an M-step never loses what EM would gain.

@@ -25,7 +25,7 @@ def file_sha256(path: str) -> str:
 
 
 class ModelChoices(ReadChoices, total=False):
-    """What is read, and whether NaN is a missing value; None is as the model was fitted."""
+    """Hold what is read, and whether NaN is a missing value; None is as the model was fitted."""
 
     missing_values: MissingValues | None
 

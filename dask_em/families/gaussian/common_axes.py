@@ -40,7 +40,7 @@ def axes_of(covariances: Array) -> Array:
     --------
     >>> two = np.stack([np.diag([1.0, 4.0]), np.diag([4.0, 1.0])])
     >>> np.abs(axes_of(two)).round(6).tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     numbers = np.arange(1, len(covariances) + 1)
     weights = (1 + numbers * GOLDEN % 1) / np.einsum("kii->k", covariances)
