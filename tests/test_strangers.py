@@ -314,7 +314,7 @@ def use_an_installed_family(run: Callable[..., str], tmp_path: Path) -> None:
     kinds = run("fit", data, "-k", "3", "-o", other, *family, "--covariance", "diag", code=2)
     assert "--family negative-binomial-mixture has no --covariance" in kinds
     unknown = run("fit", data, "-k", "3", "-o", other, "--family", "zipf", code=2)
-    assert "expected one of bernoulli, " in unknown
+    assert "expected one of bayesian-gaussian, bernoulli, " in unknown
     assert " negative-binomial," in unknown
 
 

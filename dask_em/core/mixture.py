@@ -363,11 +363,8 @@ class JointEStep:
         if labels is None and self._assign(weight):
             self._weight += len(block) if weight is None else float(weight.sum())
             return
-        log_prob = self.kernel.log_prob()
-        if labels is not None:
-            for own, part in zip(self._arithmetic, self._parts, strict=True):
-                own.restrict(log_prob[part], labels)
-        resp = self._divided(log_prob, weight)
+        # Nothing here keeps the log-densities while sums are made.
+        resp = self._divided(self._restricted(labels), weight)
         if weight is None:
             self._weight += len(block)
         else:
@@ -375,6 +372,14 @@ class JointEStep:
             self._weight += float(weight.sum())
         self.kernel.accumulate(resp)
         self._resp_sum += arithmetic.totals(resp)
+
+    def _restricted(self, labels: Array | None) -> Array:
+        """Return log p(x | k) of the block, held to the labels of its rows."""
+        log_prob = self.kernel.log_prob()
+        if labels is not None:
+            for own, part in zip(self._arithmetic, self._parts, strict=True):
+                own.restrict(log_prob[part], labels)
+        return log_prob
 
     def _assign(self, weight: Array | None) -> bool:
         """Give rows to their likeliest components without responsibilities; False where none can.
