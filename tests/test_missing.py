@@ -145,6 +145,24 @@ def test_ways_of_computing_agree(kind: str) -> None:
             assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_compiled_rows_are_those_of_numpy(kind: str) -> None:
+    pytest.importorskip("numba")
+    X, resp = holed(correlated()), np.random.default_rng(3).dirichlet(np.ones(K), N).T.copy()
+    resp[np.random.default_rng(4).random(resp.shape) < 0.4] = 0.0
+    family, found = family_of(kind, X), []
+    with use_tuning(tuning().with_changes(missing={"least_rows": 10**6})):
+        for name in ("numpy", "numba"):
+            kernel = family.kernel(Engine(name=name))  # type: ignore[arg-type]
+            kernel.load(X)
+            log_prob = kernel.log_prob().copy()
+            kernel.accumulate(resp.copy())
+            sums = kernel.statistics()
+            found.append([log_prob, sums.first, sums.scatter, sums.entropy])
+    for ours, theirs in zip(*found, strict=True):
+        assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 class TestMissing(FamilyTests):
     kind = "full"
     options: dict[str, Any] = {}  # noqa: RUF012

@@ -52,6 +52,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "families/counts.py": ("fit", "inspect"),
     "families/gaussian/degenerate.py": ("fit", "inspect"),
     "families/gaussian/family.py": ("predict", "score", "adapt", "report"),
+    # A shell names no device.
+    "families/gaussian/missing.py": (),
     "families/": ("fit",),
     "fitting/": ("fit",),
     "jobs/checks/": ("doctor",),

@@ -88,7 +88,7 @@ class GaussianMissing(Gaussian):
                 f"device={engine.device!r}: rows of which values are missing are computed on "
                 "the CPU alone"
             )
-        return MissingKernel(self, super().kernel(engine))
+        return MissingKernel(self, super().kernel(engine), engine)
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means of what is observed of the rows X (n, d)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...core.additive import Array
-from ...core.engine import Engine
+from ...core.engine import NUMPY, Engine
 from ...core.family import Kernel, array_bytes, blocks
 from ...core.responsibilities import Arithmetic, arithmetic_of
 from ...core.tuning import tuning
@@ -28,6 +28,8 @@ class ColumnCoordinates:
     ----------
     gaussian : GaussianParameters
         Whose whitening is of each column alone, or mixes them.
+    engine : Engine
+        What computes rows that share no pattern.
 
     Attributes
     ----------
@@ -35,7 +37,7 @@ class ColumnCoordinates:
         What computes in these coordinates.
     """
 
-    def __init__(self, gaussian: GaussianParameters) -> None:
+    def __init__(self, gaussian: GaussianParameters, engine: Engine = NUMPY) -> None:
         whitening, covariance, means = gaussian.whitening, gaussian.covariance, gaussian.means
         scale = whitening.scale
         self._shift = whitening.shift
@@ -58,7 +60,9 @@ class ColumnCoordinates:
         else:
             own = GaussianParameters(means, covariance, whitening)
             factor = covariance.factor.reshape(-1, d, d)
-            self.observed = ObservedMatrices(means, factor, own.features_are_safe)
+            self.observed = ObservedMatrices(
+                means, factor, own.features_are_safe, engine.name == "numba"
+            )
 
     def take(self, X: Array, patterns: Patterns) -> Array:
         """Return rows (n, d) in the order of their patterns, zero where a value is missing."""
@@ -111,11 +115,14 @@ class MissingKernel(Kernel[GaussianStatistics]):
     gaussian : GaussianParameters
     plain : Kernel
         Of the same parameters, for rows without missing values.
+    engine : Engine
     """
 
-    def __init__(self, gaussian: GaussianParameters, plain: Kernel[GaussianStatistics]) -> None:
+    def __init__(
+        self, gaussian: GaussianParameters, plain: Kernel[GaussianStatistics], engine: Engine
+    ) -> None:
         k, d = gaussian.means.shape
-        self._gaussian, self._plain = gaussian, plain
+        self._gaussian, self._plain, self._engine = gaussian, plain, engine
         self.block_rows = plain.block_rows
         constants = tuning().missing
         # Rows, which values are missing, log-densities, and both of the latter in order.
@@ -137,7 +144,7 @@ class MissingKernel(Kernel[GaussianStatistics]):
     def _columns(self) -> ColumnCoordinates:
         """The coordinates of single columns, made when the first value is missing."""
         if self._coordinates is None:
-            self._coordinates = ColumnCoordinates(self._gaussian)
+            self._coordinates = ColumnCoordinates(self._gaussian, self._engine)
         return self._coordinates
 
     @property

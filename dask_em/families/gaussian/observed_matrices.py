@@ -138,6 +138,8 @@ class ObservedMatrices(ObservedColumns):
     features_allowed : bool
         Whether products of columns keep the digits of deviations from the means, which are quicker
         where rows share a pattern.
+    compiled : bool
+        Whether rows that share none go through loops of Numba.
 
     Examples
     --------
@@ -152,14 +154,16 @@ class ObservedMatrices(ObservedColumns):
     [[[4.0, 2.0], [2.0, 1.75]]]
     """
 
-    def __init__(self, means: Array, factor: Array, features_allowed: bool = False) -> None:
+    def __init__(
+        self, means: Array, factor: Array, features_allowed: bool = False, compiled: bool = False
+    ) -> None:
         # What stands above the diagonal means nothing.
         self._means, self._factor = means, np.tril(factor)
         self._by_features = features_allowed
         inverse = inverse_factors(factor)
         self._precision = np.asarray(inverse.transpose(0, 2, 1) @ inverse)
         self._half_log_det = np.log(np.einsum("gii->gi", factor)).sum(axis=1)[:, None]
-        self._rows = SingleRows(means, self._precision, self._half_log_det)
+        self._rows = rows_of(compiled)(self._means, self._precision, self._half_log_det)
         self._shared: dict[bytes, _Pattern] = {}
         # Of each of these, the sums of features that are still to be completed.
         self._totals: dict[bytes, Array] = {}
@@ -310,6 +314,21 @@ class ObservedMatrices(ObservedColumns):
         for rare, columns in patterns.others(self._least):
             out[rare] = self._rows.completed(component, Z[rare], columns)
         return out
+
+
+def rows_of(compiled: bool) -> type[SingleRows]:
+    """Return what computes rows one by one, on NumPy or in compiled loops.
+
+    Examples
+    --------
+    >>> rows_of(False).__name__
+    'SingleRows'
+    """
+    if not compiled:
+        return SingleRows
+    from .compiled_rows import CompiledRows
+
+    return CompiledRows
 
 
 def _key(missing: Array) -> bytes:
