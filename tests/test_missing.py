@@ -493,7 +493,7 @@ def test_a_shell_fits_answers_and_fills(tmp_path: Path, monkeypatch: pytest.Monk
     with dask.config.set(scheduler="synchronous"):
         run("plan", "x.zarr", "-k", K, "--missing-values", "mar")
         run("fit", "x.zarr", "-k", K, "--missing-values", "mar", "-o", "m.npz", "--seed", 0)
-        assert "full covariance" in run("inspect", "m.npz").output
+        assert "full covariance, values missing at random" in run("inspect", "m.npz").output
         model = load("m.npz")
         run("predict", "m.npz", "x.zarr", "labels.zarr", "--log-density")
         answers = zarr.open_group("labels.zarr", mode="r")

@@ -189,6 +189,8 @@ class GaussianDescription:
     means : (k, d) array
     covariances : array
         (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical.
+    missing : bool
+        Whether rows of which values are missing are described by the others.
 
     Examples
     --------
@@ -207,6 +209,7 @@ class GaussianDescription:
     columns: Sequence[str]
     means: Array
     covariances: Array
+    missing: bool = False
 
     @property
     def family(self) -> str:
@@ -216,7 +219,8 @@ class GaussianDescription:
     @property
     def structure(self) -> str:
         """The structure of the covariances, in words."""
-        return f"{self.constraint} covariance"
+        more = ", values missing at random" if self.missing else ""
+        return f"{self.constraint} covariance{more}"
 
     @property
     def answers(self) -> Mapping[int, Array]:

@@ -180,7 +180,12 @@ class GaussianParameters(ImputingMixture):
         names = names_of_columns(getattr(self, "feature_names_in_", None), means.shape[1])
         constraint = self._fitted_constraint
         return GaussianDescription(
-            self._fitted_kind, constraint.storage.kind, names, means, covariances
+            self._fitted_kind,
+            constraint.storage.kind,
+            names,
+            means,
+            covariances,
+            self.missing_values == "mar",
         )
 
     def sample(self, n_samples: int = 1) -> tuple[Array, Array]:

@@ -63,6 +63,11 @@ class GaussianMissing(Gaussian):
     def of_missing(self) -> str:
         return ""
 
+    @property
+    def structure(self) -> str:
+        """The constraint in words, and that values may be missing."""
+        return f"{super().structure}, values missing at random"
+
     def join_key(self, engine: Engine) -> Hashable:
         """Return the key that families to be `joined` share; None if this one is computed alone."""
         key = super().join_key(engine)
