@@ -32,7 +32,7 @@ from .exchange import Exchange
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
-from .screening import ScreeningRules, SlicePruning, screen, slice_share
+from .screening import ScreeningRules, SlicePruning, rough_rows, screen, slice_share
 from .starts import StartOptions
 from .survey import Survey, Surveyed, fingerprint_of
 
@@ -344,6 +344,7 @@ class Driver:
                     self.sample,
                     self.options.convergence.on_sample(),
                     self.surveyed.n_weighted,
+                    rough_rows(self.models, len(self.sample.rows)),
                     executor,
                 )
             phase = "em"

@@ -83,6 +83,7 @@ class Exchange:
         ends: Sequence[T],
         state_of: Callable[[T], EMState],
         fit: Callable[[list[tuple[int, Mixture]]], list[T]],
+        with_trees: bool = True,
     ) -> tuple[list[T], int]:
         """Return the best end of each model, and the rows that were read to propose starts.
 
@@ -96,10 +97,12 @@ class Exchange:
             Returns the state at an end.
         fit : callable
             Fits starts, each with the number of its model, to the rows.
+        with_trees : bool
+            Whether all start from Ward's trees, too.
         """
         ends, n_rows = list(ends), 0
         first = rows.first(tuning().exchange.tree_rows)
-        trees = ward_trees(first.rows, self.moments) if self.groups() else []
+        trees = ward_trees(first.rows, self.moments) if with_trees and self.groups() else []
         for group in self.groups():
             k = self.models[group[0]].n_components
             labels = [clusters_of(tree, k) for tree in trees]
@@ -113,6 +116,7 @@ class Exchange:
         sample: Sampled,
         limits: Convergence,
         n_weighted: int,
+        n_first: int,
         executor: ExecutorFactory = serial_executor,
     ) -> list[Start]:
         """Return the starts of the models, those of others' clusters in place of worse ones.
@@ -126,26 +130,33 @@ class Exchange:
             How far starts are fitted to it.
         n_weighted : int
             Rows of the data.
+        n_first : int
+            Rows of the sample on which clusters are exchanged: the first ones.
         executor : ExecutorFactory
             Makes what calls the fits.
         """
         if not self.groups():
             return list(starts)
-        with executor(SampleFits(sample, len(sample.rows), limits, limits)) as calls:
-            own = calls.map(SampleFits.fit_sample, [one.mixture for one in starts])
+        first = sample.first(n_first)
+        with executor(SampleFits(sample, n_first, limits, limits)) as calls:
+            own = calls.map(SampleFits.fit_subsample, [one.mixture for one in starts])
 
             def fit(wanted: list[tuple[int, Mixture]]) -> list[StartResult]:
-                return calls.map(SampleFits.fit_sample, [start for _, start in wanted])
+                return calls.map(SampleFits.fit_subsample, [start for _, start in wanted])
 
-            found, n_rows = self.run(sample, own, lambda end: end.state, fit)
-        made = []
-        for start, before, end in zip(starts, own, found, strict=True):
-            n_passes = start.n_passes + (before.rows_read + n_rows) / max(1, n_weighted)
-            if end is not before:
-                start = Start(end.state.result, log_likelihood=end.state.log_likelihood)
-                n_passes += end.rows_read / max(1, n_weighted)
-            made.append(replace(start, n_passes=n_passes))
-        return made
+            found, n_rows = self.run(first, own, lambda end: end.state, fit)
+            better = [i for i, end in enumerate(found) if end is not own[i]]
+            both = [starts[i].mixture for i in better] + [found[i].state.result for i in better]
+            ends = calls.map(SampleFits.fit_sample, both)
+        before, after = ends[: len(better)], ends[len(better) :]
+        made = list(starts)
+        for i, old, new in zip(better, before, after, strict=True):
+            if new.rank > self._bar(i, old.state):
+                made[i] = Start(new.state.result, log_likelihood=new.state.log_likelihood)
+        n_rows += max(end.rows_read for end in (*own, *found, *before, *after))
+        share = n_rows / max(1, n_weighted)
+        pairs = zip(made, starts, strict=True)
+        return [replace(new, n_passes=old.n_passes + share) for new, old in pairs]
 
     def _among(
         self,
@@ -178,13 +189,15 @@ class Exchange:
                     ends[i] = better[i] = end
             return list(better)
 
-        gained(dict.fromkeys(group, given), len(given))
+        few = len(rows.rows) <= tuning().exchange.tree_rows
+        if given:
+            gained(dict.fromkeys(group, given), len(given) if few else 1)
         changed = list(group)
         for _ in range(tuning().exchange.rounds):
             found = in_threads(lambda j: self._shares(rows, state_of(ends[j])), changed)
             new = dict(zip(changed, found, strict=True))
             others = {i: [one for j, one in new.items() if j != i] for i in group}
-            changed = gained(others, tuning().exchange.each)
+            changed = gained(others, tuning().exchange.each if few else 1)
             if not changed:
                 break
         return n_rows
@@ -210,12 +223,8 @@ class Exchange:
     def _bar(self, i: int, state: EMState) -> Rank:
         """Return the rank that an end must pass to be taken in place of this one of model i."""
         finite, whole, honest, value = _rank(state)
-        return (
-            finite,
-            whole,
-            honest,
-            value + min(self.models[i].tol, tuning().multistart.least_gain),
-        )
+        least = min(self.models[i].tol, tuning().multistart.least_gain)
+        return finite, whole, honest, value + least
 
 
 def _rank(state: EMState) -> Rank:

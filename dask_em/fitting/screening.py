@@ -112,7 +112,7 @@ def screen(
     int
         Rows of the sample that were read; each read serves all starts.
     """
-    few = sample.first(_rough_rows(models, len(sample.rows)))
+    few = sample.first(rough_rows(models, len(sample.rows)))
     whole = len(few.rows) == len(sample.rows)
     limits = rules.convergence if whole else rules.rough
     mended = rules.algorithm != "em"
@@ -123,12 +123,9 @@ def screen(
         n_rows = _most_passes(starts) * len(few.rows)
         best = [_ranked(starts, model)[0] for model in models]
         if exchange is not None:
-
-            def refit(wanted: list[tuple[int, Mixture]]) -> list[Candidate]:
-                made = [rules.candidate(models[i], start, limits) for i, start in wanted]
-                return calls.map(_fit_subsample, made, in_rows(advance, few))
-
-            best, n_read = exchange.run(few, best, Candidate.last_state, refit)
+            again = partial(calls.map, _fit_subsample, advance=in_rows(advance, few))
+            before = _Ends(models, best, rules, limits)
+            best, n_read = before.exchanged(exchange, few, again)
             n_rows += n_read
             starts += [one for one in best if one not in starts]
         eliminated = _eliminated(best, few, rules)
@@ -145,17 +142,10 @@ def screen(
             ]
             ended = calls.map(_fit_sample, ended, in_rows(advance, sample))
             n_rows += _most_passes(ended) * len(sample.rows)
-            if exchange is not None and mended:
-
-                def refit_all(wanted: list[tuple[int, Mixture]]) -> list[Candidate]:
-                    made = [
-                        rules.candidate(models[left[i]], start, rules.convergence)
-                        for i, start in wanted
-                    ]
-                    return calls.map(_fit_sample, made, in_rows(advance, sample))
-
-                among = exchange.of(left)
-                ended, n_read = among.run(sample, ended, Candidate.last_state, refit_all)
+            if exchange is not None and mended and whole:
+                again = partial(calls.map, _fit_sample, advance=in_rows(advance, sample))
+                before = _Ends([models[i] for i in left], ended, rules, rules.convergence)
+                ended, n_read = before.exchanged(exchange.of(left), sample, again, with_trees=False)
                 n_rows += n_read
             lost = _eliminated(ended, sample, rules)
             for i, candidate, given_up in zip(left, ended, lost, strict=True):
@@ -189,6 +179,31 @@ def screen(
                 contenders[i] = contenders_of(first, behind, sample, share)
     lines = zip(best, eliminated, contenders, strict=True)
     return [_start_of(c, lost, rules.weight, others) for c, lost, others in lines], n_rows
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where each model ended on some rows, and how others are fitted to them."""
+
+    models: Sequence[Model]
+    ends: Sequence[Candidate]
+    rules: ScreeningRules
+    limits: Convergence
+
+    def exchanged(
+        self,
+        exchange: Exchange,
+        rows: Sampled,
+        again: Callable[[list[Candidate]], list[Candidate]],
+        with_trees: bool = True,
+    ) -> tuple[list[Candidate], int]:
+        """Return the best ends after models started from each other's clusters, and rows read."""
+
+        def fit(wanted: list[tuple[int, Mixture]]) -> list[Candidate]:
+            made = [self.rules.candidate(self.models[i], start, self.limits) for i, start in wanted]
+            return again(made)
+
+        return exchange.run(rows, self.ends, Candidate.last_state, fit, with_trees)
 
 
 def slice_share(found: Sequence[Start], n_sampled: int, n_rows: int) -> float | None:
@@ -257,7 +272,14 @@ class SlicePruning:
         return after, max(c.rows_read for c in ended)
 
 
-def _rough_rows(models: Sequence[Model], n_sampled: int) -> int:
+def rough_rows(models: Sequence[Model], n_sampled: int) -> int:
+    """Return how many first rows of a sample all starts of some models are fitted to.
+
+    Examples
+    --------
+    >>> rough_rows([Model(3, "full", 44)], 9_000), rough_rows([Model(3, "full", 44)], 20_000)
+    (9000, 5000)
+    """
     largest = max(model.n_parameters for model in models)
     rows = max(
         tuning().screening.subsample_rows_per_parameter * largest,
