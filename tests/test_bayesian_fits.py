@@ -221,8 +221,13 @@ def test_the_command_line_fits_them(tmp_path: Path) -> None:
     model = tmp_path / "m.npz"
     words = [
         *("fit", str(tmp_path / "x.zarr"), "-k", "6", "-o", str(model), "--json"),
-        *("--family", "bayesian-gaussian", "--weight-prior", "dirichlet_distribution"),
-        *("--weight-concentration", "0.01", "--covariance", "diag", "--workers", "1"),
+        *(
+            "--family",
+            "bayesian-gaussian",
+            "--weight-concentration-prior-type",
+            "dirichlet_distribution",
+        ),
+        *("--weight-concentration-prior", "0.01", "--covariance", "diag", "--workers", "1"),
     ]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
@@ -234,4 +239,8 @@ def test_the_command_line_fits_them(tmp_path: Path) -> None:
     assert told["log_likelihood"] == pytest.approx(again.score(rows_of()), rel=1e-3)
     shown = CliRunner().invoke(main, ["inspect", str(model)])
     assert "diag covariance, Dirichlet distribution, 3 with rows" in shown.output
-    assert "variational bound" in shown.output
+    assert "variational bound -" in shown.output
+    words[words.index("dirichlet_distribution") - 1 :] = ["--degrees-of-freedom-prior", "1"]
+    refused = CliRunner().invoke(main, [*words, "--overwrite"])
+    assert refused.exit_code == 2
+    assert "--degrees-of-freedom-prior 1" in refused.output

@@ -83,7 +83,8 @@ def _lines_of(profile: Mapping[str, Any]) -> list[str]:
 
 def _reached(objective: str, value: float | None) -> str:
     """Return the line of what the fit reached."""
-    name, form = ("log p", ".6f") if objective == "log_likelihood" else (objective, ".10g")
+    told = objective.replace("_", " ")
+    name, form = ("log p", ".6f") if objective == "log_likelihood" else (told, ".10g")
     unit = " nats/row" * (objective == "log_likelihood")
     return f"{name:<8} " + ("not measured" if value is None else f"{value:{form}}{unit}")
 

@@ -385,12 +385,12 @@ ESTIMATOR = (
         Names(), metavar="NAMES",
     ),
     Option(
-        "--weight-prior", "weight_concentration_prior_type",
+        "--weight-concentration-prior-type", "weight_concentration_prior_type",
         "Of bayesian-gaussian: the prior of the weights.",
         click.Choice(["dirichlet_process", "dirichlet_distribution"]), "dirichlet_process",
     ),
     Option(
-        "--weight-concentration", "weight_concentration_prior",
+        "--weight-concentration-prior", "weight_concentration_prior",
         "Of bayesian-gaussian: the smaller, the fewer components have rows [default: 1/K].",
         click.FloatRange(0, min_open=True),
     ),

@@ -254,7 +254,9 @@ class Multistart:
             # Each was evaluated once more, to be compared.
             n_rows += len(finals) * len(sample.rows)
         n_passes = n_rows / max(1, surveyed.n_weighted)
-        return Start(winner.state.result, n_passes, winner.state.reported, contenders)
+        contenders = tuple(map(_largest_first, contenders))
+        best = _largest_first(winner.state.result)
+        return Start(best, n_passes, winner.state.reported, contenders)
 
 
 @dataclass(frozen=True)
@@ -384,6 +386,17 @@ def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[
 def _fitted(rows: Sampled, start: Mixture | EMState, limits: Convergence) -> EMState:
     *_, state = run_algorithm(rows.accumulate, algorithm_of("auto", start, limits, None))
     return state
+
+
+def _largest_first(mixture: Mixture) -> Mixture:
+    """Return a mixture in the order that a prior of pieces of a stick asks for.
+
+    The bound is the highest where they become smaller (Kurihara, Welling and Teh 2007). Others than
+    variational mixtures are what they are.
+    """
+    if not mixture.components.variational:
+        return mixture
+    return mixture.take(np.argsort(-mixture.weights, kind="stable").tolist())
 
 
 def _resumed(state: EMState) -> Mixture | EMState:

@@ -14,6 +14,7 @@ from ...core.family import FamilyOptions
 from ...core.finite import as_finite
 from ...core.moments import Moments
 from ...core.tuning import tuning
+from ...errors import UsageError
 from ..gaussian.family import Gaussian
 from ..gaussian.options import GaussianOptions
 from ..gaussian.whitening import ridged_factor
@@ -99,7 +100,7 @@ class BayesianGaussianOptions(FamilyOptions):
         mean = as_finite("mean_prior", self.mean, (d,), "means")
         df = float(d if self.df is None else self.df)
         if not df > d - 1:
-            raise ValueError(
+            raise UsageError(
                 f"degrees_of_freedom_prior={self.df!r}: expected a number above {d - 1}, for there "
                 f"are {d} columns. The parameter 'degrees_of_freedom_prior' should be greater than "
                 f"{d - 1}, but got {df:.3f}."
