@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -287,6 +288,26 @@ def test_blocks_one_by_one_are_those_of_a_graph() -> None:
     found = SerialBackend().map_reduce(source, start)
     assert found.mean_log_likelihood == pytest.approx(fit().lower_bound_, rel=1e-9)
     assert source.with_labels(None).labelled is False
+
+
+def test_devices_and_engines_agree() -> None:
+    xp = pytest.importorskip("array_api_strict")
+    for z in (SOME, soft(SOME)):
+        model = fit(z=z, algorithm="em", max_iter=4)
+        there = fit(z=z, algorithm="em", max_iter=4, device=xp)
+        assert_allclose(there.means_, model.means_, rtol=1e-9)
+        for fast in (False, True):
+            with dask.config.set({"dask_em.fast": fast}):
+                other = fit(z=z, algorithm="em", max_iter=4)
+            assert_allclose(other.means_, model.means_, rtol=1e-9)
+
+
+def test_memory_that_labels_take_is_planned(tmp_path: Path) -> None:
+    source = as_source(write_zarr(tmp_path / "x.zarr", X, 100))
+    for z in (SOME, soft(SOME)):
+        known = labels_beside(source, X, z, K, ReadOptions())
+        assert known.shipped_bytes == z.nbytes
+        assert known.held_bytes >= source.held_bytes + 8 * source.chunk_rows
 
 
 def test_models_of_one_k_are_compared_from_the_same_labels() -> None:

@@ -376,9 +376,13 @@ class JointEStep:
     def _restricted(self, labels: Array | None) -> Array:
         """Return log p(x | k) of the block, held to the labels of its rows."""
         log_prob = self.kernel.log_prob()
-        if labels is not None:
-            for own, part in zip(self._arithmetic, self._parts, strict=True):
-                own.restrict(log_prob[part], labels)
+        if labels is None:
+            return log_prob
+        if len(self.mixtures) == 1:
+            self._arithmetic[0].restrict(log_prob, labels)
+            return log_prob
+        for own, part in zip(self._arithmetic, self._parts, strict=True):
+            own.restrict(log_prob[part], labels)
         return log_prob
 
     def _assign(self, weight: Array | None) -> bool:

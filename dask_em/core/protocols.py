@@ -66,6 +66,11 @@ class RowLabels(Protocol):
     def row_bytes(self) -> int:
         """Bytes that a row takes while it is read."""
 
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes in this process's memory that readers elsewhere are given; 0 where they read."""
+        return 0
+
 
 # -- a pass ----------------------------------------------------------------------------
 

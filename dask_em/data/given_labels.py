@@ -83,6 +83,11 @@ class MemoryLabels(RowLabels, LabelReader):
         width = int(np.prod(self.values.shape[1:], dtype=int))
         return (8 + self.values.dtype.itemsize) * width
 
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes of all labels."""
+        return int(self.values.nbytes)
+
 
 class ReadsLabels(Protocol):
     """Labels in files that any process reads by the numbers of rows; picklable."""

@@ -295,8 +295,9 @@ class RangedSource(StoredSource):
 
     @property
     def shipped_bytes(self) -> int:
-        """Bytes of the weights in memory."""
-        return 0 if self.memory_weight is None else int(self.memory_weight.nbytes)
+        """Bytes of the weights and labels in memory."""
+        labels = 0 if self.labels is None else self.labels.shipped_bytes
+        return labels + (0 if self.memory_weight is None else int(self.memory_weight.nbytes))
 
     @property
     def library_bytes(self) -> int:

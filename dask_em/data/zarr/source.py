@@ -247,8 +247,9 @@ class ZarrSource(StoredSource):
 
     @property
     def shipped_bytes(self) -> int:
-        """Bytes of the weights in memory."""
-        return 0 if self.memory_weight is None else int(self.memory_weight.nbytes)
+        """Bytes of the weights and labels in memory."""
+        labels = 0 if self.labels is None else self.labels.shipped_bytes
+        return labels + (0 if self.memory_weight is None else int(self.memory_weight.nbytes))
 
     @property
     def read_ahead(self) -> int:
