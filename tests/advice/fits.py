@@ -27,6 +27,7 @@ from advice.following import (
     stored,
 )
 from dask_em import (
+    BayesianGaussianMixture,
     Checkpointing,
     GaussianMixture,
     KMeans,
@@ -274,6 +275,14 @@ def warm(**options: Any) -> str:
     return refit(GaussianMixture(2), X, covariance_type="diag", **options)
 
 
+def warm_posterior(**options: Any) -> str:
+    return refit(BayesianGaussianMixture(2), X, covariance_type="diag", **options)
+
+
+def held_within(**options: Any) -> GaussianMixture:
+    return fit(**{"max_ratio": 10, "covariance_type": "VEV", **options})
+
+
 def warm_tails(**options: Any) -> str:
     return refit(StudentTMixture(2), X, covariance_type="diag", **options)
 
@@ -336,6 +345,10 @@ def on_device(device: Any) -> None:
     GaussianOptions(missing=True).of_data(Moments.of(X), 2).kernel(Engine(device=device))
 
 
+def posterior(degrees: float) -> BayesianGaussianMixture:
+    return BayesianGaussianMixture(2, degrees_of_freedom_prior=degrees, random_state=0).fit(X)
+
+
 OPTIONS = [
     Followed(
         "{} rows hold NaN or infinity", lambda here: said(lambda: fit(WITH_NAN)), {
@@ -387,6 +400,13 @@ OPTIONS = [
         },
     ),
     Followed(
+        "degrees_of_freedom_prior={}: expected", lambda here: refused(lambda: posterior(1.0)), {
+            r"a number above (\d+)": lambda here, words: said(
+                lambda: posterior(float(words) + 1)
+            ),
+        },
+    ),
+    Followed(
         "rows (of positive weight) and n_components",
         lambda here: said(lambda: fit(FEW, n_components=4, covariance_type="spherical")),
         {"lower it": lambda here, words: said(
@@ -396,6 +416,20 @@ OPTIONS = [
     Followed(
         "the last fit was of {} covariances", lambda here: warm(),
         {"warm_start=False": lambda here, words: warm(**keywords(words))},
+        "estimators/gaussian_parameters.py",
+    ),
+    Followed(
+        "the last fit was of {} covariances", lambda here: warm_posterior(),
+        {"warm_start=False": lambda here, words: warm_posterior(**keywords(words))},
+        "estimators/bayesian_gaussian.py",
+    ),
+    Followed(
+        "no longer have a shape, a volume", lambda here: refused(lambda: held_within()), {
+            "max_ratio=None": lambda here, words: said(lambda: held_within(**keywords(words))),
+            "one of (.*)": lambda here, words: said(
+                lambda: [held_within(covariance_type=one) for one in words.split(", ")]
+            ),
+        },
     ),
     Followed(
         "scales and means_ of shape", lambda here: warm_tails(),

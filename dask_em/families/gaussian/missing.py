@@ -90,8 +90,8 @@ class GaussianMissing(Gaussian):
         """Return a kernel of zero sums: the plain one, and beside it that of rows with holes."""
         if engine.device != "cpu":
             raise UsageError(
-                f"device={engine.device!r}: rows of which values are missing are computed on "
-                "the CPU alone"
+                f"device={engine.device!r}: rows of which values are missing "
+                '(missing_values="mar") are computed on the CPU; pass device="cpu"'
             )
         return MissingKernel(self, super().kernel(engine), engine)
 
