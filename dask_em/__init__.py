@@ -14,6 +14,7 @@ __all__ = [
     "CategoricalMixture",
     "Checkpointing",
     "ExponentialMixture",
+    "FactorMixture",
     "GammaMixture",
     "GaussianMixture",
     "KMeans",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .estimators.bayesian_gaussian import BayesianGaussianMixture
     from .estimators.categorical import BernoulliMixture, CategoricalMixture
     from .estimators.counts import MultinomialMixture, PoissonMixture
+    from .estimators.factor import FactorMixture
     from .estimators.gaussian import GaussianMixture
     from .estimators.kmeans import KMeans
     from .estimators.load import load
@@ -52,6 +54,7 @@ _HOMES = {
     "CategoricalMixture": "estimators.categorical",
     "Checkpointing": "storage.checkpoint",
     "ExponentialMixture": "estimators.amounts",
+    "FactorMixture": "estimators.factor",
     "GammaMixture": "estimators.amounts",
     "GaussianMixture": "estimators.gaussian",
     "KMeans": "estimators.kmeans",

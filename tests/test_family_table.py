@@ -25,6 +25,7 @@ from dask_em import (
     BernoulliMixture,
     CategoricalMixture,
     ExponentialMixture,
+    FactorMixture,
     GammaMixture,
     GaussianMixture,
     KMeans,
@@ -122,6 +123,14 @@ def labels() -> Array:
 
 
 @cache
+def of_factors() -> Array:
+    rng = np.random.default_rng(14)
+    loadings = rng.normal(size=(K, 1, 5))
+    rows = rng.normal(size=(N, 1, 1)) @ loadings[labels()] + 0.5 * rng.normal(size=(N, 1, 5))
+    return np.asarray(rows[:, 0] + 2.0 * rng.normal(size=(K, 5))[labels()])
+
+
+@cache
 def with_holes() -> Array:
     rows = normal().copy()
     rows[np.random.default_rng(13).random(rows.shape) < 0.2] = np.nan
@@ -187,6 +196,8 @@ FAMILIES = {
         ),
         normal,
     ),
+    "factor": Row(FactorMixture(), of_factors),
+    "factor-cuc": Row(FactorMixture(factor_constraint="CUC"), of_factors),
     "kmeans": Row(KMeans(), normal),
     "kmeans-spherical": Row(KMeans(spherical=True), normal),
     "student-t": Row(StudentTMixture(), tailed),

@@ -219,7 +219,9 @@ FOURTEEN = (
     "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
 )  # fmt: skip
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", *FOURTEEN)
+FACTOR_CONSTRAINTS = ("UUU", "UUC", "UCU", "UCC", "CUU", "CUC", "CCU", "CCC")
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical", *FOURTEEN, *FACTOR_CONSTRAINTS)
 
 COUNT = click.IntRange(1)
 
@@ -235,7 +237,7 @@ N_COMPONENTS = Option(
 COVARIANCE = Option(
     "--covariance", "covariance_types",
     "full, tied, diag, spherical, or one of mclust's fourteen, EII to VVV; or several: full,EEV; "
-    "or all of the fourteen: all.",
+    "or all of the fourteen: all. Of --family factor UUU to CCC.",
     Several("KIND", _covariance_type), "full",
 )  # fmt: skip
 

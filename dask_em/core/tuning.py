@@ -161,6 +161,26 @@ class StudentTTuning:
 
 
 @dataclass(frozen=True)
+class FactorTuning:
+    """Where factor analyzers start."""
+
+    # Steps between loadings and noise: these settle in two digits, and EM goes on from there.
+    start_iterations: int = 10
+    # How many times as many are made of few columns, where they are quick.
+    more_iterations: int = 10
+    # Share of a column's variance that is noise at least: EM is slow to leave where there is none.
+    least_noise: float = 5e-3
+    # Of the noise, what a factor explains at least: of nothing EM would make nothing.
+    least_strength: float = 1e-2
+    # Columns up to which all eigenvalues cost no more than products with a subspace.
+    few_columns: int = 256
+    # Vectors of the subspace beyond the factors, and its products: factors that stand out of the
+    # noise twofold are found in three digits.
+    oversampled: int = 8
+    subspace_iterations: int = 8
+
+
+@dataclass(frozen=True)
 class NumpyKernelTuning:
     """Blocks of the kernel on NumPy, and the times by which it chooses its way."""
 
@@ -631,6 +651,7 @@ class Tuning:
     numerics: Numerics = field(default_factory=Numerics)
     structures: StructuresTuning = field(default_factory=StructuresTuning)
     student_t: StudentTTuning = field(default_factory=StudentTTuning)
+    factor: FactorTuning = field(default_factory=FactorTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
     missing: MissingTuning = field(default_factory=MissingTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)

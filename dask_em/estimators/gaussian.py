@@ -11,6 +11,7 @@ import numpy as np
 from ..core.em import EMState
 from ..core.engine import Engine
 from ..data.options import MissingChunks, Names, NonFinite
+from ..families.factor.constraints import NAMES as FACTOR_NAMES
 from ..families.gaussian.constraints import CONSTRAINTS, constraint_of, known_constraints
 from ..fitting.observers import Observer
 from .gaussian_parameters import GaussianParameters
@@ -246,6 +247,14 @@ class GaussianMixture(GaussianParameters):
                 f"device={getattr(self.device, '__name__', self.device)!r} with "
                 'missing_values="mar": rows of which values are missing are computed on the CPU; '
                 'pass device="cpu"'
+            )
+        if self.covariance_type in ("factor", "lowrank", *FACTOR_NAMES):
+            name = {"factor": "UUU", "lowrank": "UUC"}.get(
+                self.covariance_type, self.covariance_type
+            )
+            raise ValueError(
+                f"covariance_type={self.covariance_type!r}: covariances of few factors are those "
+                f"of FactorMixture(n_factors=q, factor_constraint={name!r})"
             )
         if self.covariance_type not in CONSTRAINTS:
             check_choice("covariance_type", self.covariance_type, known_constraints())

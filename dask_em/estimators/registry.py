@@ -111,6 +111,15 @@ OWN = {
             "covariance_type",
         ),
     ),
+    "factor": _Own(
+        ".factor",
+        "..families.factor.family",
+        Stored(
+            COMMON | {"reg_covar", "factor_constraint", "n_factors"},
+            ("weights_init", "means_init"),
+            "factor_constraint",
+        ),
+    ),
     "kmeans": _Own(
         ".kmeans",
         "..families.centers.family",

@@ -323,6 +323,7 @@ OTHER_OPTIONS: Mapping[str, Part] = {
     "fractions": Word(("error", "round")),
     "detection_limit": Number(0, optional=True),
     "alpha": Number(0),
+    "n_factors": Number(1, whole=True),
     "fixed": HeldParameters(),
     "missing_values": Word(("error", "mar")),
     "n_clusters": Number(1, whole=True),
