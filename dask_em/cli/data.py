@@ -10,6 +10,7 @@ import click
 from .display import show
 from .options import (
     COVARIANCE,
+    FACTORS_OF_FIT,
     FAMILY,
     GROUPS,
     JSON,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         "Read two chunks and estimate the time of a pass, or read nothing.", default=True,
     ),
     *LOOKING,
+    FACTORS_OF_FIT,
     MISSING_OF_FIT,
     cluster_options,
     JSON,
@@ -72,7 +74,7 @@ def plan(
         cluster,
         probe,
         family,
-        **take(options, (*LOOKING, MISSING_OF_FIT)),
+        **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT)),
     )
     lines = _plan_lines(planned)
     show(planned.as_dict(), as_json, lines)

@@ -314,6 +314,8 @@ MISSING_OF_FIT = Option(
     "--missing-values", "missing_values", OF_FIT, click.Choice(["error", "mar"]),
 )  # fmt: skip
 
+FACTORS_OF_FIT = Option("--n-factors", "n_factors", OF_FIT, COUNT)
+
 OUTPUT = Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True)
 
 ADAPTATION = (
@@ -413,6 +415,9 @@ ESTIMATOR = (
     Option(
         "--shared-df", "shared_df", "Estimate one number of degrees of freedom for all.",
         default=False, is_flag=True,
+    ),
+    Option(
+        "--n-factors", "n_factors", "Factors of a component, fewer than columns: factor.", COUNT, 1,
     ),
     Option(
         "--alpha", "alpha", "Added to each count of an answer: categorical, bernoulli.",

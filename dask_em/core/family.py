@@ -293,6 +293,16 @@ class Family(ABC, Generic[Sums]):
         return sum(a.size for a in self.arrays().values())
 
     @property
+    def n_own(self) -> int:
+        """Rows of a component below which what it shows is chance: as many as its parameters.
+
+        To be overridden where each of them is estimated by columns of its own.
+        """
+        k = self.n_components
+        shared = self.take(range(k - 1)).n_parameters if k > 1 else 0
+        return self.n_parameters - shared
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the parameters."""
         return sum(a.nbytes for a in self.arrays().values())

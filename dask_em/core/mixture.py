@@ -106,9 +106,7 @@ class Mixture(Pass[MixtureStatistics]):
     @property
     def n_own(self) -> Array:
         """Parameters that the rows of each component estimate, without its weight, (k,)."""
-        k = len(self.log_weights)
-        shared = self.components.take(range(k - 1)).n_parameters if k > 1 else 0
-        return np.full(k, self.components.n_parameters - shared)
+        return np.full(len(self.log_weights), self.components.n_own)
 
     @property
     def movable(self) -> bool:

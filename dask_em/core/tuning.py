@@ -162,7 +162,7 @@ class StudentTTuning:
 
 @dataclass(frozen=True)
 class FactorTuning:
-    """Where factor analyzers start."""
+    """Starts of factor analyzers, and the rows that they need."""
 
     # Steps between loadings and noise: these settle in two digits, and EM goes on from there.
     start_iterations: int = 10
@@ -172,6 +172,9 @@ class FactorTuning:
     least_noise: float = 5e-3
     # Of the noise, what a factor explains at least: of nothing EM would make nothing.
     least_strength: float = 1e-2
+    # Rows for each parameter of a column, of which its loadings and noise are no chance: the rule
+    # of thumb of regressions.
+    rows_each: int = 10
     # Columns up to which all eigenvalues cost no more than products with a subspace.
     few_columns: int = 256
     # Vectors of the subspace beyond the factors, and its products: factors that stand out of the

@@ -36,7 +36,7 @@ class GaussianMixture(GaussianParameters):
         Recognition 28, 1995) by mclust's names: EII VII EEI VEI EVI VVI EEE VEE EVE VVE EEV VEV
         EVV VVV. The letters say of volume, shape and orientation of the clusters in turn whether
         they are equal for all (E), free (V), or those of the axes or of a ball (I); "full" is
-        VVV, "tied" EEE, "diag" VVI, "spherical" VII.
+        VVV, "tied" EEE, "diag" VVI, "spherical" VII. For many columns see `FactorMixture`.
     tol : float, default=1e-3
         The fit has converged when less than this is estimated to be still gained, in nats
         per row; with algorithm="em", when a pass gains less.

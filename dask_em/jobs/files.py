@@ -30,6 +30,12 @@ class ModelChoices(ReadChoices, total=False):
     missing_values: MissingValues | None
 
 
+class FleetChoices(ModelChoices, total=False):
+    """Hold what else of models decides how large they are; None is the estimator's default."""
+
+    n_factors: int | None
+
+
 def load_to_read(path: str, **reading: Unpack[ModelChoices]) -> MixtureEstimator:
     """Read a model, which reads data as its fit did unless it is told otherwise here.
 

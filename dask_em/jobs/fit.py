@@ -32,6 +32,7 @@ from ..storage.outputs.writer import check_output_file
 from .arguments import check_apart, check_data
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_locked
+from .files import FleetChoices
 from .plan import (
     Plan,
     checked,
@@ -118,10 +119,10 @@ class FitRequest:
         return reading_of(self.fleet)
 
     @property
-    def _reading(self) -> ReadChoices:
-        names = ReadChoices.__annotations__.keys() & self.options.keys()
+    def _reading(self) -> FleetChoices:
+        names = {*ReadChoices.__annotations__, "n_factors"} & self.options.keys()
         found: Any = {name: self.options[name] for name in names}
-        return cast("ReadChoices", found)
+        return cast("FleetChoices", found)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..core.protocols import Source, StoredSource
 from ..core.support import Support
 from ..core.tuning import tuning
 from ..data.open import stored_source
-from ..data.options import ReadOptions
+from ..data.options import ReadChoices, ReadOptions
 from ..errors import DataError, UsageError
 from ..estimators.load import family_name, known_tags, mixture_class
 from ..machine import usable_cpus
@@ -37,7 +37,7 @@ from .cluster import (
     workers_here,
     workers_there,
 )
-from .files import ModelChoices
+from .files import FleetChoices
 from .memory import FitMemory, WorkerMemory
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def fleet_of(
     ks: int | Sequence[int],
     kinds: str | Sequence[str],
     family: str | Sequence[str] = "gaussian",
-    **reading: Unpack[ModelChoices],
+    **reading: Unpack[FleetChoices],
 ) -> Sequence[MixtureEstimator]:
     """Return a model of every family, K and kind of components, which reads as it is told.
 
@@ -238,9 +238,10 @@ def fleet_of(
         alike: list[dict[str, Any]] = [{}]
         if chosen is not None:
             alike = [{str(estimator.kind_option): kind} for kind in chosen]
-        # Other families refuse NaN anyway.
+        # Other families refuse NaN anyway, and have no factors.
         has = signature(estimator.__init__).parameters
-        own = {n: value for n, value in told.items() if n != "missing_values" or n in has}
+        of_some = FleetChoices.__annotations__.keys() - ReadChoices.__annotations__.keys()
+        own = {n: value for n, value in told.items() if n not in of_some or n in has}
         found += [estimator(k, **kind, **own) for kind in alike for k in ks]
     return found
 
@@ -285,7 +286,7 @@ def plan(
     cluster: ClusterOptions,
     probe: bool = False,
     family: str | Sequence[str] = "gaussian",
-    **reading: Unpack[ModelChoices],
+    **reading: Unpack[FleetChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 

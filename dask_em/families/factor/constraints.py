@@ -1,4 +1,4 @@
-"""What loadings and noise of factor analyzers have in common: the family of McNicholas and Murphy.
+"""Loadings and noise in common: the family of models of McNicholas and Murphy.
 
 Three letters, each C (constrained) or U: whether all components share their loadings, whether they
 share their noise, and whether the noise is the same in all columns (Statistics and Computing 18,

@@ -81,6 +81,15 @@ class FactorAnalyzers(FactorParameters, Family[FactorStatistics]):
         whitening = self.whitening.shift.tobytes(), self.whitening.scale.tobytes()
         return "factor", self.constraint, self.ridge, self.loadings.shape[1:], *whitening
 
+    @property
+    def n_own(self) -> int:
+        """Rows of a component below which what it shows is chance.
+
+        Each column is a regression of its own on q factors: it is of these that there must not be
+        too many, however many columns there are.
+        """
+        return min(super().n_own, tuning().factor.rows_each * (self.n_factors + 2))
+
     # -- the M-step ----------------------------------------------------------------------
 
     def maximize(self, resp_sum: Array, statistics: FactorStatistics) -> tuple[Self, Sequence[int]]:

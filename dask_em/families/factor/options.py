@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ...core.family import FamilyOptions
 from ...core.finite import as_finite
 from ...core.moments import Moments
+from ...errors import DataError
 from ..gaussian.options import GaussianOptions
 from ..gaussian.whitening import Whitening
 from .constraints import FactorConstraint
@@ -66,19 +67,18 @@ class FactorOptions(FamilyOptions):
 
         Raises
         ------
-        ValueError
+        DataError
             There are no more columns than factors.
         """
         d, isotropic = len(moments.mean), self.rule.isotropic
         if self.n_factors >= d:
-            raise ValueError(
+            raise DataError(
                 f"n_factors={self.n_factors} with X of {d} column{'s' * (d != 1)}: factors are "
                 "fewer than columns; lower n_factors, or fit a GaussianMixture"
             )
         covariance = moments.covariance
-        kind = "scalar" if isotropic else "diagonal"
         whitening = Whitening.of_moments(
-            moments.mean, covariance, "scalar" if kind == "scalar" else "diagonal"
+            moments.mean, covariance, "scalar" if isotropic else "diagonal"
         )
         inverse = whitening.inverse_scale[:, None]
         diagonal = np.diagonal(covariance) * whitening.inverse_scale**2
