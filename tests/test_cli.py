@@ -34,12 +34,14 @@ from dask_em.cli.options import (
     COVARIANCE,
     COVARIANCE_TYPES,
     ESTIMATOR,
+    FACTOR_CONSTRAINTS,
     N_COMPONENTS,
     Option,
 )
 from dask_em.data.open import stored_source
 from dask_em.estimators.base import MixtureEstimator
 from dask_em.estimators.registry import OWN, family_name
+from dask_em.families.factor.constraints import NAMES as FACTOR_NAMES
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.fitting.criteria import Criterion
 from dask_em.jobs.cluster import ClusterOptions, Worker
@@ -617,7 +619,8 @@ def _takes(make: Any, name: str, value: str) -> bool:
 
 def test_choices_of_models_are_those_of_the_library() -> None:
     ours = [name for name, c in CONSTRAINTS.items() if c.module.startswith("dask_em.")]
-    assert tuple(ours) == COVARIANCE_TYPES
+    assert tuple(ours) == COVARIANCE_TYPES[: -len(FACTOR_CONSTRAINTS)]
+    assert FACTOR_CONSTRAINTS == COVARIANCE_TYPES[-len(FACTOR_CONSTRAINTS) :] == FACTOR_NAMES
     criterion = next(option for option in CHOICE if option.sets == "criterion")
     assert tuple(criterion.type.choices) == get_args(Criterion)
     fields = FitRequest.__dataclass_fields__
