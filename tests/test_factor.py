@@ -68,14 +68,17 @@ class TestUUU(FactorTests):
     pass
 
 
+@pytest.mark.slow
 class TestUUC(FactorTests):
     constraint = "UUC"
 
 
+@pytest.mark.slow
 class TestUCU(FactorTests):
     constraint = "UCU"
 
 
+@pytest.mark.slow
 class TestCUU(FactorTests):
     constraint = "CUU"
 
