@@ -237,7 +237,7 @@ N_COMPONENTS = Option(
 COVARIANCE = Option(
     "--covariance", "covariance_types",
     "full, tied, diag, spherical, or one of mclust's fourteen, EII to VVV; or several: full,EEV; "
-    "or all of the fourteen: all. Of --family factor UUU to CCC.",
+    "or all of the fourteen: all. Of factor analyzers: UUU to CCC.",
     Several("KIND", _covariance_type), "full",
 )  # fmt: skip
 

@@ -29,6 +29,7 @@ from advice.following import (
 from dask_em import (
     BayesianGaussianMixture,
     Checkpointing,
+    FactorMixture,
     GaussianMixture,
     KMeans,
     MixedMixture,
@@ -39,6 +40,7 @@ from dask_em.core.em import EMState
 from dask_em.core.engine import Engine
 from dask_em.core.moments import Moments
 from dask_em.estimators.base import MixtureEstimator
+from dask_em.families.factor.options import FactorOptions
 from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.fitting.criteria import elbow
 from dask_em.runtime import JobControl, as_job, current_job
@@ -279,6 +281,14 @@ def warm_posterior(**options: Any) -> str:
     return refit(BayesianGaussianMixture(2), X, covariance_type="diag", **options)
 
 
+def warm_factors(**options: Any) -> str:
+    return refit(FactorMixture(2, n_factors=1), X, factor_constraint="UUC", **options)
+
+
+def factors_on_device(device: Any) -> None:
+    FactorOptions(n_factors=1).of_data(Moments.of(X), 2).kernel(Engine(device=device))
+
+
 def held_within(**options: Any) -> GaussianMixture:
     return fit(**{"max_ratio": 10, "covariance_type": "VEV", **options})
 
@@ -423,6 +433,42 @@ OPTIONS = [
         {"warm_start=False": lambda here, words: warm_posterior(**keywords(words))},
         "estimators/bayesian_gaussian.py",
     ),
+    Followed(
+        "the last fit was of factor_constraint=", lambda here: warm_factors(),
+        {"warm_start=False": lambda here, words: warm_factors(**keywords(words))},
+    ),
+    Followed(
+        "covariances of few factors are those", lambda here: refused(
+            lambda: fit(covariance_type="UUC")
+        ), {
+            r"FactorMixture\(n_factors=q, (.*)\)": lambda here, words: said(
+                lambda: FactorMixture(2, n_factors=1, random_state=0, **keywords(words)).fit(X)
+            ),
+        },
+    ),
+    Followed(
+        "factor analyzers are computed on the CPU",
+        lambda here: refused(lambda: factors_on_device("cuda")), {
+            'device="cpu"': lambda here, words: said(
+                lambda: factors_on_device(**keywords(words))
+            ),
+        },
+    ),
+    Followed("computes on the CPU", lambda here: refused(
+        lambda: FactorMixture(2, n_factors=1, device="cuda").fit(X)
+    ), {
+        "CPU": lambda here, words: said(lambda: FactorMixture(
+            2, n_factors=1, random_state=0, device=words.lower()
+        ).fit(X)),
+    }, "estimators/factor.py"),
+    Followed("factors are fewer than columns", lambda here: refused(
+        lambda: FactorMixture(2, n_factors=2).fit(X)
+    ), {
+        "lower n_factors": lambda here, words: said(
+            lambda: FactorMixture(2, n_factors=1, random_state=0).fit(X)
+        ),
+        "fit a GaussianMixture": lambda here, words: said(lambda: fit()),
+    }),
     Followed(
         "no longer have a shape, a volume", lambda here: refused(lambda: held_within()), {
             "max_ratio=None": lambda here, words: said(lambda: held_within(**keywords(words))),

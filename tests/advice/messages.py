@@ -54,6 +54,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "families/gaussian/family.py": ("predict", "score", "adapt", "report"),
     # A shell names no device.
     "families/gaussian/missing.py": (),
+    "families/factor/family.py": (),
     "families/": ("fit",),
     "fitting/": ("fit",),
     "jobs/checks/": ("doctor",),
