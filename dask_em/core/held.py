@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from .additive import Additive, Array
 from .codec import record
+from .family import Family
 from .mixture import Mixture
 
 WEIGHTS = "weights"
@@ -83,7 +84,7 @@ class HeldMixture(Mixture):
     @property
     def n_parameters(self) -> int:
         """Free parameters, those that are held not counted."""
-        return super().n_parameters - n_held(self.held, self.components.n_held, len(self.weights))
+        return super().n_parameters - n_held(self.held, self.components, len(self.weights))
 
     @property
     def n_own(self) -> Array:
@@ -132,15 +133,15 @@ class HeldMixture(Mixture):
         return replace(found, components=components, log_weights=weights.log_weights)
 
 
-def n_held(held: Held, of_family: Callable[[Mapping[str, Sequence[int]]], int], k: int) -> int:
+def n_held(held: Held, components: Family[Any], k: int) -> int:
     """Count the free parameters of a mixture of k components that are held.
 
     Parameters
     ----------
     held : Held
-    of_family : callable
-        As `Family.n_held`.
+    components : Family
+        Of any number of components.
     k : int
     """
     n_weights = min(len(held[WEIGHTS]), k - 1)
-    return n_weights + of_family(held.of_family)
+    return n_weights + components.n_held(held.of_family)

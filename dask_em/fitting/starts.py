@@ -194,7 +194,7 @@ class StartOptions:
         if self.held is None:
             return free
         alike = self.components.of_data(moments, k)
-        return free - n_held(Held.of(self.held, k), alike.n_held, k)
+        return free - n_held(Held.of(self.held, k), alike, k)
 
     def holding(self, mixture: Mixture) -> Mixture:
         """Return a start whose held parameters no step changes; without weights they are equal."""
