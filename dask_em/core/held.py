@@ -10,8 +10,10 @@ import numpy as np
 
 from .additive import Additive, Array
 from .codec import record
+from .engine import Engine
 from .family import Family
 from .mixture import Mixture
+from .responsibilities import Assignment
 
 WEIGHTS = "weights"
 
@@ -131,6 +133,32 @@ class HeldMixture(Mixture):
         components = found.components.holding(self.components, self.held.of_family)
         weights = self.with_shares(found.weights) if self.held[WEIGHTS] else found
         return replace(found, components=components, log_weights=weights.log_weights)
+
+
+def mixture_holding(
+    parts: Mapping[str, Sequence[int] | None] | None,
+    log_weights: Array,
+    components: Family[Any],
+    engine: Engine,
+    assignment: Assignment = "soft",
+) -> Mixture:
+    """Return the mixture of these values, of which parts are held where there are any.
+
+    Examples
+    --------
+    >>> from dask_em.core.engine import NUMPY
+    >>> from dask_em.core.moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> normal = GaussianOptions().of_data(Moments.unit(1), 1)
+    >>> type(mixture_holding(None, np.zeros(1), normal, NUMPY)).__name__
+    'Mixture'
+    >>> mixture_holding({"means": None}, np.zeros(1), normal, NUMPY).n_parameters
+    1
+    """
+    if parts is None:
+        return Mixture(log_weights, components, engine, assignment)
+    held = Held.of(parts, len(log_weights))
+    return HeldMixture(log_weights, components, engine, assignment, held)
 
 
 def n_held(held: Held, components: Family[Any], k: int) -> int:

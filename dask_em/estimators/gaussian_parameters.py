@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..core.additive import Array
 from ..core.engine import NUMPY, Engine
-from ..core.held import Held, HeldMixture
+from ..core.held import mixture_holding
 from ..core.mixture import Mixture
 from ..core.moments import Moments
 from ..families.gaussian.constraints import Constraint, constraint_of
@@ -145,10 +145,7 @@ class GaussianParameters(ImputingMixture):
             components = with_missing(components)
         log_weights = np.log(self.fitted_array("weights_"))
         parts = fixed_parts(self.fixed, len(log_weights))
-        if parts is None:
-            return Mixture(log_weights, components, engine)
-        held = Held.of(parts, len(log_weights))
-        return HeldMixture(log_weights, components, engine, held=held)
+        return mixture_holding(parts, log_weights, components, engine)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:
         """Return the last result as the start of a fit to data of these moments.

@@ -17,7 +17,7 @@ from ..core.engine import Engine
 from ..core.executor import serial_executor
 from ..core.family import Family, FamilyOptions
 from ..core.finite import as_finite
-from ..core.held import WEIGHTS, Held, HeldMixture, n_held
+from ..core.held import WEIGHTS, Held, mixture_holding, n_held
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.moments import Moments
 from ..core.protocols import ExecutorFactory
@@ -200,11 +200,11 @@ class StartOptions:
         """Return a start whose held parameters no step changes; without weights they are equal."""
         if self.held is None:
             return mixture
-        held, log_weights = Held.of(self.held, self.n_components), mixture.log_weights
-        if held[WEIGHTS] and self.weights_init is None:
+        log_weights = mixture.log_weights
+        if Held.of(self.held, self.n_components)[WEIGHTS] and self.weights_init is None:
             log_weights = np.full(self.n_components, -np.log(self.n_components))
-        return HeldMixture(
-            log_weights, mixture.components, mixture.engine, mixture.assignment, held
+        return mixture_holding(
+            self.held, log_weights, mixture.components, mixture.engine, mixture.assignment
         )
 
     def start(
