@@ -22,6 +22,9 @@ from ..ranged import NothingCarried, RangedSource, RowsReader
 if TYPE_CHECKING:
     import zarr
 
+    # The API reference reads the annotation of an inherited field here.
+    from ...core.protocols import RowLabels  # noqa: F401
+
 
 @dataclass(frozen=True)
 class Layer:

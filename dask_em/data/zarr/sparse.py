@@ -29,6 +29,9 @@ from .around import variable_names
 if TYPE_CHECKING:
     import zarr
 
+    # The API reference reads the annotation of an inherited field here.
+    from ...core.protocols import RowLabels  # noqa: F401
+
 
 def is_csr(group: zarr.Group) -> bool:
     """Tell whether a group is a sparse matrix in the order of rows."""
