@@ -11,7 +11,7 @@ import pdoc
 import dask_em
 
 warnings.simplefilter("error")
-# pdoc looks for inherited fields in the classes that a class derives from, which a TypedDict forgets.
+# pdoc looks for inherited fields in the classes that one derives from, which a TypedDict forgets.
 warnings.filterwarnings("ignore", message=r"Cannot determine where .*Choices\.\w+ is taken from")
 for name in dask_em.__all__:
     # pdoc looks for names in the module itself, where they are only once they were asked for.
