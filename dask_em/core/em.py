@@ -212,7 +212,7 @@ class EMState:
 
     @property
     def reported(self) -> float:
-        """What people are told of the pass at `mixture`, per row in nats: see `Mixture`."""
+        """The figure told of the pass at `mixture`, per row in nats: see `Mixture`."""
         return self.mixture.reported(self.statistics)
 
     @property

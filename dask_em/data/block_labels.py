@@ -61,7 +61,7 @@ class BlockLabels(RowLabels):
 
     @property
     def check(self) -> LabelCheck:
-        """What makes labels of a block of `columns`."""
+        """The function that checks labels of a block of `columns`, and makes them numbers."""
         return LabelCheck(self.k, self.values.ndim == 2)
 
 

@@ -242,7 +242,7 @@ class BayesianGaussianMixture(MixtureEstimator):
 
     @property
     def mean_precision_(self) -> Array:
-        """What multiplies the precision of each component to that of its mean, (k,)."""
+        """The factor from the precision of each component to that of its mean, (k,)."""
         return self._components.mean_precision
 
     @property

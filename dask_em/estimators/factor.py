@@ -10,7 +10,6 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.em import EMState
-from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
 from ..data.options import MissingChunks, Names, NonFinite
@@ -18,7 +17,7 @@ from ..families.factor.constraints import NAMES
 from ..families.factor.family import FactorAnalyzers
 from ..families.factor.options import FactorOptions
 from ..fitting.observers import Observer
-from .base import MixtureEstimator
+from .cpu import CpuMixture
 from .options import check_choice, check_number
 from .registry import register_estimator
 
@@ -27,7 +26,7 @@ MOST_NUMBERS = 2**27
 
 
 @register_estimator("factor")
-class FactorMixture(MixtureEstimator):
+class FactorMixture(CpuMixture):
     """Mixture of factor analyzers fitted by Expectation-Maximization: Gaussians of many columns.
 
     A row of component k is mu_k + Lambda_k f + e, with q factors f ~ N(0, I) and noise
@@ -136,12 +135,6 @@ class FactorMixture(MixtureEstimator):
         check_number("n_factors", self.n_factors, int, 1)
         check_number("reg_covar", self.reg_covar, float, 0)
         check_choice("factor_constraint", self.factor_constraint, NAMES)
-        if self.device not in ("cpu", "auto"):
-            raise ValueError(f"device={self.device!r}: {type(self).__name__} computes on the CPU")
-
-    def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
-        """Return what computes, here and on every worker, for data of this type and size."""
-        return replace(super().engine(dtype, n_rows), device="cpu")
 
     def family_options(self) -> FactorOptions:
         """Return what the options say of the components."""

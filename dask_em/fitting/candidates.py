@@ -98,7 +98,7 @@ class Candidate:
         self.n_passes = 0
         self.dropped = False
         self.measured: list[float] = []
-        """What is told of each pass, per row in nats, also of those that were rejected."""
+        """The figure told of each pass, per row in nats, also of those that were rejected."""
         self.rejected: list[int] = []
         """Numbers of the passes at parameters that were rejected."""
         self._fitted: list[float] = []

@@ -40,7 +40,7 @@ def named(**options: Any) -> str:
 COUNTED = [
     Followed("computes on the CPU", lambda here: poisson(device="cuda"), {
         "CPU": lambda here, words: poisson(COUNTS[:, :1], device=words.lower()),
-    }, "estimators/canonical.py"),
+    }, "estimators/cpu.py"),
     Followed("the columns of X have no names", lambda here: poisson(exposure="hours"), {
         "give the number of the column": lambda here, words: poisson(COUNTS + 1, exposure=1),
     }),

@@ -460,7 +460,7 @@ OPTIONS = [
         "CPU": lambda here, words: said(lambda: FactorMixture(
             2, n_factors=1, random_state=0, device=words.lower()
         ).fit(X)),
-    }, "estimators/factor.py"),
+    }, "estimators/cpu.py"),
     Followed("factors are fewer than columns", lambda here: refused(
         lambda: FactorMixture(2, n_factors=2).fit(X)
     ), {

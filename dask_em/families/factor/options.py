@@ -51,7 +51,7 @@ class FactorOptions(FamilyOptions):
 
     @property
     def rule(self) -> FactorConstraint:
-        """What components and columns share."""
+        """The constraint: which parameters components and columns share."""
         return FactorConstraint.named(self.constraint)
 
     def n_parameters(self, k: int, d: int) -> int:

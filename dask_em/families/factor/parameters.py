@@ -56,7 +56,7 @@ class FactorParameters:
 
     @property
     def rule(self) -> FactorConstraint:
-        """What components and columns share."""
+        """The constraint: which parameters components and columns share."""
         return FactorConstraint.named(self.constraint)
 
     @property

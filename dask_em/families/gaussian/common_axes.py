@@ -89,7 +89,7 @@ def common_axes(
 
 
 class _Problem:
-    """What is minimized over axes, and the steps that lower it."""
+    """The function of axes that is minimized, and the steps that lower it."""
 
     def __init__(self, weights: Array, covariances: Array, one_volume: bool) -> None:
         self.weights, self.covariances, self.one_volume = weights, covariances, one_volume

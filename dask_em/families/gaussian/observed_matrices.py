@@ -22,7 +22,7 @@ from .single_rows import SingleRows
 
 @dataclass(frozen=True)
 class _Pattern:
-    """What rows of one pattern share, of g covariances: one of each component, or one.
+    """Hold all that rows of one pattern share, of g covariances: one of each component, or one.
 
     Attributes
     ----------
