@@ -24,6 +24,7 @@ from dask_em import GaussianMixture, KMeans, load, select
 from dask_em.backends.serial import SerialBackend
 from dask_em.cli.main import main
 from dask_em.core.additive import Array
+from dask_em.core.beside import NOTHING
 from dask_em.core.codec import digest
 from dask_em.core.mixture import Mixture
 from dask_em.data.open import as_source, labels_beside
@@ -287,7 +288,7 @@ def test_blocks_one_by_one_are_those_of_a_graph() -> None:
     start: Mixture = fit().state_.mixture
     found = SerialBackend().map_reduce(source, start)
     assert found.mean_log_likelihood == pytest.approx(fit().lower_bound_, rel=1e-9)
-    assert source.with_labels(None).labelled is False
+    assert source.with_beside(NOTHING).beside.labels is None
 
 
 def test_devices_and_engines_agree() -> None:

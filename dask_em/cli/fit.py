@@ -17,6 +17,7 @@ from .options import (
     JSON,
     LABELS,
     N_COMPONENTS,
+    NOISE,
     OUTPUT,
     OVERWRITE,
     SETTINGS,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     GROUPS,
     WEIGHTS,
     *LABELS,
+    NOISE,
     *ESTIMATOR,
     SETTINGS,
     *CHOICE,
@@ -112,6 +114,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
     }
     if "labels" in best.provenance_:
         summary["labels"] = best.provenance_["labels"]
+    if "noise" in best.provenance_:
+        summary["noise"] = best.provenance_["noise"]
     if result.table:
         summary |= {
             **best.fitted_options(),

@@ -260,16 +260,6 @@ class Family(ABC, Generic[Sums]):
         """The end of a message on what else a model can do with NaN; empty where nothing."""
         return ""
 
-    def of_noisy_rows(self) -> Family[Any]:
-        """Return the same components for rows behind whose columns stands their known noise.
-
-        Raises
-        ------
-        UsageError
-            The family knows of none.
-        """
-        raise no_noise(type(self).__name__)
-
     # -- derived: the parameters as arrays -------------------------------------------
 
     def arrays(self) -> dict[str, Array]:
@@ -727,6 +717,16 @@ class FamilyOptions(ABC):
 
     def of_noisy_rows(self) -> FamilyOptions:
         """Return the same options for rows behind whose columns stands their known noise.
+
+        Raises
+        ------
+        UsageError
+            The family knows of none.
+        """
+        raise no_noise(type(self).__name__.removesuffix("Options"))
+
+    def noisy(self, components: Family[Any]) -> Family[Any]:
+        """Return components, of these options, for rows behind whose columns stands their noise.
 
         Raises
         ------

@@ -101,12 +101,12 @@ def choose(
             "can be told from the others"
         )
     weighted = None if weight is None else _number_of("weights", weight.name, names, name)
-    labelled = _number_of("labels", options.labels, names, name) if options.labels else None
+    beside = [_number_of("labels or noise", one, names, name) for one in options.beside]
     if options.fitted:
         numbers = _of_a_model(names, options.fitted, name, weighted)
     else:
         kept = _matching("columns", options.columns, names, name) or range(len(names))
-        left_out = {*_matching("exclude", options.exclude, names, name), weighted, labelled}
+        left_out = {*_matching("exclude", options.exclude, names, name), weighted, *beside}
         numbers = [j for j in kept if j not in left_out]
     if not numbers:
         raise DataError(
@@ -122,11 +122,12 @@ def check_nameless(options: ReadOptions, name: str = "X") -> None:
     Raises
     ------
     DataError
-        A fit was told `columns` or `exclude`, or the name of a column of labels.
+        A fit was told `columns` or `exclude`, or names of columns of labels or noise.
     """
-    if options.labels:
+    if options.beside:
         raise DataError(
-            f"the labels {options.labels!r} are no path, and the columns of {name} have no names"
+            f"{listed(options.beside)} (labels or noise) is no path, and the columns of {name} "
+            "have no names"
         )
     for option, told in (("columns", options.columns), ("exclude", options.exclude)):
         if told and not options.fitted:

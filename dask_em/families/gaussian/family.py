@@ -90,12 +90,6 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
             'observed of a row (a fitted model is told by set_params(missing_values="mar"))'
         )
 
-    def of_noisy_rows(self) -> Gaussian:
-        """Return the same components for rows behind whose columns stands their known noise."""
-        from .noise import with_noise
-
-        return with_noise(self)
-
     @property
     def n_parameters(self) -> int:
         k, d = self.means.shape

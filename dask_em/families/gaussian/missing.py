@@ -22,7 +22,6 @@ from ...core.tuning import tuning
 from ...errors import UsageError
 from .completed import CompletedGaussian
 from .family import Gaussian
-from .noise import WITH_MISSING
 from .missing_kernel import ColumnCoordinates, MissingKernel, has_missing
 from .patterns import Patterns
 from .regularized import RegularizedGaussian
@@ -95,10 +94,6 @@ class GaussianMissing(CompletedGaussian):
         resp = np.exp(log_prob - log_prob.max(axis=1, keepdims=True))
         resp /= resp.sum(axis=1, keepdims=True)
         return super().coordinates(self.conditional_means(X, resp))
-
-    def of_noisy_rows(self) -> Gaussian:
-        """Raise `UsageError`: rows of known noise have no missing values."""
-        raise UsageError(WITH_MISSING)
 
     # -- what is missing -----------------------------------------------------------------
 

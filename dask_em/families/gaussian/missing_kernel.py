@@ -17,7 +17,7 @@ from .observed_diagonals import ObservedDiagonals
 from .observed_matrices import ObservedMatrices
 from .parameters import GaussianParameters
 from .patterns import Patterns
-from .statistics import GaussianStatistics, CompletedStatistics
+from .statistics import CompletedStatistics, GaussianStatistics
 from .whitening import apply_scale
 
 

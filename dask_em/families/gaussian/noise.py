@@ -11,8 +11,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import Self
 
-import numpy as np
-
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import register_family
@@ -21,12 +19,6 @@ from .completed import CompletedGaussian
 from .family import Gaussian
 from .noisy_kernel import NoisyKernel
 from .regularized import RegularizedGaussian
-
-WITH_MISSING = (
-    'noise_covariance with missing_values="mar": rows of known noise have no missing values; leave '
-    'noise_covariance out, or pass missing_values="error"'
-)
-"""Refusal of rows that have both."""
 
 
 @register_family("gaussian-noisy")
@@ -75,7 +67,6 @@ class GaussianNoisy(CompletedGaussian):
     def coordinates(self, X: Array) -> Array:
         """Return rows (n, d + s) in whitened coordinates, their noise left out."""
         return super().coordinates(X[:, : self.n_features])
-
 
 
 @register_family("gaussian-regularized-noisy")

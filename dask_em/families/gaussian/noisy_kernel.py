@@ -122,4 +122,4 @@ class NoisyKernel(Kernel[GaussianStatistics]):
         if not isinstance(covariance, Uncorrelated):
             return scatter.reshape(covariance.factor.shape)
         diagonals = np.einsum("kii->ki", scatter)
-        return diagonals if covariance.factor.ndim == 2 else diagonals.sum(axis=1)
+        return np.asarray(diagonals if covariance.factor.ndim == 2 else diagonals.sum(axis=1))

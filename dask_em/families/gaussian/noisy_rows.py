@@ -1,11 +1,11 @@
 """Rows of known noise under Gaussian components: densities, and what is expected without noise.
 
 A row is x = v + e with v ~ N(mu, Sigma) and e ~ N(0, S), S its own. With Sigma = C C^T,
-y = C^{-1} (x - mu) and the noise relative to the component, M = C^{-1} S C^{-T}, the density is that
-of y under N(0, I + M), and given x the row without noise is normal about mu + C Q y with the
-covariance C (I - Q) C^T, where Q = (I + M)^{-1} (Bovy, Hogg and Roweis, Annals of Applied Statistics
-5, 2011, equations 8 to 10). The eigenvalues of Q lie between 0 and 1, whatever S and Sigma are, so
-that no digits are lost where the noise is small, large, or singular.
+y = C^{-1} (x - mu) and the noise relative to the component, M = C^{-1} S C^{-T}, the density is
+that of y under N(0, I + M), and given x the row without noise is normal about mu + C Q y with the
+covariance C (I - Q) C^T, where Q = (I + M)^{-1} (Bovy, Hogg and Roweis, Annals of Applied
+Statistics 5, 2011, section 3). The eigenvalues of Q lie between 0 and 1, whatever S and Sigma are,
+so that no digits are lost where the noise is small, large, or singular.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class NoisyRows(ABC):
         log-density of S relative to C among it: r (log |Q| - q^T M q + tr(I - Q)) / 2, q = Q y.
         """
 
+    @abstractmethod
     def finish(self, sums: Sums) -> None:
         """Add to the same `sums` what `add` has put off."""
 
@@ -75,6 +76,9 @@ class NoisyDiagonals(NoisyRows):
     def __init__(self, means: Array, factor: Array, scale: Array) -> None:
         self._means, self._factor = means, factor
         self._per_noise = (factor * scale) ** -2.0
+
+    def finish(self, sums: Sums) -> None:
+        """Do nothing: all was added."""
 
     @property
     def nbytes(self) -> int:
@@ -237,18 +241,6 @@ def eliminated(T: Array, y: Array) -> tuple[Array, Array]:
         y[j + 1 :] -= row * t
         T[j + 1 :, j + 1 :] -= T[j + 1 :, j, None] * row
     return log_det, squares
-
-
-def packed(matrices: Array) -> Array:
-    """Return the lower triangles of symmetric matrices (n, d, d), (n, d (d + 1) / 2).
-
-    Examples
-    --------
-    >>> packed(np.array([[[1.0, 2.0], [2.0, 3.0]]])).tolist()
-    [[1.0, 2.0, 3.0]]
-    """
-    i, j = np.tril_indices(matrices.shape[1])
-    return np.asarray(matrices[:, i, j])
 
 
 def unpacked(triangles: Array, d: int) -> Array:

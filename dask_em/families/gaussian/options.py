@@ -21,7 +21,7 @@ from .covariance import Covariance
 from .family import Gaussian
 from .missing import OBSERVED, GaussianMissing, drawn_from_one, with_missing
 from .missing_kernel import has_missing
-from .noise import WITH_MISSING, with_noise
+from .noise import with_noise
 from .regularized import ConjugatePrior, RegularizedGaussian
 from .whitening import Whitening, ridged_factor
 
@@ -44,7 +44,7 @@ class GaussianOptions(FamilyOptions):
         Bound on the ratio of eigenvalues of the covariances, in the units of the data.
     missing : bool
         Whether values may be missing at random, which are NaN.
-    noisy : bool
+    of_noise : bool
         Whether behind the columns of rows stands their known noise.
 
     Examples
@@ -63,7 +63,7 @@ class GaussianOptions(FamilyOptions):
     prior: str | None = None
     max_ratio: float | None = None
     missing: bool = False
-    noisy: bool = False
+    of_noise: bool = False
 
     @property
     def kind(self) -> str:
@@ -123,7 +123,7 @@ class GaussianOptions(FamilyOptions):
         They take missing values, or noise, where these options do.
         """
         found = self._regularized(plain, moments)
-        if self.noisy:
+        if self.of_noise:
             return with_noise(found)
         return with_missing(found) if self.missing else found
 
@@ -136,8 +136,15 @@ class GaussianOptions(FamilyOptions):
             Values may be missing, too.
         """
         if self.missing:
-            raise UsageError(WITH_MISSING)
-        return replace(self, noisy=True)
+            raise UsageError(
+                'noise_covariance with missing_values="mar": rows of known noise have no missing '
+                'values; leave noise_covariance out, or pass missing_values="error"'
+            )
+        return replace(self, of_noise=True)
+
+    def noisy(self, components: Any) -> Gaussian:
+        """Return components for rows behind whose columns stands their known noise."""
+        return with_noise(components)
 
     def _regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
         if self.prior is None and self.max_ratio is None:
