@@ -93,7 +93,8 @@ class Beside:
 
     def identity(self) -> dict[str, object]:
         """Return what tells it from others, for JSON."""
-        return {name: field.identity() for name, field in self._fields.items()}
+        found: dict[str, object] = {n: field.identity() for n, field in self._fields.items()}
+        return found | ({"columns_beside": self.width} if self.width else {})
 
     def row_bytes(self, row: int) -> int:
         """Return the bytes that a row of so many takes more, while it is read."""

@@ -1,4 +1,4 @@
-"""What stands beside rows in the blocks of a Dask array, beside rows of the same blocks."""
+"""Labels and noise of rows in the blocks of a Dask array, beside rows of the same blocks."""
 
 from __future__ import annotations
 

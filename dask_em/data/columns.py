@@ -126,7 +126,7 @@ def check_nameless(options: ReadOptions, name: str = "X") -> None:
     """
     if options.beside:
         raise DataError(
-            f"{listed(options.beside)} (labels or noise) is no path, and the columns of {name} "
+            f"the labels or noise {listed(options.beside)} are no path, and the columns of {name} "
             "have no names"
         )
     for option, told in (("columns", options.columns), ("exclude", options.exclude)):

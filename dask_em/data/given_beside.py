@@ -1,4 +1,4 @@
-"""What is given to stand beside rows, of any kind beside rows of any kind: opened and aligned."""
+"""Labels and noise of any kind beside rows of any kind: opened, aligned and checked."""
 
 from __future__ import annotations
 

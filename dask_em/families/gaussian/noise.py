@@ -31,6 +31,7 @@ class GaussianNoisy(CompletedGaussian):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from .matrices import Full
     >>> from .whitening import Whitening
     >>> unit = Whitening(np.zeros(2), np.ones(2))
