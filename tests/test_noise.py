@@ -350,7 +350,7 @@ def test_the_order_of_rows_and_units_do_not_matter() -> None:
     model, order = em(max_iter=5), np.random.default_rng(1).permutation(N)
     turned = em(X[order], VARIANCES[order], max_iter=5)
     assert_allclose(turned.covariances_, model.covariances_, rtol=1e-9)
-    start = {"means_init": 100 * (MEANS + 0.5) + 1e8, "weights_init": [0.5, 0.5]}
+    start: dict[str, Any] = {"means_init": 100 * (MEANS + 0.5) + 1e8, "weights_init": [0.5, 0.5]}
     start["precisions_init"] = np.stack([1e-4 * np.eye(D)] * K)
     data = 100 * ((X + 1e8) - 1e8) + 1e8
     moved = fit(data, 1e4 * VARIANCES, algorithm="em", max_iter=5, **start)

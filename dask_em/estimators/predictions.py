@@ -43,6 +43,7 @@ from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .fitted import FittedEstimator, real_type
 from .html import summary_html
+from .known import check_noise
 from .names import checked_names
 from .options import check_label_type, check_n_samples
 
@@ -189,9 +190,9 @@ class Predictions(FittedEstimator):
         mixture = self.mixture(self._answering_engine(n_rows))
         if not noisy:
             return mixture
-        components = self.family_options().of_noisy_rows().noisy(mixture.components)
-        mixture = mixture.holding(components)
-        return mixture.on_cpu if self.device == "auto" else mixture
+        options = self.family_options()
+        check_noise(options, self.device)
+        return mixture.holding(options.noisy(mixture.components)).on_cpu
 
     def predict(
         self,

@@ -16,7 +16,6 @@ from ..data.columns import check_columns
 from ..data.open import noise_beside, stored_source
 from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
-from ..estimators.known import check_noise
 from ..fitting.observers import ObservedPass, reporter
 from ..storage.arrow import require_pyarrow
 from ..storage.outputs.grid_answers import GridFormat
@@ -70,7 +69,6 @@ def predict(
     model, source = opened(model_path, data, destination, overwrite, keep, **reading)
     noisy = noise_covariance is not None
     if noisy:
-        check_noise(model.family_options(), model.device)
         source = noise_beside(source, data, noise_covariance, model.read_options)
     predictor = model.predictor(answers, source.dtype, source.n_rows, noisy)
     kinds: Kinds = {a: (predictor.width(a), predictor.dtype(a)) for a in answers}

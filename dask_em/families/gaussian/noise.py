@@ -14,7 +14,6 @@ from typing import Self
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import register_family
-from ...errors import UsageError
 from .completed import CompletedGaussian
 from .family import Gaussian
 from .noisy_kernel import NoisyKernel
@@ -54,11 +53,8 @@ class GaussianNoisy(CompletedGaussian):
 
     def kernel(self, engine: Engine = NUMPY) -> NoisyKernel:
         """Return a kernel of zero sums: the plain one, and beside it that of rows with noise."""
-        if engine.device != "cpu":
-            raise UsageError(
-                f"device={engine.device!r}: rows of known noise (noise_covariance) are computed on "
-                'the CPU; pass device="cpu"'
-            )
+        # Fits and answers of rows with noise ask for no other device.
+        assert engine.device == "cpu"
         return NoisyKernel(self, super().kernel(engine))
 
     def near(self, X: Array, resp: Array) -> Self:
