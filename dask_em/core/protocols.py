@@ -300,7 +300,7 @@ class Source(Protocol):
 
     @property
     def beside(self) -> Beside:
-        """What stands beside the rows: labels, noise."""
+        """Labels and noise that stand beside the rows, where there are some."""
         return NOTHING
 
     def with_beside(self, beside: Beside) -> Self:

@@ -63,10 +63,10 @@ def fold_range(
         for chunk, X, weight in parts:
             if weights is not None:
                 weight = weights[row : row + len(X)]
-            labels = None if known is None else known.next(chunk, len(X))
-            row += len(X)
-            if noise is not None:
-                X = joined(X, noise.next(chunk, len(X)))
+            n = len(X)
+            row += n
+            labels = None if known is None else known.next(chunk, n)
+            X = X if noise is None else joined(X, noise.next(chunk, n))
             if chunk in source.dropping:
                 if labels is not None:
                     labels = labels[finite_mask(X, source.missing)]

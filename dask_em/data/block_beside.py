@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
-from ..core.beside import FieldReader, RowField
+from ..core.beside import Beside, FieldReader, RowField, joined
 from .beside import FieldCheck
 from .lazy import row_of_block
 
@@ -85,3 +85,32 @@ class BlockFieldReader(FieldReader):
         """Return that of a chunk, whatever the numbers of its rows."""
         found = self._columns.blocks[chunk].compute(scheduler="synchronous")
         return self._check(np.asarray(found), chunk)
+
+
+def blocks_of(field: RowField | None) -> BlockField | None:
+    """Return a field beside blocks of Dask as what it is."""
+    assert field is None or isinstance(field, BlockField)
+    return field
+
+
+def rows_with_noise(X: da.Array, beside: Beside) -> da.Array:
+    """Return rows (n, d) with their noise behind the columns, where there is some."""
+    noise = blocks_of(beside.noise)
+    if noise is None:
+        return X
+    import dask.array as da
+
+    found: da.Array = da.map_blocks(
+        _joined_block,
+        X,
+        noise.columns,
+        check=noise.block_check,
+        chunks=(X.chunks[0], (int(X.shape[1]) + noise.width,)),
+        dtype=np.float64,
+        meta=np.empty((0, 0)),
+    )
+    return found
+
+
+def _joined_block(X: Array, noise: Array, check: BlockCheck, block_id: tuple[int, int]) -> Array:
+    return joined(X, check(noise, block_id[0]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..core.additive import Array
-from ..core.beside import NOTHING, Beside, RowField, joined
+from ..core.beside import NOTHING, Beside, joined
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.finite import Missing, finite_mask, located
@@ -29,7 +29,7 @@ from ..core.protocols import (
 from ..core.tuning import tuning
 from ..errors import DataError
 from ..storage.urls import describe_store
-from .block_beside import BlockCheck, BlockField
+from .block_beside import BlockCheck, BlockField, blocks_of, rows_with_noise
 from .checks import cell_weights, check_array, check_weight, memory_weight, tell_once
 from .grids import Cells, Part
 from .identity import layout_identity
@@ -116,7 +116,7 @@ class DaskSource(Source):
     def shipped_bytes(self) -> int:
         """Bytes of the arrays in memory that the graph holds."""
         arrays = [self.X] if self.sample_weight is None else [self.X, self.sample_weight]
-        arrays += [field.columns for field in (self._labels, self._noise) if field is not None]
+        arrays += [field.columns for field in self._fields if field is not None]
         layers = {name: layer for a in arrays for name, layer in a.dask.layers.items()}
         # What is not materialized is made of names and functions.
         tasks = [t for one in layers.values() if one.is_materialized() for t in one.values()]
@@ -154,7 +154,7 @@ class DaskSource(Source):
         arrays = [self.X]
         if self.sample_weight is not None:
             arrays.append(self.sample_weight[:, None])
-        labels, noise = self._labels, self._noise
+        labels, noise = self._fields
         arrays += [field.columns for field in (labels, noise) if field is not None]
         results = da.map_blocks(
             _of_block,
@@ -179,25 +179,8 @@ class DaskSource(Source):
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
         """Compute a function of all rows, lazily and block by block."""
-        return map_blocks(self._rows_with_noise(), function, width, dtype, self.columns)
-
-    def _rows_with_noise(self) -> da.Array:
-        """Return the rows, with their noise behind the columns where there is some."""
-        noise = self._noise
-        if noise is None:
-            return self.X
-        import dask.array as da
-
-        found: da.Array = da.map_blocks(
-            _joined_block,
-            self.X,
-            noise.columns,
-            check=noise.block_check,
-            chunks=(self.X.chunks[0], (self.n_features + noise.width,)),
-            dtype=np.float64,
-            meta=np.empty((0, 0)),
-        )
-        return found
+        rows = rows_with_noise(self.X, self.beside)
+        return map_blocks(rows, function, width, dtype, self.columns)
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped."""
@@ -208,7 +191,8 @@ class DaskSource(Source):
         dropped = dict(log.dropped)
         lengths = tuple(n - dropped.get(block, 0) for block, n in enumerate(self.X.chunks[0]))
 
-        tested = [self.X] if self._noise is None else [self.X, self._noise.columns]
+        labels, noise = self._fields
+        tested = [self.X] if noise is None else [self.X, noise.columns]
 
         def filtered(like: da.Array) -> Any:
             return da.map_blocks(
@@ -225,26 +209,22 @@ class DaskSource(Source):
         weight = self.sample_weight
         if weight is not None:
             weight = filtered(weight[:, None])[:, 0]
-        labels, noise = (
+        kept = (
             None if field is None else field.with_columns(filtered(field.columns))
-            for field in (self._labels, self._noise)
+            for field in (labels, noise)
         )
-        beside = Beside(labels, noise)
         return replace(
             self,
             X=filtered(self.X),
             sample_weight=weight,
-            beside=beside,
+            beside=Beside(*kept),
             n_dropped=log.n_dropped,
         )
 
     @property
-    def _labels(self) -> BlockField | None:
-        return _in_blocks(self.beside.labels)
-
-    @property
-    def _noise(self) -> BlockField | None:
-        return _in_blocks(self.beside.noise)
+    def _fields(self) -> tuple[BlockField | None, BlockField | None]:
+        """Labels and noise, in blocks."""
+        return blocks_of(self.beside.labels), blocks_of(self.beside.noise)
 
     def with_beside(self, beside: Beside) -> Self:
         """Return the same rows with this beside them, of the same blocks."""
@@ -303,15 +283,6 @@ def _of_block(
         X = joined(X, noise(next(left), block_id[0]))
     with located(row_of_block, block_id[0], columns):
         return function(block_id[0], X, weights, known, shared)
-
-
-def _joined_block(X: Array, noise: Array, check: BlockCheck, block_id: tuple[int, int]) -> Array:
-    return joined(X, check(noise, block_id[0]))
-
-
-def _in_blocks(field: RowField | None) -> BlockField | None:
-    assert field is None or isinstance(field, BlockField)
-    return field
 
 
 def _finite_block(

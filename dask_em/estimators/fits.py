@@ -27,6 +27,7 @@ from ..fitting.checks import check_survey
 from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
+from ..fitting.noise import of_noisy_rows
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import StartOptions
@@ -283,7 +284,7 @@ class Fit(Generic[M]):
         lead = self.lead
         starts = [estimator.start_options() for estimator in self.estimators]
         return FitOptions(
-            tuple(start.of_noisy_rows() if noisy else start for start in starts),
+            tuple(of_noisy_rows(start) if noisy else start for start in starts),
             lead.convergence(),
             survey_seed(check_random_state(lead.random_state)),
             lead.random_state is None,

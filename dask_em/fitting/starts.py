@@ -196,19 +196,6 @@ class StartOptions:
         alike = self.components.of_data(moments, k)
         return free - n_held(Held.of(self.held, k), alike, k)
 
-    def of_noisy_rows(self) -> StartOptions:
-        """Return the same options for rows behind whose columns stands their known noise.
-
-        Raises
-        ------
-        UsageError
-            The components know of none.
-        """
-        components, earlier = self.components.of_noisy_rows(), self.start_from
-        if earlier is not None:
-            earlier = partial(_with_noise, components, earlier)
-        return replace(self, components=components, start_from=earlier)
-
     def holding(self, mixture: Mixture) -> Mixture:
         """Return a start whose held parameters no step changes; without weights they are equal."""
         if self.held is None:
@@ -424,17 +411,6 @@ class StartOptions:
             _check_weights(weights)
         log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
         return Mixture(log_weights, components, assignment=self.assignment).holding(components)
-
-
-def _with_noise(
-    components: FamilyOptions,
-    start_from: Callable[[Surveyed], Mixture | EMState],
-    surveyed: Surveyed,
-) -> Mixture:
-    """Return the mixture of an earlier fit, for rows of known noise: others than those of then."""
-    found = start_from(surveyed)
-    mixture = found.result if isinstance(found, EMState) else found
-    return mixture.holding(components.noisy(mixture.components))
 
 
 def _check_weights(weights: Array) -> None:
