@@ -596,6 +596,7 @@ def changed(S: Array, row: int, column: Any, value: float) -> Array:
     [
         (lambda: fit(S=VARIANCES[:-1]), "noise_covariance has 599 entries and X has 600 rows"),
         (lambda: fit(S=VARIANCES[:, :2]), r"has the shape \(n, 2\): expected variances of the 3"),
+        (lambda: fit(S=MATRICES[:, :1, :1]), r"has the shape \(n, 1, 1\)"),
         (lambda: fit(S=MATRICES[:, :2]), r"has the shape \(n, 2, 3\)"),
         (lambda: fit(S=np.zeros((N, D, D, 1))), "noise_covariance must be"),
         (
@@ -674,6 +675,7 @@ def test_a_shell_names_a_path_or_columns(tmp_path: Path) -> None:
             run("plan", data, "-k", "2", *more, "--workers", "1") for more in (known, [])
         )
         assert planned["worker_bytes"] > plain["worker_bytes"]
+        assert planned["bytes_per_pass"] == plain["bytes_per_pass"] + VARIANCES.nbytes
     told = CliRunner().invoke(main, ["inspect", model], catch_exceptions=False).output
     assert "noise    of each row known by its variances" in told
 

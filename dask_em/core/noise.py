@@ -32,7 +32,7 @@ def noise_width(shape: tuple[int, ...], d: int) -> int:
     >>> noise_width((3,), 3), noise_width((3, 3), 3)
     (3, 6)
     """
-    if shape in ((d,), (1, 1)) or (shape == () and d == 1):
+    if shape == (d,) or (d == 1 and shape in ((), (1, 1))):
         return d
     if shape in ((d, d), (d * d,)):
         return d * (d + 1) // 2

@@ -312,7 +312,7 @@ class FitMemory:
     def _drawn_bytes(self) -> int:
         """Bytes of the rows of a chunk that are held out, or in a slice, and of their drawing."""
         source, screening, held = self.source, tuning().screening, 0.0
-        row = source.n_features * source.dtype.itemsize
+        row = source.n_features * source.dtype.itemsize + 8 * source.beside.width
         if self.holdout:
             # Random numbers, weights, numbers of rows and the mask; the rows themselves, twice.
             held += 3 * 8 + 2 + 2 * self.holdout * row

@@ -385,7 +385,7 @@ def count(
         source.n_chunks,
         source.chunk_rows * source.n_features * source.dtype.itemsize,
         len(source.ranges()),
-        source.nbytes,
+        source.nbytes + 8 * source.beside.width * (source.n_rows or 0),
         sum(weights + components.statistics_bytes for weights, components in models),
         sum(weights + components.nbytes for weights, components in models),
         memory.largest(tightest.threads).task,
