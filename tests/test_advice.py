@@ -25,6 +25,7 @@ from advice.following import Followed, Here, Services
 from advice.ingest import INGESTED
 from advice.labels import LABELLED
 from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
+from advice.noise import NOISY
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
@@ -110,7 +111,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 FOLLOWED = [
     *ANSWERS, *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES,
-    *CLUSTERS, *COUNTED, *LABELLED,
+    *CLUSTERS, *COUNTED, *LABELLED, *NOISY,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

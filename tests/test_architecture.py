@@ -28,9 +28,9 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "threadpoolctl": ("backends/", "jobs/"),
     "dask": (
         "backends/dask/",
-        "data/block_labels.py",
+        "data/block_beside.py",
         "data/dask.py",
-        "data/given_labels.py",
+        "data/given_beside.py",
         "data/lazy.py",
         "data/tables.py",
         "data/zarr/layout.py",
@@ -45,7 +45,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "zarr": (
         "data/zarr/",
         "data/dask.py",
-        "data/given_labels.py",
+        "data/given_beside.py",
         "data/ingest/written.py",
         "storage/",
         "jobs/demo.py",

@@ -33,6 +33,8 @@ PINNED = {
     "normal-wishart-prior": "1: mean mean_precision df scatter",
     "conjugate-prior": "1: mean scatter shrinkage df",
     "gaussian-regularized": "1: means covariance whitening ridge constraint prior max_ratio",
+    "gaussian-noisy": "1: means covariance whitening ridge constraint",
+    "gaussian-regularized-noisy": "1: means covariance whitening ridge constraint prior max_ratio",
     "factor": "1: means loadings log_noise whitening ridge constraint",
     "factor-statistics": "1: first squares cross latent products entropy",
     "student-t": "1: scales log_df fixed shared",

@@ -41,7 +41,7 @@ class SerialBackend(Backend):
             """Each range's sums in turn; none is held while the next is made."""
             for chunks in ranges[leaves.start : leaves.stop]:
                 current_job().check()
-                beside = source.shipped_weights(chunks), source.shipped_labels(chunks)
+                beside = source.shipped_weights(chunks), source.shipped_beside(chunks)
                 yield fold_range(source, pass_.fold(), chunks, *beside)
                 if advance:
                     advance(source.rows_of(chunks))

@@ -61,7 +61,7 @@ class ThreadsBackend(Backend):
         ranges, run = source.ranges(), current_job()
 
         def one(chunks: range) -> S:
-            beside = source.shipped_weights(chunks), source.shipped_labels(chunks)
+            beside = source.shipped_weights(chunks), source.shipped_beside(chunks)
             found = fold_range(source, pass_.fold(), chunks, *beside)
             if advance:
                 advance(source.rows_of(chunks))

@@ -11,6 +11,7 @@ from .display import show
 from .options import (
     ADAPTATION,
     JSON,
+    NOISE,
     OUTPUT,
     OVERWRITE,
     READING,
@@ -40,6 +41,7 @@ from .options import (
         "--resume/--no-resume", "resume",
         "Finish what an interrupted run left, or throw it away.", default=True,
     ),
+    NOISE,
     *READING,
     OVERWRITE,
     cluster_options,
@@ -55,6 +57,7 @@ def predict(
     resume: bool,
     overwrite: bool,
     as_json: bool,
+    noise_covariance: str | None,
     **options: Any,
 ) -> None:
     """Label every row of DATA: a Zarr group DEST with the array `labels`.
@@ -85,8 +88,9 @@ def predict(
         answers.append("log_density")
     cluster, reading = cluster_of(options), take(options, READING)
     result = predict_jobs.predict(
-        model, data, dest, cluster, answers, overwrite, resume, keep or (), **reading
-    )
+        model, data, dest, cluster, answers, overwrite, resume, keep or (), noise_covariance,
+        **reading,
+    )  # fmt: skip
     written = ", ".join(result["written"])
     kept = f", {result['n_rows_kept']:,} of an earlier run" if result["n_rows_kept"] else ""
     without = result["n_dropped"]
@@ -161,8 +165,15 @@ def impute(
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@with_options(WEIGHTS, *READING, cluster_options, JSON)
-def score(model: str, data: str, weights: str | None, as_json: bool, **options: Any) -> None:
+@with_options(WEIGHTS, NOISE, *READING, cluster_options, JSON)
+def score(
+    model: str,
+    data: str,
+    weights: str | None,
+    noise_covariance: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Mean log-likelihood in nats a row, AIC, BIC and ICL of MODEL on DATA, from one pass.
 
     Of K-means also the inertia, and the mean simplified silhouette of a row.
@@ -174,7 +185,9 @@ def score(model: str, data: str, weights: str | None, as_json: bool, **options: 
     from ..jobs import score as score_jobs
 
     reading = take(options, READING)
-    result = score_jobs.score(model, data, cluster_of(options), weights, **reading)
+    result = score_jobs.score(
+        model, data, cluster_of(options), weights, noise_covariance, **reading
+    )
     total = (
         f"sum {result['weight']:,.6g}, of {weights}" if weights else "none: each row counts once"
     )

@@ -17,6 +17,7 @@ from .options import (
     LOOKING,
     MISSING_OF_FIT,
     N_COMPONENTS,
+    NOISE,
     Option,
     cluster_of,
     cluster_options,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     *LOOKING,
     FACTORS_OF_FIT,
     MISSING_OF_FIT,
+    NOISE,
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -53,6 +55,7 @@ def plan(
     family: tuple[str, ...],
     covariance_types: tuple[str, ...],
     probe: bool,
+    noise_covariance: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -74,6 +77,7 @@ def plan(
         cluster,
         probe,
         family,
+        noise_covariance,
         **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT)),
     )
     lines = _plan_lines(planned)

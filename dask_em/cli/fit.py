@@ -18,6 +18,7 @@ from .options import (
     JSON,
     LABELS,
     N_COMPONENTS,
+    NOISE,
     OUTPUT,
     OVERWRITE,
     SETTINGS,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     GROUPS,
     WEIGHTS,
     *LABELS,
+    NOISE,
     *ESTIMATOR,
     SETTINGS,
     *CHOICE,
@@ -116,6 +118,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
     }
     if "labels" in best.provenance_:
         summary["labels"] = best.provenance_["labels"]
+    if "noise" in best.provenance_:
+        summary["noise"] = best.provenance_["noise"]
     if result.table:
         summary |= {
             **best.fitted_options(),

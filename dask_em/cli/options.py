@@ -336,6 +336,13 @@ WEIGHTS = Option(
     metavar="PATH",
 )  # fmt: skip
 
+NOISE = Option(
+    "--noise-covariance", "noise_covariance",
+    "Known noise of each row: variances, (n, d), or covariances, (n, d, d), of a Zarr array, "
+    "Parquet or .npy; or names of columns of DATA that hold variances, with commas between.",
+    metavar="PATH",
+)  # fmt: skip
+
 LABELS = (
     Option(
         "--labels", "labels",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from ..errors import UsageError
 from .additive import Additive, Array
 from .codec import record
 from .degenerate import Degenerate
@@ -34,6 +35,20 @@ LEAVE_OUT = "leave it out"
 
 
 Sums = TypeVar("Sums", bound=Additive)
+
+
+def no_noise(name: str) -> UsageError:
+    """Return the error that components know nothing of the noise of rows.
+
+    Examples
+    --------
+    >>> str(no_noise("Poisson")).partition(":")[0]
+    'noise_covariance'
+    """
+    return UsageError(
+        f"noise_covariance: {name} components are not told apart from the noise of rows; fit a "
+        "GaussianMixture, or leave noise_covariance out"
+    )
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
@@ -699,6 +714,26 @@ class FamilyOptions(ABC):
     @abstractmethod
     def of_data(self, moments: Moments, k: int) -> Family[Any]:
         """Return k components alike, each of which describes all of the data."""
+
+    def of_noisy_rows(self) -> FamilyOptions:
+        """Return the same options for rows behind whose columns stands their known noise.
+
+        Raises
+        ------
+        UsageError
+            The family knows of none.
+        """
+        raise no_noise(type(self).__name__.removesuffix("Options"))
+
+    def noisy(self, components: Family[Any]) -> Family[Any]:
+        """Return components, of these options, for rows behind whose columns stands their noise.
+
+        Raises
+        ------
+        UsageError
+            The family knows of none.
+        """
+        raise no_noise(type(self).__name__.removesuffix("Options"))
 
     def start_coordinates(self, rows: Array, moments: Moments) -> Array:
         """Return sampled rows (m, d) as the clustering of a start sees them."""

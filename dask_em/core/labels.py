@@ -6,22 +6,14 @@ zeros is one of which nothing is known.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from ..errors import DataError
 from .additive import Array
+from .beside import Where
 
 # By how much responsibilities of a row may miss a sum of one, as those in float32 do.
 SUM_ERROR = 1e-4
-
-
-class Where(Protocol):
-    """Say which row of the data is number `row` of an array, for a message."""
-
-    def __call__(self, row: int) -> str:
-        """Return the words."""
 
 
 def checked_labels(values: Array, k: int, where: Where) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import DataError
 from .additive import Array, S, S_co
+from .beside import LABELS, NOISE, NOTHING, Beside
 from .chunk_log import ChunkLog
 from .columns import Column, no_columns
 from .finite import NOWHERE, Missing
@@ -38,38 +39,6 @@ It may be called from another thread, and with a negative number where work was 
 
 Block = tuple[Array, Array | None]
 """Rows (n, d), and their weights (n,) where rows have weights."""
-
-
-# -- what is known of rows -----------------------------------------------------------------
-
-
-class LabelReader(Protocol):
-    """Read what is known beforehand of the components of rows, for one range."""
-
-    def read(self, chunk: int, start: int, stop: int) -> Array:
-        """Return labels (n,) or responsibilities (n, k) of a chunk, rows `start` to `stop - 1`."""
-
-
-class RowLabels(Protocol):
-    """Labels or responsibilities that are known of all rows, see `core.labels`; picklable."""
-
-    def open(self) -> LabelReader:
-        """Open it for one range."""
-
-    def of_rows(self, start: int, stop: int) -> RowLabels:
-        """Return what a reader of these rows elsewhere must be given: all, or a part in memory."""
-
-    def identity(self) -> str:
-        """Return what tells them from others."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes that a row takes while it is read."""
-
-    @property
-    def shipped_bytes(self) -> int:
-        """Bytes in this process's memory that readers elsewhere are given; 0 where they read."""
-        return 0
 
 
 # -- a pass ----------------------------------------------------------------------------
@@ -330,29 +299,30 @@ class Source(Protocol):
         return None
 
     @property
-    def labelled(self) -> bool:
-        """Whether something is known beforehand of the components of rows."""
-        return False
+    def beside(self) -> Beside:
+        """Labels and noise that stand beside the rows, where there are some."""
+        return NOTHING
 
-    def with_labels(self, labels: RowLabels | None) -> Self:
-        """Return the same rows with what is known of their components, or without.
+    def with_beside(self, beside: Beside) -> Self:
+        """Return the same rows with this beside them, in place of what is there.
 
         Raises
         ------
         DataError
-            Rows of this kind cannot have labels.
+            Rows of this kind cannot have anything beside them.
         """
-        if labels is None:
+        if not beside:
             return self
+        name = LABELS if beside.labels is not None else NOISE
         raise DataError(
-            f"labels_init: no labels are brought beside the rows of {self.description}; give rows "
-            "in memory, or of Zarr, Parquet, .npy or Dask"
+            f"{name}: nothing is brought beside the rows of {self.description}; give rows in "
+            "memory, or of Zarr, Parquet, .npy or Dask"
         )
 
-    def shipped_labels(self, chunks: range) -> RowLabels | None:
-        """Return the labels of these chunks, for a reader elsewhere; None where there are none."""
+    def shipped_beside(self, chunks: range) -> Beside:
+        """Return what stands beside these chunks, for a reader elsewhere."""
         _ = chunks
-        return None
+        return NOTHING
 
     def delayed_blocks(
         self, function: BlockFunction[T, Any], shared: T, name: str

@@ -10,9 +10,10 @@ from queue import SimpleQueue
 import numpy as np
 
 from .additive import Array, S
+from .beside import NOTHING, Beside, RowField, joined
 from .executor import ThreadPool
 from .finite import finite_mask, finite_rows, located
-from .protocols import Block, Fold, Reader, RowLabels, Source
+from .protocols import Block, Fold, Reader, Source
 
 Arriving = SimpleQueue[Block | BaseException | None]
 """The parts of one chunk, then None, or the error that ended its reading."""
@@ -23,7 +24,7 @@ def fold_range(
     fold: Fold[S],
     chunks: range,
     weights: Array | None,
-    labels: RowLabels | None = None,
+    beside: Beside = NOTHING,
 ) -> S:
     """Feed a range's chunks to a fold, and return its result.
 
@@ -38,8 +39,8 @@ def fold_range(
         Numbers of the chunks.
     weights : (n,) array or None
         The range's `shipped_weights`.
-    labels : RowLabels or None
-        The range's `shipped_labels`.
+    beside : Beside
+        The range's `shipped_beside`.
 
     Raises
     ------
@@ -56,57 +57,82 @@ def fold_range(
     3
     """
     reader, row = source.reader(), 0
-    known = None if labels is None or not fold.takes_labels else Known(source, labels, chunks)
+    known = aligned(source, beside.labels if fold.takes_labels else None, chunks)
+    noise = aligned(source, beside.noise, chunks)
     with closing(_read_ahead(source, reader, chunks, fold.block_rows)) as parts:
         for chunk, X, weight in parts:
             if weights is not None:
                 weight = weights[row : row + len(X)]
-            beside = None if known is None else known.next(chunk, len(X))
-            row += len(X)
+            n = len(X)
+            row += n
+            labels = None if known is None else known.next(chunk, n)
+            X = X if noise is None else joined(X, noise.next(chunk, n))
             if chunk in source.dropping:
-                if beside is not None:
-                    beside = beside[finite_mask(X, source.missing)]
+                if labels is not None:
+                    labels = labels[finite_mask(X, source.missing)]
                 X, weight, _ = finite_rows(X, weight, source.missing)
             # What is not finite here is of a damaged chunk, as the end of its reading tells.
             with (
                 np.errstate(over="ignore", invalid="ignore"),
                 located(source.locate, chunk, source.columns),
             ):
-                if beside is None:
+                if labels is None:
                     fold.update(chunk, X, weight)
                 else:
-                    fold.update_labelled(chunk, X, weight, beside)
-            del X, weight, beside
+                    fold.update_labelled(chunk, X, weight, labels)
+            del X, weight, labels
     fold.take_fingerprints(reader.fingerprints)
     reader.close()
     return fold.result()
 
 
-class Known:
-    """Give the labels of the parts of chunks, each chunk's read at once.
+class Aligned:
+    """Give what stands beside the parts of chunks, each chunk's read at once.
 
     Parameters
     ----------
     source : Source
-    labels : RowLabels
+    field : RowField
     chunks : range
         Those of a range, which come in order.
     """
 
-    def __init__(self, source: Source, labels: RowLabels, chunks: range) -> None:
-        self._source, self._reader = source, labels.open()
+    def __init__(self, source: Source, field: RowField, chunks: range) -> None:
+        self._source, self._reader = source, field.open()
         self._start = source.rows_of(range(chunks.start))
         self._chunk, self._done = -1, 0
-        self._labels = np.empty(0)
+        self._values = np.empty((0, field.width))
 
     def next(self, chunk: int, n: int) -> Array:
-        """Return the labels of the next n rows of a chunk."""
+        """Return that of the next n rows of a chunk."""
         if chunk != self._chunk:
             stop = self._start + self._source.rows_of(range(chunk, chunk + 1))
-            self._labels = self._reader.read(chunk, self._start, stop)
+            # Of a chunk that is skipped there are no rows.
+            if n:
+                self._values = self._reader.read(chunk, self._start, stop)
             self._chunk, self._start, self._done = chunk, stop, 0
         self._done += n
-        return self._labels[self._done - n : self._done]
+        return self._values[self._done - n : self._done]
+
+
+def aligned(source: Source, field: RowField | None, chunks: range) -> Aligned | None:
+    """Return what reads a field beside the rows of chunks; None where there is none."""
+    return None if field is None else Aligned(source, field, chunks)
+
+
+def rows_with_noise(source: Source, beside: Beside, chunk: int, X: Array) -> Array:
+    """Return the rows X (n, d) of a chunk with their noise behind, where there is some.
+
+    Parameters
+    ----------
+    source : Source
+    beside : Beside
+        What stands beside this chunk.
+    chunk : int
+    X : (n, d) array
+    """
+    noise = aligned(source, beside.noise, range(chunk, chunk + 1))
+    return X if noise is None else joined(X, noise.next(chunk, len(X)))
 
 
 def _read_ahead(

@@ -234,6 +234,16 @@ class MissingTuning:
 
 
 @dataclass(frozen=True)
+class NoiseTuning:
+    """Rows of known noise, each with a factorization of its own."""
+
+    # Doubles of matrices that are factorized side by side: within the level-2 cache.
+    side_by_side: int = 2**15
+    # Rows of a piece at least, however large their matrices are.
+    least_rows: int = 32
+
+
+@dataclass(frozen=True)
 class CompiledKernelTuning:
     """Blocks of the compiled kernels, and where each is the quicker."""
 
@@ -667,6 +677,7 @@ class Tuning:
     factor: FactorTuning = field(default_factory=FactorTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
     missing: MissingTuning = field(default_factory=MissingTuning)
+    noise: NoiseTuning = field(default_factory=NoiseTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)

@@ -101,12 +101,12 @@ def choose(
             "can be told from the others"
         )
     weighted = None if weight is None else _number_of("weights", weight.name, names, name)
-    labelled = _number_of("labels", options.labels, names, name) if options.labels else None
+    beside = [_number_of("labels or noise", one, names, name) for one in options.beside]
     if options.fitted:
-        numbers = _of_a_model(names, options.fitted, name, weighted)
+        numbers = _of_a_model(names, options.fitted, name, [weighted, *beside])
     else:
         kept = _matching("columns", options.columns, names, name) or range(len(names))
-        left_out = {*_matching("exclude", options.exclude, names, name), weighted, labelled}
+        left_out = {*_matching("exclude", options.exclude, names, name), weighted, *beside}
         numbers = [j for j in kept if j not in left_out]
     if not numbers:
         raise DataError(
@@ -122,11 +122,12 @@ def check_nameless(options: ReadOptions, name: str = "X") -> None:
     Raises
     ------
     DataError
-        A fit was told `columns` or `exclude`, or the name of a column of labels.
+        A fit was told `columns` or `exclude`, or names of columns of labels or noise.
     """
-    if options.labels:
+    if options.beside:
         raise DataError(
-            f"the labels {options.labels!r} are no path, and the columns of {name} have no names"
+            f"the labels or noise {listed(options.beside)} are no path, and the columns of {name} "
+            "have no names"
         )
     for option, told in (("columns", options.columns), ("exclude", options.exclude)):
         if told and not options.fitted:
@@ -190,16 +191,16 @@ def _number_of(kind: str, wanted: str, names: Sequence[str], name: str) -> int:
 
 
 def _of_a_model(
-    names: Sequence[str], fitted: Sequence[str], name: str, weighted: int | None
+    names: Sequence[str], fitted: Sequence[str], name: str, taken: Sequence[int | None]
 ) -> list[int]:
-    """The columns of a model, wherever they are; others are named in the log."""
+    """The columns of a model, wherever they are; others that nobody takes are named in the log."""
     at = {one: j for j, one in enumerate(names)}
     lacking = [one for one in fitted if one not in at]
     if lacking:
         what = f"{name} lacks columns that the model was fitted to, {listed(lacking)}"
         raise DataError(with_names(what, lacking[0], names))
     numbers = [at[one] for one in fitted]
-    ignored = sorted({*range(len(names))} - {*numbers, weighted}, key=lambda j: j or 0)
+    ignored = sorted({*range(len(names))} - {*numbers, *taken}, key=lambda j: j or 0)
     if ignored:
         logger.info(
             "columns of %s that the model was not fitted to are ignored: %s",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..core.additive import Array
+from ..core.beside import NOTHING, Beside, joined
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.finite import Missing, finite_mask, located
@@ -21,7 +22,6 @@ from ..core.protocols import (
     BlockFunction,
     DelayedBlocks,
     Reader,
-    RowLabels,
     RowValues,
     Source,
     T,
@@ -29,7 +29,7 @@ from ..core.protocols import (
 from ..core.tuning import tuning
 from ..errors import DataError
 from ..storage.urls import describe_store
-from .block_labels import BlockLabels, LabelCheck
+from .block_beside import BlockCheck, BlockField, blocks_of, rows_with_noise
 from .checks import cell_weights, check_array, check_weight, memory_weight, tell_once
 from .grids import Cells, Part
 from .identity import layout_identity
@@ -61,8 +61,8 @@ class DaskSource(Source):
     columns : sequence of Column, or None
         None where they have no names.
     decoding : str
-    labels : BlockLabels or None
-        What is known of the rows' components, in the same blocks.
+    beside : Beside
+        What else stands beside the rows: `BlockField`s, of the same blocks.
     """
 
     X: da.Array
@@ -71,7 +71,7 @@ class DaskSource(Source):
     grid: Grid | None = None
     columns: Sequence[Column] | None = None
     decoding: str = ""
-    labels: BlockLabels | None = None
+    beside: Beside = NOTHING
 
     @property
     def n_rows(self) -> int | None:
@@ -104,8 +104,8 @@ class DaskSource(Source):
     def held_bytes(self) -> int:
         """Bytes of a block twice, as it is made and when it is whole, and of its weights."""
         weights = 0 if self.sample_weight is None else 2 * 8 * self.chunk_rows
-        labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
-        return 2 * self.chunk_rows * self.n_features * self.dtype.itemsize + weights + labels
+        row = self.n_features * self.dtype.itemsize
+        return (2 * row + self.beside.row_bytes(row)) * self.chunk_rows + weights
 
     @property
     def library_bytes(self) -> int:
@@ -116,7 +116,7 @@ class DaskSource(Source):
     def shipped_bytes(self) -> int:
         """Bytes of the arrays in memory that the graph holds."""
         arrays = [self.X] if self.sample_weight is None else [self.X, self.sample_weight]
-        arrays += [] if self.labels is None else [self.labels.values]
+        arrays += [field.columns for field in self._fields if field is not None]
         layers = {name: layer for a in arrays for name, layer in a.dask.layers.items()}
         # What is not materialized is made of names and functions.
         tasks = [t for one in layers.values() if one.is_materialized() for t in one.values()]
@@ -154,13 +154,14 @@ class DaskSource(Source):
         arrays = [self.X]
         if self.sample_weight is not None:
             arrays.append(self.sample_weight[:, None])
-        if self.labels is not None:
-            arrays.append(self.labels.columns)
+        labels, noise = self._fields
+        arrays += [field.columns for field in (labels, noise) if field is not None]
         results = da.map_blocks(
             _of_block,
             *arrays,
             weighted=self.weighted,
-            labels=None if self.labels is None else self.labels.check,
+            labels=None if labels is None else labels.block_check,
+            noise=None if noise is None else noise.block_check,
             function=function,
             shared=delayed(shared, name=f"em-params-{name}", traverse=False),
             columns=self.columns,
@@ -178,7 +179,8 @@ class DaskSource(Source):
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
     ) -> RowValues:
         """Compute a function of all rows, lazily and block by block."""
-        return map_blocks(self.X, function, width, dtype, self.columns)
+        rows = rows_with_noise(self.X, self.beside)
+        return map_blocks(rows, function, width, dtype, self.columns)
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped."""
@@ -189,12 +191,14 @@ class DaskSource(Source):
         dropped = dict(log.dropped)
         lengths = tuple(n - dropped.get(block, 0) for block, n in enumerate(self.X.chunks[0]))
 
-        def filtered(*weight: da.Array) -> Any:
-            like = weight[0] if weight else self.X
+        labels, noise = self._fields
+        tested = [self.X] if noise is None else [self.X, noise.columns]
+
+        def filtered(like: da.Array) -> Any:
             return da.map_blocks(
                 _finite_block,
-                self.X,
-                *weight,
+                like,
+                *tested,
                 dropping=log.dropping,
                 missing=log.missing,
                 chunks=(lengths, like.chunks[1]),
@@ -202,34 +206,39 @@ class DaskSource(Source):
                 meta=np.empty((0, 0), dtype=like.dtype),
             )
 
-        weight, labels = self.sample_weight, self.labels
+        weight = self.sample_weight
         if weight is not None:
             weight = filtered(weight[:, None])[:, 0]
-        if labels is not None:
-            labels = labels.with_columns(filtered(labels.columns))
+        kept = (
+            None if field is None else field.with_columns(filtered(field.columns))
+            for field in (labels, noise)
+        )
         return replace(
-            self, X=filtered(), sample_weight=weight, labels=labels, n_dropped=log.n_dropped
+            self,
+            X=filtered(self.X),
+            sample_weight=weight,
+            beside=Beside(*kept),
+            n_dropped=log.n_dropped,
         )
 
     @property
-    def labelled(self) -> bool:
-        """Whether something is known beforehand of the components of rows."""
-        return self.labels is not None
+    def _fields(self) -> tuple[BlockField | None, BlockField | None]:
+        """Labels and noise, in blocks."""
+        return blocks_of(self.beside.labels), blocks_of(self.beside.noise)
 
-    def with_labels(self, labels: RowLabels | None) -> Self:
-        """Return the same rows with labels of the same blocks, or without."""
-        assert labels is None or isinstance(labels, BlockLabels)
-        return replace(self, labels=labels)
+    def with_beside(self, beside: Beside) -> Self:
+        """Return the same rows with this beside them, of the same blocks."""
+        return replace(self, beside=beside)
 
-    def shipped_labels(self, chunks: range) -> RowLabels | None:
-        """Return the labels, for whoever computes blocks one by one."""
-        return self.labels
+    def shipped_beside(self, chunks: range) -> Beside:
+        """Return what stands beside the rows, for whoever computes blocks one by one."""
+        return self.beside
 
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others; the graph is taken at its word."""
         weighted = self.sample_weight is not None
-        labels = {} if self.labels is None else {"labels": self.labels.identity()}
-        return {**layout_identity(self, self.X.chunks[0]), "sample_weight": weighted, **labels}
+        known = {**layout_identity(self, self.X.chunks[0]), "sample_weight": weighted}
+        return known | self.beside.identity()
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""
@@ -260,28 +269,33 @@ def _of_block(
     X: Array,
     *beside: Array,
     weighted: bool,
-    labels: LabelCheck | None,
+    labels: BlockCheck | None,
+    noise: BlockCheck | None,
     function: BlockFunction[T, Any],
     shared: T,
     columns: Sequence[Column] | None,
     block_id: tuple[int, int],
 ) -> Any:
-    weights = beside[0][:, 0].astype(np.float64) if weighted else None
-    known = None if labels is None else labels(beside[-1], block_id[0])
+    left = iter(beside)
+    weights = next(left)[:, 0].astype(np.float64) if weighted else None
+    known = None if labels is None else labels(next(left), block_id[0])
+    if noise is not None:
+        X = joined(X, noise(next(left), block_id[0]))
     with located(row_of_block, block_id[0], columns):
         return function(block_id[0], X, weights, known, shared)
 
 
 def _finite_block(
-    X: Array,
-    *weight: Array,
+    values: Array,
+    *tested: Array,
     dropping: frozenset[int],
     missing: Missing,
     block_id: tuple[int, int],
 ) -> Array:
-    """The rows of a block of X, or of what is beside it, where those of X are finite."""
-    values = weight[0] if weight else X
-    return values[finite_mask(X, missing)] if block_id[0] in dropping else values
+    """The rows of a block of X, or of what is beside it, where those tested are finite."""
+    if block_id[0] not in dropping:
+        return values
+    return values[np.logical_and.reduce([finite_mask(X, missing) for X in tested])]
 
 
 # -- opening ---------------------------------------------------------------------------

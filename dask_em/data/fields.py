@@ -324,8 +324,8 @@ class Features:
         if named:
             chosen = choose([field.column for field in fields], options, weight)
             numbers, weighted = chosen.numbers, chosen.weight
-        elif weight is not None or options.labels:
-            lacking = options.labels if weight is None else weight.name
+        elif weight is not None or options.beside:
+            lacking = options.beside[0] if weight is None else weight.name
             raise DataError(
                 f"no column of X is called {lacking!r}: their names are no strings; in Python, "
                 "X.columns = X.columns.astype(str) makes them such"

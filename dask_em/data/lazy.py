@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.beside import Beside
 from ..core.columns import Column
 from ..core.finite import located
 from ..core.grid import Grid
 from ..core.protocols import RowValues, Source
+from ..core.reading import rows_with_noise
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -44,8 +47,11 @@ def map_chunks(
     """
     from dask.delayed import delayed
 
-    read = {"source": delayed(source, traverse=False)}
-    values = _mapped(_of_chunk, [], tuple(lengths), function, width, dtype, read)
+    read: dict[str, Any] = {"source": delayed(source, traverse=False)}
+    beside = [_beside_chunks(source, len(lengths))] if source.beside.noise is not None else []
+    if beside and width:
+        read["new_axis"] = [1]
+    values = _mapped(_of_chunk, beside, tuple(lengths), function, width, dtype, read)
     # Blocks of neighbouring rows need no shuffle.
     lined_up: RowValues = values.rechunk({0: tuple(blocks)}, method="tasks")
     return lined_up
@@ -88,10 +94,30 @@ def _mapped(
     return values
 
 
+def _beside_chunks(source: Source, n_chunks: int) -> da.Array:
+    """Return what stands beside each chunk, as a Dask array of one object a chunk."""
+    import dask.array as da
+
+    name = f"em-beside-{uuid.uuid4().hex}"
+    graph = {(name, i): (_held, source.shipped_beside(range(i, i + 1))) for i in range(n_chunks)}
+    return da.Array(graph, name, ((1,) * n_chunks,), dtype=object, meta=np.empty(0, dtype=object))
+
+
+def _held(value: Beside) -> Array:
+    out = np.empty(1, dtype=object)
+    out[0] = value
+    return out
+
+
 def _of_chunk(
-    source: Source, function: Callable[[Array], Array], block_id: tuple[int, ...]
+    *beside: Array,
+    source: Source,
+    function: Callable[[Array], Array],
+    block_id: tuple[int, ...],
 ) -> Array:
     X, _ = source.reader().read(block_id[0])
+    if beside:
+        X = rows_with_noise(source, beside[0][0], block_id[0], X)
     with located(source.locate, block_id[0], source.columns):
         return function(X)
 

@@ -11,13 +11,15 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from ..core.additive import Array
+from ..core.beside import NOTHING, Beside
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column
 from ..core.executor import ThreadPool
 from ..core.finite import NOWHERE, located
 from ..core.grid import Grid
-from ..core.protocols import Block, Reader, RowLabels, Source
+from ..core.protocols import Block, Reader, Source
 from ..core.ranges import even_bounds
+from ..core.reading import rows_with_noise
 from ..core.tuning import tuning
 from ..machine import usable_cpus
 from .checks import cell_weights, check_array, memory_weight
@@ -156,8 +158,8 @@ class ArraySource(Source):
         What the columns are, where the rows do not say so.
     packed : str
         How the rows are decoded, where they do not say so.
-    labels : RowLabels or None
-        What is known of the rows' components.
+    beside : Beside
+        What else stands beside the rows.
 
     Examples
     --------
@@ -174,7 +176,7 @@ class ArraySource(Source):
     grid: Grid | None = None
     named: Sequence[Column] | None = None
     packed: str = ""
-    labels: RowLabels | None = None
+    beside: Beside = NOTHING
 
     in_process = True
 
@@ -242,7 +244,8 @@ class ArraySource(Source):
 
         def one(chunk: int) -> Array:
             with located(self.locate, chunk, self.columns):
-                return function(self.read(chunk)[0])
+                X, beside = self.read(chunk)[0], self.shipped_beside(range(chunk, chunk + 1))
+                return function(rows_with_noise(self, beside, chunk, X))
 
         with ThreadPool(usable_cpus()) as pool:
             return np.concatenate(list(pool.map(one, range(self.n_chunks))))
@@ -251,26 +254,19 @@ class ArraySource(Source):
         """Return the same rows without those that a first pass dropped."""
         return replace(self, dropping=log.dropping, n_dropped=log.n_dropped, missing=log.missing)
 
-    @property
-    def labelled(self) -> bool:
-        """Whether something is known beforehand of the components of rows."""
-        return self.labels is not None
+    def with_beside(self, beside: Beside) -> Self:
+        """Return the same rows with this beside them."""
+        return replace(self, beside=beside)
 
-    def with_labels(self, labels: RowLabels | None) -> Self:
-        """Return the same rows with labels, or without."""
-        return replace(self, labels=labels)
-
-    def shipped_labels(self, chunks: range) -> RowLabels | None:
-        """Return the labels of these chunks."""
-        if self.labels is None:
-            return None
-        return self.labels.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
+    def shipped_beside(self, chunks: range) -> Beside:
+        """Return what stands beside these chunks."""
+        return self.beside.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
 
     def identity(self) -> dict[str, object]:
         """Return what tells the data from others, by their contents, for JSON."""
         weight = [] if self.sample_weight is None else [self.sample_weight]
         known = {**layout_identity(self, self.bounds), "contents": sha256_of(self.X, *weight)}
-        return known | ({} if self.labels is None else {"labels": self.labels.identity()})
+        return known | self.beside.identity()
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""

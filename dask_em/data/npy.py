@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -248,3 +248,19 @@ def npy_source(array: NpyFile, sample_weight: Any, options: ReadOptions) -> Rang
     return RangedSource(
         source.rows, memory_weight=memory_weight(sample_weight, n_rows), options=options
     )
+
+
+def flat_npy_source(array: NpyFile) -> RangedSource | Array:
+    """Make a source of a `.npy` file of which all but the first axis are columns.
+
+    One whose first axis does not vary slowest is read into memory.
+
+    Raises
+    ------
+    DataError
+        Wrong type, or there are no numbers.
+    """
+    if array.fortran and len(array.shape) > 2:
+        return np.asarray(array)
+    columns = math.prod(array.shape[1:])
+    return npy_source(replace(array, shape=(array.shape[0], columns)), None, ReadOptions())

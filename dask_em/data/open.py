@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from ..core.beside import LABELS, NOISE
 from ..core.columns import Column
 from ..core.protocols import Source, StoredSource
 from ..errors import DataError
 from ..storage.urls import is_url
 from .arrow.files import SUFFIXES as TABLE_SUFFIXES
 from .arrow.opening import holds_tables, is_stored_table, open_table, stored_table_source
+from .beside import LabelCheck, NoiseCheck
 from .checks import check_array
 from .columns import WeightColumn, check_nameless
 from .dask import (
@@ -30,10 +34,10 @@ from .dask import (
     zarr_behind,
 )
 from .frames import is_table, table_source
-from .given_labels import R, beside_rows
+from .given_beside import R, field_beside, one_for_all
 from .grids import Cells
 from .memory import ArraySource, array_source, cells_in_memory, is_sliced
-from .npy import is_npy, npy_source, open_npy
+from .npy import flat_npy_source, is_npy, npy_source, open_npy
 from .options import ReadOptions
 from .sparse import is_sparse, refuse_sparse
 from .tables import (
@@ -116,18 +120,36 @@ def _check_names(source: Source, weights: object, options: ReadOptions) -> None:
         )
 
 
-def without_labels(options: ReadOptions, labels: object) -> ReadOptions:
-    """Return how rows are read whose labels may be one of their columns, which is no feature.
+def with_columns_beside(options: ReadOptions, labels: object, noise: object = None) -> ReadOptions:
+    """Return how rows are read of which columns may be their labels or noise, and no features.
 
     Examples
     --------
-    >>> without_labels(ReadOptions(), "species").labels
-    'species'
-    >>> without_labels(ReadOptions(), [0, 1]).labels
-    ''
+    >>> with_columns_beside(ReadOptions(), "species", ["var_x", "var_y"]).beside
+    ('species', 'var_x', 'var_y')
+    >>> with_columns_beside(ReadOptions(), [0, 1]).beside
+    ()
     """
-    column = isinstance(labels, str) and names_column(labels)
-    return replace(options, labels=str(labels)) if column else options
+    column = (labels,) if isinstance(labels, str) and names_column(labels) else ()
+    names = (*column, *columns_named(noise))
+    return replace(options, beside=names) if names else options
+
+
+def columns_named(given: object) -> tuple[str, ...]:
+    """Return the names of the columns that are given for an array; none where it is no names.
+
+    In a string commas stand between them.
+
+    Examples
+    --------
+    >>> columns_named("var_x,var_y"), columns_named(["var_x"]), columns_named("noise.zarr")
+    (('var_x', 'var_y'), ('var_x',), ())
+    """
+    if isinstance(given, str):
+        return tuple(given.split(",")) if names_column(given) else ()
+    if isinstance(given, list | tuple) and given and all(isinstance(one, str) for one in given):
+        return tuple(given)
+    return ()
 
 
 def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOptions) -> R:
@@ -148,21 +170,58 @@ def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOption
     DataError
         They are not one a row.
     """
-    if names_column(labels):
-        column = replace(options, columns=(labels,), exclude=(), fitted=(), codes=True, labels="")
-        found: Any = as_source(X, None, column)
+    found = _beside(X, labels, LABELS, options)
+    field = field_beside(source, found, LabelCheck(k), options)
+    return source.with_beside(replace(source.beside, labels=field))
+
+
+def noise_beside(source: R, X: object, noise: Any, options: ReadOptions) -> R:
+    """Return the source of X with the covariances of its rows' noise beside them.
+
+    Parameters
+    ----------
+    source : Source
+    X : object
+        What it was made of.
+    noise : array, Dask array, zarr.Array, path or URL, or names of columns of X
+        Variances (n, d), or covariances (n, d, d); in memory (d,) or (d, d) too, for all rows.
+    options : ReadOptions
+
+    Raises
+    ------
+    DataError
+        They are not one a row, or of other columns.
+    """
+    check = NoiseCheck(source.n_features, options.nonfinite == "drop")
+    found = _beside(X, noise, NOISE, options)
+    d, shape = source.n_features, tuple(np.shape(found))
+    if shape == (d,) or (shape == (d, d) and source.n_rows != d):
+        field = one_for_all(source, np.asarray(found)[None], check)
     else:
-        found = _opened(labels)
-        if is_frame(found):
-            found = weight_blocks(found)
-        elif is_table(found) or is_stored_table(found):
-            found = as_source(found, None, replace(ReadOptions(), codes=True))
-        elif is_dask_array(found):
-            behind = zarr_behind(found, "labels_init")
-            found = found if behind is None else behind
-        elif is_zarr(found):
-            found = require_array(found, "labels_init")
-    return beside_rows(source, found, k, options)
+        found = flat_npy_source(found) if is_npy(found) else found
+        field = field_beside(source, found, check, options)
+    # Of another shape than noise has, it is refused before rows are read.
+    _ = field.width
+    return source.with_beside(replace(source.beside, noise=field))
+
+
+def _beside(X: object, given: Any, name: str, options: ReadOptions) -> Any:
+    """Return an array or a source of what is given to stand beside the rows of X."""
+    columns = columns_named(given)
+    if name == LABELS:
+        columns = (str(given),) if names_column(given) else ()
+    if columns:
+        read = replace(options, columns=columns, exclude=(), fitted=(), codes=True, beside=())
+        return as_source(X, None, read)
+    found: Any = _opened(given)
+    if is_frame(found):
+        return weight_blocks(found) if name == LABELS else as_source(found)
+    if is_table(found) or is_stored_table(found):
+        return as_source(found, None, replace(ReadOptions(), codes=True))
+    if is_dask_array(found):
+        behind = zarr_behind(found, name)
+        return found if behind is None else behind
+    return require_array(found, name) if is_zarr(found) else found
 
 
 def is_opened(X: object) -> bool:

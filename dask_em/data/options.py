@@ -58,8 +58,8 @@ class ReadOptions:
     categories : tuple of tuple of str
         Those of each of the `fitted` columns, empty where it has none: the codes of a model are
         read for the same words, whatever codes the data have for them.
-    labels : str
-        The column that holds labels of the rows, which is no feature; empty where none does.
+    beside : tuple of str
+        Columns that stand beside the rows, as labels and noise do, and are no features.
 
     Raises
     ------
@@ -81,7 +81,7 @@ class ReadOptions:
     fitted: tuple[str, ...] = ()
     codes: bool = False
     categories: tuple[tuple[str, ...], ...] = ()
-    labels: str = ""
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))

@@ -15,10 +15,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from ..core.additive import Array
+from ..core.beside import NOTHING, Beside
 from ..core.chunk_log import ChunkLog
 from ..core.columns import Column, no_columns
 from ..core.finite import NOWHERE
-from ..core.protocols import Block, CarriedColumns, Reader, RowLabels, RowValues, StoredSource
+from ..core.protocols import Block, CarriedColumns, Reader, RowValues, StoredSource
 from ..core.ranges import even_bounds, even_ranges
 from ..core.tuning import tuning
 from ..errors import DataError
@@ -152,8 +153,8 @@ class RangedSource(StoredSource):
         In which columns NaN is a value that is missing, for which no row is left out.
     skipped : sequence of range
         Chunks that are read as no rows, because whatever is done with them is done.
-    labels : RowLabels or None
-        What is known of the rows' components; it stays with the caller, as weights do.
+    beside : Beside
+        What else stands beside the rows; it stays with the caller, as weights do.
     """
 
     rows: StoredRows
@@ -166,12 +167,12 @@ class RangedSource(StoredSource):
     n_dropped: int = 0
     missing: tuple[bool, ...] = NOWHERE
     skipped: Sequence[range] = ()
-    labels: RowLabels | None = None
+    beside: Beside = NOTHING
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Whoever receives the source must cut it in the same places. Weights in memory stay, and
-        # labels.
-        stay = dict.fromkeys(("memory_weight", "labels"))
+        # what else stands beside the rows.
+        stay = {"memory_weight": None, "beside": NOTHING}
         values = {f.name: getattr(self, f.name) for f in fields(self)} | stay
         return (type(self), tuple(values.values()))
 
@@ -215,7 +216,7 @@ class RangedSource(StoredSource):
         known = {**layout_identity(self, self.bounds), "sample_weight": weight}
         if self.columns is not None:
             known["columns"] = [column.name for column in self.columns]
-        return known | ({} if self.labels is None else {"labels": self.labels.identity()})
+        return known | self.beside.identity()
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is, and of which file."""
@@ -289,15 +290,15 @@ class RangedSource(StoredSource):
         # A chunk that rows are left out of is copied.
         copied = chunk * int(bool(self.dropping) or self.drops)
         weights = 8 * self.chunk_rows * held * int(bool(self.rows.weight_name))
-        labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
-        beside = weights + labels
-        return held * chunk + copied + beside + self.rows.decoding_bytes(self.chunk_rows)
+        beside = self.beside.row_bytes(self.n_features * self.dtype.itemsize) * self.chunk_rows
+        return held * chunk + copied + weights + beside + self.rows.decoding_bytes(self.chunk_rows)
 
     @property
     def shipped_bytes(self) -> int:
-        """Bytes of the weights and labels in memory."""
-        labels = 0 if self.labels is None else self.labels.shipped_bytes
-        return labels + (0 if self.memory_weight is None else int(self.memory_weight.nbytes))
+        """Bytes of the weights in memory, and of what else stands beside the rows."""
+        return self.beside.shipped_bytes + (
+            0 if self.memory_weight is None else int(self.memory_weight.nbytes)
+        )
 
     @property
     def library_bytes(self) -> int:
@@ -310,20 +311,13 @@ class RangedSource(StoredSource):
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
 
-    @property
-    def labelled(self) -> bool:
-        """Whether something is known beforehand of the components of rows."""
-        return self.labels is not None
+    def with_beside(self, beside: Beside) -> Self:
+        """Return the same rows with this beside them."""
+        return replace(self, beside=beside)
 
-    def with_labels(self, labels: RowLabels | None) -> Self:
-        """Return the same rows with labels, or without."""
-        return replace(self, labels=labels)
-
-    def shipped_labels(self, chunks: range) -> RowLabels | None:
-        """Return the labels of these chunks."""
-        if self.labels is None:
-            return None
-        return self.labels.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
+    def shipped_beside(self, chunks: range) -> Beside:
+        """Return what stands beside these chunks."""
+        return self.beside.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
 
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]

@@ -175,18 +175,24 @@ class Labelled:
                 )
         return weight.transpose(*self.rows)
 
-    def known(self, labels: Any) -> Any:
-        """Return known labels of rows, in the rows' order.
+    def beside(self, given: Any, name: str) -> Any:
+        """Return what is given to stand beside rows, by that name in messages, in their order.
 
         Raises
         ------
         DataError
-            They have other dimensions, or another order.
+            It has other dimensions, or another order.
         """
+        if not is_xarray(given):
+            return given
+        more = [dim for dim in getattr(given, "dims", ()) if dim not in self.rows]
+        # Labels and noise may have dimensions of their own: components, columns.
+        first = given.isel(dict.fromkeys(more, 0)) if more else given
         try:
-            return self.weights(labels)
+            self.weights(first)
         except DataError as e:
-            raise DataError(str(e).replace("sample_weight", "labels_init")) from None
+            raise DataError(str(e).replace("sample_weight", name)) from None
+        return given.transpose(*self.rows, ...)
 
 
 def unlabelled(weight: Any) -> Any:

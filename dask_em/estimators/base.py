@@ -230,6 +230,7 @@ class MixtureEstimator(Predictions):
         sample_weight: Any = None,
         labels_init: Any = None,
         labels_fixed: bool = False,
+        noise_covariance: Any = None,
     ) -> Self:
         """Estimate the parameters with one survey pass and one pass an iteration.
 
@@ -253,6 +254,13 @@ class MixtureEstimator(Predictions):
             and responsibilities multiply the density of each. The fit then raises
             sum log w_l p_l(x) of the rows that have a label l, and log p(x) of the others
             (semi-supervised; Come, Oukhellou, Denoeux and Aknin 2009).
+        noise_covariance : the same kinds, (n, d) or (n, d, d), or names of columns of X, optional
+            The known noise of each row, of Gaussian mixtures: variances of its columns, or
+            covariances, in squared units of the data; in memory (d,) or (d, d) too, for all rows.
+            A row is then x = v + e with e ~ N(0, S), S its own, and the mixture is that of v, whose
+            covariances are without the noise (extreme deconvolution: Bovy, Hogg and Roweis, Annals
+            of Applied Statistics 5, 2011). Log-likelihoods are those of the rows with their noise.
+            Columns of noise are no features. On the CPU, and without missing values.
 
         Raises
         ------
@@ -267,7 +275,8 @@ class MixtureEstimator(Predictions):
         LockedError
             Another job fits there.
         """
-        Fit([self]).run(X, sample_weight, KnownLabels.of(labels_init, labels_fixed))
+        known = KnownLabels.of(labels_init, labels_fixed)
+        Fit([self]).run(X, sample_weight, known, noise_covariance)
         return self
 
     def fit_predict(
@@ -277,9 +286,11 @@ class MixtureEstimator(Predictions):
         sample_weight: Any = None,
         labels_init: Any = None,
         labels_fixed: bool = False,
+        noise_covariance: Any = None,
     ) -> Any:
         """Fit, then label every row; equal to `fit(X).predict(X)`."""
-        return self.fit(X, y, sample_weight, labels_init, labels_fixed).predict(X)
+        fitted = self.fit(X, y, sample_weight, labels_init, labels_fixed, noise_covariance)
+        return fitted.predict(X, noise_covariance=noise_covariance)
 
     def unfinished(
         self,
@@ -287,10 +298,11 @@ class MixtureEstimator(Predictions):
         sample_weight: Any = None,
         labels_init: Any = None,
         labels_fixed: bool = False,
+        noise_covariance: Any = None,
     ) -> Checkpoint[SurveyPass, FitProgress]:
         """Return the fit of these options to these data that is kept, or a new one."""
         known = KnownLabels.of(labels_init, labels_fixed)
-        return Fit([self]).unfinished(X, sample_weight, known)
+        return Fit([self]).unfinished(X, sample_weight, known, noise_covariance)
 
     def start_options(self) -> StartOptions:
         """Return how the mixture is to start."""

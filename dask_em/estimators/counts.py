@@ -140,7 +140,12 @@ class PoissonMixture(CanonicalMixture):
         return replace(options, columns=tuple(columns))
 
     def source(
-        self, X: Any, sample_weight: Any = None, reset: bool = False, labels: Any = None
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        reset: bool = False,
+        labels: Any = None,
+        noise: Any = None,
     ) -> Source:
         """Open X for a fit (`reset`), or hold its columns to those of the fit.
 
@@ -149,7 +154,7 @@ class PoissonMixture(CanonicalMixture):
         DataError
             Its rows cannot be used, or there is no such exposure.
         """
-        found = super().source(X, sample_weight, reset, labels)
+        found = super().source(X, sample_weight, reset, labels, noise)
         if reset:
             self._check_exposure(found.n_features)
         return found

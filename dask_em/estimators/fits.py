@@ -6,7 +6,7 @@ import datetime
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from ..backends import backend_in_force
+from ..core.codec import digest
 from ..core.em import Convergence, EMState, Status
 from ..core.engine import Engine
 from ..core.family import FamilyOptions
@@ -26,6 +27,7 @@ from ..fitting.checks import check_survey
 from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
+from ..fitting.noise import of_noisy_rows
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import StartOptions
@@ -33,7 +35,7 @@ from ..fitting.survey import Surveyed, fingerprint_of, survey_seed
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
-from .known import KnownLabels
+from .known import KnownLabels, check_noise
 
 logger = logging.getLogger("dask_em")
 
@@ -52,6 +54,7 @@ class Fittable(Protocol):
     warm_start: bool
     random_state: Any
     checkpoint: Any
+    device: Any
 
     @property
     def family(self) -> str:
@@ -89,8 +92,8 @@ class Fittable(Protocol):
     def observers(self) -> list[Observer]:
         """Return who is told what the fit does."""
 
-    def source(self, X: Any, sample_weight: Any, reset: bool, labels: Any) -> Source:
-        """Open X for a fit, with labels of its rows where there are some."""
+    def source(self, X: Any, sample_weight: Any, reset: bool, labels: Any, noise: Any) -> Source:
+        """Open X for a fit, with labels and noise of its rows where there are some."""
 
     def take_columns(self, source: Source) -> None:
         """Take number, names and kinds of the columns that are to be fitted."""
@@ -156,24 +159,43 @@ class Fit(Generic[M]):
         return found
 
     def unfinished(
-        self, X: Any, sample_weight: Any = None, labels: KnownLabels | None = None
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        labels: KnownLabels | None = None,
+        noise: Any = None,
     ) -> Checkpoint[SurveyPass, FitProgress]:
         """Return this very fit of these data as it is kept, or a new one."""
-        self._check_options(labels)
-        return self._unfinished(self._opened(X, sample_weight, labels), labels)
+        self._check_options(labels, noise)
+        return self._unfinished(self._opened(X, sample_weight, labels, noise), labels)
 
-    def _check_options(self, labels: KnownLabels | None) -> None:
+    def _check_options(self, labels: KnownLabels | None, noise: Any) -> None:
         for estimator in self.estimators:
             estimator.check_options()
+        self.check_beside(labels, noise)
+
+    def check_beside(self, labels: KnownLabels | None, noise: Any) -> None:
+        """Check that the estimators take what is to stand beside rows.
+
+        Raises
+        ------
+        ValueError
+            Options of theirs do not go with it.
+        UsageError
+            Their components know of no noise.
+        """
         if labels is not None:
             labels.check(self.estimators)
+        if noise is not None:
+            for estimator in self.estimators:
+                check_noise(estimator.family_options(), estimator.device)
 
-    def _opened(self, X: Any, sample_weight: Any, labels: KnownLabels | None) -> Source:
+    def _opened(self, X: Any, sample_weight: Any, labels: KnownLabels | None, noise: Any) -> Source:
         """Open X by the lead; the others are told of its columns.
 
         Their criteria must be comparable where one is chosen.
         """
-        source = self.lead.source(X, sample_weight, True, labels and labels.values)
+        source = self.lead.source(X, sample_weight, True, labels and labels.values, noise)
         for estimator in self.estimators:
             estimator.take_columns(source)
         if self.chooses:
@@ -203,7 +225,8 @@ class Fit(Generic[M]):
         n_rows = source.n_rows
         if n_rows is None and self.lead.checkpoint is None:
             n_rows = surveyed_rows
-        return self.lead.engine(source.dtype, n_rows)
+        found = self.lead.engine(source.dtype, n_rows)
+        return found if source.beside.noise is None else replace(found, device="cpu")
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
         identity = self.lead.identity(engine)
@@ -219,7 +242,13 @@ class Fit(Generic[M]):
         choice = {"criterion": self.criterion, "holdout": self.holdout}
         return identity | choice | {"exhaustive": self.exhaustive}
 
-    def run(self, X: Any, sample_weight: Any = None, labels: KnownLabels | None = None) -> Driver:
+    def run(
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        labels: KnownLabels | None = None,
+        noise: Any = None,
+    ) -> Driver:
         """Fit, from where it was left; every estimator that went to its end is then fitted.
 
         Returns
@@ -232,13 +261,13 @@ class Fit(Generic[M]):
         DataError
             Not one component could be estimated.
         """
-        self._check_options(labels)
+        self._check_options(labels, noise)
         began, job, lead = time.monotonic(), current_job(), self.lead
-        source = self._opened(X, sample_weight, labels)
+        source = self._opened(X, sample_weight, labels, noise)
         with as_job(job), self._unfinished(source, labels) as checkpoint:
             checkpoint.log_resumed()
             driver = Driver(
-                self._options(began, labels is not None and labels.fixed),
+                self._options(began, labels is not None and labels.fixed, noise is not None),
                 source,
                 backend_in_force(),
                 partial(self._engine, source),
@@ -251,10 +280,11 @@ class Fit(Generic[M]):
             self._keep(driver)
         return driver
 
-    def _options(self, began: float, labels_fixed: bool) -> FitOptions:
+    def _options(self, began: float, labels_fixed: bool, noisy: bool) -> FitOptions:
         lead = self.lead
+        starts = [estimator.start_options() for estimator in self.estimators]
         return FitOptions(
-            tuple(estimator.start_options() for estimator in self.estimators),
+            tuple(of_noisy_rows(start) if noisy else start for start in starts),
             lead.convergence(),
             survey_seed(check_random_state(lead.random_state)),
             lead.random_state is None,
@@ -343,6 +373,10 @@ def provenance_of(source: Source, surveyed: Surveyed) -> dict[str, Any]:
     """
     # Constants as they ship need no mention.
     changes = tuning().changes()
+    d, width, fingerprint = source.n_features, source.beside.width, fingerprint_of(surveyed)
+    if width:
+        # Other noise makes other data of the same rows.
+        fingerprint = digest([fingerprint, source.beside.identity()])
     return {
         "source": source.description,
         "n_rows": surveyed.n_rows + source.n_dropped,
@@ -351,9 +385,10 @@ def provenance_of(source: Source, surveyed: Surveyed) -> dict[str, Any]:
         "n_features": source.n_features,
         "dtype": str(source.dtype),
         **({"decoding": source.decoding} if source.decoding else {}),
-        "fingerprint": fingerprint_of(surveyed),
+        "fingerprint": fingerprint,
         "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dask_em": __version__,
+        **({"noise": "variances" if width == d else "covariances"} if width else {}),
         **({"tuning": changes} if changes else {}),
     }
 

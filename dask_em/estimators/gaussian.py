@@ -177,6 +177,12 @@ class GaussianMixture(GaussianParameters):
     >>> labels = model.predict(X)
     >>> sorted(np.bincount(labels).tolist()), bool(labels[0] == labels[-1])
     ([100, 200], False)
+
+    Of rows whose noise is known, here of variance 0.5, covariances are those without it:
+
+    >>> known = GaussianMixture(2, random_state=0).fit(X, noise_covariance=np.full(X.shape, 0.5))
+    >>> np.abs(model.covariances_ - known.covariances_).mean(axis=0).round(1).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
 
     kind_option = "covariance_type"

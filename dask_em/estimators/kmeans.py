@@ -235,13 +235,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         sample_weight: Any = None,
         labels_init: Any = None,
         labels_fixed: bool = False,
+        noise_covariance: Any = None,
     ) -> Self:
         """Estimate the centres with one survey pass and one pass a move, and one more.
 
-        Parameters and errors are those of `GaussianMixture.fit`. With `labels_fixed` it is the
-        seeded K-means, which keeps its seeds, of Basu, Banerjee and Mooney (2002).
+        Parameters and errors are those of `GaussianMixture.fit`, but clusters know of no noise.
+        With `labels_fixed` it is the seeded K-means, which keeps its seeds, of Basu, Banerjee and
+        Mooney (2002).
         """
-        super().fit(X, y, sample_weight, labels_init, labels_fixed)
+        super().fit(X, y, sample_weight, labels_init, labels_fixed, noise_covariance)
         self.labels_ = self.predict(X)
         return self
 
@@ -252,9 +254,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         sample_weight: Any = None,
         labels_init: Any = None,
         labels_fixed: bool = False,
+        noise_covariance: Any = None,
     ) -> Any:
         """Fit, then return the cluster of every row: `labels_`."""
-        return self.fit(X, y, sample_weight, labels_init, labels_fixed).labels_
+        fitted = self.fit(X, y, sample_weight, labels_init, labels_fixed, noise_covariance)
+        return fitted.labels_
 
     def fit_transform(
         self,
@@ -263,9 +267,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         sample_weight: Any = None,
         labels_init: Any = None,
         labels_fixed: bool = False,
+        noise_covariance: Any = None,
     ) -> Any:
         """Fit, then compute the distance of every row to each centre."""
-        return self.fit(X, y, sample_weight, labels_init, labels_fixed).transform(X)
+        fitted = self.fit(X, y, sample_weight, labels_init, labels_fixed, noise_covariance)
+        return fitted.transform(X)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:
         """Return the last centres as the start of a fit to data of these moments.
@@ -343,11 +349,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         squares = self._answer(X, "log_prob", False) * -(self._components.unit**2)
         return squares**0.5
 
-    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: None = None, sample_weight: Any = None, noise_covariance: Any = None
+    ) -> float:
         """Compute minus the inertia of X: one pass."""
-        return -self.criteria(X, sample_weight)["inertia"]
+        return -self.criteria(X, sample_weight, noise_covariance)["inertia"]
 
-    def criteria(self, X: Any, sample_weight: Any = None) -> Criteria:
+    def criteria(self, X: Any, sample_weight: Any = None, noise_covariance: Any = None) -> Criteria:
         """Compute inertia, simplified silhouette, AIC and BIC, all from one pass.
 
         The likelihood is that of Gaussians of one variance, each row in the cluster that it is
@@ -355,7 +363,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         2000). Rows, weights, errors and what else the dict holds: as in `GaussianMixture.criteria`;
         of a hard assignment ICL is BIC.
         """
-        return super().criteria(X, sample_weight)
+        return super().criteria(X, sample_weight, noise_covariance)
 
     def score_pass(self, mixture: Mixture) -> ClusterScore:
         """Return the pass that `criteria` makes."""

@@ -1,10 +1,12 @@
-"""Labels that a fit is given, and the options that it refuses with them before any row is read."""
+"""Labels and noise that a fit is given: what it refuses with them before any row is read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
+
+from ..core.family import FamilyOptions
 
 
 class Starting(Protocol):
@@ -76,3 +78,26 @@ class KnownLabels:
                 f"max_passes={lead.max_passes}: a fit that starts from labels_init reads the data "
                 "three times at least, for the survey, the first M-step and a log-likelihood"
             )
+
+
+def check_noise(components: FamilyOptions, device: Any) -> None:
+    """Check that components can be told from the known noise of rows.
+
+    Raises
+    ------
+    UsageError
+        They cannot.
+    ValueError
+        They would be computed on another device than the CPU.
+
+    Examples
+    --------
+    >>> from ..families.gaussian.options import GaussianOptions
+    >>> check_noise(GaussianOptions(), "cpu")
+    """
+    components.of_noisy_rows()
+    if device not in ("cpu", "auto"):
+        raise ValueError(
+            f"device={getattr(device, '__name__', device)!r} with noise_covariance: rows of known "
+            'noise are computed on the CPU; pass device="cpu"'
+        )

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array, S
+from ..core.beside import LABELS, NOISE
 from ..core.chunk_log import Logged
 from ..core.columns import Column
 from ..core.engine import NUMPY, Engine
@@ -26,7 +27,13 @@ from ..data.columns import check_columns, listed
 from ..data.labels import check_as_frame, row_map, with_labels
 from ..data.lazy import gridded
 from ..data.memory import is_compact
-from ..data.open import as_source, is_opened, labels_beside, without_labels
+from ..data.open import (
+    as_source,
+    is_opened,
+    labels_beside,
+    noise_beside,
+    with_columns_beside,
+)
 from ..data.xarray import Labelled, unlabelled
 from ..errors import DataError
 from ..fitting.checks import check_scores, check_weights
@@ -36,6 +43,7 @@ from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .fitted import FittedEstimator, real_type
 from .html import summary_html
+from .known import check_noise
 from .names import checked_names
 from .options import check_label_type, check_n_samples
 
@@ -46,6 +54,7 @@ class Predictions(FittedEstimator):
     """The half of a mixture estimator that answers once it is fitted."""
 
     n_components: int
+    device: Any
 
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes, here and on every worker, for data of this type and size."""
@@ -66,7 +75,12 @@ class Predictions(FittedEstimator):
         raise NotImplementedError
 
     def source(
-        self, X: Any, sample_weight: Any = None, reset: bool = False, labels: Any = None
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        reset: bool = False,
+        labels: Any = None,
+        noise: Any = None,
     ) -> Source:
         """Open X for a fit (`reset`), or hold its columns to those of the fit.
 
@@ -77,17 +91,20 @@ class Predictions(FittedEstimator):
         """
         # A fit chooses anew.
         options = replace(self.read_options, fitted=()) if reset else self.read_options
-        options = without_labels(options, labels)
+        options = with_columns_beside(options, labels, noise)
         labelled = Labelled.of(X, options)
         if labelled is not None:
             X, sample_weight = labelled.data, labelled.weights(sample_weight)
-            labels = labelled.known(labels)
+            labels = labelled.beside(labels, LABELS)
+            noise = labelled.beside(noise, NOISE)
         if not is_opened(X):
             X = self._checked(X, reset, labelled is None)
         with checked_names(self, X, options, reset):
             source = as_source(X, unlabelled(sample_weight), options)
             if labels is not None:
                 source = labels_beside(source, X, unlabelled(labels), self.n_components, options)
+            if noise is not None:
+                source = noise_beside(source, X, unlabelled(noise), options)
         if reset:
             source.check()
             if source.decoding:
@@ -135,33 +152,55 @@ class Predictions(FittedEstimator):
                 f"{listed(fitted)}: give the same in the same order"
             )
 
-    def _answer(self, X: Any, answer: Answer, as_frame: bool, labels: Any = np.int64) -> Any:
+    def _answer(
+        self, X: Any, answer: Answer, as_frame: bool, labels: Any = np.int64, noise: Any = None
+    ) -> Any:
         check_is_fitted(self)
         if as_frame:
             check_as_frame(X)
-        source = self.source(X)
-        predictor = self.predictor((answer,), source.dtype, source.n_rows)
+        source = self.source(X, noise=noise)
+        predictor = self.predictor((answer,), source.dtype, source.n_rows, noise is not None)
         predictor = replace(predictor, labels=np.dtype(labels))
-        rows = row_map(X, source, self.read_options, answer)
+        rows = source if noise is not None else row_map(X, source, self.read_options, answer)
         found = answer_rows(source, predictor, rows)
         if source.grid is not None:
             found = gridded(found, source.grid)
         return with_labels(X, found, answer, as_frame, self.read_options)
 
     def predictor(
-        self, answers: Sequence[Answer], dtype: Any = np.float64, n_rows: int | None = None
+        self,
+        answers: Sequence[Answer],
+        dtype: Any = np.float64,
+        n_rows: int | None = None,
+        noisy: bool = False,
     ) -> Predict:
         """Return a picklable function from rows (n, d) of this type to a dict of answers.
 
-        Answers are float32 where both the rows and the data of the fit are.
+        Answers are float32 where both the rows and the data of the fit are. Behind the columns of
+        `noisy` rows stands their noise.
         """
         check_is_fitted(self)
         drop = self.read_options.nonfinite == "drop"
         reals = np.result_type(self.parameters_dtype, real_type(dtype))
-        mixture = self.mixture(self._answering_engine(n_rows))
+        mixture = self._answering(n_rows, noisy)
         return Predict(mixture, tuple(answers), drop, reals=reals)
 
-    def predict(self, X: Any, dtype: Any = np.int64, as_frame: bool = False) -> Any:
+    def _answering(self, n_rows: int | None, noisy: bool) -> Mixture:
+        """Return the mixture that answers for so many rows, beside which their noise may stand."""
+        mixture = self.mixture(self._answering_engine(n_rows))
+        if not noisy:
+            return mixture
+        options = self.family_options()
+        check_noise(options, self.device)
+        return mixture.holding(options.noisy(mixture.components)).on_cpu
+
+    def predict(
+        self,
+        X: Any,
+        dtype: Any = np.int64,
+        as_frame: bool = False,
+        noise_covariance: Any = None,
+    ) -> Any:
         """Return the most likely component of each row, (n,); lazy unless X is in memory.
 
         X is read as the data of the fit were (`missing_chunks`, `nonfinite`), unless
@@ -176,6 +215,9 @@ class Predictions(FittedEstimator):
         as_frame : bool, default=False
             Return those of a table in memory as a Series of its library, with the index of X;
             scikit-learn's answers, and these by default, are NumPy arrays.
+        noise_covariance : as in `fit`, optional
+            The known noise of these rows, of Gaussian mixtures, however they were fitted. Without
+            it rows have none.
 
         Returns
         -------
@@ -195,59 +237,62 @@ class Predictions(FittedEstimator):
         check_is_fitted(self)
         least = NO_LABEL if self.read_options.nonfinite == "drop" else 0
         check_label_type(dtype, least, len(self.weights_))
-        return self._answer(X, "labels", as_frame, dtype)
+        return self._answer(X, "labels", as_frame, dtype, noise_covariance)
 
-    def predict_proba(self, X: Any, as_frame: bool = False) -> Any:
+    def predict_proba(self, X: Any, as_frame: bool = False, noise_covariance: Any = None) -> Any:
         """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.
 
-        Chunks are those of `predict` along rows, and one along components; `as_frame` as there.
-        A row without an answer holds NaN.
+        Chunks are those of `predict` along rows, and one along components; `as_frame` and
+        `noise_covariance` as there. A row without an answer holds NaN.
         """
-        return self._answer(X, "proba", as_frame)
+        return self._answer(X, "proba", as_frame, noise=noise_covariance)
 
-    def score_samples(self, X: Any, as_frame: bool = False) -> Any:
+    def score_samples(self, X: Any, as_frame: bool = False, noise_covariance: Any = None) -> Any:
         """Compute log p(x_n) of each row in nats, (n,); lazy unless X is in memory.
 
-        Chunks are those of `predict`; `as_frame` as there. A row without an answer holds NaN.
+        Chunks are those of `predict`; `as_frame` and `noise_covariance` as there: the density is
+        that of rows with their noise. A row without an answer holds NaN.
         """
-        return self._answer(X, "log_density", as_frame)
+        return self._answer(X, "log_density", as_frame, noise=noise_covariance)
 
-    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
+    def score(
+        self, X: Any, y: None = None, sample_weight: Any = None, noise_covariance: Any = None
+    ) -> float:
         """Compute the mean log-likelihood per row, in nats: one pass.
 
         Here and in `criteria` a row of weight w counts as w rows.
         """
-        return self.criteria(X, sample_weight)["log_likelihood"]
+        return self.criteria(X, sample_weight, noise_covariance)["log_likelihood"]
 
-    def aic(self, X: Any, sample_weight: Any = None) -> float:
+    def aic(self, X: Any, sample_weight: Any = None, noise_covariance: Any = None) -> float:
         """Compute the Akaike information criterion, -2 log L + 2 p: lower is better."""
-        return self.criteria(X, sample_weight)["aic"]
+        return self.criteria(X, sample_weight, noise_covariance)["aic"]
 
-    def bic(self, X: Any, sample_weight: Any = None) -> float:
+    def bic(self, X: Any, sample_weight: Any = None, noise_covariance: Any = None) -> float:
         """Compute the Bayesian information criterion, -2 log L + p log n: lower is better.
 
         n is the sum of the weights.
         """
-        return self.criteria(X, sample_weight)["bic"]
+        return self.criteria(X, sample_weight, noise_covariance)["bic"]
 
-    def icl(self, X: Any, sample_weight: Any = None) -> float:
+    def icl(self, X: Any, sample_weight: Any = None, noise_covariance: Any = None) -> float:
         """Compute the integrated completed likelihood, BIC + 2 x entropy.
 
         Biernacki, Celeux and Govaert (2000).
         """
-        return self.criteria(X, sample_weight)["icl"]
+        return self.criteria(X, sample_weight, noise_covariance)["icl"]
 
-    def entropy_r2(self, X: Any, sample_weight: Any = None) -> float:
+    def entropy_r2(self, X: Any, sample_weight: Any = None, noise_covariance: Any = None) -> float:
         """Compute how clearly rows belong to components: 1 - entropy / (n log K), one pass.
 
         1 where each row belongs to one component alone, 0 where to all of them alike (Ramaswamy,
         DeSarbo, Reibstein and Robinson, Marketing Science 12, 1993).
         """
-        found, k = self.criteria(X, sample_weight), len(self.weights_)
+        found, k = self.criteria(X, sample_weight, noise_covariance), len(self.weights_)
         entropy = (found["icl"] - found["bic"]) / 2
         return 1.0 if k == 1 else 1.0 - entropy / (found["weight"] * float(np.log(k)))
 
-    def criteria(self, X: Any, sample_weight: Any = None) -> Criteria:
+    def criteria(self, X: Any, sample_weight: Any = None, noise_covariance: Any = None) -> Criteria:
         """Compute mean log-likelihood per row, AIC, BIC and ICL, all from one pass.
 
         X is read as the data of the fit were, unless `set_params` said otherwise since: with
@@ -259,6 +304,8 @@ class Predictions(FittedEstimator):
         sample_weight : the same kinds, (n,), or the name of a column of X, optional
             A row of weight w counts as w rows. Weights of the fit are not remembered: criteria
             of a weighted fit need them again.
+        noise_covariance : as in `fit`, optional
+            The known noise of these rows. That of the fit is not remembered, either.
 
         Returns
         -------
@@ -272,12 +319,17 @@ class Predictions(FittedEstimator):
             Rows or weights that are no finite numbers, or no row is left.
         """
         check_is_fitted(self)
-        source = self.source(X, sample_weight)
-        mixture = self.mixture(self._answering_engine(source.n_rows))
+        source = self.source(X, sample_weight, noise=noise_covariance)
+        mixture = self._answering(source.n_rows, noise_covariance is not None)
         if sample_weight is None and self._fitted_to_weights:
             logger.info(
                 "the model was fitted to rows with weights, and here each row counts once: pass "
                 "sample_weight to count them by their weights"
+            )
+        if noise_covariance is None and "noise" in self.provenance_:
+            logger.info(
+                "the model was fitted to rows of known noise, and here rows have none: pass "
+                "noise_covariance to score rows with their noise"
             )
         found = self.sums(source, self.score_pass(mixture), "score")
         check_scores(found.sums, found.log.n_dropped)

@@ -399,9 +399,10 @@ PROVENANCE = Object(
         "fit": Object({"id": Word(), "identity": Word()}),
         "adapted": ADAPTED,
         "labels": Object({"rows": COUNT, "fixed": Flag()}),
+        "noise": Word(("variances", "covariances")),
         "tuning": Object({}, others=Simple(several=True)),
     },
-    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "labels", "tuning"}),
+    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "labels", "noise", "tuning"}),
 )
 
 

@@ -108,6 +108,7 @@ def select(
     sample_weight: Any = None,
     labels_init: Any = None,
     labels_fixed: bool = False,
+    noise_covariance: Any = None,
     random_state: Any = None,
     **options: Any,
 ) -> Selection:
@@ -149,6 +150,7 @@ def select(
         A row of weight w counts as w rows.
     labels_init, labels_fixed
         As in `GaussianMixture.fit`, where all models are of one K.
+    noise_covariance : as in `GaussianMixture.fit`, optional
     random_state : int, RandomState or None
     **options
         Other parameters of the estimator, the same for all: `tol`, `reg_covar`, ...
@@ -183,7 +185,7 @@ def select(
     options |= {"n_init": n_init, "random_state": random_state}
     fit = sweep(n_components, covariance_type, criterion, holdout, exhaustive, estimator, options)
     known = KnownLabels.of(labels_init, labels_fixed)
-    return Selection.of(fit, fit.run(X, sample_weight, known), keep_all)
+    return Selection.of(fit, fit.run(X, sample_weight, known, noise_covariance), keep_all)
 
 
 def sweep(

@@ -300,12 +300,13 @@ class Driver:
 
     def _survey(self) -> Surveyed:
         options, d = self.options, self.passes.source.n_features
+        beside = self.passes.source.beside.width
         size = options.sample_size or max(
-            default_sample_size(m.n_parameters(d), d) for m in options.models
+            default_sample_size(m.n_parameters(d), d + beside) for m in options.models
         )
         n_rows = self.passes.source.n_rows
         support = common_support([m.components.support for m in options.models])
-        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support)
+        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support, beside)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
             pass_, options.drop_nonfinite, self._check_survey, options.any_sample, support.missing
@@ -329,7 +330,7 @@ class Driver:
         """Return the fit that is kept, or one whose models start on the sample."""
         if self.checkpoint.progress is not None:
             return self.checkpoint.progress
-        if self.passes.source.labelled:
+        if self.passes.source.beside.labels is not None:
             starts, n_passes, phase = self._of_labels(), 0.0, "em"
         elif self.options.exhaustive or self.options.lead.init_params != "auto":
             engine, executor = self._on_sample, self.passes.executor

@@ -102,7 +102,9 @@ class Exchange:
         """
         ends, n_rows = list(ends), 0
         first = rows.first(tuning().exchange.tree_rows)
-        trees = ward_trees(first.rows, self.moments) if with_trees and self.groups() else []
+        # The noise of rows, which stands behind their columns, is left out.
+        data = first.rows[:, : len(self.moments.mean)]
+        trees = ward_trees(data, self.moments) if with_trees and self.groups() else []
         for group in self.groups():
             k = self.models[group[0]].n_components
             labels = [clusters_of(tree, k) for tree in trees]

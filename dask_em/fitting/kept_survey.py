@@ -278,6 +278,8 @@ def survey_kept_beside(
         return None
     if source.weighted:
         reason = "rows have weights"
+    elif source.beside.noise is not None:
+        reason = "rows have noise, which its sample lacks"
     elif not isinstance(pass_, Survey):
         reason = "rows are held out"
     else:

@@ -137,7 +137,7 @@ class RecordedPasses:
 
     def forget_labels(self) -> None:
         """Make the passes that follow without labels."""
-        self.source = self.source.with_labels(None)
+        self.source = self.source.with_beside(replace(self.source.beside, labels=None))
 
     def sums(
         self,

@@ -131,6 +131,8 @@ class Survey(Pass[Surveyed]):
         dropped at once.
     support : Support
         Which numbers the family describes: others are counted, and located.
+    n_beside : int
+        Columns behind these that go into the sample, as noise does, and are no data.
 
     Examples
     --------
@@ -147,6 +149,7 @@ class Survey(Pass[Surveyed]):
     n_features: int
     n_rows: int | None
     support: Support = REAL
+    n_beside: int = 0
 
     def fold(self) -> SurveyFold:
         """Return the survey of one range, before its first chunk."""
@@ -157,7 +160,7 @@ class Survey(Pass[Surveyed]):
         """Bytes of what the survey finds, at most."""
         d = self.n_features
         sample = self.sample_size if self.n_rows is None else min(self.sample_size, self.n_rows)
-        return 8 * (d * d + 3 * d + sample * (d + 2))
+        return 8 * (d * d + 3 * d + sample * (d + self.n_beside + 2))
 
     @property
     def threshold(self) -> float:
@@ -178,13 +181,15 @@ class SurveyFold(Fold[Surveyed]):
         self._moments = Moments.none(d)
         self._non_finite = NonFinite()
         self._outside = NonFinite()
-        self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
+        nothing = np.empty((0, d + survey.n_beside))
+        self._sample = Sample(survey.sample_size, np.empty(0), nothing, np.empty(0))
         self._buffer = np.empty((tuning().reading.survey_rows, d))
         self._weighted = np.empty((tuning().reading.survey_rows, d))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Add chunk number `index`, of rows X (n, d)."""
+        """Add chunk number `index`, of rows X (n, d + n_beside)."""
         self._n_rows += len(X)
+        data = X[:, : self.survey.n_features]
         if sample_weight is None:
             usable = np.ones(len(X), dtype=bool)
         else:
@@ -193,10 +198,10 @@ class SurveyFold(Fold[Surveyed]):
         for rows in blocks(len(X), tuning().reading.survey_rows):
             numbers = rows.start + np.flatnonzero(usable[rows])
             if len(numbers) == rows.stop - rows.start:
-                block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
+                block, weight = data[rows], None if sample_weight is None else sample_weight[rows]
             else:
                 assert sample_weight is not None
-                block, weight = X[numbers], sample_weight[numbers]
+                block, weight = data[numbers], sample_weight[numbers]
             # What overflows is found, and named, when the survey is checked.
             with np.errstate(over="ignore", invalid="ignore"):
                 self._add_block(index, numbers, block, weight)

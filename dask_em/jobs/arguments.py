@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..data.open import columns_named
 from ..data.zarr.opening import check_path
 from ..errors import ModelNotFoundError, UsageError
 from ..storage.urls import describe_url, is_url
@@ -66,6 +67,24 @@ def check_data(path: str, name: str = "DATA", order: str = "") -> None:
         swapped = f"; the order is {order}" if order else ""
         raise UsageError(f"{name}: {describe_url(path)} is a model file, expected data{swapped}")
     check_path(path)
+
+
+def check_noise_path(path: str | None) -> None:
+    """Check that there is something where noise is to be read, unless it is columns of the data.
+
+    Raises
+    ------
+    UsageError
+        It is a model file.
+    DataError
+        There is nothing.
+
+    Examples
+    --------
+    >>> check_noise_path("var_x,var_y")
+    """
+    if path is not None and not columns_named(path):
+        check_data(path, "--noise-covariance")
 
 
 def check_apart(output: str, path: str, name: str) -> None:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..core.em import Status
-from ..data.open import labels_beside, names_column, stored_source, without_labels
+from ..data.open import (
+    labels_beside,
+    names_column,
+    noise_beside,
+    stored_source,
+    with_columns_beside,
+)
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import OutOfTimeError, StoppedError, UsageError
 from ..estimators.describe import FamilyDescription
@@ -31,7 +37,7 @@ from ..fitting.progress import reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
 from ..storage.outputs.writer import check_output_file
-from .arguments import check_apart, check_data
+from .arguments import check_apart, check_data, check_noise_path
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_locked
 from .components import components_told
@@ -48,8 +54,10 @@ from .plan import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from ..core.protocols import StoredSource
     from ..estimators.base import MixtureEstimator
     from ..estimators.fits import Fit
+    from ..estimators.known import KnownLabels
 
 
 @dataclass(frozen=True)
@@ -207,11 +215,12 @@ def fit(
     metrics: str | None = None,
     labels: str | None = None,
     labels_fixed: bool = False,
+    noise_covariance: str | None = None,
 ) -> FitResult:
     """Fit the models of a request to the rows at `data`; save the best to `output`.
 
     With a checkpoint, a job that was killed goes on; when the models are written it is removed.
-    `labels` and `labels_fixed` are those of `GaussianMixture.fit`.
+    `labels`, `labels_fixed` and `noise_covariance` are those of `GaussianMixture.fit`.
 
     Raises
     ------
@@ -228,10 +237,10 @@ def fit(
         check_apart(metrics, output, "model")
     check_data(data)
     check_apart(output, data, "data")
-    if weights is not None and not names_column(weights):
-        check_data(weights, "--weights")
-    if labels is not None and not names_column(labels):
-        check_data(labels, "--labels")
+    for path, option in ((weights, "--weights"), (labels, "--labels")):
+        if path is not None and not names_column(path):
+            check_data(path, option)
+    check_noise_path(noise_covariance)
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
     from ..estimators.known import KnownLabels
     from ..estimators.select import Selection
@@ -240,28 +249,25 @@ def fit(
     fitted = fit_of(request, {"checkpoint": checkpoint, "callbacks": [reporter(), totals]})
     try:
         known = KnownLabels.of(labels, labels_fixed)
-        if known is not None:
-            known.check(fitted.estimators)
+        fitted.check_beside(known, noise_covariance)
     except ValueError as e:
         raise UsageError(str(e)) from e
     with _time_limit(request.options), outputs_locked(output, metrics, checkpoint) as lock:
         protocol = CommitProtocol(lock, checkpoint, overwrite)
+        given = data, weights, known, noise_covariance
         written = protocol.already_committed(
-            request.outputs(output), partial(fitted.unfinished, data, weights, known)
+            request.outputs(output), partial(fitted.unfinished, *given)
         )
         if written:
             return FitResult({path: load(path) for path in written})
-        options = without_labels(request.read_options, labels)
-        source = stored_source(data, weights, options)
-        if labels is not None:
-            source = labels_beside(source, data, labels, fitted.lead.n_components, options)
+        source = _opened(request, fitted, *given)
         needed = partial(
             count, source, fitted.estimators, holdout=request.holdout,
             exhaustive=request.exhaustive, kept=checkpoint is not None,
         )  # fmt: skip
         with noting_what_is_kept(checkpoint):
             with _explained_endings(output, needed(())), checked(cluster, needed):
-                driver = fitted.run(data, weights, known)
+                driver = fitted.run(*given)
             selection = Selection.of(fitted, driver, request.keep_all and not request.single)
             models = {output: selection.best}
             for model in selection.models:
@@ -271,6 +277,23 @@ def fit(
             _check_time(selection.best, output)
         protocol.commit(models)
     return FitResult(models)
+
+
+def _opened(
+    request: FitRequest,
+    fitted: Fit[MixtureEstimator],
+    data: str,
+    weights: str | None,
+    labels: KnownLabels | None,
+    noise: str | None,
+) -> StoredSource:
+    """Open the rows, with what stands beside them."""
+    values = None if labels is None else labels.values
+    options = with_columns_beside(request.read_options, values, noise)
+    source = stored_source(data, weights, options)
+    if values is not None:
+        source = labels_beside(source, data, values, fitted.lead.n_components, options)
+    return source if noise is None else noise_beside(source, data, noise, options)
 
 
 def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimator]:

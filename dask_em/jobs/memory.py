@@ -158,14 +158,17 @@ class FitMemory:
     def mixtures(self) -> Sequence[Mixture]:
         """A mixture of the size of each model."""
         unit, engine = Moments.unit(self.source.n_features), self.engine
+        noisy = self.source.beside.noise is not None
+        options = [model.family_options() for model in self.models]
+        options = [one.of_noisy_rows() if noisy else one for one in options]
         return [
             Mixture(
                 np.full(model.n_components, -np.log(model.n_components)),
-                model.family_options().of_data(unit, model.n_components),
+                own.of_data(unit, model.n_components),
                 engine,
                 model.assignment,
             )
-            for model in self.models
+            for model, own in zip(self.models, options, strict=True)
         ]
 
     @property
@@ -187,8 +190,9 @@ class FitMemory:
         from ..fitting.sample import default_sample_size
 
         d, n_rows = self.source.n_features, self.source.n_rows
+        width = d + self.source.beside.width
         sizes = [
-            m.sample_size or default_sample_size(m.start_options().n_parameters(d), d)
+            m.sample_size or default_sample_size(m.start_options().n_parameters(d), width)
             for m in self.models
         ]
         return max(sizes) if n_rows is None else min(max(sizes), n_rows)
@@ -204,7 +208,7 @@ class FitMemory:
         moments, sample = 8 * d * d, self._sample_bytes
         # A range draws its share, or as many as it has and there can be where rows have weights.
         most = min(rows, -(-(source.n_rows or rows * self.n_ranges) // self.n_ranges))
-        drawn = 8 * (d + 2) * most if source.weighted else -(-sample // self.n_ranges)
+        drawn = self._drawn_row * most if source.weighted else -(-sample // self.n_ranges)
         waiting = self._waiting(pass_)
         parts = waiting * drawn if source.weighted else sample
         surveying = Held(
@@ -220,7 +224,7 @@ class FitMemory:
         # them, and their sum. Of rows with weights each part is a sample, if there are so many.
         both = sample
         if source.weighted:
-            every = np.inf if source.n_rows is None else 8 * (d + 2) * source.n_rows
+            every = np.inf if source.n_rows is None else self._drawn_row * source.n_rows
             both = int(min(2 * sample, every))
         # A checkpoint keeps parts to the end, and is sent a list of sums, of which there are
         # copies (measured: 1 to 2.3 samples more).
@@ -233,14 +237,19 @@ class FitMemory:
     @property
     def _sample_bytes(self) -> int:
         """Bytes of the sample, with the keys and weights of its rows."""
-        return 8 * (self.source.n_features + 2) * self.sample_rows
+        return self._drawn_row * self.sample_rows
+
+    @property
+    def _drawn_row(self) -> int:
+        """Bytes of a row of the sample, with its key, its weight, and its noise."""
+        return 8 * (self.source.n_features + self.source.beside.width + 2)
 
     def _start(self) -> Held:
         """Fits to the sample, and split-and-merge moves on its first rows."""
         from ..fitting.split_merge import fewest_rows
 
         source, d, rows = self.source, self.source.n_features, self.sample_rows
-        sample = 8 * (d + 1) * rows
+        sample = (self._drawn_row - 8) * rows
         if not (self.screened or self._multistart) or sample > tuning().calls.most_sent:
             # They are made in the process that started the fit.
             return Held("start", self.n_ranges, source.kept_bytes)
@@ -303,7 +312,7 @@ class FitMemory:
     def _drawn_bytes(self) -> int:
         """Bytes of the rows of a chunk that are held out, or in a slice, and of their drawing."""
         source, screening, held = self.source, tuning().screening, 0.0
-        row = source.n_features * source.dtype.itemsize
+        row = source.n_features * source.dtype.itemsize + 8 * source.beside.width
         if self.holdout:
             # Random numbers, weights, numbers of rows and the mask; the rows themselves, twice.
             held += 3 * 8 + 2 + 2 * self.holdout * row

@@ -17,16 +17,18 @@ import numpy as np
 from ..backends import backend_in_force
 from ..backends.blas import one_blas_thread
 from ..core.additive import Array
+from ..core.beside import Beside
 from ..core.mixture import Mixture
 from ..core.protocols import Source, StoredSource
+from ..core.reading import rows_with_noise
 from ..core.support import Support
 from ..core.tuning import tuning
-from ..data.open import stored_source
+from ..data.open import noise_beside, stored_source, with_columns_beside
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import DataError, UsageError
 from ..estimators.load import family_name, known_tags, mixture_class
 from ..machine import usable_cpus
-from .arguments import check_data
+from .arguments import check_data, check_noise_path
 from .cluster import (
     ClusterOptions,
     Worker,
@@ -286,6 +288,7 @@ def plan(
     cluster: ClusterOptions,
     probe: bool = False,
     family: str | Sequence[str] = "gaussian",
+    noise_covariance: str | None = None,
     **reading: Unpack[FleetChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
@@ -294,30 +297,36 @@ def plan(
     cluster one of its workers reads the chunks, else this process.
     """
     check_data(data)
+    check_noise_path(noise_covariance)
     fleet = fleet_of(k, covariance, family, **reading)
-    source = stored_source(data, options=reading_of(fleet))
+    options = with_columns_beside(reading_of(fleet), None, noise_covariance)
+    source = stored_source(data, options=options)
+    if noise_covariance is not None:
+        source = noise_beside(source, data, noise_covariance, options)
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
     # As `fit` keeps what it has.
     needed = partial(count, source, fleet, kept=True)
     if not cluster.remote:
         planned = planned_here(cluster, needed)
-        return _timed(planned, fleet, partial(probe_chunks, source)) if probe else planned
+        probed = partial(probe_chunks, source)
+        return _timed(planned, source, fleet, probed) if probe else planned
     with cluster_client(cluster) as client:
         planned = needed(workers_there(client))
 
-        def on_a_worker(fleet: Sequence[MixtureEstimator]) -> Probe | None:
+        def on_a_worker(probed: Probed) -> Probe | None:
             with backend_in_force().executor(source) as executor:
-                (measured,) = executor.map(probe_chunks, [fleet])
+                (measured,) = executor.map(probe_chunks, [probed])
             return measured
 
-        return _timed(planned, fleet, on_a_worker) if probe else planned
+        return _timed(planned, source, fleet, on_a_worker) if probe else planned
 
 
 def _timed(
     planned: Plan,
+    source: Source,
     fleet: Sequence[MixtureEstimator],
-    measure: Callable[[Sequence[MixtureEstimator]], Probe | None],
+    measure: Callable[[Probed], Probe | None],
 ) -> Plan:
     """Return the plan with the times of two chunks, or why there are none."""
     if not (planned.fits and planned.n_workers):
@@ -326,7 +335,9 @@ def _timed(
     if any(m.start_options().n_parameters(d) * d > tuning().plan.probe_factors for m in fleet):
         why = f"timing two chunks would take minutes with {most} components in {d} columns"
         return replace(planned, untimed=why)
-    measured = measure(fleet)
+    chunks = 0, source.n_chunks // 2
+    beside = [source.shipped_beside(range(chunk, chunk + 1)) for chunk in chunks]
+    measured = measure(Probed(fleet, chunks, beside))
     why = "" if measured else f"two chunks hold too few finite rows for -k {most}"
     return replace(planned, probe=measured, untimed=why)
 
@@ -374,7 +385,7 @@ def count(
         source.n_chunks,
         source.chunk_rows * source.n_features * source.dtype.itemsize,
         len(source.ranges()),
-        source.nbytes,
+        source.nbytes + 8 * source.beside.width * (source.n_rows or 0),
         sum(weights + components.statistics_bytes for weights, components in models),
         sum(weights + components.nbytes for weights, components in models),
         memory.largest(tightest.threads).task,
@@ -387,7 +398,25 @@ def count(
     )
 
 
-def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Probe | None:
+@dataclass(frozen=True)
+class Probed:
+    """Hold what a probe is made of.
+
+    Attributes
+    ----------
+    fleet : sequence of MixtureEstimator
+    chunks : (int, int)
+        Numbers of the two that are read.
+    beside : sequence of Beside
+        What stands beside the rows of each.
+    """
+
+    fleet: Sequence[MixtureEstimator]
+    chunks: tuple[int, int]
+    beside: Sequence[Beside]
+
+
+def probe_chunks(source: StoredSource, probed: Probed) -> Probe | None:
     """Time one thread on two chunks, from the front and the middle of the data.
 
     The first chunk warms up and the second counts. The E-step is timed with a mixture
@@ -399,10 +428,15 @@ def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Pro
     Probe or None
         None where the chunks hold too few finite rows for such a mixture.
     """
-    reader = source.reader()
-    front = reader.read(0)[0]
+    reader, fleet = source.reader(), probed.fleet
+
+    def rows(which: int) -> Array:
+        chunk = probed.chunks[which]
+        return rows_with_noise(source, probed.beside[which], chunk, reader.read(chunk)[0])
+
+    front = rows(0)
     begin = time.perf_counter()
-    middle = reader.read(source.n_chunks // 2)[0]
+    middle = rows(1)
     reading = time.perf_counter() - begin
     d = source.n_features
     # About one product a row and parameter.
@@ -416,7 +450,11 @@ def probe_chunks(source: StoredSource, fleet: Sequence[MixtureEstimator]) -> Pro
     if min(len(warm_up), len(timed)) < max(k, 2):
         return None
     try:
-        fold = _quick_start(np.concatenate([warm_up, timed]), model, most).fold()
+        mixture = _quick_start(np.concatenate([warm_up, timed])[:, :d], model, most)
+        if probed.beside[0].noise is not None:
+            components = model.family_options().of_noisy_rows().noisy(mixture.components)
+            mixture = mixture.holding(components)
+        fold = mixture.fold()
     except DataError:
         # A fit of all rows says why, if it cannot be made either.
         return None

@@ -13,7 +13,7 @@ from ..core.protocols import StoredSource
 from ..core.scoring import Answer, RowAnswers
 from ..core.tuning import tuning
 from ..data.columns import check_columns
-from ..data.open import stored_source
+from ..data.open import noise_beside, stored_source
 from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass
@@ -27,7 +27,7 @@ from ..storage.outputs.staging import check_output
 from ..storage.outputs.zarr_answers import ZarrFormat
 from ..storage.urls import describe_url, is_url
 from ..version import __version__
-from .arguments import check_apart, check_data, check_model, check_not_within
+from .arguments import check_apart, check_data, check_model, check_noise_path, check_not_within
 from .cluster import ClusterOptions, workers_for
 from .files import ModelChoices, file_sha256, load_to_read
 
@@ -52,6 +52,7 @@ def predict(
     overwrite: bool = False,
     resume: bool = True,
     keep: Sequence[str] = (),
+    noise_covariance: str | None = None,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
@@ -63,10 +64,14 @@ def predict(
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
     throws it away. Data are read as those of the fit, unless the options say otherwise; rows
     that are left out have the label -1, and NaN for all else. Chunks of arrays hold as many rows
-    as those of the data, see `answer_rows`.
+    as those of the data, see `answer_rows`. `noise_covariance` is that of `predict` in Python.
     """
+    check_noise_path(noise_covariance)
     model, source = opened(model_path, data, destination, overwrite, keep, **reading)
-    predictor = model.predictor(answers, source.dtype, source.n_rows)
+    noisy = noise_covariance is not None
+    if noisy:
+        source = noise_beside(source, data, noise_covariance, model.read_options)
+    predictor = model.predictor(answers, source.dtype, source.n_rows, noisy)
     kinds: Kinds = {a: (predictor.width(a), predictor.dtype(a)) for a in answers}
     identity = identity_of(model_path, source, predictor, model)
     to = Destination(destination, kinds, keep, overwrite, resume)
@@ -260,6 +265,7 @@ def identity_of(
         "dtype": str(source.dtype),
         "decoding": source.decoding,
         "chunk_rows": source.chunk_rows,
+        **source.beside.identity(),
         "answers": list(predictor.answers),
         "engine": predictor.mixture.engine.name,
         "missing_chunks": model.read_options.missing_chunks,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from ..data.open import stored_source
+from ..data.open import stored_source, with_columns_beside
 from ..fitting.progress import reporter
-from .arguments import check_data, check_model
+from .arguments import check_data, check_model, check_noise_path
 from .cluster import ClusterOptions, workers_for
 from .files import ModelChoices, load_to_read
 
@@ -16,14 +16,17 @@ def score(
     data: str,
     cluster: ClusterOptions,
     weights: str | None = None,
+    noise_covariance: str | None = None,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
     order = "MODEL DATA"
     check_model(model_path, order)
     check_data(data, order=order)
+    check_noise_path(noise_covariance)
     model = load_to_read(model_path, **reading)
     model.set_params(callbacks=[reporter()])
-    source = stored_source(data, weights, model.read_options)
+    options = with_columns_beside(model.read_options, None, noise_covariance)
+    source = stored_source(data, weights, options)
     with workers_for(cluster, source.nbytes):
-        return {"weights": weights, **model.criteria(data, weights)}
+        return {"weights": weights, **model.criteria(data, weights, noise_covariance)}

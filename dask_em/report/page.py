@@ -379,6 +379,8 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
     if "labels" in source:
         kept = "kept in every E-step" if source["labels"]["fixed"] else "of the first M-step"
         data.append(("labels", f"{source['labels']['rows']:,} rows, {kept}"))
+    if "noise" in source:
+        data.append(("noise of rows", f"known by {source['noise']}, and told apart"))
     if "sweep" in source:
         data.append(("chosen by", text(source["sweep"].get("criterion", "a sweep"))))
     options = [

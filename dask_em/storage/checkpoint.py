@@ -54,7 +54,7 @@ GENERATIONS = 2
 
 # Whatever is of these must be the same even where other data are allowed: places in the
 # data are counted in chunks, and sums have the shape of the columns.
-LAYOUT = ("shape", "dtype", "chunks")
+LAYOUT = ("columns_beside", "shape", "dtype", "chunks")
 
 ANEW = "pass resume=False to throw it away and start anew"
 
@@ -331,9 +331,10 @@ class Checkpoint(Generic[V, P]):
                     f"{what} of {name}={before!r}, and this one is of {name}={now!r}: give the "
                     f"same, or {ANEW}"
                 )
-        # What cannot be forced comes first.
-        for name, now in sorted(self._fit["data"].items(), key=lambda item: item[0] not in LAYOUT):
-            before = data.get(name)
+        # What cannot be forced comes first; labels and noise have a name only where there are some.
+        names = dict.fromkeys([*self._fit["data"], *data])
+        for name in sorted(names, key=lambda name: name not in LAYOUT):
+            before, now = data.get(name), self._fit["data"].get(name)
             if before == now:
                 continue
             same = "give the same data"

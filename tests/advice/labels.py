@@ -94,5 +94,5 @@ LABELLED = [
         "a Dask array of the same blocks": lambda here, words: known(
             unknown(), da.from_array(FOUND, chunks=100)
         ),
-    }, "data/given_labels.py"),
+    }, "data/given_beside.py"),
 ]  # fmt: skip

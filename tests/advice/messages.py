@@ -36,7 +36,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     # Arrays of Python.
     "data/dask.py": (),
     "data/frames.py": (),
-    "data/given_labels.py": (),
+    "data/given_beside.py": (),
     "data/labels.py": (),
     # Options are held to their choices before.
     "data/options.py": (),

@@ -18,6 +18,7 @@ from dask.callbacks import Callback
 from dask.optimization import cull
 
 from ...core.additive import Array, S
+from ...core.beside import Beside
 from ...core.partial_sums import PartialSums
 from ...core.protocols import (
     Advance,
@@ -26,7 +27,6 @@ from ...core.protocols import (
     Fold,
     PartialSumsStore,
     Pass,
-    RowLabels,
     Source,
     T,
 )
@@ -169,7 +169,7 @@ def _range_leaves(
     rows = []
     for j, chunks in enumerate(source.ranges()):
         leaf = (f"em-range-{name}", j)
-        beside = source.shipped_weights(chunks), source.shipped_labels(chunks)
+        beside = source.shipped_weights(chunks), source.shipped_beside(chunks)
         graph[leaf] = (_sum_range, sender, shared, params, chunks, *beside)
         leaves.append(leaf)
         rows.append(source.rows_of(chunks))
@@ -196,10 +196,10 @@ def _sum_range(
     tuned: TunedPass[S],
     chunks: range,
     weights: Array | None,
-    labels: RowLabels | None,
+    beside: Beside,
 ) -> S:
     with tuned.fold() as fold:
-        return fold_range(source, fold, chunks, weights, labels)
+        return fold_range(source, fold, chunks, weights, beside)
 
 
 def _sum_block(

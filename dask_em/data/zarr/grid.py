@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import zarr
 
     # The API reference reads the annotation of an inherited field here.
-    from ...core.protocols import RowLabels  # noqa: F401
+    from ...core.beside import Beside  # noqa: F401
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from ...core.additive import Array
+from ...core.beside import NOTHING, Beside
 from ...core.chunk_log import ChunkLog
 from ...core.columns import Column
 from ...core.finite import NOWHERE
-from ...core.protocols import Block, Reader, RowLabels, RowValues, StoredSource
+from ...core.protocols import Block, Reader, RowValues, StoredSource
 from ...core.ranges import even_bounds
 from ...core.tuning import tuning
 from ...errors import DataError
@@ -110,12 +111,12 @@ class ZarrSource(StoredSource):
     skipped: Sequence[range] = ()
     blocks: Sequence[int] | None = None
     columns: tuple[Column, ...] | None = None
-    labels: RowLabels | None = None
+    beside: Beside = NOTHING
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever receives the source must cut it in the same places. Weights in memory, labels,
+        # Whoever receives the source must cut it in the same places. What stands beside
         # and what only lazy values need, stay with the caller.
-        stay = dict.fromkeys(("memory_weight", "blocks", "labels"))
+        stay = {"memory_weight": None, "blocks": None, "beside": NOTHING}
         values = {f.name: getattr(self, f.name) for f in fields(self)} | stay
         return (type(self), tuple(values.values()))
 
@@ -199,8 +200,8 @@ class ZarrSource(StoredSource):
         copied = chunk * int(bool(self.dropping) or self.drops)
         # So are chunks that are decoded: the one in hand, and the next.
         copied += chunk * min(longest, 2) * int(self.packing is not None)
-        labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
-        return self._rows_held(longest) + copied + self._weights_held(longest) + labels
+        beside = self.beside.row_bytes(self.n_features * self.dtype.itemsize) * self.chunk_rows
+        return self._rows_held(longest) + copied + self._weights_held(longest) + beside
 
     def _rows_held(self, longest: int) -> int:
         """Bytes of stored rows, where the longest range has so many chunks."""
@@ -247,9 +248,10 @@ class ZarrSource(StoredSource):
 
     @property
     def shipped_bytes(self) -> int:
-        """Bytes of the weights and labels in memory."""
-        labels = 0 if self.labels is None else self.labels.shipped_bytes
-        return labels + (0 if self.memory_weight is None else int(self.memory_weight.nbytes))
+        """Bytes of the weights in memory, and of what else stands beside the rows."""
+        return self.beside.shipped_bytes + (
+            0 if self.memory_weight is None else int(self.memory_weight.nbytes)
+        )
 
     @property
     def read_ahead(self) -> int:
@@ -350,20 +352,13 @@ class ZarrSource(StoredSource):
             return None
         return self.memory_weight[self.bounds[chunks.start] : self.bounds[chunks.stop]]
 
-    @property
-    def labelled(self) -> bool:
-        """Whether something is known beforehand of the components of rows."""
-        return self.labels is not None
+    def with_beside(self, beside: Beside) -> Self:
+        """Return the same rows with this beside them."""
+        return replace(self, beside=beside)
 
-    def with_labels(self, labels: RowLabels | None) -> Self:
-        """Return the same rows with labels, or without."""
-        return replace(self, labels=labels)
-
-    def shipped_labels(self, chunks: range) -> RowLabels | None:
-        """Return the labels of these chunks."""
-        if self.labels is None:
-            return None
-        return self.labels.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
+    def shipped_beside(self, chunks: range) -> Beside:
+        """Return what stands beside these chunks."""
+        return self.beside.of_rows(int(self.bounds[chunks.start]), int(self.bounds[chunks.stop]))
 
     def map_rows(
         self, function: Callable[[Array], Array], width: int | None, dtype: np.dtype[Any]
@@ -384,7 +379,7 @@ class ZarrSource(StoredSource):
         elif self.memory_weight is not None:
             weight = sha256_of(self.memory_weight)
         known = {**layout_identity(self, self.bounds), "sample_weight": weight}
-        return known | ({} if self.labels is None else {"labels": self.labels.identity()})
+        return known | self.beside.identity()
 
     def locate(self, chunk: int, row: int) -> str:
         """Say which row of the data a chunk's row is."""

@@ -19,13 +19,12 @@ from ...core.engine import NUMPY, Engine
 from ...core.family import blocks, register_family
 from ...core.support import Support
 from ...core.tuning import tuning
-from ...core.validation import require, require_array
 from ...errors import UsageError
+from .completed import CompletedGaussian
 from .family import Gaussian
 from .missing_kernel import ColumnCoordinates, MissingKernel, has_missing
 from .patterns import Patterns
 from .regularized import RegularizedGaussian
-from .statistics import GaussianStatistics, MissingStatistics
 
 OBSERVED = Support(missing=(True,))
 """Every finite number, and NaN for a value that is missing."""
@@ -33,11 +32,8 @@ OBSERVED = Support(missing=(True,))
 
 @register_family("gaussian-mar")
 @dataclass(frozen=True)
-class GaussianMissing(Gaussian):
+class GaussianMissing(CompletedGaussian):
     """Hold Gaussian components of which rows tell some columns; NaN is a value that is missing.
-
-    Sums of a pass tell of other parameters by a bound, as sums of what is missing are means under
-    the parameters of the pass: the gain in likelihood is at least that of the completed sums.
 
     Examples
     --------
@@ -51,8 +47,6 @@ class GaussianMissing(Gaussian):
     >>> one.conditional_means(np.array([[2.0, np.nan]]), np.ones((1, 1))).round(9).tolist()
     [[2.0, 1.6]]
     """
-
-    linear = False
 
     @property
     def support(self) -> Support:
@@ -72,19 +66,6 @@ class GaussianMissing(Gaussian):
         """Return the key that families to be `joined` share; None if this one is computed alone."""
         key = super().join_key(engine)
         return None if key is None else ("mar", key)
-
-    @property
-    def statistics_bytes(self) -> int:
-        return super().statistics_bytes + 8 * len(self.means)
-
-    def validate(self, statistics: GaussianStatistics) -> None:
-        """Raise `ValueError` that names the parameter or sum that is wrong."""
-        super().validate(statistics)
-        known = isinstance(statistics, MissingStatistics)
-        require("statistics", statistics, known)
-        assert isinstance(statistics, MissingStatistics)
-        largest = np.finfo(np.float64).max
-        require_array("entropy", statistics.entropy, (len(self.means),), largest=largest)
 
     def kernel(self, engine: Engine = NUMPY) -> MissingKernel:
         """Return a kernel of zero sums: the plain one, and beside it that of rows with holes."""
@@ -113,25 +94,6 @@ class GaussianMissing(Gaussian):
         resp = np.exp(log_prob - log_prob.max(axis=1, keepdims=True))
         resp /= resp.sum(axis=1, keepdims=True)
         return super().coordinates(self.conditional_means(X, resp))
-
-    # -- sums at other parameters ---------------------------------------------------------
-
-    def recentre(
-        self, resp_sum: Array, statistics: GaussianStatistics, to: Self
-    ) -> GaussianStatistics:
-        """Return sums about these means as sums about those of `to`; entropies stay."""
-        moved = super().recentre(resp_sum, statistics, to)
-        return MissingStatistics(moved.first, moved.scatter, entropy_of(statistics))
-
-    def expected_log_joint(
-        self, log_weights: Array, resp_sum: Array, statistics: GaussianStatistics
-    ) -> float:
-        """Compute sum_nk r_nk log(w_k p(x_n | k)) of observed columns, or a bound of it.
-
-        At the parameters of the pass it is exact, and at others below what it is there.
-        """
-        found = super().expected_log_joint(log_weights, resp_sum, statistics)
-        return found + float(entropy_of(statistics).sum())
 
     # -- what is missing -----------------------------------------------------------------
 
@@ -200,13 +162,6 @@ class RegularizedGaussianMissing(GaussianMissing, RegularizedGaussian):
     >>> RegularizedGaussianMissing.linear, issubclass(RegularizedGaussianMissing, Gaussian)
     (False, True)
     """
-
-
-def entropy_of(statistics: GaussianStatistics) -> Array:
-    """Return the entropies (k,) of what was missing; zero where nothing was."""
-    if isinstance(statistics, MissingStatistics):
-        return statistics.entropy
-    return np.zeros(len(statistics.first))
 
 
 def drawn_from_one(normal: GaussianMissing, rows: Array) -> Array:

@@ -17,7 +17,7 @@ from .observed_diagonals import ObservedDiagonals
 from .observed_matrices import ObservedMatrices
 from .parameters import GaussianParameters
 from .patterns import Patterns
-from .statistics import GaussianStatistics, MissingStatistics
+from .statistics import CompletedStatistics, GaussianStatistics
 from .whitening import apply_scale
 
 
@@ -192,7 +192,7 @@ class MissingKernel(Kernel[GaussianStatistics]):
         self._is_plain = False
         self._entropy += self._columns.add(Z, patterns, resp, self._sums)
 
-    def statistics(self) -> MissingStatistics:
+    def statistics(self) -> CompletedStatistics:
         """Return the sums over all blocks so far, about the current means."""
         found = self._plain.statistics()
         first, scatter = found.first, found.scatter
@@ -201,7 +201,7 @@ class MissingKernel(Kernel[GaussianStatistics]):
             self._columns.observed.finish(self._sums)
             own_first, own_scatter = self._columns.whitened(self._sums)
             first, scatter = first + own_first, scatter + own_scatter
-        return MissingStatistics(first, scatter, self._entropy + self._sums.half_log_det)
+        return CompletedStatistics(first, scatter, self._entropy + self._sums.half_log_det)
 
 
 def has_missing(X: Array) -> bool:

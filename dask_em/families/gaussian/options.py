@@ -15,11 +15,13 @@ from ...core.finite import as_finite
 from ...core.moments import Moments
 from ...core.support import REAL, Support
 from ...core.tuning import tuning
+from ...errors import UsageError
 from .constraints import Constraint, constraint_of
 from .covariance import Covariance
 from .family import Gaussian
 from .missing import OBSERVED, GaussianMissing, drawn_from_one, with_missing
 from .missing_kernel import has_missing
+from .noise import with_noise
 from .regularized import ConjugatePrior, RegularizedGaussian
 from .whitening import Whitening, ridged_factor
 
@@ -42,6 +44,8 @@ class GaussianOptions(FamilyOptions):
         Bound on the ratio of eigenvalues of the covariances, in the units of the data.
     missing : bool
         Whether values may be missing at random, which are NaN.
+    of_noise : bool
+        Whether behind the columns of rows stands their known noise.
 
     Examples
     --------
@@ -59,6 +63,7 @@ class GaussianOptions(FamilyOptions):
     prior: str | None = None
     max_ratio: float | None = None
     missing: bool = False
+    of_noise: bool = False
 
     @property
     def kind(self) -> str:
@@ -115,10 +120,31 @@ class GaussianOptions(FamilyOptions):
     def regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
         """Return components with the prior and the bound of these options, if there are any.
 
-        They take missing values where these options do.
+        They take missing values, or noise, where these options do.
         """
         found = self._regularized(plain, moments)
+        if self.of_noise:
+            return with_noise(found)
         return with_missing(found) if self.missing else found
+
+    def of_noisy_rows(self) -> GaussianOptions:
+        """Return the same options for rows behind whose columns stands their known noise.
+
+        Raises
+        ------
+        UsageError
+            Values may be missing, too.
+        """
+        if self.missing:
+            raise UsageError(
+                'noise_covariance with missing_values="mar": rows of known noise have no missing '
+                'values; leave noise_covariance out, or pass missing_values="error"'
+            )
+        return replace(self, of_noise=True)
+
+    def noisy(self, components: Any) -> Gaussian:
+        """Return components for rows behind whose columns stands their known noise."""
+        return with_noise(components)
 
     def _regularized(self, plain: Gaussian, moments: Moments) -> Gaussian:
         if self.prior is None and self.max_ratio is None:
@@ -140,8 +166,9 @@ class GaussianOptions(FamilyOptions):
         """Return sampled rows (m, d) as the clustering of a start sees them.
 
         What is missing is drawn from one normal distribution, given what is observed: at means,
-        rows would make clusters of their own.
+        rows would make clusters of their own. Noise is left out.
         """
+        rows = rows[:, : len(moments.mean)]
         if self.missing and has_missing(rows):
             rows = drawn_from_one(self.one_normal(moments), rows)
         return super().start_coordinates(rows, moments)

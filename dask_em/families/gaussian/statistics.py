@@ -34,19 +34,19 @@ class GaussianStatistics(Additive):
 
 @record("gaussian-mar-statistics")
 @dataclass(frozen=True)
-class MissingStatistics(GaussianStatistics):
-    """Hold the sums of rows of which values are missing, completed by what is expected of them.
+class CompletedStatistics(GaussianStatistics):
+    """Hold the sums of rows that are not observed whole, completed by what is expected of them.
 
     Attributes
     ----------
     entropy : (k,) array
-        sum_n r_nk times the entropy of the missing values of row n given the others, in nats: by
-        so much the expected log-density of completed rows is below that of observed columns.
+        sum_n r_nk times what the log-density of what is observed of row n lies above the expected
+        one of the completed row, in nats: where values are missing, their entropy given the others.
 
     Examples
     --------
     >>> import numpy as np
-    >>> part = MissingStatistics(np.ones((1, 2)), np.eye(2)[None], np.ones(1))
+    >>> part = CompletedStatistics(np.ones((1, 2)), np.eye(2)[None], np.ones(1))
     >>> (part + part).entropy.tolist()
     [2.0]
     """
