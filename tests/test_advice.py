@@ -25,7 +25,7 @@ from advice.following import Followed, Here, Services
 from advice.ingest import INGESTED
 from advice.labels import LABELLED
 from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
-from advice.noise import NOISY
+from advice.noise_covariance import NOISY
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES

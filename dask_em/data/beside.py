@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 from ..core.additive import Array
 from ..core.beside import LABELS, NOISE, Where
 from ..core.labels import checked_labels
-from ..core.noise import checked_noise, noise_width
+from ..core.noise_covariance import checked_noise, noise_width
 
 
 class FieldCheck(Protocol):

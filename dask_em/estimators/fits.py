@@ -27,7 +27,7 @@ from ..fitting.checks import check_survey
 from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
-from ..fitting.noise import of_noisy_rows
+from ..fitting.noisy_rows import of_noisy_rows
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import StartOptions

@@ -21,7 +21,7 @@ from .covariance import Covariance
 from .family import Gaussian
 from .missing import OBSERVED, GaussianMissing, drawn_from_one, with_missing
 from .missing_kernel import has_missing
-from .noise import with_noise
+from .noisy import with_noise
 from .regularized import ConjugatePrior, RegularizedGaussian
 from .whitening import Whitening, ridged_factor
 

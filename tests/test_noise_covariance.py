@@ -31,7 +31,7 @@ from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import as_source, noise_beside
 from dask_em.data.options import ReadOptions
 from dask_em.errors import DataError, UsageError
-from dask_em.families.gaussian.noise import GaussianNoisy
+from dask_em.families.gaussian.noisy import GaussianNoisy
 from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.testing.families import FamilyTests
 
