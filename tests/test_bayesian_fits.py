@@ -99,6 +99,43 @@ def test_mergers_are_judged_by_the_bound() -> None:
     assert many.components.used.sum() <= 6
 
 
+def test_mergers_of_many_components_are_those_of_all_pairs_judged_again() -> None:
+    X = rows_of(2000)
+    options: dict[str, Any] = {"init_params": "k-means++", "algorithm": "em", "max_iter": 3}
+    mixture = fit(X, 16, **options).state_.result
+    found = Mergers(mixture, Sampled(X, np.ones(len(X))))
+    judged = every = made = 0
+    while True:
+        known = {*found._known}
+        if (pair := found.best()) is None:
+            break
+        judged += len({*found._known} - known)
+        afresh = {one: found._gain(one) for one in found._worth_a_try()}
+        assert found._known[pair] == pytest.approx(afresh[pair])
+        assert afresh[pair] > 0
+        every += len(afresh)
+        found.merge(pair)
+        assert_allclose(found._shared, found._resp @ found._resp.T, atol=1e-9)
+        made += 1
+    assert all(found._gain(pair) <= 0 for pair in found._worth_a_try())
+    assert made > 8
+    # Each merger asks for the pairs of one component, not for all.
+    assert judged < every / 2
+
+
+def test_two_components_do_not_share_a_cluster_for_hundreds_of_passes() -> None:
+    # Two of three clusters overlap: a fourth component loses rows a few at a time, and iterations
+    # after its merger, which loses at first, reach a higher bound.
+    rng = np.random.default_rng(1)
+    means, roots = 3.0 * rng.normal(size=(3, 2)), 0.5 * rng.normal(size=(3, 2, 2)) + np.eye(2)
+    labels = rng.choice(3, 20_000, p=rng.dirichlet(np.full(3, 3.0)))
+    X = means[labels] + np.einsum("nij,nj->ni", roots[labels], rng.normal(size=(20_000, 2)))
+    model = fit(X, 12)
+    assert model.n_components_used_ == 3
+    assert model.converged_
+    assert model.n_reads_ < 20
+
+
 def bound_of(mixture: Mixture, X: Array, resp: Array) -> float:
     """The bound after the M-step of responsibilities (k, n), by them alone."""
     family = mixture.components

@@ -196,7 +196,9 @@ FAMILIES = {
         ),
         normal,
     ),
-    "bayesian-diag": Row(BayesianGaussianMixture(covariance_type="diag", reg_covar=0), normal, ordered=True),
+    "bayesian-diag": Row(
+        BayesianGaussianMixture(covariance_type="diag", reg_covar=0), normal, ordered=True
+    ),
     "bayesian-spherical": Row(
         BayesianGaussianMixture(
             covariance_type="spherical",

@@ -575,6 +575,10 @@ class BayesianTuning:
     by_chance: float = 4.0
     # Mergers tried at a time, per component: of those that share rows most.
     mergers: int = 4
+    # Mergers that lose at first and are judged by iterations after them, at a time, and how many of
+    # these: of two components in one cluster the smaller one loses least.
+    trials: int = 3
+    trial_iterations: int = 50
 
 
 @dataclass(frozen=True)
