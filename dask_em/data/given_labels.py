@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..core.additive import Array
+from ..core.grid import Grid
 from ..core.labels import checked_labels
 from ..core.protocols import LabelReader, RowLabels, Source
 from ..errors import DataError
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
 NAME = "labels_init"
 
 
-def _row(start: int, row: int) -> str:
-    return f"row {start + row}"
+def _row(grid: Grid | None, start: int, row: int) -> str:
+    number = start + row
+    if grid is None:
+        return f"row {number}"
+    ends = np.cumsum(grid.lengths)
+    block = int(np.searchsorted(ends, number, side="right"))
+    inside = number - int(ends[block] - grid.lengths[block])
+    return f"row {number} (the cell {grid.cell(block, inside)})"
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class MemoryLabels(RowLabels, LabelReader):
         Number of components.
     first : int
         Number of the first row.
+    grid : Grid or None
+        Whose cells the rows are.
 
     Examples
     --------
@@ -58,6 +67,7 @@ class MemoryLabels(RowLabels, LabelReader):
     values: Array
     k: int
     first: int = 0
+    grid: Grid | None = None
 
     def open(self) -> LabelReader:
         """Return what reads: this."""
@@ -66,7 +76,7 @@ class MemoryLabels(RowLabels, LabelReader):
     def read(self, chunk: int, start: int, stop: int) -> Array:
         """Return the labels of some rows, checked."""
         found = self.values[start - self.first : stop - self.first]
-        return checked_labels(np.asarray(found), self.k, partial(_row, start))
+        return checked_labels(np.asarray(found), self.k, partial(_row, self.grid, start))
 
     def of_rows(self, start: int, stop: int) -> RowLabels:
         """Return the labels of some rows."""
@@ -160,16 +170,19 @@ class StoredLabels(RowLabels):
         Numbers of a row.
     k : int
         Number of components.
+    grid : Grid or None
+        Whose cells the rows are.
     """
 
     stored: ReadsLabels
     n_rows: int
     width: int
     k: int
+    grid: Grid | None = None
 
     def open(self) -> LabelReader:
         """Open the files for one range."""
-        return _StoredReader(self.stored.open(), self.k)
+        return _StoredReader(self.stored.open(), self.k, self.grid)
 
     def of_rows(self, start: int, stop: int) -> RowLabels:
         """Return the same: whoever reads opens the files."""
@@ -194,14 +207,15 @@ class _StoredReader(LabelReader):
     """Read labels from files, and check them."""
 
     fetch: Callable[[int, int], Array]
-    k: int = field(default=1)
+    k: int
+    grid: Grid | None
 
     def read(self, chunk: int, start: int, stop: int) -> Array:
         """Return the labels of some rows, checked."""
         found = self.fetch(start, stop)
         if found.ndim == 2 and found.shape[1] == 1:
             found = found[:, 0]
-        return checked_labels(found, self.k, partial(_row, start))
+        return checked_labels(found, self.k, partial(_row, self.grid, start))
 
 
 R = TypeVar("R", bound=Source)
@@ -225,13 +239,8 @@ def beside_rows(source: R, labels: Any, k: int, options: ReadOptions) -> R:
     DataError
         They are not one a row, or cannot be brought beside these rows.
     """
-    if source.grid is not None and len(source.grid.dims) > 1:
-        raise DataError(
-            f"{NAME}: the rows of {source.description} are the cells of a grid, which labels are "
-            "not brought beside; give a table of its cells"
-        )
     if isinstance(source, DaskSource):
-        blocks = _in_blocks(source.X, _for_blocks(labels), options)
+        blocks = _in_blocks(source.X, for_blocks(labels), options)
         return source.with_labels(BlockLabels(blocks, k))
     found = _by_rows(labels, k, options)
     n = found.n_rows if isinstance(found, StoredLabels) else len(found.values)
@@ -240,22 +249,26 @@ def beside_rows(source: R, labels: Any, k: int, options: ReadOptions) -> R:
     return source.with_labels(found)
 
 
-def _for_blocks(labels: Any) -> Any:
-    """Labels as Dask takes them: those of a source in memory, or of its blocks."""
+def for_blocks(labels: Any, in_memory: Callable[[Any], Array] | None = None) -> Any:
+    """Return labels as Dask takes them: those of a source in memory, or of its blocks.
+
+    `in_memory` makes numbers of those in memory, by default (n,) or (n, k).
+    """
+    in_memory = in_memory or _in_memory
     if isinstance(labels, DaskSource):
         return labels.X[:, 0] if labels.n_features == 1 else labels.X
     if isinstance(labels, ArraySource):
-        return _in_memory(labels.X[:])
+        return in_memory(labels.X[:])
     if isinstance(labels, RangedSource):
         return _columns(labels.rows, labels.rows.open(), 0, labels.n_rows)
-    return labels if is_dask(labels) or _is_stored(labels) else _in_memory(labels)
+    return labels if is_dask(labels) or is_stored(labels) else in_memory(labels)
 
 
 def _in_blocks(X: da.Array, labels: Any, options: ReadOptions) -> da.Array:
     """Return labels (n,) or responsibilities (n, k) in the blocks of the rows of X."""
     import dask.array as da
 
-    if _is_stored(labels):
+    if is_stored(labels):
         labels = checked_array(labels, int(labels.chunks[0]), options, NAME)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -294,38 +307,54 @@ def _by_rows(labels: Any, k: int, options: ReadOptions) -> MemoryLabels | Stored
     if isinstance(labels, ArraySource):
         return MemoryLabels(_in_memory(labels.X[:]), k)
     if isinstance(labels, DaskSource):
-        labels = _for_blocks(labels)
+        labels = for_blocks(labels)
     if is_dask(labels):
         return MemoryLabels(_in_memory(labels.compute()), k)
-    if _is_stored(labels):
+    if is_stored(labels):
         return _of_zarr(labels, k, options)
     return MemoryLabels(_in_memory(labels), k)
 
 
-def _is_stored(labels: object) -> bool:
+def is_stored(labels: object) -> bool:
     """Tell whether labels are a Zarr array, without an import of Zarr."""
     return type(labels).__module__.partition(".")[0] == "zarr" and hasattr(labels, "chunks")
 
 
-def _of_zarr(labels: zarr.Array[Any], k: int, options: ReadOptions) -> StoredLabels | MemoryLabels:
+def in_process(labels: zarr.Array[Any]) -> bool:
+    """Tell whether a Zarr array lies in this process's memory."""
     from zarr.storage import MemoryStore
 
+    return isinstance(labels.store, MemoryStore)
+
+
+def _of_zarr(labels: zarr.Array[Any], k: int, options: ReadOptions) -> StoredLabels | MemoryLabels:
     from .zarr.watched import CheckedRows
 
     rows = CheckedRows(labels, options, NAME)
     check_array(NAME, rows, min(2, max(1, rows.ndim)))
-    if isinstance(labels.store, MemoryStore):
+    if in_process(labels):
         return MemoryLabels(rows[:], k)
     width = int(np.prod(rows.shape[1:], dtype=int))
     return StoredLabels(SlicedLabels(rows, int(labels.chunks[0])), int(rows.shape[0]), width, k)
 
 
-def _in_memory(labels: Any) -> Array:
-    """Return labels in memory as numbers, (n,) or (n, k); missing ones are NaN."""
+def as_numbers(labels: Any) -> Array:
+    """Return labels in memory as numbers, of any shape; missing ones are NaN.
+
+    Examples
+    --------
+    >>> as_numbers(np.ma.masked_equal([0, 1], 1))
+    array([ 0., nan])
+    """
     if type(labels).__module__.partition(".")[0] == "pandas" and hasattr(labels, "dtype"):
         codes = getattr(labels, "cat", None)
         labels = codes.codes if codes is not None else labels
         labels = pandas_values(labels, np.dtype(np.float64))
-    array = unmasked(np.asanyarray(labels))
+    return unmasked(np.asanyarray(labels))
+
+
+def _in_memory(labels: Any) -> Array:
+    """Return labels in memory as numbers, (n,) or (n, k)."""
+    array = as_numbers(labels)
     check_array(NAME, array, 2 if array.ndim == 2 else 1)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

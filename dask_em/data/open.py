@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..storage.urls import is_url
 from .arrow.files import SUFFIXES as TABLE_SUFFIXES
 from .arrow.opening import holds_tables, is_stored_table, open_table, stored_table_source
+from .cell_labels import beside_cells, has_cells
 from .checks import check_array
 from .columns import WeightColumn, check_nameless
 from .dask import (
@@ -44,7 +45,7 @@ from .tables import (
     refuse_lazy_frame,
     weight_blocks,
 )
-from .xarray import Labelled, is_xarray, unlabelled
+from .xarray import Labelled, in_dims, is_xarray, unlabelled
 from .zarr.opening import check_path, is_zarr, matrix_source, open_node, require_array, zarr_source
 
 
@@ -139,7 +140,8 @@ def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOption
     X : object
         What it was made of.
     labels : array, Dask array, zarr.Array, path or URL, or the name of a column of X
-        Components (n,) from 0 to k - 1, -1 where unknown; or responsibilities (n, k).
+        Components (n,) from 0 to k - 1, -1 where unknown; or responsibilities (n, k). Of the cells
+        of a grid (*shape,), or (*shape, k); those of xarray may have other orders of dimensions.
     k : int
     options : ReadOptions
 
@@ -152,7 +154,7 @@ def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOption
         column = replace(options, columns=(labels,), exclude=(), fitted=(), codes=True, labels="")
         found: Any = as_source(X, None, column)
     else:
-        found = _opened(labels)
+        found = _opened(unlabelled(in_dims(labels, source.grid)))
         if is_frame(found):
             found = weight_blocks(found)
         elif is_table(found) or is_stored_table(found):
@@ -162,6 +164,8 @@ def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOption
             found = found if behind is None else behind
         elif is_zarr(found):
             found = require_array(found, "labels_init")
+    if has_cells(source):
+        return beside_cells(source, found, k, options)
     return beside_rows(source, found, k, options)
 
 
