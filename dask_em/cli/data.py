@@ -14,6 +14,7 @@ from .options import (
     FAMILY,
     GROUPS,
     JSON,
+    LABELS,
     LOOKING,
     MISSING_OF_FIT,
     N_COMPONENTS,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     *LOOKING,
     FACTORS_OF_FIT,
     MISSING_OF_FIT,
+    LABELS[0],
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -53,6 +55,7 @@ def plan(
     family: tuple[str, ...],
     covariance_types: tuple[str, ...],
     probe: bool,
+    labels: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -74,6 +77,7 @@ def plan(
         cluster,
         probe,
         family,
+        labels,
         **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT)),
     )
     lines = _plan_lines(planned)

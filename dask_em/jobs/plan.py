@@ -21,7 +21,7 @@ from ..core.mixture import Mixture
 from ..core.protocols import Source, StoredSource
 from ..core.support import Support
 from ..core.tuning import tuning
-from ..data.open import stored_source
+from ..data.open import labels_beside, names_column, stored_source, without_labels
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import DataError, UsageError
 from ..estimators.load import family_name, known_tags, mixture_class
@@ -286,16 +286,24 @@ def plan(
     cluster: ClusterOptions,
     probe: bool = False,
     family: str | Sequence[str] = "gaussian",
+    labels: str | None = None,
     **reading: Unpack[FleetChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
-    Of several families, K or structures, it is the pass that serves all of them. On a running
-    cluster one of its workers reads the chunks, else this process.
+    Memory is that of a pass with `labels` beside the rows, where there are some. Of several
+    families, K or structures, it is the pass that serves all of them. On a running cluster one of
+    its workers reads the chunks, else this process.
     """
     check_data(data)
     fleet = fleet_of(k, covariance, family, **reading)
-    source = stored_source(data, options=reading_of(fleet))
+    options = without_labels(reading_of(fleet), labels)
+    source = stored_source(data, options=options)
+    if labels is not None:
+        if not names_column(labels):
+            check_data(labels, "--labels")
+        most = max(model.n_components for model in fleet)
+        source = labels_beside(source, data, labels, most, options)
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
     # As `fit` keeps what it has.
