@@ -155,7 +155,6 @@ class RegularizedGaussian(Gaussian):
         prior = self.prior
         if prior is None:
             return super().maximize(resp_sum, statistics)
-        k = len(resp_sum)
         empty = ~(resp_sum > tuning().numerics.empty)
         rows = np.where(empty, 0.0, resp_sum)
         gap = prior.mean - self.means
