@@ -14,10 +14,14 @@ from numpy.testing import assert_allclose
 from sklearn.utils.estimator_checks import check_estimator
 
 from dask_em import BayesianGaussianMixture, GaussianMixture, load, select
+from dask_em.backends.dask.backend import DaskBackend
+from dask_em.backends.serial import SerialBackend
 from dask_em.cli.main import main
 from dask_em.core.additive import Array
-from dask_em.core.em import Status
-from dask_em.core.mixture import Mixture
+from dask_em.core.codec import digest
+from dask_em.core.em import EMState, Status
+from dask_em.core.mixture import EStep, JointEStep, Mixture, MixtureStatistics
+from dask_em.data.open import as_source
 from dask_em.families.bayesian_gaussian.family import BayesianGaussian
 from dask_em.fitting.mergers import Mergers, merged
 from dask_em.fitting.sample import Sampled
@@ -30,6 +34,7 @@ pytestmark = [
 ]
 
 D, K = 2, 3
+PROCESSES = ["dirichlet_process", "dirichlet_distribution"]
 
 
 def rows_of(n: int = 600, seed: int = 3, apart: float = 5.0) -> Array:
@@ -49,7 +54,7 @@ def test_scikit_learn_s_checks_pass(kind: str) -> None:
 # -- how many components ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("process", ["dirichlet_process", "dirichlet_distribution"])
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_needless_components_have_no_rows(kind: str, process: str) -> None:
     model = fit(rows_of(), covariance_type=kind, weight_concentration_prior_type=process)
@@ -94,6 +99,43 @@ def test_mergers_are_judged_by_the_bound() -> None:
     assert many.components.used.sum() <= 6
 
 
+def test_mergers_of_many_components_are_those_of_all_pairs_judged_again() -> None:
+    X = rows_of(2000)
+    options: dict[str, Any] = {"init_params": "k-means++", "algorithm": "em", "max_iter": 3}
+    mixture = fit(X, 16, **options).state_.result
+    found = Mergers(mixture, Sampled(X, np.ones(len(X))))
+    judged = every = made = 0
+    while True:
+        known = {*found._known}
+        if (pair := found.best()) is None:
+            break
+        judged += len({*found._known} - known)
+        afresh = {one: found._gain(one) for one in found._worth_a_try()}
+        assert found._known[pair] == pytest.approx(afresh[pair])
+        assert afresh[pair] > 0
+        every += len(afresh)
+        found.merge(pair)
+        assert_allclose(found._shared, found._resp @ found._resp.T, atol=1e-9)
+        made += 1
+    assert all(found._gain(pair) <= 0 for pair in found._worth_a_try())
+    assert made > 8
+    # Each merger asks for the pairs of one component, not for all.
+    assert judged < every / 2
+
+
+def test_two_components_do_not_share_a_cluster_for_hundreds_of_passes() -> None:
+    # Two of three clusters overlap: a fourth component loses rows a few at a time, and iterations
+    # after its merger, which loses at first, reach a higher bound.
+    rng = np.random.default_rng(1)
+    means, roots = 3.0 * rng.normal(size=(3, 2)), 0.5 * rng.normal(size=(3, 2, 2)) + np.eye(2)
+    labels = rng.choice(3, 20_000, p=rng.dirichlet(np.full(3, 3.0)))
+    X = means[labels] + np.einsum("nij,nj->ni", roots[labels], rng.normal(size=(20_000, 2)))
+    model = fit(X, 12)
+    assert model.n_components_used_ == 3
+    assert model.converged_
+    assert model.n_reads_ < 20
+
+
 def bound_of(mixture: Mixture, X: Array, resp: Array) -> float:
     """The bound after the M-step of responsibilities (k, n), by them alone."""
     family = mixture.components
@@ -103,6 +145,86 @@ def bound_of(mixture: Mixture, X: Array, resp: Array) -> float:
     joint = after.log_prob(X).T + after.log_prior(after.own_log_weights())[:, None]
     safe = np.where(resp > 0, resp, 1.0)
     return float((resp * joint).sum() - (resp * np.log(safe)).sum() + after.log_prior_density())
+
+
+# -- components without rows cost a pass what one costs ------------------------------------------
+
+
+def unused(kind: str, process: str, k: int = 20) -> Mixture:
+    """A mixture of which few components have rows."""
+    found = fit(rows_of(), k, covariance_type=kind, weight_concentration_prior_type=process)
+    return found.state_.result.on_cpu
+
+
+def summed(mixture: Mixture, X: Array) -> tuple[MixtureStatistics, int]:
+    """Sums of rows, and how many components the kernel has."""
+    fold = mixture.fold()
+    assert isinstance(fold, EStep)
+    fold.update(0, X, None)
+    return fold.result(), len(fold.kernel.statistics().first)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_components_without_rows_are_computed_as_one(
+    kind: str, process: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, mixture = rows_of(), unused(kind, process)
+    few, n_few = summed(mixture, X)
+    monkeypatch.setattr(BayesianGaussian, "alike", lambda self: None)
+    each, n_each = summed(mixture, X)
+    assert (n_few <= K + 3, n_each) == (True, 20)
+    # The bound of all rows, with every component, is wrong by less than its rounding.
+    assert few.log_likelihood == pytest.approx(each.log_likelihood, abs=1e-9)
+    assert_allclose(few.resp_sum, each.resp_sum, rtol=1e-6, atol=1e-10)
+    one, other = (mixture.m_step(sums)[0] for sums in (few, each))
+    for name, array in one.components.arrays().items():
+        assert_allclose(array, other.components.arrays()[name], rtol=1e-9, atol=1e-9, err_msg=name)
+    assert_allclose(one.log_weights, other.log_weights, rtol=1e-9)
+
+
+def test_mixtures_of_one_pass_leave_out_components_each_for_itself() -> None:
+    X, mixtures = rows_of(), [unused("full", process) for process in PROCESSES]
+    joint = JointEStep(mixtures)
+    joint.update(0, X, None)
+    for found, mixture in zip(joint.results(), mixtures, strict=True):
+        alone, _ = summed(mixture, X)
+        assert found.log_likelihood == pytest.approx(alone.log_likelihood, rel=1e-12)
+        assert_allclose(found.resp_sum, alone.resp_sum, rtol=1e-6, atol=1e-10)
+
+
+def test_a_component_that_rows_ask_for_again_is_computed_alone() -> None:
+    X, mixture = rows_of(), unused("full", "dirichlet_process", 8)
+    before, n_before = summed(mixture, X)
+    _, n_now = summed(mixture.m_step(before)[0], X)
+    wide = np.random.default_rng(0).normal(X.mean(axis=0), 15.0, (200, D))
+    far = np.concatenate([X, wide])
+    after = mixture.m_step(summed(mixture, far)[0])[0]
+    assert isinstance(after.components, BayesianGaussian)
+    assert after.components.used.sum() > K
+    assert summed(after, far)[1] > n_now >= K
+    assert n_before <= K + 3
+
+
+def test_who_computes_and_whether_it_was_stopped_does_not_matter(
+    synchronous: None, tmp_path: Path
+) -> None:
+    stored = write_zarr(tmp_path / "x.zarr", rows_of(), 100)
+    mixture = unused("full", "dirichlet_process")
+    source = as_source(stored)
+    found = [b.map_reduce(source, mixture) for b in (SerialBackend(), DaskBackend())]
+    assert digest(found[0]) == digest(found[1])
+    options: dict[str, Any] = {"k": 12, "init_params": "kmeans", "sample_size": 300, "tol": 1e-9}
+    straight = fit(stored, **options)
+
+    def stop(state: EMState) -> None:
+        if state.n_iter == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(stored, **options, checkpoint=tmp_path / "kept", callbacks=[stop])
+    resumed = fit(stored, **options, checkpoint=tmp_path / "kept")
+    assert digest(resumed.state_) == digest(straight.state_)
 
 
 # -- what an estimator does -------------------------------------------------------------------

@@ -196,6 +196,17 @@ FAMILIES = {
         ),
         normal,
     ),
+    "bayesian-diag": Row(
+        BayesianGaussianMixture(covariance_type="diag", reg_covar=0), normal, ordered=True
+    ),
+    "bayesian-spherical": Row(
+        BayesianGaussianMixture(
+            covariance_type="spherical",
+            reg_covar=0,
+            weight_concentration_prior_type="dirichlet_distribution",
+        ),
+        normal,
+    ),
     "factor": Row(FactorMixture(), of_factors),
     "factor-cuc": Row(FactorMixture(factor_constraint="CUC"), of_factors),
     "kmeans": Row(KMeans(), normal),

@@ -311,6 +311,23 @@ def test_memory_that_labels_take_is_planned(tmp_path: Path) -> None:
         assert known.held_bytes >= source.held_bytes + 8 * source.chunk_rows
 
 
+def test_plans_count_labels(tmp_path: Path) -> None:
+    stored = str(tmp_path / "x.zarr")
+    write_zarr(stored, np.repeat(X, 100, axis=0), 30_000)
+    needed = []
+    for z in (None, np.repeat(SOME, 100), soft(np.repeat(SOME, 100))):
+        words = ["plan", stored, "-k", str(K), "--json", "--workers", "1"]
+        if z is not None:
+            path = str(tmp_path / f"z{z.ndim}.zarr")
+            write_zarr(path, z, 30_000)
+            words += ["--labels", path]
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        needed.append(json.loads(done.stdout)["task_bytes"])
+    assert needed[1] >= needed[0] + 24 * 30_000
+    assert needed[2] >= needed[0] + 24 * K * 30_000
+
+
 def test_models_of_one_k_are_compared_from_the_same_labels() -> None:
     found = select(
         X, K, ["full", "diag"], labels_init=SOME, labels_fixed=True, keep_all=True,

@@ -98,6 +98,14 @@ class TestSpherical(RegularizedTests):
     kind = "spherical"
 
 
+class TestEqualSpheres(RegularizedTests):
+    kind = "EII"
+
+
+class TestEqualDiagonals(RegularizedTests):
+    kind = "EEI"
+
+
 class TestFullRatio(RegularizedTests):
     options = {"max_ratio": 1.5}  # noqa: RUF012
 
@@ -139,6 +147,33 @@ def test_iris_with_the_prior_is_that_of_mclust() -> None:
             precisions_init=precisions, weights_init=np.full(3, 1 / 3),
         )  # fmt: skip
         assert model.score(X) * len(X) == pytest.approx(-192.6952838649, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["EII", "EEI", "EEE"])
+def test_a_covariance_that_all_share_has_the_prior_once(kind: str) -> None:
+    # Fraley and Raftery (2007), the modes of their table.
+    X, labels = load_iris(return_X_y=True)
+    n, d = X.shape
+    for k in (1, 3):
+        resp = np.eye(k)[labels % k]
+        mixture = GaussianMixture(k, covariance_type=kind, prior="conjugate", reg_covar=0)
+        start = mixture.start_options().of_responsibilities(Moments.of(X), X, resp)
+        n_k = resp.sum(axis=0)
+        means = resp.T @ X / n_k[:, None]
+        about = np.einsum("nk,nki,nkj->kij", resp, *(2 * [X[:, None] - means])).sum(axis=0)
+        shrinkage, df, apart = 0.01, d + 2, means - X.mean(axis=0)
+        shares = shrinkage * n_k / (n_k + shrinkage)
+        total = about + np.einsum("k,ki,kj->ij", shares, apart, apart)
+        prior = np.cov(X.T) / k ** (2 / d)
+        balls = np.trace(prior) / d
+        expected: Any = {
+            "EII": (balls + np.trace(total)) / (df + (n + k) * d + 2),
+            "EEI": (balls + np.diagonal(total)) / (df + n + k + 2),
+            "EEE": (prior + total) / (df + n + d + k + 1),
+        }[kind]
+        found = np.asarray(start.components.attributes()["covariances_"])
+        shared = found if kind == "EEE" else found[0]
+        np.testing.assert_allclose(shared, expected, rtol=1e-9)
 
 
 def log_posterior(family: RegularizedGaussian, k: int) -> float:

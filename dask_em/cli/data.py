@@ -14,6 +14,7 @@ from .options import (
     FAMILY,
     GROUPS,
     JSON,
+    LABELS,
     LOOKING,
     MISSING_OF_FIT,
     N_COMPONENTS,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     FACTORS_OF_FIT,
     MISSING_OF_FIT,
     NOISE,
+    LABELS[0],
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -56,6 +58,7 @@ def plan(
     covariance_types: tuple[str, ...],
     probe: bool,
     noise_covariance: str | None,
+    labels: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -78,6 +81,7 @@ def plan(
         probe,
         family,
         noise_covariance,
+        labels,
         **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT)),
     )
     lines = _plan_lines(planned)

@@ -408,6 +408,31 @@ class Family(ABC, Generic[Sums]):
         """
         return None
 
+    # -- derived: components that are nearly equal ------------------------------------
+
+    def alike(self) -> Array | None:
+        """Return by which component each is computed, (k,) of int; None where each is by itself.
+
+        To be overridden where some may be so nearly equal that no sum tells them apart. Rows of
+        such families have no labels.
+        """
+        return None
+
+    def shared_out(self, statistics: Sums, places: Array, shares: Array) -> Sums:
+        """Return sums of k components of those of fewer.
+
+        Parameters
+        ----------
+        statistics : Additive
+            Of c components.
+        places : (k,) array of int
+            Of which of them each is a part.
+        shares : (k,) array
+            Which part.
+        """
+        taken = statistics.take(places.tolist())
+        return taken.plus(taken, shares - 1.0)
+
     # -- derived: rows ---------------------------------------------------------------
 
     def log_prob(self, X: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .additive import Additive, Array
+from .alike import Computed
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family
@@ -307,16 +308,28 @@ class JointEStep:
     ----------
     mixtures : sequence of Mixture
         One, or some of one `join_key`.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        Of all components but those for which one that is nearly equal stands.
     """
 
     def __init__(self, mixtures: Sequence[Mixture]) -> None:
         self.mixtures = mixtures
         first = mixtures[0]
         check_engine(first.engine)
-        families = [mixture.components for mixture in mixtures]
+        priors = [mixture.log_prior for mixture in mixtures]
+        self._computed = [
+            Computed.of(mixture.components, prior)
+            for mixture, prior in zip(mixtures, priors, strict=True)
+        ]
+        of_each = list(zip(mixtures, priors, self._computed, strict=True))
+        self._log_priors = [prior if few is None else few.log_prior for _, prior, few in of_each]
+        families = [m.components if few is None else few.components for m, _, few in of_each]
         self._joined = None if len(families) == 1 else first.components.joined(families)
         self.kernel = (self._joined or families[0]).kernel(first.engine)
-        sizes = [len(mixture.log_weights) for mixture in mixtures]
+        sizes = [len(prior) for prior in self._log_priors]
         ends = np.cumsum(sizes)
         self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
         # Chunks may come in parts of whole blocks: the sums are the same to the bit.
@@ -391,7 +404,7 @@ class JointEStep:
         mixture = self.mixtures[0]
         if mixture.assignment == "soft" or len(self.mixtures) > 1:
             return False
-        added = self.kernel.add_assigned(mixture.log_prior, weight)
+        added = self.kernel.add_assigned(self._log_priors[0], weight)
         if added is None:
             return False
         self._log_likelihoods[0] += added[0]
@@ -409,7 +422,7 @@ class JointEStep:
 
     def _divide(self, i: int, log_prob: Array, weight: Array | None) -> Array:
         own, mixture = self._arithmetic[i], self.mixtures[i]
-        resp, log_density = mixture.divide(own, log_prob, mixture.log_prior)
+        resp, log_density = mixture.divide(own, log_prob, self._log_priors[i])
         self._log_likelihoods[i] += own.total(log_density, weight)
         return resp
 
@@ -417,12 +430,13 @@ class JointEStep:
         """Return the sums of each mixture over all chunks given so far."""
         sums = self.kernel.statistics()
         apart = [sums] if len(self._parts) == 1 else [sums.take(part) for part in self._parts]
-        return [
-            MixtureStatistics(
-                self._n_rows, self._weight, float(value), self._resp_sum[part].copy(), own
-            )
-            for value, part, own in zip(self._log_likelihoods, self._parts, apart, strict=True)
-        ]
+        return [self._result(i, own) for i, own in enumerate(apart)]
+
+    def _result(self, i: int, own: Additive) -> MixtureStatistics:
+        value, resp_sum = float(self._log_likelihoods[i]), self._resp_sum[self._parts[i]].copy()
+        if (computed := self._computed[i]) is not None:
+            resp_sum, own = computed.spread(resp_sum, own)
+        return MixtureStatistics(self._n_rows, self._weight, value, resp_sum, own)
 
 
 class EStep(JointEStep, Fold[MixtureStatistics]):

@@ -585,12 +585,20 @@ class BayesianTuning:
     least_rows: float = 1e-6
     # Rows from which on a component is told of, and merged with another.
     used_rows: float = 1.0
+    # Components of fewer rows than that are computed as one of them where their rows times their
+    # distance from it, in its widths, are no more than this: about the nats by which the bound of
+    # all rows, and each sum in widths, are then wrong.
+    alike: float = 1e-12
     # Nats a parameter that a needless component gains on a sample by chance, at most: one for a
     # regular model (Akaike 1974), more for mixtures. With 1 nine of twelve stayed where there are
     # three clusters, with 2 eight where there are two, with 3 none.
     by_chance: float = 4.0
     # Mergers tried at a time, per component: of those that share rows most.
     mergers: int = 4
+    # Mergers that lose at first and are judged by iterations after them, at a time, and how many of
+    # these: of two components in one cluster the smaller one loses least.
+    trials: int = 3
+    trial_iterations: int = 50
 
 
 @dataclass(frozen=True)

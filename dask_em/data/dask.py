@@ -418,7 +418,7 @@ def cells_source(
 
     whole = list(numbers) == list(range(cells.width))
     parts = cells.parts if whole else cells.picked(numbers)
-    X = da.concatenate([_decoded(part) for part in parts], axis=-1).rechunk({-1: -1})
+    X = da.concatenate([decoded(part) for part in parts], axis=-1).rechunk({-1: -1})
     grid = Grid(cells.dims, X.chunks[:-1])
     if sample_weight is not None:
         sample_weight = _in_rows(_of_cells(sample_weight, grid), grid)
@@ -426,7 +426,8 @@ def cells_source(
     return replace(source, grid=grid if len(grid.dims) > 1 else None, decoding=cells.said())
 
 
-def _decoded(part: Part) -> da.Array:
+def decoded(part: Part) -> da.Array:
+    """Return an array of any kind in blocks of Dask, decoded."""
     import dask.array as da
 
     X: da.Array = part.array if is_dask(part.array) else da.from_array(part.array)
@@ -448,6 +449,15 @@ def _of_cells(weight: Any, grid: Grid) -> da.Array:
         weight = weight.reshape(grid.shape)
     blocks: da.Array = weight.rechunk(grid.chunks)
     return blocks
+
+
+def cells_in_rows(values: Any, grid: Grid) -> da.Array:
+    """Return an array of a grid, (*grid,) or (*grid, k), as blocks of its rows, (n,) or (n, k)."""
+    import dask.array as da
+
+    lazy = numbers(values) if is_dask(values) else da.from_array(values)
+    tail = [-1] * (lazy.ndim - len(grid.dims))
+    return _in_rows(lazy.rechunk((*grid.chunks, *tail)), grid)
 
 
 def _in_rows(X: da.Array, grid: Grid) -> da.Array:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.beside import FieldReader, RowField
+from ..core.grid import Grid
 from ..core.protocols import Source
 from ..errors import DataError
 from .beside import FieldCheck
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
     from .zarr.watched import CheckedRows
 
 
-def _row(start: int, row: int) -> str:
-    return f"row {start + row}"
+def _row(grid: Grid | None, start: int, row: int) -> str:
+    number = start + row
+    if grid is None:
+        return f"row {number}"
+    ends = np.cumsum(grid.lengths)
+    block = int(np.searchsorted(ends, number, side="right"))
+    inside = number - int(ends[block] - grid.lengths[block])
+    return f"row {number} (the cell {grid.cell(block, inside)})"
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class MemoryField(RowField, FieldReader):
     check : FieldCheck
     first : int
         Number of the first row.
+    grid : Grid or None
+        Whose cells the rows are.
 
     Examples
     --------
@@ -58,6 +67,7 @@ class MemoryField(RowField, FieldReader):
     values: Array
     check: FieldCheck
     first: int = 0
+    grid: Grid | None = None
 
     def open(self) -> FieldReader:
         """Return what reads: this."""
@@ -66,7 +76,7 @@ class MemoryField(RowField, FieldReader):
     def read(self, chunk: int, start: int, stop: int) -> Array:
         """Return the numbers of some rows, checked."""
         found = self.values[start - self.first : stop - self.first]
-        return self.check(np.asarray(found), partial(_row, start))
+        return self.check(np.asarray(found), partial(_row, self.grid, start))
 
     def of_rows(self, start: int, stop: int) -> RowField:
         """Return the numbers of some rows."""
@@ -209,16 +219,19 @@ class StoredField(RowField):
     shape : tuple of int
         Of the numbers of a row.
     check : FieldCheck
+    grid : Grid or None
+        Whose cells the rows are.
     """
 
     stored: ReadsRows
     n_rows: int
     shape: tuple[int, ...]
     check: FieldCheck
+    grid: Grid | None = None
 
     def open(self) -> FieldReader:
         """Open the files for one range."""
-        return _StoredReader(self.stored.open(), self.check)
+        return _StoredReader(self.stored.open(), self.check, self.grid)
 
     def of_rows(self, start: int, stop: int) -> RowField:
         """Return the same: whoever reads opens the files."""
@@ -249,10 +262,11 @@ class _StoredReader(FieldReader):
 
     fetch: Callable[[int, int], Array]
     check: FieldCheck
+    grid: Grid | None
 
     def read(self, chunk: int, start: int, stop: int) -> Array:
         """Return the numbers of some rows, checked."""
-        return self.check(self.fetch(start, stop), partial(_row, start))
+        return self.check(self.fetch(start, stop), partial(_row, self.grid, start))
 
 
 R = TypeVar("R", bound=Source)
@@ -262,8 +276,8 @@ def check_grid(source: Source, name: str) -> None:
     """Raise `DataError` where the rows are the cells of a grid, which nothing is brought beside."""
     if source.grid is not None and len(source.grid.dims) > 1:
         raise DataError(
-            f"{name}: the rows of {source.description} are the cells of a grid, which labels and "
-            "noise are not brought beside; give a table of its cells"
+            f"{name}: the rows of {source.description} are the cells of a grid, which noise is not "
+            "brought beside; give a table of its cells"
         )
 
 
@@ -286,7 +300,7 @@ def field_beside(source: Source, given: Any, check: FieldCheck, options: ReadOpt
     """
     check_grid(source, check.name)
     if isinstance(source, DaskSource):
-        return BlockField(_in_blocks(source.X, _for_blocks(given, check), check, options), check)
+        return BlockField(_in_blocks(source.X, _blocks_for(given, check), check, options), check)
     found = _by_rows(given, check, options)
     n = found.n_rows if isinstance(found, StoredField) else len(found.values)
     if n != source.n_rows:
@@ -328,15 +342,22 @@ def _repeated(X: Array, value: Array) -> Array:
     return np.broadcast_to(value, (len(X), value.shape[1]))
 
 
-def _for_blocks(given: Any, check: FieldCheck) -> Any:
-    """Return numbers as Dask takes them: those of a source in memory, or of its blocks."""
+def for_blocks(given: Any, in_memory: Callable[[Any], Array]) -> Any:
+    """Return numbers as Dask takes them: those of a source in memory, or of its blocks.
+
+    `in_memory` makes numbers of those in memory.
+    """
     if isinstance(given, DaskSource):
         return given.X
     if isinstance(given, ArraySource):
-        return _in_memory(given.X[:], check)
+        return in_memory(given.X[:])
     if isinstance(given, RangedSource):
         return _columns(given.rows, given.rows.open(), 0, given.n_rows)
-    return given if is_dask(given) or _is_stored(given) else _in_memory(given, check)
+    return given if is_dask(given) or is_stored(given) else in_memory(given)
+
+
+def _blocks_for(given: Any, check: FieldCheck) -> Any:
+    return for_blocks(given, partial(_in_memory, check=check))
 
 
 def _in_blocks(X: da.Array, given: Any, check: FieldCheck, options: ReadOptions) -> da.Array:
@@ -344,7 +365,7 @@ def _in_blocks(X: da.Array, given: Any, check: FieldCheck, options: ReadOptions)
     import dask.array as da
 
     name = check.name
-    if _is_stored(given):
+    if is_stored(given):
         given = checked_array(given, int(given.chunks[0]), options, name)
     known, there = not np.isnan(X.shape[0]), given.shape[0]
     if not is_dask(given) and not known:
@@ -408,26 +429,31 @@ def _by_rows(given: Any, check: FieldCheck, options: ReadOptions) -> MemoryField
         given = given.X
     if is_dask(given):
         return MemoryField(_in_memory(given.compute(), check), check)
-    if _is_stored(given):
+    if is_stored(given):
         return _of_zarr(given, check, options)
     return MemoryField(_in_memory(given, check), check)
 
 
-def _is_stored(given: object) -> bool:
+def is_stored(given: object) -> bool:
     """Tell whether numbers are a Zarr array, without an import of Zarr."""
     return type(given).__module__.partition(".")[0] == "zarr" and hasattr(given, "chunks")
+
+
+def in_process(given: zarr.Array[Any]) -> bool:
+    """Tell whether a Zarr array lies in this process's memory."""
+    from zarr.storage import MemoryStore
+
+    return isinstance(given.store, MemoryStore)
 
 
 def _of_zarr(
     given: zarr.Array[Any], check: FieldCheck, options: ReadOptions
 ) -> StoredField | MemoryField:
-    from zarr.storage import MemoryStore
-
     from .zarr.watched import CheckedRows
 
     rows = CheckedRows(given, options, check.name)
     check_array(check.name, rows, _dimensions(rows.ndim, check))
-    if isinstance(given.store, MemoryStore):
+    if in_process(given):
         return MemoryField(rows[:], check)
     stored = SlicedField(rows, int(given.chunks[0]))
     return StoredField(stored, int(rows.shape[0]), tuple(map(int, rows.shape[1:])), check)
@@ -438,12 +464,23 @@ def _dimensions(ndim: int, check: FieldCheck) -> int:
     return ndim if ndim in check.dims else max(check.dims) if ndim else 1
 
 
-def _in_memory(given: Any, check: FieldCheck) -> Array:
-    """Return numbers in memory, rows first; missing ones are NaN."""
+def as_numbers(given: Any) -> Array:
+    """Return what lies in memory as numbers, of any shape; missing ones are NaN.
+
+    Examples
+    --------
+    >>> as_numbers(np.ma.masked_equal([0, 1], 1))
+    array([ 0., nan])
+    """
     if type(given).__module__.partition(".")[0] == "pandas" and hasattr(given, "dtype"):
         codes = getattr(given, "cat", None)
         given = codes.codes if codes is not None else given
         given = pandas_values(given, np.dtype(np.float64))
-    array = unmasked(np.asanyarray(given))
+    return unmasked(np.asanyarray(given))
+
+
+def _in_memory(given: Any, check: FieldCheck) -> Array:
+    """Return numbers in memory, rows first."""
+    array = as_numbers(given)
     check_array(check.name, array, array.ndim if array.ndim in check.dims else 1)
     return array

@@ -21,6 +21,7 @@ from ..storage.urls import is_url
 from .arrow.files import SUFFIXES as TABLE_SUFFIXES
 from .arrow.opening import holds_tables, is_stored_table, open_table, stored_table_source
 from .beside import LabelCheck, NoiseCheck
+from .cell_labels import has_cells, labels_of_cells
 from .checks import check_array
 from .columns import WeightColumn, check_nameless
 from .dask import (
@@ -48,7 +49,7 @@ from .tables import (
     refuse_lazy_frame,
     weight_blocks,
 )
-from .xarray import Labelled, is_xarray, unlabelled
+from .xarray import Labelled, in_dims, is_xarray, unlabelled
 from .zarr.opening import check_path, is_zarr, matrix_source, open_node, require_array, zarr_source
 
 
@@ -161,7 +162,8 @@ def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOption
     X : object
         What it was made of.
     labels : array, Dask array, zarr.Array, path or URL, or the name of a column of X
-        Components (n,) from 0 to k - 1, -1 where unknown; or responsibilities (n, k).
+        Components (n,) from 0 to k - 1, -1 where unknown; or responsibilities (n, k). Of the cells
+        of a grid (*shape,), or (*shape, k); those of xarray may have other orders of dimensions.
     k : int
     options : ReadOptions
 
@@ -170,8 +172,9 @@ def labels_beside(source: R, X: object, labels: Any, k: int, options: ReadOption
     DataError
         They are not one a row.
     """
-    found = _beside(X, labels, LABELS, options)
-    field = field_beside(source, found, LabelCheck(k), options)
+    found = _beside(X, unlabelled(in_dims(labels, source.grid)), LABELS, options)
+    of_kind = labels_of_cells if has_cells(source) else field_beside
+    field = of_kind(source, found, LabelCheck(k), options)
     return source.with_beside(replace(source.beside, labels=field))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.columns import Column
+from ..core.grid import Grid
 from ..errors import DataError
 from .columns import choose
 from .grids import (
@@ -158,41 +159,52 @@ class Labelled:
         DataError
             They have other dimensions, or another order.
         """
-        if not is_xarray(weight):
-            return weight
-        dims = getattr(weight, "dims", ())
-        if {*dims} != {*self.rows}:
-            expected = self.rows if len(self.rows) > 1 else f"({self.rows[0]!r},)"
-            raise DataError(
-                f"sample_weight has the dimensions {dims}: expected {expected}, those of X's rows"
-            )
-        for dim in self.rows:
-            ours, theirs = (c.indexes.get(dim) for c in (self.coords, weight))
-            if ours is not None and theirs is not None and not ours.equals(theirs):
-                raise DataError(
-                    f"sample_weight has other coordinates along {dim!r} than X: give both the "
-                    f"same order, as by sample_weight.reindex_like(X[{dim!r}])"
-                )
-        return weight.transpose(*self.rows)
+        return self._in_order(weight, "sample_weight", ())
 
     def beside(self, given: Any, name: str) -> Any:
         """Return what is given to stand beside rows, by that name in messages, in their order.
+
+        Labels and noise may have dimensions of their own: components, columns.
 
         Raises
         ------
         DataError
             It has other dimensions, or another order.
         """
-        if not is_xarray(given):
-            return given
-        more = [dim for dim in getattr(given, "dims", ()) if dim not in self.rows]
-        # Labels and noise may have dimensions of their own: components, columns.
-        first = given.isel(dict.fromkeys(more, 0)) if more else given
-        try:
-            self.weights(first)
-        except DataError as e:
-            raise DataError(str(e).replace("sample_weight", name)) from None
-        return given.transpose(*self.rows, ...)
+        own = [dim for dim in getattr(given, "dims", ()) if dim not in self.rows]
+        return self._in_order(given, name, own[:2])
+
+    def _in_order(self, values: Any, name: str, last: Sequence[Any]) -> Any:
+        """Return what is beside the rows with their dimensions, and then the last ones."""
+        if not is_xarray(values):
+            return values
+        dims = getattr(values, "dims", ())
+        if {*dims} != {*self.rows, *last}:
+            expected = self.rows if len(self.rows) > 1 else f"({self.rows[0]!r},)"
+            raise DataError(
+                f"{name} has the dimensions {dims}: expected {expected}, those of X's rows"
+            )
+        for dim in self.rows:
+            ours, theirs = (c.indexes.get(dim) for c in (self.coords, values))
+            if ours is not None and theirs is not None and not ours.equals(theirs):
+                raise DataError(
+                    f"{name} has other coordinates along {dim!r} than X: give both the "
+                    f"same order, as by {name}.reindex_like(X[{dim!r}])"
+                )
+        return values.transpose(*self.rows, *last)
+
+
+def in_dims(values: Any, grid: Grid | None) -> Any:
+    """Return a DataArray with the dimensions of a grid first, where it has them all.
+
+    Examples
+    --------
+    >>> in_dims([1.0, 2.0], None)
+    [1.0, 2.0]
+    """
+    if grid is None or not is_xarray(values) or not {*grid.dims} <= {*map(str, values.dims)}:
+        return values
+    return values.transpose(*grid.dims, ...)
 
 
 def unlabelled(weight: Any) -> Any:

@@ -102,7 +102,7 @@ class Predictions(FittedEstimator):
         with checked_names(self, X, options, reset):
             source = as_source(X, unlabelled(sample_weight), options)
             if labels is not None:
-                source = labels_beside(source, X, unlabelled(labels), self.n_components, options)
+                source = labels_beside(source, X, labels, self.n_components, options)
             if noise is not None:
                 source = noise_beside(source, X, unlabelled(noise), options)
         if reset:

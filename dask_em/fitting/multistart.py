@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, Rank, Status, rank, run_algorithm
+from ..core.em import Convergence, EMState, Rank, Status, em, rank, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
@@ -17,7 +17,7 @@ from ..core.responsibilities import Assignment
 from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .control_variate import algorithm_of
-from .mergers import merged
+from .mergers import allowance, merged, worth_iterations
 from .sample import Sampled, Start
 from .split_merge import SplitMerge, fewest_rows
 from .survey import Surveyed
@@ -44,6 +44,12 @@ class StartResult:
     def rank(self) -> Rank:
         """The key to sort fits by: no spike is preferred to an honest optimum."""
         return rank(self.value, self.state.collapsed, self.state.spiked)
+
+    @property
+    def n_mergeable(self) -> int:
+        """Components that may be merged by a bound on the evidence: none without a posterior."""
+        components = self.state.result.components
+        return components.n_components if components.variational and self.rank[0] else 0
 
 
 @dataclass(frozen=True)
@@ -315,7 +321,31 @@ class SampleFits:
 
     def fit_sample(self, start: Mixture | EMState) -> StartResult:
         """Fit a mixture to all rows of the sample, or fit on from a state of theirs."""
-        return self._merged(self._fitted(start), self.sample, self._fitted)
+        tried = self._merged(self._fitted(start), self.sample, self._fitted)
+        read = tried.rows_read
+        for _ in range(tried.n_mergeable):
+            fewer, more = self._fewer(tried)
+            read += more
+            if fewer is None:
+                break
+            tried = self._merged(self._fitted(fewer), self.sample, self._fitted)
+            read += tried.rows_read
+        return replace(tried, rows_read=read)
+
+    def _fewer(self, tried: StartResult) -> tuple[Mixture | None, int]:
+        """Return a mixture of a component less, of which a few iterations make more of the bound.
+
+        With it come the rows that were read. Two components share a cluster at a loss that is the
+        less the longer they do: hundreds of iterations away from the bound of one.
+        """
+        rows, read = self.sample, 0
+        gained = allowance(tried.state.result, rows) / float(rows.weights.sum())
+        for mixture in worth_iterations(tried.state.result, rows):
+            higher, n_iter = _overtakes(rows, mixture, tried.value - gained)
+            read += n_iter * len(rows.rows)
+            if higher is not None:
+                return higher, read
+        return None, read
 
     def _fitted(self, start: Mixture | EMState) -> StartResult:
         state = _fitted(self.sample, start, self.fine)
@@ -328,9 +358,9 @@ class SampleFits:
 
         Of families that are not variational, the fit as it is.
         """
-        read, found = tried.rows_read, tried.state.result
-        for _ in range(found.components.n_components if found.components.variational else 0):
-            fewer = merged(tried.state.result, rows) if tried.rank[0] else None
+        read = tried.rows_read
+        for _ in range(tried.n_mergeable):
+            fewer = merged(tried.state.result, rows)
             if fewer is None:
                 break
             tried = fit(fewer)
@@ -405,6 +435,24 @@ def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[
 def _fitted(rows: Sampled, start: Mixture | EMState, limits: Convergence) -> EMState:
     *_, state = run_algorithm(rows.accumulate, algorithm_of("auto", start, limits, None))
     return state
+
+
+def _overtakes(rows: Sampled, mixture: Mixture, height: float) -> tuple[Mixture | None, int]:
+    """Return a mixture after the iterations that take it above a height, and how many were made.
+
+    None once the gains of the last two, made over and over, would not reach it.
+    """
+    most = tuning().bayesian.trial_iterations
+    below, before = np.inf, np.inf
+    for state in em(rows.accumulate, mixture, Convergence(0.0, most)):
+        gap = height - state.objective
+        if gap < 0 and not state.collapsed:
+            return state.result, state.n_iter
+        last = below - gap
+        if not max(last, before) * (most - state.n_iter) > gap:
+            break
+        below, before = gap, last
+    return None, state.n_iter
 
 
 def _largest_first(mixture: Mixture) -> Mixture:

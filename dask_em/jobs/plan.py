@@ -23,7 +23,13 @@ from ..core.protocols import Source, StoredSource
 from ..core.reading import rows_with_noise
 from ..core.support import Support
 from ..core.tuning import tuning
-from ..data.open import noise_beside, stored_source, with_columns_beside
+from ..data.open import (
+    labels_beside,
+    names_column,
+    noise_beside,
+    stored_source,
+    with_columns_beside,
+)
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import DataError, UsageError
 from ..estimators.load import family_name, known_tags, mixture_class
@@ -289,18 +295,25 @@ def plan(
     probe: bool = False,
     family: str | Sequence[str] = "gaussian",
     noise_covariance: str | None = None,
+    labels: str | None = None,
     **reading: Unpack[FleetChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
-    Of several families, K or structures, it is the pass that serves all of them. On a running
-    cluster one of its workers reads the chunks, else this process.
+    Memory is that of a pass with `labels` beside the rows, where there are some. Of several
+    families, K or structures, it is the pass that serves all of them. On a running cluster one of
+    its workers reads the chunks, else this process.
     """
     check_data(data)
     check_noise_path(noise_covariance)
     fleet = fleet_of(k, covariance, family, **reading)
-    options = with_columns_beside(reading_of(fleet), None, noise_covariance)
+    options = with_columns_beside(reading_of(fleet), labels, noise_covariance)
     source = stored_source(data, options=options)
+    if labels is not None:
+        if not names_column(labels):
+            check_data(labels, "--labels")
+        most = max(model.n_components for model in fleet)
+        source = labels_beside(source, data, labels, most, options)
     if noise_covariance is not None:
         source = noise_beside(source, data, noise_covariance, options)
     if source.lacks_checksum:

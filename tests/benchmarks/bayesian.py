@@ -100,8 +100,10 @@ def main() -> None:
         *("clusters", "columns", "found", "scikit-learn", "BIC"),
         *("reads", "passes", "its iterations", "bound, nats more", "times as quick"),
     ]
+    command = "--save" if n == parser.get_default("rows") else f"--save --rows {n}"
     text = (
-        f"`python tests/benchmarks/bayesian.py --save`; {machine('numpy', 'scikit-learn')}.\n\n"
+        f"`python tests/benchmarks/bayesian.py {command}`; "
+        f"{machine('numpy', 'scikit-learn')}.\n\n"
         f"Components with a row or more, of {most} there may be, in {n:,} rows; beside them the "
         "choice of a sweep of Gaussian mixtures by BIC. Reads of the data, and passes with the "
         "work on the sample; the bound beside that of scikit-learn's posterior, with all "

@@ -356,16 +356,30 @@ def _check_layer(layer: Layer, dims: Sequence[str], shape: tuple[int, ...], name
         raise DataError(f"{name} has dtype {layer.array.dtype}, which is not a real number")
 
 
+def layer_of_cells(array: zarr.Array[Any], dims: tuple[str, ...], options: ReadOptions) -> Layer:
+    """Return an array of a grid's dimensions, in whatever order their names have.
+
+    Another dimension is that of several numbers a cell. Whether its lengths are the grid's, whoever
+    asks must see.
+    """
+    names = named_dimensions(array) or ()
+    if {*dims} <= {*names}:
+        axes = tuple(names.index(dim) for dim in dims)
+    else:
+        axes = tuple(range(min(array.ndim, len(dims))))
+    others = [axis for axis in range(array.ndim) if axis not in axes]
+    return Layer(array, axes, others[0] if others else None, options)
+
+
 def _weight_layer(
     array: zarr.Array[Any], dims: tuple[str, ...], shape: tuple[int, ...], options: ReadOptions
 ) -> Layer:
     """Weights in an array of the grid's dimensions, in whatever order their names have."""
-    names = named_dimensions(array)
-    known = names is not None and {*names} == {*dims}
-    axes = tuple(names.index(d) for d in dims) if names and known else tuple(range(array.ndim))
-    if len(axes) != len(dims) or tuple(int(array.shape[axis]) for axis in axes) != shape:
+    layer = layer_of_cells(array, dims, options)
+    found = tuple(int(array.shape[axis]) for axis in layer.axes)
+    if array.ndim != len(dims) or found != shape:
         raise DataError(
             f"sample_weight has shape {array.shape}: expected one number a cell of "
             f"{', '.join(dims)}, {shape}"
         )
-    return Layer(array, axes, None, options)
+    return layer

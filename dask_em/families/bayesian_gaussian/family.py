@@ -152,6 +152,35 @@ class BayesianGaussian(Gaussian):
         """Return the family of some components, in this order."""
         return replace(super().take(components), counts=self.counts[list(components)])
 
+    def alike(self) -> Array | None:
+        """Return by which component each is computed, (k,) of int; None where each is by itself.
+
+        Components of hardly any rows are the prior's, but for what those rows move them: the one
+        of fewest rows stands for all that are as near to it as `BayesianTuning.alike` says.
+        """
+        constants, k = tuning().bayesian, len(self.counts)
+        few = np.flatnonzero(~self.used)
+        if len(few) < 2:
+            return None
+        one = few[self.counts[few].argmin()]
+        apart = np.abs(self.means[few] - self.means[one]).max(axis=1)
+        if not self.covariance.shared_scatter:
+            factor = self.covariance.factor
+            wider = np.abs(factor[few] - factor[one]).reshape(len(few), -1).max(axis=1)
+            apart = np.maximum(apart, wider)
+        widths = 1 / np.sqrt(np.broadcast_to(self.covariance.tightness(), k)[one])
+        like = np.arange(k)
+        like[few[self.counts[few] * apart <= constants.alike * widths]] = one
+        return None if (like == np.arange(k)).all() else like
+
+    def shared_out(
+        self, statistics: GaussianStatistics, places: Array, shares: Array
+    ) -> GaussianStatistics:
+        """Return sums of k components of those of fewer; of one scatter for all, the same one."""
+        if not self.covariance.shared_scatter:
+            return super().shared_out(statistics, places, shares)
+        return replace(statistics, first=statistics.first[places] * shares[:, None])
+
     # -- the M-step --------------------------------------------------------------------
 
     def maximize(

@@ -84,20 +84,21 @@ class ConjugatePrior:
             scatter = self.scatter * inverse[: len(self.scatter)] ** 2
         return replace(self, mean=whitening.whiten(self.mean[None])[0], scatter=scatter)
 
-    def rows(self, covariance: Covariance, k: int) -> Array:
+    def rows(self, covariance: Covariance, k: int, n_priors: int) -> Array:
         """Return the rows that it counts as for each covariance, (k,), that of the mean included.
 
         So many that minus half of them times log |Sigma| is the prior's, in the units in which
-        the structure divides a scatter.
+        the structure divides a scatter. There are `n_priors` covariances that have it: k, or one
+        that all components share.
         """
         d = len(self.mean)
         if covariance.kind == "diag":
-            return np.full(k, self.df + 3)
-        if covariance.kind == "spherical":
-            return np.full(k, (self.df + 2) / d + 1)
-        if covariance.shared_scatter:
-            return np.full(k, (self.df + d + 1) / k + 1)
-        return np.full(k, self.df + d + 2)
+            own = self.df + 2
+        elif covariance.kind == "spherical":
+            own = (self.df + 2) / d
+        else:
+            own = self.df + d + 1
+        return np.full(k, own * n_priors / k + 1)
 
 
 @register_family("gaussian-regularized")
@@ -154,7 +155,6 @@ class RegularizedGaussian(Gaussian):
         prior = self.prior
         if prior is None:
             return super().maximize(resp_sum, statistics)
-        k = len(resp_sum)
         empty = ~(resp_sum > tuning().numerics.empty)
         rows = np.where(empty, 0.0, resp_sum)
         gap = prior.mean - self.means
@@ -162,9 +162,7 @@ class RegularizedGaussian(Gaussian):
         moved = replace(self, means=self.means + shift)
         about = self.recentre(resp_sum, statistics, moved).scatter + self._prior_scatter(moved)
         sums = GaussianStatistics(np.zeros_like(shift), about)
-        found, kept = super(RegularizedGaussian, moved).maximize(
-            rows + prior.rows(self.covariance, k), sums
-        )
+        found, kept = super(RegularizedGaussian, moved).maximize(rows + self._prior_rows(), sums)
         kept = sorted({*kept, *np.flatnonzero(empty).tolist()})
         if not kept or self.rule.joins:
             # One without rows is the prior's, within what joins it to others.
@@ -189,8 +187,25 @@ class RegularizedGaussian(Gaussian):
             zeros, np.zeros((k, d)), weights, at.means - prior.mean
         )
         scatter = prior.scatter[0] if self.covariance.kind == "spherical" else prior.scatter
+        if not self.covariance.shared_scatter:
+            scatter = scatter * (self._n_priors / k)
         # Of one variance for all columns the sums are over columns.
         return np.asarray(of_means + scatter)
+
+    def _prior_rows(self) -> Array:
+        """Return the rows that the prior counts as, (k,)."""
+        assert self.prior is not None
+        return self.prior.rows(self.covariance, len(self.means), self._n_priors)
+
+    @property
+    def _n_priors(self) -> int:
+        """Covariances that have the prior: one where all components share it (EII, EEI, EEE).
+
+        So it is in the modes of Fraley and Raftery (2007).
+        """
+        k, d = self.means.shape
+        shared = self.rule.n_parameters(k, d) == self.rule.n_parameters(1, d)
+        return 1 if shared else k
 
     @property
     def has_prior(self) -> bool:
@@ -206,7 +221,7 @@ class RegularizedGaussian(Gaussian):
         volumes = np.broadcast_to(self.covariance.log_det(d), (k,))
         scatter = self._prior_scatter(self)
         distances = (self.covariance.precisions * scatter).sum()
-        return float(-(prior.rows(self.covariance, k) @ volumes) - distances / 2)
+        return float(-(self._prior_rows() @ volumes) - distances / 2)
 
     def owed_to_prior(self, resp_sum: Array) -> list[Degenerate]:
         """Return the components that are narrow in a column but for the prior's scatter.
@@ -224,8 +239,8 @@ class RegularizedGaussian(Gaussian):
             if of_prior.ndim == 2
             else of_prior / (d if kind == "spherical" else 1)
         )
-        total = (resp_sum + self.prior.rows(self.covariance, k))[:, None]
-        if self.covariance.shared_scatter:
+        total = (resp_sum + self._prior_rows())[:, None]
+        if self._n_priors == 1:
             total = total.sum(keepdims=True)
         variances = self.covariance.variances(d) - self._own_ridge()
         most = (1 + tuning().numerics.beside_prior) * np.broadcast_to(of_prior, (1, d))
