@@ -675,7 +675,7 @@ def test_a_shell_names_a_path_or_columns(tmp_path: Path) -> None:
             run("plan", data, "-k", "2", *more, "--workers", "1") for more in (known, [])
         )
         assert planned["worker_bytes"] > plain["worker_bytes"]
-        assert planned["bytes_per_pass"] == plain["bytes_per_pass"] + VARIANCES.nbytes
+        assert planned["bytes_per_pass"] == X.nbytes + VARIANCES.nbytes
     told = CliRunner().invoke(main, ["inspect", model], catch_exceptions=False).output
     assert "noise    of each row known by its variances" in told
 
