@@ -133,7 +133,7 @@ def test_who_computes_does_not_matter(tmp_path: Path) -> None:
     digests = set()
     for z in (SOME, stored(tmp_path, SOME)):
         source = labels_beside(as_source(path, None, options), path, z, K, options)
-        assert source.labelled
+        assert source.beside.labels is not None
         assert "labels" in source.identity()
         for backend in (SerialBackend(), DaskBackend()):
             digests.add(digest(backend.map_reduce(source, mixture)))
