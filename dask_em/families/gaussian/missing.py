@@ -21,8 +21,9 @@ from ...core.support import Support
 from ...core.tuning import tuning
 from ...core.validation import require, require_array
 from ...errors import UsageError
+from .column_coordinates import ColumnCoordinates
 from .family import Gaussian
-from .missing_kernel import ColumnCoordinates, MissingKernel, has_missing
+from .missing_kernel import MissingKernel, has_missing
 from .patterns import Patterns
 from .regularized import RegularizedGaussian
 from .statistics import GaussianStatistics, MissingStatistics
