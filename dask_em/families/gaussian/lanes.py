@@ -100,7 +100,7 @@ subtract_dots, write_minus_dots = (_minus_dots(added) for added in (True, False)
 def dots_of_columns(
     typing: Any, P: Any, starts: Any, columns: Any, n: Any, D: Any, out: Any, o: Any
 ) -> Any:
-    """out[r] = -sum_t P[starts[r], columns[t]] D[t] for four r, vectors that lie together."""
+    """Write out[r] = -sum_t P[starts[r], columns[t]] D[t] for four r that lie together."""
     i = types.intp
     signature = types.void(P, starts, columns, i, D, out, i)
 
@@ -133,7 +133,7 @@ def dots_of_columns(
 
 @intrinsic
 def dots_of_rows(typing: Any, P: Any, starts: Any, n: Any, D: Any, o: Any, out: Any) -> Any:
-    """out[r] = P[starts[r] + j] . D[o + j] over n vectors of j, one r a lane."""
+    """Write out[r] = P[starts[r] + j] . D[o + j] over n vectors of j, one r a lane."""
     i = types.intp
     signature = types.void(P, starts, i, D, i, out)
 
@@ -191,7 +191,7 @@ multiply_add = _elementwise(_fma)
 
 @intrinsic
 def write_deviation(typing: Any, A: Any, a: Any, value: Any, out: Any, o: Any) -> Any:
-    """out = value - A, of one number and a vector."""
+    """Write out = value - A, of one number and a vector."""
     i = types.intp
     signature = types.void(A, i, types.float64, out, i)
 
