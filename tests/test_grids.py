@@ -401,6 +401,41 @@ def test_a_raster_with_clouds_through_the_command_line(encoding: Any, tmp_path: 
     assert "memory of a worker" in run("plan", path, "-k", K, "--features", "band")
 
 
+def test_what_cells_lack_is_filled(tmp_path: Path) -> None:
+    holes = scene().copy()
+    holes.values[np.random.default_rng(1).random(holes.shape) < 0.2] = np.nan
+    rows = np.moveaxis(holes.values, 0, -1).reshape(-1, len(BANDS))
+    known = ~np.isnan(rows)
+    path, filled = tmp_path / "scene.zarr", tmp_path / "filled.zarr"
+    holes.chunk(band=1, y=10, x=16).to_dataset().to_zarr(path, consolidated=False)
+    model = fitted(holes, missing_values="mar")
+    expected = model.impute(rows).reshape(HEIGHT, WIDTH, -1)
+    found = model.impute(holes)
+    assert found.dims == ("y", "x", "feature")
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    lazy = model.impute(opened(path)["reflectance"])
+    assert lazy.chunks is not None
+    np.testing.assert_allclose(lazy.compute(), expected, rtol=1e-12)
+    several = [one.compute() for one in model.impute(str(path), draws=2)]
+    assert not np.array_equal(*several)
+    for one in several:
+        np.testing.assert_array_equal(one.reshape(rows.shape)[known], rows[known])
+    model.save(tmp_path / "m.npz")
+    for words, names in (([], ["imputed"]), (["--draws", "2"], ["imputed_0", "imputed_1"])):
+        given = ["impute", tmp_path / "m.npz", path, filled, "--overwrite", *words]
+        said = CliRunner().invoke(main, [str(word) for word in given])
+        assert said.exit_code == 0, said.output
+        written_ = xr.open_zarr(filled, consolidated=False)
+        assert [name for name in written_ if str(name).startswith("imputed")] == names
+        for name in names:
+            assert written_[name].dims[:2] == ("y", "x")
+            answers = written_[name].values.reshape(rows.shape)
+            assert not np.isnan(answers).any()
+            np.testing.assert_array_equal(answers[known], rows[known])
+        if not words:
+            np.testing.assert_allclose(written_["imputed"], expected, rtol=1e-12)
+
+
 def test_unfinished_answers_of_a_grid_are_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

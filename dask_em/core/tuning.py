@@ -218,9 +218,13 @@ class MissingTuning:
     # Rows that are grouped by their patterns together: the more, the more share a pattern, each of
     # which costs some hundred microseconds a block.
     most_rows: int = 2**16
+    # So many in compiled loops, where a pattern costs less: within the level-3 cache.
+    most_compiled: int = 2**15
     block_bytes: int = 64 * 2**20
     # Fewer rows of a pattern are computed one by one.
     least_rows: int = 24
+    # So, too, in compiled loops, where less is made for a pattern.
+    least_compiled: int = 8
     # Bytes of what rows of patterns share, which later blocks find again.
     pattern_bytes: int = 64 * 2**20
     # Doubles of the deviations of a piece of rows from all means: within the level-3 cache.

@@ -71,10 +71,13 @@ def labels_of_cells(
         labels = decoded(part).transpose((*layer.axes, *variables))
     values = for_blocks(labels, as_numbers)
     if _flat(values.shape, grid):
-        values = values.reshape(*grid.shape, *values.shape[1:])
+        # One column of a table is a number a cell.
+        own = () if values.shape[1:] == (1,) else values.shape[1:]
+        values = values.reshape(*grid.shape, *own)
     _check_shape(tuple(values.shape), grid, check.k)
     if isinstance(source, DaskSource):
-        return BlockField(cells_in_rows(values, grid), check)
+        rows = cells_in_rows(values, grid)
+        return BlockField(rows[:, None] if rows.ndim == 1 else rows, check)
     values = np.asarray(numbers(values).compute() if is_dask(values) else values)
     windows = [values[grid.window(block)] for block in range(grid.n_blocks)]
     tail = values.shape[len(grid.dims) :]

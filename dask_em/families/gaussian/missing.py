@@ -20,9 +20,10 @@ from ...core.family import blocks, register_family
 from ...core.support import Support
 from ...core.tuning import tuning
 from ...errors import UsageError
+from .column_coordinates import ColumnCoordinates
 from .completed import CompletedGaussian
 from .family import Gaussian
-from .missing_kernel import ColumnCoordinates, MissingKernel, has_missing
+from .missing_kernel import MissingKernel, has_missing
 from .patterns import Patterns
 from .regularized import RegularizedGaussian
 

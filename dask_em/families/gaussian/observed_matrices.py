@@ -141,6 +141,15 @@ class ObservedMatrices(ObservedColumns):
     compiled : bool
         Whether rows that share none go through loops of Numba.
 
+    Attributes
+    ----------
+    means : (k, d) array
+    by_features : bool
+        Whether such products are used.
+    precision : (g, d, d) array
+    rows : SingleRows
+        What computes rows that share no pattern.
+
     Examples
     --------
     >>> factor = np.linalg.cholesky(np.array([[[1.0, 0.5], [0.5, 1.0]]]))
@@ -158,12 +167,12 @@ class ObservedMatrices(ObservedColumns):
         self, means: Array, factor: Array, features_allowed: bool = False, compiled: bool = False
     ) -> None:
         # What stands above the diagonal means nothing.
-        self._means, self._factor = means, np.tril(factor)
-        self._by_features = features_allowed
+        self.means, self._factor = means, np.tril(factor)
+        self.by_features = features_allowed
         inverse = inverse_factors(factor)
-        self._precision = np.asarray(inverse.transpose(0, 2, 1) @ inverse)
+        self.precision = np.asarray(inverse.transpose(0, 2, 1) @ inverse)
         self._half_log_det = np.log(np.einsum("gii->gi", factor)).sum(axis=1)[:, None]
-        self._rows = rows_of(compiled)(self._means, self._precision, self._half_log_det)
+        self.rows = rows_of(compiled)(self.means, self.precision, self._half_log_det)
         self._shared: dict[bytes, _Pattern] = {}
         # Of each of these, the sums of features that are still to be completed.
         self._totals: dict[bytes, Array] = {}
@@ -172,17 +181,32 @@ class ObservedMatrices(ObservedColumns):
         self._least = least if self._precision_is_safe else 1
 
     @property
+    def covariances(self) -> Array:
+        """Sigma of each component, or of all, (g, d, d)."""
+        return np.asarray(self._factor @ self._factor.transpose(0, 2, 1))
+
+    @property
+    def half_log_det(self) -> Array:
+        """log |Sigma| / 2 of each component, or of all, (g,)."""
+        return np.asarray(self._half_log_det[:, 0])
+
+    @property
+    def compilable(self) -> bool:
+        """Whether each component has a covariance, whose inverse keeps its digits."""
+        return len(self._factor) == len(self.means) and self._precision_is_safe
+
+    @property
     def _precision_is_safe(self) -> bool:
         """Whether the inverse of each covariance, in units of its columns, keeps its digits."""
         widths = np.sqrt((self._factor**2).sum(axis=2))
-        sizes = np.abs(self._precision) * widths[:, :, None] * widths[:, None, :]
-        loss = np.finfo(np.float64).eps * sizes.sum(axis=2).max() * self._means.shape[1]
+        sizes = np.abs(self.precision) * widths[:, :, None] * widths[:, None, :]
+        loss = np.finfo(np.float64).eps * sizes.sum(axis=2).max() * self.means.shape[1]
         return bool(loss <= tuning().numerics.allowed_loss)
 
     @property
     def nbytes(self) -> int:
         """Bytes that it holds, at most, beside a block of rows."""
-        own = array_bytes(self._precision)
+        own = array_bytes(self.precision)
         return int(own + tuning().missing.pattern_bytes + 6 * 8 * tuning().missing.piece)
 
     @property
@@ -194,25 +218,25 @@ class ObservedMatrices(ObservedColumns):
         key = _key(missing)
         found = self._shared.get(key)
         if found is None:
-            found = _Pattern.of(missing, self._factor, self._means)
+            found = _Pattern.of(missing, self._factor, self.means)
             if self._held < tuning().missing.pattern_bytes:
                 self._shared[key] = found
                 self._held += found.nbytes + found.theta.nbytes
         return found
 
     def _rows_of_piece(self, n_components: int) -> int:
-        return max(16, int(tuning().missing.piece // (n_components * self._means.shape[1])))
+        return max(16, int(tuning().missing.piece // (n_components * self.means.shape[1])))
 
     # -- the density -------------------------------------------------------------------
 
     def log_prob(self, Z: Array, patterns: Patterns) -> Array:
         """Return -(log |Sigma_oo| + squared Mahalanobis distance) / 2 of each row, (k, n)."""
-        k = len(self._means)
+        k = len(self.means)
         out = np.empty((k, len(Z)))
         size = self._rows_of_piece(k)
         for group in patterns.groups(self._least):
             shared = self._pattern(patterns.missing[group.start])
-            if self._by_features:
+            if self.by_features:
                 for rows in _cut(group, block_rows(shared.theta.shape[1])):
                     out[:, rows] = shared.theta @ shared.features(Z[rows])
                 continue
@@ -223,7 +247,7 @@ class ObservedMatrices(ObservedColumns):
                 squares = np.einsum("kon,kon->kn", white, white)
                 out[:, rows] = -0.5 * squares - shared.log_det
         for rare, columns in patterns.others(self._least):
-            out[:, rare] = self._rows.log_prob(Z[rare], columns)
+            out[:, rare] = self.rows.log_prob(Z[rare], columns)
         return out
 
     # -- sums ----------------------------------------------------------------------------
@@ -231,22 +255,22 @@ class ObservedMatrices(ObservedColumns):
     def add(self, Z: Array, patterns: Patterns, resp: Array, sums: Sums) -> None:
         """Add the completed sums under `resp` (k, n) to `sums`."""
         sums = self._by_component(sums)
-        size = self._rows_of_piece(len(self._means))
+        size = self._rows_of_piece(len(self.means))
         for group in patterns.groups(self._least):
             shared = self._pattern(patterns.missing[group.start])
-            if self._by_features:
+            if self.by_features:
                 self._add_features(shared, Z[group], resp[:, group], sums)
                 continue
             for rows in _cut(group, size):
                 self._add_alike(shared, Z[rows], resp[:, rows], sums)
         for rare, columns in patterns.others(self._least):
-            self._rows.add(Z[rare], columns, resp[:, rare], sums)
+            self.rows.add(Z[rare], columns, resp[:, rare], sums)
 
     def _add_alike(self, shared: _Pattern, Z: Array, resp: Array, sums: Sums) -> None:
         """Add rows of one pattern to sums of the components that have a part in them."""
         which = np.flatnonzero(resp.any(axis=1))
         r = resp[which]
-        D = shared.filled(Z, self._means[which], which)
+        D = shared.filled(Z, self.means[which], which)
         weighted = D * r[:, :, None]
         first, products = weighted.sum(axis=1), weighted.transpose(0, 2, 1) @ D
         self._add_completed(shared, which, r.sum(axis=1), first, products, sums)
@@ -272,7 +296,7 @@ class ObservedMatrices(ObservedColumns):
         self._totals.clear()
 
     def _add_totals(self, shared: _Pattern, totals: Array, sums: Sums) -> None:
-        first, products = shared.scatter(totals, self._means)
+        first, products = shared.scatter(totals, self.means)
         which = np.arange(len(totals))
         self._add_completed(shared, which, totals[:, 0], first, products, sums)
 
@@ -291,7 +315,7 @@ class ObservedMatrices(ObservedColumns):
     ) -> None:
         """Add completed sums of some components over rows of one pattern, and r C."""
         sums.first[which] += first
-        half = np.broadcast_to((self._half_log_det - shared.log_det)[:, 0], len(self._means))
+        half = np.broadcast_to((self._half_log_det - shared.log_det)[:, 0], len(self.means))
         sums.half_log_det[which] += totals * half[which]
         m = np.ix_(shared.missing, shared.missing)
         if self._is_one:
@@ -305,14 +329,14 @@ class ObservedMatrices(ObservedColumns):
     def completed(self, component: int, Z: Array, patterns: Patterns) -> Array:
         """Return Z - mu of one component with its conditional mean where values are missing."""
         out = np.empty_like(Z)
-        mean = self._means[component : component + 1]
+        mean = self.means[component : component + 1]
         for group in patterns.groups(self._least):
             shared = self._pattern(patterns.missing[group.start])
             which = slice(component, component + 1)
             for rows in _cut(group, self._rows_of_piece(1)):
                 out[rows] = shared.filled(Z[rows], mean, which)[0]
         for rare, columns in patterns.others(self._least):
-            out[rare] = self._rows.completed(component, Z[rare], columns)
+            out[rare] = self.rows.completed(component, Z[rare], columns)
         return out
 
 
