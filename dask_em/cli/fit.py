@@ -110,6 +110,8 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "n_dropped": best.n_dropped_,
         "weights": best.fitted_array("weights_").tolist(),
     }
+    if best.state_.result.noise_box is not None:
+        summary["noise_weight"] = best.state_.result.noise_weight
     if "labels" in best.provenance_:
         summary["labels"] = best.provenance_["labels"]
     if result.table:
@@ -137,8 +139,14 @@ def _lines(output: str, result: FitResult) -> list[str]:
         f"{output}: {status_text(best.status_.name)} after "
         f"{passes_text(best.n_reads_, best.n_sample_passes_)}, {best.objective_.line}"
         f"{degenerate * bool(n_degenerate)}",
-        "weights: " + " ".join(f"{w:.4f}" for w in best.weights_),
+        "weights: " + " ".join(f"{w:.4f}" for w in best.weights_) + _noise(result),
     ]
+
+
+def _noise(result: FitResult) -> str:
+    """Return the share of noise, where there is some."""
+    mixture = result.best.state_.result
+    return "" if mixture.noise_box is None else f", noise {mixture.noise_weight:.4f}"
 
 
 # Columns of the table of candidates: name, width, format.

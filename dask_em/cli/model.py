@@ -65,9 +65,15 @@ def inspect(model: str, as_json: bool) -> None:
     for weight, mean in zip(found["weights"], found["means"], strict=True):
         cells = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
         lines.append(f"{weight:.4f} {cells}")
+    if noise := found["noise"]:
+        lines.append(f"{noise['weight']:.4f} noise, label -1, {_in_volume(noise['volume'])}")
     for profile in found["profiles"]:
         lines += _lines_of(profile) if profile["picture"] == "bars" else []
     show(found, as_json, lines)
+
+
+def _in_volume(volume: float | None) -> str:
+    return "in a volume beyond all floats" if volume is None else f"in a volume of {volume:.6g}"
 
 
 def _lines_of(profile: Mapping[str, Any]) -> list[str]:

@@ -12,51 +12,14 @@ from .additive import Additive, Array
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family
+from .parts import MixtureStatistics, Parts
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic, Assignment
 
 
-@record("mixture-statistics")
-@dataclass(frozen=True)
-class MixtureStatistics(Additive):
-    """Hold everything that one pass over the data at fixed parameters sums.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows seen, those of weight zero included.
-    weight : float
-        Sum of the sample weights; `n_rows` where there are none.
-    log_likelihood : float
-        sum_n w_n log p(x_n), in nats; of a hard assignment sum_n w_n max_k log w_k p(x_n | k).
-    resp_sum : (k,) array
-        sum_n w_n r_nk.
-    components : Additive
-        The family's sufficient statistics.
-
-    Examples
-    --------
-    >>> one = MixtureStatistics(2, 2.0, -3.0, np.array([2.0]), Additive())
-    >>> other = MixtureStatistics(1, 1.0, -6.0, np.array([1.0]), Additive())
-    >>> (one + other).n_rows, (one + other).mean_log_likelihood
-    (3, -3.0)
-    """
-
-    n_rows: int
-    weight: float
-    log_likelihood: float
-    resp_sum: Array
-    components: Additive
-
-    @property
-    def mean_log_likelihood(self) -> float:
-        """Log-likelihood per unit of weight."""
-        return self.log_likelihood / self.weight
-
-
 @record("mixture")
 @dataclass(frozen=True)
-class Mixture(Pass[MixtureStatistics]):
+class Mixture(Parts, Pass[MixtureStatistics]):
     """Hold the density p(x) = sum_k w_k p(x | component k).
 
     Attributes
@@ -146,9 +109,9 @@ class Mixture(Pass[MixtureStatistics]):
     def divide(
         self, arithmetic: Arithmetic, log_prob: Array, log_prior: Array
     ) -> tuple[Array, Array]:
-        """Return responsibilities (k, b) and log p(x) (b,), soft or hard, of log-densities (k, b).
+        """Return responsibilities (p, b) and log p(x) (b,), soft or hard, of log-densities (p, b).
 
-        `log_prior` (k,) is added to `log_prob`, which may be overwritten.
+        `log_prior` (p,) is added to `log_prob`, which may be overwritten.
         """
         divide = arithmetic.assign if self.assignment == "hard" else arithmetic.normalize
         return divide(log_prob, log_prior)
@@ -255,8 +218,12 @@ class Mixture(Pass[MixtureStatistics]):
             self.log_prior, statistics.resp_sum, statistics.components
         )
 
+    def reordered(self, order: Sequence[int]) -> Self:
+        """Return the same of all components in another order."""
+        return replace(self.take(order), log_weights=self.log_weights[list(order)])
+
     def take(self, components: Sequence[int]) -> Self:
-        """Return a mixture of some components in equal shares."""
+        """Return a mixture of some components in equal shares, without noise."""
         n = len(components)
         shares = replace(self, log_weights=np.full(n, -np.log(n)))
         return shares.holding(self.components.take(components))
@@ -321,16 +288,18 @@ class JointEStep:
         self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
         # Chunks may come in parts of whole blocks: the sums are the same to the bit.
         self.block_rows = self.kernel.part_rows
-        self._arithmetic = [self.kernel.arithmetic(first.engine, k) for k in sizes]
+        self._arithmetic = [self.kernel.arithmetic(first.engine, m.n_parts) for m in mixtures]
         self._n_rows = 0
         self._weight = 0.0
-        self._log_likelihoods = np.zeros(len(mixtures))
+        self._log_likelihoods, self._noise_sums = np.zeros((2, len(mixtures)))
         self._resp_sum = np.zeros(ends[-1])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the kernel, and of the parameters where they were copied to be joined."""
-        return self.kernel.nbytes + (self._joined.held_bytes if self._joined else 0)
+        """Bytes of the kernel, of parameters that were copied to be joined, and of noise's rows."""
+        noisy = [m.n_parts for m in self.mixtures if m.noise_box is not None]
+        copies = 8 * max(noisy, default=0) * self.kernel.block_rows
+        return self.kernel.nbytes + copies + (self._joined.held_bytes if self._joined else 0)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
@@ -362,7 +331,7 @@ class JointEStep:
             self._weight += len(block) if weight is None else float(weight.sum())
             return
         # Nothing here keeps the log-densities while sums are made.
-        resp = self._divided(self._restricted(labels), weight)
+        resp = self._divided(self.kernel.log_prob(), weight, labels)
         if weight is None:
             self._weight += len(block)
         else:
@@ -370,18 +339,6 @@ class JointEStep:
             self._weight += float(weight.sum())
         self.kernel.accumulate(resp)
         self._resp_sum += arithmetic.totals(resp)
-
-    def _restricted(self, labels: Array | None) -> Array:
-        """Return log p(x | k) of the block, held to the labels of its rows."""
-        log_prob = self.kernel.log_prob()
-        if labels is None:
-            return log_prob
-        if len(self.mixtures) == 1:
-            self._arithmetic[0].restrict(log_prob, labels)
-            return log_prob
-        for own, part in zip(self._arithmetic, self._parts, strict=True):
-            own.restrict(log_prob[part], labels)
-        return log_prob
 
     def _assign(self, weight: Array | None) -> bool:
         """Give rows to their likeliest components without responsibilities; False where none can.
@@ -398,30 +355,48 @@ class JointEStep:
         self._resp_sum += added[1]
         return True
 
-    def _divided(self, log_prob: Array, weight: Array | None) -> Array:
-        """Return the responsibilities of all mixtures, (k, b)."""
+    def _divided(self, log_prob: Array, weight: Array | None, labels: Array | None) -> Array:
+        """Return the responsibilities of the components of all mixtures, (k, b)."""
         if len(self.mixtures) == 1:
             # Nobody holds the log-densities while statistics are summed.
-            return self._divide(0, log_prob, weight)
+            return self._divide(0, log_prob, weight, labels)
         for i, part in enumerate(self._parts):
-            self._divide(i, log_prob[part], weight)
+            resp = self._divide(i, log_prob[part], weight, labels)
+            if self.mixtures[i].noise_box is not None:
+                # With a row of noise they are of an array of their own.
+                log_prob[part] = resp
         return log_prob
 
-    def _divide(self, i: int, log_prob: Array, weight: Array | None) -> Array:
+    def _divide(self, i: int, log_prob: Array, weight: Array | None, labels: Array | None) -> Array:
+        """Return the responsibilities of one mixture's components, held to the labels of rows."""
         own, mixture = self._arithmetic[i], self.mixtures[i]
+        k = len(mixture.log_weights)
+        log_prob = mixture.log_densities(own, log_prob)
+        if labels is not None:
+            own.restrict(log_prob, labels)
         resp, log_density = mixture.divide(own, log_prob, mixture.log_prior)
         self._log_likelihoods[i] += own.total(log_density, weight)
-        return resp
+        if mixture.n_parts == k:
+            return resp
+        # Nothing else is summed of the noise.
+        self._noise_sums[i] += own.total(resp[k], weight)
+        return resp[:k]
 
     def results(self) -> list[MixtureStatistics]:
         """Return the sums of each mixture over all chunks given so far."""
         sums = self.kernel.statistics()
         apart = [sums] if len(self._parts) == 1 else [sums.take(part) for part in self._parts]
+        pairs = zip(self.mixtures, self._log_likelihoods, self._noise_sums, strict=True)
         return [
-            MixtureStatistics(
-                self._n_rows, self._weight, float(value), self._resp_sum[part].copy(), own
+            mixture.statistics(
+                self._n_rows,
+                self._weight,
+                float(value),
+                self._resp_sum[part].copy(),
+                own,
+                float(noise),
             )
-            for value, part, own in zip(self._log_likelihoods, self._parts, apart, strict=True)
+            for (mixture, value, noise), part, own in zip(pairs, self._parts, apart, strict=True)
         ]
 
 

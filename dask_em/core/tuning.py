@@ -352,6 +352,22 @@ class SampleTuning:
 
 
 @dataclass(frozen=True)
+class NoiseTuning:
+    """The first guess of which rows are noise."""
+
+    # Whose distance tells how densely rows lie: its logarithm errs by about 1 / sqrt(n d), and
+    # clusters of fewer rows of the sample look like noise. Byers and Raftery take 5 to 20.
+    neighbours: int = 12
+    # Rows among which neighbours are looked for: in many columns a tree reads most of them.
+    references: int = 5000
+    # Iterations of the mixture of two gamma distributions, at most; they take microseconds.
+    iterations: int = 100
+    # The share that noise starts with at least, and at most: EM leaves neither end.
+    least_share: float = 0.01
+    most_share: float = 0.95
+
+
+@dataclass(frozen=True)
 class MultistartTuning:
     """Many starts on the sample, and the best of them."""
 
@@ -662,6 +678,7 @@ class Tuning:
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
     categorical: CategoricalTuning = field(default_factory=CategoricalTuning)
     sample: SampleTuning = field(default_factory=SampleTuning)
+    noise: NoiseTuning = field(default_factory=NoiseTuning)
     multistart: MultistartTuning = field(default_factory=MultistartTuning)
     split_merge: SplitMergeTuning = field(default_factory=SplitMergeTuning)
     exchange: ExchangeTuning = field(default_factory=ExchangeTuning)

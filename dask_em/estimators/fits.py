@@ -26,6 +26,7 @@ from ..fitting.checks import check_survey
 from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
+from ..fitting.noise import check_noise
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import StartOptions
@@ -64,6 +65,10 @@ class Fittable(Protocol):
     @property
     def n_components(self) -> int:
         """Number of components."""
+
+    @property
+    def n_labels(self) -> int:
+        """How many numbers labels of rows may have."""
 
     def convergence(self) -> Convergence:
         """Return the limits at which a fit stops."""
@@ -271,6 +276,8 @@ class Fit(Generic[M]):
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         names = vars(self.lead).get("feature_names_in_")
         components = [m.start_options().components for m in self.families.values()]
+        noise = [m.start_options().noise for m in self.estimators]
+        check_noise([one for one in noise if one is not None], surveyed, names)
         check_survey(
             source, surveyed, self.lead.n_components, components, names, self.lead.size_option
         )

@@ -17,6 +17,10 @@ class Starting(Protocol):
     def n_components(self) -> int:
         """Number of components."""
 
+    @property
+    def n_labels(self) -> int:
+        """How many numbers labels of rows may have: noise has one of its own."""
+
 
 @dataclass(frozen=True)
 class KnownLabels:
@@ -64,6 +68,11 @@ class KnownLabels:
             raise ValueError(
                 f"labels_init names components of one K, and models of {', '.join(map(str, ks))} "
                 "are to be fitted: give one n_components"
+            )
+        if len({one.n_labels for one in estimators}) > 1:
+            raise ValueError(
+                "labels_init names components and noise, and of the models that are to be fitted "
+                "some have noise and others none: fit them apart"
             )
         lead = estimators[0]
         if lead.warm_start:

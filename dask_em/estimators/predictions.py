@@ -19,7 +19,15 @@ from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Pass, Source
-from ..core.scoring import NO_LABEL, Answer, Predict, Score, Scores
+from ..core.scoring import (
+    NO_LABEL,
+    NO_LABEL_BESIDE_NOISE,
+    NOISE_LABEL,
+    Answer,
+    Predict,
+    Score,
+    Scores,
+)
 from ..core.support import REAL
 from ..data.checks import check_dimensions, tell_once
 from ..data.columns import check_columns, listed
@@ -61,6 +69,11 @@ class Predictions(FittedEstimator):
             return self.engine()
         return self.engine(n_rows=n_rows or 0)
 
+    @property
+    def n_labels(self) -> int:
+        """How many numbers labels of rows may have."""
+        return self.n_components
+
     def observers(self) -> list[Observer]:
         """Return who is told of passes."""
         raise NotImplementedError
@@ -87,7 +100,7 @@ class Predictions(FittedEstimator):
         with checked_names(self, X, options, reset):
             source = as_source(X, unlabelled(sample_weight), options)
             if labels is not None:
-                source = labels_beside(source, X, unlabelled(labels), self.n_components, options)
+                source = labels_beside(source, X, unlabelled(labels), self.n_labels, options)
         if reset:
             source.check()
             if source.decoding:
@@ -166,7 +179,8 @@ class Predictions(FittedEstimator):
 
         X is read as the data of the fit were (`missing_chunks`, `nonfinite`), unless
         `set_params` said otherwise since. With nonfinite="drop" a row that holds NaN or
-        infinity has the label -1, and the log says how many there are.
+        infinity has the label -1, and the log says how many there are. A row that is noise has
+        the label -1, and one without an answer then has -2.
 
         Parameters
         ----------
@@ -193,12 +207,18 @@ class Predictions(FittedEstimator):
             The labels do not fit into `dtype`.
         """
         check_is_fitted(self)
-        least = NO_LABEL if self.read_options.nonfinite == "drop" else 0
+        noisy, least = self.fitted_box is not None, 0
+        if self.read_options.nonfinite == "drop":
+            least = NO_LABEL_BESIDE_NOISE if noisy else NO_LABEL
+        elif noisy:
+            least = NOISE_LABEL
         check_label_type(dtype, least, len(self.weights_))
         return self._answer(X, "labels", as_frame, dtype)
 
     def predict_proba(self, X: Any, as_frame: bool = False) -> Any:
         """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.
+
+        Where there is noise they are (n, k + 1), and its own are in the last column.
 
         Chunks are those of `predict` along rows, and one along components; `as_frame` as there.
         A row without an answer holds NaN.
@@ -243,7 +263,7 @@ class Predictions(FittedEstimator):
         1 where each row belongs to one component alone, 0 where to all of them alike (Ramaswamy,
         DeSarbo, Reibstein and Robinson, Marketing Science 12, 1993).
         """
-        found, k = self.criteria(X, sample_weight), len(self.weights_)
+        found, k = self.criteria(X, sample_weight), self.state_.result.n_parts
         entropy = (found["icl"] - found["bic"]) / 2
         return 1.0 if k == 1 else 1.0 - entropy / (found["weight"] * float(np.log(k)))
 

@@ -243,7 +243,7 @@ def fit(
         options = without_labels(request.read_options, labels)
         source = stored_source(data, weights, options)
         if labels is not None:
-            source = labels_beside(source, data, labels, fitted.lead.n_components, options)
+            source = labels_beside(source, data, labels, fitted.lead.n_labels, options)
         needed = partial(
             count, source, fitted.estimators, holdout=request.holdout,
             exhaustive=request.exhaustive, kept=checkpoint is not None,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..core.additive import Array
+from ..core.em import EMState
 from ..core.profile import Profile
 from ..estimators.describe import FamilyDescription, names_of_columns
 from ..estimators.model_file import read_as
@@ -50,12 +53,22 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "provenance": saved.provenance,
         "columns": None if names is None else [str(name) for name in names],
         "weights": found["weights_"].tolist(),
+        "noise": _noise(state),
         "family": components.family,
         "structure": components.structure,
         "means": _means(found, components).tolist(),
         "profiles": [_profile(one, components.columns) for one in components.profiles],
         "history": saved.history,
     }
+
+
+def _noise(state: EMState) -> dict[str, float | None] | None:
+    """Return share and volume of noise as JSON holds them; None where there is none."""
+    box = state.result.noise_box
+    if box is None:
+        return None
+    volume = box.volume if np.isfinite(box.volume) else None
+    return {"weight": state.result.noise_weight, "volume": volume}
 
 
 def _means(found: Mapping[str, Array], components: FamilyDescription) -> Array:
