@@ -223,7 +223,12 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(params=FAMILIES)
+# Noise beside one family is held to the laws by default.
+SLOW = {"student-t-noise"}
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FAMILIES]
+
+
+@pytest.fixture(params=NAMES)
 def family(request: pytest.FixtureRequest) -> Row:
     return FAMILIES[request.param]
 

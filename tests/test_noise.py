@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from dask_em import FactorMixture, GaussianMixture, StudentTMixture, adapt, load
 from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
+from dask_em.core.engine import NUMPY
+from dask_em.core.fleet import Fleet
+from dask_em.core.mixture import Mixture
 from dask_em.core.moments import Moments
 from dask_em.core.noise import beside_noise
 from dask_em.errors import DataError, ModelFileError, UsageError
@@ -176,6 +180,37 @@ def test_steps_on_the_sample_end_where_plain_em_does() -> None:
     quick = fit(rows, sample_size=800, init_params="random_from_data", max_iter=200)
     assert quick.lower_bound_ == pytest.approx(plain.lower_bound_, abs=1e-7)
     assert quick.noise_weight_ == pytest.approx(plain.noise_weight_, rel=1e-3)
+
+
+def test_devices_and_engines_agree() -> None:
+    xp = pytest.importorskip("array_api_strict")
+    options: dict[str, Any] = {"algorithm": "em", "max_iter": 4, "tol": 0}
+    found = [fit(ROWS, K, LABELS, **options), fit(ROWS, K, LABELS, device=xp, **options)]
+    for fast in (False, True):
+        with dask.config.set({"dask_em.fast": fast}):
+            found.append(fit(ROWS, K, LABELS, **options))
+    for other in found[1:]:
+        assert_allclose(other.means_, found[0].means_, rtol=1e-9)
+        assert_allclose(other.noise_weight_, found[0].noise_weight_, rtol=1e-9)
+    assert_array_equal(found[1].predict(ROWS), found[0].predict(ROWS))
+
+
+def test_mixtures_with_noise_and_without_share_a_pass() -> None:
+    mixture = fitted().state_.result
+    plain = Mixture(mixture.log_weights, mixture.components)
+    assert mixture.noise_box is not None
+    other = beside_noise(mixture.noise_box, 0.5, plain.log_weights, plain.components, NUMPY)
+    wanted = (mixture, plain, mixture.take([0]), other)
+    fold = Fleet(wanted).fold()
+    fold.update(0, ROWS, None)
+    for one, together in zip(wanted, fold.result().members, strict=True):
+        alone = one.fold()
+        alone.update(0, ROWS, None)
+        apart = alone.result()
+        assert together.log_likelihood == pytest.approx(apart.log_likelihood, rel=1e-12)
+        assert_allclose(together.resp_sum, apart.resp_sum, rtol=1e-9)
+        assert_allclose(together.noise_sum, apart.noise_sum, rtol=1e-9)
+        assert together.resp_sum.sum() + together.noise_sum == pytest.approx(N)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9])
@@ -415,10 +450,8 @@ def test_held_parameters_stay_beside_noise() -> None:
 
 def test_the_smallest_and_the_largest_share_have_a_logarithm() -> None:
     start = NoiseOptions().beside(fitted().state_.result, Moments.of(ROWS))
-    for noise, rest in ((0.0, 5.0), (5.0, 0.0)):
+    for noise, rest in ((0.0, 5.0), (1e-320, 5.0), (5.0, 0.0)):
         found = start.with_noise(noise, rest)
         assert np.isfinite(found.log_prior).all()
         again = found.from_unconstrained(found.to_unconstrained())
         assert_allclose(again.log_prior, found.log_prior, rtol=1e-9)
-    box = start.box
-    assert beside_noise(start, box, 0.25).noise_weight == pytest.approx(0.25)

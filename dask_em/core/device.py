@@ -165,9 +165,10 @@ class DeviceArithmetic:
 
     def with_row(self, log_prob: Any, value: float) -> Any:
         """Return log-densities (k + 1, b), of which the last row is one number."""
-        xp = self.xp
-        row = xp.zeros_like(log_prob[:1, :]) + value
-        return xp.concat([log_prob, row], axis=0)
+        k, b = log_prob.shape
+        found = self.xp.empty((k + 1, b), dtype=log_prob.dtype)
+        found[:k, :], found[k, :] = log_prob, value
+        return found
 
     def restrict(self, log_prob: Any, labels: Array) -> None:
         """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""

@@ -379,8 +379,8 @@ class JointEStep:
         if mixture.n_parts == k:
             return resp
         # Nothing else is summed of the noise.
-        self._noise_sums[i] += own.total(resp[k], weight)
-        return resp[:k]
+        self._noise_sums[i] += own.total(resp[k, :], weight)
+        return resp[:k, :]
 
     def results(self) -> list[MixtureStatistics]:
         """Return the sums of each mixture over all chunks given so far."""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from .additive import Additive, Array
 from .box import Box
 from .codec import record
+from .engine import Engine
+from .family import Family
 from .held import Held, HeldMixture
 from .mixture import Mixture
 from .parts import MixtureStatistics
-from .responsibilities import Arithmetic
+from .responsibilities import Arithmetic, Assignment
 from .validation import require
 
-# The share of noise is kept this far from one, and its logarithm finite.
-LEAST_REST = float(np.finfo(np.float64).eps)
+# Of the share of noise, which neither vanishes nor leaves the components nothing.
+LEAST_LOG_SHARE = float(np.log(np.finfo(np.float64).tiny))
+MOST_LOG_SHARE = float(np.log1p(-np.finfo(np.float64).eps))
 
 
 @record("noisy-statistics")
@@ -163,9 +166,9 @@ class NoisyMixture(HeldMixture):
         """Return the same with noise in proportion to its rows, and to those of all components."""
         if self.log_share == -np.inf:
             return self
-        share = noise / (noise + rest)
-        share = min(max(share, float(np.finfo(np.float64).tiny)), 1.0 - LEAST_REST)
-        return replace(self, log_share=float(np.log(share)))
+        with np.errstate(divide="ignore"):
+            log_share = np.log(noise / (noise + rest))
+        return replace(self, log_share=float(np.clip(log_share, LEAST_LOG_SHARE, MOST_LOG_SHARE)))
 
     def with_shares(self, resp_sum: Array) -> Self:
         """Return the components with weights in proportion to these sums (k,); all may be zero."""
@@ -210,8 +213,8 @@ class NoisyMixture(HeldMixture):
         """Return the mixture of such a vector."""
         odds = float(vector[0])
         found = super().from_unconstrained(vector[1:])
-        log_share = -float(np.logaddexp(0.0, -odds))
-        return replace(found, log_share=min(log_share, float(np.log1p(-LEAST_REST))))
+        log_share = np.clip(-np.logaddexp(0.0, -odds), LEAST_LOG_SHARE, MOST_LOG_SHARE)
+        return replace(found, log_share=float(log_share))
 
     def information_scale(self) -> Array:
         """Return what multiplies each unconstrained parameter for it to count as it matters."""
@@ -222,31 +225,34 @@ class NoisyMixture(HeldMixture):
     def validate_noise(self, statistics: MixtureStatistics, n_features: int) -> None:
         """Raise `ValueError` that names what of noise in a file is wrong."""
         self.box.validate(n_features)
-        # Of the smallest share to one that leaves the components a share.
-        require("log_share", self.log_share, -750.0 < self.log_share < 0.0)
+        within = LEAST_LOG_SHARE <= self.log_share <= MOST_LOG_SHARE
+        require("log_share", self.log_share, within)
         noise = statistics.noise_sum
         require("noise", noise, 0.0 <= noise <= float(np.finfo(np.float64).max))
 
 
 def beside_noise(
-    mixture: Mixture,
     box: Box,
     share: float,
+    log_weights: Array,
+    components: Family[Any],
+    engine: Engine,
+    assignment: Assignment = "soft",
     held: Mapping[str, Sequence[int] | None] | None = None,
 ) -> NoisyMixture:
-    """Return the components of a mixture beside noise, of which parts are held where there are any.
+    """Return the mixture of these values beside noise, of which parts are held where there are any.
 
     Examples
     --------
+    >>> from dask_em.core.engine import NUMPY
     >>> from dask_em.core.moments import Moments
     >>> from dask_em.families.gaussian.options import GaussianOptions
-    >>> normal = Mixture(np.zeros(1), GaussianOptions().of_data(Moments.unit(1), 1))
-    >>> noisy = beside_noise(normal, Box.of(np.array([-8.0]), np.array([8.0])), 0.25)
+    >>> normal = GaussianOptions().of_data(Moments.unit(1), 1)
+    >>> box = Box.of(np.array([-8.0]), np.array([8.0]))
+    >>> noisy = beside_noise(box, 0.25, np.zeros(1), normal, NUMPY)
     >>> noisy.shares.tolist(), round(noisy.noise_weight, 9)
     ([0.75], 0.25)
     """
-    log_weights = mixture.log_weights - np.logaddexp.reduce(mixture.log_weights)
-    engine, assignment = mixture.engine, mixture.assignment
-    parts = Held.of(held or {}, len(log_weights))
-    log_share = float(np.log(share))
-    return NoisyMixture(log_weights, mixture.components, engine, assignment, parts, box, log_share)
+    parts, log_share = Held.of(held or {}, len(log_weights)), float(np.log(share))
+    log_weights = log_weights - np.logaddexp.reduce(log_weights)
+    return NoisyMixture(log_weights, components, engine, assignment, parts, box, log_share)

@@ -174,7 +174,7 @@ class Predict:
     @property
     def no_label(self) -> int:
         """The label of a row without an answer."""
-        return NO_LABEL if self.mixture.noise_weight == 0 else NO_LABEL_BESIDE_NOISE
+        return NO_LABEL if self.mixture.noise_box is None else NO_LABEL_BESIDE_NOISE
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""

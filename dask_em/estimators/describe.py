@@ -160,7 +160,8 @@ def colours(model: FittedMixture) -> Array:
 def all_weights(model: FittedMixture) -> list[float]:
     """Return the weights of the components of a mixture, and that of its noise behind them."""
     found = model.state_.result
-    return [*model.weights_.tolist(), *[found.noise_weight] * (found.noise_box is not None)]
+    noise = [] if found.noise_box is None else [found.noise_weight]
+    return [*model.weights_.tolist(), *noise]
 
 
 def noise_density(model: FittedMixture, j: int, x: Array) -> Array:

@@ -67,7 +67,8 @@ class GaussianMixture(NoisyEstimator, GaussianParameters):
         all of them (mclust's `initialization$noise`). Its rows have the label -1, and the last
         column of `predict_proba`. The start takes for noise what lies sparsely in the sample
         (Byers and Raftery 1998), or as large a share of the rows as a number here says; rows that
-        `labels_init` says are noise have the label k there.
+        `labels_init` says are noise have the label k there, and `weights_init` are those of the
+        components among themselves. Not with missing values.
     noise_volume : float, optional
         V, in the units of the data; by default that of the box of all rows of the fit.
     max_iter : int, default=100

@@ -146,10 +146,10 @@ class GaussianParameters(ImputingMixture):
             components = with_missing(components)
         log_weights = np.log(self.fitted_array("weights_"))
         parts = fixed_parts(self.fixed, len(log_weights))
-        found = mixture_holding(parts, log_weights, components, engine)
         if self.fitted_box is None:
-            return found
-        return beside_noise(found, self.fitted_box, self.state_.result.noise_weight, parts)
+            return mixture_holding(parts, log_weights, components, engine)
+        share = self.state_.result.noise_weight
+        return beside_noise(self.fitted_box, share, log_weights, components, engine, held=parts)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:
         """Return the last result as the start of a fit to data of these moments.

@@ -83,7 +83,15 @@ class NoiseOptions:
         if share is None:
             share = 0.5 if self.share is None else self.share
         share = min(max(share, constants.least_share), constants.most_share)
-        return beside_noise(mixture, self.box(moments), share, held)
+        return beside_noise(
+            self.box(moments),
+            share,
+            mixture.log_weights,
+            mixture.components,
+            mixture.engine,
+            mixture.assignment,
+            held,
+        )
 
 
 def check_noise(
