@@ -166,11 +166,12 @@ def all_weights(model: FittedMixture) -> list[float]:
 
 def noise_density(model: FittedMixture, j: int, x: Array) -> Array:
     """Compute the part of noise in the density of column j at m points, within its box, (m,)."""
-    box, share = model.state_.result.noise_box, model.state_.result.noise_weight
+    found = model.state_.result
+    box = found.noise_box
     if box is None or not box.high[j] > box.low[j]:
         return np.zeros(len(x))
     inside = (x >= box.low[j]) & (x <= box.high[j])
-    return np.asarray(share / (box.high[j] - box.low[j]) * inside)
+    return np.asarray(found.noise_weight / (box.high[j] - box.low[j]) * inside)
 
 
 def shares_among(model: FittedMixture) -> Array:
