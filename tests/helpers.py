@@ -21,7 +21,8 @@ from small_reads import SmallReads as SmallReads
 from dask_em.backends.dask.config import engine_for
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.em import Convergence, EMState, em
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 from dask_em.estimators.fitted import FittedEstimator
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian

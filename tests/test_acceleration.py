@@ -33,10 +33,11 @@ from sklearn.exceptions import ConvergenceWarning
 from dask_em import GaussianMixture
 from dask_em.backends.blas import one_blas_thread
 from dask_em.core.em import Convergence, EMState, PlainEM, Status, run_algorithm
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 from dask_em.core.tuning import tuning
 from dask_em.fitting.anderson import Step, curved, mixed
-from dask_em.fitting.control_variate import ControlVariateEM, Surrogate, _combined, algorithm_of
+from dask_em.fitting.control_variate import ControlVariateEM, Surrogate, algorithm_of
 from dask_em.fitting.multistart import Multistart
 from dask_em.fitting.sample import Sampled
 
@@ -234,7 +235,7 @@ def test_a_correction_of_no_data_is_pulled_to_the_plain_step(kind: str) -> None:
 def test_combined_sums_keep_what_no_component_owns(kind: str) -> None:
     rows, sample, mixture = begin(kind)
     one, other = add_up(mixture, rows), sample.accumulate(mixture)
-    found = _combined(one, other, -np.arange(K) if kind != "tied" else -2.0)
+    found = one.plus_sums(other, -np.arange(K) if kind != "tied" else -2.0)
     assert (found.n_rows, found.weight, found.log_likelihood) == (
         one.n_rows, one.weight, one.log_likelihood
     )  # fmt: skip

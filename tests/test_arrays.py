@@ -32,7 +32,8 @@ from dask_em.core import device as device_room
 from dask_em.core.device import namespace, resolve_device
 from dask_em.core.em import Convergence, em
 from dask_em.core.engine import Engine
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 from dask_em.core.scoring import Answer, Predict, Score
 from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.memory import ArraySource

@@ -10,7 +10,8 @@ from helpers import KINDS, blobs
 
 from dask_em import GaussianMixture
 from dask_em.core.engine import Engine
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 
 N, D, K = 1200, 3, 4
 X = blobs(N, D, K, seed=5, apart=1.5)[0]

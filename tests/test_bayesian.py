@@ -15,8 +15,9 @@ from sklearn.mixture import BayesianGaussianMixture as SklearnBayesianGaussianMi
 
 from dask_em import BayesianGaussianMixture
 from dask_em.core.additive import Array
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
 from dask_em.core.moments import Moments
+from dask_em.core.parts import MixtureStatistics
 from dask_em.families.bayesian_gaussian.family import BayesianGaussian
 from dask_em.families.bayesian_gaussian.options import BayesianGaussianOptions
 from dask_em.families.bayesian_gaussian.prior import WEIGHT_PRIORS, WeightPrior, WeightsPrior

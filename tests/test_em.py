@@ -12,7 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import GaussianMixture
 from dask_em.core.em import Convergence, Status, em
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 
 X, LABELS, MEANS = blobs(800, 3, 3, seed=1)
 

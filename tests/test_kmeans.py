@@ -33,8 +33,9 @@ from dask_em.core.additive import Array
 from dask_em.core.codec import digest
 from dask_em.core.engine import Engine
 from dask_em.core.family import Family
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
 from dask_em.core.objective import Objective
+from dask_em.core.parts import MixtureStatistics
 from dask_em.core.responsibilities import Assignment
 from dask_em.errors import DataError
 from dask_em.families.centers.family import Centers

@@ -560,7 +560,7 @@ def test_models_of_several_k_share_passes() -> None:
     held = select(X, [1, 2], noise_covariance=MATRICES, random_state=0, criterion="holdout",
                   holdout=0.2)  # fmt: skip
     assert held.best.n_components == 2
-    assert held.best.provenance_["noise"] == "covariances"
+    assert held.best.provenance_["noise_covariance"] == "covariances"
 
 
 def test_a_model_file_says_that_noise_was_known(tmp_path: Path) -> None:
@@ -568,7 +568,7 @@ def test_a_model_file_says_that_noise_was_known(tmp_path: Path) -> None:
     model.save(tmp_path / "m.npz")
     again = load(tmp_path / "m.npz")
     assert isinstance(again, GaussianMixture)
-    assert again.provenance_["noise"] == "variances"
+    assert again.provenance_["noise_covariance"] == "variances"
     assert digest(again.state_) == digest(model.state_)
     # Without noise answers are those of rows that have none.
     normals = map(stats.multivariate_normal, model.means_, model.covariances_)

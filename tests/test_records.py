@@ -88,6 +88,9 @@ PINNED = {
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "
     "LIKELIHOOD_FELL COLLAPSED NON_FINITE ADAPTED",
     "survey": "3: n_rows n_weighted moments non_finite outside sample",
+    "box": "1: low high log_volume",
+    "noisy-mixture": "1: log_weights components engine assignment held box log_share",
+    "noisy-statistics": "1: n_rows weight log_likelihood resp_sum components noise",
     "canonical-statistics": "1: sums",
     "exponential": "1: log_scales reference",
     "poisson": "1: log_rates reference exposure size rounded",

@@ -322,7 +322,7 @@ class PoissonMixture:
 
     n_components = n_features_in_ = 2
     weights_ = np.array([0.4, 0.6])
-    state_ = SimpleNamespace(result=SimpleNamespace(n_parameters=5))
+    state_ = SimpleNamespace(result=SimpleNamespace(n_parameters=5, noise_box=None))
     status_ = Status.CONVERGED
     lower_bound_, n_iter_, n_reads_, n_sample_passes_ = -4.0, 3, 4, 0.0
     history_: tuple[dict[str, Any], ...] = ()

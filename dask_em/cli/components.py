@@ -25,6 +25,7 @@ def component_lines(told: Mapping[str, Any]) -> list[str]:
     >>> means = {"title": "Means", "picture": "bands", "of": ["x"]}
     >>> means |= {"values": [[1.5], [40.0]], "widths": [[0.25], [3.0]]}
     >>> told = {"weights": [0.25, 0.75], "sizes": [500.0, 1500.0], "profiles": [means]}
+    >>> told["noise"] = None
     >>> print("\\n".join(component_lines(told)))
     component  weight   rows  x
             0  0.2500    500  1.5 (0.25)
@@ -43,7 +44,15 @@ def component_lines(told: Mapping[str, Any]) -> list[str]:
     table = [_aligned(name, cells, ">") for name, cells in numbers.items()]
     table += [_aligned(name, cells, "<") for name, cells in zip(names, columns, strict=True)]
     lines = ["  ".join(cells).rstrip() for cells in zip(*table, strict=True)]
+    if told["noise"] is not None:
+        lines.append(_noise_line(**told["noise"]))
     return [*lines, *_notes(k, profiles, len(names))]
+
+
+def _noise_line(weight: float, size: float | None, volume: float | None) -> str:
+    rows = "" if size is None else f" of {size:,.0f} rows"
+    where = "a volume beyond all floats" if volume is None else f"a volume of {volume:.6g}"
+    return f"noise, label -1: weight {weight:.4f}{rows}, in {where}"
 
 
 def _columns(

@@ -116,10 +116,12 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         "weights": best.fitted_array("weights_").tolist(),
         "sizes": result.components["sizes"],
     }
+    if best.state_.result.noise_box is not None:
+        summary["noise_weight"] = best.state_.result.noise_weight
     if "labels" in best.provenance_:
         summary["labels"] = best.provenance_["labels"]
-    if "noise" in best.provenance_:
-        summary["noise"] = best.provenance_["noise"]
+    if "noise_covariance" in best.provenance_:
+        summary["noise_covariance"] = best.provenance_["noise_covariance"]
     if result.table:
         summary |= {
             **best.fitted_options(),

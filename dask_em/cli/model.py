@@ -60,7 +60,7 @@ def inspect(model: str, as_json: bool) -> None:
     if labels := source.get("labels"):
         kept = "kept in every E-step" if labels["fixed"] else "of the first M-step"
         lines.append(f"labels   of {labels['rows']:,} rows, {kept}")
-    if noise := source.get("noise"):
+    if noise := source.get("noise_covariance"):
         lines.append(f"noise    of each row known by its {noise}, and told apart")
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")

@@ -346,8 +346,8 @@ NOISE = Option(
 LABELS = (
     Option(
         "--labels", "labels",
-        "Start from a component for each row, 0 to K - 1, or -1 where it is unknown: a Zarr array, "
-        "or a column of DATA where no path has this name.", metavar="PATH",
+        "Start from a component for each row, 0 to K - 1 (K for noise), or -1 where it is "
+        "unknown: a Zarr array, or a column of DATA where no path has this name.", metavar="PATH",
     ),
     Option(
         "--labels-fixed", "labels_fixed", "Keep labels in every iteration: semi-supervised.",
@@ -394,6 +394,16 @@ ESTIMATOR = (
         "--fixed", "fixed",
         "Parameters of Gaussian components that stay as they start: weights, for equal ones.",
         Names(), metavar="NAMES",
+    ),
+    Option(
+        "--noise", "noise",
+        "Put noise of constant density beside the components: gaussian, student-t, factor.",
+        default=False, is_flag=True,
+    ),
+    Option(
+        "--noise-volume", "noise_volume",
+        "Volume of noise, in units of DATA [default: that of the box of all rows].",
+        click.FloatRange(0, min_open=True), metavar="VOLUME",
     ),
     Option(
         "--weight-concentration-prior-type", "weight_concentration_prior_type",

@@ -163,6 +163,13 @@ class DeviceArithmetic:
         chosen = numbers == xp.argmax(log_joint, axis=0)[None, :]
         return xp.asarray(chosen, dtype=log_joint.dtype), xp.max(log_joint, axis=0)
 
+    def with_row(self, log_prob: Any, value: float) -> Any:
+        """Return log-densities (k + 1, b), of which the last row is one number."""
+        k, b = log_prob.shape
+        found = self.xp.empty((k + 1, b), dtype=log_prob.dtype)
+        found[:k, :], found[k, :] = log_prob, value
+        return found
+
     def restrict(self, log_prob: Any, labels: Array) -> None:
         """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""
         found = log_restriction(labels, log_prob.shape[0])

@@ -13,7 +13,8 @@ from ..errors import ModelFileError
 from .codec import record, tag_of
 from .degenerate import Degenerate
 from .engine import Engine
-from .mixture import Mixture, MixtureStatistics
+from .mixture import Mixture
+from .parts import MixtureStatistics
 from .tuning import tuning
 from .undetermined import owed_warnings, undetermined, undetermined_warnings
 from .validation import LARGEST, require, require_array
@@ -243,8 +244,7 @@ class EMState:
         index, sums = list(order), self.statistics
 
         def moved(mixture: Mixture) -> Mixture:
-            log_weights = mixture.log_weights[index]
-            return replace(mixture.take(index), log_weights=log_weights)
+            return mixture.reordered(index)
 
         return replace(
             self,
@@ -323,6 +323,7 @@ class EMState:
             mixture.components.validate(sums.components)
             n_components = mixture.components.n_components
             require("n_components", n_components, n_components == k)
+            mixture.validate_noise(sums, mixture.components.n_features)
         require(
             "assignment", self.result.assignment, self.result.assignment == self.mixture.assignment
         )

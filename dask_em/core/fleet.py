@@ -10,7 +10,8 @@ import numpy as np
 
 from .additive import Additive, Array
 from .codec import record
-from .mixture import JointEStep, Mixture, MixtureStatistics
+from .mixture import JointEStep, Mixture
+from .parts import MixtureStatistics
 from .passes import Holdout, Slice
 from .protocols import Fold, Pass
 from .scoring import Predict

@@ -10,7 +10,7 @@ from .additive import Array
 from .family import blocks
 from .fleet import FleetStatistics
 from .labels import given_responsibilities
-from .mixture import Mixture, MixtureStatistics
+from .mixture import Mixture
 from .passes import Holdout
 from .protocols import Fold, Pass
 
@@ -62,7 +62,8 @@ class GivenFold(Fold[FleetStatistics]):
     def __init__(self, pass_: GivenResponsibilities) -> None:
         self._holdout = pass_.holdout
         self._kernels = [m.components.kernel(m.engine) for m in pass_.mixtures]
-        self._resp_sums = [np.zeros(len(m.log_weights)) for m in pass_.mixtures]
+        self._mixtures = pass_.mixtures
+        self._resp_sums = [np.zeros(m.n_parts) for m in pass_.mixtures]
         self._n_rows, self._weight = 0, 0.0
 
     @property
@@ -86,20 +87,30 @@ class GivenFold(Fold[FleetStatistics]):
         weight = None if sample_weight is None else sample_weight[known]
         self._n_rows += len(X)
         self._weight += len(X) if weight is None else float(weight.sum())
-        for kernel, resp_sum in zip(self._kernels, self._resp_sums, strict=True):
+        for mixture, kernel, resp_sum in zip(
+            self._mixtures, self._kernels, self._resp_sums, strict=True
+        ):
+            k = len(mixture.log_weights)
             for rows in blocks(len(X), kernel.block_rows):
                 resp = given_responsibilities(labels[rows], len(resp_sum))
                 if weight is not None:
                     resp *= weight[rows]
                 kernel.load(X[rows])
-                kernel.accumulate(resp)
+                kernel.accumulate(resp[:k])
                 resp_sum += resp.sum(axis=1)
 
     def result(self) -> FleetStatistics:
         """Return the sums over all chunks given so far."""
-        found = zip(self._kernels, self._resp_sums, strict=True)
+        found = zip(self._mixtures, self._kernels, self._resp_sums, strict=True)
         members = tuple(
-            MixtureStatistics(self._n_rows, self._weight, 0.0, resp_sum, kernel.statistics())
-            for kernel, resp_sum in found
+            mixture.statistics(
+                self._n_rows,
+                self._weight,
+                0.0,
+                resp_sum[: len(mixture.log_weights)],
+                kernel.statistics(),
+                float(resp_sum[len(mixture.log_weights) :].sum()),
+            )
+            for mixture, kernel, resp_sum in found
         )
         return FleetStatistics(members, 0.0, np.zeros(len(members)))

@@ -13,51 +13,14 @@ from .alike import Computed
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family
+from .parts import MixtureStatistics, Parts
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic, Assignment
 
 
-@record("mixture-statistics")
-@dataclass(frozen=True)
-class MixtureStatistics(Additive):
-    """Hold everything that one pass over the data at fixed parameters sums.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows seen, those of weight zero included.
-    weight : float
-        Sum of the sample weights; `n_rows` where there are none.
-    log_likelihood : float
-        sum_n w_n log p(x_n), in nats; of a hard assignment sum_n w_n max_k log w_k p(x_n | k).
-    resp_sum : (k,) array
-        sum_n w_n r_nk.
-    components : Additive
-        The family's sufficient statistics.
-
-    Examples
-    --------
-    >>> one = MixtureStatistics(2, 2.0, -3.0, np.array([2.0]), Additive())
-    >>> other = MixtureStatistics(1, 1.0, -6.0, np.array([1.0]), Additive())
-    >>> (one + other).n_rows, (one + other).mean_log_likelihood
-    (3, -3.0)
-    """
-
-    n_rows: int
-    weight: float
-    log_likelihood: float
-    resp_sum: Array
-    components: Additive
-
-    @property
-    def mean_log_likelihood(self) -> float:
-        """Log-likelihood per unit of weight."""
-        return self.log_likelihood / self.weight
-
-
 @record("mixture")
 @dataclass(frozen=True)
-class Mixture(Pass[MixtureStatistics]):
+class Mixture(Parts, Pass[MixtureStatistics]):
     """Hold the density p(x) = sum_k w_k p(x | component k).
 
     Attributes
@@ -147,9 +110,9 @@ class Mixture(Pass[MixtureStatistics]):
     def divide(
         self, arithmetic: Arithmetic, log_prob: Array, log_prior: Array
     ) -> tuple[Array, Array]:
-        """Return responsibilities (k, b) and log p(x) (b,), soft or hard, of log-densities (k, b).
+        """Return responsibilities (p, b) and log p(x) (b,), soft or hard, of log-densities (p, b).
 
-        `log_prior` (k,) is added to `log_prob`, which may be overwritten.
+        `log_prior` (p,) is added to `log_prob`, which may be overwritten.
         """
         divide = arithmetic.assign if self.assignment == "hard" else arithmetic.normalize
         return divide(log_prob, log_prior)
@@ -256,8 +219,12 @@ class Mixture(Pass[MixtureStatistics]):
             self.log_prior, statistics.resp_sum, statistics.components
         )
 
+    def reordered(self, order: Sequence[int]) -> Self:
+        """Return the same of all components in another order."""
+        return replace(self.take(order), log_weights=self.log_weights[list(order)])
+
     def take(self, components: Sequence[int]) -> Self:
-        """Return a mixture of some components in equal shares."""
+        """Return a mixture of some components in equal shares, without noise."""
         n = len(components)
         shares = replace(self, log_weights=np.full(n, -np.log(n)))
         return shares.holding(self.components.take(components))
@@ -317,33 +284,37 @@ class JointEStep:
 
     def __init__(self, mixtures: Sequence[Mixture]) -> None:
         self.mixtures = mixtures
-        first = mixtures[0]
-        check_engine(first.engine)
+        check_engine(mixtures[0].engine)
         priors = [mixture.log_prior for mixture in mixtures]
-        self._computed = [
-            Computed.of(mixture.components, prior)
-            for mixture, prior in zip(mixtures, priors, strict=True)
-        ]
-        of_each = list(zip(mixtures, priors, self._computed, strict=True))
+        pairs = zip(mixtures, priors, strict=True)
+        self._compute(priors, [Computed.of(one.components, prior) for one, prior in pairs])
+        self._n_rows = 0
+        self._weight = 0.0
+        self._log_likelihoods, self._noise_sums = np.zeros((2, len(mixtures)))
+
+    def _compute(self, priors: Sequence[Array], computed: Sequence[Computed | None]) -> None:
+        """Make the kernel of all components, or of those that are computed."""
+        self._computed = computed
+        of_each = list(zip(self.mixtures, priors, computed, strict=True))
         self._log_priors = [prior if few is None else few.log_prior for _, prior, few in of_each]
         families = [m.components if few is None else few.components for m, _, few in of_each]
+        first = self.mixtures[0]
         self._joined = None if len(families) == 1 else first.components.joined(families)
         self.kernel = (self._joined or families[0]).kernel(first.engine)
-        sizes = [len(prior) for prior in self._log_priors]
+        sizes = [family.n_components for family in families]
         ends = np.cumsum(sizes)
         self._parts = [slice(end - k, end) for k, end in zip(sizes, ends, strict=True)]
         # Chunks may come in parts of whole blocks: the sums are the same to the bit.
         self.block_rows = self.kernel.part_rows
-        self._arithmetic = [self.kernel.arithmetic(first.engine, k) for k in sizes]
-        self._n_rows = 0
-        self._weight = 0.0
-        self._log_likelihoods = np.zeros(len(mixtures))
+        self._arithmetic = [self.kernel.arithmetic(first.engine, m.n_parts) for m in self.mixtures]
         self._resp_sum = np.zeros(ends[-1])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the kernel, and of the parameters where they were copied to be joined."""
-        return self.kernel.nbytes + (self._joined.held_bytes if self._joined else 0)
+        """Bytes of the kernel, of parameters that were copied to be joined, and of noise's rows."""
+        noisy = [m.n_parts for m in self.mixtures if m.noise_box is not None]
+        copies = 8 * max(noisy, default=0) * self.kernel.block_rows
+        return self.kernel.nbytes + copies + (self._joined.held_bytes if self._joined else 0)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
@@ -353,6 +324,10 @@ class JointEStep:
         self, index: int, X: Array, sample_weight: Array | None, labels: Array
     ) -> None:
         """Add rows X (n, d) whose labels (n,), or responsibilities (n, k), restrict the E-step."""
+        if any(self._computed):
+            # Components that are nearly equal may have unequal labels.
+            priors = [mixture.log_prior for mixture in self.mixtures]
+            self._compute(priors, [None] * len(priors))
         self._update(X, sample_weight, labels)
 
     def _update(self, X: Array, sample_weight: Array | None, labels: Array | None) -> None:
@@ -375,7 +350,7 @@ class JointEStep:
             self._weight += len(block) if weight is None else float(weight.sum())
             return
         # Nothing here keeps the log-densities while sums are made.
-        resp = self._divided(self._restricted(labels), weight)
+        resp = self._divided(self.kernel.log_prob(), weight, labels)
         if weight is None:
             self._weight += len(block)
         else:
@@ -383,18 +358,6 @@ class JointEStep:
             self._weight += float(weight.sum())
         self.kernel.accumulate(resp)
         self._resp_sum += arithmetic.totals(resp)
-
-    def _restricted(self, labels: Array | None) -> Array:
-        """Return log p(x | k) of the block, held to the labels of its rows."""
-        log_prob = self.kernel.log_prob()
-        if labels is None:
-            return log_prob
-        if len(self.mixtures) == 1:
-            self._arithmetic[0].restrict(log_prob, labels)
-            return log_prob
-        for own, part in zip(self._arithmetic, self._parts, strict=True):
-            own.restrict(log_prob[part], labels)
-        return log_prob
 
     def _assign(self, weight: Array | None) -> bool:
         """Give rows to their likeliest components without responsibilities; False where none can.
@@ -411,20 +374,32 @@ class JointEStep:
         self._resp_sum += added[1]
         return True
 
-    def _divided(self, log_prob: Array, weight: Array | None) -> Array:
-        """Return the responsibilities of all mixtures, (k, b)."""
+    def _divided(self, log_prob: Array, weight: Array | None, labels: Array | None) -> Array:
+        """Return the responsibilities of the components of all mixtures, (k, b)."""
         if len(self.mixtures) == 1:
             # Nobody holds the log-densities while statistics are summed.
-            return self._divide(0, log_prob, weight)
+            return self._divide(0, log_prob, weight, labels)
         for i, part in enumerate(self._parts):
-            self._divide(i, log_prob[part], weight)
+            resp = self._divide(i, log_prob[part], weight, labels)
+            if self.mixtures[i].noise_box is not None:
+                # With a row of noise they are of an array of their own.
+                log_prob[part] = resp
         return log_prob
 
-    def _divide(self, i: int, log_prob: Array, weight: Array | None) -> Array:
+    def _divide(self, i: int, log_prob: Array, weight: Array | None, labels: Array | None) -> Array:
+        """Return the responsibilities of one mixture's components, held to the labels of rows."""
         own, mixture = self._arithmetic[i], self.mixtures[i]
+        k = self._parts[i].stop - self._parts[i].start
+        log_prob = mixture.log_densities(own, log_prob)
+        if labels is not None:
+            own.restrict(log_prob, labels)
         resp, log_density = mixture.divide(own, log_prob, self._log_priors[i])
         self._log_likelihoods[i] += own.total(log_density, weight)
-        return resp
+        if mixture.noise_box is None:
+            return resp
+        # Nothing else is summed of the noise.
+        self._noise_sums[i] += own.total(resp[k, :], weight)
+        return resp[:k, :]
 
     def results(self) -> list[MixtureStatistics]:
         """Return the sums of each mixture over all chunks given so far."""
@@ -436,7 +411,8 @@ class JointEStep:
         value, resp_sum = float(self._log_likelihoods[i]), self._resp_sum[self._parts[i]].copy()
         if (computed := self._computed[i]) is not None:
             resp_sum, own = computed.spread(resp_sum, own)
-        return MixtureStatistics(self._n_rows, self._weight, value, resp_sum, own)
+        noise = float(self._noise_sums[i])
+        return self.mixtures[i].statistics(self._n_rows, self._weight, value, resp_sum, own, noise)
 
 
 class EStep(JointEStep, Fold[MixtureStatistics]):

@@ -33,6 +33,9 @@ class Arithmetic(Protocol):
     def assign(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
         """Return 0 or 1 for the likeliest component (k, b), and its log w_k + log p(x | k) (b,)."""
 
+    def with_row(self, log_prob: Array, value: float) -> Array:
+        """Return log-densities (k + 1, b), of which the last row is one number."""
+
     def restrict(self, log_prob: Array, labels: Array) -> None:
         """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""
 
@@ -99,6 +102,13 @@ class NumpyArithmetic:
         log_joint[:] = 0.0
         log_joint[likeliest, rows] = 1.0
         return log_joint, largest
+
+    def with_row(self, log_prob: Array, value: float) -> Array:
+        """Return log-densities (k + 1, b), of which the last row is one number."""
+        k, b = log_prob.shape
+        found = np.empty((k + 1, b), log_prob.dtype)
+        found[:k], found[k] = log_prob, value
+        return found
 
     def restrict(self, log_prob: Array, labels: Array) -> None:
         """Hold `log_prob` (k, b), in place, to labels (b,) or responsibilities (b, k)."""

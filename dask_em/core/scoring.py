@@ -23,12 +23,15 @@ Numbers = slice | Array
 def joint_blocks(
     mixture: Mixture, X: Array, kept: Array | None = None
 ) -> Iterator[tuple[Numbers, Array, Arithmetic]]:
-    """Yield blocks of rows of X with their log w_k + log p(x_n | k), (k, b), in one buffer.
+    """Yield blocks of rows of X with their log w_k + log p(x_n | k), (p, b), in one buffer.
+
+    Noise, where the mixture has some, is the last of its p parts.
 
     With each come the operations that turn it into responsibilities. See `loaded_blocks`.
     """
     for numbers, kernel, arithmetic in loaded_blocks(mixture, X, kept):
-        yield numbers, arithmetic.joint(kernel.log_prob(), mixture.log_prior), arithmetic
+        log_prob = mixture.log_densities(arithmetic, kernel.log_prob())
+        yield numbers, arithmetic.joint(log_prob, mixture.log_prior), arithmetic
 
 
 def loaded_blocks(
@@ -53,7 +56,7 @@ def loaded_blocks(
     """
     check_engine(mixture.engine)
     kernel, support = mixture.components.kernel(mixture.engine), mixture.components.support
-    arithmetic = kernel.arithmetic(mixture.engine, len(mixture.log_weights))
+    arithmetic = kernel.arithmetic(mixture.engine, mixture.n_parts)
     for rows in kernel.blocks(X):
         numbers: Numbers = rows
         if kept is not None and not kept[rows].all():
@@ -79,9 +82,15 @@ BY_COMPONENT: tuple[Answer, ...] = ("proba", "log_prob")
 NO_LABEL = -1
 """The label of a row without an answer; its other answers are NaN."""
 
+NOISE_LABEL = -1
+"""The label of a row that is noise."""
 
-def n_unanswered(answers: Mapping[str, Array]) -> int:
-    """Count the rows without answers.
+NO_LABEL_BESIDE_NOISE = -2
+"""The label of a row without an answer where a mixture has noise."""
+
+
+def n_unanswered(answers: Mapping[str, Array], no_label: int = NO_LABEL) -> int:
+    """Count the rows without answers, whose label is `no_label`.
 
     Examples
     --------
@@ -90,7 +99,7 @@ def n_unanswered(answers: Mapping[str, Array]) -> int:
     """
     name, found = next(iter(answers.items()))
     first = found if found.ndim == 1 else found[:, 0]
-    return int((first == NO_LABEL if name == "labels" else np.isnan(first)).sum())
+    return int((first == no_label if name == "labels" else np.isnan(first)).sum())
 
 
 class RowAnswers(Protocol):
@@ -103,6 +112,10 @@ class RowAnswers(Protocol):
     @property
     def answers(self) -> tuple[str, ...]:
         """Names of the answers."""
+
+    @property
+    def no_label(self) -> int:
+        """The label of a row without an answer."""
 
     def dtype(self, answer: str) -> np.dtype[Any]:
         """Return the type of an answer."""
@@ -124,10 +137,11 @@ class Predict:
     answers : tuple of {"labels", "proba", "log_density", "log_prob"}
         The most likely component (n,), the responsibilities (n, k), log p(x) (n,), or
         log w_k + log p(x | k) (n, k). Of a hard assignment responsibilities are 0 or 1, and
-        log p(x) is the largest of the last.
+        log p(x) is the largest of the last. Noise has the label `NOISE_LABEL`, and a column
+        behind those of the components.
     drop : bool
         Give rows of NaN, infinity, or what the family does not describe no answer, which is
-        `NO_LABEL` or NaN; else they are an error.
+        `no_label` or NaN; else they are an error.
     labels, reals : dtype
         Types of the answers: of labels, and of all others, which are computed in float64.
 
@@ -155,15 +169,19 @@ class Predict:
 
     def width(self, answer: str) -> int | None:
         """Return how many numbers an answer has for each row; None for one."""
-        return self.mixture.components.n_components if answer in BY_COMPONENT else None
+        return self.mixture.n_parts if answer in BY_COMPONENT else None
+
+    @property
+    def no_label(self) -> int:
+        """The label of a row without an answer."""
+        return NO_LABEL if self.mixture.noise_box is None else NO_LABEL_BESIDE_NOISE
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""
-        k = len(self.mixture.log_weights)
-        shapes = dict.fromkeys(BY_COMPONENT, (len(X), k))
+        shapes = dict.fromkeys(BY_COMPONENT, (len(X), self.mixture.n_parts))
         out: dict[str, Array] = {
             a: np.full(
-                shapes.get(a, (len(X),)), NO_LABEL if a == "labels" else np.nan, self.dtype(a)
+                shapes.get(a, (len(X),)), self.no_label if a == "labels" else np.nan, self.dtype(a)
             )
             for a in self.answers
         }
@@ -190,9 +208,13 @@ class Predict:
             if labels is not None:
                 put("labels", labels)
                 return
-        log_joint = arithmetic.joint(kernel.log_prob(), prior)
+        log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
+        log_joint = arithmetic.joint(log_prob, prior)
         if "labels" in out:
-            put("labels", arithmetic.argmax(log_joint))
+            labels, k = arithmetic.argmax(log_joint), len(self.mixture.log_weights)
+            if self.mixture.n_parts > k:
+                labels = np.where(labels < k, labels, NOISE_LABEL)
+            put("labels", labels)
         if "log_prob" in out:
             put("log_prob", arithmetic.fetch(log_joint).T)
         if out.keys() & {"proba", "log_density"}:
@@ -269,7 +291,7 @@ class ScoreFold(Fold[Scores]):
             # A row of weight zero is a row left out, whatever it holds.
             kept = (sample_weight > 0) & np.isfinite(sample_weight)
         self._scores += Scores(len(X), 0.0, 0.0, 0.0)
-        nothing = np.zeros(len(self.mixture.log_weights))
+        nothing = np.zeros(self.mixture.n_parts)
         for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
             divided = self.mixture.divide(arithmetic, log_joint, nothing)
             resp, log_density = map(arithmetic.fetch, divided)

@@ -238,7 +238,7 @@ class MissingTuning:
 
 
 @dataclass(frozen=True)
-class NoiseTuning:
+class NoisyRowsTuning:
     """Rows of known noise, each with a factorization of its own."""
 
     # Doubles of matrices that are factorized side by side: within the level-2 cache.
@@ -363,6 +363,22 @@ class SampleTuning:
     # Who allows fewer iterations than these wants them one by one: so many are made on the
     # sample, or none where it is all of the data, for 1 + 1 of them to be the same as 2.
     fewest_iterations: int = 10
+
+
+@dataclass(frozen=True)
+class NoiseTuning:
+    """The first guess of which rows are noise."""
+
+    # Whose distance tells how densely rows lie: its logarithm errs by about 1 / sqrt(n d), and
+    # clusters of fewer rows of the sample look like noise. Byers and Raftery take 5 to 20.
+    neighbours: int = 12
+    # Rows among which neighbours are looked for: in many columns a tree reads most of them.
+    references: int = 5000
+    # Iterations of the mixture of two gamma distributions, at most; they take microseconds.
+    iterations: int = 100
+    # The share that noise starts with at least, and at most: EM leaves neither end.
+    least_share: float = 0.01
+    most_share: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -689,12 +705,13 @@ class Tuning:
     factor: FactorTuning = field(default_factory=FactorTuning)
     numpy_kernel: NumpyKernelTuning = field(default_factory=NumpyKernelTuning)
     missing: MissingTuning = field(default_factory=MissingTuning)
-    noise: NoiseTuning = field(default_factory=NoiseTuning)
+    noisy_rows: NoisyRowsTuning = field(default_factory=NoisyRowsTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
     categorical: CategoricalTuning = field(default_factory=CategoricalTuning)
     sample: SampleTuning = field(default_factory=SampleTuning)
+    noise: NoiseTuning = field(default_factory=NoiseTuning)
     multistart: MultistartTuning = field(default_factory=MultistartTuning)
     split_merge: SplitMergeTuning = field(default_factory=SplitMergeTuning)
     exchange: ExchangeTuning = field(default_factory=ExchangeTuning)

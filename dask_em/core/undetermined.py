@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from .degenerate import Degenerate
-from .mixture import Mixture, MixtureStatistics
+from .mixture import Mixture
+from .parts import MixtureStatistics
 from .tuning import tuning
 
 

@@ -56,16 +56,17 @@ class OneAnswer:
         (answer,) = self.predict.answers
         with one_blas_thread():
             found = self.predict(X)
-        n = n_unanswered(found)
+        n = n_unanswered(found, self.predict.no_label)
         if n:
-            log_unanswered(n, len(X))
+            log_unanswered(n, len(X), self.predict.no_label)
         return found[answer]
 
 
-def log_unanswered(n: int, n_rows: int) -> None:
+def log_unanswered(n: int, n_rows: int, no_label: int) -> None:
     """Log how many rows have no answer."""
     logger.info(
-        "%d of %d rows hold NaN or infinity and have no answer: their label is -1, all else NaN",
+        "%d of %d rows hold NaN or infinity and have no answer: their label is %d, all else NaN",
         n,
         n_rows,
+        no_label,
     )

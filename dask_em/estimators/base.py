@@ -245,8 +245,9 @@ class MixtureEstimator(Predictions):
         sample_weight : the same kinds, (n,), or the name of a column of X, optional
             A row of weight w counts as w rows. A column of weights is no feature.
         labels_init : the same kinds, (n,) or (n, k), or the name of a column of X, optional
-            Components of the rows, from 0 to k - 1, and -1 where they are unknown; or their
-            responsibilities, each row -1 where nothing is known. The fit starts with the M-step of
+            Components of the rows, from 0 to k - 1, k of noise, and -1 where they are unknown; or
+            their responsibilities, each row -1 where nothing is known, with noise in the last of
+            k + 1 columns. The fit starts with the M-step of
             these, over all rows that have some, in place of a start on the sample. Components are
             numbered by them. A column of labels is no feature; one of categories counts them.
         labels_fixed : bool, default=False

@@ -29,6 +29,10 @@ COLOURS = (
 )  # fmt: skip
 
 
+# That of rows that are noise, between black and white.
+NOISE_COLOUR = "#8a8a8a"
+
+
 def colour(k: int) -> str:
     """Return the colour of component `k`, as #rrggbb; they repeat after ten.
 
@@ -147,8 +151,36 @@ class FittedMixture(Protocol):
         """Return the parameters of the estimator."""
 
 
+def colours(model: FittedMixture) -> Array:
+    """Return the colours of the components of a mixture, and of its noise behind them, (p,)."""
+    noise = [NOISE_COLOUR] * (model.state_.result.noise_box is not None)
+    return np.array([*map(colour, range(model.n_components)), *noise])
+
+
+def all_weights(model: FittedMixture) -> list[float]:
+    """Return the weights of the components of a mixture, and that of its noise behind them."""
+    found = model.state_.result
+    noise = [] if found.noise_box is None else [found.noise_weight]
+    return [*model.weights_.tolist(), *noise]
+
+
+def noise_density(model: FittedMixture, j: int, x: Array) -> Array:
+    """Compute the part of noise in the density of column j at m points, within its box, (m,)."""
+    found = model.state_.result
+    box = found.noise_box
+    if box is None or not box.high[j] > box.low[j]:
+        return np.zeros(len(x))
+    inside = (x >= box.low[j]) & (x <= box.high[j])
+    return np.asarray(found.noise_weight / (box.high[j] - box.low[j]) * inside)
+
+
+def shares_among(model: FittedMixture) -> Array:
+    """Return the weights of the components among themselves, without noise, (k,)."""
+    return np.asarray(model.weights_ / model.weights_.sum())
+
+
 def mixture_moments(weights: Array, components: ComponentDescription) -> tuple[Array, Array]:
-    """Compute mean and standard deviation of the whole mixture in each column, (d,) and (d,).
+    """Compute mean and standard deviation of all components in each column, (d,) and (d,).
 
     Examples
     --------
@@ -158,6 +190,7 @@ def mixture_moments(weights: Array, components: ComponentDescription) -> tuple[A
     >>> mean.tolist(), deviation.tolist()
     ([0.0], [2.0])
     """
+    weights = weights / weights.sum()
     mean = weights @ components.means
     variance = weights @ (components.variances + (components.means - mean) ** 2)
     return mean, np.sqrt(variance)

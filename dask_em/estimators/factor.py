@@ -18,6 +18,7 @@ from ..families.factor.family import FactorAnalyzers
 from ..families.factor.options import FactorOptions
 from ..fitting.observers import Observer
 from .cpu import CpuMixture
+from .noise import NoisyEstimator
 from .options import check_choice, check_number
 from .registry import register_estimator
 
@@ -26,7 +27,7 @@ MOST_NUMBERS = 2**27
 
 
 @register_estimator("factor")
-class FactorMixture(CpuMixture):
+class FactorMixture(NoisyEstimator, CpuMixture):
     """Mixture of factor analyzers fitted by Expectation-Maximization: Gaussians of many columns.
 
     A row of component k is mu_k + Lambda_k f + e, with q factors f ~ N(0, I) and noise
@@ -50,6 +51,8 @@ class FactorMixture(CpuMixture):
         are small: a warning says so.
     means_init : (k, d) array, optional
         Means to start from.
+    noise, noise_volume
+        As in `GaussianMixture`.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes
         As in `GaussianMixture`.
     max_time, nonfinite, missing_chunks, columns, exclude, features, raw, random_state
@@ -61,6 +64,8 @@ class FactorMixture(CpuMixture):
     Attributes
     ----------
     weights_ : (k,) array
+    noise_weight_, noise_volume_ : float
+        As in `GaussianMixture`.
     means_ : (k, d) array
     loadings_ : (k, d, q) array
         Lambda_k, which are known up to a rotation of the factors.
@@ -99,6 +104,8 @@ class FactorMixture(CpuMixture):
         init_params: str = "auto",
         weights_init: Any = None,
         means_init: Any = None,
+        noise: bool | float = False,
+        noise_volume: float | None = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -128,10 +135,13 @@ class FactorMixture(CpuMixture):
         self.factor_constraint = factor_constraint
         self.reg_covar = reg_covar
         self.means_init = means_init
+        self.noise = noise
+        self.noise_volume = noise_volume
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
         super().check_options()
+        self.check_noise()
         check_number("n_factors", self.n_factors, int, 1)
         check_number("reg_covar", self.reg_covar, float, 0)
         check_choice("factor_constraint", self.factor_constraint, NAMES)

@@ -27,6 +27,7 @@ from ..fitting.checks import check_survey
 from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
+from ..fitting.noise import check_noise
 from ..fitting.noisy_rows import of_noisy_rows
 from ..fitting.observers import Observer
 from ..fitting.recorded_passes import SurveyPass
@@ -35,7 +36,7 @@ from ..fitting.survey import Surveyed, fingerprint_of, survey_seed
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
-from .known import KnownLabels, check_noise
+from .known import KnownLabels, check_noise_covariance
 
 logger = logging.getLogger("dask_em")
 
@@ -67,6 +68,10 @@ class Fittable(Protocol):
     @property
     def n_components(self) -> int:
         """Number of components."""
+
+    @property
+    def n_labels(self) -> int:
+        """How many numbers labels of rows may have."""
 
     def convergence(self) -> Convergence:
         """Return the limits at which a fit stops."""
@@ -188,7 +193,7 @@ class Fit(Generic[M]):
             labels.check(self.estimators)
         if noise is not None:
             for estimator in self.estimators:
-                check_noise(estimator.family_options(), estimator.device)
+                check_noise_covariance(estimator.family_options(), estimator.device)
 
     def _opened(self, X: Any, sample_weight: Any, labels: KnownLabels | None, noise: Any) -> Source:
         """Open X by the lead; the others are told of its columns.
@@ -301,6 +306,8 @@ class Fit(Generic[M]):
     def _check_survey(self, source: Source, surveyed: Surveyed) -> None:
         names = vars(self.lead).get("feature_names_in_")
         components = [m.start_options().components for m in self.families.values()]
+        noise = [m.start_options().noise for m in self.estimators]
+        check_noise([one for one in noise if one is not None], surveyed, names)
         check_survey(
             source, surveyed, self.lead.n_components, components, names, self.lead.size_option
         )
@@ -388,7 +395,7 @@ def provenance_of(source: Source, surveyed: Surveyed) -> dict[str, Any]:
         "fingerprint": fingerprint,
         "fitted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dask_em": __version__,
-        **({"noise": "variances" if width == d else "covariances"} if width else {}),
+        **({"noise_covariance": "variances" if width == d else "covariances"} if width else {}),
         **({"tuning": changes} if changes else {}),
     }
 

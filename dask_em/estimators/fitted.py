@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ..core.additive import Array
+from ..core.box import Box
 from ..core.degenerate import Degenerate
 from ..core.em import EMState, Status
 from ..core.engine import Engine
@@ -101,6 +102,10 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
 
+    def check_box(self, box: Box | None) -> None:
+        """Raise `ValueError` where the noise of a mixture is not what the options ask for."""
+        require("box", box, box is None)
+
     @property
     def public_arrays(self) -> tuple[str, ...]:
         """Names of the fitted attributes that are parameters."""
@@ -121,6 +126,11 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         """Work on the sample, in passes over the data that would compute as much."""
         return max(0.0, self.n_passes_ - self.n_reads_)
 
+    @property
+    def fitted_box(self) -> Box | None:
+        """The box of the noise that the fit found; None where there is none, or no fit."""
+        return self.state_.result.noise_box if hasattr(self, "state_") else None
+
     def fitted_options(self) -> dict[str, Any]:
         """Return the options that the fit was of, whatever was set since."""
         options: dict[str, Any] = {self.size_option: len(self.weights_)}
@@ -140,7 +150,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = state.n_iter
         reached = self.bound_told(state.reported, state)
         self.lower_bound_ = reached if state.measured else -np.inf
-        weights = state.result.weights / state.result.weights.sum()
+        weights = state.result.shares
         self.set_arrays({"weights_": weights, **state.result.components.attributes()}, dtype)
 
     def bound_told(self, value: float, state: EMState) -> float:
@@ -179,7 +189,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
 
         A fit that failed may not, nor one whose options or attributes were changed since.
         """
-        made = {"weights_": self.state_.result.weights / self.state_.result.weights.sum()}
+        made = {"weights_": self.state_.result.shares}
         made |= self.state_.result.components.attributes()
         return (
             self.state_.n_iter > 0
@@ -284,19 +294,19 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         arrays = {name: self.fitted_array(name) for name in self.public_arrays}
         state, weights = self.state_, arrays["weights_"]
         try:
-            expected = state.result.weights / state.result.weights.sum()
-            require_close("weights_", weights, expected, 1e-9)
+            require_close("weights_", weights, state.result.shares, 1e-9)
             state.result.components.check_attributes(arrays)
         except ValueError:
             made = self.mixture(state.result.engine)
-            log_weights = made.log_weights - np.log(weights.sum())
+            log_weights = made.log_weights - np.log(made.weights.sum())
             result = replace(state.result, log_weights=log_weights, components=made.components)
             # It is no fit that could go on.
             state = replace(state, result=result, n_iter=0)
             result.components.check_attributes(arrays)
             arrays |= result.components.attributes()
-        if abs(weights.sum() - 1) > 1e-13:
-            arrays["weights_"] = weights / weights.sum()
+        whole = 1.0 - state.result.noise_weight
+        if abs(weights.sum() - whole) > 1e-13:
+            arrays["weights_"] = weights / (weights.sum() / whole)
         return state, arrays
 
     @classmethod
@@ -317,6 +327,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
             kind = mixture.components.kind
             require(cls.kind_option or "components", kind, kind == label)
             require("assignment", mixture.assignment, mixture.assignment == cls.assignment)
+            model.check_box(mixture.noise_box)
         model.set_state(state)
         arrays = {name: found[name] for name in model.public_arrays}
         model.set_arrays(arrays, saved.provenance["dtype"])

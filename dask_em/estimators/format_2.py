@@ -8,7 +8,8 @@ from typing import Any
 from ..core.additive import Array
 from ..core.codec import Packer
 from ..core.em import EMState, Status
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
+from ..core.parts import MixtureStatistics
 from ..families.gaussian.constraints import CONSTRAINTS
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.statistics import GaussianStatistics

@@ -10,17 +10,20 @@ import numpy as np
 
 from ..core.em import EMState
 from ..core.engine import Engine
+from ..core.mixture import Mixture
 from ..data.options import MissingChunks, Names, NonFinite
+from ..errors import UsageError
 from ..families.factor.constraints import NAMES as FACTOR_NAMES
 from ..families.gaussian.constraints import CONSTRAINTS, constraint_of, known_constraints
 from ..fitting.observers import Observer
 from .gaussian_parameters import GaussianParameters
+from .noise import NoisyEstimator
 from .options import MissingValues, check_choice, check_number
 from .registry import register_estimator
 
 
 @register_estimator("gaussian-mixture")
-class GaussianMixture(GaussianParameters):
+class GaussianMixture(NoisyEstimator, GaussianParameters):
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
     Each pass reads every chunk once, computes the responsibilities
@@ -59,6 +62,15 @@ class GaussianMixture(GaussianParameters):
         density of its observed columns, in the fit and in all answers, and means and covariances
         are those of the largest likelihood of what is observed (Ghahramani and Jordan 1994). A
         fitted model is told by `set_params`; `impute` fills what is missing. On the CPU.
+    noise : bool or float, default=False
+        Put noise beside the components, of the constant density 1 / V, for rows that lie far from
+        all of them (mclust's `initialization$noise`). Its rows have the label -1, and the last
+        column of `predict_proba`. The start takes for noise what lies sparsely in the sample
+        (Byers and Raftery 1998), or as large a share of the rows as a number here says; rows that
+        `labels_init` says are noise have the label k there, and `weights_init` are those of the
+        components among themselves. Not with missing values.
+    noise_volume : float, optional
+        V, in the units of the data; by default that of the box of all rows of the fit.
     max_iter : int, default=100
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init : int, default=1
@@ -129,6 +141,9 @@ class GaussianMixture(GaussianParameters):
     Attributes
     ----------
     weights_ : (k,) array
+        They sum to one, with `noise_weight_` where there is noise.
+    noise_weight_, noise_volume_ : float
+        The share of noise, 0 where there is none, and its volume.
     means_ : (k, d) array
     covariances_, precisions_, precisions_cholesky_ : array
         (k, d, d) full, (d, d) tied, (k, d) diag, (k,) spherical; of other structures (k,) EII,
@@ -198,6 +213,8 @@ class GaussianMixture(GaussianParameters):
         prior: str | None = None,
         max_ratio: float | None = None,
         missing_values: MissingValues = "error",
+        noise: bool | float = False,
+        noise_volume: float | None = None,
         max_iter: int = 100,
         n_init: int = 1,
         init_params: str = "auto",
@@ -235,6 +252,8 @@ class GaussianMixture(GaussianParameters):
         self.prior = prior
         self.max_ratio = max_ratio
         self.missing_values = missing_values
+        self.noise = noise
+        self.noise_volume = noise_volume
         self.means_init = means_init
         self.precisions_init = precisions_init
         self.fixed = fixed
@@ -272,6 +291,21 @@ class GaussianMixture(GaussianParameters):
                 f"or axes in common; pass max_ratio=None, or one of {allowed}"
             )
         self.check_fixed()
+        self.check_noise()
+        self.check_no_holes()
+
+    def check_no_holes(self) -> None:
+        """Raise `ValueError` where there is noise, and rows may lack values."""
+        if (self.noise or self.fitted_box is not None) and self.missing_values == "mar":
+            raise UsageError(
+                'missing_values="mar" with noise=True: the density of noise is that of whole rows; '
+                'pass missing_values="error", or fit without noise'
+            )
+
+    def mixture(self, engine: Engine) -> Mixture:
+        """Return the fitted attributes as a mixture, whitened by its own moments."""
+        self.check_no_holes()
+        return super().mixture(engine)
 
     def engine(self, dtype: Any = np.float64, n_rows: int | None = None) -> Engine:
         """Return what computes: with missing values, "auto" is the CPU."""

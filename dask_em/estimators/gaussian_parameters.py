@@ -14,6 +14,7 @@ from ..core.engine import NUMPY, Engine
 from ..core.held import mixture_holding
 from ..core.mixture import Mixture
 from ..core.moments import Moments
+from ..core.noise import beside_noise
 from ..families.gaussian.constraints import Constraint, constraint_of
 from ..families.gaussian.covariance import Covariance
 from ..families.gaussian.family import Gaussian
@@ -145,7 +146,10 @@ class GaussianParameters(ImputingMixture):
             components = with_missing(components)
         log_weights = np.log(self.fitted_array("weights_"))
         parts = fixed_parts(self.fixed, len(log_weights))
-        return mixture_holding(parts, log_weights, components, engine)
+        if self.fitted_box is None:
+            return mixture_holding(parts, log_weights, components, engine)
+        share = self.state_.result.noise_weight
+        return beside_noise(self.fitted_box, share, log_weights, components, engine, held=parts)
 
     def earlier_mixture(self, moments: Moments) -> Mixture:
         """Return the last result as the start of a fit to data of these moments.
@@ -201,6 +205,8 @@ class GaussianParameters(ImputingMixture):
     def to_sklearn(self) -> SklearnGaussianMixture:
         """Return the same mixture as a fitted `sklearn.mixture.GaussianMixture`."""
         check_is_fitted(self)
+        if self.fitted_box is not None:
+            raise ValueError("the mixture has noise, and scikit-learn's has none")
         shared = SklearnGaussianMixture().get_params().keys() & self.get_params().keys()
         options = {name: getattr(self, name) for name in shared}
         options["n_components"] = len(self.means_)
@@ -216,7 +222,7 @@ class GaussianParameters(ImputingMixture):
     def _n_parameters(self) -> int:
         """Count the free parameters of the fitted mixture."""
         check_is_fitted(self)
-        if self.fixed is not None:
+        if self.fixed is not None or self.fitted_box is not None:
             return self.mixture(NUMPY).n_parameters
         k, d = self.means_.shape
         return int(k - 1 + k * d + self._fitted_constraint.n_parameters(k, d))

@@ -232,6 +232,9 @@ def summary_html(model: FittedMixture) -> str:
         ("passes over the data", f"{model.n_reads_}, {model.n_iter_} iterations"),
         ("work on the sample", f"as much as {number(model.n_sample_passes_, '.2f')} passes"),
     ]
+    if model.state_.result.noise_box is not None:
+        share = number(model.state_.result.noise_weight, ".4f")
+        pairs.append(("noise, label -1", f"{share} of all rows"))
     if source:
         shape = f"{source['n_rows']:,} &times; {source['n_features']} {text(source['dtype'])}"
         pairs.insert(0, ("data", f"{text(source['source'])} ({shape})"))

@@ -19,6 +19,10 @@ class Starting(Protocol):
     def n_components(self) -> int:
         """Number of components."""
 
+    @property
+    def n_labels(self) -> int:
+        """How many numbers labels of rows may have: noise has one of its own."""
+
 
 @dataclass(frozen=True)
 class KnownLabels:
@@ -67,6 +71,11 @@ class KnownLabels:
                 f"labels_init names components of one K, and models of {', '.join(map(str, ks))} "
                 "are to be fitted: give one n_components"
             )
+        if len({one.n_labels for one in estimators}) > 1:
+            raise ValueError(
+                "labels_init names components and noise, and of the models that are to be fitted "
+                "some have noise and others none: fit them apart"
+            )
         lead = estimators[0]
         if lead.warm_start:
             raise ValueError(
@@ -80,7 +89,7 @@ class KnownLabels:
             )
 
 
-def check_noise(components: FamilyOptions, device: Any) -> None:
+def check_noise_covariance(components: FamilyOptions, device: Any) -> None:
     """Check that components can be told from the known noise of rows.
 
     Raises
@@ -93,7 +102,7 @@ def check_noise(components: FamilyOptions, device: Any) -> None:
     Examples
     --------
     >>> from ..families.gaussian.options import GaussianOptions
-    >>> check_noise(GaussianOptions(), "cpu")
+    >>> check_noise_covariance(GaussianOptions(), "cpu")
     """
     components.of_noisy_rows()
     if device not in ("cpu", "auto"):

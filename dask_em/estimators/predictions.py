@@ -20,7 +20,15 @@ from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Pass, Source
-from ..core.scoring import NO_LABEL, Answer, Predict, Score, Scores
+from ..core.scoring import (
+    NO_LABEL,
+    NO_LABEL_BESIDE_NOISE,
+    NOISE_LABEL,
+    Answer,
+    Predict,
+    Score,
+    Scores,
+)
 from ..core.support import REAL
 from ..data.checks import check_dimensions, tell_once
 from ..data.columns import check_columns, listed
@@ -43,7 +51,7 @@ from .answers import answer_rows
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .fitted import FittedEstimator, real_type
 from .html import summary_html
-from .known import check_noise
+from .known import check_noise_covariance
 from .names import checked_names
 from .options import check_label_type, check_n_samples
 
@@ -69,6 +77,11 @@ class Predictions(FittedEstimator):
         if hasattr(self, "state_") and self.state_.mixture.engine.name != "numpy":
             return self.engine()
         return self.engine(n_rows=n_rows or 0)
+
+    @property
+    def n_labels(self) -> int:
+        """How many numbers labels of rows may have."""
+        return self.n_components
 
     def observers(self) -> list[Observer]:
         """Return who is told of passes."""
@@ -102,7 +115,7 @@ class Predictions(FittedEstimator):
         with checked_names(self, X, options, reset):
             source = as_source(X, unlabelled(sample_weight), options)
             if labels is not None:
-                source = labels_beside(source, X, labels, self.n_components, options)
+                source = labels_beside(source, X, labels, self.n_labels, options)
             if noise is not None:
                 source = noise_beside(source, X, unlabelled(noise), options)
         if reset:
@@ -191,7 +204,7 @@ class Predictions(FittedEstimator):
         if not noisy:
             return mixture
         options = self.family_options()
-        check_noise(options, self.device)
+        check_noise_covariance(options, self.device)
         return mixture.holding(options.noisy(mixture.components)).on_cpu
 
     def predict(
@@ -205,7 +218,8 @@ class Predictions(FittedEstimator):
 
         X is read as the data of the fit were (`missing_chunks`, `nonfinite`), unless
         `set_params` said otherwise since. With nonfinite="drop" a row that holds NaN or
-        infinity has the label -1, and the log says how many there are.
+        infinity has the label -1, and the log says how many there are. A row that is noise has
+        the label -1, and one without an answer then has -2.
 
         Parameters
         ----------
@@ -235,15 +249,20 @@ class Predictions(FittedEstimator):
             The labels do not fit into `dtype`.
         """
         check_is_fitted(self)
-        least = NO_LABEL if self.read_options.nonfinite == "drop" else 0
+        noisy, least = self.fitted_box is not None, 0
+        if self.read_options.nonfinite == "drop":
+            least = NO_LABEL_BESIDE_NOISE if noisy else NO_LABEL
+        elif noisy:
+            least = NOISE_LABEL
         check_label_type(dtype, least, len(self.weights_))
         return self._answer(X, "labels", as_frame, dtype, noise_covariance)
 
     def predict_proba(self, X: Any, as_frame: bool = False, noise_covariance: Any = None) -> Any:
         """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.
 
-        Chunks are those of `predict` along rows, and one along components; `as_frame` and
-        `noise_covariance` as there. A row without an answer holds NaN.
+        Where there is noise they are (n, k + 1), and its own are in the last column. Chunks are
+        those of `predict` along rows, and one along components; `as_frame` and `noise_covariance`
+        as there. A row without an answer holds NaN.
         """
         return self._answer(X, "proba", as_frame, noise=noise_covariance)
 
@@ -288,7 +307,7 @@ class Predictions(FittedEstimator):
         1 where each row belongs to one component alone, 0 where to all of them alike (Ramaswamy,
         DeSarbo, Reibstein and Robinson, Marketing Science 12, 1993).
         """
-        found, k = self.criteria(X, sample_weight, noise_covariance), len(self.weights_)
+        found, k = self.criteria(X, sample_weight, noise_covariance), self.state_.result.n_parts
         entropy = (found["icl"] - found["bic"]) / 2
         return 1.0 if k == 1 else 1.0 - entropy / (found["weight"] * float(np.log(k)))
 
@@ -326,7 +345,7 @@ class Predictions(FittedEstimator):
                 "the model was fitted to rows with weights, and here each row counts once: pass "
                 "sample_weight to count them by their weights"
             )
-        if noise_covariance is None and "noise" in self.provenance_:
+        if noise_covariance is None and "noise_covariance" in self.provenance_:
             logger.info(
                 "the model was fitted to rows of known noise, and here rows have none: pass "
                 "noise_covariance to score rows with their noise"

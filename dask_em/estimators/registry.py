@@ -56,13 +56,17 @@ class _Own:
 # Options of every mixture.
 COMMON = frozenset(OPTIONS)
 
+# Those of mixtures that may have noise.
+NOISE = frozenset({"noise", "noise_volume"})
+
 OWN = {
     "gaussian-mixture": _Own(
         ".gaussian",
         "..families.gaussian.missing",
         Stored(
             COMMON
-            | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values", "fixed"},
+            | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values", "fixed"}
+            | NOISE,
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
         ),
@@ -106,7 +110,7 @@ OWN = {
         ".student_t",
         "..families.student_t.family",
         Stored(
-            COMMON | {"reg_covar", "covariance_type", "df", "shared_df"},
+            COMMON | NOISE | {"reg_covar", "covariance_type", "df", "shared_df"},
             ("weights_init", "means_init"),
             "covariance_type",
         ),
@@ -115,7 +119,7 @@ OWN = {
         ".factor",
         "..families.factor.family",
         Stored(
-            COMMON | {"reg_covar", "factor_constraint", "n_factors"},
+            COMMON | NOISE | {"reg_covar", "factor_constraint", "n_factors"},
             ("weights_init", "means_init"),
             "factor_constraint",
         ),
@@ -227,8 +231,8 @@ def stored_of(tag: str) -> Stored:
         own = OWN[tag]
         for one in OWN.values() if own.of_others else [own]:
             import_module(one.family, __package__)
-        # Of a mixture that holds parameters.
-        import_module("..core.held", __package__)
+        # Of mixtures that hold parameters, or have noise.
+        import_module("..core.noise", __package__)
         return own.stored
     # Whoever registers the class registers the records of its state, too.
     return estimator_of(tag).stored()

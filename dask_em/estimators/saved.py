@@ -155,8 +155,9 @@ class SavedModel:
         for name, shape in shapes.items():
             require_array(name, found[name], shape, largest=np.finfo(np.float64).max)
         weights = found["weights_"]
-        require("weights_", weights, bool((weights >= 0).all() and abs(weights.sum() - 1) < 1e-12))
-        require_close("weights_", weights, mixture.weights / mixture.weights.sum(), 1e-9)
+        whole = abs(weights.sum() + mixture.noise_weight - 1) < 1e-12
+        require("weights_", weights, bool((weights >= 0).all() and whole))
+        require_close("weights_", weights, mixture.shares, 1e-9)
         mixture.components.check_attributes(found)
         for name in found.keys() & {*stored.arrays}:
             # An array to start from has the shape of what it becomes.

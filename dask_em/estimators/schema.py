@@ -74,6 +74,26 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class FlagOr:
+    """True or false, or what follows another rule.
+
+    Examples
+    --------
+    >>> FlagOr(Number(0, 1)).check("noise", True)
+    >>> FlagOr(Number(0, 1)).check("noise", 2)
+    Traceback (most recent call last):
+    ValueError: noise is 2, expected a number from 0 to 1
+    """
+
+    other: Part
+
+    def check(self, where: str, value: object) -> None:
+        """Raise `ValueError` unless it is one of both, or follows the other rule."""
+        if not isinstance(value, bool):
+            self.other.check(where, value)
+
+
+@dataclass(frozen=True)
 class Text:
     """A text of at most so many characters, which only ever is shown."""
 
@@ -325,6 +345,8 @@ OTHER_OPTIONS: Mapping[str, Part] = {
     "alpha": Number(0),
     "n_factors": Number(1, whole=True),
     "fixed": HeldParameters(),
+    "noise": FlagOr(Number(0, 1)),
+    "noise_volume": Number(0, optional=True),
     "missing_values": Word(("error", "mar")),
     "n_clusters": Number(1, whole=True),
     "init": OneOf(("auto", "k-means++", "k-means||", "random")),
@@ -399,10 +421,12 @@ PROVENANCE = Object(
         "fit": Object({"id": Word(), "identity": Word()}),
         "adapted": ADAPTED,
         "labels": Object({"rows": COUNT, "fixed": Flag()}),
-        "noise": Word(("variances", "covariances")),
+        "noise_covariance": Word(("variances", "covariances")),
         "tuning": Object({}, others=Simple(several=True)),
     },
-    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "labels", "noise", "tuning"}),
+    frozenset(
+        {"weight", "decoding", "sweep", "fit", "adapted", "labels", "noise_covariance", "tuning"}
+    ),
 )
 
 

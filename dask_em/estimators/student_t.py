@@ -20,8 +20,8 @@ from ..families.student_t.family import StudentT
 from ..families.student_t.options import StudentTOptions
 from ..families.student_t.scales import Scales
 from ..fitting.observers import Observer
-from .base import MixtureEstimator
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
+from .noise import NoisyEstimator
 from .options import check_choice, check_flag, check_number
 from .registry import register_estimator
 
@@ -30,7 +30,7 @@ LEAST_DF = 0.01
 
 
 @register_estimator("student-t")
-class StudentTMixture(MixtureEstimator):
+class StudentTMixture(NoisyEstimator):
     """Mixture of multivariate Student's t distributions fitted by Expectation-Maximization.
 
     Tails that fall by a power of the distance take what lies far from every cluster, so that a
@@ -56,6 +56,8 @@ class StudentTMixture(MixtureEstimator):
         columns are small: a warning says so.
     means_init : (k, d) array, optional
         Locations to start from.
+    noise, noise_volume
+        As in `GaussianMixture`.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes
         As in `GaussianMixture`.
     max_time, nonfinite, missing_chunks, columns, exclude, features, raw, random_state
@@ -66,6 +68,8 @@ class StudentTMixture(MixtureEstimator):
     Attributes
     ----------
     weights_ : (k,) array
+    noise_weight_, noise_volume_ : float
+        As in `GaussianMixture`.
     means_ : (k, d) array
         Locations; means where there are more than one degree of freedom.
     scales_ : array
@@ -109,6 +113,8 @@ class StudentTMixture(MixtureEstimator):
         init_params: str = "auto",
         weights_init: Any = None,
         means_init: Any = None,
+        noise: bool | float = False,
+        noise_volume: float | None = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -139,10 +145,13 @@ class StudentTMixture(MixtureEstimator):
         self.shared_df = shared_df
         self.reg_covar = reg_covar
         self.means_init = means_init
+        self.noise = noise
+        self.noise_volume = noise_volume
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
         super().check_options()
+        self.check_noise()
         check_number("reg_covar", self.reg_covar, float, 0)
         if self.df is not None:
             check_number("df", self.df, float, LEAST_DF)

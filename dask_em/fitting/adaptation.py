@@ -11,7 +11,8 @@ import numpy as np
 from ..backends.blas import one_blas_thread
 from ..core.additive import Additive, Array
 from ..core.em import EMState, Status, failure_of
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
+from ..core.parts import MixtureStatistics
 from ..core.passes import LoggingPass
 from ..core.protocols import Backend, Fold, Pass, Source
 from ..errors import DataError

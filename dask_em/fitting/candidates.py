@@ -13,7 +13,8 @@ from ..core.codec import record
 from ..core.em import Algorithm, AlgorithmState, EMState, Status
 from ..core.executor import in_threads
 from ..core.fleet import FleetStatistics
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
+from ..core.parts import MixtureStatistics
 from ..core.protocols import Executor
 from ..core.tuning import tuning
 from .criteria import DEGENERATE, DROPPED, Criterion, Row, entropy, penalty

@@ -119,6 +119,29 @@ def check_adaptation(
     _refuse_beyond_squaring(surveyed, columns)
 
 
+def check_weights_init(weights: Array) -> None:
+    """Raise `ValueError` unless weights lie in [0, 1] and sum to 1; with scikit-learn's words.
+
+    Examples
+    --------
+    >>> check_weights_init(np.array([0.5, 0.75]))
+    Traceback (most recent call last):
+    ValueError: weights_init must lie between 0 and 1 and sum to 1, got ...
+    """
+    least, most, total = weights.min(), weights.max(), weights.sum()
+    if least < 0 or most > 1:
+        fault = f"in the range [0, 1], but got max value {most:.5f}, min value {least:.5f}"
+    elif not np.isclose(total, 1):
+        fault = f"normalized, but got sum(weights) = {total:.5f}"
+    else:
+        return
+    raise ValueError(
+        "weights_init must lie between 0 and 1 and sum to 1, got numbers from "
+        f"{least:.5g} to {most:.5g} that sum to {total:.5g}. The parameter 'weights' should be "
+        f"{fault}"
+    )
+
+
 def check_scores(scores: Scores, n_dropped: int) -> None:
     """Refuse criteria of no row, and log how many rows were left out.
 

@@ -31,7 +31,8 @@ from ..core.em import (
     rounding,
     run_algorithm,
 )
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
+from ..core.parts import MixtureStatistics
 from ..core.tuning import tuning
 from .anderson import Step, curved, mixed
 
@@ -125,7 +126,7 @@ class Surrogate:
         self.sums = state.statistics
         here = sample.accumulate(self.anchor)
         self.scale = self.sums.weight / here.weight
-        self.difference = _combined(self.sums, here, -self.scale)
+        self.difference = self.sums.plus_sums(here, -self.scale)
         self._error = self._relative_error(here)
         self.damp(damping)
         self.rows_read = len(sample.rows)
@@ -207,17 +208,17 @@ class Surrogate:
         """Terms added to the sample's sums: the correction and the proximal."""
         # What the components share can be held back as a whole only.
         proximal = float(self.proximal.max()) if self._shared else self.proximal
-        return _combined(self.difference, self.sums, proximal)
+        return self.difference.plus_sums(self.sums, proximal)
 
     def _corrected(self, mixture: Mixture, here: MixtureStatistics) -> MixtureStatistics:
         """The sample's sums at a mixture, corrected and held back."""
-        return _combined(self._about(self._extra, mixture), here, self.scale)
+        return self._about(self._extra, mixture).plus_sums(here, self.scale)
 
     def _impossible(self, corrected: MixtureStatistics) -> Array:
-        """Of which components such sums are those of no data."""
-        return np.asarray(
-            corrected.resp_sum < tuning().control_variate.least_share * self.sums.resp_sum
-        )
+        """Of which components such sums are those of no data; of all where those of noise are."""
+        least = tuning().control_variate.least_share
+        noise = corrected.noise_sum < least * self.sums.noise_sum
+        return np.asarray((corrected.resp_sum < least * self.sums.resp_sum) | noise)
 
     def _about(self, sums: MixtureStatistics, mixture: Mixture) -> MixtureStatistics:
         return self.anchor.recentre(sums, mixture)
@@ -241,20 +242,6 @@ class Surrogate:
             )
             self.proximal = np.where(impossible, harder, self.proximal)
         return None
-
-
-def _combined(
-    one: MixtureStatistics, other: MixtureStatistics, factor: float | Array
-) -> MixtureStatistics:
-    """Return one + factor * other, sums about the same centres; `factor` is a number or (k,).
-
-    The rows, the weight and the log-likelihood stay those of `one`.
-    """
-    return replace(
-        one,
-        resp_sum=one.resp_sum + factor * other.resp_sum,
-        components=one.components.plus(other.components, factor),
-    )
 
 
 # -- the algorithm ---------------------------------------------------------------------

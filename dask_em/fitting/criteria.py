@@ -9,7 +9,8 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args
 import numpy as np
 
 from ..core.codec import record
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
+from ..core.parts import MixtureStatistics
 from ..core.responsibilities import Assignment
 from ..core.scoring import Scores
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.special import xlogy
 
 from ..core.additive import Array
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
+from ..core.parts import MixtureStatistics
 from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .sample import Sampled

@@ -11,8 +11,9 @@ from ..core.additive import Array
 from ..core.codec import record
 from ..core.em import EMState
 from ..core.engine import Engine
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
 from ..core.objective import Objective
+from ..core.parts import MixtureStatistics
 from ..core.tuning import tuning
 from .criteria import Row
 from .survey import Surveyed

@@ -29,7 +29,7 @@ class SplitProposal:
     Attributes
     ----------
     parents : frozenset of int
-        The components that give.
+        The components that give, and the number behind them for noise.
     rows : (s,) array of int
     shares : (s,) array
         Of what the parents have of each row.
@@ -84,8 +84,10 @@ class SplitMerge:
     ) -> None:
         self.mixture, self.rows, self.weights = mixture, rows, weights
         self.n_splits = n_splits
+        # Noise, where there is some, is in the last column: new components take of it, too.
         self.resp = Predict(mixture, ("proba",))(rows)["proba"]
-        self.totals = weights @ self.resp
+        self.k = len(mixture.log_weights)
+        self.totals = (weights @ self.resp)[: self.k]
 
     def best(self, n: int) -> list[Mixture]:
         """Return at most `n` mixtures, first the one after all gaining moves that are disjoint."""
@@ -99,8 +101,7 @@ class SplitMerge:
 
     def moves(self) -> list[Move]:
         """Return the moves that may gain, those of the largest gain first."""
-        k = len(self.totals)
-        if k < 3:
+        if self.k < 3:
             return []
         losses = self._losses()
         splits = [self._split(one) for one in self._worth_splitting(losses)]
@@ -132,8 +133,8 @@ class SplitMerge:
 
     def _losses(self) -> dict[tuple[int, int], float]:
         """Compute what sum r log p loses, in nats, where two components become one."""
-        resp, weights, totals = self.resp, self.weights, self.totals
-        k = len(totals)
+        k, weights, totals = self.k, self.weights, self.totals
+        resp = self.resp[:, :k]
         whole = [j for j in range(k) if totals[j] > 0]
         pairs = list(combinations(whole, 2))
         components = self.mixture.components.merge_losses(
@@ -162,7 +163,7 @@ class SplitMerge:
     @property
     def _fewest(self) -> float:
         """Weight of the rows that a component must have."""
-        fewest = fewest_rows(self.mixture.n_parameters) / len(self.totals)
+        fewest = fewest_rows(self.mixture.n_parameters) / self.k
         if self.mixture.components.variational:
             # Rows may stand for many.
             fewest *= float(self.weights.mean())
@@ -171,7 +172,7 @@ class SplitMerge:
     def _worth_splitting(self, losses: dict[tuple[int, int], float]) -> list[Parent]:
         """Return the components whose split may gain enough, the least normal ones."""
         found = []
-        for j in range(len(self.totals)):
+        for j in range(self.k):
             rows = np.flatnonzero(self.resp[:, j] > tuning().split_merge.least_resp)
             weights = self.resp[rows, j] * self.weights[rows]
             if len(rows) == 0 or weights.sum() < 2 * self._fewest:
@@ -179,7 +180,7 @@ class SplitMerge:
             parent = Parent.of(j, self.mixture, self.rows[rows], rows, weights)
             least = min((loss for pair, loss in losses.items() if j not in pair), default=np.inf)
             least *= tuning().split_merge.worth_a_try
-            by_chance = self.mixture.n_parameters / len(self.totals)
+            by_chance = self.mixture.n_parameters / self.k
             if least > by_chance and parent.skew < tuning().split_merge.hopeless * least:
                 continue
             found.append(parent)
@@ -210,7 +211,7 @@ class SplitMerge:
             tuning().split_merge.split_iterations - tuning().split_merge.first_iterations,
         )
         answers = Predict(local, ("proba", "log_density"))(X)
-        if not (weights @ answers["proba"]).min() >= self._fewest:
+        if not (weights @ answers["proba"][:, :2]).min() >= self._fewest:
             return None
         gain = float(weights @ (answers["log_density"] - density))
         return SplitProposal(frozenset({j}), parent.rows, answers["proba"][:, 1], gain)
@@ -239,7 +240,8 @@ class SplitMerge:
         if not min(share, 1 - share) * total >= self._fewest:
             return None
         gain = float(weights @ (np.log1p(-share) + np.logaddexp(0.0, odds)))
-        return SplitProposal(frozenset(range(len(self.totals))), np.arange(len(X)), resp, gain)
+        parts = frozenset(range(self.mixture.n_parts))
+        return SplitProposal(parts, np.arange(len(X)), resp, gain)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,16 @@ from ..core.executor import serial_executor
 from ..core.family import Family, FamilyOptions
 from ..core.finite import as_finite
 from ..core.held import WEIGHTS, Held, mixture_holding, n_held
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
 from ..core.moments import Moments
+from ..core.parts import MixtureStatistics
 from ..core.protocols import ExecutorFactory
 from ..core.responsibilities import Assignment
 from ..core.tuning import tuning
 from ..errors import DataError
+from .checks import check_weights_init
 from .multistart import Multistart
+from .noise import NoiseOptions
 from .observers import ObservedPass, Observer
 from .sample import Sampled, Start
 from .seeding import best_of_runs, grouped_columns, oversampled
@@ -168,6 +171,8 @@ class StartOptions:
         Parameters that no step changes, each with its components, None for all.
     tol_of_all : bool
         Whether `tol` is of all rows together, not of one.
+    noise : NoiseOptions or None
+        Beside the components.
 
     Examples
     --------
@@ -191,30 +196,36 @@ class StartOptions:
     family: str = ""
     held: Mapping[str, Sequence[int] | None] | None = None
     tol_of_all: bool = False
+    noise: NoiseOptions | None = None
 
     def n_parameters(self, d: int) -> int:
         """Count the free parameters of the mixture in d columns."""
         k = self.n_components
         if self.held is not None:
             return self.n_parameters_of(Moments.unit(d))
-        return k - 1 + self.components.n_parameters(k, d)
+        return k - 1 + self.components.n_parameters(k, d) + (self.noise is not None)
 
     def n_parameters_of(self, moments: Moments) -> int:
         """Count the free parameters of the mixture of data of these moments."""
         k = self.n_components
-        free = k - 1 + self.components.n_parameters_of(k, moments)
+        free = k - 1 + self.components.n_parameters_of(k, moments) + (self.noise is not None)
         if self.held is None:
             return free
         alike = self.components.of_data(moments, k)
         return free - n_held(Held.of(self.held, k), alike, k)
 
-    def holding(self, mixture: Mixture) -> Mixture:
-        """Return a start whose held parameters no step changes; without weights they are equal."""
-        if self.held is None:
-            return mixture
+    def holding(self, mixture: Mixture, moments: Moments, noise: float | None = None) -> Mixture:
+        """Return a start whose held parameters no step changes; without weights they are equal.
+
+        Where there is to be noise, it begins with about the share `noise`, if that is known.
+        """
+        held = self.held or {}
         log_weights = mixture.log_weights
-        if Held.of(self.held, self.n_components)[WEIGHTS] and self.weights_init is None:
+        if Held.of(held, self.n_components)[WEIGHTS] and self.weights_init is None:
             log_weights = np.full(self.n_components, -np.log(self.n_components))
+        if self.noise is not None:
+            mixture = replace(mixture, log_weights=log_weights)
+            return self.noise.beside(mixture, moments, noise, held)
         return mixture_holding(
             self.held, log_weights, mixture.components, mixture.engine, mixture.assignment
         )
@@ -248,10 +259,11 @@ class StartOptions:
             found = self.start_from(surveyed)
             if isinstance(found, EMState):
                 return Start(found.result, state=found)
-            return Start(self.holding(replace(found, engine=engine)))
+            found = replace(found, engine=engine)
+            return Start(self.holding(found, surveyed.moments, found.noise_weight or None))
         given = self._given(surveyed.moments)
         if self.weights_init is not None and self.components.all_given:
-            return Start(self.holding(replace(given, engine=engine)))
+            return Start(self.holding(replace(given, engine=engine), surveyed.moments))
         fitted = self.is_fitted(len(surveyed.sample.rows), surveyed.n_weighted)
         if self.algorithm == "auto" and fitted:
             return self._multistart(surveyed, engine, seed, observers, executor)
@@ -326,17 +338,23 @@ class StartOptions:
                 # What follows is K-means itself, on rows of the sample.
                 labeller = _by_seeds
         given = replace(self._given(surveyed.moments), engine=engine)
-        pooled = self.components.of_data(surveyed.moments, self.n_components)
-
-        def coordinates(sample: Sampled) -> Array:
-            return self.components.start_coordinates(sample.rows, surveyed.moments)
+        moments = surveyed.moments
+        pooled = self.components.of_data(moments, self.n_components)
 
         def of(sample: Sampled, rows: Array, seed: int) -> Mixture:
+            noise = None
+            if self.noise is not None:
+                sample, rows, noise = self.noise.split(sample, rows, self.n_components)
             found = labeller(rows, sample.weights, self.n_components, seed)
             if found.ndim == 1:
-                return self.holding(self._of_labels(pooled, given, sample, found))
-            resp = found * sample.weights[:, None]
-            return self.holding(self._of_responsibilities(pooled, given, sample.rows, resp))
+                start = self._of_labels(pooled, given, sample, found)
+            else:
+                resp = found * sample.weights[:, None]
+                start = self._of_responsibilities(pooled, given, sample.rows, resp)
+            return self.holding(start, moments, noise)
+
+        def coordinates(sample: Sampled) -> Array:
+            return self.components.start_coordinates(sample.rows, moments)
 
         def one(sample: Sampled, seed: int) -> Mixture:
             return of(sample, coordinates(sample), seed)
@@ -357,18 +375,25 @@ class StartOptions:
         return several and densities and self.assignment == "soft"
 
     def of_responsibilities(self, moments: Moments, X: Array, resp: Array | None) -> Mixture:
-        """Return the M-step of `resp` (n, k) for the rows X (n, d), but for what the user gave."""
-        given = self._given(moments)
+        """Return the M-step of `resp` for the rows X (n, d), but for what the user gave.
+
+        They are (n, k), or (n, k + 1) with noise in the last column.
+        """
+        given, k = self._given(moments), self.n_components
         if resp is None:
-            return given
-        pooled = self.components.of_data(moments, self.n_components)
-        return self._of_responsibilities(pooled, given, X, resp)
+            return self.holding(given, moments)
+        pooled = self.components.of_data(moments, k)
+        noise = float(resp[:, k:].sum() / resp.sum())
+        return self.holding(
+            self._of_responsibilities(pooled, given, X, resp[:, :k]), moments, noise
+        )
 
     def alike(self, moments: Moments) -> Mixture:
         """Return components alike, each of which describes all data of these moments."""
         k = self.n_components
         components = self.components.of_data(moments, k)
-        return Mixture(np.full(k, -np.log(k)), components, assignment=self.assignment)
+        alike = Mixture(np.full(k, -np.log(k)), components, assignment=self.assignment)
+        return alike if self.noise is None else self.noise.beside(alike, moments)
 
     def of_sums(self, moments: Moments, at: Mixture, sums: MixtureStatistics) -> Mixture:
         """Return the M-step of sums that labels give, but for what the user gave.
@@ -395,7 +420,8 @@ class StartOptions:
         given, (mixture, _) = self._given(moments), at.m_step(sums)
         components = self.components.with_given(mixture.components.softened())
         log_weights = mixture.log_weights if self.weights_init is None else given.log_weights
-        return self.holding(replace(mixture, log_weights=log_weights, components=components))
+        start = replace(mixture, log_weights=log_weights, components=components)
+        return self.holding(start, moments, mixture.noise_weight)
 
     def _of_labels(
         self, pooled: Family[Any], given: Mixture, sample: Sampled, labels: Array
@@ -441,25 +467,9 @@ class StartOptions:
         if weights is None:
             weights = np.full(k, 1 / k)
         else:
-            _check_weights(weights)
+            check_weights_init(weights)
         log_weights = np.log(np.maximum(weights, np.finfo(np.float64).tiny))
         return Mixture(log_weights, components, assignment=self.assignment).holding(components)
-
-
-def _check_weights(weights: Array) -> None:
-    """Raise `ValueError` unless weights lie in [0, 1] and sum to 1; with scikit-learn's words."""
-    least, most, total = weights.min(), weights.max(), weights.sum()
-    if least < 0 or most > 1:
-        fault = f"in the range [0, 1], but got max value {most:.5f}, min value {least:.5f}"
-    elif not np.isclose(total, 1):
-        fault = f"normalized, but got sum(weights) = {total:.5f}"
-    else:
-        return
-    raise ValueError(
-        "weights_init must lie between 0 and 1 and sum to 1, got numbers from "
-        f"{least:.5g} to {most:.5g} that sum to {total:.5g}. The parameter 'weights' should be "
-        f"{fault}"
-    )
 
 
 def best_start(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..core.additive import Array
 from ..core.em import EMState
 from ..core.profile import Profile
@@ -32,12 +34,26 @@ def components_told(
     >>> told = components_told(model.weights_, model.state_, components)
     >>> told["sizes"], told["profiles"][0]["of"], round(told["profiles"][0]["widths"][0][0], 3)
     ([2.0], ['x'], 1.0)
+    >>> told["noise"] is None
+    True
     """
-    sizes = state.statistics.resp_sum.tolist() if state.measured else None
     return {
         "weights": weights.tolist(),
-        "sizes": sizes,
+        "sizes": state.statistics.resp_sum.tolist() if state.measured else None,
+        "noise": _noise(state),
         "profiles": [_profile(one, components.columns) for one in components.profiles],
+    }
+
+
+def _noise(state: EMState) -> dict[str, float | None] | None:
+    """Return share, rows and volume of noise; None where there is none."""
+    box = state.result.noise_box
+    if box is None:
+        return None
+    return {
+        "weight": state.result.noise_weight,
+        "size": state.statistics.noise_sum if state.measured else None,
+        "volume": box.volume if np.isfinite(box.volume) else None,
     }
 
 

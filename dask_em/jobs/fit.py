@@ -292,7 +292,7 @@ def _opened(
     options = with_columns_beside(request.read_options, values, noise)
     source = stored_source(data, weights, options)
     if values is not None:
-        source = labels_beside(source, data, values, fitted.lead.n_components, options)
+        source = labels_beside(source, data, values, fitted.lead.n_labels, options)
     return source if noise is None else noise_beside(source, data, noise, options)
 
 

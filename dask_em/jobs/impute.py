@@ -48,6 +48,11 @@ class FilledRows:
         ends = [f"_{i}" for i in range(len(self.ways))] if len(self.ways) > 1 else [""]
         return tuple(f"{column}{end}" for end in ends for column in self.columns)
 
+    @property
+    def no_label(self) -> int:
+        """The label of a row without an answer."""
+        return self.ways[0].no_label
+
     def dtype(self, answer: str) -> np.dtype[Any]:
         """Return the type of the rows."""
         return self.ways[0].dtype(answer)

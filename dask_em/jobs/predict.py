@@ -165,8 +165,7 @@ def write_answers(
     """
     destination, keep = to.path, to.keep
     form = _format(source, to.kinds, destination, keep)
-    if keep:
-        identity["keep"] = list(keep)
+    identity = identity | ({"keep": list(keep)} if keep else {})
     stamps = source.stamps()
     if not all(stamps.values()):
         logger.info(
@@ -181,13 +180,15 @@ def write_answers(
         whole = {c: n for c, n in unfinished.whole().items() if drop or not n}
         if whole:
             logger.info("resuming: %d of %d regions are whole", len(whole), len(stamps))
-        work = WritePredictions(answer, source.bounds, unfinished.answers, unfinished.regions)
+        work = WritePredictions(
+            answer, source.bounds, unfinished.answers, unfinished.regions, answer.no_label
+        )
         if len(whole) < len(stamps):
             made = _write(source.skipping([*whole]), work, cluster, phase)
         _check_untouched_since(stamps, source)
     n_dropped = made.n_dropped + sum(whole.values())
     if n_dropped:
-        log_unanswered(n_dropped, source.n_rows)
+        log_unanswered(n_dropped, source.n_rows, answer.no_label)
     return {
         "destination": destination,
         "arrays": list(to.kinds),

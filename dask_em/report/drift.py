@@ -266,7 +266,8 @@ def source_densities(
         drop = model.read_options.nonfinite == "drop"
         predictor = model.predictor(("log_density", "proba"))
         support = predictor.mixture.components.support
-        work = Densities(predictor, model.n_components, drop, support)
+        # Noise counts as a component here.
+        work = Densities(predictor, predictor.mixture.n_parts, drop, support)
         return backend_in_force().map_reduce(source, work, running.advance)
 
 

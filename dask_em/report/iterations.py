@@ -17,7 +17,13 @@ from ..core.em import EMState
 from ..core.objective import Objective
 from ..core.scoring import Predict
 from ..errors import UsageError
-from ..estimators.describe import COLOURS, FamilyDescription, colour, names_of_columns
+from ..estimators.describe import (
+    COLOURS,
+    NOISE_COLOUR,
+    FamilyDescription,
+    colour,
+    names_of_columns,
+)
 from .axes import (
     column_number,
     ink,
@@ -75,7 +81,8 @@ def plot_state(
     X, pair = real_rows(X, d), [column_number(j, d) for j in columns]
     resp = Predict(state.mixture.on_cpu, ("proba",))(X)["proba"]
     x, y = X[:, pair].T
-    ax.scatter(x, y, s=4, c=mixed_colours(resp), alpha=0.5, linewidths=0, rasterized=True)
+    k = len(state.mixture.log_weights)
+    ax.scatter(x, y, s=4, c=mixed_colours(resp, k), alpha=0.5, linewidths=0, rasterized=True)
     described = [
         FamilyDescription(each.mixture.components, names_of_columns(None, d))
         for each in (*before, state)
@@ -214,15 +221,18 @@ def new_figure(figure: Figure | None, size: tuple[float, float]) -> Figure:
     return plt.figure(figsize=size, layout="constrained")
 
 
-def mixed_colours(resp: Array) -> Array:
+def mixed_colours(resp: Array, k: int) -> Array:
     """Mix the colours of components by responsibilities (n, k), as (n, 3) of red, green and blue.
+
+    A column behind those of the k components is that of noise.
 
     Examples
     --------
-    >>> mixed_colours(np.array([[1.0, 0.0], [0.5, 0.5]])).round(2).tolist()
+    >>> mixed_colours(np.array([[1.0, 0.0], [0.5, 0.5]]), 2).round(2).tolist()
     [[0.25, 0.56, 0.85], [0.62, 0.61, 0.45]]
     """
-    pure = [[int(colour(k)[i : i + 2], 16) / 255 for i in (1, 3, 5)] for k in range(resp.shape[1])]
+    names = [*map(colour, range(k)), NOISE_COLOUR][: resp.shape[1]]
+    pure = [[int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name in names]
     return np.asarray(np.clip(resp @ np.array(pure), 0, 1))
 
 

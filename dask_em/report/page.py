@@ -101,7 +101,7 @@ def report_html(model: FittedMixture, evidence: Evidence | None = None) -> str:
         _fit_section(model),
         _components_section(model),
         _rows_section(model, evidence.rows),
-        _drift_section(evidence.densities),
+        _drift_section(evidence.densities, model.n_components),
         _missing(evidence),
         _provenance_section(model, evidence),
     ]
@@ -126,6 +126,9 @@ def _header(model: FittedMixture, title: str) -> str:
         (f"{model.n_iter_:,}", "iterations"),
         (f"{model.state_.result.n_parameters:,}", "free parameters"),
     ]
+    if _noise(model, "shown"):
+        share = number(model.state_.result.noise_weight, ".4f")
+        tiles.append((share, "share of noise, label -1"))
     if source:
         tiles.insert(0, (f"{source['n_rows']:,}", "rows"))
     shown = "".join(f"<div><b>{text(value)}</b><span>{name}</span></div>" for value, name in tiles)
@@ -216,7 +219,7 @@ def _components_section(model: FittedMixture) -> str:
         _figure(
             partial(plots.plot_weights, model),
             "Weights",
-            "The share of the data that each component has.",
+            f"The share of the data that each component has{_noise(model, ', and noise')}.",
         ),
     ]
     profiles = model.describe().profiles
@@ -251,7 +254,8 @@ def _rows_section(model: FittedMixture, rows: Array | None) -> str:
             _figure(
                 partial(plots.plot_components, model, rows, pair),
                 f"{names[pair[0]]} and {names[pair[1]]}",
-                "Rows by their likeliest component; ellipses at 1 and 2 standard deviations.",
+                "Rows by their likeliest component; ellipses at 1 and 2 standard deviations."
+                + _noise(model, " Grey rows are noise: their label is -1."),
             )
             for pair in combinations(numbers, 2)
         ]
@@ -291,7 +295,12 @@ def _rows_section(model: FittedMixture, rows: Array | None) -> str:
     )
 
 
-def _drift_section(densities: ChunkDensities | None) -> str:
+def _noise(model: FittedMixture, words: str) -> str:
+    """Return words on noise, and none where there is no noise."""
+    return words if model.state_.result.noise_box is not None else ""
+
+
+def _drift_section(densities: ChunkDensities | None, n_components: int) -> str:
     if densities is None:
         return ""
     figure = _figure(
@@ -306,7 +315,7 @@ def _drift_section(densities: ChunkDensities | None) -> str:
             number(densities.means[c], ",.4f"),
             number(densities.shifts[c], "+,.4f"),
             number(errors[c], "+,.1f") if densities.judged else "too few parts",
-            _changed(densities, c),
+            _changed(densities, c, n_components),
         ]
         for c in densities.most_unlike(MOST_PARTS)
     ]
@@ -317,11 +326,12 @@ def _drift_section(densities: ChunkDensities | None) -> str:
     )
 
 
-def _changed(densities: ChunkDensities, part: int) -> str:
+def _changed(densities: ChunkDensities, part: int, n_components: int) -> str:
     changes = densities.changes[part]
     k = int(np.abs(changes).argmax())
+    name = f"component {k}" if k < n_components else "noise"
     moved = number(100 * densities.moved[part], ".1f")
-    return f"{moved} %; component {k}: {number(100 * changes[k], '+.1f')} %"
+    return f"{moved} %; {name}: {number(100 * changes[k], '+.1f')} %"
 
 
 def _verdict(densities: ChunkDensities) -> str:
@@ -379,8 +389,8 @@ def _provenance_section(model: FittedMixture, evidence: Evidence) -> str:
     if "labels" in source:
         kept = "kept in every E-step" if source["labels"]["fixed"] else "of the first M-step"
         data.append(("labels", f"{source['labels']['rows']:,} rows, {kept}"))
-    if "noise" in source:
-        data.append(("noise of rows", f"known by {source['noise']}, and told apart"))
+    if "noise_covariance" in source:
+        data.append(("noise of rows", f"known by {source['noise_covariance']}, and told apart"))
     if "sweep" in source:
         data.append(("chosen by", text(source["sweep"].get("criterion", "a sweep"))))
     options = [

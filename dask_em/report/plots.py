@@ -15,7 +15,16 @@ from ..core.additive import Array
 from ..core.profile import Picture, Profile
 from ..core.scoring import Answer
 from ..errors import UsageError
-from ..estimators.describe import COLOURS, FittedMixture, colour, mixture_moments
+from ..estimators.describe import (
+    COLOURS,
+    FittedMixture,
+    all_weights,
+    colour,
+    colours,
+    mixture_moments,
+    noise_density,
+    shares_among,
+)
 from ..fitting.criteria import elbow, model_in
 from .axes import (
     column_number,
@@ -64,7 +73,7 @@ def telling_columns(model: FittedMixture, most: int = 4) -> list[int]:
     """
     components = model.describe()
     center, spread = mixture_moments(model.weights_, components)
-    between = model.weights_ @ (components.means - center) ** 2
+    between = shares_among(model) @ (components.means - center) ** 2
     share = np.divide(between, spread**2, out=np.zeros_like(between), where=spread > 0)
     return sorted(np.argsort(-share, kind="stable")[:most].tolist())
 
@@ -96,9 +105,9 @@ def plot_components(
     X = real_rows(X, model.n_features_in_)
     pair = [column_number(j, model.n_features_in_) for j in columns]
     labels, components = _answer(model, X, "labels"), model.describe()
-    colours = np.array([colour(k) for k in range(model.n_components)])
     x, y = X[:, pair].T
-    ax.scatter(x, y, s=4, c=colours[labels], alpha=0.35, linewidths=0, rasterized=True)
+    # Noise has the label -1, and the last colour.
+    ax.scatter(x, y, s=4, c=colours(model)[labels], alpha=0.35, linewidths=0, rasterized=True)
     for k in heaviest(model.weights_):
         mean = components.means[k, pair]
         outline_component(ax, k, mean, components.covariance(k, pair))
@@ -160,14 +169,14 @@ def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
     matplotlib Axes
     """
     ax = new_axes(ax)
-    k = range(model.n_components)
+    bars, weights = colours(model).tolist(), all_weights(model)
     if model.n_components <= MOST_DRAWN:
-        ax.bar(k, model.weights_, color=[colour(i) for i in k], width=0.7)
+        ax.bar(range(len(bars)), weights, color=bars, width=0.7)
     else:
         edges = np.arange(model.n_components + 1) - 0.5
         ax.stairs(model.weights_, edges, fill=True, color=COLOURS[0], rasterized=True)
     if model.n_components <= MOST_LABELLED:
-        ax.set_xticks(k)
+        ax.set_xticks(range(len(bars)), [*range(model.n_components), "noise"][: len(bars)])
     label_axes(ax, "component", "weight")
     return ax
 
@@ -304,14 +313,14 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     ax = new_axes(ax)
     resp = _answer(model, real_rows(X, model.n_features_in_), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
-    few = model.n_components <= MOST_DRAWN
-    parts = [largest[labels == k] for k in range(model.n_components)] if few else [largest]
+    few, bars = model.n_components <= MOST_DRAWN, colours(model).tolist()
+    parts = [largest[labels == k] for k in range(len(bars))] if few else [largest]
     ax.hist(
         parts,
         bins=20,
         range=(0, 1),
         weights=[np.full(len(part), 1 / len(largest)) for part in parts],
-        color=[colour(k) for k in range(len(parts))],
+        color=bars[: len(parts)],
         stacked=True,
     )
     ax.set_xlim(0, 1)
@@ -345,8 +354,8 @@ def plot_profiles(
     drawn, m = heaviest(model.weights_), profile.values.shape[1]
     values, widths, unit = profile.values, profile.widths, profile.title.lower()
     if profile.picture == "bands" and widths is not None:
-        center = model.weights_ @ values
-        spread = np.sqrt(model.weights_ @ (widths**2 + (values - center) ** 2))
+        center = (shares := shares_among(model)) @ values
+        spread = np.sqrt(shares @ (widths**2 + (values - center) ** 2))
         spread = np.where(spread > 0, spread, 1.0)
         values, widths, unit = (values - center) / spread, widths / spread, "standard deviations"
     few, k = m <= MOST_NAMED_COLUMNS, len(drawn)
@@ -429,7 +438,7 @@ def plot_marginal(
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
             ax.plot(x, part, lw=1.2, color=colour(k))
-    ax.plot(x, parts.sum(axis=0), lw=1.6, color=ink())
+    ax.plot(x, parts.sum(axis=0) + noise_density(model, j, x), lw=1.6, color=ink())
     ax.set_ylim(bottom=0)
     label_axes(ax, components.columns[j], "density")
     return ax

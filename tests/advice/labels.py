@@ -12,6 +12,7 @@ from dask_em import GaussianMixture
 
 MEANS = np.array([X[:200].mean(axis=0), X[200:].mean(axis=0)])
 FOUND = fit().predict(X)
+FLAT = np.column_stack([X, np.ones(400)])
 BLOCKS = da.from_array(X, chunks=(100, 2))
 
 
@@ -28,6 +29,11 @@ def known(rows: Any = X, z: Any = FOUND, fixed: Any = False, **options: Any) -> 
 def held(fixed: Any, **options: Any) -> str:
     """What a fit says that holds parameters."""
     return said(lambda: fit(fixed=fixed, **options))
+
+
+def noisy(rows: Any = X, **options: Any) -> str:
+    """What a fit with noise says."""
+    return said(lambda: fit(rows, **{"noise": True, **options}))
 
 
 def precisions(kind: str) -> Any:
@@ -95,4 +101,22 @@ LABELLED = [
             unknown(), da.from_array(FOUND, chunks=100)
         ),
     }, "data/given_beside.py"),
+    Followed("or the share of the rows", lambda here: noisy(noise=1.0), {
+        "True or False": lambda here, words: noisy(noise=True) + noisy(noise=False),
+        "a number above 0 and below 1": lambda here, words: noisy(noise=0.5),
+    }),
+    Followed("is that of noise, of which there is none", lambda here: noisy(
+        noise=False, noise_volume=90.0
+    ), {"noise=True": lambda here, words: noisy(noise_volume=90.0, **keywords(words))}),
+    Followed("the density of noise is that of whole rows", lambda here: noisy(
+        missing_values="mar"
+    ), {
+        'missing_values="error"': lambda here, words: noisy(**keywords(words)),
+        "fit without noise": lambda here, words: noisy(noise=False, missing_values="mar"),
+    }),
+    Followed("the box of all rows", lambda here: noisy(FLAT, reg_covar=1e-6), {
+        # It is warned that the column tells nothing.
+        "give noise_volume": lambda here, words: noisy(FLAT, noise_volume=90.0).partition("box")[1],
+        "leave the column out": lambda here, words: noisy(X),
+    }),
 ]  # fmt: skip

@@ -32,7 +32,8 @@ from dask_em import (
 from dask_em.backends.blas import one_blas_thread
 from dask_em.core.em import Convergence, EMState, PlainEM, run_algorithm
 from dask_em.core.engine import NUMPY
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 from dask_em.fitting.control_variate import ControlVariateEM
 
 # Nats per row from the optimum at which passes are counted.

@@ -20,7 +20,8 @@ from sklearn.mixture import GaussianMixture as Reference
 
 from dask_em.backends.dask.config import engine_for
 from dask_em.core.em import Convergence, PlainEM, run_algorithm
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.whitening import Whitening

@@ -17,7 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from dask_em import StudentTMixture
 from dask_em.core.em import Convergence, PlainEM, run_algorithm
-from dask_em.core.mixture import Mixture, MixtureStatistics
+from dask_em.core.mixture import Mixture
+from dask_em.core.parts import MixtureStatistics
 
 NEAR = 1e-4
 MOST = 300

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.mixture import Mixture
-from ...core.scoring import FLOAT64, Predict
+from ...core.scoring import FLOAT64, NO_LABEL, Predict
 from .missing import GaussianMissing
 
 
@@ -48,6 +48,7 @@ class Impute:
     reals: np.dtype[Any] = FLOAT64
 
     answers: ClassVar[tuple[str, ...]] = ("imputed",)
+    no_label: ClassVar[int] = NO_LABEL
 
     def dtype(self, answer: str) -> np.dtype[Any]:
         """Return the type of the rows."""

@@ -154,11 +154,15 @@ class NoisyMatrices(NoisyRows):
     @property
     def nbytes(self) -> int:
         """Bytes that it holds, at most, beside a block of rows and a few of its size."""
-        return int(4 * self._factor.nbytes + 6 * 8 * tuning().noise.side_by_side)
+        return int(4 * self._factor.nbytes + 6 * 8 * tuning().noisy_rows.side_by_side)
 
     def _pieces(self, n: int) -> list[slice]:
         d = self._means.shape[1]
-        return [*blocks(n, max(tuning().noise.least_rows, tuning().noise.side_by_side // d**2))]
+        return [
+            *blocks(
+                n, max(tuning().noisy_rows.least_rows, tuning().noisy_rows.side_by_side // d**2)
+            )
+        ]
 
     def _relative(self, g: int, noise: Array) -> Array:
         """Return I + M of noise (m, s) relative to one factor, rows last, (d, d, m)."""

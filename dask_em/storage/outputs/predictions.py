@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from ...core.additive import Additive, Array
 from ...core.protocols import Fold, Pass
-from ...core.scoring import n_unanswered
+from ...core.scoring import NO_LABEL, n_unanswered
 from ..folders import Folder
 
 
@@ -112,6 +112,8 @@ class WritePredictions(Pass[Written]):
         Where they go.
     regions : Regions
         Where it is noted that a range is done.
+    no_label : int
+        The label of a row without an answer.
 
     Examples
     --------
@@ -136,6 +138,7 @@ class WritePredictions(Pass[Written]):
     bounds: Array
     answers: Answers
     regions: Regions
+    no_label: int = NO_LABEL
 
     def fold(self) -> PredictionWriter:
         """Return the writer of one range, before its first chunk."""
@@ -160,7 +163,7 @@ class PredictionWriter(Fold[Written]):
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
         answers = self.work.predict(X)
         self._writer.write(rows, answers)
-        self._n_dropped += n_unanswered(answers)
+        self._n_dropped += n_unanswered(answers, self.work.no_label)
         self._written.append(index)
         self._n_rows += len(X)
 
