@@ -159,7 +159,7 @@ class Labelled:
         DataError
             They have other dimensions, or another order.
         """
-        return self._in_order(weight, "sample_weight", ())
+        return self._in_order(weight, ())
 
     def beside(self, given: Any, name: str) -> Any:
         """Return what is given to stand beside rows, by that name in messages, in their order.
@@ -172,24 +172,27 @@ class Labelled:
             It has other dimensions, or another order.
         """
         own = [dim for dim in getattr(given, "dims", ()) if dim not in self.rows]
-        return self._in_order(given, name, own[:2])
+        try:
+            return self._in_order(given, own[:2])
+        except DataError as e:
+            raise DataError(str(e).replace("sample_weight", name)) from None
 
-    def _in_order(self, values: Any, name: str, last: Sequence[Any]) -> Any:
-        """Return what is beside the rows with their dimensions, and then the last ones."""
+    def _in_order(self, values: Any, last: Sequence[Any]) -> Any:
+        """Return weights with the dimensions of the rows, and then the last ones."""
         if not is_xarray(values):
             return values
         dims = getattr(values, "dims", ())
         if {*dims} != {*self.rows, *last}:
             expected = self.rows if len(self.rows) > 1 else f"({self.rows[0]!r},)"
             raise DataError(
-                f"{name} has the dimensions {dims}: expected {expected}, those of X's rows"
+                f"sample_weight has the dimensions {dims}: expected {expected}, those of X's rows"
             )
         for dim in self.rows:
             ours, theirs = (c.indexes.get(dim) for c in (self.coords, values))
             if ours is not None and theirs is not None and not ours.equals(theirs):
                 raise DataError(
-                    f"{name} has other coordinates along {dim!r} than X: give both the "
-                    f"same order, as by {name}.reindex_like(X[{dim!r}])"
+                    f"sample_weight has other coordinates along {dim!r} than X: give both the "
+                    f"same order, as by sample_weight.reindex_like(X[{dim!r}])"
                 )
         return values.transpose(*self.rows, *last)
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from ..core.additive import Array
+from ..core.em import Convergence, em
 from ..core.mixture import Mixture
 from ..core.parts import MixtureStatistics
 from ..core.scoring import Predict
@@ -48,6 +49,24 @@ def worth_iterations(mixture: Mixture, sample: Sampled) -> list[Mixture]:
     for pair in sorted(gains, key=lambda pair: -gains[pair]):
         found.setdefault(pair[1], pair)
     return [state.after(pair) for pair in [*found.values()][: tuning().bayesian.trials]]
+
+
+def overtakes(rows: Sampled, mixture: Mixture, height: float) -> tuple[Mixture | None, int]:
+    """Return a mixture after the iterations that take it above a height, and how many were made.
+
+    None once the gains of the last two, made over and over, would not reach it.
+    """
+    most = tuning().bayesian.trial_iterations
+    below, before = np.inf, np.inf
+    for state in em(rows.accumulate, mixture, Convergence(0.0, most)):
+        gap = height - state.objective
+        if gap < 0 and not state.collapsed:
+            return state.result, state.n_iter
+        last = below - gap
+        if not max(last, before) * (most - state.n_iter) > gap:
+            break
+        below, before = gap, last
+    return None, state.n_iter
 
 
 def allowance(mixture: Mixture, sample: Sampled) -> float:

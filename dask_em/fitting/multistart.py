@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import Convergence, EMState, Rank, Status, em, rank, run_algorithm
+from ..core.em import Convergence, EMState, Rank, Status, rank, run_algorithm
 from ..core.executor import in_threads, serial_executor
 from ..core.mixture import Mixture
 from ..core.protocols import ExecutorFactory
@@ -17,7 +17,7 @@ from ..core.responsibilities import Assignment
 from ..core.scoring import Predict
 from ..core.tuning import tuning
 from .control_variate import algorithm_of
-from .mergers import allowance, merged, worth_iterations
+from .mergers import allowance, merged, overtakes, worth_iterations
 from .sample import Sampled, Start
 from .split_merge import SplitMerge, fewest_rows
 from .survey import Surveyed
@@ -341,7 +341,7 @@ class SampleFits:
         rows, read = self.sample, 0
         gained = allowance(tried.state.result, rows) / float(rows.weights.sum())
         for mixture in worth_iterations(tried.state.result, rows):
-            higher, n_iter = _overtakes(rows, mixture, tried.value - gained)
+            higher, n_iter = overtakes(rows, mixture, tried.value - gained)
             read += n_iter * len(rows.rows)
             if higher is not None:
                 return higher, read
@@ -435,24 +435,6 @@ def in_rows(advance: Callable[[int], None] | None, sample: Sampled) -> Callable[
 def _fitted(rows: Sampled, start: Mixture | EMState, limits: Convergence) -> EMState:
     *_, state = run_algorithm(rows.accumulate, algorithm_of("auto", start, limits, None))
     return state
-
-
-def _overtakes(rows: Sampled, mixture: Mixture, height: float) -> tuple[Mixture | None, int]:
-    """Return a mixture after the iterations that take it above a height, and how many were made.
-
-    None once the gains of the last two, made over and over, would not reach it.
-    """
-    most = tuning().bayesian.trial_iterations
-    below, before = np.inf, np.inf
-    for state in em(rows.accumulate, mixture, Convergence(0.0, most)):
-        gap = height - state.objective
-        if gap < 0 and not state.collapsed:
-            return state.result, state.n_iter
-        last = below - gap
-        if not max(last, before) * (most - state.n_iter) > gap:
-            break
-        below, before = gap, last
-    return None, state.n_iter
 
 
 def _largest_first(mixture: Mixture) -> Mixture:
