@@ -181,6 +181,23 @@ class FactorTuning:
     # noise twofold are found in three digits.
     oversampled: int = 8
     subspace_iterations: int = 8
+    # From one that was found at other noise, products that bring it up to date.
+    near_iterations: int = 1
+    # By what share of the largest variance noise still changes when it has settled.
+    settled: float = 1e-6
+    # Rows of all components by which a start describes very many columns, and of each at least:
+    # EM sees all, and factors of so many are known in two digits.
+    start_rows: int = 4096
+    fewest_start_rows: int = 512
+    # Noise, as a share of a column's variance, below which distances are summed of residuals:
+    # above, what cancels in them leaves twelve digits.
+    exact_below: float = 1e-3
+    # Share of responsibilities that are not zero from which one product of all is quicker.
+    dense: float = 0.4
+    # Columns of a random subspace for each factor, where labels tell covariances in one pass.
+    sketched: int = 10
+    # Steps of EM that principal components are taken up before rows judge them.
+    component_steps: int = 5
 
 
 @dataclass(frozen=True)
@@ -443,6 +460,8 @@ class ExchangeTuning:
     each: int = 2
     # Rows of Ward's trees, which take the square of them in memory and time.
     tree_rows: int = 2000
+    # Clusters about seeds from which models of many optima start beside those of trees.
+    seeds: int = 8
     # How often what gained is passed on, at most.
     rounds: int = 4
 

@@ -29,6 +29,7 @@ from .candidates import Candidate, CandidateState, Model, eliminate, run_togethe
 from .control_variate import algorithm_of
 from .criteria import Criterion, Row
 from .exchange import Exchange
+from .multistart import SampleFits
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
@@ -305,7 +306,14 @@ class Driver:
         )
         n_rows = self.passes.source.n_rows
         support = common_support([m.components.support for m in options.models])
-        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support)
+        survey = Survey(
+            self.seed,
+            max(size, options.lead.n_components),
+            d,
+            n_rows,
+            support,
+            any(m.components.joint_moments(d) for m in options.models),
+        )
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
             pass_, options.drop_nonfinite, self._check_survey, options.any_sample, support.missing
@@ -330,7 +338,8 @@ class Driver:
         if self.checkpoint.progress is not None:
             return self.checkpoint.progress
         if self.passes.source.labelled:
-            starts, n_passes, phase = self._of_labels(), 0.0, "em"
+            starts, phase = self._of_labels(), "em"
+            n_passes = sum(start.n_passes for start in starts)
         elif self.options.exhaustive or self.options.lead.init_params != "auto":
             engine, executor = self._on_sample, self.passes.executor
             starts = [
@@ -361,12 +370,27 @@ class Driver:
     def _of_labels(self) -> list[Start]:
         """Return the M-step of each model's labels, in a pass over all rows."""
         moments, models = self.surveyed.moments, self.options.models
-        rough = tuple(replace(m.alike(moments), engine=self._on_sample) for m in models)
+        rough = tuple(replace(m.to_sum_labels(moments), engine=self._on_sample) for m in models)
         sums = self.passes.labelled(rough, self.holdout)
         return [
-            Start(replace(model.of_sums(moments, mixture, found), engine=self.engine))
+            self._highest(model, model.of_sums(moments, mixture, found))
             for model, mixture, found in zip(models, rough, sums.members, strict=True)
         ]
+
+    def _highest(self, model: StartOptions, starts: Sequence[Mixture]) -> Start:
+        """Return the start that ends the highest on the sample, fitted to it where labels let go.
+
+        Plain EM is plain, from the first.
+        """
+        if len(starts) == 1 or model.algorithm == "em":
+            return Start(replace(starts[0], engine=self.engine))
+        limits, sample = self.options.convergence.on_sample(), self.sample
+        with self.passes.executor(SampleFits(sample, len(sample.rows), limits, limits)) as calls:
+            ends = calls.map(SampleFits.fit_sample, list(starts))
+        best = max(range(len(ends)), key=lambda i: ends[i].rank)
+        found = starts[best] if self.options.labels_fixed else ends[best].state.result
+        n_passes = sum(end.rows_read for end in ends) / max(1, self.surveyed.n_weighted)
+        return Start(replace(found, engine=self.engine), n_passes)
 
     @property
     def n_labelled(self) -> int:
@@ -388,7 +412,8 @@ class Driver:
         options = self.options
         if options.lead.init_params != "auto" or options.lead.algorithm != "auto":
             return None
-        return Exchange(options.models, self.surveyed.moments, self._on_sample)
+        few = len(self.sample.rows) <= tuning().exchange.tree_rows
+        return Exchange(options.models, self.surveyed.moments, self._on_sample, few)
 
     def _screened(self) -> tuple[list[Start], int]:
         """Compare many starts of every model on the sample, which is small and in this process."""

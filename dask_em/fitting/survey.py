@@ -112,6 +112,11 @@ class Surveyed(Additive):
         return self.moments.covariance
 
     @property
+    def variances(self) -> Array:
+        """Maximum-likelihood variances of all rows, (d,)."""
+        return self.moments.variances
+
+    @property
     def constant_columns(self) -> list[int]:
         """Columns that hold one value only."""
         return np.flatnonzero(self.moments.low == self.moments.high).tolist()
@@ -131,6 +136,8 @@ class Survey(Pass[Surveyed]):
         dropped at once.
     support : Support
         Which numbers the family describes: others are counted, and located.
+    joint : bool
+        Whether products of two columns are summed: of very many columns they are too many.
 
     Examples
     --------
@@ -147,6 +154,7 @@ class Survey(Pass[Surveyed]):
     n_features: int
     n_rows: int | None
     support: Support = REAL
+    joint: bool = True
 
     def fold(self) -> SurveyFold:
         """Return the survey of one range, before its first chunk."""
@@ -157,7 +165,7 @@ class Survey(Pass[Surveyed]):
         """Bytes of what the survey finds, at most."""
         d = self.n_features
         sample = self.sample_size if self.n_rows is None else min(self.sample_size, self.n_rows)
-        return 8 * (d * d + 3 * d + sample * (d + 2))
+        return 8 * ((d * d if self.joint else d) + 3 * d + sample * (d + 2))
 
     @property
     def threshold(self) -> float:
@@ -175,7 +183,7 @@ class SurveyFold(Fold[Surveyed]):
         d = survey.n_features
         self.survey = survey
         self._n_rows = self._n_weighted = 0
-        self._moments = Moments.none(d)
+        self._moments = Moments.none(d, survey.joint)
         self._non_finite = NonFinite()
         self._outside = NonFinite()
         self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
@@ -237,13 +245,24 @@ class SurveyFold(Fold[Surveyed]):
         origin = D[0].copy()
         D -= origin
         if weight is None:
-            total, first, scatter = float(b), D.sum(axis=0), D.T @ D
+            weighted, total = D, float(b)
         else:
             np.multiply(D, weight[:, None], out=weighted)
-            total, first, scatter = float(weight.sum()), weighted.sum(axis=0), D.T @ weighted
-        scatter -= np.outer(first, first / total)
-        scatter = (scatter + scatter.T) / 2
+            total = float(weight.sum())
+        first = weighted.sum(axis=0)
+        scatter = self._scatter(D, weighted)
+        if self.survey.joint:
+            scatter -= np.outer(first, first / total)
+            scatter = (scatter + scatter.T) / 2
+        else:
+            scatter -= first**2 / total
         self._moments += Moments(total, origin + first / total, scatter, low, high)
+
+    def _scatter(self, D: Array, weighted: Array) -> Array:
+        """Return sums of products of columns, or of their squares alone."""
+        if self.survey.joint:
+            return np.asarray(D.T @ weighted)
+        return np.asarray(np.einsum("nd,nd->d", D, weighted))
 
     def _add_with_holes(self, index: int, numbers: Array, D: Array, weight: Array | None) -> None:
         """Add rows of which values are missing, which the family allows."""
@@ -260,8 +279,9 @@ class SurveyFold(Fold[Surveyed]):
         mean = w @ D / np.where(observed > 0, observed, 1.0)
         D -= mean
         D[hole] = 0.0
-        scatter = D.T @ (D * w[:, None])
-        scatter = (scatter + scatter.T) / 2
+        scatter = self._scatter(D, D * w[:, None])
+        if self.survey.joint:
+            scatter = (scatter + scatter.T) / 2
         self._moments += Moments(float(w.sum()), origin + mean, scatter, low, high, observed)
 
     def result(self) -> Surveyed:

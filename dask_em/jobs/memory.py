@@ -200,8 +200,9 @@ class FitMemory:
         from ..fitting.survey import Survey
 
         source, d, rows = self.source, self.source.n_features, self.sample_rows
-        pass_ = Survey(0, rows, d, source.n_rows)
-        moments, sample = 8 * d * d, self._sample_bytes
+        joint = any(m.start_options().components.joint_moments(d) for m in self.models)
+        pass_ = Survey(0, rows, d, source.n_rows, joint=joint)
+        moments, sample = 8 * (d * d if joint else d), self._sample_bytes
         # A range draws its share, or as many as it has and there can be where rows have weights.
         most = min(rows, -(-(source.n_rows or rows * self.n_ranges) // self.n_ranges))
         drawn = 8 * (d + 2) * most if source.weighted else -(-sample // self.n_ranges)
