@@ -683,6 +683,11 @@ class FamilyOptions(ABC):
         return False
 
     @property
+    def n_factors(self) -> int | None:
+        """Number of factors of a component, which sweeps tell models apart by; None without."""
+        return None
+
+    @property
     def many_optima(self) -> bool:
         """Whether few rows have so many optima that a fit of them begins from many clusters."""
         return False

@@ -100,9 +100,10 @@ class Moments(Additive):
         return cls(float(len(X)), mean, D.T @ D, low, high)
 
     @classmethod
-    def unit(cls, d: int) -> Self:
+    def unit(cls, d: int, joint: bool = True) -> Self:
         """Return the moments of d columns of mean zero and the identity as their covariance."""
-        return cls(1.0, np.zeros(d), np.eye(d), -np.ones(d), np.ones(d))
+        scatter = np.eye(d) if joint else np.ones(d)
+        return cls(1.0, np.zeros(d), scatter, -np.ones(d), np.ones(d))
 
     def columns(self, chosen: Sequence[int]) -> Self:
         """Return the moments of some columns alone."""

@@ -462,6 +462,8 @@ class ExchangeTuning:
     tree_rows: int = 2000
     # Clusters about seeds from which models of many optima start beside those of trees.
     seeds: int = 8
+    # The likeliest starts from given clusters that are fitted, at most.
+    seeded: int = 6
     # How often what gained is passed on, at most.
     rounds: int = 4
 
@@ -631,6 +633,8 @@ class PlanTuning:
     # The fit before it factorises matrices some tens of times: with more products of a parameter
     # and a column than these each of them takes seconds, and the probe minutes.
     probe_factors: int = 2 * 10**10
+    # Numbers of factors that are proposed where full covariances do not fit, the most that fit.
+    factors: tuple[int, ...] = (10, 5, 2, 1)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Model:
         The name of its family, where models of several families are compared.
     variational : bool
         Whether it is judged by a bound on the evidence, which no criterion penalizes again.
+    n_factors : int or None
+        Of a component, where it has factors.
     """
 
     n_components: int
@@ -41,6 +43,7 @@ class Model:
     n_parameters: int
     family: str = ""
     variational: bool = False
+    n_factors: int | None = None
 
     def penalty(self, criterion: Criterion, weight: float) -> float:
         """Compute the penalty of `criterion` for rows of this weight, in nats."""
@@ -247,6 +250,7 @@ class Candidate:
             DROPPED if self.dropped else status,
             inertia,
             model.family,
+            model.n_factors,
         )
 
 

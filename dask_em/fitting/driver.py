@@ -248,6 +248,7 @@ class Driver:
                 m.n_parameters_of(moments),
                 m.family if several else "",
                 m.components.variational,
+                m.components.n_factors,
             )
             for m in self.options.models
         ]

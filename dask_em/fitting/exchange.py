@@ -186,7 +186,7 @@ class Exchange:
         """
         n_rows = 0
 
-        def gained(shares: Mapping[int, Sequence[Clusters]], each: int | None) -> list[int]:
+        def gained(shares: Mapping[int, Sequence[Clusters]], each: int) -> list[int]:
             """Let models start from clusters, and return which of them ended better."""
             nonlocal n_rows
             # To find responsibilities, to sum under them, and to judge the M-step of the sums.
@@ -204,7 +204,8 @@ class Exchange:
 
         few = len(rows.rows) <= tuning().exchange.tree_rows
         if given:
-            gained(dict.fromkeys(group, given), None if few else 1)
+            each = min(len(given), tuning().exchange.seeded) if few else 1
+            gained(dict.fromkeys(group, given), each)
         changed = list(group)
         for _ in range(tuning().exchange.rounds):
             found = in_threads(lambda j: self._shares(rows, state_of(ends[j])), changed)

@@ -157,16 +157,14 @@ class FitMemory:
     @cached_property
     def mixtures(self) -> Sequence[Mixture]:
         """A mixture of the size of each model."""
-        unit, engine = Moments.unit(self.source.n_features), self.engine
-        return [
-            Mixture(
-                np.full(model.n_components, -np.log(model.n_components)),
-                model.family_options().of_data(unit, model.n_components),
-                engine,
-                model.assignment,
-            )
-            for model in self.models
-        ]
+        d, engine = self.source.n_features, self.engine
+        found = []
+        for model in self.models:
+            k, options = model.n_components, model.family_options()
+            unit = Moments.unit(d, options.joint_moments(d))
+            weights = np.full(k, -np.log(k))
+            found.append(Mixture(weights, options.of_data(unit, k), engine, model.assignment))
+        return found
 
     @property
     def compiler_bytes(self) -> int:
