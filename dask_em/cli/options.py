@@ -208,8 +208,8 @@ def _covariance_type(word: str) -> list[str]:
     if word in ("factor", "lowrank"):
         name = {"factor": "UUU", "lowrank": "UUC"}[word]
         raise ValueError(
-            "covariances of few factors are those of --family factor --n-factors Q --covariance "
-            f"{name}"
+            "few factors in place of a covariance are --family factor --n-factors Q "
+            f"--covariance {name}"
         )
     if word not in COVARIANCE_TYPES:
         # Those that other packages offer.

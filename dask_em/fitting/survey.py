@@ -168,6 +168,14 @@ class Survey(Pass[Surveyed]):
         return 8 * ((d * d if self.joint else d) + 3 * d + sample * (d + 2))
 
     @property
+    def block_rows(self) -> int:
+        """Rows that are summed at a time."""
+        constants = tuning().reading
+        if self.joint:
+            return constants.survey_rows
+        return max(1, min(constants.survey_rows, constants.survey_numbers // self.n_features))
+
+    @property
     def threshold(self) -> float:
         """A key above this is not in the sample (but once in 1e9 surveys)."""
         if self.n_rows is None:
@@ -187,8 +195,8 @@ class SurveyFold(Fold[Surveyed]):
         self._non_finite = NonFinite()
         self._outside = NonFinite()
         self._sample = Sample(survey.sample_size, np.empty(0), np.empty((0, d)), np.empty(0))
-        self._buffer = np.empty((tuning().reading.survey_rows, d))
-        self._weighted = np.empty((tuning().reading.survey_rows, d))
+        self._buffer = np.empty((survey.block_rows, d))
+        self._weighted = np.empty((survey.block_rows, d))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d)."""
@@ -198,7 +206,7 @@ class SurveyFold(Fold[Surveyed]):
         else:
             usable = (sample_weight > 0) & np.isfinite(sample_weight)
         self._n_weighted += int(usable.sum())
-        for rows in blocks(len(X), tuning().reading.survey_rows):
+        for rows in blocks(len(X), self.survey.block_rows):
             numbers = rows.start + np.flatnonzero(usable[rows])
             if len(numbers) == rows.stop - rows.start:
                 block, weight = X[rows], None if sample_weight is None else sample_weight[rows]

@@ -212,7 +212,7 @@ class FitMemory:
             # A random number for each row, and whether it is drawn.
             source.held_bytes + (8 + 4) * source.chunk_rows,
             # Blocks; the moments of one, of all and of both in the making; rows that are drawn.
-            2 * 8 * tuning().reading.survey_rows * d + 5 * moments + 2 * drawn,
+            2 * 8 * pass_.block_rows * d + 5 * moments + 2 * drawn,
             sums=waiting * moments + parts,
         )
         # The parts, those of which they were made until the scheduler says that nobody wants

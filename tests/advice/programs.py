@@ -98,6 +98,11 @@ def fitted(here: Here, *more: object, never: str = "") -> str:
     return program("fit", stored(here), "-k", 2, *output, *more, never=never)
 
 
+def few_factors(here: Here, *more: object) -> str:
+    """What a fit says to whoever asks for a covariance of few factors."""
+    return fitted(here, "--memory-limit", "1GiB", *more)
+
+
 SHARED, IN_ALL = "without a limit share the memory", "may take"
 
 PLANS = [
@@ -116,8 +121,17 @@ PLANS = [
         "store the data in chunks smaller than": lambda here, words: plan_of_large(here, 10**5),
     }),
     Followed(
-        "and Dask pauses it at", lambda here: plan_of_wide(here), {
+        "or fit covariances of few factors", lambda here: plan_of_wide(here), {
             "which fit: (.*)": lambda here, words: plan_of_wide(here, *words.split()),
+        },
+    ),
+    Followed(
+        "few factors in place of a covariance", lambda here: few_factors(
+            here, "--covariance", "factor"
+        ), {
+            "are (--family .*)": lambda here, words: few_factors(
+                here, *words.replace("Q", "1").split()
+            ),
         },
     ),
     Followed("local workers need about", lambda here: planned(
