@@ -97,6 +97,21 @@ class TestCUU(FactorTests):
     constraint = "CUU"
 
 
+@pytest.mark.slow
+class TestUCC(FactorTests):
+    constraint = "UCC"
+
+
+@pytest.mark.slow
+class TestCUC(FactorTests):
+    constraint = "CUC"
+
+
+@pytest.mark.slow
+class TestCCU(FactorTests):
+    constraint = "CCU"
+
+
 class TestCCC(FactorTests):
     constraint = "CCC"
 

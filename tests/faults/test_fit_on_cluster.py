@@ -100,7 +100,7 @@ def test_each_worker_is_killed_once(
 def test_a_worker_is_killed_within_a_pass_over_many_columns(
     tmp_path: Path, record_property: Any
 ) -> None:
-    data = points(tmp_path / "wide.zarr", 120_000, d=500, chunk=2_000)
+    data = points(tmp_path / "wide.zarr", 60_000, d=500, chunk=2_000)
     wide = [
         "-k", "4", "--family", "factor", "--n-factors", "3", "--algorithm", "em", "--tol", "0",
         "--max-iter", "8",
