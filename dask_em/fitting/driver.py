@@ -29,7 +29,7 @@ from .candidates import Candidate, CandidateState, Model, eliminate, run_togethe
 from .control_variate import algorithm_of
 from .criteria import Criterion, Row
 from .exchange import Exchange
-from .multistart import SampleFits
+from .multistart import highest_end
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
@@ -241,17 +241,7 @@ class Driver:
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
         several = len({m.family for m in self.options.models}) > 1
-        self.models = [
-            Model(
-                m.n_components,
-                m.components.kind,
-                m.n_parameters_of(moments),
-                m.family if several else "",
-                m.components.variational,
-                m.components.n_factors,
-            )
-            for m in self.options.models
-        ]
+        self.models = [Model.of(m, moments, several) for m in self.options.models]
         self.engine = self._engine_of(self.surveyed.n_rows)
         self.sample = Sampled.of(self.surveyed)
         self.progress = self._begun()
@@ -307,14 +297,9 @@ class Driver:
         )
         n_rows = self.passes.source.n_rows
         support = common_support([m.components.support for m in options.models])
-        survey = Survey(
-            self.seed,
-            max(size, options.lead.n_components),
-            d,
-            n_rows,
-            support,
-            any(m.components.joint_moments(d) for m in options.models),
-        )
+        joint = any(m.components.joint_moments(d) for m in options.models)
+        size = max(size, options.lead.n_components)
+        survey = Survey(self.seed, size, d, n_rows, support, joint)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
             pass_, options.drop_nonfinite, self._check_survey, options.any_sample, support.missing
@@ -379,18 +364,13 @@ class Driver:
         ]
 
     def _highest(self, model: StartOptions, starts: Sequence[Mixture]) -> Start:
-        """Return the start that ends the highest on the sample, fitted to it where labels let go.
-
-        Plain EM is plain, from the first.
-        """
+        """Return the start that ends the highest on the sample; plain EM takes the first."""
         if len(starts) == 1 or model.algorithm == "em":
             return Start(replace(starts[0], engine=self.engine))
         limits, sample = self.options.convergence.on_sample(), self.sample
-        with self.passes.executor(SampleFits(sample, len(sample.rows), limits, limits)) as calls:
-            ends = calls.map(SampleFits.fit_sample, list(starts))
-        best = max(range(len(ends)), key=lambda i: ends[i].rank)
-        found = starts[best] if self.options.labels_fixed else ends[best].state.result
-        n_passes = sum(end.rows_read for end in ends) / max(1, self.surveyed.n_weighted)
+        best, end, n_rows = highest_end(starts, sample, limits, self.passes.executor)
+        found = starts[best] if self.options.labels_fixed else end
+        n_passes = n_rows / max(1, self.surveyed.n_weighted)
         return Start(replace(found, engine=self.engine), n_passes)
 
     @property

@@ -344,7 +344,7 @@ class StartOptions:
         return Mixture(np.full(k, -np.log(k)), components, assignment=self.assignment)
 
     def of_sums(self, moments: Moments, at: Mixture, sums: MixtureStatistics) -> list[Mixture]:
-        """Return the M-step of sums that labels give, but for what the user gave; it may be some.
+        """Return the M-step of sums that labels give, or some, but for what the user gave.
 
         Parameters
         ----------
@@ -367,14 +367,13 @@ class StartOptions:
             )
         given, shared = self._given(moments), at.with_shares(sums.resp_sum)
         found = []
-        for one in self.components.of_labels(
-            moments, at.components, sums.resp_sum, sums.components
-        ):
+        rows, of_rows = sums.resp_sum, sums.components
+        for one in self.components.of_labels(moments, at.components, rows, of_rows):
             mixture = shared.holding(one)
             components = self.components.with_given(one.softened())
             log_weights = mixture.log_weights if self.weights_init is None else given.log_weights
-            mixture = replace(mixture, log_weights=log_weights, components=components)
-            found.append(self.holding(mixture))
+            begun = replace(mixture, log_weights=log_weights, components=components)
+            found.append(self.holding(begun))
         return found
 
     def _of_labels(

@@ -205,12 +205,8 @@ class Plan:
 
     @property
     def _fewer(self) -> str:
-        if not self.factors:
-            return ""
-        return (
-            f"; or fit covariances of few factors, which fit: --family factor --n-factors "
-            f"{self.factors}"
-        )
+        told = "; or fit covariances of few factors, which fit: --family factor --n-factors "
+        return f"{told}{self.factors}" if self.factors else ""
 
 
 def mebibytes(n: float) -> str:

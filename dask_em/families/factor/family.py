@@ -15,9 +15,9 @@ from ...core.tuning import tuning
 from ...core.validation import LARGEST, require, require_array
 from ...errors import UsageError
 from .constraints import NAMES
+from .described import described
 from .kernel import FactorKernel
 from .parameters import FactorParameters
-from .principal import least_noise, principal_components, principal_factors
 from .scatters import Scatter
 from .statistics import FactorStatistics
 
@@ -154,7 +154,7 @@ class FactorAnalyzers(FactorParameters, Family[FactorStatistics]):
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means and principal factors of the rows under `resp`."""
         means, scatters = self._seen(X, resp)
-        return replace(self, means=means).of_scatters(resp.sum(axis=0), scatters)
+        return described(replace(self, means=means), resp.sum(axis=0), scatters)
 
     def descriptions(self, X: Array, resp: Array) -> Sequence[Self]:
         """Return the likeliest factors of rows under `resp`, and their principal components."""
@@ -167,11 +167,11 @@ class FactorAnalyzers(FactorParameters, Family[FactorStatistics]):
         Likelihoods of factors have several, and a fit from the likeliest start need not end the
         highest.
         """
-        likeliest = self.of_scatters(total, scatters)
+        likeliest = described(self, total, scatters)
         if self.rule.isotropic:
             # The principal components are the likeliest.
             return (likeliest,)
-        other = self.of_scatters(total, scatters, components=True)
+        other = described(self, total, scatters, components=True)
         return likeliest, other.fitted_to(total, scatters, tuning().factor.component_steps)
 
     def _seen(self, X: Array, resp: Array) -> tuple[Array, list[Scatter]]:
@@ -181,47 +181,6 @@ class FactorAnalyzers(FactorParameters, Family[FactorStatistics]):
         k = len(means)
         most = max(tuning().factor.start_rows // k, tuning().factor.fewest_start_rows)
         return means, [Scatter.of_rows(Z, means[i], resp[:, i], most) for i in range(k)]
-
-    def of_scatters(
-        self, total: Array, scatters: Sequence[Scatter], components: bool = False
-    ) -> Self:
-        """Return components that describe covariances, by weights (k,); those of few rows stay.
-
-        Parameters
-        ----------
-        total : (k,) array
-        scatters : sequence of Scatter
-            One a component, in whitened coordinates.
-        components : bool
-            Whether loadings are principal components, and not the likeliest: other optima may
-            lie beyond.
-        """
-        rule, q = self.rule, self.n_factors
-        loadings, noise = self.loadings.copy(), np.array(self.noise)
-        told = np.flatnonzero(total > q + 1).tolist()
-        residual = {}
-        whole = Scatter.pooled(total, scatters) if rule.shared_loadings else None
-        if whole is not None:
-            loadings[:] = self._described(whole, components)[0]
-        for k in told:
-            if whole is None:
-                loadings[k], residual[k] = self._described(scatters[k], components)
-            else:
-                diagonal = scatters[k].diagonal
-                left = diagonal - (loadings[k] ** 2).sum(axis=1)
-                residual[k] = np.maximum(left, least_noise(diagonal))
-        if residual:
-            some = np.stack([np.broadcast_to(one, self.n_features) for one in residual.values()])
-            found = rule.noise(total[told], some + self.ridge * self.whitening.inverse_scale**2)
-            noise[slice(None) if rule.shared_noise else told] = (
-                found[0] if rule.shared_noise else found
-            )
-        return replace(self, loadings=loadings, log_noise=np.log(noise))
-
-    def _described(self, scatter: Scatter, components: bool) -> tuple[Array, Array]:
-        if components:
-            return principal_components(scatter, self.n_factors)
-        return principal_factors(scatter, self.n_factors, self.rule.isotropic)
 
     def fitted_to(self, total: Array, scatters: Sequence[Scatter], n_steps: int) -> Self:
         """Return the components after steps of EM on covariances that stay, of weights (k,)."""
