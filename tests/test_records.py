@@ -40,8 +40,8 @@ PINNED = {
     "student-t": "1: scales log_df fixed shared",
     "student-t-scales": "1: means covariance whitening ridge constraint",
     "student-t-statistics": "1: weighted excess logs powers values",
-    "candidate-row": "2: n_components kind n_parameters log_likelihood aic bic icl holdout "
-    "n_passes status inertia family",
+    "candidate-row": "3: n_components kind n_parameters log_likelihood aic bic icl holdout "
+    "n_passes status inertia family n_factors",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
     "scored",
     "bad-weights": "1: n first",

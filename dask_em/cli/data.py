@@ -136,6 +136,7 @@ COLOURS = {"ok": "green", "WARN": "yellow", "WRONG": "red"}
         default=".", metavar="FOLDER", shown_default="this folder",
     ),
     *LOOKING,
+    FACTORS_OF_FIT,
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -160,8 +161,9 @@ def doctor(
     columns_of(options)
     cluster = cluster_of(options)
     checks = doctors.examine(
-        cluster, data, n_components, covariance_types, folder, family, **take(options, LOOKING)
-    )
+        cluster, data, n_components, covariance_types, folder, family,
+        **take(options, (*LOOKING, FACTORS_OF_FIT)),
+    )  # fmt: skip
     command = click.get_current_context().command
     checks = [replace(check, text=in_shell(check.text, command)) for check in checks]
     code = doctors.exit_code(checks)

@@ -152,15 +152,16 @@ def _lines(output: str, result: FitResult) -> list[str]:
 
 # Columns of the table of candidates: name, width, format.
 COLUMNS = (
-    ("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"), ("aic", 16, ",.1f"),
-    ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"),
+    ("n_factors", 9, "d"), ("log_likelihood", 14, ",.6f"), ("n_parameters", 12, ",d"),
+    ("aic", 16, ",.1f"), ("bic", 16, ",.1f"), ("icl", 16, ",.1f"), ("inertia", 14, ".6g"),
     ("holdout", 12, ".6f"), ("n_passes", 8, "d"),
 )  # fmt: skip
 
 
 def _table(result: FitResult) -> list[str]:
     """Return the lines of the table of candidates, the winner marked by a star."""
-    best = (result.best.n_components, result.kind, result.best.family)
+    factors = result.best.family_options().n_factors
+    best = (result.best.n_components, result.kind, factors, result.best.family)
     head = result.kind_option.removesuffix("_type")
     families = [row.get("family", "") for row in result.table]
     wide = max(map(len, families)) + any(families)
@@ -170,10 +171,11 @@ def _table(result: FitResult) -> list[str]:
     lines = [f"  {'family'[:wide]:<{wide}}   K {head:<10} {names} status"]
     for row in result.table:
         family = row.get("family", "")
-        model = (row["n_components"], result.kind_in(row), family or best[2])
+        kind, factors = result.kind_in(row), row.get("n_factors")
+        model = (row["n_components"], kind, factors, family or best[3])
         mark = "*" if model == best else " "
         cells = " ".join(_cell(row.get(name), width, form) for name, width, form in shown)
-        named = f"{family:<{wide}}{row['n_components']:>4} {result.kind_in(row):<10}"
+        named = f"{family:<{wide}}{row['n_components']:>4} {kind:<10}"
         lines.append(f"{mark} {named} {cells} {status_text(row['status'])}")
     note = "after 0 passes, numbers are estimates of the sample"
     return [*lines, "", f"* is best by {result.criterion}{end}; {note}"]

@@ -192,19 +192,25 @@ class Setting(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return name, word
 
 
-def _numbers(word: str) -> list[int]:
+def _numbers(word: str, name: str = "K") -> list[int]:
     first, colon, last = word.partition(":")
     if not (first.isdecimal() and (last.isdecimal() or not colon)):
-        raise ValueError("expected 8, or 4,8,16, or 2:20 for every K from 2 to 20")
+        raise ValueError(f"expected 8, or 4,8,16, or 2:20 for every {name} from 2 to 20")
     low, high = int(first), int(last) if colon else int(first)
     if not 1 <= low <= high:
-        raise ValueError("K is at least 1, and a range goes up: 2:20")
+        raise ValueError(f"{name} is at least 1, and a range goes up: 2:20")
     return list(range(low, high + 1))
 
 
 def _covariance_type(word: str) -> list[str]:
     if word == "all":
         return [*FOURTEEN]
+    if word in ("factor", "lowrank"):
+        name = {"factor": "UUU", "lowrank": "UUC"}[word]
+        raise ValueError(
+            "few factors in place of a covariance are --family factor --n-factors Q "
+            f"--covariance {name}"
+        )
     if word not in COVARIANCE_TYPES:
         # Those that other packages offer.
         others = {entry.name for entry in entry_points(group="dask_em.constraints")}
@@ -314,7 +320,9 @@ MISSING_OF_FIT = Option(
     "--missing-values", "missing_values", OF_FIT, click.Choice(["error", "mar"]),
 )  # fmt: skip
 
-FACTORS_OF_FIT = Option("--n-factors", "n_factors", OF_FIT, COUNT)
+FACTORS = Several("Q", functools.partial(_numbers, name="Q"))
+
+FACTORS_OF_FIT = Option("--n-factors", "n_factors", OF_FIT, FACTORS)
 
 OUTPUT = Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True)
 
@@ -434,7 +442,9 @@ ESTIMATOR = (
         default=False, is_flag=True,
     ),
     Option(
-        "--n-factors", "n_factors", "Factors of a component, fewer than columns: factor.", COUNT, 1,
+        "--n-factors", "n_factors",
+        "Factors of a component, fewer than columns: factor. 5, or several: 1,2,5, or 1:5.",
+        FACTORS, "1",
     ),
     Option(
         "--alpha", "alpha", "Added to each count of an answer: categorical, bernoulli.",

@@ -460,6 +460,10 @@ class Family(ABC, Generic[Sums]):
         """Return a family about which sums under `resp` (n, k) lose no digits."""
         return self
 
+    def descriptions(self, X: Array, resp: Array) -> Sequence[Self]:
+        """Return families as `near` does, all that are worth a start; the likeliest first."""
+        return (self.near(X, resp),)
+
     def softened(self) -> Self:
         """Return components a little off the bounds of their parameters, where EM would stay.
 
@@ -719,6 +723,16 @@ class FamilyOptions(ABC):
         return False
 
     @property
+    def n_factors(self) -> int | None:
+        """Number of factors of a component, which sweeps tell models apart by; None without."""
+        return None
+
+    @property
+    def many_optima(self) -> bool:
+        """Whether few rows have so many optima that a fit of them begins from many clusters."""
+        return False
+
+    @property
     def truncates(self) -> bool:
         """Whether fractions within the support are taken at their whole part, with a warning."""
         return False
@@ -759,6 +773,33 @@ class FamilyOptions(ABC):
             The family knows of none.
         """
         raise no_noise(type(self).__name__.removesuffix("Options"))
+
+    def to_sum_labels(self, moments: Moments, k: int) -> Family[Any]:
+        """Return k components alike, at which labelled rows are summed for `of_labels`."""
+        return self.of_data(moments, k)
+
+    def of_labels(
+        self, moments: Moments, at: Family[Any], resp_sum: Array, statistics: Any
+    ) -> Sequence[Family[Any]]:
+        """Return where a fit may start that begins with labels: the M-step of their sums.
+
+        To be overridden where responsibilities do not determine components, and several may be.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of all data.
+        at : family
+            What `to_sum_labels` returned.
+        resp_sum : (k,) array
+        statistics : Additive
+            What the kernel of `at` summed.
+        """
+        return (at.maximize(resp_sum, statistics)[0],)
+
+    def joint_moments(self, d: int) -> bool:
+        """Return whether `of_data` needs products of the d columns, or each by itself will do."""
+        return True
 
     def start_coordinates(self, rows: Array, moments: Moments) -> Array:
         """Return sampled rows (m, d) as the clustering of a start sees them."""

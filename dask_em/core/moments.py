@@ -21,8 +21,8 @@ class Moments(Additive):
     ----------
     weight : float
     mean : (d,) array
-    scatter : (d, d) array
-        sum_n w_n (x_n - mean)(x_n - mean)^T.
+    scatter : (d, d) or (d,) array
+        sum_n w_n (x_n - mean)(x_n - mean)^T, or its diagonal where columns are taken one by one.
     low, high : (d,) array
         Smallest and largest number of each column.
     observed : (d,) array or None
@@ -54,7 +54,7 @@ class Moments(Additive):
         if self.observed is not None or other.observed is not None:
             return self._with_holes(other, gap, low, high)
         share = other.weight / weight
-        scatter = self.scatter + other.scatter + np.outer(gap, gap) * (self.weight * share)
+        scatter = self.scatter + other.scatter + self._products(gap) * (self.weight * share)
         return Moments(weight, self.mean + gap * share, scatter, low, high)
 
     def _with_holes(self, other: Moments, gap: Array, low: Array, high: Array) -> Moments:
@@ -65,11 +65,20 @@ class Moments(Additive):
         return Moments(
             self.weight + other.weight,
             self.mean + gap * share,
-            self.scatter + other.scatter + np.outer(apart, apart),
+            self.scatter + other.scatter + self._products(apart),
             low,
             high,
             total,
         )
+
+    def _products(self, vector: Array) -> Array:
+        """Return the products of the numbers of a vector (d,) that `scatter` holds."""
+        return np.outer(vector, vector) if self.joint else vector**2
+
+    @property
+    def joint(self) -> bool:
+        """Whether products of two columns were summed, and not squares alone."""
+        return self.scatter.ndim == 2
 
     @property
     def weights(self) -> Array:
@@ -77,10 +86,10 @@ class Moments(Additive):
         return np.full(len(self.mean), self.weight) if self.observed is None else self.observed
 
     @classmethod
-    def none(cls, d: int) -> Self:
+    def none(cls, d: int, joint: bool = True) -> Self:
         """Return the moments of no row of d columns."""
         empty = np.full(d, np.inf)
-        return cls(0.0, np.zeros(d), np.zeros((d, d)), empty, -empty)
+        return cls(0.0, np.zeros(d), np.zeros((d, d) if joint else d), empty, -empty)
 
     @classmethod
     def of(cls, X: Array) -> Self:
@@ -91,14 +100,15 @@ class Moments(Additive):
         return cls(float(len(X)), mean, D.T @ D, low, high)
 
     @classmethod
-    def unit(cls, d: int) -> Self:
+    def unit(cls, d: int, joint: bool = True) -> Self:
         """Return the moments of d columns of mean zero and the identity as their covariance."""
-        return cls(1.0, np.zeros(d), np.eye(d), -np.ones(d), np.ones(d))
+        scatter = np.eye(d) if joint else np.ones(d)
+        return cls(1.0, np.zeros(d), scatter, -np.ones(d), np.ones(d))
 
     def columns(self, chosen: Sequence[int]) -> Self:
         """Return the moments of some columns alone."""
         index = list(chosen)
-        scatter = self.scatter[np.ix_(index, index)]
+        scatter = self.scatter[np.ix_(index, index) if self.joint else index]
         vectors = self.low[index], self.high[index]
         observed = None if self.observed is None else self.observed[index]
         return type(self)(self.weight, self.mean[index], scatter, *vectors, observed)
@@ -106,15 +116,25 @@ class Moments(Additive):
     @property
     def covariance(self) -> Array:
         """Maximum-likelihood covariance, (d, d)."""
+        assert self.joint, "the survey summed no products of columns"
         if self.observed is None:
             return self.scatter / self.weight
         root = np.sqrt(np.where(self.observed > 0, self.observed, 1.0))
         return np.asarray(self.scatter / np.outer(root, root))
 
     @property
+    def variances(self) -> Array:
+        """Maximum-likelihood variance of each column, (d,)."""
+        squares = np.diagonal(self.scatter).copy() if self.joint else self.scatter
+        if self.observed is None:
+            return squares / self.weight
+        root = np.sqrt(np.where(self.observed > 0, self.observed, 1.0))
+        return np.asarray(squares / (root * root))
+
+    @property
     def widths(self) -> Array:
         """Standard deviation of each column, (d,); one where a column does not vary."""
-        variance = np.diagonal(self.covariance).copy()
+        variance = self.variances
         return np.sqrt(np.where(variance > 0, variance, 1.0))
 
     def standardized(self, rows: Array) -> Array:

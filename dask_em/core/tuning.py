@@ -42,6 +42,9 @@ class Reading:
     few_chunks: int = 1024
     chunk_bytes: int = 2**20
     survey_rows: int = 2048
+    # Numbers of a block of it where columns are summed one by one, which a cache holds: a third of
+    # the time of 2048 rows of 2000 columns.
+    survey_numbers: int = 2**19
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,23 @@ class FactorTuning:
     # noise twofold are found in three digits.
     oversampled: int = 8
     subspace_iterations: int = 8
+    # From one that was found at other noise, products that bring it up to date.
+    near_iterations: int = 1
+    # By what share of the largest variance noise still changes when it has settled.
+    settled: float = 1e-6
+    # Rows of all components by which a start describes very many columns, and of each at least:
+    # EM sees all, and factors of so many are known in two digits.
+    start_rows: int = 4096
+    fewest_start_rows: int = 512
+    # Noise, as a share of a column's variance, below which distances are summed of residuals:
+    # above, what cancels in them leaves twelve digits.
+    exact_below: float = 1e-3
+    # Share of responsibilities that are not zero from which one product of all is quicker.
+    dense: float = 0.4
+    # Columns of a random subspace for each factor, where labels tell covariances in one pass.
+    sketched: int = 10
+    # Steps of EM that principal components are taken up before rows judge them.
+    component_steps: int = 5
 
 
 @dataclass(frozen=True)
@@ -483,6 +503,10 @@ class ExchangeTuning:
     each: int = 2
     # Rows of Ward's trees, which take the square of them in memory and time.
     tree_rows: int = 2000
+    # Clusters about seeds from which models of many optima start beside those of trees.
+    seeds: int = 8
+    # The likeliest starts from given clusters that are fitted, at most.
+    seeded: int = 6
     # How often what gained is passed on, at most.
     rounds: int = 4
 
@@ -660,6 +684,8 @@ class PlanTuning:
     # The fit before it factorises matrices some tens of times: with more products of a parameter
     # and a column than these each of them takes seconds, and the probe minutes.
     probe_factors: int = 2 * 10**10
+    # Numbers of factors that are proposed where full covariances do not fit, the most that fit.
+    factors: tuple[int, ...] = (10, 5, 2, 1)
 
 
 @dataclass(frozen=True)

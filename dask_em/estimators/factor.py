@@ -40,7 +40,7 @@ class FactorMixture(NoisyEstimator, CpuMixture):
     ----------
     n_components : int, default=1
     n_factors : int, default=1
-        q, less than the number of columns. Fit several, and take the one of the least `bic(X)`.
+        q, less than the number of columns. `select(..., n_factors=[1, 2, 5])` chooses among some.
     factor_constraint : {"UUU", "UUC", "UCU", "UCC", "CUU", "CUC", "CCU", "CCC"}, default="UUU"
         What is constrained (C) or not (U), by the names of McNicholas and Murphy (Statistics and
         Computing 18, 2008): loadings equal in all components, noise equal in all components, noise
@@ -89,6 +89,7 @@ class FactorMixture(NoisyEstimator, CpuMixture):
     """
 
     kind_option = "factor_constraint"
+    swept_options = ("n_factors",)
     array_options = ("weights_init", "means_init")
 
     def __init__(

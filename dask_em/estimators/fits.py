@@ -242,6 +242,9 @@ class Fit(Generic[M]):
         if any(estimator.kind_option for estimator in self.estimators):
             kinds = dict.fromkeys(s.components.kind for s in starts)
             identity[self.kind_option] = list(kinds)
+        factors = dict.fromkeys(s.components.n_factors for s in starts)
+        if any(factors):
+            identity["n_factors"] = list(factors)
         if len(self.families) > 1:
             identity["families"] = {f: m.identity(engine) for f, m in self.families.items()}
         choice = {"criterion": self.criterion, "holdout": self.holdout}

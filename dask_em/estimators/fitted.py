@@ -51,6 +51,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     kind_option : str or None
         The option that tells kinds of components apart, over which sweeps choose.
+    swept_options : tuple of str
+        Others of which sweeps take several values, with each kind and number of components.
     array_options : tuple of str
         Options that are arrays, of a start but for the `prior_options`.
     prior_options : tuple of str
@@ -68,6 +70,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     kind_option: ClassVar[str | None] = None
+    swept_options: ClassVar[tuple[str, ...]] = ()
     size_option: ClassVar[str] = "n_components"
     array_options: ClassVar[tuple[str, ...]] = ("weights_init",)
     prior_options: ClassVar[tuple[str, ...]] = ()

@@ -382,9 +382,10 @@ CANDIDATE = Object(
         "n_parameters": COUNT,
         "n_passes": COUNT,
         "status": Word(),
+        "n_factors": Number(1, whole=True),
         **dict.fromkeys(("log_likelihood", "aic", "bic", "icl", "holdout", "inertia"), MEASURED),
     },
-    frozenset({"inertia"}),
+    frozenset({"inertia", "n_factors"}),
     others=Word(empty=True),
 )
 

@@ -33,10 +33,11 @@ class Selection:
     table : list of dict
         One row a model: n_components, covariance_type, n_parameters, log_likelihood (nats per
         row), aic, bic, icl, holdout (nats per row held out, or None), n_passes that served
-        it, status, and its family where several are compared. A model of status DEGENERATE has
-        components that the data do not determine, and is left out of the choice unless all are
-        so. One of status DROPPED was given up; after no pass, its numbers are estimates: the
-        winner's, and how much the sample or the slice says that it is worse.
+        it, status, n_factors where it has such, and its family where several are compared.
+        A model of status DEGENERATE has components that the data do not determine, and is
+        left out of the choice unless all are so. One of status DROPPED was given up; after no
+        pass, its numbers are estimates: the winner's, and how much the sample or the slice
+        says that it is worse.
     models : list of MixtureEstimator
         With `keep_all=True` every model that was not given up, fitted, in the table's order.
     criterion : str
@@ -153,8 +154,9 @@ def select(
     noise_covariance : as in `GaussianMixture.fit`, optional
     random_state : int, RandomState or None
     **options
-        Other parameters of the estimator, the same for all: `tol`, `reg_covar`, ...
-        `checkpoint` keeps the whole sweep, and `max_time` ends it with the best so far.
+        Other parameters of the estimator, the same for all: `tol`, `reg_covar`, ... Of factor
+        analyzers `n_factors` is a number or several, each with every K. `checkpoint` keeps the
+        whole sweep, and `max_time` ends it with the best so far.
 
     Returns
     -------
@@ -240,7 +242,7 @@ def _models(
     kinds: str | Sequence[str] | None,
     options: Mapping[str, Any],
 ) -> list[MixtureEstimator]:
-    """Return an estimator like the chosen one for each kind and K."""
+    """Return an estimator like the chosen one for each kind, number of factors and K."""
     make, own = type(chosen), chosen.get_params(deep=False)
     own |= {name: value for name, value in options.items() if name in own}
     # One that nobody gave leaves an estimator its own.
@@ -260,6 +262,10 @@ def _models(
             kinds = [one for kind in kinds for one in (NAMES if kind == "all" else [kind])]
         _check_values(make.kind_option, kinds)
         alike = [{make.kind_option: kind} for kind in kinds]
+    for name in make.swept_options:
+        values = [*own[name]] if isinstance(own[name], Iterable) else [own[name]]
+        _check_values(name, values)
+        alike = [{**one, name: value} for one in alike for value in values]
     return [make(**{**own, **kind, make.size_option: k}) for kind in alike for k in ks]
 
 

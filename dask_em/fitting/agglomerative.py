@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..core.additive import Array
@@ -11,11 +9,12 @@ from ..core.moments import Moments
 
 
 def ward_trees(rows: Array, moments: Moments) -> list[Array]:
-    """Return Ward's tree (1963) of rows (n, d), in three coordinates.
+    """Return Ward's tree (1963) of rows (n, d), in two or three coordinates.
 
     In the units of the data, in which balls of one size are found; in widths of the columns; and
     in widths of the principal components, in which long and thin clusters are wide (as by mclust's
-    default start: Scrucca and Raftery, Advances in Data Analysis and Classification 9, 2015).
+    default start: Scrucca and Raftery, Advances in Data Analysis and Classification 9, 2015), where
+    the moments tell those.
 
     Parameters
     ----------
@@ -39,9 +38,11 @@ def ward_trees(rows: Array, moments: Moments) -> list[Array]:
     if len(rows) < 2 or not np.isfinite(rows).all():
         return []
     apart = np.asarray(rows, dtype=np.float64) - moments.mean
-    values, axes = np.linalg.eigh(moments.covariance)
-    widths = np.sqrt(np.maximum(values, np.finfo(np.float64).eps * max(values[-1], 1e-300)))
-    coordinates: Sequence[Array] = (apart, moments.standardized(rows), apart @ axes / widths)
+    coordinates = [apart, moments.standardized(rows)]
+    if moments.joint:
+        values, axes = np.linalg.eigh(moments.covariance)
+        widths = np.sqrt(np.maximum(values, np.finfo(np.float64).eps * max(values[-1], 1e-300)))
+        coordinates.append(apart @ axes / widths)
     return [np.asarray(linkage(Z, "ward")) for Z in coordinates]
 
 

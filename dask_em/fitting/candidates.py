@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Self
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from ..core.em import Algorithm, AlgorithmState, EMState, Status
 from ..core.executor import in_threads
 from ..core.fleet import FleetStatistics
 from ..core.mixture import Mixture
+from ..core.moments import Moments
 from ..core.parts import MixtureStatistics
 from ..core.protocols import Executor
 from ..core.tuning import tuning
 from .criteria import DEGENERATE, DROPPED, Criterion, Row, entropy, penalty
 from .sample import Sampled, Start
+from .starts import StartOptions
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Model:
         The name of its family, where models of several families are compared.
     variational : bool
         Whether it is judged by a bound on the evidence, which no criterion penalizes again.
+    n_factors : int or None
+        Of a component, where it has factors.
     """
 
     n_components: int
@@ -42,6 +47,23 @@ class Model:
     n_parameters: int
     family: str = ""
     variational: bool = False
+    n_factors: int | None = None
+
+    @classmethod
+    def of(cls, options: StartOptions, moments: Moments, several: bool) -> Self:
+        """Return the model that options ask for, of data of these moments.
+
+        `several` says whether there are other families.
+        """
+        components = options.components
+        return cls(
+            options.n_components,
+            components.kind,
+            options.n_parameters_of(moments),
+            options.family if several else "",
+            components.variational,
+            components.n_factors,
+        )
 
     def penalty(self, criterion: Criterion, weight: float) -> float:
         """Compute the penalty of `criterion` for rows of this weight, in nats."""
@@ -248,6 +270,7 @@ class Candidate:
             DROPPED if self.dropped else status,
             inertia,
             model.family,
+            model.n_factors,
         )
 
 

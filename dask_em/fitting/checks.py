@@ -306,7 +306,7 @@ def _refuse_total(weight: float) -> None:
 
 
 def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
-    if not np.isfinite(surveyed.covariance).all():
+    if not np.isfinite(surveyed.variances).all():
         largest = np.maximum(np.abs(surveyed.moments.low), np.abs(surveyed.moments.high))
         raise DataError(
             f"{columns.name(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
@@ -316,7 +316,7 @@ def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
 
 def _refuse_below_squaring(surveyed: Surveyed, columns: Columns) -> None:
     low, high = surveyed.moments.low, surveyed.moments.high
-    flat = np.diagonal(surveyed.covariance) < tuning().numerics.least_variance
+    flat = surveyed.variances < tuning().numerics.least_variance
     # Beside its offset, a column may vary by nothing that rounding leaves.
     lost = np.flatnonzero(flat & (low < high) & (high - low < 1)).tolist()
     if lost:

@@ -126,7 +126,7 @@ def criteria(scores: Scores, n_dropped: int, n_parameters: int) -> Criteria:
     }
 
 
-@record("candidate-row", 2)
+@record("candidate-row", 3)
 @dataclass(frozen=True)
 class Row:
     """One model in the table of a sweep.
@@ -153,6 +153,8 @@ class Row:
         Sum of the squared distances of rows to their centres, of families that have such.
     family : str
         The name of its family, where models of several families are compared.
+    n_factors : int or None
+        Number of factors of a component, of families that have such.
     """
 
     n_components: int
@@ -167,6 +169,7 @@ class Row:
     status: str
     inertia: float | None = None
     family: str = ""
+    n_factors: int | None = None
 
     def moved(self, nats: float, weight: float) -> Row:
         """Return the row with a log-likelihood `nats` higher for each of rows of this weight."""
@@ -192,6 +195,8 @@ class Row:
             del values["inertia"]
         if not self.family:
             del values["family"]
+        if self.n_factors is None:
+            del values["n_factors"]
         return {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in values.items()
@@ -244,14 +249,17 @@ def kind_in(row: Mapping[str, Any]) -> str:
 
 
 def model_in(row: Mapping[str, Any]) -> str:
-    """Return the family, where there are several, and the kind of components of a row.
+    """Return the family, where there are several, the kind of components and factors of a row.
 
     Examples
     --------
     >>> model_in({"n_components": 2, "covariance_type": "diag", "family": "student-t"})
     'student-t diag'
+    >>> model_in({"n_components": 2, "factor_constraint": "UUU", "n_factors": 3})
+    'UUU q=3'
     """
-    return " ".join(filter(None, (str(row.get("family", "")), kind_in(row))))
+    factors = f"q={row['n_factors']}" if row.get("n_factors") else ""
+    return " ".join(filter(None, (str(row.get("family", "")), kind_in(row), factors)))
 
 
 def elbow(n_components: Sequence[int], inertias: Sequence[float]) -> int | None:

@@ -29,6 +29,7 @@ from .candidates import Candidate, CandidateState, Model, eliminate, run_togethe
 from .control_variate import algorithm_of
 from .criteria import Criterion, Row
 from .exchange import Exchange
+from .multistart import highest_end
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
@@ -240,16 +241,7 @@ class Driver:
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
         several = len({m.family for m in self.options.models}) > 1
-        self.models = [
-            Model(
-                m.n_components,
-                m.components.kind,
-                m.n_parameters_of(moments),
-                m.family if several else "",
-                m.components.variational,
-            )
-            for m in self.options.models
-        ]
+        self.models = [Model.of(m, moments, several) for m in self.options.models]
         self.engine = self._engine_of(self.surveyed.n_rows)
         self.sample = Sampled.of(self.surveyed)
         self.progress = self._begun()
@@ -306,7 +298,9 @@ class Driver:
         )
         n_rows = self.passes.source.n_rows
         support = common_support([m.components.support for m in options.models])
-        survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support, beside)
+        joint = any(m.components.joint_moments(d) for m in options.models)
+        size = max(size, options.lead.n_components)
+        survey = Survey(self.seed, size, d, n_rows, support, beside, joint)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
             pass_, options.drop_nonfinite, self._check_survey, options.any_sample, support.missing
@@ -331,7 +325,8 @@ class Driver:
         if self.checkpoint.progress is not None:
             return self.checkpoint.progress
         if self.passes.source.beside.labels is not None:
-            starts, n_passes, phase = self._of_labels(), 0.0, "em"
+            starts, phase = self._of_labels(), "em"
+            n_passes = sum(start.n_passes for start in starts)
         elif self.options.exhaustive or self.options.lead.init_params != "auto":
             engine, executor = self._on_sample, self.passes.executor
             starts = [
@@ -362,12 +357,22 @@ class Driver:
     def _of_labels(self) -> list[Start]:
         """Return the M-step of each model's labels, in a pass over all rows."""
         moments, models = self.surveyed.moments, self.options.models
-        rough = tuple(replace(m.alike(moments), engine=self._on_sample) for m in models)
+        rough = tuple(replace(m.to_sum_labels(moments), engine=self._on_sample) for m in models)
         sums = self.passes.labelled(rough, self.holdout)
         return [
-            Start(replace(model.of_sums(moments, mixture, found), engine=self.engine))
+            self._highest(model, model.of_sums(moments, mixture, found))
             for model, mixture, found in zip(models, rough, sums.members, strict=True)
         ]
+
+    def _highest(self, model: StartOptions, starts: Sequence[Mixture]) -> Start:
+        """Return the start that ends the highest on the sample; plain EM takes the first."""
+        if len(starts) == 1 or model.algorithm == "em":
+            return Start(replace(starts[0], engine=self.engine))
+        limits, sample = self.options.convergence.on_sample(), self.sample
+        best, end, n_rows = highest_end(starts, sample, limits, self.passes.executor)
+        found = starts[best] if self.options.labels_fixed else end
+        n_passes = n_rows / max(1, self.surveyed.n_weighted)
+        return Start(replace(found, engine=self.engine), n_passes)
 
     @property
     def n_labelled(self) -> int:
@@ -389,7 +394,8 @@ class Driver:
         options = self.options
         if options.lead.init_params != "auto" or options.lead.algorithm != "auto":
             return None
-        return Exchange(options.models, self.surveyed.moments, self._on_sample)
+        few = len(self.sample.rows) <= tuning().exchange.tree_rows
+        return Exchange(options.models, self.surveyed.moments, self._on_sample, few)
 
     def _screened(self) -> tuple[list[Start], int]:
         """Compare many starts of every model on the sample, which is small and in this process."""

@@ -27,7 +27,7 @@ from ..core.tuning import tuning
 from .agglomerative import clusters_of, ward_trees
 from .multistart import SampleFits, StartResult
 from .sample import Sampled, Start
-from .starts import StartOptions, hard
+from .starts import LABELLERS, StartOptions, hard
 
 T = TypeVar("T")
 
@@ -51,6 +51,9 @@ class Exchange:
         Of all data.
     engine : Engine
         What computes on the sample.
+    few : bool
+        Whether the sample is so small that models of many optima begin from many clusters, too,
+        those that are alone of their K among them.
 
     Examples
     --------
@@ -65,17 +68,25 @@ class Exchange:
     models: Sequence[StartOptions]
     moments: Moments
     engine: Engine
+    few: bool = False
 
     def of(self, numbers: Sequence[int]) -> Exchange:
         """Return the exchange among some of the models."""
         return replace(self, models=[self.models[i] for i in numbers])
 
     def groups(self) -> list[list[int]]:
-        """Return the numbers of models that may exchange clusters, of more than one of each K."""
+        """Return the numbers of models that may exchange clusters, those of one K together."""
         found: dict[tuple[str, int], list[int]] = {}
         for i, model in enumerate(self.models):
             found.setdefault((model.family, model.n_components), []).append(i)
-        return [group for (_, k), group in found.items() if len(group) > 1 and k > 1]
+        return [
+            group
+            for (_, k), group in found.items()
+            if k > 1 and (len(group) > 1 or self._seeded(group))
+        ]
+
+    def _seeded(self, group: Sequence[int]) -> bool:
+        return self.few and all(self.models[i].components.many_optima for i in group)
 
     def run(
         self,
@@ -108,6 +119,8 @@ class Exchange:
         for group in self.groups():
             k = self.models[group[0]].n_components
             labels = [clusters_of(tree, k) for tree in trees]
+            if with_trees and self._seeded(group):
+                labels += self._nearest_seeds(group[0], first)
             given = [Clusters(first, hard(of, k) * first.weights[:, None]) for of in labels]
             n_rows = max(n_rows, self._among(group, rows, given, ends, state_of, fit))
         return ends, n_rows
@@ -193,7 +206,8 @@ class Exchange:
 
         few = len(rows.rows) <= tuning().exchange.tree_rows
         if given:
-            gained(dict.fromkeys(group, given), len(given) if few else 1)
+            each = min(len(given), tuning().exchange.seeded) if few else 1
+            gained(dict.fromkeys(group, given), each)
         changed = list(group)
         for _ in range(tuning().exchange.rounds):
             found = in_threads(lambda j: self._shares(rows, state_of(ends[j])), changed)
@@ -203,6 +217,15 @@ class Exchange:
             if not changed:
                 break
         return n_rows
+
+    def _nearest_seeds(self, i: int, rows: Sampled) -> list[Array]:
+        """Return clusters about seeds of k-means++, as far from those of trees as they happen."""
+        model, label = self.models[i], LABELLERS["k-means++"]
+        Z = model.components.start_coordinates(rows.rows, self.moments)
+        return [
+            label(Z, rows.weights, model.n_components, seed)
+            for seed in range(tuning().exchange.seeds)
+        ]
 
     def _shares(self, rows: Sampled, state: EMState) -> Clusters:
         """Return the clusters at the end of a fit."""
@@ -214,11 +237,11 @@ class Exchange:
         found = []
         for clusters in shares:
             X, resp = clusters.rows.rows, clusters.resp
-            start = self.models[i].of_responsibilities(self.moments, X, resp)
-            start = replace(start, engine=self.engine)
-            value = start.objective(rows.accumulate(start))
-            if np.isfinite(value):
-                found.append((value, start))
+            for start in self.models[i].starts_of(self.moments, X, resp):
+                start = replace(start, engine=self.engine)
+                value = start.objective(rows.accumulate(start))
+                if np.isfinite(value):
+                    found.append((value, start))
         found.sort(key=lambda one: one[0], reverse=True)
         return [start for _, start in found]
 

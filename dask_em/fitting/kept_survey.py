@@ -129,7 +129,7 @@ class KeptSurvey:
     n_rows, weight : (r,) array
         Of each range.
     mean, low, high : (r, d) array
-    scatter : (r, d, d) array
+    scatter : (r, d, d) or (r, d) array
     sample : Sample
     log : ChunkLog
 
@@ -209,6 +209,7 @@ class KeptSurvey:
             "the constants that cut the data differ": self.tuning != _cutting(),
             "it is of other rows or columns": of != (n, d)
             or len(self.log.chunks) != source.n_chunks,
+            "its sums of columns are of another kind": (self.scatter.ndim == 3) != survey.joint,
             "its sample was drawn by another seed": self.seed != survey.seed,
             f"its sample holds {self.sample.size} rows": self.sample.size < survey.sample_size,
             "it leaves out rows of NaN or infinity": bool(self.log.n_dropped)

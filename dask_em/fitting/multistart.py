@@ -401,6 +401,16 @@ class SampleFits:
         return replace(tried, rows_read=read)
 
 
+def highest_end(
+    starts: Sequence[Mixture], sample: Sampled, limits: Convergence, executor: ExecutorFactory
+) -> tuple[int, Mixture, int]:
+    """Return which start ends the highest on the sample, where it does, and the rows read."""
+    with executor(SampleFits(sample, len(sample.rows), limits, limits)) as calls:
+        ends = calls.map(SampleFits.fit_sample, list(starts))
+    best = max(range(len(ends)), key=lambda i: ends[i].rank)
+    return best, ends[best].state.result, sum(end.rows_read for end in ends)
+
+
 def _part_of(n_sampled: int, n_rows: int) -> int:
     """Return how many rows of the sample are used: nearly all of it is as good as all."""
     return n_rows if 2 * n_rows <= n_sampled else n_sampled

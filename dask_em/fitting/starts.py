@@ -388,21 +388,34 @@ class StartOptions:
             self._of_responsibilities(pooled, given, X, resp[:, :k]), moments, noise
         )
 
-    def alike(self, moments: Moments) -> Mixture:
-        """Return components alike, each of which describes all data of these moments."""
+    def starts_of(self, moments: Moments, X: Array, resp: Array) -> list[Mixture]:
+        """Return the mixtures that may start from `resp` of the rows X (n, d).
+
+        They are (n, k), or (n, k + 1) with noise in the last column.
+        """
+        given, k = self._given(moments), self.n_components
+        pooled = self.components.of_data(moments, k)
+        noise, resp = float(resp[:, k:].sum() / resp.sum()), resp[:, :k]
+        return [
+            self.holding(self._m_step(given, one, X, resp), moments, noise)
+            for one in pooled.descriptions(X, resp)
+        ]
+
+    def to_sum_labels(self, moments: Moments) -> Mixture:
+        """Return components alike, at which rows are summed that have labels."""
         k = self.n_components
-        components = self.components.of_data(moments, k)
+        components = self.components.to_sum_labels(moments, k)
         alike = Mixture(np.full(k, -np.log(k)), components, assignment=self.assignment)
         return alike if self.noise is None else self.noise.beside(alike, moments)
 
-    def of_sums(self, moments: Moments, at: Mixture, sums: MixtureStatistics) -> Mixture:
-        """Return the M-step of sums that labels give, but for what the user gave.
+    def of_sums(self, moments: Moments, at: Mixture, sums: MixtureStatistics) -> list[Mixture]:
+        """Return the M-step of sums that labels give, or some, but for what the user gave.
 
         Parameters
         ----------
         moments : Moments
         at : Mixture
-            About whose centres the sums are: `alike`.
+            About whose centres the sums are: `to_sum_labels`.
         sums : MixtureStatistics
 
         Raises
@@ -417,11 +430,17 @@ class StartOptions:
                 f"{', '.join(map(str, empty))} of {self.n_components}: label some rows of each, or "
                 "lower n_components"
             )
-        given, (mixture, _) = self._given(moments), at.m_step(sums)
-        components = self.components.with_given(mixture.components.softened())
-        log_weights = mixture.log_weights if self.weights_init is None else given.log_weights
-        start = replace(mixture, log_weights=log_weights, components=components)
-        return self.holding(start, moments, mixture.noise_weight)
+        given, shared = self._given(moments), at.with_shares(sums.resp_sum)
+        noise = sums.noise_sum / (sums.noise_sum + float(sums.resp_sum.sum()))
+        found = []
+        rows, of_rows = sums.resp_sum, sums.components
+        for one in self.components.of_labels(moments, at.components, rows, of_rows):
+            mixture = shared.holding(one)
+            components = self.components.with_given(one.softened())
+            log_weights = mixture.log_weights if self.weights_init is None else given.log_weights
+            begun = replace(mixture, log_weights=log_weights, components=components)
+            found.append(self.holding(begun, moments, noise))
+        return found
 
     def _of_labels(
         self, pooled: Family[Any], given: Mixture, sample: Sampled, labels: Array
@@ -451,8 +470,10 @@ class StartOptions:
     def _of_responsibilities(
         self, pooled: Family[Any], given: Mixture, X: Array, resp: Array
     ) -> Mixture:
-        rough = replace(given, components=pooled.near(X, resp))
-        mixture = rough.of_responsibilities(X, resp)
+        return self._m_step(given, pooled.near(X, resp), X, resp)
+
+    def _m_step(self, given: Mixture, near: Family[Any], X: Array, resp: Array) -> Mixture:
+        mixture = replace(given, components=near).of_responsibilities(X, resp)
         components = self.components.with_given(mixture.components)
         if self.weights_init is not None:
             mixture = replace(mixture, log_weights=given.log_weights)

@@ -112,6 +112,11 @@ class Surveyed(Additive):
         return self.moments.covariance
 
     @property
+    def variances(self) -> Array:
+        """Maximum-likelihood variances of all rows, (d,)."""
+        return self.moments.variances
+
+    @property
     def constant_columns(self) -> list[int]:
         """Columns that hold one value only."""
         return np.flatnonzero(self.moments.low == self.moments.high).tolist()
@@ -133,6 +138,8 @@ class Survey(Pass[Surveyed]):
         Which numbers the family describes: others are counted, and located.
     n_beside : int
         Columns behind these that go into the sample, as noise does, and are no data.
+    joint : bool
+        Whether products of two columns are summed: of very many columns they are too many.
 
     Examples
     --------
@@ -150,6 +157,7 @@ class Survey(Pass[Surveyed]):
     n_rows: int | None
     support: Support = REAL
     n_beside: int = 0
+    joint: bool = True
 
     def fold(self) -> SurveyFold:
         """Return the survey of one range, before its first chunk."""
@@ -160,7 +168,15 @@ class Survey(Pass[Surveyed]):
         """Bytes of what the survey finds, at most."""
         d = self.n_features
         sample = self.sample_size if self.n_rows is None else min(self.sample_size, self.n_rows)
-        return 8 * (d * d + 3 * d + sample * (d + self.n_beside + 2))
+        return 8 * ((d * d if self.joint else d) + 3 * d + sample * (d + self.n_beside + 2))
+
+    @property
+    def block_rows(self) -> int:
+        """Rows that are summed at a time."""
+        constants = tuning().reading
+        if self.joint:
+            return constants.survey_rows
+        return max(1, min(constants.survey_rows, constants.survey_numbers // self.n_features))
 
     @property
     def threshold(self) -> float:
@@ -178,13 +194,13 @@ class SurveyFold(Fold[Surveyed]):
         d = survey.n_features
         self.survey = survey
         self._n_rows = self._n_weighted = 0
-        self._moments = Moments.none(d)
+        self._moments = Moments.none(d, survey.joint)
         self._non_finite = NonFinite()
         self._outside = NonFinite()
         nothing = np.empty((0, d + survey.n_beside))
         self._sample = Sample(survey.sample_size, np.empty(0), nothing, np.empty(0))
-        self._buffer = np.empty((tuning().reading.survey_rows, d))
-        self._weighted = np.empty((tuning().reading.survey_rows, d))
+        self._buffer = np.empty((survey.block_rows, d))
+        self._weighted = np.empty((survey.block_rows, d))
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d + n_beside)."""
@@ -195,7 +211,7 @@ class SurveyFold(Fold[Surveyed]):
         else:
             usable = (sample_weight > 0) & np.isfinite(sample_weight)
         self._n_weighted += int(usable.sum())
-        for rows in blocks(len(X), tuning().reading.survey_rows):
+        for rows in blocks(len(X), self.survey.block_rows):
             numbers = rows.start + np.flatnonzero(usable[rows])
             if len(numbers) == rows.stop - rows.start:
                 block, weight = data[rows], None if sample_weight is None else sample_weight[rows]
@@ -242,13 +258,24 @@ class SurveyFold(Fold[Surveyed]):
         origin = D[0].copy()
         D -= origin
         if weight is None:
-            total, first, scatter = float(b), D.sum(axis=0), D.T @ D
+            weighted, total = D, float(b)
         else:
             np.multiply(D, weight[:, None], out=weighted)
-            total, first, scatter = float(weight.sum()), weighted.sum(axis=0), D.T @ weighted
-        scatter -= np.outer(first, first / total)
-        scatter = (scatter + scatter.T) / 2
+            total = float(weight.sum())
+        first = weighted.sum(axis=0)
+        scatter = self._scatter(D, weighted)
+        if self.survey.joint:
+            scatter -= np.outer(first, first / total)
+            scatter = (scatter + scatter.T) / 2
+        else:
+            scatter -= first**2 / total
         self._moments += Moments(total, origin + first / total, scatter, low, high)
+
+    def _scatter(self, D: Array, weighted: Array) -> Array:
+        """Return sums of products of columns, or of their squares alone."""
+        if self.survey.joint:
+            return np.asarray(D.T @ weighted)
+        return np.asarray(np.einsum("nd,nd->d", D, weighted))
 
     def _add_with_holes(self, index: int, numbers: Array, D: Array, weight: Array | None) -> None:
         """Add rows of which values are missing, which the family allows."""
@@ -265,8 +292,9 @@ class SurveyFold(Fold[Surveyed]):
         mean = w @ D / np.where(observed > 0, observed, 1.0)
         D -= mean
         D[hole] = 0.0
-        scatter = D.T @ (D * w[:, None])
-        scatter = (scatter + scatter.T) / 2
+        scatter = self._scatter(D, D * w[:, None])
+        if self.survey.joint:
+            scatter = (scatter + scatter.T) / 2
         self._moments += Moments(float(w.sum()), origin + mean, scatter, low, high, observed)
 
     def result(self) -> Surveyed:

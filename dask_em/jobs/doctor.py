@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from ..data.open import stored_source
-from ..data.options import ReadChoices
 from .checks.check import Check, attempt
 from .checks.cluster import look_at_cluster
 from .checks.data import describe_checksum, describe_chunks, describe_store
 from .checks.machine import blas_here, describe_disk, extras_here, versions_here
 from .cluster import ClusterOptions
+from .files import FleetChoices
 from .plan import count, fleet_of, reading_of
 
 
@@ -22,7 +22,7 @@ def examine(
     covariance: str | Sequence[str] = "full",
     folder: str = ".",
     family: str | Sequence[str] = "gaussian",
-    **reading: Unpack[ReadChoices],
+    **reading: Unpack[FleetChoices],
 ) -> list[Check]:
     """Check everything that a fit of `data` would need, and what needs no data.
 
@@ -39,7 +39,7 @@ def examine(
     family : str or sequence of str
         Names of registered classes of mixtures.
     **reading
-        As `ReadOptions` has it.
+        As `ReadOptions` has it, and what else decides how large models are.
     """
     checks = [
         attempt("versions", versions_here),

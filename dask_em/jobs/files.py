@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -33,7 +34,7 @@ class ModelChoices(ReadChoices, total=False):
 class FleetChoices(ModelChoices, total=False):
     """Hold what else of models decides how large they are; None is the estimator's default."""
 
-    n_factors: int | None
+    n_factors: int | Sequence[int] | None
 
 
 def load_to_read(path: str, **reading: Unpack[ModelChoices]) -> MixtureEstimator:

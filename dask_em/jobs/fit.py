@@ -122,6 +122,9 @@ class FitRequest:
         path, kind = Path(output), model.family_options().kind
         which = f"-{model.family}" * (len(self.families) > 1)
         which += f"-k{model.n_components}" + (f"-{kind}" if kind else "")
+        swept = {one.family_options().n_factors for one in self.fleet} - {None}
+        if len(swept) > 1 and (q := model.family_options().n_factors) is not None:
+            which += f"-q{q}"
         return str(path.with_name(f"{path.stem}{which}{path.suffix}"))
 
     @property
@@ -321,7 +324,9 @@ def fit_of(request: FitRequest, shared: Mapping[str, Any]) -> Fit[MixtureEstimat
     try:
         if request.single:
             (model,) = request.fleet
-            model.set_params(**options).check_options()
+            # Of what sweeps take several values it has its own.
+            own = {n: value for n, value in options.items() if n not in model.swept_options}
+            model.set_params(**own).check_options()
             return Fit([model])
         told = any(kinds_of(one, request.covariance_types) is not None for one in classes)
         return sweep(

@@ -157,19 +157,16 @@ class FitMemory:
     @cached_property
     def mixtures(self) -> Sequence[Mixture]:
         """A mixture of the size of each model."""
-        unit, engine = Moments.unit(self.source.n_features), self.engine
+        d, engine = self.source.n_features, self.engine
         noisy = self.source.beside.noise is not None
-        options = [model.family_options() for model in self.models]
-        options = [one.of_noisy_rows() if noisy else one for one in options]
-        return [
-            Mixture(
-                np.full(model.n_components, -np.log(model.n_components)),
-                own.of_data(unit, model.n_components),
-                engine,
-                model.assignment,
-            )
-            for model, own in zip(self.models, options, strict=True)
-        ]
+        found = []
+        for model in self.models:
+            k, options = model.n_components, model.family_options()
+            options = options.of_noisy_rows() if noisy else options
+            unit = Moments.unit(d, options.joint_moments(d))
+            weights = np.full(k, -np.log(k))
+            found.append(Mixture(weights, options.of_data(unit, k), engine, model.assignment))
+        return found
 
     @property
     def compiler_bytes(self) -> int:
@@ -204,8 +201,9 @@ class FitMemory:
         from ..fitting.survey import Survey
 
         source, d, rows = self.source, self.source.n_features, self.sample_rows
-        pass_ = Survey(0, rows, d, source.n_rows)
-        moments, sample = 8 * d * d, self._sample_bytes
+        joint = any(m.start_options().components.joint_moments(d) for m in self.models)
+        pass_ = Survey(0, rows, d, source.n_rows, joint=joint)
+        moments, sample = 8 * (d * d if joint else d), self._sample_bytes
         # A range draws its share, or as many as it has and there can be where rows have weights.
         most = min(rows, -(-(source.n_rows or rows * self.n_ranges) // self.n_ranges))
         drawn = self._drawn_row * most if source.weighted else -(-sample // self.n_ranges)
@@ -217,7 +215,7 @@ class FitMemory:
             # A random number for each row, and whether it is drawn.
             source.held_bytes + (8 + 4) * source.chunk_rows,
             # Blocks; the moments of one, of all and of both in the making; rows that are drawn.
-            2 * 8 * tuning().reading.survey_rows * d + 5 * moments + 2 * drawn,
+            2 * 8 * pass_.block_rows * d + 5 * moments + 2 * drawn,
             sums=waiting * moments + parts,
         )
         # The parts, those of which they were made until the scheduler says that nobody wants

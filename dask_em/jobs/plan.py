@@ -101,6 +101,9 @@ class Plan:
         Why not, where they were asked for.
     memory : WorkerMemory or None
         Of what `worker_bytes` is the sum.
+    factors : int
+        Where covariances do not fit into a worker, the number of factors with which those of
+        factor analyzers do; else 0.
 
     Examples
     --------
@@ -133,6 +136,7 @@ class Plan:
     probe: Probe | None = None
     untimed: str = ""
     memory: WorkerMemory | None = None
+    factors: int = 0
 
     @property
     def fits(self) -> bool:
@@ -198,7 +202,7 @@ class Plan:
                 f"{mebibytes(tuning().plan.pause * self.worker_limit)} of its "
                 f"{mebibytes(self.worker_limit)}: "
                 "raise --memory-limit, lower --threads, or store the data in chunks smaller than "
-                f"{mebibytes(self.chunk_bytes)}"
+                f"{mebibytes(self.chunk_bytes)}{self._fewer}"
             )
         if not self.fits_machine:
             raise UsageError(
@@ -206,6 +210,11 @@ class Plan:
                 f"{mebibytes(self.n_workers * self.worker_bytes)} in all, and "
                 f"{mebibytes(self.machine_bytes)} may be used here: lower --workers"
             )
+
+    @property
+    def _fewer(self) -> str:
+        told = "; or fit covariances of few factors, which fit: --family factor --n-factors "
+        return f"{told}{self.factors}" if self.factors else ""
 
 
 def mebibytes(n: float) -> str:
@@ -225,7 +234,7 @@ def fleet_of(
     family: str | Sequence[str] = "gaussian",
     **reading: Unpack[FleetChoices],
 ) -> Sequence[MixtureEstimator]:
-    """Return a model of every family, K and kind of components, which reads as it is told.
+    """Return a model of every family, K, kind and number of factors, which reads as it is told.
 
     Examples
     --------
@@ -250,6 +259,11 @@ def fleet_of(
         has = signature(estimator.__init__).parameters
         of_some = FleetChoices.__annotations__.keys() - ReadChoices.__annotations__.keys()
         own = {n: value for n, value in told.items() if n not in of_some or n in has}
+        for option in estimator.swept_options:
+            given = own.pop(option, None)
+            if given is not None:
+                values = given if isinstance(given, Sequence) else [given]
+                alike = [{**one, option: value} for one in alike for value in values]
         found += [estimator(k, **kind, **own) for kind in alike for k in ks]
     return found
 
@@ -390,7 +404,7 @@ def count(
         default=Worker(1, 0),
     )
     models = [(8 * len(mixture.log_weights), mixture.components) for mixture in counted.mixtures]
-    return Plan(
+    planned = Plan(
         source.description,
         source.n_rows or 0,
         source.n_features,
@@ -409,6 +423,29 @@ def count(
         sum(w.threads for w in workers),
         memory=memory,
     )
+    if planned.fits_worker:
+        return planned
+
+    def fitting(q: int) -> bool:
+        fewer = replace(counted, models=_of_factors(fleet, q)).worker
+        found = replace(planned, worker_bytes=fewer.of_threads(tightest.threads))
+        return found.fits_worker
+
+    return replace(planned, factors=_most_factors(fleet, source.n_features, fitting))
+
+
+def _of_factors(fleet: Sequence[MixtureEstimator], q: int) -> list[MixtureEstimator]:
+    """Return factor analyzers in place of each model."""
+    make: Callable[..., MixtureEstimator] = class_named("factor")
+    ks = dict.fromkeys(model.n_components for model in fleet)
+    return [make(k, n_factors=q, sample_size=fleet[0].sample_size) for k in ks]
+
+
+def _most_factors(fleet: Sequence[MixtureEstimator], d: int, fitting: Callable[[int], bool]) -> int:
+    """Return the most factors of some that fit in place of Gaussian covariances, 0 where none."""
+    if any(model.family != "gaussian" for model in fleet):
+        return 0
+    return next((q for q in tuning().plan.factors if q < d and fitting(q)), 0)
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,23 @@ def plan_of_large(here: Here, chunk_rows: int, threads: int = 1) -> str:
     return planned(here, "--memory-limit", "1GiB", "--threads", threads, data=path)
 
 
+def plan_of_wide(here: Here, *more: object) -> str:
+    """What a plan says of so many columns that their full covariances take too much."""
+    path = here.path("wide.zarr")
+    zarr.create_array(path, shape=(10**5, 600), chunks=(500, 600), dtype="f4", overwrite=True)
+    where = ("--memory-limit", "700MiB", "--threads", 1, "-k", 32, *more)
+    return planned(here, *where, data=path)
+
+
 def fitted(here: Here, *more: object, never: str = "") -> str:
     """What a fit says in a new place."""
     output = ("-o", here.path("n.npz"), "--overwrite")
     return program("fit", stored(here), "-k", 2, *output, *more, never=never)
+
+
+def few_factors(here: Here, *more: object) -> str:
+    """What a fit says to whoever asks for a covariance of few factors."""
+    return fitted(here, "--memory-limit", "1GiB", *more)
 
 
 SHARED, IN_ALL = "without a limit share the memory", "may take"
@@ -107,6 +120,20 @@ PLANS = [
     Followed("and Dask pauses it at", lambda here: plan_of_large(here, 10**7), {
         "store the data in chunks smaller than": lambda here, words: plan_of_large(here, 10**5),
     }),
+    Followed(
+        "or fit covariances of few factors", lambda here: plan_of_wide(here), {
+            "which fit: (.*)": lambda here, words: plan_of_wide(here, *words.split()),
+        },
+    ),
+    Followed(
+        "few factors in place of a covariance", lambda here: few_factors(
+            here, "--covariance", "factor"
+        ), {
+            "are (--family .*)": lambda here, words: few_factors(
+                here, *words.replace("Q", "1").split()
+            ),
+        },
+    ),
     Followed("local workers need about", lambda here: planned(
         here, "--workers", 10**6, "--memory-limit", "1GiB"
     ), {"lower (--workers)": lambda here, words: planned(

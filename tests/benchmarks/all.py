@@ -26,6 +26,7 @@ NAMES = [
     "fleets",
     "small",
     "kmeans",
+    "factor",
     "billion",
     "object_stores",
 ]

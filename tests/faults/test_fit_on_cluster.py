@@ -97,6 +97,42 @@ def test_each_worker_is_killed_once(
         )
 
 
+def test_a_worker_is_killed_within_a_pass_over_many_columns(
+    tmp_path: Path, record_property: Any
+) -> None:
+    data = points(tmp_path / "wide.zarr", 60_000, d=500, chunk=2_000)
+    wide = [
+        "-k", "4", "--family", "factor", "--n-factors", "3", "--algorithm", "em", "--tol", "0",
+        "--max-iter", "8",
+    ]  # fmt: skip
+    with job(tmp_path / "undisturbed", data, *wide, "--workers", "1") as one:
+        assert one.run() == 0, one.log.read_text()
+        bits = digest(load(one.model))
+    with (
+        cluster(tmp_path / "cluster", 2) as there,
+        job(tmp_path / "out", data, *wide, "--scheduler", there.address) as one,
+    ):
+        one.start()
+        seconds = []
+        for i in (1, 2):
+            before = there.registered(i)
+            seconds.append(
+                harmed(one, 3 * i - 1, lambda i=i: there.signal_worker(i, signal.SIGKILL))
+            )
+            wait_until(lambda i=i, before=before: there.registered(i) > before)
+        assert one.wait() == 0, one.log.read_text()
+        one.check_whole(bits)
+        tell(
+            record_property,
+            "kill -9 of each worker once during one fit of factor analyzers, d = 500",
+            "2 workers with nannies, one after another",
+            f"the fit went on and ended with 0 ({in_a_pass(one)})",
+            spread(seconds),
+            "what the worker held of the pass",
+            "yes",
+        )
+
+
 def test_all_workers_are_killed_and_started_again(
     fit: Callable[..., Job], bits: str, tmp_path: Path, record_property: Any
 ) -> None:

@@ -15,9 +15,10 @@ from ...core.tuning import tuning
 from ...core.validation import LARGEST, require, require_array
 from ...errors import UsageError
 from .constraints import NAMES
+from .described import described
 from .kernel import FactorKernel
 from .parameters import FactorParameters
-from .principal import principal_factors
+from .scatters import Scatter
 from .statistics import FactorStatistics
 
 # Beyond, the logarithm of a variance is none that a fit could have.
@@ -152,46 +153,53 @@ class FactorAnalyzers(FactorParameters, Family[FactorStatistics]):
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means and principal factors of the rows under `resp`."""
+        means, scatters = self._seen(X, resp)
+        return described(replace(self, means=means), resp.sum(axis=0), scatters)
+
+    def descriptions(self, X: Array, resp: Array) -> Sequence[Self]:
+        """Return the likeliest factors of rows under `resp`, and their principal components."""
+        means, scatters = self._seen(X, resp)
+        return replace(self, means=means).both_of_scatters(resp.sum(axis=0), scatters)
+
+    def both_of_scatters(self, total: Array, scatters: Sequence[Scatter]) -> Sequence[Self]:
+        """Return the likeliest components of covariances, and others in reach of other optima.
+
+        Likelihoods of factors have several, and a fit from the likeliest start need not end the
+        highest.
+        """
+        likeliest = described(self, total, scatters)
+        if self.rule.isotropic:
+            # The principal components are the likeliest.
+            return (likeliest,)
+        other = described(self, total, scatters, components=True)
+        return likeliest, other.fitted_to(total, scatters, tuning().factor.component_steps)
+
+    def _seen(self, X: Array, resp: Array) -> tuple[Array, list[Scatter]]:
+        """Return means and covariances of rows under `resp`, of components without rows too."""
         Z = self.whitening.whiten(X)
-        total = resp.sum(axis=0)
-        means = resp.T @ Z / np.maximum(total, 1e-300)[:, None]
-        groups = [
-            self._deviations(Z, means[k], resp[:, k], float(total[k])) for k in range(len(means))
-        ]
-        share = np.sqrt(total / max(float(total.sum()), 1e-300))
-        rule = self.rule
-        pooled: list[Array] = []
-        if rule.shared_loadings or rule.shared_noise:
-            # So many rows of all as there are: each counts for the components that it belongs to.
-            pooled = [np.concatenate([s * D for s, D in zip(share, groups, strict=True)])]
-        loadings, log_noise = self.loadings.copy(), self.log_noise.copy()
-        for k, own in enumerate(groups):
-            if total[k] <= self.n_factors + 1:
-                continue
-            loadings[k], noise = self._principal(own)
-            log_noise[k] = np.log(noise)
-        for rows in pooled:
-            of_all, noise = self._principal(rows)
-            if rule.shared_loadings:
-                loadings[:] = of_all
-            if rule.shared_noise:
-                log_noise[:] = np.log(noise)
-        return replace(self, means=means, loadings=loadings, log_noise=log_noise)
+        means = resp.T @ Z / np.maximum(resp.sum(axis=0), 1e-300)[:, None]
+        k = len(means)
+        most = max(tuning().factor.start_rows // k, tuning().factor.fewest_start_rows)
+        return means, [Scatter.of_rows(Z, means[i], resp[:, i], most) for i in range(k)]
 
-    @staticmethod
-    def _deviations(Z: Array, mean: Array, resp: Array, total: float) -> Array:
-        """Return rows about a mean, of which the products sum to a covariance, (m, d)."""
-        rows = np.flatnonzero(resp)
-        return np.asarray((Z[rows] - mean) * np.sqrt(resp[rows] / max(total, 1e-300))[:, None])
-
-    def _principal(self, D: Array) -> tuple[Array, Array]:
-        """Return loadings and noise that describe the covariance D^T D, with the ridge."""
-        isotropic = self.rule.isotropic
-        found, noise = principal_factors(
-            lambda V: D.T @ (D @ V), (D**2).sum(axis=0), self.n_factors, isotropic
-        )
-        ridge = self.ridge * self.whitening.inverse_scale**2
-        return found, noise + (ridge[:1] if isotropic else ridge)
+    def fitted_to(self, total: Array, scatters: Sequence[Scatter], n_steps: int) -> Self:
+        """Return the components after steps of EM on covariances that stay, of weights (k,)."""
+        found = self
+        squares = total[:, None] * np.stack([scatter.diagonal for scatter in scatters])
+        zeros = np.zeros((len(total), self.n_factors))
+        for _ in range(n_steps):
+            beta, posterior, _ = found.posterior()
+            images = np.stack([s.product(b.T) for s, b in zip(scatters, beta, strict=True)])
+            sums = FactorStatistics(
+                np.zeros_like(squares),
+                squares,
+                total[:, None, None] * images,
+                zeros,
+                total[:, None, None] * (posterior + beta @ images),
+                np.zeros(len(total)),
+            )
+            found, _ = found.maximize(total, sums)
+        return found
 
     # -- sums at other parameters -----------------------------------------------------------
 

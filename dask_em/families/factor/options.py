@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...core.additive import Array
 from ...core.family import FamilyOptions
 from ...core.finite import as_finite
 from ...core.moments import Moments
+from ...core.tuning import tuning
 from ...errors import DataError
 from ..gaussian.options import GaussianOptions
 from ..gaussian.whitening import Whitening
 from .constraints import FactorConstraint
 from .family import FactorAnalyzers
 from .principal import principal_factors
+from .scatters import Scatter, orthonormal
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,10 @@ class FactorOptions(FamilyOptions):
         """The constraint: which parameters components and columns share."""
         return FactorConstraint.named(self.constraint)
 
+    @property
+    def many_optima(self) -> bool:
+        return True
+
     def n_parameters(self, k: int, d: int) -> int:
         """Count the free parameters of k components in d columns."""
         return k * d + self.rule.n_parameters(k, d, self.n_factors)
@@ -76,23 +83,64 @@ class FactorOptions(FamilyOptions):
                 f"n_factors={self.n_factors} with X of {d} column{'s' * (d != 1)}: factors are "
                 "fewer than columns; lower n_factors, or fit a GaussianMixture"
             )
-        covariance = moments.covariance
-        whitening = Whitening.of_moments(
-            moments.mean, covariance, "scalar" if isotropic else "diagonal"
-        )
-        inverse = whitening.inverse_scale[:, None]
-        diagonal = np.diagonal(covariance) * whitening.inverse_scale**2
-        loadings, noise = principal_factors(
-            lambda V: inverse * (covariance @ (inverse * V)), diagonal, self.n_factors, isotropic
-        )
+        whitening = Whitening.of_variances(moments.mean, moments.variances, isotropic)
+        inverse = whitening.inverse_scale
+        if moments.joint:
+            scatter = Scatter.of_matrix(inverse[:, None] * moments.covariance * inverse)
+            loadings, noise = principal_factors(scatter, self.n_factors, isotropic)
+        else:
+            # Nothing is known of factors but that there are some.
+            noise = np.maximum(moments.variances * inverse**2, np.finfo(np.float64).eps)
+            noise = noise.mean(keepdims=True) if isotropic else noise
+            loadings = orthonormal(d, self.n_factors) * np.sqrt(tuning().factor.least_strength)
+        return self._alike(loadings, noise, whitening, k)
+
+    def _alike(
+        self, loadings: Array, noise: Array, whitening: Whitening, k: int
+    ) -> FactorAnalyzers:
         return FactorAnalyzers(
-            np.zeros((k, d)),
+            np.zeros((k, len(loadings))),
             np.repeat(loadings[None], k, axis=0),
             np.repeat(np.log(noise)[None], k, axis=0),
             whitening,
             self.ridge,
             self.constraint,
         )
+
+    def joint_moments(self, d: int) -> bool:
+        """Return whether columns are so few that their products are, too."""
+        return d <= tuning().factor.few_columns
+
+    # -- labels ------------------------------------------------------------------------------
+
+    def to_sum_labels(self, moments: Moments, k: int) -> FactorAnalyzers:
+        """Return k components of more factors than q, by which sums show covariances.
+
+        Under responsibilities that do not depend on parameters, the cross products of a pass are
+        the images of the factors' columns by each component's covariance: of few columns they
+        tell it, and of many what a random subspace shows of it.
+        """
+        alike = self.of_data(moments, k)
+        d, constants = alike.n_features, tuning().factor
+        m = d if d <= constants.few_columns else min(d, constants.sketched * self.n_factors)
+        noise = np.ones(alike.log_noise.shape[1])
+        return self._alike(orthonormal(d, m), noise, alike.whitening, k)
+
+    def of_labels(
+        self, moments: Moments, at: Any, resp_sum: Array, statistics: Any
+    ) -> Sequence[FactorAnalyzers]:
+        """Return the likeliest factors of each class, and its principal components."""
+        sketch, sums = at.loadings[0], statistics
+        safe = np.maximum(resp_sum, 1e-300)[:, None]
+        mean, latent = sums.first / safe, sums.latent / safe
+        # With orthonormal loadings and noise of one, z = Q^T (x - mu) / 2.
+        images = 2 * (sums.cross / safe[:, :, None] - mean[:, :, None] * latent[:, None, :])
+        variances = np.maximum(sums.squares / safe - mean**2, 0.0)
+        scatters = [Scatter.of_sketch(*each) for each in zip(
+            images, [sketch] * len(images), variances, strict=True
+        )]  # fmt: skip
+        alike = replace(self.of_data(moments, len(resp_sum)), means=at.means + mean)
+        return alike.both_of_scatters(resp_sum, scatters)
 
     def warnings(
         self, moments: Moments, constant: Sequence[int], called: Callable[[Sequence[int]], str]

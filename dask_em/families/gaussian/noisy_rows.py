@@ -157,12 +157,8 @@ class NoisyMatrices(NoisyRows):
         return int(4 * self._factor.nbytes + 6 * 8 * tuning().noisy_rows.side_by_side)
 
     def _pieces(self, n: int) -> list[slice]:
-        d = self._means.shape[1]
-        return [
-            *blocks(
-                n, max(tuning().noisy_rows.least_rows, tuning().noisy_rows.side_by_side // d**2)
-            )
-        ]
+        constants, d = tuning().noisy_rows, self._means.shape[1]
+        return [*blocks(n, max(constants.least_rows, constants.side_by_side // d**2))]
 
     def _relative(self, g: int, noise: Array) -> Array:
         """Return I + M of noise (m, s) relative to one factor, rows last, (d, d, m)."""

@@ -197,7 +197,7 @@ class GaussianOptions(FamilyOptions):
                 f"X does not vary in {called(constant)}: such a column tells components nothing "
                 f"apart and its variance is reg_covar alone; {LEAVE_OUT}"
             )
-        variances = np.diagonal(moments.covariance)
+        variances = moments.variances
         ridged = np.flatnonzero(self.ridge > tuning().numerics.large_ridge * variances).tolist()
         small = [j for j in ridged if j not in constant]
         if small:

@@ -54,10 +54,8 @@ class Whitening:
             for all columns, one for each, or any triangular matrix. A matrix
             is used only where the columns are collinear.
         """
-        variance = np.diagonal(covariance).copy()
-        if kind == "scalar":
-            variance[:] = variance.mean()
-        width = np.sqrt(np.where(variance > 0, variance, 1.0))
+        plain = cls.of_variances(mean, np.diagonal(covariance), kind == "scalar")
+        width = plain.scale
         if kind == "matrix":
             correlation = covariance / np.outer(width, width)
             correlation = (correlation + correlation.T) / 2
@@ -67,7 +65,13 @@ class Whitening:
                     width[:, None]
                     * ridged_factor(correlation, tuning().numerics.correlation_ridge),
                 )
-        return cls(mean, width)
+        return plain
+
+    @classmethod
+    def of_variances(cls, mean: Array, variances: Array, alike: bool) -> Whitening:
+        """Return coordinates by mean and variances (d,) of columns, of one scale where `alike`."""
+        variance = np.full_like(variances, variances.mean()) if alike else variances
+        return cls(mean, np.sqrt(np.where(variance > 0, variance, 1.0)))
 
     @cached_property
     def inverse_scale(self) -> Array:

@@ -118,6 +118,12 @@ class Product(ProductParameters, Family[ProductStatistics]):
         """Return a family about which sums under `resp` (n, k) lose no digits."""
         return self.with_parts([part.near(X[:, columns], resp) for _, columns, part in self])
 
+    def descriptions(self, X: Array, resp: Array) -> Sequence[Self]:
+        """Return the first description of each group, then the second, and so on."""
+        each = [part.descriptions(X[:, columns], resp) for _, columns, part in self]
+        n = max(map(len, each))
+        return [self.with_parts([one[min(i, len(one) - 1)] for one in each]) for i in range(n)]
+
     def merge_losses(
         self, pairs: Sequence[tuple[int, int]], totals: Array, X: Array, resp: Array
     ) -> list[float]:

@@ -75,6 +75,10 @@ class ProductOptions(FamilyOptions):
         return tuple(found)
 
     @property
+    def many_optima(self) -> bool:
+        return any(group.options.many_optima for group in self.groups)
+
+    @property
     def all_given(self) -> bool:
         return all(group.options.all_given for group in self.groups)
 
@@ -82,6 +86,28 @@ class ProductOptions(FamilyOptions):
         """Return k components alike, each of which describes all of the data."""
         parts = [g.options.of_data(moments.columns(g.columns), k) for g in self.groups]
         return self._product(parts)
+
+    def to_sum_labels(self, moments: Moments, k: int) -> Product:
+        """Return k components alike, at which labelled rows are summed for `of_labels`."""
+        groups = self.groups
+        return self._product(
+            [g.options.to_sum_labels(moments.columns(g.columns), k) for g in groups]
+        )
+
+    def of_labels(
+        self, moments: Moments, at: Any, resp_sum: Array, statistics: Any
+    ) -> Sequence[Product]:
+        """Return where a fit may start: the first of each group, then the second, and so on."""
+        each = [
+            group.options.of_labels(moments.columns(group.columns), part, resp_sum, sums)
+            for group, part, sums in zip(self.groups, at.parts, statistics.parts, strict=True)
+        ]
+        n = max(map(len, each))
+        return [self._product([one[min(i, len(one) - 1)] for one in each]) for i in range(n)]
+
+    def joint_moments(self, d: int) -> bool:
+        """Return whether any group needs products of columns."""
+        return any(g.options.joint_moments(len(g.columns)) for g in self.groups)
 
     def _product(self, parts: Sequence[Family[Any]]) -> Product:
         names = tuple(group.name for group in self.groups)
