@@ -163,7 +163,7 @@ def test_ways_of_computing_agree(kind: str) -> None:
         for W in ways:
             for side_by_side in (1, 2**15):
                 changed: dict[str, object] = {"side_by_side": side_by_side, "least_rows": 5}
-                with use_tuning(tuning().with_changes(noise=changed)):
+                with use_tuning(tuning().with_changes(noisy_rows=changed)):
                     sums = family.sufficient_statistics(W, resp)
                     found.append([sums.first, sums.scatter, family.log_prob(W)])
         for others in found[1:]:

@@ -50,7 +50,7 @@ def component_lines(told: Mapping[str, Any]) -> list[str]:
 
 
 def _noise_line(weight: float, size: float | None, volume: float | None) -> str:
-    rows = "" if size is None else f" of {size:,.0f} rows"
+    rows = "" if size is None else f", {size:,.0f} rows"
     where = "a volume beyond all floats" if volume is None else f"a volume of {volume:.6g}"
     return f"noise, label -1: weight {weight:.4f}{rows}, in {where}"
 
