@@ -134,8 +134,9 @@ class NotebookProgress(Observer):
         words = html.escape(shown(line, None))
         bar = ""
         if done is not None:
-            at = f' value="{min(done, self._of)}" max="{self._of}"' if self._of else ""
-            bar = f'<progress{at} style="width:12em;vertical-align:middle"></progress> '
+            reached = {"value": min(done, self._of), "max": self._of} if self._of else {}
+            told = "".join(f' {name}="{number}"' for name, number in reached.items())
+            bar = f'<progress{told} style="width:12em;vertical-align:middle"></progress> '
         page = f'<div style="font-variant-numeric:tabular-nums">{bar}{words}</div>'
         return {"text/plain": line, "text/html": page}
 

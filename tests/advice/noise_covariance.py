@@ -35,7 +35,7 @@ def dropped(**options: Any) -> str:
 NOISY = [
     Followed("expected finite numbers; pass", lambda here: noisy(WRONG), {
         'nonfinite="drop"': lambda here, words: dropped(**keywords(words)),
-    }, "core/noise.py"),
+    }, "core/noise_covariance.py"),
     Followed("rows of known noise have no missing values", lambda here: noisy(
         missing_values="mar"
     ), {
