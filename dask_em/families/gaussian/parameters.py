@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from ...core.additive import Array
 from ...core.degenerate import Degenerate
+from ...core.formula import Formula, Operators, V
+from ...core.support import REAL, Support
 from ...core.tuning import tuning
 from ...core.validation import require_close
 from .covariance import Covariance
@@ -84,6 +87,46 @@ class GaussianParameters:
     def data_coordinates(self) -> tuple[Array, Covariance]:
         """Return means (k, d) and covariances in the units of the data."""
         return self.whitening.unwhiten(self.means), self.covariance.scaled(self.whitening.scale)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return means and covariances in the units of the data."""
+        means, covariance = self.data_coordinates()
+        return {"means": means, "covariances": covariance.covariances}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of means and covariances in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            Covariances are not positive definite.
+        """
+        covariance = self.covariance.of_given(given["covariances"], len(self.means))
+        covariance = covariance.scaled(self.whitening.inverse_scale)
+        return replace(self, means=self.whitening.whiten(given["means"]), covariance=covariance)
+
+    @property
+    def formula_support(self) -> Support:
+        """Rows that are whole: which columns are observed is no part of a formula."""
+        return REAL
+
+    def distances(self, operators: Operators[V], rows: V) -> V:
+        """Write the squared Mahalanobis distances of rows from the means."""
+        means, covariance = self.data_coordinates()
+        return operators.distances(rows, means, covariance.roots(*means.shape))
+
+    @property
+    def log_peaks(self) -> Array:
+        """Log-densities at the means, (k,)."""
+        k, d = self.means.shape
+        log_dets = np.broadcast_to(self.covariance.log_det(d), (k,))
+        return np.asarray(-0.5 * d * np.log(2 * np.pi) - log_dets - self.whitening.log_det)
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write log N(x; mu_k, Sigma_k)."""
+        distances = self.distances(operators, rows)
+        half = np.full(len(self.means), -0.5)
+        return Formula(operators.scaled(distances, half, 2 * self.log_peaks))
 
     def attributes(self) -> dict[str, Array]:
         """Return means, covariances and precisions by the names of scikit-learn's attributes."""
