@@ -77,6 +77,11 @@ class GivenParameters(Predictions):
         options = {name: value for name, value in given.items() if name in known}
         arrays = {name: _numbers(name, value) for name, value in given.items() if name not in known}
         found = _weights(weights)
+        told = options.get(cls.size_option, len(found))
+        if told != len(found):
+            raise ValueError(
+                f"{cls.size_option} is {told!r:.40}, and there are {len(found)} weights"
+            )
         model = cls(**{cls.size_option: len(found), **options})
         model.check_options()
         model._take_parameters(found, arrays, feature_names, feature_categories)
@@ -199,8 +204,8 @@ def _weights(given: Any) -> Array:
     total = float(found.sum())
     if found.ndim != 1 or (found < 0).any() or not abs(total - 1) < 1e-6:
         raise ValueError(
-            f"weights={found!r:.80}: expected one number for each component, none below 0, that "
-            "sum to 1"
+            f"weights are {found!r:.80}, expected one number for each component, none below 0, "
+            "that sum to 1"
         )
     return np.asarray(found / total)
 
@@ -237,7 +242,7 @@ def _columns(
     right = all(isinstance(name, str) and name for name in told) and len({*told}) == len(told)
     if not right or len(told) != d or len(words) != d:
         raise ValueError(
-            f"feature_names={told!r:.80}: expected {d} names that differ, and as many lists of "
+            f"feature_names are {told!r:.80}, expected {d} names that differ, and as many lists of "
             "categories where there are some"
         )
     return [

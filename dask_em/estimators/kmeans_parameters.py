@@ -85,7 +85,7 @@ class KMeansParameters(MixtureEstimator):
         model = super().from_parameters(shares, cluster_centers=centers, **given)
         widths = np.asarray(variances, dtype=np.float64)
         if widths.shape not in ((), (k,)) or not ((widths >= 0) & np.isfinite(widths)).all():
-            raise ValueError(f"variances={variances!r:.80}: expected one or {k}, none below 0")
+            raise ValueError(f"variances are {variances!r:.80}, expected one or {k}, none below 0")
         state = model.state_
         sums = state.statistics.components
         assert isinstance(sums, CenterStatistics)

@@ -133,8 +133,8 @@ class FactorParameters:
         for name, array in shown.items():
             if not np.allclose(array, array[:1], rtol=1e-9, atol=0.0):
                 raise ValueError(
-                    f"{name} differ among components, which share them by factor_constraint="
-                    f"{self.constraint!r}: give the same for all, or another factor_constraint"
+                    f"{name} differ among components, which share them under the constraint "
+                    f"{self.constraint!r}"
                 )
         return replace(
             self,

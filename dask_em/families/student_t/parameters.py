@@ -112,8 +112,8 @@ class StudentTParameters:
         same = bool(np.ptp(df) == 0 and (not self.fixed or np.allclose(df, self.df)))
         if (self.fixed or self.shared) and not same:
             raise ValueError(
-                "degrees_of_freedom differ from those of df, or among components that share them "
-                "(shared_df=True): leave both options out, or give the same numbers"
+                "degrees_of_freedom differ from df, or among components, which share them where "
+                "shared_df is True"
             )
         if self._one_matrix:
             scales = np.repeat(scales[None], self.n_components, axis=0)
