@@ -151,7 +151,7 @@ class NumpyOperators(Operators[Array]):
     >>> operators = NumpyOperators()
     >>> operators.log_factorials(np.array([[0.0, 5.0]]), 2).round(9).tolist()
     [[0.0, 4.787491743]]
-    >>> operators.directions(np.array([[3.0, 4.0], [0.0, 0.0]]), 2).tolist()
+    >>> operators.directions(np.array([[3.0, 4.0], [0.0, 0.0]]), 2).round(9).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
     """
 

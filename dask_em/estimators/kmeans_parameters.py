@@ -71,6 +71,7 @@ class KMeansParameters(MixtureEstimator):
 
         Examples
         --------
+        >>> from dask_em import KMeans
         >>> two = KMeans.from_parameters([[0.0, 0.0], [9.0, 9.0]])
         >>> two.predict([[1.0, 2.0], [8.0, 7.0]]).tolist(), two.weights_.tolist()
         ([0, 1], [0.5, 0.5])

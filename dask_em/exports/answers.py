@@ -1,4 +1,4 @@
-"""What a model answers of a row, for whoever writes it in another language."""
+"""The answers of a model as a formula, for whoever writes it in another language."""
 
 from __future__ import annotations
 

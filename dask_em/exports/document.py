@@ -86,9 +86,9 @@ def to_json(model: MixtureEstimator) -> dict[str, Any]:
     >>> from dask_em import PoissonMixture, from_json, to_json
     >>> model = PoissonMixture.from_parameters([0.25, 0.75], rates=[[1.0, 9.0], [6.0, 2.0]])
     >>> document = to_json(model)
-    >>> document["family"], document["parameters"]
-    ('poisson', {'rates': [[1.0, 9.0], [6.0, 2.0]]})
-    >>> from_json(document).rates_.tolist()
+    >>> document["family"], [*document["parameters"]], document["weights"]
+    ('poisson', ['rates'], [0.25, 0.75])
+    >>> from_json(document).rates_.round(9).tolist()
     [[1.0, 9.0], [6.0, 2.0]]
     """
     saved, d = model.to_saved(), model.n_features_in_

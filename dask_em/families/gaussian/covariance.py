@@ -173,32 +173,6 @@ class Covariance(ABC):
 
     # -- in and out --------------------------------------------------------------
 
-    def of_given(self, covariances: Array, k: int) -> Self:
-        """Return the structure of the covariances of k components that somebody gave.
-
-        Raises
-        ------
-        ValueError
-            They are not symmetric, or not positive definite.
-        """
-        shape = self.factor.shape
-        require_array("covariances", covariances, shape)
-        if self.whitening_kind == "matrix":
-            mirrored = np.swapaxes(covariances, -1, -2)
-            if not np.allclose(covariances, mirrored, rtol=1e-9, atol=0.0):
-                apart = np.abs(covariances - mirrored).max()
-                raise ValueError(
-                    "covariances must be symmetric matrices, got numbers that are "
-                    f"{apart:.5g} from their mirror images"
-                )
-        found, singular = self.factorized(covariances, k)
-        if singular:
-            raise ValueError(
-                f"covariances of the components {list(singular)} are not positive definite: "
-                "expected variances above 0, of matrices in every direction"
-            )
-        return found
-
     def roots(self, k: int, d: int) -> Array:
         """Return R_k of |R_k^T (x - mu_k)|, the Mahalanobis distance, (k, d, d), or (k, d)."""
         root = self.precisions_cholesky

@@ -14,7 +14,7 @@ from ...core.degenerate import Degenerate
 from ...core.formula import Formula, Operators, V
 from ...core.support import REAL, Support
 from ...core.tuning import tuning
-from ...core.validation import require_close
+from ...core.validation import require_array, require_close
 from .covariance import Covariance
 from .degenerate import degenerate_components, degenerate_warnings
 from .whitening import Whitening, apply_scale
@@ -101,7 +101,7 @@ class GaussianParameters:
         ValueError
             Covariances are not positive definite.
         """
-        covariance = self.covariance.of_given(given["covariances"], len(self.means))
+        covariance = _of_given(self.covariance, given["covariances"], len(self.means))
         covariance = covariance.scaled(self.whitening.inverse_scale)
         return replace(self, means=self.whitening.whiten(given["means"]), covariance=covariance)
 
@@ -203,3 +203,28 @@ class GaussianParameters:
         widths = np.sqrt(self.covariance.variances(self.n_features))
         of_factor = self.covariance.information_scale(root_weights)
         return np.concatenate([(root_weights[:, None] / widths).ravel(), of_factor.ravel()])
+
+
+def _of_given(like: Covariance, covariances: Array, k: int) -> Covariance:
+    """Return the covariances of k components that somebody gave, stored as those of `like`.
+
+    Raises
+    ------
+    ValueError
+        They are not symmetric, or not positive definite.
+    """
+    require_array("covariances", covariances, like.factor.shape)
+    if like.whitening_kind == "matrix":
+        mirrored = np.swapaxes(covariances, -1, -2)
+        if not np.allclose(covariances, mirrored, rtol=1e-9, atol=0.0):
+            raise ValueError(
+                "covariances must be symmetric matrices, got numbers that are "
+                f"{np.abs(covariances - mirrored).max():.5g} from their mirror images"
+            )
+    found, singular = like.factorized(covariances, k)
+    if singular:
+        raise ValueError(
+            f"covariances of the components {list(singular)} are not positive definite: expected "
+            "variances above 0, of matrices in every direction"
+        )
+    return found
