@@ -469,7 +469,7 @@ def run(*words: object) -> tuple[int, str, str]:
 def test_the_command_writes_what_python_does(model_file: Path, tmp_path: Path) -> None:
     model = named(CASES["diag"])
     code, out, _ = run("export", model_file, "--sql", "--table", "main,rows", "--keep", "key")
-    assert (code, out) == (0, to_sql(model, ("main", "rows"), ["key"]) + "\n")
+    assert (code, out) == (0, to_sql(model, ("main", "rows"), ["key"]) + ";\n")
     code, out, _ = run("export", model_file, "--json", "-o", tmp_path / "m.json")
     document = json.loads(out)
     assert (code, document) == (0, json.loads((tmp_path / "m.json").read_text()))

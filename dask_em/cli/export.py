@@ -18,7 +18,7 @@ from .options import JSON, OVERWRITE, Names, Option, with_options
     JSON,
     Option(
         "--table", "table", "The name of the table, or those of schema and table: main,rows.",
-        Names(), ("data",), metavar="NAME", shown_default="data",
+        Names(), "data", metavar="NAME",
     ),
     Option(
         "--keep", "keep", "Columns of the table that stand beside the labels [default: MODEL's].",

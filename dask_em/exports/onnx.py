@@ -36,7 +36,8 @@ def check_can_write() -> None:
         The package onnx is not installed.
     """
     if find_spec("onnx") is None:
-        raise UsageError("an ONNX graph needs onnx: pip install 'dask-em[onnx]'")
+        lacking = ModuleNotFoundError("No module named 'onnx'", name="onnx")
+        raise UsageError("an ONNX graph needs onnx: pip install 'dask-em[onnx]'") from lacking
 
 
 def to_onnx(model: Exported, dtype: Input = "float64") -> onnx.ModelProto:

@@ -95,7 +95,7 @@ def _written(
     if language == "sql":
         from ..exports.sql import to_sql
 
-        return f"{to_sql(model, table, keep)}\n".encode()
+        return f"{to_sql(model, table, keep)};\n".encode()
     from ..exports.document import to_json
 
     return f"{json.dumps(to_json(model))}\n".encode()
