@@ -387,6 +387,17 @@ def test_json_goes_there_and_back(case: Case) -> None:
         assert_allclose(second["parameters"][name], values, rtol=1e-12)
 
 
+def test_json_holds_what_was_held() -> None:
+    options: dict[str, Any] = {
+        "means_init": means(), "precisions_init": 1 / variances(), "covariance_type": "diag",
+        "fixed": {"means": [0]},
+    }  # fmt: skip
+    model = GaussianMixture.from_parameters(WEIGHTS, means(), variances(), **options)
+    again = from_json(json.loads(json.dumps(to_json(model))))
+    assert again.get_params()["fixed"] == {"means": [0]}
+    assert_array_equal(again.get_params()["means_init"], means())
+
+
 def test_json_is_as_its_schema_says(case: Case) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json_schema()

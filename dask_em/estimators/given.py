@@ -89,7 +89,9 @@ class GivenParameters(Predictions):
 
     def given_options(self) -> dict[str, Any]:
         """Return the options with which `from_parameters` makes this model of its parameters."""
-        return self.to_saved().options
+        saved = self.to_saved()
+        starts = {n: a for n, a in saved.attributes.items() if n in self.array_options}
+        return {**saved.options, **starts}
 
     def given_parameters(self) -> dict[str, Array]:
         """Return the parameters of which `from_parameters` makes this model, without weights."""

@@ -157,11 +157,15 @@ def _made(document: Mapping[str, Any]) -> MixtureEstimator:
     stored, options = stored_of(tag), document["options"]
     for name in groups_in({"options": options}):
         stored_of(tag_named(name))
-    arrays = {name for name in stored.arrays if name in kind.prior_options}
     rules = header_of(stored.options, stored.size_option).parts["options"]
-    told = {name: value for name, value in options.items() if name not in arrays}
+    # Those that are arrays: of a start, and of a prior.
+    given = {
+        name: _numbers(f"options.{name}", options[name])
+        for name in stored.arrays
+        if name in options and not isinstance(options[name], str)
+    }
+    told = {name: value for name, value in options.items() if name not in given}
     rules.check("options", told)
-    given = {name: _numbers(f"options.{name}", options[name]) for name in arrays & options.keys()}
     parameters = {
         name: _numbers(f"parameters.{name}", value)
         for name, value in document["parameters"].items()
