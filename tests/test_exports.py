@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_allclose, assert_array_equal
+from strangers.negative_binomial_mixture import NegativeBinomialMixture
 
 from dask_em import (
     BayesianGaussianMixture,
@@ -361,6 +362,26 @@ def test_sql_takes_names_as_they_are() -> None:
     for bad in ("", "a\nb", "a\u202eb"):
         with pytest.raises(UsageError, match="empty, or has control characters"):
             to_sql(model, bad)
+
+
+def test_sql_of_many_columns_is_not_nested_deeply() -> None:
+    d = 1500
+    names = [f"gene {j}" for j in range(d)]
+    rates = rng().uniform(0.1, 2.0, (2, d))
+    model = PoissonMixture.from_parameters([0.5, 0.5], rates=rates, feature_names=names)
+    X = rng().poisson(rates[[0, 1, 1]]).astype(np.float64)
+    label, _ = sql_answers(model, X, names)
+    assert label.tolist() == [0, 1, 1]
+
+
+def test_a_family_without_a_formula_is_exported_as_a_document() -> None:
+    model = NegativeBinomialMixture(2, random_state=0).fit(rng().poisson(3.0, (200, 2)))
+    for export in (to_sql, to_onnx):
+        with pytest.raises(UsageError, match="its family lacks one: export it as JSON"):
+            export(model)
+    again = from_json(json.loads(json.dumps(to_json(model))))
+    X = np.arange(8.0).reshape(4, 2)
+    assert_allclose(again.score_samples(X), model.score_samples(X), rtol=1e-9)
 
 
 # -- JSON ----------------------------------------------------------------------------------

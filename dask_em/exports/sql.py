@@ -76,8 +76,8 @@ def to_sql(
         told, second = f"SQRT({number(-(formula.unit**2))} * {best})", DISTANCE
     else:
         least = number(LEAST_EXPONENT)
-        total = " + ".join(f"EXP(GREATEST({one} - {best}, {least}))" for one in joint)
-        told, second = f"1E0 / ({total})", PROBABILITY
+        total = _added([f"EXP(GREATEST({one} - {best}, {least}))" for one in joint])
+        told, second = f"1E0 / {total}", PROBABILITY
     answers = {LABEL: f"CASE {tests} END", second: told}
     columns = [
         f"CASE WHEN {write.known} = 1 THEN {value} END AS {quoted(write.free(name))}"
@@ -240,7 +240,7 @@ class SqlOperators(Operators[Columns]):
                     _sum([_times(one, a) for one, a in zip(apart, column, strict=True) if a], 0.0)
                     for column in root.T.tolist()
                 ]
-            found.append(f"({' + '.join(f'POWER({one}, 2E0)' for one in turned)})")
+            found.append(_added([f"POWER({one}, 2E0)" for one in turned]))
         return found
 
     def add(self, x: Columns, y: Columns) -> Columns:
@@ -256,7 +256,7 @@ class SqlOperators(Operators[Columns]):
 
     def reciprocal(self, x: Columns) -> Columns:
         """Compute 1 / x."""
-        return [f"(1E0 / {one})" for one in x]
+        return [f"(1E0 / ({one}))" for one in x]
 
     def log(self, x: Columns) -> Columns:
         """Take natural logarithms."""
@@ -306,8 +306,15 @@ class SqlOperators(Operators[Columns]):
 
 
 def _sum(terms: Sequence[str], offset: float) -> str:
-    told = [*([number(offset)] if offset or not terms else []), *terms]
-    return f"({' + '.join(told)})"
+    return _added([*([number(offset)] if offset or not terms else []), *terms])
+
+
+def _added(terms: Sequence[str]) -> str:
+    """Return a sum of two halves, and so on: databases bound how deep expressions are nested."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_added(terms[:half])} + {_added(terms[half:])})"
 
 
 def _times(value: str, factor: float) -> str:
