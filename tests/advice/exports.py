@@ -10,8 +10,12 @@ import numpy as np
 from advice.following import Followed, Here, X, keywords, printed, program, refused, saved
 from dask_em import GaussianMixture, KMeans, MixedMixture, from_json
 
-GIVEN = {"weights": [0.5, 0.5], "means": X[:2], "covariances": np.stack([np.eye(2)] * 2)}
-GROUPS = {**GIVEN, "rates": np.ones((2, 1))}
+GIVEN: dict[str, Any] = {
+    "weights": [0.5, 0.5],
+    "means": X[:2],
+    "covariances": np.stack([np.eye(2)] * 2),
+}
+GROUPS: dict[str, Any] = {**GIVEN, "rates": np.ones((2, 1))}
 
 
 def warmly(here: Here, words: str) -> str:
