@@ -87,6 +87,11 @@ class Case:
         return np.asarray(self.rows(self.model), dtype=np.float64)
 
 
+def with_holes(model: MixtureEstimator) -> Array:
+    rows = np.asarray(model.sample(N)[0], dtype=np.float64)
+    return np.where(rng().random(rows.shape) < 0.2, np.nan, rows)
+
+
 def gaussian(kind: str, covariances: Any, **options: Any) -> Case:
     return Case(
         lambda: GaussianMixture.from_parameters(
@@ -178,6 +183,18 @@ CASES: dict[str, Case] = {
     ),
     "categorical": Case(
         lambda: CategoricalMixture.from_parameters(WEIGHTS, probabilities=shares(K, D, 3))
+    ),
+    "bernoulli with holes": Case(
+        lambda: BernoulliMixture.from_parameters(
+            WEIGHTS, probabilities=rng().random((K, D)), missing_values="mar", binarize=0.5
+        ),
+        with_holes,
+    ),
+    "categorical with holes": Case(
+        lambda: CategoricalMixture.from_parameters(
+            WEIGHTS, probabilities=shares(K, D, 3), missing_values="mar"
+        ),
+        with_holes,
     ),
     "mixed": Case(
         lambda: MixedMixture.from_parameters(

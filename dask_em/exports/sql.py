@@ -175,7 +175,17 @@ class SqlOperators(Operators[Columns]):
         support = formula.support
         conditions = [_condition(one, support, j) for j, one in enumerate(columns)]
         (self.known,) = self.named([f"CASE WHEN {' AND '.join(conditions)} THEN 1 ELSE 0 END"])
-        return self.named([f"CASE WHEN {self.known} = 1 THEN {one} END" for one in columns])
+        # A missing value is NULL from here on: some databases take NaN for the largest number.
+        there = [
+            f" AND {one} - {one} = 0E0" if missing else ""
+            for one, missing in zip(columns, support.missing, strict=True)
+        ]
+        return self.named(
+            [
+                f"CASE WHEN {self.known} = 1{also} THEN {one} END"
+                for one, also in zip(columns, there, strict=True)
+            ]
+        )
 
     def named(self, x: Columns) -> Columns:
         """Return names of expressions, which are computed once by a query of their own."""
