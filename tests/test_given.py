@@ -178,6 +178,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"covariances": COVARIANCES[:, 0]}, "covariances has shape"),
     ({"covariances": -COVARIANCES}, r"components \[0, 1\] are not positive definite"),
     ({"covariances": SKEWED}, "symmetric matrices, got numbers that are 0.1 from"),
+    ({"covariance_type": "EII", "covariances": [1.0, 2.0]}, "none of the structure 'EII'"),
+    ({"covariance_type": "EEV"}, "none of the structure 'EEV'"),
     ({"precisions": COVARIANCES}, "'precisions' is unknown"),
     ({"covariance_type": "round"}, "covariance_type"),
     ({"n_components": 3}, "n_components is 3, and there are 2 weights"),
