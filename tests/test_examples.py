@@ -74,7 +74,8 @@ def test_export_equals_the_original(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mlflow_has_the_passes_and_the_model(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow", reason="pip install mlflow")
+    for package in ("mlflow", "sqlalchemy"):
+        pytest.importorskip(package, reason="pip install mlflow")
     printed = run("mlflow_passes.py", f"sqlite:///{tmp_path}/mlflow.db")
     assert "the loaded model agrees: True" in printed
     assert " passes are logged" in printed
