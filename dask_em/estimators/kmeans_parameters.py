@@ -21,7 +21,10 @@ from .describe import ClusterDescription, ComponentDescription, names_of_columns
 from .options import check_n_samples
 
 SKLEARN_ATTRIBUTES = (
-    *("cluster_centers_", "labels_", "inertia_", "n_iter_", "n_features_in_"),
+    "cluster_centers_",
+    "inertia_",
+    "n_iter_",
+    "n_features_in_",
     "feature_names_in_",
 )
 
@@ -133,6 +136,8 @@ class KMeansParameters(MixtureEstimator):
     def to_sklearn(self) -> SklearnKMeans:
         """Return the same clusters as a fitted `sklearn.cluster.KMeans`.
 
+        It has `labels_` where they are in memory.
+
         Raises
         ------
         UsageError
@@ -152,6 +157,9 @@ class KMeansParameters(MixtureEstimator):
         for name in SKLEARN_ATTRIBUTES:
             if name in known:
                 setattr(model, name, known[name])
+        if isinstance(known.get("labels_"), np.ndarray):
+            # Of rows that are not in memory they are not, either.
+            model.labels_ = known["labels_"]
         # Its own methods ask for how many threads the fit had.
         model._n_threads = 1
         return model
