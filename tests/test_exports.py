@@ -386,7 +386,7 @@ def test_sql_of_many_columns_is_not_nested_deeply() -> None:
     names = [f"gene {j}" for j in range(d)]
     rates = rng().uniform(0.1, 2.0, (2, d))
     model = PoissonMixture.from_parameters([0.5, 0.5], rates=rates, feature_names=names)
-    X = rng().poisson(rates[[0, 1, 1]]).astype(np.float64)
+    X = np.asarray(rng().poisson(rates[[0, 1, 1]]), dtype=np.float64)
     label, _ = sql_answers(model, X, names)
     assert label.tolist() == [0, 1, 1]
 
