@@ -222,6 +222,22 @@ def test_a_formula_is_the_density(case: Case) -> None:
     assert_allclose(formula.components + common, expected, rtol=1e-9, atol=1e-7)
 
 
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 1.0]])
+def test_one_component_and_one_without_weight(weights: list[float]) -> None:
+    k = len(weights)
+    model = GaussianMixture.from_parameters(
+        weights, np.arange(k)[:, None], np.ones((k, 1)), covariance_type="diag"
+    )
+    X = np.array([[0.0], [1.0], [7.0]])
+    found = onnx_answers(model, X)
+    assert_array_equal(found["label"], k - 1)
+    assert_allclose(found["probabilities"], model.predict_proba(X), atol=1e-9)
+    label, probability = sql_answers(model, X, ["x0"])
+    assert label.tolist() == [k - 1] * 3
+    assert_allclose(probability, 1.0)
+    assert_array_equal(from_json(to_json(model)).predict(X), k - 1)
+
+
 # -- ONNX ----------------------------------------------------------------------------------
 
 

@@ -134,8 +134,7 @@ class GivenParameters(Predictions):
         rough = template.with_parameters(arrays)
         # What is shared by all of the data is made anew, of the moments that these have.
         components = options.of_data(moments_of(weights, rough), k).with_parameters(arrays)
-        with np.errstate(divide="ignore"):
-            plain = Mixture(np.log(weights), components, NUMPY, self.assignment)
+        plain = Mixture(np.log(weights), components, NUMPY, self.assignment)
         mixture = plain.holding(components)
         if not np.allclose(mixture.weights, weights, rtol=0, atol=1e-6):
             raise ValueError("weights are not those that follow from the other parameters")
@@ -209,7 +208,8 @@ def _weights(given: Any) -> Array:
             f"weights are {found!r:.80}, expected one number for each component, none below 0, "
             "that sum to 1"
         )
-    return np.asarray(found / total)
+    # As M-steps have it: the logarithm of none is a number.
+    return np.asarray(np.maximum(found / total, np.finfo(np.float64).tiny))
 
 
 def _check_names(model: str, template: Family[Any], given: Mapping[str, Array]) -> None:
