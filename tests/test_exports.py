@@ -408,7 +408,7 @@ def test_sql_of_many_columns_is_not_nested_deeply() -> None:
 
 
 def test_a_family_without_a_formula_is_exported_as_a_document() -> None:
-    model = NegativeBinomialMixture(2, random_state=0).fit(rng().poisson(3.0, (200, 2)))
+    model = NegativeBinomialMixture(1, random_state=0).fit(rng().poisson(3.0, (200, 2)))
     for export in (to_sql, to_onnx):
         with pytest.raises(UsageError, match="its family lacks one: export it as JSON"):
             export(model)

@@ -87,7 +87,11 @@ def test_the_caller_s_arrays_stay_the_caller_s() -> None:
 
 
 def test_a_fit_starts_from_it_as_from_scikit_learn_s_inits(X: Array) -> None:
-    start = {"weights": [0.5, 0.5], "means": X[:2], "covariances": np.stack([np.cov(X.T)] * 2)}
+    start: dict[str, Any] = {
+        "weights": [0.5, 0.5],
+        "means": X[:2],
+        "covariances": np.stack([np.cov(X.T)] * 2),
+    }
     options: dict[str, Any] = {"algorithm": "em", "tol": 1e-5, "max_iter": 30}
     ours = GaussianMixture.from_parameters(**start, **options, warm_start=True).fit(X)
     theirs = sklearn.mixture.GaussianMixture(
