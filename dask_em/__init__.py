@@ -24,9 +24,14 @@ __all__ = [
     "StudentTMixture",
     "__version__",
     "adapt",
+    "from_json",
+    "from_sklearn",
     "ingest",
     "load",
     "select",
+    "to_json",
+    "to_onnx",
+    "to_sql",
 ]
 
 if TYPE_CHECKING:
@@ -36,12 +41,16 @@ if TYPE_CHECKING:
     from .estimators.categorical import BernoulliMixture, CategoricalMixture
     from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.factor import FactorMixture
+    from .estimators.from_sklearn import from_sklearn
     from .estimators.gaussian import GaussianMixture
     from .estimators.kmeans import KMeans
     from .estimators.load import load
     from .estimators.mixed import MixedMixture
     from .estimators.select import select
     from .estimators.student_t import StudentTMixture
+    from .exports.document import from_json, to_json
+    from .exports.onnx import to_onnx
+    from .exports.sql import to_sql
     from .jobs.ingest import ingest
     from .storage.checkpoint import Checkpointing
 
@@ -63,9 +72,14 @@ _HOMES = {
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",
     "adapt": "estimators.adapt",
+    "from_json": "exports.document",
+    "from_sklearn": "estimators.from_sklearn",
     "ingest": "jobs.ingest",
     "load": "estimators.load",
     "select": "estimators.select",
+    "to_json": "exports.document",
+    "to_onnx": "exports.onnx",
+    "to_sql": "exports.sql",
 }
 
 

@@ -1,27 +1,26 @@
-"""Give a fitted mixture to programs without dask_em: ONNX and skops, equal to the original.
+"""Give fitted mixtures to programs without dask_em: ONNX, SQL, JSON and skops, and compare.
 
-    pip install skl2onnx onnxruntime skops && python examples/export.py [FOLDER]
+    pip install 'dask-em[onnx]' onnxruntime duckdb skops && python examples/export.py [FOLDER]
 
-Both go through `to_sklearn()`, a fitted `sklearn.mixture.GaussianMixture` of the same numbers.
+skops goes through `to_sklearn()`, a fitted model of scikit-learn of the same numbers.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import onnxruntime
 import skops.io
 import zarr
-from skl2onnx import to_onnx
-from skl2onnx.common.data_types import DoubleTensorType
 from zarr.codecs import Crc32cCodec
 
-from dask_em import GaussianMixture
-
-KINDS = ("full", "tied", "diag", "spherical")
+from dask_em import GaussianMixture, KMeans, StudentTMixture, from_json, to_json, to_onnx, to_sql
 
 
 def points(path: Path, n_rows: int = 50_000) -> np.ndarray:
@@ -36,49 +35,58 @@ def points(path: Path, n_rows: int = 50_000) -> np.ndarray:
     return rows
 
 
-def to_onnx_file(model: GaussianMixture, path: Path) -> None:
-    """Labels and responsibilities as an ONNX graph in float64."""
-    wanted = {"score_samples": True}
-    reference = model.to_sklearn()
-    graph = to_onnx(
-        reference,
-        initial_types=[("X", DoubleTensorType([None, model.n_features_in_]))],
-        options={id(reference): wanted},
-        target_opset=18,
-    )
-    path.write_bytes(graph.SerializeToString())
-
-
-def run_onnx(path: Path, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, responsibilities and log-densities by onnxruntime, which knows no scikit-learn."""
+def run_onnx(path: Path, rows: np.ndarray) -> list[np.ndarray]:
+    """Answers by onnxruntime, which knows neither dask_em nor scikit-learn."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    labels, proba, density = session.run(None, {"X": rows})
-    return labels.ravel(), proba, density.ravel()
+    found: list[np.ndarray] = session.run(None, {"X": rows})
+    return found
+
+
+def run_sql(sql: str, rows: np.ndarray) -> np.ndarray:
+    """Labels by DuckDB, of a table whose columns are x0, x1, ..."""
+    columns = {"id": np.arange(len(rows)), **{f"x{j}": rows[:, j] for j in range(rows.shape[1])}}
+    with duckdb.connect() as connection:
+        connection.register("points", columns)
+        found = connection.execute(f"{sql} ORDER BY id").fetchnumpy()
+    return np.asarray(found["label"])
 
 
 def main(folder: Path) -> None:
     rows = points(folder / "points.zarr")
-    for kind in KINDS:
-        model = GaussianMixture(4, covariance_type=kind, random_state=0)
+    models: dict[str, Any] = {
+        kind: GaussianMixture(4, covariance_type=kind, random_state=0)
+        for kind in ("full", "tied", "diag", "spherical")
+    }
+    models["student-t"] = StudentTMixture(4, random_state=0)
+    models["kmeans"] = KMeans(4, random_state=0)
+    for name, model in models.items():
         model.fit(str(folder / "points.zarr"))
-        labels, proba = model.predict(rows), model.predict_proba(rows)
+        labels = model.predict(rows)
 
-        to_onnx_file(model, folder / f"{kind}.onnx")
-        there = run_onnx(folder / f"{kind}.onnx", rows)
-        differ = (there[0] != labels).sum()
-        worst = np.abs(there[1] - proba).max(), np.abs(there[2] - model.score_samples(rows)).max()
-        assert differ == 0, f"{differ} labels differ"
-        assert max(worst) < 1e-9, worst
+        path = folder / f"{name}.onnx"
+        path.write_bytes(to_onnx(model).SerializeToString())
+        there, second, *_ = run_onnx(path, rows)
+        expected = model.transform(rows) if name == "kmeans" else model.predict_proba(rows)
+        worst = np.abs(second - expected).max()
+        assert (there == labels).all()
+        assert worst < 1e-6, worst
 
-        # skops names what it would run; these files need nothing beyond scikit-learn and NumPy.
-        skops.io.dump(model.to_sklearn(), folder / f"{kind}.skops")
-        assert skops.io.get_untrusted_types(file=folder / f"{kind}.skops") == []
-        again = skops.io.load(folder / f"{kind}.skops")
-        assert np.array_equal(again.means_, model.means_)
-        assert np.array_equal(again.predict(rows), labels)
+        sql = to_sql(model, "points", keep=["id"])
+        (folder / f"{name}.sql").write_text(sql)
+        assert (run_sql(sql, rows) == labels).all()
+
+        (folder / f"{name}.json").write_text(json.dumps(to_json(model)))
+        again = from_json(json.loads((folder / f"{name}.json").read_text()))
+        assert (again.predict(rows) == labels).all()
+
+        if name != "student-t":
+            # skops names what it would run; these files need nothing beyond scikit-learn and NumPy.
+            skops.io.dump(model.to_sklearn(), folder / f"{name}.skops")
+            assert skops.io.get_untrusted_types(file=folder / f"{name}.skops") == []
+            assert (skops.io.load(folder / f"{name}.skops").predict(rows) == labels).all()
         print(
-            f"{kind:9s} ONNX and skops: same labels for {len(rows):,} rows; ONNX's "
-            f"responsibilities differ by {worst[0]:.1e}, log-densities by {worst[1]:.1e} at most"
+            f"{name:9s} ONNX, SQL and JSON: same labels for {len(rows):,} rows; what ONNX says "
+            f"beside them differs by {worst:.1e} at most"
         )
 
 

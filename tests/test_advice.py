@@ -20,6 +20,7 @@ from advice.answers import ANSWERS
 from advice.clusters import CLUSTERS
 from advice.counts import COUNTED
 from advice.data import DATA
+from advice.exports import EXPORTED
 from advice.fits import CHECKPOINTS, ENDINGS, OPTIONS
 from advice.following import Followed, Here, Services
 from advice.ingest import INGESTED
@@ -111,7 +112,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 FOLLOWED = [
     *ANSWERS, *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES,
-    *CLUSTERS, *COUNTED, *LABELLED, *NOISY,
+    *CLUSTERS, *COUNTED, *LABELLED, *NOISY, *EXPORTED,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

@@ -64,6 +64,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "fsspec": ("storage/",),
     "sklearn": ("fitting/", "estimators/"),
     "matplotlib": ("report/", "jobs/demo.py"),
+    "onnx": ("exports/onnx.py",),
     "packaging": ("jobs/",),
     "pytest": ("testing/",),
     "hypothesis": ("testing/",),

@@ -25,8 +25,8 @@ NAMES = [
 ]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 EXTRAS = {
-    "cupy", "fsspec", "h5py", "llvmlite", "matplotlib", "numba", "obstore", "pandas", "pyarrow",
-    "xarray",
+    "cupy", "fsspec", "h5py", "llvmlite", "matplotlib", "numba", "obstore", "onnx", "pandas",
+    "pyarrow", "xarray",
 }  # fmt: skip
 # What Python, and our own errors after it, say of a library that an example needs.
 LACKING = r"No module named '(\w+)'"

@@ -66,10 +66,19 @@ def test_scene(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_export_equals_the_original(tmp_path: Path) -> None:
-    for package in ("skl2onnx", "onnxruntime", "skops"):
+    for package in ("onnx", "onnxruntime", "duckdb", "skops"):
         pytest.importorskip(package, reason=f"pip install {package}")
     # The example asserts equality by itself.
-    assert run("export.py", tmp_path).count("same labels for 50,000 rows") == 4
+    assert run("export.py", tmp_path).count("same labels for 50,000 rows") == 6
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_passes_and_the_model(tmp_path: Path) -> None:
+    for package in ("mlflow", "sqlalchemy"):
+        pytest.importorskip(package, reason="pip install mlflow")
+    printed = run("mlflow_passes.py", f"sqlite:///{tmp_path}/mlflow.db")
+    assert "the loaded model agrees: True" in printed
+    assert " passes are logged" in printed
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ from dask_em import (
 )
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
-from dask_em.core.em import Convergence, em
+from dask_em.core.em import Convergence, Status, em
 from dask_em.core.mixture import Mixture
 from dask_em.core.reduction import add_tree
 from dask_em.estimators.base import MixtureEstimator
@@ -394,6 +394,22 @@ def test_a_model_file_holds_the_model(family: Row, tmp_path: Path) -> None:
     assert_array_equal(again.predict(rows), model.predict(rows))
     again.set_params(warm_start=True).fit(rows)
     assert again.lower_bound_ >= model.lower_bound_ - 1e-9
+
+
+def test_its_parameters_are_the_model(family: Row, tmp_path: Path) -> None:
+    model, rows = family.fitted, family.rows()
+    given = {**model.given_parameters(), **model.given_options()}
+    again = type(model).from_parameters(weights=model.weights_, **given)
+    assert again.status_ is Status.GIVEN
+    assert_array_equal(again.predict(rows), model.predict(rows))
+    found, expected = (
+        family.objective_of_rows(one, rows, model.predict(rows)) for one in (again, model)
+    )
+    assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+    again.save(tmp_path / "m.npz")
+    assert digest(load(tmp_path / "m.npz").state_) == digest(again.state_)
+    again.set_params(warm_start=True).fit(rows)
+    assert again.criteria(rows)["log_likelihood"] >= model.criteria(rows)["log_likelihood"] - 1e-6
 
 
 class StoppedError(Exception):

@@ -87,6 +87,9 @@ WRITERS = {
     "report": Writer(
         ["report", MODEL, OUT, "--no-drift", "--sample-rows", "20"], "page.html", pairs=5
     ),
+    "export to ONNX": Writer(["export", MODEL, "--onnx", OUT], "m.onnx"),
+    "export to SQL": Writer(["export", MODEL, "--sql", "-o", OUT], "m.sql"),
+    "export to JSON": Writer(["export", MODEL, "--json", "-o", OUT], "m.json"),
     "ingest": Writer(["ingest", DATA, OUT], "store.zarr", folder=True),
     "demo": Writer(["demo", OUT, "--rows", "1000"], "demo", folder=True, pairs=1),
 }  # fmt: skip

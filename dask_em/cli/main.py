@@ -16,6 +16,7 @@ from .apply import adapt, impute, predict, score
 from .data import doctor, plan
 from .demo import demo
 from .display import AS_JSON, show_failure
+from .export import export
 from .fit import fit
 from .ingest import ingest
 from .logs import log_as, show_warning
@@ -119,5 +120,7 @@ def main() -> None:
     warnings.showwarning = show_warning
 
 
-for command in (adapt, demo, doctor, fit, impute, ingest, inspect, plan, predict, report, score):
+for command in (
+    *(adapt, demo, doctor, export, fit, impute, ingest, inspect, plan, predict, report, score),
+):
     main.add_command(command)

@@ -67,6 +67,10 @@ class Status(Enum):
         "the means were adapted to other data by as many passes as were asked for; weights and "
         "covariances are those of the background model"
     )
+    GIVEN = (
+        "the parameters were given, and no data were read; in Python, fit starts from them after "
+        "set_params(warm_start=True)"
+    )
 
     @property
     def converged(self) -> bool:
@@ -75,8 +79,13 @@ class Status(Enum):
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to try: it converged, or made the passes of an adaptation."""
-        return self in (Status.CONVERGED, Status.ADAPTED)
+        """Whether nothing is left to try: it converged, was adapted, or there was no fit."""
+        return self in (Status.CONVERGED, Status.ADAPTED, Status.GIVEN)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the result is what was asked for, and not the M-step of the sums."""
+        return self in (Status.ADAPTED, Status.GIVEN)
 
     def reason(self, objective: str, rises: bool = False) -> str:
         """Return the sentence of a fit that raised or lowered an objective of this name.
@@ -237,7 +246,7 @@ class EMState:
     @property
     def measured(self) -> bool:
         """Whether there was a pass: a fit of no iterations ends with its start."""
-        return self.n_iter > 0 or self.status is not Status.OUT_OF_ITERATIONS
+        return self.n_iter > 0 or self.status not in (Status.OUT_OF_ITERATIONS, Status.GIVEN)
 
     def reordered(self, order: Sequence[int]) -> EMState:
         """Return the same of the components in another order."""
@@ -265,11 +274,12 @@ class EMState:
     def maximized(self) -> Mixture | None:
         """The mixture that the M-step makes of the sums, where the fit may have kept another.
 
-        After an adaptation it is the result, whose weights and covariances are of other rows.
+        After an adaptation it is the result, whose weights and covariances are of other rows, and
+        so it is of parameters that were given.
         """
         if self.status is Status.NON_FINITE:
             return None
-        if self.status is Status.ADAPTED:
+        if self.status.kept:
             return self.result
         return self.mixture.m_step(self.statistics)[0]
 
@@ -280,7 +290,7 @@ class EMState:
         if now is None:
             return []
         found = now.components.degenerate(now.weights)
-        if self.status is Status.ADAPTED:
+        if self.status.kept:
             return found
         found = [*found, *now.components.owed_to_prior(self.statistics.resp_sum)]
         return [*found, *undetermined(now, self.statistics)] if self.measured else found
@@ -298,7 +308,7 @@ class EMState:
         if now is None:
             return []
         found = now.components.warnings(now.weights, called)
-        if self.status is Status.ADAPTED:
+        if self.status.kept:
             return found
         more = undetermined(now, self.statistics) if self.measured else []
         owed = now.components.owed_to_prior(self.statistics.resp_sum)

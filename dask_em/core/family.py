@@ -20,6 +20,7 @@ from .additive import Additive, Array
 from .codec import record
 from .degenerate import Degenerate
 from .engine import NUMPY, Engine
+from .formula import Formula, Operators, V
 from .moments import Moments
 from .objective import Objective
 from .profile import Profile, means_profile
@@ -347,6 +348,43 @@ class Family(ABC, Generic[Sums]):
         """
         for name, array in self.attributes().items():
             require_close(name, found[name], array, 1e-6 * np.abs(array).max())
+
+    # -- derived: to and from elsewhere --------------------------------------------------
+
+    @property
+    def optional_parameters(self) -> tuple[str, ...]:
+        """Names of `parameters` that `with_parameters` does without."""
+        return ()
+
+    def parameters(self) -> dict[str, Array]:
+        """Return what determines the components, in the units of the data, by name.
+
+        To be overridden, with `with_parameters`, where `attributes` show other numbers than the
+        arrays are.
+        """
+        return self.arrays()
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such parameters, of whatever size, beside what else this holds.
+
+        Raises
+        ------
+        ValueError
+            A number is none of those allowed.
+        """
+        return self.with_arrays(given)
+
+    @property
+    def formula_support(self) -> Support:
+        """Which numbers `formula` describes."""
+        return self.support
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write log p(x | k) of rows in the operators of another language.
+
+        To be written by a family whose models can be exported as formulas.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks formula()")
 
     def take(self, components: Sequence[int]) -> Self:
         """Return the family of some components, in this order."""

@@ -27,6 +27,7 @@ from ..storage.checkpoint import Checkpoint
 from ..version import __version__
 from .fits import Fit
 from .fitted import UNIMPORTANT
+from .given import GivenParameters
 from .known import KnownLabels
 from .options import (
     check_callbacks,
@@ -36,10 +37,9 @@ from .options import (
     check_seed,
     plain,
 )
-from .predictions import Predictions
 
 
-class MixtureEstimator(Predictions):
+class MixtureEstimator(GivenParameters):
     """Fit a mixture of K components of some family by Expectation-Maximization.
 
     A subclass writes `family_options`, and is registered by `register_estimator` under the tag

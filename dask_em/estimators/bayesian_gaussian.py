@@ -295,6 +295,12 @@ class BayesianGaussianMixture(MixtureEstimator):
         used = np.flatnonzero(self._components.used).tolist()
         return criteria(sums, n_dropped, mixture.take(used or [0]).n_parameters)
 
+    def given_options(self) -> dict[str, Any]:
+        """Return the options of `from_parameters`, all of the prior among them."""
+        names = ("weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior")
+        prior = {name: getattr(self, f"{name}_") for name in (*names, *self.prior_options)}
+        return {**super().given_options(), **prior}
+
     # -- fitting ---------------------------------------------------------------------
 
     def earlier_mixture(self, moments: Moments) -> Mixture:

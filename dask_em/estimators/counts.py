@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..core.additive import Array
 from ..core.em import EMState
 from ..core.protocols import Source
 from ..data.columns import with_names
@@ -138,6 +139,10 @@ class PoissonMixture(CanonicalMixture):
             return options
         columns = dict.fromkeys([*options.columns, self.exposure])
         return replace(options, columns=tuple(columns))
+
+    def n_columns_given(self, arrays: Mapping[str, Array]) -> int:
+        """Return how many columns the rows have: those of the rates, and the exposure."""
+        return super().n_columns_given(arrays) + (self.exposure is not None)
 
     def source(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -257,6 +257,46 @@ class GaussianMixture(NoisyEstimator, GaussianParameters):
         self.means_init = means_init
         self.precisions_init = precisions_init
         self.fixed = fixed
+
+    @classmethod
+    def from_parameters(
+        cls, weights: Any, means: Any = None, covariances: Any = None, **given: Any
+    ) -> Self:
+        """Return a fitted mixture of these parameters: nothing is read, and nothing fitted.
+
+        It predicts, scores, draws, is saved and exported as any. A fit starts from it with
+        `warm_start=True`. Its `status_` is GIVEN.
+
+        Parameters
+        ----------
+        weights : (k,) array
+            Not negative; they sum to one.
+        means : (k, d) array
+        covariances : array
+            In the shape of `covariances_`: (k, d, d), unless another `covariance_type` is given.
+        **given
+            `feature_names`, and options, such as covariance_type="diag" or warm_start=True.
+
+        Raises
+        ------
+        ValueError
+            A parameter, or an option, is none of those allowed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> two = GaussianMixture.from_parameters(
+        ...     [0.25, 0.75], [[0.0], [9.0]], [[1.0], [1.0]], covariance_type="diag"
+        ... )
+        >>> two.predict([[1.0], [8.0]]).tolist(), two.status_.name
+        ([0, 1], 'GIVEN')
+        >>> X = np.random.default_rng(0).normal([[0.0], [8.0]], 1.0, (100, 2, 1)).reshape(-1, 1)
+        >>> two.set_params(warm_start=True).fit(X).means_.round().astype(int).ravel().tolist()
+        [0, 8]
+        """
+        arrays = {"means": means, "covariances": covariances}
+        told = {name: value for name, value in arrays.items() if value is not None}
+        return super().from_parameters(weights, **told, **given)
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""

@@ -8,11 +8,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
-from ..core.additive import Array
 from ..core.em import Convergence, EMState, Status
-from ..core.engine import Engine
 from ..core.mixture import Mixture
 from ..core.moments import Moments
 from ..core.objective import Objective
@@ -20,18 +17,15 @@ from ..core.responsibilities import Assignment
 from ..core.scoring import Scores
 from ..core.validation import require
 from ..data.options import MissingChunks, Names, NonFinite
-from ..families.centers.family import Centers
 from ..families.centers.options import CentersOptions
 from ..families.centers.scores import ClusterScore, ClusterScores
-from ..families.centers.statistics import CenterStatistics
 from ..fitting.criteria import Criteria, penalty
 from ..fitting.driver import FittedModel
 from ..fitting.observers import Observer
 from ..fitting.starts import StartOptions
 from ..fitting.survey import Surveyed
-from .base import MixtureEstimator
-from .describe import ClusterDescription, ComponentDescription, names_of_columns
-from .options import check_choice, check_n_samples, check_number
+from .kmeans_parameters import KMeansParameters
+from .options import check_choice, check_number
 from .registry import register_estimator
 from .saved import SavedModel, Stored
 
@@ -45,7 +39,7 @@ METHODS = {
 
 
 @register_estimator("kmeans")
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, MixtureEstimator):  # type: ignore[misc]
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, KMeansParameters):  # type: ignore[misc]
     """K-means clustering of data of any size.
 
     Each pass reads every chunk once, gives each row to its nearest centre (one matrix product
@@ -288,8 +282,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
                 f"one is to have {now}: set warm_start=False"
             )
         components = CentersOptions(bool(self.spherical)).of_data(moments, self.n_clusters)
-        found = {"cluster_centers_": self.fitted_array("cluster_centers_")}
-        return replace(self.state_.result, components=components.with_attributes(found))
+        found = {"cluster_centers": self.fitted_array("cluster_centers_")}
+        return replace(self.state_.result, components=components.with_parameters(found))
 
     def earlier(self, surveyed: Surveyed) -> Mixture | EMState:
         """Return where a warm start begins."""
@@ -317,21 +311,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         inertia = state.mixture.components.inertia(state.statistics.components)
         assert inertia is not None, "centres have an inertia"
         self.inertia_ = inertia
-
-    def mixture(self, engine: Engine) -> Mixture:
-        """Return the fitted centres, which a user may have set, to be computed by `engine`."""
-        fitted = super().mixture(engine)
-        components = self._components
-        given = self.fitted_array("cluster_centers_")
-        if not np.array_equal(given, components.attributes()["cluster_centers_"]):
-            components = components.with_attributes({"cluster_centers_": given})
-        return replace(fitted, components=components)
-
-    @property
-    def _components(self) -> Centers:
-        components = self.state_.result.components
-        assert isinstance(components, Centers)
-        return components
 
     # -- answers -----------------------------------------------------------------------
 
@@ -391,42 +370,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
             "silhouette": sums.silhouette / weight,
         }
 
-    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
-        """Draw rows (n, d) and their clusters (n,), from Gaussians of the clusters' variances.
-
-        With spherical=True rows are of length one, as far from the centre of their cluster in the
-        mean of squares.
-        """
-        check_is_fitted(self)
-        check_n_samples(n_samples)
-        seed = self.random_state if isinstance(self.random_state, int) else None
-        rng = np.random.default_rng(seed)
-        counts = rng.multinomial(n_samples, self.fitted_array("weights_"))
-        components = np.repeat(np.arange(len(counts)), counts)
-        rows = self.fitted_array("cluster_centers_")[components]
-        variances, noise = self._variances()[components], rng.normal(size=rows.shape)
-        if self._components.spherical:
-            return directions_about(rows, self.n_features_in_ * variances, noise), components
-        return rows + np.sqrt(variances)[:, None] * noise, components
-
-    def _variances(self) -> Array:
-        """Return the variance of a column within each cluster, (k,)."""
-        sums = self.state_.statistics
-        rows = np.where(sums.resp_sum > 0, sums.resp_sum, 1.0)
-        assert isinstance(sums.components, CenterStatistics)
-        return np.asarray(sums.components.squares / (rows * self.n_features_in_))
-
     @property
     def objective_(self) -> Objective:
         """The objective that the fit lowered, and the value that it reached."""
         return Objective("inertia", self.inertia_)
-
-    def describe(self) -> ComponentDescription:
-        """Describe the clusters in the units of the data, for tables and pictures."""
-        check_is_fitted(self)
-        centers = self.fitted_array("cluster_centers_")
-        names = names_of_columns(getattr(self, "feature_names_in_", None), centers.shape[1])
-        return ClusterDescription(self._components.structure, names, centers, self._variances())
 
     # -- files -------------------------------------------------------------------------
 
@@ -458,30 +405,3 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Mi
         given = saved.attributes.get("init")
         require("init", given, given is None or given.shape == shape)
         return super().from_saved(saved)
-
-
-def directions_about(centers: Array, squares: Array, noise: Array) -> Array:
-    """Return rows of length one (n, d), at squared distances of these means (n,) from centres.
-
-    Parameters
-    ----------
-    centers : (n, d) array
-        Of length one.
-    squares : (n,) array
-    noise : (n, d) array
-        Standard normal.
-
-    Examples
-    --------
-    >>> centers = np.tile([0.0, 1.0], (3, 1))
-    >>> noise = np.array([[1.0, 5.0], [0.0, 1.0], [-1.0, 0.0]])
-    >>> rows = directions_about(centers, np.full(3, 0.5), noise)
-    >>> ((rows - centers) ** 2).sum(axis=1).round(9).tolist()
-    [0.5, 0.0, 0.5]
-    """
-    tangents = noise - (noise * centers).sum(axis=1, keepdims=True) * centers
-    lengths = np.linalg.norm(tangents, axis=1)
-    # Nothing on the sphere is farther than the opposite pole.
-    found = np.minimum(squares * lengths**2 / max(1, centers.shape[1] - 1), 4.0)
-    aside = np.sqrt(found - found**2 / 4) / np.where(lengths > 0, lengths, 1.0)
-    return np.asarray((1 - found / 2)[:, None] * centers + aside[:, None] * tangents)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
+from ..core.additive import Array
 from ..core.em import EMState
 from ..core.mixture import Mixture
 from ..core.moments import Moments
@@ -177,6 +178,19 @@ class MixedMixture(MixtureEstimator):
             family: [j if names is None else str(names[j]) for j in numbers]
             for family, numbers, _ in self._product
         }
+
+    def given_options(self) -> dict[str, Any]:
+        """Return the options of `from_parameters`, the columns of each family among them."""
+        return {**super().given_options(), "columns": self.column_groups_}
+
+    def n_columns_given(self, arrays: Mapping[str, Array]) -> int:
+        """Return how many columns the rows have: those of all groups."""
+        if not isinstance(self.columns, Mapping):
+            raise UsageError(
+                f"columns={self.columns!r}: parameters need the columns of each family, such as "
+                'columns={"gaussian": [0, 1], "poisson": [2]}'
+            )
+        return sum(map(len, listed_groups(self.columns).values()))
 
     @property
     def _product(self) -> Product:

@@ -220,6 +220,25 @@ def clipped_exp(logs: Array) -> Array:
     return np.asarray(np.exp(np.clip(logs, -690.0, 690.0)))
 
 
+def logs_of_positive(name: str, given: Array) -> Array:
+    """Return the logarithms of parameters that somebody gave.
+
+    Raises
+    ------
+    ValueError
+        One is not positive.
+
+    Examples
+    --------
+    >>> logs_of_positive("scales", np.array([[1.0, 0.0]]))
+    Traceback (most recent call last):
+    ValueError: scales must be positive, got 0.0
+    """
+    if not (given > 0).all():
+        raise ValueError(f"{name} must be positive, got {float(given.min())!r}")
+    return np.log(given)
+
+
 def log_ratio(logs: Array, reference: Array) -> Array:
     """Compute log(exp(logs) / reference), with digits to spare where that is near zero.
 

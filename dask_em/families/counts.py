@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -12,8 +13,11 @@ from ..core.codec import record
 from ..core.degenerate import Degenerate
 from ..core.support import COUNTS, Support
 from ..core.tuning import tuning
-from ..core.validation import require
+from ..core.validation import require, require_array
 from .amounts import FROM_ZERO
+
+# A factor of a value of one column.
+ONE = np.ones(1)
 
 
 @record("row-size")
@@ -36,6 +40,26 @@ class RowSize:
 
     mean: float = 1.0
     variance: float = 0.0
+
+    def as_array(self) -> Array:
+        """Return mean and variance, (2,)."""
+        return np.array([self.mean, self.variance])
+
+    @classmethod
+    def of_given(cls, name: str, given: Array | None, default: Self) -> Self:
+        """Return the mean and variance (2,) that somebody gave, or the default.
+
+        Raises
+        ------
+        ValueError
+            They are not those of positive numbers.
+        """
+        if given is None:
+            return default
+        require_array(name, given, (2,))
+        found = cls(*given.tolist())
+        found.validate()
+        return found
 
     def validate(self) -> None:
         """Raise `ValueError` unless they are those of positive numbers."""

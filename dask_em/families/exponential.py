@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,6 +11,7 @@ import numpy as np
 from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.family import FamilyOptions, register_family
+from ..core.formula import Formula, Operators, V
 from ..core.moments import Moments
 from ..core.support import Support
 from ..core.tuning import tuning
@@ -22,6 +23,7 @@ from .canonical import (
     Reference,
     clipped_exp,
     has_rows,
+    logs_of_positive,
 )
 
 
@@ -65,6 +67,18 @@ class Exponential(CanonicalFamily):
     def attributes(self) -> dict[str, Array]:
         """Return the scales."""
         return {"scales_": self.scales}
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the scales."""
+        return {"scales": self.scales}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such scales."""
+        return replace(self, log_scales=logs_of_positive("scales", given["scales"]))
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write -sum_j log theta_j + x_j / theta_j."""
+        return Formula(operators.product(rows, -1 / self.scales.T, -self.log_scales.sum(axis=1)))
 
     # -- the E-step: x in units of the reference, then 1 -----------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,6 +12,7 @@ from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.engine import Engine
 from ..core.family import FamilyOptions, register_family
+from ..core.formula import Formula, Operators, V
 from ..core.moments import Moments
 from ..core.support import POSITIVE, Support
 from ..core.tuning import tuning
@@ -24,6 +25,7 @@ from .canonical import (
     Reference,
     clipped_exp,
     has_rows,
+    logs_of_positive,
 )
 from .special import log_gamma_ratio, log_less_digamma, trigamma
 
@@ -93,6 +95,26 @@ class Gamma(CanonicalFamily):
     def attributes(self) -> dict[str, Array]:
         """Return shapes and scales, as scipy.stats.gamma has them."""
         return {"shapes_": self.shapes, "scales_": self.scales}
+
+    def parameters(self) -> dict[str, Array]:
+        """Return shapes and scales."""
+        return {"shapes": self.shapes, "scales": self.scales}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such shapes and scales."""
+        log_shapes = logs_of_positive("shapes", given["shapes"])
+        log_means = log_shapes + logs_of_positive("scales", given["scales"])
+        return replace(self, log_means=log_means, log_shapes=log_shapes)
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write theta . phi, phi the numbers and their logarithms in units of the reference."""
+        d, natural = self.n_features, self.natural
+        raised = operators.at_least(rows, self.detection_limit) if self.detection_limit else rows
+        units = operators.scaled(raised, 1 / self.reference.values)
+        of_logs = operators.product(
+            operators.log(units), natural[:, d : 2 * d].T, natural[:, 2 * d]
+        )
+        return Formula(operators.add(operators.product(units, natural[:, :d].T), of_logs))
 
     # -- the E-step: x and log x in units of the reference, then 1 -------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -12,11 +12,13 @@ from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.engine import Engine
 from ..core.family import FamilyOptions, register_family
+from ..core.formula import Formula, Operators, V
 from ..core.moments import Moments
 from ..core.support import Support
 from ..core.tuning import tuning
+from ..core.validation import require
 from .canonical import CanonicalFamily, CanonicalStatistics, Features, Reference, has_rows
-from .counts import RowSize, count_support, without_counts, zero_warnings
+from .counts import ONE, RowSize, count_support, without_counts, zero_warnings
 from .special import log_factorials, log_poisson
 
 
@@ -92,6 +94,49 @@ class Multinomial(CanonicalFamily):
     def attributes(self) -> dict[str, Array]:
         """Return the probabilities."""
         return {"probabilities_": self.probabilities}
+
+    @property
+    def optional_parameters(self) -> tuple[str, ...]:
+        """The moments of the totals of rows: draws alone have need of them."""
+        return ("total_moments",)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the probabilities, and mean and variance of the totals of rows."""
+        return {"probabilities": self.probabilities, "total_moments": self.size.as_array()}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such probabilities; those of zero are as little as is allowed.
+
+        Raises
+        ------
+        ValueError
+            They do not sum to one.
+        """
+        probabilities = given["probabilities"]
+        require("probabilities", probabilities, bool((probabilities >= 0).all()))
+        totals = probabilities.sum(axis=1, keepdims=True)
+        if not (np.abs(totals - 1) < 1e-6).all():
+            raise ValueError(
+                "probabilities of the columns must sum to 1 in each component, and some sum to "
+                f"{float(totals.flat[np.abs(totals - 1).argmax()]):.6g}"
+            )
+        least = tuning().canonical.least_share * self.shares
+        size = RowSize.of_given("total_moments", given.get("total_moments"), self.size)
+        return replace(self, logits=np.log(np.maximum(probabilities, least)), size=size)
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write theta . phi; in common is log Multinomial(x; q)."""
+        d = self.n_features
+        x = operators.rounded(rows, [True] * d) if self.rounded else rows
+        components = operators.product(x, self.natural[:, :d].T)
+
+        def common() -> V:
+            total = operators.log_factorials(operators.sum(x, d), 1)
+            parts = operators.sum(operators.log_factorials(x, d), d)
+            apart = operators.add(total, operators.scaled(parts, -ONE))
+            return operators.add(apart, operators.product(x, np.log(self.shares)[:, None]))
+
+        return Formula(components, common)
 
     # -- the E-step: the counts, then the constant -------------------------------------------------
 

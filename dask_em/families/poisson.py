@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -12,6 +12,7 @@ from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.engine import Engine
 from ..core.family import FamilyOptions, register_family
+from ..core.formula import Formula, Operators, V
 from ..core.moments import Moments
 from ..core.support import POSITIVE, Support, supports_of_columns
 from ..core.tuning import tuning
@@ -26,7 +27,7 @@ from .canonical import (
     has_rows,
     log_ratio,
 )
-from .counts import RowSize, count_support, without_counts, zero_warnings
+from .counts import ONE, RowSize, count_support, without_counts, zero_warnings
 from .special import log_factorials, log_poisson
 
 
@@ -100,6 +101,53 @@ class Poisson(CanonicalFamily):
     def attributes(self) -> dict[str, Array]:
         """Return the rates."""
         return {"rates_": self.rates}
+
+    @property
+    def optional_parameters(self) -> tuple[str, ...]:
+        """The moments of exposures: draws alone have need of them."""
+        return () if self.exposure is None else ("exposure_moments",)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the rates, and mean and variance of exposures where rows have them."""
+        if self.exposure is None:
+            return {"rates": self.rates}
+        return {"rates": self.rates, "exposure_moments": self.size.as_array()}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such rates; those of zero are as little as is allowed."""
+        rates = given["rates"]
+        require("rates", rates, bool((rates >= 0).all()))
+        least = tuning().canonical.least_share * self.reference.values
+        size = RowSize.of_given("exposure_moments", given.get("exposure_moments"), self.size)
+        return replace(self, log_rates=np.log(np.maximum(rates, least)), size=size)
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write theta . phi; in common is sum_j log Poisson(x_j; e lambda_0j)."""
+        n, at, counted = self.n_features, self.exposure, self.counted
+        is_count = np.zeros(n, dtype=bool)
+        is_count[counted] = True
+        x = operators.rounded(rows, is_count.tolist()) if self.rounded else rows
+        theta, reference = self.natural, self.reference.values
+        of_all = -reference.sum()
+        if at is None:
+            components = operators.product(x, theta[:, :n].T, theta[:, n])
+        else:
+            components = operators.product(x, theta[:, :n].T)
+
+        def common() -> V:
+            counts = operators.columns(x, counted.tolist())
+            d, offset = len(reference), np.array([of_all]) if at is None else None
+            lost = operators.sum(operators.log_factorials(counts, d), d)
+            known = operators.product(counts, np.log(reference)[:, None], offset)
+            found = operators.add(known, operators.scaled(lost, -ONE))
+            if at is None:
+                return found
+            exposure = operators.columns(x, [at])
+            logs = operators.multiply(operators.sum(counts, d), operators.log(exposure))
+            found = operators.add(found, operators.scaled(exposure, of_all * ONE))
+            return operators.add(found, logs)
+
+        return Formula(components, common)
 
     # -- the E-step: the rows' columns, then 1 where none is an exposure, then the constant -----
 

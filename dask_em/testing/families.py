@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 from ..core.additive import Array
 from ..core.codec import Packer, digest, unpack
 from ..core.family import Family
+from ..core.formula import NumpyOperators
 from ..core.mixture import Mixture
 from ..core.responsibilities import Assignment
 
@@ -176,6 +177,24 @@ class FamilyTests:
         # Any vector is a family.
         moved = family.from_unconstrained(vector + 0.01)
         assert np.isfinite(moved.log_prob(rows)).all()
+
+    def test_parameters_are_all_that_determines_components(self) -> None:
+        family, rows = self.family(), self.rows()
+        given = family.parameters()
+        assert {*family.optional_parameters} < given.keys()
+        again = family.with_parameters(given)
+        assert_allclose(again.log_prob(rows), family.log_prob(rows), rtol=1e-7, atol=1e-7)
+
+    def test_a_formula_is_the_density(self) -> None:
+        family, rows = self.family(), np.asarray(self.rows(), dtype=np.float64)
+        rows = rows[~np.isnan(rows).any(axis=1)]
+        try:
+            formula = family.formula(NumpyOperators(), rows)
+        except NotImplementedError:
+            # Its models are exported as documents alone.
+            return
+        common = 0.0 if formula.common is None else formula.common()
+        assert_allclose(formula.components + common, family.log_prob(rows), rtol=1e-7, atol=1e-7)
 
     def test_files_hold_the_parameters_to_the_bit(self) -> None:
         family, packer = self.family(), Packer()

@@ -42,9 +42,13 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "data/options.py": (),
     "data/ingest/": ("ingest",),
     "data/xarray.py": (),
+    "cli/export.py": ("export",),
     "data/": READING,
     "errors.py": ("fit", "predict", "score", "adapt", "report"),
     "estimators/fits.py": ("fit",),
+    "exports/onnx.py": ("export",),
+    # Documents are read in Python.
+    "exports/document.py": (),
     "estimators/imputation.py": ("impute",),
     "estimators/predictions.py": ("score",),
     "estimators/select.py": ("fit",),

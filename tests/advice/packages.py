@@ -61,6 +61,10 @@ def reported(here: Here) -> str:
     return program("report", saved(here), here.path("r.html"), "--overwrite")
 
 
+def exported(here: Here) -> str:
+    return program("export", saved(here), "--onnx", here.path("m.onnx"), "--overwrite")
+
+
 def toured(here: Here) -> str:
     """What the tour says of pictures."""
     return program("demo", here.path("tour"), "--rows", 2000, "--overwrite", never="no picture")
@@ -173,6 +177,9 @@ PACKAGES = [
     }),
     Followed("a report needs matplotlib", without("matplotlib", reported), {
         PIP: installing("matplotlib", reported),
+    }),
+    Followed("an ONNX graph needs onnx", without("onnx", exported), {
+        PIP: installing("onnx", exported),
     }),
     Followed("5. no picture: matplotlib", without("matplotlib", toured), {
         PIP: installing("matplotlib", toured),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -92,6 +92,22 @@ class BayesianGaussian(Gaussian):
     def mean_precision(self) -> Array:
         """beta_k, (k,): rows that each mean rests on."""
         return np.asarray(self.prior.mean_precision + self.counts)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return means and covariances, and the rows of which each posterior is."""
+        return {**super().parameters(), "counts": self.counts}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return the posterior of such components under the same prior.
+
+        Raises
+        ------
+        ValueError
+            Covariances are not positive definite, or counts below 0.
+        """
+        counts = given["counts"]
+        require("counts", counts, bool((counts >= 0).all()))
+        return replace(super().with_parameters(given), counts=counts)
 
     def arrays(self) -> dict[str, Array]:
         """Return means, Cholesky factors and the rows of each component, by name."""

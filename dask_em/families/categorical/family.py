@@ -18,6 +18,7 @@ from ...core.additive import Array
 from ...core.degenerate import Degenerate
 from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
+from ...core.formula import Formula, Operators, V
 from ...core.profile import Profile
 from ...core.support import Support
 from ...core.tuning import tuning
@@ -287,6 +288,44 @@ class AnswerFamily(Family[CategoricalStatistics]):
         never = never_given(log_probabilities, places)
         return bound_warnings(at_bounds(log_probabilities, places), called, never)
 
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write the sum of the log-probabilities of the answers; a missing one adds nothing."""
+        given = operators.answers(rows, self.n_categories, self.threshold)
+        return Formula(operators.product(given, self.log_probabilities.T))
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the probabilities in their shape."""
+        return {"probabilities": self.shaped(self.probabilities)}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such probabilities, and of the categories that they are of.
+
+        Raises
+        ------
+        ValueError
+            Those of a column do not sum to one.
+        """
+        probabilities = given["probabilities"]
+        require(
+            "probabilities",
+            probabilities,
+            bool(((probabilities >= 0) & (probabilities <= 1)).all()),
+        )
+        numbers, flat = self._flat(probabilities)
+        one = replace(self, log_probabilities=np.zeros(flat.shape), n_categories=numbers)
+        totals = np.add.reduceat(flat, one._starts, axis=1)
+        if not (np.abs(totals - 1) < 1e-6).all():
+            raise ValueError(
+                "probabilities of the answers to a question must sum to 1 in each component, and "
+                f"some sum to {totals.flat[np.abs(totals - 1).argmax()]:.6g}"
+            )
+        flat = flat / np.repeat(totals, numbers, axis=1)
+        return replace(one, log_probabilities=one._floored(flat))
+
+    @abstractmethod
+    def _flat(self, probabilities: Array) -> tuple[tuple[int, ...], Array]:
+        """Return the number of categories of each column, and their probabilities (k, m)."""
+
     @abstractmethod
     def shaped(self, values: Array) -> Array:
         """Return numbers of all answers (k, m) in the shape of the probabilities."""
@@ -314,6 +353,13 @@ class Categorical(AnswerFamily):
     >>> pair.attributes()["probabilities_"].round(3).tolist()
     [[[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]]]
     """
+
+    def _flat(self, probabilities: Array) -> tuple[tuple[int, ...], Array]:
+        """Return how many categories have a probability, and those, side by side (k, m)."""
+        largest = probabilities.max(axis=0)
+        numbers = tuple(max([0, *np.flatnonzero(one > 0).tolist()]) + 1 for one in largest)
+        parts = [probabilities[:, j, :n] for j, n in enumerate(numbers)]
+        return numbers, np.concatenate(parts, axis=1)
 
     def shaped(self, values: Array) -> Array:
         """Return numbers of all answers (k, m) as (k, d, c), zero where a column has fewer."""
@@ -361,6 +407,12 @@ class Bernoulli(AnswerFamily):
         super().validate(statistics)
         require("n_categories", self.n_categories, {*self.n_categories} == {2})
         require("binarize", self.binarize, self.binarize is None or np.isfinite(self.binarize))
+
+    def _flat(self, probabilities: Array) -> tuple[tuple[int, ...], Array]:
+        """Return two categories for each column, and the probabilities of both, (k, 2 d)."""
+        k, d = probabilities.shape
+        both = np.stack([1 - probabilities, probabilities], axis=2)
+        return (2,) * d, both.reshape(k, 2 * d)
 
     def shaped(self, values: Array) -> Array:
         """Return numbers of all answers (k, m) as those of a one, (k, d)."""

@@ -20,6 +20,7 @@ import numpy as np
 from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import MOMENT_DRAWS, Family, blocks, register_family
+from ...core.formula import Formula, Operators, V
 from ...core.objective import Objective
 from ...core.profile import Profile
 from ...core.tuning import tuning
@@ -244,9 +245,21 @@ class Centers(Family[CenterStatistics]):
         """Return the centres in the units of the data, by the name of scikit-learn's attribute."""
         return {"cluster_centers_": self.centers + self.origin}
 
-    def with_attributes(self, found: Mapping[str, Array]) -> Self:
+    def parameters(self) -> dict[str, Array]:
+        """Return the centres in the units of the data."""
+        return {"cluster_centers": self.centers + self.origin}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
         """Return the family of such centres in the units of the data."""
-        return self.with_arrays({"centers": found["cluster_centers_"] - self.origin})
+        return self.with_arrays({"centers": given["cluster_centers"] - self.origin})
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write -|x - c_k|^2 / u^2, x of length one where rows are directions."""
+        k, d = self.centers.shape
+        placed = operators.directions(rows, d) if self.spherical else rows
+        centers = self.centers + self.origin
+        distances = operators.distances(placed, centers, np.ones((k, d)))
+        return Formula(operators.scaled(distances, np.full(k, -1 / self.unit**2)))
 
     @property
     def kind(self) -> str:

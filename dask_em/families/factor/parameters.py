@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from ...core.additive import Array
 from ...core.degenerate import Degenerate
+from ...core.formula import Formula, Operators, V
+from ...core.validation import require, require_array
 from ..gaussian.degenerate import degenerate_components, degenerate_warnings
 from ..gaussian.diagonals import Diagonal
 from ..gaussian.whitening import Whitening
@@ -107,6 +110,51 @@ class FactorParameters:
         posterior = np.linalg.inv(inner)
         beta = posterior @ np.swapaxes(scaled, 1, 2)
         return beta, posterior, np.linalg.slogdet(inner)[1]
+
+    def parameters(self) -> dict[str, Array]:
+        """Return means, loadings and variances of the noise, in the units of the data."""
+        return {name.removesuffix("_"): array for name, array in self.attributes().items()}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such parameters in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            There are other numbers of factors, or variances that are not positive.
+        """
+        loadings, noise = given["loadings"], given["noise_variances"]
+        require_array("loadings", loadings, self.loadings.shape)
+        require("noise_variances", noise, bool((noise > 0).all()))
+        scale = self.whitening.scale
+        squares = scale[:1] ** 2 if self.rule.isotropic else scale**2
+        shown = {"loadings": loadings} if self.rule.shared_loadings else {}
+        shown |= {"noise_variances": noise} if self.rule.shared_noise else {}
+        for name, array in shown.items():
+            if not np.allclose(array, array[:1], rtol=1e-9, atol=0.0):
+                raise ValueError(
+                    f"{name} differ among components, which share them under the constraint "
+                    f"{self.constraint!r}"
+                )
+        return replace(
+            self,
+            means=self.whitening.whiten(given["means"]),
+            loadings=loadings / scale[:, None],
+            log_noise=np.log(noise.reshape(len(noise), -1) / squares),
+        )
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write log N(x; mu_k, Lambda_k Lambda_k^T + Psi_k), of sums of squares: see `kernel`."""
+        k, d = self.means.shape
+        beta, _, log_dets = self.posterior()
+        noise = np.broadcast_to(self.noise, (k, d))
+        rest = np.eye(d) - self.loadings @ beta
+        parts = np.concatenate([rest / np.sqrt(noise)[:, :, None], beta], axis=1)
+        roots = self.whitening.inverse_scale[:, None] * np.swapaxes(parts, 1, 2)
+        distances = operators.distances(rows, self.whitening.unwhiten(self.means), roots)
+        volumes = np.log(noise).sum(axis=1) + log_dets + d * np.log(2 * np.pi)
+        volumes = volumes + 2 * self.whitening.log_det
+        return Formula(operators.scaled(distances, np.full(k, -0.5), -volumes))
 
     def attributes(self) -> dict[str, Array]:
         """Return means, loadings and variances of the noise in the units of the data."""

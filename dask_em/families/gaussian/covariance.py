@@ -173,6 +173,15 @@ class Covariance(ABC):
 
     # -- in and out --------------------------------------------------------------
 
+    def roots(self, k: int, d: int) -> Array:
+        """Return R_k of |R_k^T (x - mu_k)|, the Mahalanobis distance, (k, d, d), or (k, d)."""
+        root = self.precisions_cholesky
+        if root.ndim == 3:
+            return root
+        if self.shared_scatter:
+            return np.broadcast_to(root, (k, d, d))
+        return np.broadcast_to(root.reshape(k, -1), (k, d))
+
     @abstractmethod
     def scaled(self, scale: Array) -> Self:
         """Return the structure after the linear map `scale` (d,) or lower triangular (d, d)."""

@@ -15,7 +15,7 @@ from ...core.family import Family, Kernel, blocks, register_family
 from ...core.tuning import tuning
 from ...core.validation import LARGEST, require, require_array
 from .constraints import CONSTRAINTS, Constraint, constraint_of
-from .covariance import Covariance
+from .covariance import ROUNDING, Covariance
 from .numpy_kernel import GaussianKernel
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
@@ -298,6 +298,26 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
         total = np.maximum(resp.sum(axis=0), 1e-300)[:, None]
         means = resp.T @ (X - whitening.shift) / total
         return replace(self, means=whitening.whiten(whitening.shift + means))
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of means and covariances in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            Covariances are not positive definite, or not of the structure.
+        """
+        found, covariances = super().with_parameters(given), given["covariances"]
+        if self.rule.joins and not self.covariance.shared_scatter:
+            k = len(self.means)
+            nearest = self.rule.allowed(np.ones(k), covariances, covariances)
+            apart = np.abs(nearest - covariances)
+            if not (apart <= ROUNDING * self.covariance.magnitude(covariances)).all():
+                raise ValueError(
+                    f"covariances are none of the structure {self.kind!r}: those that are differ "
+                    f"from them by {apart.max():.5g}"
+                )
+        return found
 
     # -- sums at other parameters ---------------------------------------------------------
 

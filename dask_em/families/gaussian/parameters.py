@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from ...core.additive import Array
 from ...core.degenerate import Degenerate
+from ...core.formula import Formula, Operators, V
+from ...core.support import REAL, Support
 from ...core.tuning import tuning
-from ...core.validation import require_close
+from ...core.validation import require_array, require_close
 from .covariance import Covariance
 from .degenerate import degenerate_components, degenerate_warnings
 from .whitening import Whitening, apply_scale
@@ -84,6 +87,46 @@ class GaussianParameters:
     def data_coordinates(self) -> tuple[Array, Covariance]:
         """Return means (k, d) and covariances in the units of the data."""
         return self.whitening.unwhiten(self.means), self.covariance.scaled(self.whitening.scale)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return means and covariances in the units of the data."""
+        means, covariance = self.data_coordinates()
+        return {"means": means, "covariances": covariance.covariances}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of means and covariances in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            Covariances are not positive definite.
+        """
+        covariance = _of_given(self.covariance, given["covariances"], len(self.means))
+        covariance = covariance.scaled(self.whitening.inverse_scale)
+        return replace(self, means=self.whitening.whiten(given["means"]), covariance=covariance)
+
+    @property
+    def formula_support(self) -> Support:
+        """Rows that are whole: which columns are observed is no part of a formula."""
+        return REAL
+
+    def distances(self, operators: Operators[V], rows: V) -> V:
+        """Write the squared Mahalanobis distances of rows from the means."""
+        means, covariance = self.data_coordinates()
+        return operators.distances(rows, means, covariance.roots(*means.shape))
+
+    @property
+    def log_peaks(self) -> Array:
+        """Log-densities at the means, (k,)."""
+        k, d = self.means.shape
+        log_dets = np.broadcast_to(self.covariance.log_det(d), (k,))
+        return np.asarray(-0.5 * d * np.log(2 * np.pi) - log_dets - self.whitening.log_det)
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write log N(x; mu_k, Sigma_k)."""
+        distances = self.distances(operators, rows)
+        half = np.full(len(self.means), -0.5)
+        return Formula(operators.scaled(distances, half, 2 * self.log_peaks))
 
     def attributes(self) -> dict[str, Array]:
         """Return means, covariances and precisions by the names of scikit-learn's attributes."""
@@ -160,3 +203,28 @@ class GaussianParameters:
         widths = np.sqrt(self.covariance.variances(self.n_features))
         of_factor = self.covariance.information_scale(root_weights)
         return np.concatenate([(root_weights[:, None] / widths).ravel(), of_factor.ravel()])
+
+
+def _of_given(like: Covariance, covariances: Array, k: int) -> Covariance:
+    """Return the covariances of k components that somebody gave, stored as those of `like`.
+
+    Raises
+    ------
+    ValueError
+        They are not symmetric, or not positive definite.
+    """
+    require_array("covariances", covariances, like.factor.shape)
+    if like.whitening_kind == "matrix":
+        mirrored = np.swapaxes(covariances, -1, -2)
+        if not np.allclose(covariances, mirrored, rtol=1e-9, atol=0.0):
+            raise ValueError(
+                "covariances must be symmetric matrices, got numbers that are "
+                f"{np.abs(covariances - mirrored).max():.5g} from their mirror images"
+            )
+    found, singular = like.factorized(covariances, k)
+    if singular:
+        raise ValueError(
+            f"covariances of the components {list(singular)} are not positive definite: expected "
+            "variances above 0, of matrices in every direction"
+        )
+    return found

@@ -10,7 +10,10 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.family import Family
+from ...core.formula import Formula, Operators, V
+from ...core.support import Support
 from ...core.validation import brief, require
+from .columns import support_of
 from .statistics import ProductStatistics
 
 
@@ -108,6 +111,53 @@ class ProductParameters:
             require(f"columns of {brief(name)}", columns, part.n_features == len(columns))
             k = part.n_components
             require(f"n_components of {brief(name)}", k, k == self.n_components)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return what determines each group: names that two groups have begin with the group's."""
+        own = [part.parameters() for part in self.parts]
+        return {
+            names[inner]: array
+            for part, names in zip(own, self._public_names(own), strict=True)
+            for inner, array in part.items()
+        }
+
+    @property
+    def optional_parameters(self) -> tuple[str, ...]:
+        """Names of `parameters` that `with_parameters` does without."""
+        public = self._public_names([part.parameters() for part in self.parts])
+        pairs = zip(self.parts, public, strict=True)
+        return tuple(names[own] for part, names in pairs for own in part.optional_parameters)
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return the product of groups of such parameters."""
+        public = self._public_names([part.parameters() for part in self.parts])
+        return self.with_parts(
+            [
+                part.with_parameters({n: given[name] for n, name in names.items() if name in given})
+                for part, names in zip(self.parts, public, strict=True)
+            ]
+        )
+
+    @property
+    def formula_support(self) -> Support:
+        """Which numbers the formulas of the groups describe."""
+        return support_of([(part.formula_support, columns) for _, columns, part in self])
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write the sum of the log-densities of the groups."""
+        formulas = [part.formula(operators, operators.columns(rows, cs)) for _, cs, part in self]
+        components = formulas[0].components
+        for one in formulas[1:]:
+            components = operators.add(components, one.components)
+        commons = [one.common for one in formulas if one.common is not None]
+
+        def common() -> V:
+            first, *others = (write() for write in commons)
+            for other in others:
+                first = operators.add(first, other)
+            return first
+
+        return Formula(components, common if commons else None)
 
     def attributes(self) -> dict[str, Array]:
         """Return what an estimator shows: names that two groups have begin with the group's."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from ...core.additive import Array
 from ...core.degenerate import Degenerate
+from ...core.formula import Formula, Operators, V
 from ...core.tuning import tuning
-from ...core.validation import require_close
+from ...core.validation import require, require_close
 from ..gaussian.covariance import ROUNDING
 from ..gaussian.degenerate import degenerate_warnings
 from .degrees import information, level
@@ -90,6 +92,41 @@ class StudentTParameters:
     def arrays(self) -> dict[str, Array]:
         """Return locations, Cholesky factors and degrees of freedom, by name."""
         return {**self.scales.arrays(), "log_df": self.log_df}
+
+    def parameters(self) -> dict[str, Array]:
+        """Return locations, scale matrices and degrees of freedom, in the units of the data."""
+        shown = self.attributes()
+        own = {"means": shown["means_"], "scales": shown["scales_"]}
+        return {**own, "degrees_of_freedom": self.df}
+
+    def with_parameters(self, given: Mapping[str, Array]) -> Self:
+        """Return components of such parameters in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            Scale matrices are not positive definite, or degrees of freedom not those allowed.
+        """
+        df, scales = given["degrees_of_freedom"], given["scales"]
+        require("degrees_of_freedom", df, bool((df > 0).all()))
+        same = bool(np.ptp(df) == 0 and (not self.fixed or np.allclose(df, self.df)))
+        if (self.fixed or self.shared) and not same:
+            raise ValueError(
+                "degrees_of_freedom differ from df, or among components, which share them where "
+                "shared_df is True"
+            )
+        if self._one_matrix:
+            scales = np.repeat(scales[None], self.n_components, axis=0)
+        found = self.scales.with_parameters({"means": given["means"], "covariances": scales})
+        most = tuning().student_t.normal_df
+        return replace(self, scales=found, log_df=np.log(np.minimum(df, most)))
+
+    def formula(self, operators: Operators[V], rows: V) -> Formula[V]:
+        """Write level - (nu + d) / 2 log(1 + delta / nu)."""
+        df, d = self.df, self.n_features
+        logs = operators.log1p(operators.scaled(self.scales.distances(operators, rows), 1 / df))
+        half = -(df + d) / 2
+        return Formula(operators.scaled(logs, half, -(self.scales.log_peaks + level(df, d)) / half))
 
     def attributes(self) -> dict[str, Array]:
         """Return locations and scale matrices by the names of an estimator's attributes."""

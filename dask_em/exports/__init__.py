@@ -1,0 +1,1 @@
+"""Fitted models in the languages of other programs: ONNX, SQL and JSON."""
