@@ -25,6 +25,7 @@ __all__ = [
     "__version__",
     "adapt",
     "ingest",
+    "kl_divergence",
     "load",
     "select",
 ]
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .estimators.kmeans import KMeans
     from .estimators.load import load
     from .estimators.mixed import MixedMixture
+    from .estimators.questions import kl_divergence
     from .estimators.select import select
     from .estimators.student_t import StudentTMixture
     from .jobs.ingest import ingest
@@ -64,6 +66,7 @@ _HOMES = {
     "StudentTMixture": "estimators.student_t",
     "adapt": "estimators.adapt",
     "ingest": "jobs.ingest",
+    "kl_divergence": "estimators.questions",
     "load": "estimators.load",
     "select": "estimators.select",
 }

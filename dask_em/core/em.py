@@ -66,6 +66,7 @@ class Status(Enum):
         "the means were adapted to other data by as many passes as were asked for; weights and "
         "covariances are those of the background model"
     )
+    DERIVED = "the parameters follow from those of another model, and no pass was made at them"
 
     @property
     def converged(self) -> bool:
@@ -74,8 +75,8 @@ class Status(Enum):
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to try: it converged, or made the passes of an adaptation."""
-        return self in (Status.CONVERGED, Status.ADAPTED)
+        """Whether nothing is left to try: it converged, or there was nothing to converge."""
+        return self in (Status.CONVERGED, Status.ADAPTED, Status.DERIVED)
 
     def reason(self, objective: str, rises: bool = False) -> str:
         """Return the sentence of a fit that raised or lowered an objective of this name.
@@ -236,7 +237,8 @@ class EMState:
     @property
     def measured(self) -> bool:
         """Whether there was a pass: a fit of no iterations ends with its start."""
-        return self.n_iter > 0 or self.status is not Status.OUT_OF_ITERATIONS
+        unmade = (Status.OUT_OF_ITERATIONS, Status.DERIVED)
+        return self.n_iter > 0 or self.status not in unmade
 
     def reordered(self, order: Sequence[int]) -> EMState:
         """Return the same of the components in another order."""
@@ -265,11 +267,12 @@ class EMState:
     def maximized(self) -> Mixture | None:
         """The mixture that the M-step makes of the sums, where the fit may have kept another.
 
-        After an adaptation it is the result, whose weights and covariances are of other rows.
+        After an adaptation it is the result, whose weights and covariances are of other rows; so it
+        is where there was no fit.
         """
         if self.status is Status.NON_FINITE:
             return None
-        if self.status is Status.ADAPTED:
+        if self.status in (Status.ADAPTED, Status.DERIVED):
             return self.result
         return self.mixture.m_step(self.statistics)[0]
 

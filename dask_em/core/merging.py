@@ -9,10 +9,13 @@ Statistics 19, 2010, section 3.2).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .additive import Array
+from .mixture import Mixture
+from .scoring import INT64, NO_LABEL, Predict
 
 # Responsibilities below this tell nothing of an entropy in nats.
 LEAST = 1e-14
@@ -64,8 +67,8 @@ class Mergers:
         """Return the number of clusters at which the entropy stops to fall steeply.
 
         Two straight lines are fitted to the entropy against the number of rows that were merged so
-        far, of components of these sizes (k,): it is where they part, with the least squares (Baudry
-        et al. 2010, section 4). K where there are fewer than four components.
+        far, of components of these sizes (k,): it is where they part, with the least squares
+        (Baudry et al. 2010, section 4). K where there are fewer than four components.
         """
         k = self.n_components
         rows, total = [0.0], {i: float(size) for i, size in enumerate(sizes)}
@@ -76,7 +79,9 @@ class Mergers:
             # Two lines through fewer points leave no residual.
             return k
         x, y = np.array(rows), self.entropies
-        losses = [_residual(x[: i + 1], y[: i + 1]) + _residual(x[i:], y[i:]) for i in range(1, k - 1)]
+        losses = [
+            _residual(x[: i + 1], y[: i + 1]) + _residual(x[i:], y[i:]) for i in range(1, k - 1)
+        ]
         return k - 1 - int(np.argmin(losses))
 
 
@@ -138,3 +143,47 @@ def _xlogx(resp: Array, weights: Array) -> float:
     from scipy.special import xlogy
 
     return float(weights @ xlogy(resp, resp))
+
+
+@dataclass(frozen=True)
+class MergedLabels:
+    """Label rows by clusters of several components: mapped over chunks.
+
+    Attributes
+    ----------
+    mixture : Mixture
+    clusters : (k,) array of int
+        The cluster of each component.
+    drop : bool
+        Give rows of NaN or infinity the label -1; else they are an error.
+
+    Examples
+    --------
+    >>> from .moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> normals = GaussianOptions().of_data(Moments.unit(1), 3)
+    >>> mixture = Mixture(np.log([0.3, 0.4, 0.3]), normals)
+    >>> MergedLabels(mixture, np.array([0, 1, 0]))(np.zeros((1, 1)))["labels"].tolist()
+    [0]
+    """
+
+    mixture: Mixture
+    clusters: Array
+    drop: bool = False
+
+    answers: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def dtype(self, answer: str) -> np.dtype[Any]:
+        """Return the type of labels."""
+        return INT64
+
+    def width(self, answer: str) -> None:
+        """Return None: one number a row."""
+        return
+
+    def __call__(self, X: Array) -> dict[str, Array]:
+        """Return the clusters of the largest sums of responsibilities, (n,)."""
+        resp = Predict(self.mixture, ("proba",), self.drop)(X)["proba"]
+        belongs = self.clusters[:, None] == np.arange(int(self.clusters.max()) + 1)
+        labels = (resp @ belongs).argmax(axis=1)
+        return {"labels": np.where(np.isnan(resp[:, 0]), NO_LABEL, labels)}

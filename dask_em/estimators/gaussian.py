@@ -14,13 +14,13 @@ from ..data.options import MissingChunks, Names, NonFinite
 from ..families.factor.constraints import NAMES as FACTOR_NAMES
 from ..families.gaussian.constraints import CONSTRAINTS, constraint_of, known_constraints
 from ..fitting.observers import Observer
-from .gaussian_parameters import GaussianParameters
+from .gaussian_questions import GaussianQuestions
 from .options import MissingValues, check_choice, check_number
 from .registry import register_estimator
 
 
 @register_estimator("gaussian-mixture")
-class GaussianMixture(GaussianParameters):
+class GaussianMixture(GaussianQuestions):
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
     Each pass reads every chunk once, computes the responsibilities

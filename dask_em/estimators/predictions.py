@@ -15,11 +15,12 @@ from ..backends.blas import one_blas_thread
 from ..core.additive import Array, S
 from ..core.chunk_log import Logged
 from ..core.columns import Column
+from ..core.draws import draw
 from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
 from ..core.protocols import Pass, Source
-from ..core.scoring import NO_LABEL, Answer, Predict, Score, Scores
+from ..core.scoring import NO_LABEL, Answer, Predict, RowAnswers, Score, Scores
 from ..core.support import REAL
 from ..data.checks import check_dimensions, tell_once
 from ..data.columns import check_columns, listed
@@ -136,17 +137,24 @@ class Predictions(FittedEstimator):
             )
 
     def _answer(self, X: Any, answer: Answer, as_frame: bool, labels: Any = np.int64) -> Any:
+        def make(source: Source) -> RowAnswers:
+            predictor = self.predictor((answer,), source.dtype, source.n_rows)
+            return replace(predictor, labels=np.dtype(labels))
+
+        return self._answered(X, make, answer, as_frame)
+
+    def _answered(
+        self, X: Any, make: Callable[[Source], RowAnswers], name: str, as_frame: bool = False
+    ) -> Any:
+        """Return the answers of a function that is made for the source, as X has its rows."""
         check_is_fitted(self)
         if as_frame:
             check_as_frame(X)
         source = self.source(X)
-        predictor = self.predictor((answer,), source.dtype, source.n_rows)
-        predictor = replace(predictor, labels=np.dtype(labels))
-        rows = row_map(X, source, self.read_options, answer)
-        found = answer_rows(source, predictor, rows)
+        found = answer_rows(source, make(source), row_map(X, source, self.read_options, name))
         if source.grid is not None:
             found = gridded(found, source.grid)
-        return with_labels(X, found, answer, as_frame, self.read_options)
+        return with_labels(X, found, name, as_frame, self.read_options)
 
     def predictor(
         self, answers: Sequence[Answer], dtype: Any = np.float64, n_rows: int | None = None
@@ -315,10 +323,7 @@ class Predictions(FittedEstimator):
         check_n_samples(n_samples)
         seed = self.random_state if isinstance(self.random_state, int) else None
         rng = np.random.default_rng(seed)
-        counts = rng.multinomial(n_samples, self.fitted_array("weights_"))
-        components = self.state_.result.components
-        rows = [components.sample(k, int(n), rng) for k, n in enumerate(counts)]
-        return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
+        return draw(self.state_.result, n_samples, rng)
 
     def describe(self) -> ComponentDescription:
         """Describe the components in the units of the data, for tables and pictures."""

@@ -20,9 +20,9 @@ from ..families.student_t.family import StudentT
 from ..families.student_t.options import StudentTOptions
 from ..families.student_t.scales import Scales
 from ..fitting.observers import Observer
-from .base import MixtureEstimator
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .options import check_choice, check_flag, check_number
+from .questions import QuestionedMixture
 from .registry import register_estimator
 
 # Fewer degrees of freedom give densities of no width.
@@ -30,7 +30,7 @@ LEAST_DF = 0.01
 
 
 @register_estimator("student-t")
-class StudentTMixture(MixtureEstimator):
+class StudentTMixture(QuestionedMixture):
     """Mixture of multivariate Student's t distributions fitted by Expectation-Maximization.
 
     Tails that fall by a power of the distance take what lies far from every cluster, so that a

@@ -64,7 +64,7 @@ def marginal(gaussian: G, columns: Sequence[int]) -> G:
 
 
 def conditional(gaussian: G, given: Sequence[int], values: Array) -> tuple[G, Array]:
-    """Return the distribution of the other columns given the values (o,) of some, and log p(values).
+    """Return the distribution of the other columns given values (o,) of some, and log p(values).
 
     mu_a + Sigma_ao Sigma_oo^{-1} (x_o - mu_o) and Sigma_aa - Sigma_ao Sigma_oo^{-1} Sigma_oa
     (Bishop, Pattern Recognition and Machine Learning, 2006, equations 2.81 and 2.82).
@@ -101,9 +101,7 @@ def _of_columns(whole: G, columns: Sequence[int], covariance: Any) -> G:
     kind = whole.kind if whole.kind in OF_ANY_COLUMNS else covariance.kind
     whitening = Whitening(whole.whitening.shift[index], whole.whitening.scale[index])
     means = whole.means[:, index]
-    return replace(
-        whole, means=means, covariance=covariance, whitening=whitening, constraint=kind
-    )
+    return replace(whole, means=means, covariance=covariance, whitening=whitening, constraint=kind)
 
 
 def _of_each(regression: Array, k: int) -> Array:

@@ -60,7 +60,7 @@ class Uncorrelated(Covariance):
         return covariances
 
     def conditional(self, given: Sequence[int], asked: Sequence[int]) -> tuple[Self, Array]:
-        """Return the covariances of the columns `asked`, which others tell nothing of, and zeros."""
+        """Return the covariances of the columns `asked`, of which others tell nothing."""
         return self.of_columns(asked), np.zeros((1, len(asked), len(given)))
 
     @property

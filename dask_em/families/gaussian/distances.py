@@ -19,7 +19,7 @@ from .patterns import Patterns
 
 
 def squared_distances(gaussian: Gaussian, X: Array) -> Array:
-    """Compute (x - mu_k)^T Sigma_k^{-1} (x - mu_k) of rows X (n, d), of their observed columns, (n, k).
+    """Compute (x - mu_k)^T Sigma_k^{-1} (x - mu_k) of rows (n, d), by what is observed, (n, k).
 
     Examples
     --------

@@ -1,14 +1,14 @@
 """Standard errors of Gaussian mixtures, by the empirical information: one additive pass.
 
-The scores of the rows, derivatives of log p(x_n) by the free parameters, sum to zero at the maximum;
-the sum of their outer products estimates the information (McLachlan and Peel, Finite Mixture
-Models, 2000, section 2.15.3), and the delta method takes its inverse to the parameters.
+The scores of the rows, derivatives of log p(x_n) by the free parameters, sum to zero at the
+maximum; the sum of their outer products estimates the information (McLachlan and Peel, Finite
+Mixture Models, 2000, section 2.15.3), and the delta method takes its inverse to the parameters.
 
-The free parameters are chosen so that their information is near the identity: logits of the weights;
-for each component with the Cholesky factor F of its covariance the vector a of mean = mu + F a, and
-the symmetric matrix S of Sigma = F (1 + S) F^T, both zero. Of u = F^{-1} (x - mu) the scores are r u
-and r (u u^T - 1) / 2, those of a column and of its square at a time. Where values are missing, u and
-u u^T are what is expected of them.
+The free parameters are chosen so that their information is near the identity: logits of the
+weights; for each component with the Cholesky factor F of its covariance the vector a of
+mean = mu + F a, and the symmetric matrix S of Sigma = F (1 + S) F^T, both zero. Of
+u = F^{-1} (x - mu) the scores are r u and r (u u^T - 1) / 2. Where values are missing, u and u u^T
+are what is expected of them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def n_entries(normals: Gaussian) -> int:
     [6, 3, 1, 6, 3, 1]
     """
     d = normals.n_features
-    return {"diag": d, "spherical": 1}.get(normals.covariance.kind, d * (d + 1) // 2)
+    few = {"diag": d, "spherical": 1}
+    return int(few.get(normals.covariance.kind, d * (d + 1) // 2))
 
 
 class InformationFold(Fold[InformationSums]):
@@ -189,7 +190,9 @@ class _Scores:
             i, j = self._pairs
             return np.asarray((U[:, :, i] * U[:, :, j] - known[:, None, i, j]) * self._halves)
         halves = 0.5 * (U**2 - known[:, None])
-        return np.asarray(halves.sum(axis=2, keepdims=True) if self._storage == "spherical" else halves)
+        return np.asarray(
+            halves.sum(axis=2, keepdims=True) if self._storage == "spherical" else halves
+        )
 
 
 def standard_errors(
@@ -213,8 +216,8 @@ def standard_errors(
     Returns
     -------
     dict
-        Arrays of the shapes of `weights_`, `means_` and `covariances_`, NaN where the parameters are
-        not identified.
+        Arrays of the shapes of `weights_`, `means_` and `covariances_`, NaN where the parameters
+        are not identified.
     """
     k, d = normals.means.shape
     free_weights = [i for i in range(k) if i not in held.get("weights", ())]
@@ -232,7 +235,11 @@ def standard_errors(
     products = _with_logits(products, mixture.weights, free_weights, left)
     inverse = inverse_information(products[np.ix_(free, free)]) if free.any() else np.zeros((0, 0))
     if inverse is None:
-        shapes = {"weights_": (k,), "means_": (k, d), "covariances_": normals.covariance.factor.shape}
+        shapes = {
+            "weights_": (k,),
+            "means_": (k, d),
+            "covariances_": normals.covariance.factor.shape,
+        }
         return {name: np.full(shape, np.nan) for name, shape in shapes.items()}
     variances = np.zeros_like(products)
     variances[np.ix_(free, free)] = inverse
@@ -281,7 +288,7 @@ def _of_means(normals: Gaussian, variances: Array) -> Array:
     k, d = normals.means.shape
     own = np.einsum("kikj->kij", variances.reshape(k, d, k, d))
     F = _factors(normals)
-    return np.maximum(np.einsum("kia,kab,kib->ki", F, own, F), 0.0)
+    return np.asarray(np.maximum(np.einsum("kia,kab,kib->ki", F, own, F), 0.0))
 
 
 def _of_covariances(normals: Gaussian, variances: Array, entries: Array) -> Array:
@@ -300,7 +307,7 @@ def _of_covariances(normals: Gaussian, variances: Array, entries: Array) -> Arra
     shape = normals.covariance.factor.shape
     whole = np.stack(found) if len(found) > 1 or len(shape) == np.ndim(found[0]) + 1 else found[0]
     # One that all components share may be stored of each.
-    return np.maximum(np.broadcast_to(whole, shape), 0.0)
+    return np.asarray(np.maximum(np.broadcast_to(whole, shape), 0.0))
 
 
 def _of_matrix(factor: Array, variances: Array, pairs: tuple[Array, Array]) -> Array:

@@ -78,10 +78,10 @@ class Matrices(Covariance):
 
     def conditional(self, given: Sequence[int], asked: Sequence[int]) -> tuple[Self, Array]:
         """Return the covariances of the columns `asked` given others, and their regressions."""
-        o = len(given)
+        o, m = len(given), len(given) + len(asked)
         lower = triangular(self.factor[..., [*given, *asked], :])
-        own = lower[..., :o, :o].reshape(-1, o, o)
-        along = lower[..., o:, :o].reshape(len(own), len(asked), o)
+        apart = lower.reshape(-1, m, m)
+        own, along = apart[:, :o, :o], apart[:, o:, :o]
         regression = along @ inverse_factors(own) if o else along
         return type(self)(np.ascontiguousarray(lower[..., o:, o:])), np.asarray(regression)
 

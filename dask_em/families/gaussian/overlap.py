@@ -13,7 +13,7 @@ from .quadratic import quadratic_cdf
 
 
 def misclassification(gaussian: Gaussian, log_prior: Array) -> Array:
-    """Compute the probability that a row of component i has a larger joint with j, (k, k), at [i, j].
+    """Compute how probable a row of component i has a larger joint with j, (k, k), at [i, j].
 
     With x drawn from component i, log w_j p_j(x) - log w_i p_i(x) is a quadratic form of standard
     normal variables: the probability that it is positive is that of a generalized chi-square
@@ -110,7 +110,7 @@ def entropy_bounds(gaussian: Gaussian, log_weights: Array) -> tuple[float, float
     weights = np.exp(log_weights)
     own = float(weights @ volumes) + d / 2 * (1 + np.log(2 * np.pi))
     low, high = (
-        own - float(weights @ np.logaddexp.reduce(log_weights - apart, axis=1))
+        float(own - weights @ np.logaddexp.reduce(log_weights - apart, axis=1))
         for apart in (bhattacharyya(gaussian), divergences(gaussian))
     )
     return low, high
