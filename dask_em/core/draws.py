@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from .additive import Array
+from .family import Family
 from .mixture import Mixture
 from .scoring import Predict
 
 
-def draw(mixture: Mixture, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def draw(
+    components: Family[Any], weights: Array, n: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """Draw n rows (n, d) of a mixture, those of a component together, and their components (n,).
+
+    Parameters
+    ----------
+    components : Family
+    weights : (k,) array
+        They sum to one.
+    n : int
+    rng : Generator
 
     Examples
     --------
     >>> from .moments import Moments
     >>> from dask_em.families.gaussian.options import GaussianOptions
     >>> normals = GaussianOptions().of_data(Moments.unit(1), 2)
-    >>> rows, labels = draw(Mixture(np.log([0.25, 0.75]), normals), 9, np.random.default_rng(0))
+    >>> rows, labels = draw(normals, np.array([0.25, 0.75]), 9, np.random.default_rng(0))
     >>> rows.shape, np.bincount(labels).tolist()
     ((9, 1), [3, 6])
     """
-    counts = rng.multinomial(n, mixture.weights / mixture.weights.sum())
-    rows = [mixture.components.sample(k, int(m), rng) for k, m in enumerate(counts)]
+    counts = rng.multinomial(n, weights)
+    rows = [components.sample(k, int(m), rng) for k, m in enumerate(counts)]
     return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
 
 

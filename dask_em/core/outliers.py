@@ -58,7 +58,8 @@ class OutlierPvalues:
         reals: np.dtype[Any] = FLOAT64,
     ) -> Self:  # fmt: skip
         """Return the function that compares rows with so many draws of the mixture."""
-        rows, _ = draw(mixture, n_draws, rng)
+        weights = mixture.weights / mixture.weights.sum()
+        rows, _ = draw(mixture.components, weights, n_draws, rng)
         holes = any(mixture.components.support.missing)
         reference = np.sort(log_density(mixture, rows))
         return cls(mixture, reference, rows if holes else None, drop, reals)

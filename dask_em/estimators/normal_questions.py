@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from ..core.additive import Array
 from ..core.engine import NUMPY
 from ..core.mixture import Mixture
 from ..core.protocols import Source
-from ..core.scoring import RowAnswers
+from ..core.scoring import Answer, RowAnswers, SeveralAnswers
+from ..errors import UsageError
 from ..families.gaussian.distances import ChiSquarePvalues, Mahalanobis
 from ..families.gaussian.family import Gaussian
 from ..families.gaussian.overlap import bhattacharyya, entropy_bounds, misclassification
+from .base import MixtureEstimator
 from .questions import N_DRAWS, QuestionedMixture
 
 
@@ -27,6 +31,19 @@ def normals_of(mixture: Mixture) -> Gaussian:
 
 class NormalMixture(QuestionedMixture):
     """The part of a mixture of normals that knows distances and overlaps of these."""
+
+    def density(self) -> Mixture:
+        """Return the mixture whose density is that of the model, and integrates to one.
+
+        Of a posterior it is that of the mean weights, means and precisions.
+        """
+        mixture = super().density()
+        normals = normals_of(mixture)
+        if not normals.variational:
+            return mixture
+        parts = {f.name: getattr(normals, f.name) for f in fields(Gaussian)}
+        log_weights = mixture.log_weights - np.logaddexp.reduce(mixture.log_weights)
+        return Mixture(log_weights, Gaussian(**parts), mixture.engine)
 
     def mahalanobis(self, X: Any, as_frame: bool = False) -> Any:
         """Compute the Mahalanobis distance of each row to each component, (n, k).
@@ -128,3 +145,48 @@ class NormalMixture(QuestionedMixture):
         """
         mixture = self.density()
         return entropy_bounds(normals_of(mixture), mixture.log_weights)
+
+
+def answers_of(
+    model: MixtureEstimator,
+    answers: Sequence[Answer],
+    pvalues: bool,
+    mahalanobis: bool,
+    dtype: Any = np.float64,
+    n_rows: int | None = None,
+) -> RowAnswers:
+    """Return a picklable function from rows (n, d) of this type to a dict of all answers.
+
+    Parameters
+    ----------
+    model : estimator
+    answers : sequence of Answer
+        Of every mixture.
+    pvalues, mahalanobis : bool
+        Whether p-values of outliers, and Mahalanobis distances, are wanted beside them.
+    dtype : dtype
+    n_rows : int or None
+
+    Raises
+    ------
+    UsageError
+        The model has no such answer.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> model = GaussianMixture(1).fit([[0.0], [2.0]])
+    >>> answers_of(model, ["labels"], pvalues=True, mahalanobis=False).answers
+    ('labels', 'pvalues')
+    """
+    ways: list[RowAnswers] = [model.predictor(answers, dtype, n_rows)]
+    name = type(model).__name__
+    if pvalues:
+        if not isinstance(model, QuestionedMixture):
+            raise UsageError(f"a {name} gives rows no p-values: expected a mixture of densities")
+        ways.append(model.pvalues(dtype=dtype, n_rows=n_rows))
+    if mahalanobis:
+        if not isinstance(model, NormalMixture):
+            raise UsageError(f"a {name} has no Mahalanobis distances: expected normal components")
+        ways.append(model.distances(dtype, n_rows))
+    return SeveralAnswers(tuple(ways)) if len(ways) > 1 else ways[0]

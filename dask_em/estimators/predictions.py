@@ -138,8 +138,8 @@ class Predictions(FittedEstimator):
 
     def _answer(self, X: Any, answer: Answer, as_frame: bool, labels: Any = np.int64) -> Any:
         def make(source: Source) -> RowAnswers:
-            predictor = self.predictor((answer,), source.dtype, source.n_rows)
-            return replace(predictor, labels=np.dtype(labels))
+            found = self.predictor((answer,), source.dtype, source.n_rows)
+            return replace(found, labels=np.dtype(labels))
 
         return self._answered(X, make, answer, as_frame)
 
@@ -323,7 +323,8 @@ class Predictions(FittedEstimator):
         check_n_samples(n_samples)
         seed = self.random_state if isinstance(self.random_state, int) else None
         rng = np.random.default_rng(seed)
-        return draw(self.state_.result, n_samples, rng)
+        components, weights = self.state_.result.components, self.fitted_array("weights_")
+        return draw(components, weights, n_samples, rng)
 
     def describe(self) -> ComponentDescription:
         """Describe the components in the units of the data, for tables and pictures."""

@@ -38,6 +38,12 @@ class QuestionedMixture(MixtureEstimator):
         check_is_fitted(self)
         return self.mixture(NUMPY)
 
+    def _drawn(self, mixture: Mixture, n_draws: int, random_state: int) -> Array:
+        check_number("n_draws", n_draws, int, 2)
+        check_number("random_state", random_state, int, 0)
+        rng, weights = np.random.default_rng(random_state), mixture.weights
+        return draw(mixture.components, weights / weights.sum(), int(n_draws), rng)[0]
+
     # -- rows -------------------------------------------------------------------------
 
     def outlier_pvalues(
@@ -136,9 +142,8 @@ class QuestionedMixture(MixtureEstimator):
         (1.4, True)
         """
         check_is_fitted(self)
-        check_number("n_draws", n_draws, int, 2)
         mixture = self.density()
-        rows, _ = draw(mixture, int(n_draws), np.random.default_rng(random_state))
+        rows = self._drawn(mixture, n_draws, random_state)
         return Estimate.of(-log_density(mixture, rows))
 
     def overlap(self, n_draws: int | None = None, random_state: int = 0) -> Array:
@@ -157,6 +162,7 @@ class QuestionedMixture(MixtureEstimator):
         check_is_fitted(self)
         n = N_DRAWS if n_draws is None else n_draws
         check_number("n_draws", n, int, 1)
+        check_number("random_state", random_state, int, 0)
         mixture, rng = self.mixture(NUMPY), np.random.default_rng(random_state)
         found = np.eye(len(mixture.log_weights))
         for i, row in enumerate(found):
@@ -291,7 +297,6 @@ def kl_divergence(
     >>> round(kl_divergence(one, one).value, 3), round(kl_divergence(one, other).value, 1)
     (0.0, 2.0)
     """
-    check_number("n_draws", n_draws, int, 2)
     for name, model in (("a", a), ("b", b)):
         if not isinstance(model, QuestionedMixture):
             raise UsageError(
@@ -308,5 +313,5 @@ def kl_divergence(
             f"and {b.n_features_in_} ({', '.join(map(str, of_b))[:200]})"
         )
     mine, theirs = a.density(), b.density()
-    rows, _ = draw(mine, int(n_draws), np.random.default_rng(random_state))
+    rows = a._drawn(mine, n_draws, random_state)
     return Estimate.of(log_density(mine, rows) - log_density(theirs, rows))

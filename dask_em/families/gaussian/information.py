@@ -68,7 +68,7 @@ class Information(Pass[InformationSums]):
         """Scores of a row, of which one is given by the others: that of a weight."""
         k, d = self.normals.means.shape
         n_matrices = 1 if self.normals.kind in OF_ALL else k
-        return k + k * d + n_matrices * n_entries(self.normals)
+        return int(k + k * d + n_matrices * n_entries(self.normals))
 
     @property
     def result_bytes(self) -> int:
