@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from click.testing import CliRunner
 from helpers import KINDS, write_zarr
 from scipy import stats
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage
-from scipy.integrate import quad
 from scipy.special import xlogy
 from scipy.stats import multivariate_normal
 
@@ -143,7 +143,7 @@ def test_a_marginal_is_that_of_scipy(kind: str) -> None:
     np.testing.assert_allclose(part.score_samples(X[:, [2, 0]]), expected, rtol=1e-9)
     assert part.n_features_in_ == 2
     assert part.covariance_type in {"full", "tied", "diag", "spherical", "EEI", "VEI", "VEE"}
-    assert part.means_.tolist() == pytest.approx(model.means_[:, [2, 0]].tolist())
+    np.testing.assert_allclose(part.means_, model.means_[:, [2, 0]], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "EEI", "VEE", "EVE"])
@@ -170,7 +170,7 @@ def test_a_derived_model_is_a_model(tmp_path: Path) -> None:
     assert again.bic(X[:, :1]) == part.bic(X[:, :1])
     assert part.sample(10)[0].shape == (10, 1)
     # And a start.
-    refit = again.set_params(warm_start=True, max_iter=3).fit(X[:, :1])
+    refit = again.set_params(warm_start=True, tol=1.0).fit(X[:, :1])
     assert refit.lower_bound_ >= part.score(X[:, :1])
     told = CliRunner().invoke(main, ["inspect", str(tmp_path / "part.npz")])
     assert told.exit_code == 0
@@ -210,7 +210,7 @@ def test_columns_are_found_by_name() -> None:
 )
 def test_what_cannot_be_asked_is_refused(ask: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        ask(fit(max_iter=2))
+        ask(fit(max_iter=0))
 
 
 def test_data_in_other_units_give_answers_in_them() -> None:
@@ -240,19 +240,16 @@ def test_data_in_other_units_give_answers_in_them() -> None:
 
 def test_a_regression_is_the_integral_of_the_conditional_density() -> None:
     model = fit()
+    # The trapezoidal rule has all digits of an analytic integrand that ends at zero.
+    y = np.linspace(-60, 60, 6001)
     for x in (X[3, [0, 2]], np.array([9.0, -9.0])):
         found = model.regress(1, x[None])
-        part = model.conditional({0: x[0], 2: x[1]})
-
-        def moment(p: int, part: GaussianMixture = part, center: float = 0.0) -> float:
-            def integrand(y: float) -> float:
-                return (y - center) ** p * float(np.exp(part.score_samples([[y]])[0]))
-
-            return float(quad(integrand, -40, 40, limit=200, points=part.means_.ravel())[0])
-
-        assert found.mean[0] == pytest.approx(moment(1), abs=1e-6)
-        variance = moment(2, center=float(found.mean[0]))
-        assert found.std[0] == pytest.approx(np.sqrt(variance), abs=1e-6)
+        density = np.exp(model.conditional({0: x[0], 2: x[1]}).score_samples(y[:, None]))
+        density *= y[1] - y[0]
+        mean = density @ y
+        assert density.sum() == pytest.approx(1)
+        assert found.mean[0] == pytest.approx(mean, rel=1e-9)
+        assert found.std[0] == pytest.approx(np.sqrt(density @ (y - mean) ** 2), rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -312,7 +309,7 @@ def test_answers_of_tables_and_grids_are_theirs() -> None:
     found = grid.regress(2, cells[:, :, :2])
     assert found.mean.shape == (30, 30)
     np.testing.assert_allclose(
-        found.std.values.ravel(), grid.regress(2, xarray.DataArray(X[:, :2])).std.values
+        found.std.values.ravel(), grid.set_params(features=None).regress(2, X[:, :2]).std
     )
 
 
@@ -332,23 +329,23 @@ def test_distances_are_those_of_observed_columns(kind: str) -> None:
             assert found[n, k] == pytest.approx(np.sqrt(expected), rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        fit(),
-        fit(n_components=1),
-        fit(X.astype("f4"), covariance_type="tied"),
-        BayesianGaussianMixture(5, random_state=0).fit(X),
-        StudentTMixture(2, df=4, random_state=0).fit(X),
-        FactorMixture(2, random_state=0).fit(X),
-    ],
-    ids=["full", "one", "tied", "bayesian", "student-t", "factor"],
-)
-def test_pvalues_are_uniform_on_the_model_s_own_data(model: Any) -> None:
+MODELS: dict[str, Callable[[], Any]] = {
+    "full": fit,
+    "one": lambda: fit(n_components=1),
+    "tied": lambda: fit(X.astype("f4"), covariance_type="tied"),
+    "bayesian": lambda: BayesianGaussianMixture(5, random_state=0).fit(X),
+    "student-t": lambda: StudentTMixture(2, df=4, random_state=0).fit(X),
+    "factor": lambda: FactorMixture(2, random_state=0).fit(X),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pvalues_are_uniform_on_the_model_s_own_data(name: str) -> None:
+    model = MODELS[name]()
     drawn, _ = model.set_params(random_state=5).sample(3000)
     found = model.outlier_pvalues(drawn, n_draws=20_000)
     assert stats.kstest(found, "uniform").pvalue > 1e-3
-    assert 0.007 < (found < 0.01).mean() < 0.014 or abs((found < 0.01).sum() - 30) < 17
+    assert abs((found < 0.01).sum() - 30) < 4 * np.sqrt(30)
     assert model.outlier_pvalues(drawn[:1] + 99.0)[0] <= 1e-5
 
 
@@ -410,15 +407,9 @@ def test_entropies_are_those_of_the_joint() -> None:
     expected = -xlogy(resp, resp).sum(axis=1)
     np.testing.assert_allclose(model.posterior_entropy(X), expected, atol=1e-12)
     flat = model.marginal([0, 1])
-
-    def integrand(y: float, x: float) -> float:
-        log_p = float(flat.score_samples([[x, y]])[0])
-        return -np.exp(log_p) * log_p
-
     grid = np.linspace(-9, 12, 211)
     cells = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
     log_p = flat.score_samples(cells)
-    # The trapezoidal rule has all digits of an analytic integrand that ends at zero.
     exact = -float((np.exp(log_p) * log_p).sum()) * (grid[1] - grid[0]) ** 2
     found = flat.entropy(n_draws=50_000)
     assert abs(found.value - exact) < 5 * found.standard_error
@@ -782,7 +773,7 @@ def test_components_are_put_in_order() -> None:
         assert found.lower_bound_ == model.lower_bound_
         assert found.get_params() == model.get_params()
     held = GaussianMixture(
-        2, fixed={"means": [0]}, means_init=[[9.0], [0.0]], precisions_init=np.ones((2, 1, 1))
+        2, fixed={"means": [0]}, means_init=[[2.0], [0.0]], precisions_init=np.ones((2, 1, 1))
     ).fit(X[:, :1])
     assert held.sorted(0).fixed == {"means": [1]}
     t = StudentTMixture(2, random_state=0).fit(X).sorted(0)

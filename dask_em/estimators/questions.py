@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
@@ -26,6 +27,8 @@ from .fitted import real_type
 from .fixed import fixed_parts
 from .merge_tree import MergeTree
 from .options import check_number
+
+logger = logging.getLogger("dask_em")
 
 N_DRAWS = 100_000
 
@@ -208,7 +211,9 @@ class QuestionedMixture(MixtureEstimator):
         )  # fmt: skip
         found = self.sums(source, survey, "survey")
         names = vars(self).get("feature_names_in_")
-        check_adaptation(source.held_to(found.log), found.sums, names)
+        check_adaptation(source, found.sums, names)
+        if found.log.n_dropped:
+            logger.info("%d rows of NaN or infinity are left out of merge", found.log.n_dropped)
         sample = found.sums.sample.smallest()
         resp = Predict(mixture, ("proba",))(sample.rows)["proba"]
         mergers = merged_by_entropy(resp, sample.weights)
