@@ -37,7 +37,7 @@ def column_numbers(
     [1, 0]
     >>> column_numbers("columns", "c", ["a", "b"], 2)
     Traceback (most recent call last):
-    dask_em.errors.UsageError: columns: the model has no column 'c'. The columns are 'a', 'b'
+    dask_em.errors.UsageError: columns: the model has no column 'c': The columns are 'a', 'b'
     """
     several = [asked] if isinstance(asked, str | int | np.integer) else list(asked)
     known = None if names is None else [str(name) for name in names]

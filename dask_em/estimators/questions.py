@@ -299,8 +299,8 @@ def kl_divergence(
     >>> from dask_em import GaussianMixture, kl_divergence
     >>> X = np.random.default_rng(0).normal(size=(1000, 1))
     >>> one, other = GaussianMixture(1).fit(X), GaussianMixture(1).fit(X + 2)
-    >>> round(kl_divergence(one, one).value, 3), round(kl_divergence(one, other).value, 1)
-    (0.0, 2.0)
+    >>> kl_divergence(one, one).value, round(kl_divergence(one, other).value)
+    (0.0, 2)
     """
     for name, model in (("a", a), ("b", b)):
         if not isinstance(model, QuestionedMixture):
