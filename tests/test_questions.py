@@ -29,7 +29,7 @@ from dask_em import (
 )
 from dask_em.cli.main import main
 from dask_em.core.information import inverse_information
-from dask_em.core.merging import merged_by_entropy
+from dask_em.core.merging import Mergers, merged_by_entropy
 from dask_em.core.mixture import Mixture
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.fitted import FittedEstimator
@@ -605,6 +605,25 @@ def test_standard_errors_of_what_is_held_are_none() -> None:
     assert (free.standard_errors(X)["means_"][1] >= found["means_"][1] * (1 - 1e-9)).all()
 
 
+def test_weights_that_share_what_others_leave_have_the_errors_of_one() -> None:
+    normals, _ = example("full")
+    three = normals.joined([normals, normals.take([0])])
+    means = three.means + 0.7 * (np.arange(3) == 2)[:, None]
+    shifted = Gaussian(means, three.covariance, three.whitening)
+    mixture = Mixture(np.log([0.5, 0.3, 0.2]), shifted)
+    rng = np.random.default_rng(0)
+    data = np.concatenate([shifted.sample(k, 100, rng) for k in range(3)])
+    fold = Information(mixture, shifted).fold()
+    fold.update(0, data, None)
+    held = {"weights": [1], "means": range(3), "covariances": range(3)}
+    found = standard_errors(mixture, shifted, fold.result().products, held)["weights_"]
+    joint = shifted.log_prob(data) + mixture.log_weights
+    resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
+    # With w_2 = 0.7 - w_0 the score is r_0 / w_0 - r_2 / w_2.
+    expected = ((resp[:, 0] / 0.5 - resp[:, 2] / 0.2) ** 2).sum() ** -0.5
+    assert found.tolist() == pytest.approx([expected, 0.0, expected])
+
+
 def test_standard_errors_that_nothing_tells_are_nan() -> None:
     twice = GaussianMixture(
         2,
@@ -728,6 +747,14 @@ def test_mergers_are_those_of_the_paper() -> None:
         np.repeat(resp, weights.astype(int), axis=0), np.ones(int(weights.sum()))
     )
     assert repeated.pairs.tolist() == found.pairs.tolist()
+
+
+def test_the_elbow_is_where_two_lines_part() -> None:
+    # Steep while components of one cluster are merged, flat when clusters are.
+    entropies = np.array([1.0, 0.7, 0.4, 0.1, 0.05, 0.0])
+    chain = np.array([[0, 1], [2, 6], [3, 7], [4, 8], [5, 9]])
+    assert Mergers(chain, entropies).elbow(np.array([1.0, 0, 1, 1, 1, 1])) == 3
+    assert Mergers(chain[:0], np.zeros(1)).elbow(np.ones(1)) == 1
 
 
 def test_clusters_that_are_no_normals_are_put_together(tmp_path: Path) -> None:
