@@ -84,7 +84,7 @@ PINNED = {
     "start": "2: mixture n_passes log_likelihood contenders row eliminated state",
     # It grew: files that hold one of the others are what they were.
     "status": "1: RUNNING CONVERGED OUT_OF_ITERATIONS OUT_OF_PASSES OUT_OF_TIME "
-    "LIKELIHOOD_FELL COLLAPSED NON_FINITE ADAPTED DERIVED",
+    "LIKELIHOOD_FELL COLLAPSED NON_FINITE ADAPTED GIVEN",
     "survey": "3: n_rows n_weighted moments non_finite outside sample",
     "canonical-statistics": "1: sums",
     "exponential": "1: log_scales reference",

@@ -66,7 +66,7 @@ class Status(Enum):
         "the means were adapted to other data by as many passes as were asked for; weights and "
         "covariances are those of the background model"
     )
-    DERIVED = "the parameters follow from those of another model, and no pass was made at them"
+    GIVEN = "the parameters were given, and no data were read"
 
     @property
     def converged(self) -> bool:
@@ -75,8 +75,13 @@ class Status(Enum):
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to try: it converged, or there was nothing to converge."""
-        return self in (Status.CONVERGED, Status.ADAPTED, Status.DERIVED)
+        """Whether nothing is left to try: it converged, was adapted, or there was no fit."""
+        return self in (Status.CONVERGED, Status.ADAPTED, Status.GIVEN)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the result is what was asked for, and not the M-step of the sums."""
+        return self in (Status.ADAPTED, Status.GIVEN)
 
     def reason(self, objective: str, rises: bool = False) -> str:
         """Return the sentence of a fit that raised or lowered an objective of this name.
@@ -237,8 +242,7 @@ class EMState:
     @property
     def measured(self) -> bool:
         """Whether there was a pass: a fit of no iterations ends with its start."""
-        unmade = (Status.OUT_OF_ITERATIONS, Status.DERIVED)
-        return self.n_iter > 0 or self.status not in unmade
+        return self.n_iter > 0 or self.status not in (Status.OUT_OF_ITERATIONS, Status.GIVEN)
 
     def reordered(self, order: Sequence[int]) -> EMState:
         """Return the same of the components in another order."""
@@ -267,12 +271,12 @@ class EMState:
     def maximized(self) -> Mixture | None:
         """The mixture that the M-step makes of the sums, where the fit may have kept another.
 
-        After an adaptation it is the result, whose weights and covariances are of other rows; so it
-        is where there was no fit.
+        After an adaptation it is the result, whose weights and covariances are of other rows, and
+        so it is of parameters that were given.
         """
         if self.status is Status.NON_FINITE:
             return None
-        if self.status in (Status.ADAPTED, Status.DERIVED):
+        if self.status.kept:
             return self.result
         return self.mixture.m_step(self.statistics)[0]
 
@@ -283,7 +287,7 @@ class EMState:
         if now is None:
             return []
         found = now.components.degenerate(now.weights)
-        if self.status is Status.ADAPTED:
+        if self.status.kept:
             return found
         found = [*found, *now.components.owed_to_prior(self.statistics.resp_sum)]
         return [*found, *undetermined(now, self.statistics)] if self.measured else found
@@ -301,7 +305,7 @@ class EMState:
         if now is None:
             return []
         found = now.components.warnings(now.weights, called)
-        if self.status is Status.ADAPTED:
+        if self.status.kept:
             return found
         more = undetermined(now, self.statistics) if self.measured else []
         owed = now.components.owed_to_prior(self.statistics.resp_sum)

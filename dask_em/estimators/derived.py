@@ -31,7 +31,7 @@ OF_THE_FIT = ("sweep", "fit", "adapted", "labels")
 def derived(model: M, log_weights: Array, components: Gaussian, columns: Sequence[int]) -> M:
     """Return a fitted model of some columns of another one, of these parameters.
 
-    It answers, is saved and reported as any; its `status_` is DERIVED, and `lower_bound_` minus
+    It answers, is saved and reported as any; its `status_` is GIVEN, and `lower_bound_` minus
     infinity, because no pass was made at it. Its `provenance_` tells of the data of `model`.
 
     Parameters
@@ -65,7 +65,7 @@ def derived(model: M, log_weights: Array, components: Gaussian, columns: Sequenc
     provenance["n_features"] = len(columns)
     weight = float(known.get("weight", known["n_rows"] - known["n_dropped"]))
     mixture = Mixture(log_weights, components)
-    state = EMState(mixture, _sums(mixture, weight), 0, (), Status.DERIVED, mixture)
+    state = EMState(mixture, _sums(mixture, weight), 0, (), Status.GIVEN, mixture)
     found.set_fit(FittedModel(state, [], [], 0.0), provenance)
     return found
 

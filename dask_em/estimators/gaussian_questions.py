@@ -63,7 +63,7 @@ class GaussianQuestions(GaussianParameters, NormalMixture):
         -------
         GaussianMixture
             Fitted: it predicts, is saved and asked as any. Its rows have these columns alone; of a
-            table they are found by their names. Its `status_` is DERIVED. Structures of
+            table they are found by their names. Its `status_` is GIVEN. Structures of
             `covariance_type` that columns share together are `full` or `diag` in it.
 
         Examples
