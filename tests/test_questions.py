@@ -34,6 +34,7 @@ from dask_em.core.mixture import Mixture
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.fitted import FittedEstimator
 from dask_em.families.gaussian.conditional import in_columns
+from dask_em.families.gaussian.covariance import Covariance
 from dask_em.families.gaussian.diagonals import Diagonal, Spherical
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.information import KINDS as WITH_ERRORS
@@ -496,6 +497,8 @@ def example(kind: str) -> tuple[Gaussian, np.ndarray]:
     full = Whitening(np.arange(D) * 10.0, np.tril(rng.normal(size=(D, D))) + 2 * np.eye(D))
     columns, ball = (Whitening(full.shift, np.array(w)) for w in ([1.0, 2, 3], [2.0, 2, 2]))
     variances = np.einsum("kii->ki", S)
+    made: tuple[Covariance, Whitening]
+    free: np.ndarray
     if kind == "full":
         made, free = (Full(np.linalg.cholesky(S)), full), np.concatenate([s[upper] for s in S])
     elif kind == "tied":
@@ -707,7 +710,7 @@ def test_intervals_cover_the_truth_in_95_of_100_fits(kind: str) -> None:
 def by_hand(resp: np.ndarray, weights: np.ndarray) -> tuple[list[set[int]], list[float]]:
     """clustCombi as its paper writes it: merge what lowers sum t log t most, one at a time."""
     members = [{i} for i in range(resp.shape[1])]
-    clusters, entropies = [*resp.T], []
+    clusters, entropies = [*resp.T], list[float]()
 
     def entropy(parts: list[np.ndarray]) -> float:
         return -float(sum((weights * xlogy(t, t)).sum() for t in parts)) / float(weights.sum())
@@ -715,7 +718,7 @@ def by_hand(resp: np.ndarray, weights: np.ndarray) -> tuple[list[set[int]], list
     entropies.append(entropy(clusters))
     merged = []
     while len(clusters) > 1:
-        tried = {}
+        tried: dict[tuple[int, int], float] = {}
         for i, j in combinations(range(len(clusters)), 2):
             rest = [t for n, t in enumerate(clusters) if n not in (i, j)]
             tried[i, j] = entropy([*rest, clusters[i] + clusters[j]])
