@@ -27,6 +27,7 @@ __all__ = [
     "from_json",
     "from_sklearn",
     "ingest",
+    "kl_divergence",
     "load",
     "select",
     "to_json",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .estimators.kmeans import KMeans
     from .estimators.load import load
     from .estimators.mixed import MixedMixture
+    from .estimators.questions import kl_divergence
     from .estimators.select import select
     from .estimators.student_t import StudentTMixture
     from .exports.document import from_json, to_json
@@ -75,6 +77,7 @@ _HOMES = {
     "from_json": "exports.document",
     "from_sklearn": "estimators.from_sklearn",
     "ingest": "jobs.ingest",
+    "kl_divergence": "estimators.questions",
     "load": "estimators.load",
     "select": "estimators.select",
     "to_json": "exports.document",

@@ -38,6 +38,19 @@ from .options import (
     ),
     Option("--log-density", "log_density", "Write log p(x) too, DEST/log_density.", is_flag=True),
     Option(
+        "--entropy", "entropy",
+        "Write the entropy of the responsibilities too, DEST/entropy.", is_flag=True,
+    ),
+    Option(
+        "--pvalues", "pvalues",
+        "Write p-values too, DEST/pvalues: how often MODEL draws a row of no larger density.",
+        is_flag=True,
+    ),
+    Option(
+        "--mahalanobis", "mahalanobis",
+        "Write the distances to all components too, DEST/mahalanobis.", is_flag=True,
+    ),
+    Option(
         "--resume/--no-resume", "resume",
         "Finish what an interrupted run left, or throw it away.", default=True,
     ),
@@ -53,6 +66,9 @@ def predict(
     dest: str,
     proba: bool,
     log_density: bool,
+    entropy: bool,
+    pvalues: bool,
+    mahalanobis: bool,
     keep: tuple[str, ...] | None,
     resume: bool,
     overwrite: bool,
@@ -65,6 +81,9 @@ def predict(
     A DEST that ends in .parquet becomes a folder of Parquet, a file for each part of DATA, with
     the column `labels`; `proba` is proba_0, proba_1, ... there. With --keep id it has the column
     id of DATA, too.
+
+    --pvalues are uniform for data of MODEL, and small for outliers: of 100 000 draws, or exact of
+    one Gaussian component. --mahalanobis are those of mixtures of normals.
 
     With --nonfinite drop, or where MODEL was fitted so, rows that hold NaN or infinity have
     the label -1, and NaN in all else.
@@ -81,14 +100,17 @@ def predict(
     """
     from ..jobs import predict as predict_jobs
 
-    answers: list[Literal["labels", "proba", "log_density"]] = ["labels"]
+    answers: list[Literal["labels", "proba", "log_density", "entropy"]] = ["labels"]
     if proba:
         answers.append("proba")
     if log_density:
         answers.append("log_density")
+    if entropy:
+        answers.append("entropy")
     cluster, reading = cluster_of(options), take(options, READING)
     result = predict_jobs.predict(
         model, data, dest, cluster, answers, overwrite, resume, keep or (), noise_covariance,
+        pvalues, mahalanobis,
         **reading,
     )  # fmt: skip
     written = ", ".join(result["written"])

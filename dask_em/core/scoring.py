@@ -74,7 +74,7 @@ def loaded_blocks(
 
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
-Answer = Literal["labels", "proba", "log_density", "log_prob"]
+Answer = Literal["labels", "proba", "log_density", "log_prob", "entropy"]
 
 # Of these there is one number for each component.
 BY_COMPONENT: tuple[Answer, ...] = ("proba", "log_prob")
@@ -134,11 +134,11 @@ class Predict:
     Attributes
     ----------
     mixture : Mixture
-    answers : tuple of {"labels", "proba", "log_density", "log_prob"}
-        The most likely component (n,), the responsibilities (n, k), log p(x) (n,), or
-        log w_k + log p(x | k) (n, k). Of a hard assignment responsibilities are 0 or 1, and
-        log p(x) is the largest of the last. Noise has the label `NOISE_LABEL`, and a column
-        behind those of the components.
+    answers : tuple of {"labels", "proba", "log_density", "log_prob", "entropy"}
+        The most likely component (n,), the responsibilities (n, k), log p(x) (n,),
+        log w_k + log p(x | k) (n, k), or the entropy of the responsibilities in nats (n,). Of a
+        hard assignment responsibilities are 0 or 1, and log p(x) is the largest of log_prob. Noise
+        has the label `NOISE_LABEL`, and a column behind those of the components.
     drop : bool
         Give rows of NaN, infinity, or what the family does not describe no answer, which is
         `no_label` or NaN; else they are an error.
@@ -211,18 +211,77 @@ class Predict:
         log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
         log_joint = arithmetic.joint(log_prob, prior)
         if "labels" in out:
-            labels, k = arithmetic.argmax(log_joint), len(self.mixture.log_weights)
-            if self.mixture.n_parts > k:
-                labels = np.where(labels < k, labels, NOISE_LABEL)
-            put("labels", labels)
+            put("labels", self._labels(arithmetic.argmax(log_joint)))
         if "log_prob" in out:
             put("log_prob", arithmetic.fetch(log_joint).T)
-        if out.keys() & {"proba", "log_density"}:
+        if out.keys() & {"proba", "log_density", "entropy"}:
             resp, log_density = self.mixture.divide(arithmetic, log_joint, np.zeros_like(prior))
             if "proba" in out:
                 put("proba", arithmetic.fetch(resp).T)
+            if "entropy" in out:
+                # scipy takes longer to import than all that reads a model file.
+                from scipy.special import entr
+
+                put("entropy", entr(arithmetic.fetch(resp)).sum(axis=0))
             if "log_density" in out:
                 put("log_density", arithmetic.fetch(log_density))
+
+    def _labels(self, parts: Array) -> Array:
+        """Return the labels of rows whose likeliest parts of the mixture have these numbers."""
+        k = len(self.mixture.log_weights)
+        return parts if self.mixture.n_parts == k else np.where(parts < k, parts, NOISE_LABEL)
+
+
+@dataclass(frozen=True)
+class SeveralAnswers:
+    """Give the answers of several functions of rows at once.
+
+    Attributes
+    ----------
+    ways : tuple of RowAnswers
+        Of one mixture; no two of them have an answer in common.
+
+    Examples
+    --------
+    >>> from dask_em.core.moments import Moments
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> mixture = Mixture(np.zeros(1), GaussianOptions().of_data(Moments.unit(1), 1))
+    >>> both = SeveralAnswers((Predict(mixture, ("labels",)), Predict(mixture, ("entropy",))))
+    >>> both.answers, sorted(both(np.zeros((1, 1))))
+    (('labels', 'entropy'), ['entropy', 'labels'])
+    """
+
+    ways: tuple[RowAnswers, ...]
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture that is asked."""
+        return self.ways[0].mixture
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Names of the answers of all."""
+        return tuple(answer for way in self.ways for answer in way.answers)
+
+    @property
+    def no_label(self) -> int:
+        """The label of a row without an answer."""
+        return self.ways[0].no_label
+
+    def dtype(self, answer: str) -> np.dtype[Any]:
+        """Return the type of an answer."""
+        return self._way(answer).dtype(answer)
+
+    def width(self, answer: str) -> int | None:
+        """Return how many numbers an answer has for each row; None for one."""
+        return self._way(answer).width(answer)
+
+    def _way(self, answer: str) -> RowAnswers:
+        return next(way for way in self.ways if answer in way.answers)
+
+    def __call__(self, X: Array) -> dict[str, Array]:
+        """Return the answers for the rows X (n, d), in the rows' order."""
+        return {name: values for way in self.ways for name, values in way(X).items()}
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,9 @@ class Numerics:
     # Of what rounding may change of a log-likelihood, the share that a warm start does not move
     # for: some hundred last bits, which is what sums of rows far from their means lose.
     last_bits: float = 1e-3
+    # Correlations of estimates have smaller eigenvalues, one by one, where parameters are not
+    # identified.
+    unidentified: float = 1e-12
 
 
 @dataclass(frozen=True)
@@ -344,9 +347,6 @@ class CategoricalTuning:
     negative: float = 1e-9
     # An answer is given always, or never, where no more than this is left to the others.
     at_bound: float = 1e-5
-    # Correlations of the estimates have smaller eigenvalues, one by one, where parameters are not
-    # identified.
-    singular: float = 1e-12
     # Coordinates of a row in a start and in a split: 64 MiB of sampled rows become so much more.
     most_coordinates: int = 128
 

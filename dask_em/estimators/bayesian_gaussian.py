@@ -23,7 +23,7 @@ from ..families.gaussian.options import GaussianOptions
 from ..fitting.criteria import Criteria, criteria
 from ..fitting.observers import Observer
 from ..fitting.starts import StartOptions
-from .base import MixtureEstimator
+from .normal_questions import NormalMixture
 from .options import check_above, check_choice, check_number
 from .registry import register_estimator
 
@@ -31,7 +31,7 @@ STRUCTURES = ("full", "tied", "diag", "spherical")
 
 
 @register_estimator("bayesian-gaussian-mixture")
-class BayesianGaussianMixture(MixtureEstimator):
+class BayesianGaussianMixture(NormalMixture):
     """Mixture of Gaussians whose parameters have a posterior, by variational Bayes.
 
     `n_components` is the most there may be: components that the data do not ask for lose their

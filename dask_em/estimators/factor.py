@@ -20,6 +20,7 @@ from ..fitting.observers import Observer
 from .cpu import CpuMixture
 from .noise import NoisyEstimator
 from .options import check_choice, check_number
+from .questions import QuestionedMixture
 from .registry import register_estimator
 
 # Numbers of matrices above which nobody has memory to look at them.
@@ -27,7 +28,7 @@ MOST_NUMBERS = 2**27
 
 
 @register_estimator("factor")
-class FactorMixture(NoisyEstimator, CpuMixture):
+class FactorMixture(NoisyEstimator, CpuMixture, QuestionedMixture):
     """Mixture of factor analyzers fitted by Expectation-Maximization: Gaussians of many columns.
 
     A row of component k is mu_k + Lambda_k f + e, with q factors f ~ N(0, I) and noise

@@ -16,14 +16,14 @@ from ..errors import UsageError
 from ..families.factor.constraints import NAMES as FACTOR_NAMES
 from ..families.gaussian.constraints import CONSTRAINTS, constraint_of, known_constraints
 from ..fitting.observers import Observer
-from .gaussian_parameters import GaussianParameters
+from .gaussian_questions import GaussianQuestions
 from .noise import NoisyEstimator
 from .options import MissingValues, check_choice, check_number
 from .registry import register_estimator
 
 
 @register_estimator("gaussian-mixture")
-class GaussianMixture(NoisyEstimator, GaussianParameters):
+class GaussianMixture(NoisyEstimator, GaussianQuestions):
     """Gaussian mixture fitted by Expectation-Maximization to data of any size.
 
     Each pass reads every chunk once, computes the responsibilities

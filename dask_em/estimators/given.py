@@ -15,8 +15,9 @@ from ..core.columns import Column
 from ..core.em import EMState, Status
 from ..core.engine import NUMPY
 from ..core.family import Family
-from ..core.mixture import Mixture, MixtureStatistics
+from ..core.mixture import Mixture
 from ..core.moments import Moments
+from ..core.parts import MixtureStatistics
 from ..core.validation import brief, require
 from ..data.memory import ArraySource
 from ..version import __version__

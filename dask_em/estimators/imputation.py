@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.labels import check_as_frame, row_map, with_labels
-from ..data.lazy import gridded
+from ..core.protocols import Source
+from ..core.scoring import RowAnswers
 from ..data.xarray import is_xarray
 from ..errors import UsageError
 from ..families.gaussian.imputation import Impute
-from .answers import answer_rows
 from .base import MixtureEstimator
 from .fitted import real_type
 from .options import MissingValues, check_number
@@ -64,8 +63,6 @@ class ImputingMixture(MixtureEstimator):
         [[9.0, 18.0], [9.0, 18.0]]
         """
         check_is_fitted(self)
-        if as_frame:
-            check_as_frame(X)
         if draws is None:
             return self._imputed(X, self.imputer(), as_frame)
         check_number("draws", draws, int, 1)
@@ -97,14 +94,12 @@ class ImputingMixture(MixtureEstimator):
         return Impute(self.mixture(self._answering_engine(n_rows)), seed, number, drop, reals)
 
     def _imputed(self, X: Any, imputer: Impute, as_frame: bool) -> Any:
-        source = self.source(X)
-        reals = np.result_type(self.parameters_dtype, real_type(source.dtype))
-        rows = row_map(X, source, self.read_options, "imputed")
-        found = answer_rows(source, replace(imputer, reals=reals), rows)
-        if source.grid is not None:
-            found = gridded(found, source.grid)
+        def make(source: Source) -> RowAnswers:
+            reals = np.result_type(self.parameters_dtype, real_type(source.dtype))
+            return replace(imputer, reals=reals)
+
         names = vars(self).get("feature_names_in_")
-        labelled = with_labels(X, found, "imputed", as_frame, self.read_options)
+        labelled = self._answered(X, make, "imputed", as_frame)
         if is_xarray(X):
             return labelled.rename({labelled.dims[-1]: "feature"}).drop_vars("feature")
         return labelled if names is None or not as_frame else with_names(labelled, list(names))

@@ -16,6 +16,7 @@ from ..core.additive import Array, S
 from ..core.beside import LABELS, NOISE
 from ..core.chunk_log import Logged
 from ..core.columns import Column
+from ..core.draws import draw
 from ..core.engine import NUMPY, Engine
 from ..core.mixture import Mixture
 from ..core.passes import LoggingPass
@@ -26,6 +27,7 @@ from ..core.scoring import (
     NOISE_LABEL,
     Answer,
     Predict,
+    RowAnswers,
     Score,
     Scores,
 )
@@ -168,17 +170,30 @@ class Predictions(FittedEstimator):
     def _answer(
         self, X: Any, answer: Answer, as_frame: bool, labels: Any = np.int64, noise: Any = None
     ) -> Any:
+        def make(source: Source) -> RowAnswers:
+            found = self.predictor((answer,), source.dtype, source.n_rows, noise is not None)
+            return replace(found, labels=np.dtype(labels))
+
+        return self._answered(X, make, answer, as_frame, noise)
+
+    def _answered(
+        self,
+        X: Any,
+        make: Callable[[Source], RowAnswers],
+        name: str,
+        as_frame: bool = False,
+        noise: Any = None,
+    ) -> Any:
+        """Return the answers of a function that is made for the source, as X has its rows."""
         check_is_fitted(self)
         if as_frame:
             check_as_frame(X)
         source = self.source(X, noise=noise)
-        predictor = self.predictor((answer,), source.dtype, source.n_rows, noise is not None)
-        predictor = replace(predictor, labels=np.dtype(labels))
-        rows = source if noise is not None else row_map(X, source, self.read_options, answer)
-        found = answer_rows(source, predictor, rows)
+        rows = source if noise is not None else row_map(X, source, self.read_options, name)
+        found = answer_rows(source, make(source), rows)
         if source.grid is not None:
             found = gridded(found, source.grid)
-        return with_labels(X, found, answer, as_frame, self.read_options)
+        return with_labels(X, found, name, as_frame, self.read_options)
 
     def predictor(
         self,
@@ -386,10 +401,8 @@ class Predictions(FittedEstimator):
         check_n_samples(n_samples)
         seed = self.random_state if isinstance(self.random_state, int) else None
         rng = np.random.default_rng(seed)
-        counts = rng.multinomial(n_samples, self.fitted_array("weights_"))
-        components = self.state_.result.components
-        rows = [components.sample(k, int(n), rng) for k, n in enumerate(counts)]
-        return np.concatenate(rows), np.repeat(np.arange(len(counts)), counts)
+        components, weights = self.state_.result.components, self.fitted_array("weights_")
+        return draw(components, weights, n_samples, rng)
 
     def describe(self) -> ComponentDescription:
         """Describe the components in the units of the data, for tables and pictures."""

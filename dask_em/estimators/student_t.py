@@ -23,6 +23,7 @@ from ..fitting.observers import Observer
 from .describe import ComponentDescription, FamilyDescription, names_of_columns
 from .noise import NoisyEstimator
 from .options import check_choice, check_flag, check_number
+from .questions import QuestionedMixture
 from .registry import register_estimator
 
 # Fewer degrees of freedom give densities of no width.
@@ -30,7 +31,7 @@ LEAST_DF = 0.01
 
 
 @register_estimator("student-t")
-class StudentTMixture(NoisyEstimator):
+class StudentTMixture(NoisyEstimator, QuestionedMixture):
     """Mixture of multivariate Student's t distributions fitted by Expectation-Maximization.
 
     Tails that fall by a power of the distance take what lies far from every cluster, so that a

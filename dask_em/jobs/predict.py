@@ -53,6 +53,8 @@ def predict(
     resume: bool = True,
     keep: Sequence[str] = (),
     noise_covariance: str | None = None,
+    pvalues: bool = False,
+    mahalanobis: bool = False,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
@@ -62,20 +64,26 @@ def predict(
 
     What an interrupted call left is finished by the next one of the same model, data
     and answers, with the same bytes as if it had not been interrupted; `resume=False`
-    throws it away. Data are read as those of the fit, unless the options say otherwise; rows
+    throws it away. Beside `answers`, p-values of outliers and Mahalanobis distances are arrays
+    of their names. Data are read as those of the fit, unless the options say otherwise; rows
     that are left out have the label -1, and NaN for all else. Chunks of arrays hold as many rows
     as those of the data, see `answer_rows`. `noise_covariance` is that of `predict` in Python.
     """
     check_noise_path(noise_covariance)
     model, source = opened(model_path, data, destination, overwrite, keep, **reading)
+    # scikit-learn, behind it, takes longer to import than all that was refused until here.
+    from ..estimators.normal_questions import answers_of
+
     noisy = noise_covariance is not None
     if noisy:
         source = noise_beside(source, data, noise_covariance, model.read_options)
-    predictor = model.predictor(answers, source.dtype, source.n_rows, noisy)
-    kinds: Kinds = {a: (predictor.width(a), predictor.dtype(a)) for a in answers}
+    rows = source.dtype, source.n_rows
+    predictor = answers_of(model, answers, pvalues, mahalanobis, *rows, noisy)
+    kinds: Kinds = {a: (predictor.width(a), predictor.dtype(a)) for a in predictor.answers}
     identity = identity_of(model_path, source, predictor, model)
     to = Destination(destination, kinds, keep, overwrite, resume)
-    return write_answers(source, predictor, to, identity, cluster, "predict", predictor.drop)
+    drop = model.read_options.nonfinite == "drop"
+    return write_answers(source, predictor, to, identity, cluster, "predict", drop)
 
 
 def opened(

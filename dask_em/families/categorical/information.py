@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.additive import Additive, Array
+from ...core.additive import Array
 from ...core.family import blocks
+from ...core.information import InformationSums, inverse_information
 from ...core.mixture import Mixture
 from ...core.protocols import Fold, Pass
 from ...core.scoring import joint_blocks
@@ -23,24 +24,10 @@ from .indicators import answered
 
 
 @dataclass(frozen=True)
-class InformationSums(Additive):
-    """Hold the sum of the outer products of the rows' scores.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows of positive weight.
-    products : (p, p) array
-        By the logits of the weights, k, and of the probabilities of each component, k m.
-    """
-
-    n_rows: int
-    products: Array
-
-
-@dataclass(frozen=True)
 class Information(Pass[InformationSums]):
     """Describe the pass that sums the outer products of scores.
+
+    They are by the logits of the weights, k, and of the probabilities of each component, k m.
 
     Attributes
     ----------
@@ -117,7 +104,7 @@ def standard_errors(mixture: Mixture, family: AnswerFamily, products: Array) -> 
     if k == 1:
         found[0] = 0.0
     free = np.concatenate([group[1:] for group in groups])
-    inverse = _inverse(products[np.ix_(free, free)]) if len(free) else None
+    inverse = inverse_information(products[np.ix_(free, free)]) if len(free) else None
     first = 0
     for group in groups:
         n = len(group) - 1
@@ -144,14 +131,3 @@ def _groups(mixture: Mixture, family: AnswerFamily) -> list[Array]:
     ]
     inside = [group[p[group] >= tuning().categorical.at_bound] for group in groups]
     return [group[np.argsort(-p[group], kind="stable")] for group in inside]
-
-
-def _inverse(information: Array) -> Array | None:
-    """Invert a positive definite matrix; None where it is singular but for rounding."""
-    scale = np.sqrt(np.diagonal(information))
-    if not (scale > 0).all():
-        return None
-    lengths, axes = np.linalg.eigh(information / np.outer(scale, scale))
-    if lengths[0] < len(lengths) * tuning().categorical.singular:
-        return None
-    return np.asarray((axes / lengths) @ axes.T) / np.outer(scale, scale)

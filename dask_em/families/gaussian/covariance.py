@@ -171,6 +171,24 @@ class Covariance(ABC):
         """Return the covariances of some components."""
         return self if self.shared_scatter else type(self)(self.factor[components])
 
+    # -- some columns ------------------------------------------------------------
+
+    @abstractmethod
+    def of_columns(self, columns: Sequence[int]) -> Self:
+        """Return the covariances of some columns, in this order."""
+
+    @abstractmethod
+    def conditional(self, given: Sequence[int], asked: Sequence[int]) -> tuple[Self, Array]:
+        """Return the covariances of the columns `asked` given others, and their regressions.
+
+        Returns
+        -------
+        Covariance
+            Of the q columns asked.
+        (k, q, o) or (1, q, o) array
+            Sigma_ao Sigma_oo^{-1}, of all components where they share it.
+        """
+
     # -- in and out --------------------------------------------------------------
 
     def roots(self, k: int, d: int) -> Array:

@@ -59,6 +59,10 @@ class Uncorrelated(Covariance):
         """Return the variances themselves."""
         return covariances
 
+    def conditional(self, given: Sequence[int], asked: Sequence[int]) -> tuple[Self, Array]:
+        """Return the covariances of the columns `asked`, of which others tell nothing."""
+        return self.of_columns(asked), np.zeros((1, len(asked), len(given)))
+
     @property
     def covariances(self) -> Array:
         return np.asarray(self.factor**2)
@@ -144,6 +148,10 @@ class Diagonal(Uncorrelated):
         """Return the columns i and j of each quadratic feature z_i z_j: i = j."""
         return np.arange(d), np.arange(d)
 
+    def of_columns(self, columns: Sequence[int]) -> Self:
+        """Return the variances of some columns, in this order."""
+        return type(self)(self.factor[:, list(columns)])
+
     def scaled(self, scale: Array) -> Self:
         """Return the structure after the linear map `scale` (d,) or lower triangular (d, d)."""
         return type(self)(self.factor * scale)
@@ -200,6 +208,10 @@ class Spherical(Uncorrelated):
         return means, np.broadcast_to(1 / self.factor[:, None], means.shape)
 
     distances = staticmethod(Diagonal.distances)
+
+    def of_columns(self, columns: Sequence[int]) -> Self:
+        """Return the same: one variance is that of any columns."""
+        return self
 
     def log_det(self, d: int) -> Array:
         """Compute log |Sigma_k| / 2 of each component, (k,)."""

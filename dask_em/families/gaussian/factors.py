@@ -64,6 +64,16 @@ def factor_of_precision(precision: Array) -> Array:
     return solve_triangular(upper, np.eye(len(upper)), lower=False).T
 
 
+def triangular(rows: Array) -> Array:
+    """Compute lower triangular L (..., m, m) with L L^T = R R^T of rows R (..., m, d), m <= d.
+
+    Rotations make it, not the product R R^T, so that no digits are lost.
+    """
+    lower = np.swapaxes(np.linalg.qr(np.swapaxes(rows, -1, -2), mode="r"), -1, -2)
+    signs = np.where(np.einsum("...ii->...i", lower) < 0, -1.0, 1.0)
+    return np.ascontiguousarray(lower * signs[..., None, :])
+
+
 @cache
 def symmetric_pairs(d: int) -> tuple[Array, Array]:
     """Return row and column of each product z_i z_j, in the order of `symmetric_products`.

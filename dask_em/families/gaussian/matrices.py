@@ -22,6 +22,7 @@ from .factors import (
     inverse_factors,
     symmetric_pairs,
     symmetric_products,
+    triangular,
 )
 from .whitening import apply_scale
 
@@ -70,6 +71,19 @@ class Matrices(Covariance):
         """Return the products of the standard deviations of each two columns."""
         widths = np.sqrt(diagonal_of(covariances))
         return np.asarray(widths[..., :, None] * widths[..., None, :])
+
+    def of_columns(self, columns: Sequence[int]) -> Self:
+        """Return the covariances of some columns, in this order."""
+        return type(self)(triangular(self.factor[..., list(columns), :]))
+
+    def conditional(self, given: Sequence[int], asked: Sequence[int]) -> tuple[Self, Array]:
+        """Return the covariances of the columns `asked` given others, and their regressions."""
+        o, m = len(given), len(given) + len(asked)
+        lower = triangular(self.factor[..., [*given, *asked], :])
+        apart = lower.reshape(-1, m, m)
+        own, along = apart[:, :o, :o], apart[:, o:, :o]
+        regression = along @ inverse_factors(own) if o else along
+        return type(self)(np.ascontiguousarray(lower[..., o:, o:])), np.asarray(regression)
 
 
 @record("covariance-full")
