@@ -410,6 +410,14 @@ class Source(Protocol):
         _ = log
         return False
 
+    def stamp_of(self, n_rows: int) -> str:
+        """Return what tells, without reading, whether the first rows are as they were.
+
+        Rows that are appended change nothing of it. Empty where nobody can tell.
+        """
+        _ = n_rows
+        return ""
+
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped.
 

@@ -383,6 +383,25 @@ ADAPTED = Object(
     }
 )
 
+# Rows that a model has read, as `estimators.generations.Generation` has it.
+GENERATION = Object(
+    {
+        "number": Number(1, whole=True),
+        "data": Text(),
+        "rows": COUNT,
+        "dropped": COUNT,
+        "weight": Number(0, float(np.finfo(np.float64).max)),
+        "kept": Number(0, 1),
+        "log_likelihood": MEASURED,
+        "seconds": Number(0),
+        "passes": COUNT,
+        "fitted": Text(100),
+        "fingerprint": Word(),
+        "until": COUNT,
+        "stamp": Word(empty=True),
+    }
+)
+
 PROVENANCE = Object(
     {
         "source": Text(),
@@ -398,10 +417,24 @@ PROVENANCE = Object(
         "sweep": SWEEP,
         "fit": Object({"id": Word(), "identity": Word()}),
         "adapted": ADAPTED,
+        "stamp": Word(),
+        "generations": Each(GENERATION),
         "labels": Object({"rows": COUNT, "fixed": Flag()}),
         "tuning": Object({}, others=Simple(several=True)),
     },
-    frozenset({"weight", "decoding", "sweep", "fit", "adapted", "labels", "tuning"}),
+    frozenset(
+        {
+            "weight",
+            "decoding",
+            "sweep",
+            "fit",
+            "adapted",
+            "stamp",
+            "generations",
+            "labels",
+            "tuning",
+        }
+    ),
 )
 
 

@@ -31,6 +31,7 @@ from ..core.em import (
     rounding,
     run_algorithm,
 )
+from ..core.incremental import Carried, IncrementalEM
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.tuning import tuning
 from .anderson import Step, curved, mixed
@@ -45,8 +46,9 @@ def algorithm_of(
     convergence: Convergence,
     sample: Sampled | None,
     contenders: Sequence[Mixture] = (),
+    carried: Carried | None = None,
 ) -> Algorithm:
-    """Return the algorithm named `algorithm`.
+    """Return the algorithm named `algorithm`; that of an update where sums are carried.
 
     Parameters
     ----------
@@ -59,9 +61,14 @@ def algorithm_of(
         Rows in memory that "auto" may make steps on; None goes without.
     contenders : sequence of Mixture
         Other starts, which the first pass compares with `start`.
+    carried : Carried, optional
+        Sums of rows that were read before.
     """
     found: Algorithm
-    if algorithm == "em":
+    if carried is not None:
+        assert isinstance(start, Mixture), "an update begins at parameters"
+        found = IncrementalEM(start, carried, convergence)
+    elif algorithm == "em":
         found = PlainEM(start, convergence)
     else:
         found = ControlVariateEM(start, convergence, sample)

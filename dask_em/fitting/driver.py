@@ -17,6 +17,7 @@ from ..core.codec import record
 from ..core.em import Convergence, EMState, Status, settled
 from ..core.engine import Engine
 from ..core.fleet import FleetStatistics
+from ..core.incremental import Carried
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
 from ..core.protocols import Backend, Pass, Source
@@ -27,17 +28,17 @@ from ..runtime import current_job
 from ..storage.checkpoint import Checkpoint
 from .candidates import Candidate, CandidateState, Model, eliminate, run_together, table, winner
 from .control_variate import algorithm_of
-from .criteria import Criterion, Row
+from .criteria import Row
 from .exchange import Exchange
+from .fit_options import FitOptions
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
 from .screening import ScreeningRules, SlicePruning, rough_rows, screen, slice_share
-from .starts import StartOptions
 from .survey import Survey, Surveyed, fingerprint_of
 
 
-@record("fit-progress")
+@record("fit-progress", 2)
 @dataclass
 class FitProgress:
     """The state of a fit between two passes.
@@ -56,6 +57,8 @@ class FitProgress:
     candidates : list of CandidateState or None
         Of each candidate of this phase, None where the model is eliminated; none before the
         first pass.
+    carried : Carried or None
+        Of an update, sums of rows that were read before.
 
     Examples
     --------
@@ -73,59 +76,7 @@ class FitProgress:
     fingerprint: str
     records: list[PassRecord]
     candidates: list[CandidateState | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Hold the options of a fit: its models, and when it ends.
-
-    Attributes
-    ----------
-    models : tuple of StartOptions
-        One for each model; several share every read of the data.
-    convergence : Convergence
-    seed : int
-    any_sample : bool
-        Whether a sample that was drawn before, by another seed, will do: nobody gave one.
-    sample_size : int or None
-    drop_nonfinite : bool
-        Leave out rows that hold NaN or infinity.
-    criterion : {"bic", "aic", "icl", "holdout"}
-        What the best model is best by.
-    holdout : float
-        Share of the rows that no fit sees.
-    exhaustive : bool
-        Give no model up, and make the start that each would have alone.
-    deadline : float
-        `time.monotonic()` at which the fit ends with what it has.
-    labels_fixed : bool
-        Whether rows that have labels keep them in every E-step, and not in the first M-step alone.
-
-    Examples
-    --------
-    >>> from dask_em import GaussianMixture
-    >>> models = tuple(GaussianMixture(k).start_options() for k in (2, 5))
-    >>> options = FitOptions(models, Convergence(tol=1e-3), seed=0)
-    >>> options.lead.n_components, options.criterion
-    (5, 'bic')
-    """
-
-    models: tuple[StartOptions, ...]
-    convergence: Convergence
-    seed: int
-    any_sample: bool = False
-    sample_size: int | None = None
-    drop_nonfinite: bool = False
-    criterion: Criterion = "bic"
-    holdout: float = 0.0
-    exhaustive: bool = True
-    deadline: float = np.inf
-    labels_fixed: bool = False
-
-    @property
-    def lead(self) -> StartOptions:
-        """The model of most components: what all share is asked of it."""
-        return max(self.models, key=lambda m: m.n_components)
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +131,8 @@ class Driver:
     passes : RecordedPasses
         Its source is, after the survey, without the rows that were dropped.
     surveyed : Surveyed
+    carried : Carried or None
+        Of an update, once the survey is made.
     models : list of Model
         Once the survey is made.
     engine : Engine
@@ -236,6 +189,9 @@ class Driver:
         """
         self.surveyed = self._survey()
         weight = self.surveyed.moments.weight
+        self.carried = self._carried(weight)
+        if self.carried is not None:
+            weight += self.carried.statistics.weight
         self.options = replace(self.options, convergence=self.options.convergence.of_rows(weight))
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
@@ -275,6 +231,12 @@ class Driver:
             )
             yield from run_together(self._em_pass, running, prune, executor)
 
+    def _carried(self, weight: float) -> Carried | None:
+        """Return the sums that join those of rows of this weight, as an update began with them."""
+        if self.checkpoint.progress is not None:
+            return self.checkpoint.progress.carried
+        return None if self.options.earlier is None else self.options.earlier.carried(weight)
+
     def _commit(self) -> None:
         """Keep what is known after a pass."""
         states = [None if c is None else c.state_dict() for c in self.candidates]
@@ -284,12 +246,14 @@ class Driver:
     def _end_early(self) -> bool:
         """End with the best so far; False where there is no model yet.
 
-        Of several, every model needs a pass; a single one has its start on the sample.
+        Of several, every model needs a pass; a single one has its start on the sample, if it is
+        no update.
         """
         running = [c for c in self.candidates if c is not None]
         if not running or self.progress.phase != "em":
             return False
-        if len(running) > 1 and any(c.state is None for c in running):
+        alone = len(running) == 1 and self.carried is None
+        if not alone and any(c.state is None for c in running):
             return False
         for candidate in running:
             if candidate.running:
@@ -304,7 +268,10 @@ class Driver:
             default_sample_size(m.n_parameters(d), d) for m in options.models
         )
         n_rows = self.passes.source.n_rows
-        support = common_support([m.components.support for m in options.models])
+        supports = [m.components.support for m in options.models]
+        if options.earlier is not None:
+            supports.append(options.earlier.state.result.components.support)
+        support = common_support(supports)
         survey = Survey(self.seed, max(size, options.lead.n_components), d, n_rows, support)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
@@ -354,7 +321,9 @@ class Driver:
             n_passes = n_rows / max(1, self.surveyed.n_weighted)
             phase = "em" if self._slice_share(starts) is None else "slice"
         fingerprint = fingerprint_of(self.surveyed)
-        progress = FitProgress(phase, starts, n_passes, fingerprint, self.passes.records)
+        progress = FitProgress(
+            phase, starts, n_passes, fingerprint, self.passes.records, carried=self.carried
+        )
         self.checkpoint.commit(progress, len(self.passes.records) - 1)
         return progress
 
@@ -450,7 +419,12 @@ class Driver:
             mixture, *contenders = start.mixtures(self.engine)
             origin = start.going_on(self.engine) or mixture
             algorithm = algorithm_of(
-                self.options.lead.algorithm, origin, limits, self._steps_on, contenders
+                self.options.lead.algorithm,
+                origin,
+                limits,
+                self._steps_on,
+                contenders,
+                self.carried,
             )
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):
