@@ -28,6 +28,7 @@ from advice.messages import ARGUMENT, INSTALL, MESSAGES, OPTION, Message
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
+from advice.updates import UPDATED
 
 import dask_em
 from dask_em import Checkpointing, GaussianMixture, KMeans, adapt, ingest, load, select
@@ -110,7 +111,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 FOLLOWED = [
     *ANSWERS, *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES,
-    *CLUSTERS, *COUNTED, *LABELLED,
+    *CLUSTERS, *COUNTED, *LABELLED, *UPDATED,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

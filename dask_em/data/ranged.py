@@ -372,9 +372,8 @@ class RangedSource(StoredSource):
 
     def stamp_of(self, n_rows: int) -> str:
         """Return the stamp of the files of the first rows, where these are whole groups."""
-        if not 0 < n_rows <= self.n_rows or n_rows not in self.rows.groups:
-            return ""
-        return self.rows.stamps([(0, n_rows)])[0]
+        whole = n_rows > 0 and n_rows in self.rows.groups
+        return self.rows.stamps([(0, n_rows)])[0] if whole else ""
 
     def carried(self, names: Sequence[str]) -> CarriedColumns:
         """Return columns to be carried beside the answers."""

@@ -69,7 +69,7 @@ class Renewal(Fit[Updatable]):
 
     @property
     def generations(self) -> list[Generation]:
-        """What the model has read."""
+        """The fit and the updates whose rows the model has read."""
         model = self.lead
         reached = model.state_.log_likelihood
         told = reached if np.isfinite(reached) else None
@@ -312,16 +312,11 @@ def update(
     >>> update(gm, [[4.0], [6.0]]), update(gm, [[4.0], [6.0]])
     (True, False)
     """
-    half_life = HalfLife.of(forget)
+    half_life = HalfLife.of(forget, exact)
     check_number("max_iter", max_iter, int, 1)
     check_checkpoint(checkpoint)
     check_updatable(model, exact)
     if exact:
-        if half_life is not None:
-            raise ValueError(
-                f"forget={forget!r} weighs the sums that a model keeps, and exact=True makes new "
-                "ones: leave one out"
-            )
         Refit([model], checkpoint=checkpoint).run(X, sample_weight)
         return True
     made = Update([model], checkpoint=checkpoint, half_life=half_life, max_iter=max_iter)
@@ -386,6 +381,6 @@ def check_updatable(model: Updatable, exact: bool = False) -> None:
         )
     if state.n_iter == 0 or not np.isfinite(state.statistics.log_likelihood):
         raise UsageError(
-            f"this {name} keeps no sums of rows: it is of no pass (max_iter=0), or its attributes "
-            f"were set by hand; {anew}"
+            f"this {name} keeps no sums of rows, as it is of no pass, or its attributes were set "
+            f"by hand: {anew}"
         )

@@ -33,16 +33,27 @@ class HalfLife:
     unit: Literal["rows", "seconds"]
 
     @classmethod
-    def of(cls, forget: object) -> Self | None:
+    def of(cls, forget: object, exact: bool = False) -> Self | None:
         """Return the half-life of a word such as "1e6rows" or "30d"; of a number, that of rows.
+
+        Parameters
+        ----------
+        forget : str, float or None
+        exact : bool
+            Whether all rows are read anew, so that there is nothing to forget.
 
         Raises
         ------
         ValueError
-            It is anything else but None.
+            It is none; or all rows are read anew.
         """
         if forget is None:
             return None
+        if exact:
+            raise ValueError(
+                f"forget={forget!r} weighs the sums that a model keeps, and exact=True makes new "
+                "ones: leave one out"
+            )
         word = f"{forget}rows" if isinstance(forget, int | float) else str(forget)
         found = GRAMMAR.fullmatch(word.strip().lower())
         amount = float(found[1]) if found else 0.0

@@ -52,23 +52,11 @@ def update(
     """
     written = model_path if output is None else output
     overwrite = overwrite or output is None
-    check_model(model_path, "MODEL DATA")
-    check_output_file(written, overwrite)
-    check_data(data, order="MODEL DATA")
-    check_apart(written, data, "data")
-    if output is not None:
-        check_apart(output, model_path, "model")
-    if weights is not None and not names_column(weights):
-        check_data(weights, "--weights")
-    if metrics is not None:
-        check_output_file(metrics, overwrite=True)
-        check_apart(metrics, written, "model")
+    _check_paths(model_path, data, written, overwrite, weights, metrics)
     try:
-        HalfLife.of(forget)
+        HalfLife.of(forget, exact)
     except ValueError as e:
         raise UsageError(str(e)) from e
-    if exact and forget is not None:
-        raise UsageError("--forget weighs the sums in MODEL, and --exact makes new ones: choose")
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
     from ..estimators.update import bytes_to_read, check_updatable
     from ..estimators.update import update as join
@@ -100,6 +88,26 @@ def update(
         "weights": model.fitted_array("weights_").tolist(),
         "warnings": model.warnings_,
     }
+
+
+def _check_paths(
+    model_path: str,
+    data: str,
+    written: str,
+    overwrite: bool,
+    weights: str | None,
+    metrics: str | None,
+) -> None:
+    """Check all that is named before anything is imported that takes long."""
+    check_model(model_path, "MODEL DATA")
+    check_output_file(written, overwrite)
+    check_data(data, order="MODEL DATA")
+    check_apart(written, data, "data")
+    if weights is not None and not names_column(weights):
+        check_data(weights, "--weights")
+    if metrics is not None:
+        check_output_file(metrics, overwrite=True)
+        check_apart(metrics, written, "model")
 
 
 def _clean_up(written: str, checkpoint: Checkpointing | None, joined: bool) -> None:

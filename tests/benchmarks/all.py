@@ -28,8 +28,9 @@ NAMES = [
     "kmeans",
     "billion",
     "object_stores",
+    "update",
 ]
-SMALL = {"peers": ["--scale", "0.02"]}
+SMALL = {"peers": ["--scale", "0.02"], "update": ["--nights", "5", "--rows", "2000"]}
 
 
 def main() -> int:
