@@ -372,8 +372,7 @@ class RangedSource(StoredSource):
 
     def stamp_of(self, n_rows: int) -> str:
         """Return the stamp of the files of the first rows, where these are whole groups."""
-        whole = n_rows > 0 and n_rows in self.rows.groups
-        return self.rows.stamps([(0, n_rows)])[0] if whole else ""
+        return self.rows.stamps([(0, n_rows)])[0] if n_rows in self.rows.groups[1:] else ""
 
     def carried(self, names: Sequence[str]) -> CarriedColumns:
         """Return columns to be carried beside the answers."""

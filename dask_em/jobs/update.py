@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..data.open import names_column, stored_source
 from ..errors import UsageError
@@ -17,6 +17,9 @@ from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .commit import beside, noting_what_is_kept, outputs_locked
 from .files import ModelChoices, load_to_read
+
+if TYPE_CHECKING:
+    from ..estimators.base import MixtureEstimator
 
 # Of the hidden folder beside a model in which an unfinished update is kept.
 SUFFIX = "update"
@@ -71,15 +74,22 @@ def update(
         source = stored_source(data, weights, model.read_options)
         nbytes = source.nbytes if exact else bytes_to_read(model, source)
         model.set_params(callbacks=[reporter(), totals])
-        with noting_what_is_kept(checkpoint), workers_for(cluster, nbytes):
-            joined = join(model, data, weights, forget, max_iter, exact, checkpoint)
+        joined = False
+        if nbytes:
+            with noting_what_is_kept(checkpoint), workers_for(cluster, nbytes):
+                joined = join(model, data, weights, forget, max_iter, exact, checkpoint)
         if joined:
             model.set_params(callbacks=None)
             model.save(written, overwrite)
         _clean_up(written, checkpoint, joined)
+    return _told(model, written if joined else model_path, joined)
+
+
+def _told(model: MixtureEstimator, path: str, joined: bool) -> dict[str, Any]:
+    """Return what is told of an updated model, or of one that nothing new has joined."""
     generations = model.provenance_.get("generations", ())
     return {
-        "model": written if joined else model_path,
+        "model": path,
         "new": joined,
         "generation": generations[-1] if generations else None,
         "status": model.status_.name,
