@@ -290,8 +290,8 @@ class RangedSource(StoredSource):
         copied = chunk * int(bool(self.dropping) or self.drops)
         weights = 8 * self.chunk_rows * held * int(bool(self.rows.weight_name))
         labels = 0 if self.labels is None else self.labels.row_bytes * self.chunk_rows
-        beside = weights + labels
-        return held * chunk + copied + beside + self.rows.decoding_bytes(self.chunk_rows)
+        beside = copied + weights + labels
+        return held * chunk + beside + self.rows.decoding_bytes(self.chunk_rows)
 
     @property
     def shipped_bytes(self) -> int:

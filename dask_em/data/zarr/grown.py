@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ...core.tuning import tuning
 from ...storage.outputs.stamps import window_stamps
 from .layout import chunk_key
 from .raw import CHECKSUM_BYTES, RawChunks
@@ -20,7 +21,7 @@ def stamp_of_first(array: zarr.Array[Any], n_rows: int) -> str:
 
     Of files that end with a checksum of their own it is these, so that nothing is changed of it by
     whoever copies or touches them; of others what `window_stamps` has. Of a last file, which may
-    be filled up, the rows are read.
+    be filled up, the rows are read, if that is no more than what a pass reads at once.
 
     Parameters
     ----------
@@ -45,10 +46,23 @@ def stamp_of_first(array: zarr.Array[Any], n_rows: int) -> str:
     unit = int((array.shards or array.chunks)[0])
     whole = n_rows // unit * unit
     stamp = _checksums(array, whole // unit) or _stamp_of_files(array, whole)
-    rest = np.ascontiguousarray(array[whole:n_rows])
-    found = hashlib.sha256(f"{n_rows}:{stamp}".encode())
-    found.update(rest.reshape(-1).view(np.uint8))
-    return found.hexdigest() if stamp else ""
+    rest = _rest(array, whole, n_rows) if stamp else None
+    if not stamp or (rest is None and not whole):
+        return ""
+    return hashlib.sha256(f"{n_rows}:{stamp}:{rest}".encode()).hexdigest()
+
+
+def _rest(array: zarr.Array[Any], whole: int, n_rows: int) -> str | None:
+    """Return a sha256 of the rows of the last file, None where they are many, or damaged."""
+    row_bytes = int(np.prod(array.shape[1:], dtype=np.int64)) * int(array.dtype.itemsize)
+    if (n_rows - whole) * row_bytes > tuning().reading.bytes:
+        return None
+    try:
+        rows = np.ascontiguousarray(array[whole:n_rows])
+    except Exception:
+        # Whoever reads them for the first pass names what is wrong.
+        return None
+    return hashlib.sha256(rows.reshape(-1).view(np.uint8)).hexdigest()
 
 
 def _stamp_of_files(array: zarr.Array[Any], whole: int) -> str:
