@@ -140,6 +140,15 @@ class Convergence:
             return self
         return replace(self, tol=self.tol / max(weight, 1.0), of_all=False)
 
+    def among(self, weight: float, earlier: float) -> Convergence:
+        """Return the limits of a fit to rows of this weight, beside others that are not read.
+
+        Gains are told per row of all of them, and `tol` is of those that are read.
+        """
+        if self.of_all:
+            return self.of_rows(weight + earlier)
+        return replace(self, tol=self.tol * weight / (weight + earlier)) if earlier else self
+
     def on_sample(self) -> Convergence:
         """Return the limits of a fit to a sample of many more rows, whose steps read nothing."""
         sample = tuning().sample

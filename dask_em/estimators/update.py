@@ -186,7 +186,6 @@ class Update(Renewal):
         options = replace(
             model.start_options(),
             n_components=len(state.result.log_weights),
-            algorithm="em",
             start_from=start,
             held=None,
         )

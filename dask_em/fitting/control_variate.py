@@ -31,7 +31,6 @@ from ..core.em import (
     rounding,
     run_algorithm,
 )
-from ..core.incremental import Carried, IncrementalEM
 from ..core.mixture import Mixture, MixtureStatistics
 from ..core.tuning import tuning
 from .anderson import Step, curved, mixed
@@ -46,9 +45,8 @@ def algorithm_of(
     convergence: Convergence,
     sample: Sampled | None,
     contenders: Sequence[Mixture] = (),
-    carried: Carried | None = None,
 ) -> Algorithm:
-    """Return the algorithm named `algorithm`; that of an update where sums are carried.
+    """Return the algorithm named `algorithm`.
 
     Parameters
     ----------
@@ -61,14 +59,9 @@ def algorithm_of(
         Rows in memory that "auto" may make steps on; None goes without.
     contenders : sequence of Mixture
         Other starts, which the first pass compares with `start`.
-    carried : Carried, optional
-        Sums of rows that were read before.
     """
     found: Algorithm
-    if carried is not None:
-        assert isinstance(start, Mixture), "an update begins at parameters"
-        found = IncrementalEM(start, carried, convergence)
-    elif algorithm == "em":
+    if algorithm == "em":
         found = PlainEM(start, convergence)
     else:
         found = ControlVariateEM(start, convergence, sample)

@@ -31,6 +31,7 @@ from .control_variate import algorithm_of
 from .criteria import Row
 from .exchange import Exchange
 from .fit_options import FitOptions
+from .incremental import incremental_of
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
 from .sample import Sampled, Start, default_sample_size
@@ -190,9 +191,9 @@ class Driver:
         self.surveyed = self._survey()
         weight = self.surveyed.moments.weight
         self.carried = self._carried(weight)
-        if self.carried is not None:
-            weight += self.carried.statistics.weight
-        self.options = replace(self.options, convergence=self.options.convergence.of_rows(weight))
+        earlier = 0.0 if self.carried is None else self.carried.statistics.weight
+        limits = self.options.convergence.among(weight, earlier)
+        self.options = replace(self.options, convergence=limits)
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
         several = len({m.family for m in self.options.models}) > 1
@@ -355,7 +356,8 @@ class Driver:
     def _exchange(self) -> Exchange | None:
         """Return by what models start from each other's clusters; None of starts of one's own."""
         options = self.options
-        if options.lead.init_params != "auto" or options.lead.algorithm != "auto":
+        own = options.lead.init_params != "auto" or options.lead.algorithm != "auto"
+        if own or options.earlier is not None:
             return None
         return Exchange(options.models, self.surveyed.moments, self._on_sample)
 
@@ -418,13 +420,11 @@ class Driver:
         for model, start in zip(self.models, self.progress.starts, strict=True):
             mixture, *contenders = start.mixtures(self.engine)
             origin = start.going_on(self.engine) or mixture
-            algorithm = algorithm_of(
-                self.options.lead.algorithm,
-                origin,
-                limits,
-                self._steps_on,
-                contenders,
-                self.carried,
+            named = self.options.lead.algorithm
+            algorithm = (
+                algorithm_of(named, origin, limits, self._steps_on, contenders)
+                if self.carried is None
+                else incremental_of(named, mixture, self.carried, limits)
             )
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):
