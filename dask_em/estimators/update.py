@@ -204,6 +204,8 @@ class Update(Renewal):
         """Return what a row that is in the sums counts as beside new ones of this weight."""
         if self.half_life is None:
             return 1.0
+        if self.half_life.unit == "rows":
+            return self.half_life.kept(weight, 0.0)
         now = datetime.datetime.now(datetime.UTC)
         try:
             passed = self.generations[-1].seconds_until(now)
