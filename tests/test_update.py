@@ -473,13 +473,13 @@ def test_a_command_that_was_stopped_is_gone_on_with(
         patch.setattr(update_jobs, "reporter", lambda: StopAfter(3))
         stopped = CliRunner().invoke(main, ["update", "m.npz", "x.zarr"])
     assert stopped.exit_code != 0
-    assert Path(".m.npz.update").is_dir()
+    assert Path(".m.npz.update.checkpoint").is_dir()
     before = load("m.npz")
     assert "generations" not in before.provenance_
     code, _ = run("m.npz", "x.zarr")
     assert code == 0
     assert bits(load("m.npz")) == bits(straight)
-    assert not Path(".m.npz.update").exists()
+    assert not Path(".m.npz.update.checkpoint").exists()
 
 
 # -- what others wrote -------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def adapt(model: str, data: str, output: str, as_json: bool, **options: Any) -> 
 
 def _of_update(text: str) -> str:
     """Return the help of an option of a fit's checkpoint for that of an update."""
-    return text.replace("unfinished fit", "unfinished update").replace(".checkpoint", ".update")
+    return text.replace("unfinished fit", "unfinished update").replace("MODEL.", "MODEL.update.")
 
 
 @click.command()

@@ -164,8 +164,8 @@ def beside(output: str, suffix: str) -> str:
 
     Examples
     --------
-    >>> beside("s3://models/nightly.npz", "update")
-    's3://models/.nightly.npz.update'
+    >>> beside("s3://models/nightly.npz", "checkpoint")
+    's3://models/.nightly.npz.checkpoint'
     """
     if is_url(output):
         parent, name = split_url(output)

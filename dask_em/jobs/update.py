@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..estimators.base import MixtureEstimator
 
 # Of the hidden folder beside a model in which an unfinished update is kept.
-SUFFIX = "update"
+SUFFIX = "update.checkpoint"
 
 
 def update(
@@ -109,6 +109,8 @@ def _check_paths(
     metrics: str | None,
 ) -> None:
     """Check all that is named before anything is imported that takes long."""
+    if written != model_path:
+        check_output_file(written, overwrite)
     check_model(model_path, "MODEL DATA")
     check_output_file(written, overwrite)
     check_data(data, order="MODEL DATA")
