@@ -21,6 +21,7 @@ from ..core.protocols import Source
 from ..data.appended import AppendedRows
 from ..errors import DataError, UsageError, warn_user
 from ..fitting.checks import check_update
+from ..fitting.criteria import Criterion
 from ..fitting.driver import Driver
 from ..fitting.fit_options import FitOptions
 from ..fitting.half_life import HalfLife
@@ -62,9 +63,16 @@ class Renewal(Fit[Updatable]):
 
     Attributes
     ----------
+    estimators : sequence of Updatable
+        The one.
+    criterion : {"bic", "aic", "icl", "holdout"}
+        As in `Fit`: nothing is chosen.
     checkpoint : Checkpointing, path or None
     """
 
+    # The API reference looks for inherited annotations here.
+    estimators: Sequence[Updatable]
+    criterion: Criterion = "bic"
     checkpoint: Any = None
 
     @property
