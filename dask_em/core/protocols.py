@@ -250,6 +250,11 @@ class Source(Protocol):
         """Name for people; never a credential."""
 
     @property
+    def first_row(self) -> int:
+        """Number of the first row among those that are stored: 0 but where only later ones are."""
+        return 0
+
+    @property
     def decoding(self) -> str:
         """How stored numbers become the rows, for people; empty where they are the rows."""
         return ""

@@ -47,6 +47,10 @@ class AppendedRows(Source):
         return int(self.rows.n_rows or 0) - self.first
 
     @property
+    def first_row(self) -> int:
+        return self.first
+
+    @property
     def n_features(self) -> int:
         return self.rows.n_features
 

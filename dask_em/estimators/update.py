@@ -98,7 +98,7 @@ class Renewal(Fit[Updatable]):
 
     def _generation(self, driver: Driver, new: Mapping[str, Any], kept: float) -> Generation:
         """Return the generation of rows of which provenance is new."""
-        source, records = driver.passes.source, driver.passes.records
+        records = driver.passes.records
         started = driver.progress.starts[0].mixture
         return Generation.of(
             len(self.generations) + 1,
@@ -106,7 +106,7 @@ class Renewal(Fit[Updatable]):
             [history(record, ()) for record in records],
             _before(records, started, new["weight"]),
             kept,
-            first=(source.first if isinstance(source, AppendedRows) else 0),
+            first=driver.passes.source.first_row,
         )
 
 

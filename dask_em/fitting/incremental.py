@@ -59,5 +59,6 @@ def incremental_of(
     carried : Carried
     convergence : Convergence
     """
-    kind = IncrementalEM if algorithm == "em" else AcceleratedIncrementalEM
-    return kind(start, carried, convergence)
+    if algorithm == "em":
+        return IncrementalEM(start, carried, convergence)
+    return AcceleratedIncrementalEM(start, carried, convergence)
