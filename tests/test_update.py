@@ -204,6 +204,11 @@ class TestAppendedRows(SourceTests):
         weight = None if sample_weight is None else np.concatenate([np.ones(70), sample_weight])
         return AppendedRows(as_source(stored, weight), 70)
 
+    def test_a_row_is_located(self, tmp_path: Path) -> None:
+        source = self.made(tmp_path / "x")
+        assert source.locate(0, 2).startswith("row 72")
+        assert source.first_row == 70
+
 
 # -- what is computed --------------------------------------------------------------------------
 
