@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
-from helpers import blobs, write_zarr
+from helpers import blobs, kill_when, write_zarr
 from sklearn.exceptions import NotFittedError
 from zarr.codecs import Crc32cCodec
 
@@ -485,6 +487,19 @@ def test_a_command_that_was_stopped_is_gone_on_with(
     assert code == 0
     assert bits(load("m.npz")) == bits(straight)
     assert not Path(".m.npz.update.checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_command_ends_with_the_bits_of_a_straight_one(here: Path) -> None:
+    append(here / "x.zarr", NEW)
+    shutil.copytree(here, here / "straight")
+    words = [sys.executable, "-m", "dask_em.cli", "update", "m.npz", "x.zarr"]
+    subprocess.run(words, cwd=here / "straight", check=True, capture_output=True)
+    for said in ("survey pass 1", "em pass 1", "em pass 2"):
+        kill_when(said, words, cwd=here)
+    # Where it was quicker than the signal there is nothing new.
+    subprocess.run(words, cwd=here, check=True, capture_output=True)
+    assert bits(load("m.npz")) == bits(load("straight/m.npz"))
 
 
 # -- what others wrote -------------------------------------------------------------------------
