@@ -489,6 +489,20 @@ def test_a_command_that_was_stopped_is_gone_on_with(
     assert not Path(".m.npz.update.checkpoint").exists()
 
 
+def test_an_unfinished_update_of_a_store_that_grew_is_begun_anew(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(here / "x.zarr", NEW[:700])
+    with monkeypatch.context() as patch:
+        patch.setattr(update_jobs, "reporter", lambda: StopAfter(3))
+        assert CliRunner().invoke(main, ["update", "m.npz", "x.zarr"]).exit_code != 0
+    append(here / "x.zarr", NEW[700:])
+    straight = load("m.npz").update("x.zarr")
+    assert run("m.npz", "x.zarr")[0] == 0
+    assert bits(load("m.npz")) == bits(straight)
+    assert not Path(".m.npz.update.checkpoint").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("said", ["survey pass 1", "em pass 1", "em pass 2"])
 def test_a_killed_command_ends_with_the_bits_of_a_straight_one(said: str, here: Path) -> None:

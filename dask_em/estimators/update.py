@@ -336,6 +336,36 @@ def update(
     return True
 
 
+def is_outgrown(
+    model: Updatable,
+    X: Any,
+    sample_weight: Any,
+    forget: str | float | None,
+    max_iter: int,
+    checkpoint: Any,
+) -> bool:
+    """Return whether the unfinished update that is kept is of other rows than X has now.
+
+    So it is where a store has grown since: nobody can go on with it.
+
+    Raises
+    ------
+    UsageError
+        It is of other options, or of another model.
+    """
+    half_life = HalfLife.of(forget)
+    made = Update([model], checkpoint=checkpoint, half_life=half_life, max_iter=max_iter)
+    try:
+        source = made._opened(X, sample_weight, None)
+    except NothingNewError:
+        return False
+    try:
+        with made._unfinished(source, None):
+            return False
+    except DataError:
+        return True
+
+
 def bytes_to_read(model: Updatable, source: Source) -> int:
     """Return the bytes of one pass over the rows of a source that are new to a model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -20,6 +21,8 @@ from .files import ModelChoices, load_to_read
 
 if TYPE_CHECKING:
     from ..estimators.base import MixtureEstimator
+
+logger = logging.getLogger("dask_em")
 
 # Of the hidden folder beside a model in which an unfinished update is kept.
 SUFFIX = "update.checkpoint"
@@ -76,6 +79,8 @@ def update(
         model.set_params(callbacks=[reporter(), totals])
         joined = False
         if nbytes:
+            if not exact:
+                _throw_outgrown_away(model, data, weights, forget, max_iter, checkpoint)
             with noting_what_is_kept(checkpoint), workers_for(cluster, nbytes):
                 joined = join(model, data, weights, forget, max_iter, exact, checkpoint)
         if joined:
@@ -120,6 +125,24 @@ def _check_paths(
     if metrics is not None:
         check_output_file(metrics, overwrite=True)
         check_apart(metrics, written, "model")
+
+
+def _throw_outgrown_away(
+    model: MixtureEstimator,
+    data: str,
+    weights: str | None,
+    forget: str | None,
+    max_iter: int,
+    checkpoint: Checkpointing | None,
+) -> None:
+    """Remove an unfinished update of a store that has grown since: nobody need be asked."""
+    if checkpoint is None or not checkpoint.resume or not checkpoint_exists(checkpoint.path):
+        return
+    from ..estimators.update import is_outgrown
+
+    if is_outgrown(model, data, weights, forget, max_iter, checkpoint):
+        logger.info("an unfinished update of other rows is thrown away: there are more by now")
+        remove_checkpoint(checkpoint.path)
 
 
 def _clean_up(written: str, checkpoint: Checkpointing | None, joined: bool) -> None:
