@@ -67,7 +67,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "packaging": ("jobs/",),
     "pytest": ("testing/",),
     "hypothesis": ("testing/",),
-    "click": ("cli/", "fitting/observers.py"),
+    "click": ("cli/", "fitting/progress.py"),
+    "IPython": ("fitting/progress.py",),
 }
 
 

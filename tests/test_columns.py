@@ -184,6 +184,39 @@ def test_inspect_names_the_columns(tmp_path: Path) -> None:
     assert told["columns"] == ["a", "b"]
 
 
+def test_a_table_of_components_has_their_columns_and_sizes(tmp_path: Path) -> None:
+    """`fit` ends with it, `inspect` shows the same, and of many columns those that tell most."""
+    rng = np.random.default_rng(0)
+    names = [f"quiet {j}" for j in range(9)]
+    rows = {name: rng.normal(size=900) for name in names} | {
+        "apart": np.repeat([0.0, 50.0, 90.0], 300) + rng.normal(size=900),
+        "a name that is far too long for a terminal": np.repeat([0.0, 9.0, 9.0], 300)
+        + rng.normal(size=900),
+    }
+    pandas_table(rows).to_parquet(tmp_path / "x.parquet")
+    words = ["fit", str(tmp_path / "x.parquet"), "-k", "3", "-o", str(tmp_path / "m.npz")]
+    fitted = CliRunner().invoke(main, [*words, "--covariance", "diag"])
+    assert fitted.exit_code == 0, fitted.stderr
+    head, *components, notes = fitted.stdout.splitlines()[-5:]
+    assert notes == "mean (standard deviation); the 6 of 11 columns that differ most"
+    assert head.split()[:3] == ["component", "weight", "rows"]
+    assert "apart" in head
+    assert "a name that is fa..." in head
+    model = load(tmp_path / "m.npz")
+    for k, line in enumerate(components):
+        number, weight, size = line.split()[:3]
+        assert (int(number), float(weight)) == (k, round(float(model.weights_[k]), 4))
+        assert float(size) == pytest.approx(300, abs=3)
+        j = 9
+        mean, deviation = model.means_[k, j], np.sqrt(model.covariances_[k, j])
+        assert f"{mean:.4g} ({deviation:.3g})" in line
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.npz")]).stdout
+    assert shown.splitlines()[-5:] == [head, *components, notes]
+    for command in (["inspect", str(tmp_path / "m.npz")], [*words, "--overwrite"]):
+        told = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+        assert sum(told["sizes"]) == pytest.approx(900)
+
+
 # -- tables ----------------------------------------------------------------------------
 
 X, _, _ = blobs(600, 3, 2, seed=5)

@@ -16,8 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
 
-from dask_em import GaussianMixture
+from dask_em import GaussianMixture, StudentTMixture, select
 from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.mixture import Mixture
@@ -26,6 +27,7 @@ from dask_em.data.memory import ArraySource
 from dask_em.data.open import as_source
 from dask_em.families.gaussian.options import GaussianOptions
 from dask_em.fitting.sample import Sampled, default_sample_size
+from dask_em.fitting.seeding import grouped_columns
 from dask_em.fitting.starts import best_start
 from dask_em.fitting.survey import Survey, Surveyed
 
@@ -250,3 +252,41 @@ def test_dask_blocks_of_unknown_length_are_sampled_whole(synchronous) -> None:
     found = DaskBackend().map_reduce(source, Survey(0, 100, D, None))
     assert len(found.sample.smallest().rows) == 100
     assert found.n_rows == N
+
+
+# -- groups that few columns show -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [GaussianMixture, StudentTMixture])
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_columns_without_groups_hide_none(family: Any, kind: str) -> None:
+    """Two of eleven columns tell the groups apart: of standardized rows, nine are mere noise."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat([[0.0, 0.0], [50.0, 9.0], [90.0, 9.0]], 300, axis=0)
+    X = np.column_stack([rng.normal(size=(900, 9)), groups + rng.normal(size=(900, 2))])
+    for seed in range(3):
+        model = family(3, covariance_type=kind, random_state=seed).fit(X)
+        assert adjusted_rand_score(np.repeat(range(3), 300), model.predict(X)) == 1
+    found = select(X, [2, 3], [kind], estimator=family, n_init=1, random_state=0).best
+    assert adjusted_rand_score(np.repeat(range(3), 300), found.predict(X)) == 1
+
+
+def test_columns_that_show_groups_are_scaled_by_how_well() -> None:
+    rng = np.random.default_rng(1)
+    quiet, wide = rng.normal(size=(2000, 4)), rng.standard_t(3, size=2000)
+    apart = np.repeat([-9.0, 0.0, 9.0, 30.0], 500) + rng.normal(size=2000)
+    rows = np.column_stack([quiet, wide, apart])
+    found = grouped_columns(rows, np.ones(2000), 4)
+    assert found is not None
+    np.testing.assert_allclose(found, rows[:, 5:] * (found[0, 0] / rows[0, 5]))
+    # Its groups are a standard deviation wide within, but for what normal columns have of parts.
+    assert 0.9 < found[:500].std() < 1.1
+    # Weights are rows, units and empty columns are nothing.
+    weights = np.repeat([1.0, 2.0], 1000)
+    twice = np.concatenate([rows[:1000], rows[1000:].repeat(2, axis=0)])[: 2 * 1000 - 1]
+    assert grouped_columns(rows * 1e6, np.ones(2000), 4).shape == found.shape
+    assert grouped_columns(twice, np.ones(len(twice)), 4).shape[1] == 1
+    assert grouped_columns(rows, weights, 4).shape[1] == 1
+    assert grouped_columns(np.column_stack([rows, np.zeros(2000)]), weights, 4).shape[1] == 1
+    assert grouped_columns(rows[:, :5], np.ones(2000), 4) is None
+    assert grouped_columns(np.repeat(rows[:, 5:], 2, axis=1), np.ones(2000), 4) is None

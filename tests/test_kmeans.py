@@ -46,11 +46,10 @@ from dask_em.fitting.observers import (
     PassEnded,
     PassRecord,
     PassStarted,
-    PrintedLines,
-    ProgressBar,
     RowsDone,
     Totals,
 )
+from dask_em.fitting.progress import PrintedLines, ProgressBar
 from dask_em.fitting.seeding import oversampled
 from dask_em.testing.families import FamilyTests
 

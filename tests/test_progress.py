@@ -9,7 +9,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,18 @@ from dask_em.cli.main import main
 from dask_em.estimators.html import summary_html
 from dask_em.fitting.observers import (
     LogLines,
-    NotebookLines,
     Observer,
     PassEnded,
     PassFailed,
     PassRecord,
     PassStarted,
-    PrintedLines,
-    ProgressBar,
     RowsDone,
     Totals,
+)
+from dask_em.fitting.progress import (
+    NotebookProgress,
+    PrintedLines,
+    ProgressBar,
     reporter,
 )
 from dask_em.jobs.inspect import inspect
@@ -46,18 +48,23 @@ X = blobs(N, 3, 3)[0]
 class Kernel(io.StringIO):
     """Standard error of a notebook's kernel: no terminal, and of the module `ipykernel`."""
 
-    def seen(self) -> str:
-        """What a front-end shows: a carriage return goes back, an erased line is gone."""
-        lines = []
-        for line in self.getvalue().split("\n"):
-            shown = ""
-            for part in line.split("\r"):
-                shown = part.removeprefix("\x1b[K") if part.startswith("\x1b[K") else part
-            lines.append(shown)
-        return "\n".join(lines)
-
 
 Kernel.__module__ = "ipykernel.iostream"
+
+
+class Page:
+    """Outputs as a notebook keeps them: the newest in each place."""
+
+    def __init__(self) -> None:
+        self.outputs: list[list[dict[str, str]]] = []
+
+    def show(self, output: dict[str, str]) -> Callable[[dict[str, str]], None]:
+        self.outputs.append([output])
+        return self.outputs[-1].append
+
+    @property
+    def lines(self) -> list[str]:
+        return [place[-1]["text/plain"] for place in self.outputs]
 
 
 class Terminal(io.StringIO):
@@ -84,19 +91,56 @@ def model() -> GaussianMixture:
     return GaussianMixture(3, random_state=0).fit(X)
 
 
-def test_a_notebook_shows_the_passes_of_a_verbose_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = Kernel()
-    monkeypatch.setattr(sys, "stderr", kernel)
-    monkeypatch.setattr(NotebookLines, "seconds", 0.0)
-    model = GaussianMixture(3, random_state=0, verbose=1).fit(X)
-    lines = kernel.seen().splitlines()
-    assert sum("pass" in line for line in lines) == model.n_reads_
-    assert lines[0].startswith(f"survey pass 1: {N} rows in ")
-    # Rows are counted while a pass is made, over the same line.
-    assert f"\r\x1b[Ksurvey 1: {N:,} of {N:,} rows" in kernel.getvalue()
-    assert "survey 1:" not in kernel.seen()
+def test_a_notebook_shows_a_line_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page()
+    monkeypatch.setattr("dask_em.fitting.progress._shown_by_ipython", page.show)
+    monkeypatch.setattr(sys, "stderr", Kernel())
+    monkeypatch.setattr(NotebookProgress, "seconds", 0.0)
+    model = GaussianMixture(3, random_state=0, verbose=1, algorithm="em", tol=1e-5).fit(X)
+    n_em = model.n_reads_ - 1
+    assert n_em > 1
+    survey, em = page.lines[0], page.lines[-1]
+    assert len(page.lines) == 2 + any("start" in line for line in page.lines)
+    assert survey.startswith(f"survey pass 1: {N} rows in ")
+    assert em.startswith(f"em pass {n_em}: {N} rows in ")
+    assert f"nats/row; {n_em} passes in " in em
+    # Rows are counted while a pass is made, in the same place, and a bar shows them.
+    running = [
+        output for output in page.outputs[0] if f"{N:,} of {N:,} rows" in output["text/html"]
+    ]
+    assert f'value="{N}" max="{N}"' in running[0]["text/html"]
+    assert "<progress" not in page.outputs[0][-1]["text/html"]
+    before = page.lines
     GaussianMixture(3, random_state=0).fit(X)
-    assert kernel.seen().splitlines() == lines
+    assert page.lines == before
+
+
+def test_a_stopped_pass_says_so_in_its_place() -> None:
+    page = Page()
+    progress = NotebookProgress(page.show)
+    progress.notify(PassStarted("em", 2, 1000))
+    progress.notify(RowsDone(400))
+    progress.notify(PassFailed("em", 2))
+    assert page.lines == ["em 2: stopped after 400 rows"]
+
+
+@pytest.mark.slow
+def test_a_notebook_keeps_a_line_a_phase(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
+    pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")
+    np.save(tmp_path / "x.npy", X)
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "import numpy as np; from dask_em import GaussianMixture\n"
+        "GaussianMixture(3, random_state=0, verbose=1).fit(np.load('x.npy')).n_iter_"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    resources = {"metadata": {"path": tmp_path}}
+    nbclient.NotebookClient(book, timeout=HANG, resources=resources).execute()
+    told = [output["data"]["text/plain"] for output in book.cells[0].outputs]
+    phases = [line.partition(" pass ")[0] for line in told[:-1]]
+    assert (phases[0], phases[-1], len(set(phases))) == ("survey", "em", len(phases))
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
@@ -121,7 +165,7 @@ def test_who_reads_the_log_is_told_there(
     with caplog.at_level(logging.INFO, logger="dask_em"):
         assert isinstance(reporter(verbose=True), LogLines)
     assert isinstance(reporter(verbose=True), PrintedLines)
-    assert isinstance(reporter(Kernel(), verbose=True), NotebookLines)
+    assert isinstance(reporter(Kernel(), verbose=True), NotebookProgress)
     assert isinstance(reporter(Terminal(), verbose=True), ProgressBar)
     # Jobs log, whoever reads it.
     assert isinstance(reporter(Kernel()), LogLines)
@@ -152,19 +196,18 @@ def test_a_start_is_not_told_as_a_read(caplog: pytest.LogCaptureFixture) -> None
     assert (told[2]["passes"], told[2]["sample_rows"]) == (1, 60_000)
 
 
-@pytest.mark.parametrize("kind", [ProgressBar, NotebookLines])
-def test_a_bar_names_the_sample(kind: type[ProgressBar | NotebookLines]) -> None:
-    stream = Terminal()
-    bar: Observer = kind(stream)
-    if isinstance(bar, NotebookLines):
-        bar.seconds = 0.0
+@pytest.mark.parametrize("where", ["terminal", "notebook"])
+def test_a_bar_names_the_sample(where: str) -> None:
+    stream, page = Terminal(), Page()
+    bar: Observer = ProgressBar(stream) if where == "terminal" else NotebookProgress(page.show)
     for phase in ("start", "em"):
         bar.notify(PassStarted(phase, 1, 1000))
         bar.notify(RowsDone(500))
         bar.notify(PassEnded(PassRecord(phase, 1, 0.5, 1000, 0)))
     bar.notify(PassStarted("em", 2, 1000))
     bar.notify(PassFailed("em", 2))
-    shown = stream.getvalue()
+    seen = [output["text/plain"] for place in page.outputs for output in place]
+    shown = stream.getvalue() or "\n".join(seen)
     assert "start on the sample" in shown
     assert "em 1" in shown
     assert "start 1" not in shown

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .components import component_lines
 from .display import passes_text, show, status_text
 from .options import (
     CHECKPOINT,
@@ -88,6 +89,8 @@ def fit(data: str, output: str, as_json: bool, **options: Any) -> None:
     if result.table:
         others = [f"saved: {path}" for path in result.files[1:]]
         lines = [*_table(result), *lines, *others]
+    if not as_json:
+        lines += ["", *component_lines(result.components)]
     show(_summary(output, result), as_json, lines)
 
 
@@ -106,6 +109,7 @@ def _summary(output: str, result: FitResult) -> dict[str, Any]:
         best.objective_.key: best.objective_.value,
         "n_dropped": best.n_dropped_,
         "weights": best.fitted_array("weights_").tolist(),
+        "sizes": result.components["sizes"],
     }
     if "labels" in best.provenance_:
         summary["labels"] = best.provenance_["labels"]
@@ -134,7 +138,6 @@ def _lines(output: str, result: FitResult) -> list[str]:
         f"{output}: {status_text(best.status_.name)} after "
         f"{passes_text(best.n_reads_, best.n_sample_passes_)}, {best.objective_.line}"
         f"{degenerate * bool(n_degenerate)}",
-        "weights: " + " ".join(f"{w:.4f}" for w in best.weights_),
     ]
 
 

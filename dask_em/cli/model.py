@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..foreign import shown
+from .components import component_lines
 from .display import passes_text, show, status_text
 from .fit import fit
 from .options import (
@@ -65,10 +66,7 @@ def inspect(model: str, as_json: bool) -> None:
     lines += _generations(source.get("generations", ()))
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")
-    lines += ["", "weight   mean"]
-    for weight, mean in zip(found["weights"], found["means"], strict=True):
-        cells = " ".join(f"{m:10.4g}" for m in mean[:8]) + (" ..." if len(mean) > 8 else "")
-        lines.append(f"{weight:.4f} {cells}")
+    lines += ["", *component_lines(found)]
     for profile in found["profiles"]:
         lines += _lines_of(profile) if profile["picture"] == "bars" else []
     show(found, as_json, lines)

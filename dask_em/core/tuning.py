@@ -385,6 +385,16 @@ class MultistartTuning:
     fewest_of_few: int = 1000
     finalists: int = 4
     fewer_finalists: int = 2
+    # One more start sees only the columns that show groups by themselves: rows by which that is
+    # told, iterations of each column's K-means, the share of a normal column's deviation within
+    # clusters below which it shows some (of 2 000 normal rows none is below 0.93), the least
+    # deviation that counts, for values that repeat have none, and by how much columns that all
+    # show some must differ for it to be another start.
+    grouped_rows: int = 2000
+    grouped_iterations: int = 30
+    grouped_share: float = 0.9
+    least_within: float = 0.02
+    grouped_alike: float = 1.5
     # Moves tried at a time, how far each is fitted, how many times, and the nats per row that
     # one must gain.
     moves: int = 4

@@ -19,7 +19,8 @@ from ..core.moments import Moments
 from ..core.tuning import tuning
 from ..data.options import MissingChunks, Names, NonFinite, ReadOptions
 from ..fitting.driver import FitProgress
-from ..fitting.observers import Observer, observers_of, reporter
+from ..fitting.observers import Observer, observers_of
+from ..fitting.progress import reporter
 from ..fitting.recorded_passes import SurveyPass
 from ..fitting.starts import LABELLERS, StartOptions
 from ..fitting.survey import Surveyed, fingerprint_of

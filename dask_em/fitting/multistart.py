@@ -211,6 +211,7 @@ class Multistart:
         self,
         surveyed: Surveyed,
         make: Callable[[Sampled, int], Mixture],
+        more: Callable[[Sampled, int], list[Mixture]],
         seed: int,
         limits: Convergence,
         executor: ExecutorFactory = serial_executor,
@@ -223,6 +224,8 @@ class Multistart:
         surveyed : Surveyed
         make : callable
             (sample, seed) -> a mixture to start from.
+        more : callable
+            (sample, seed) -> other mixtures to start from, beside those of `n_starts`.
         seed : int
         limits : Convergence
             At which the fit to all rows ends.
@@ -239,24 +242,40 @@ class Multistart:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.n_starts)]
         make_start = partial(make, fits.subsample)
         starts = [*map(make_start, seeds)] if self.in_turn else in_threads(make_start, seeds)
+        others = more(fits.subsample, seeds[0])
         with (serial_executor if self.in_turn else executor)(fits) as calls:
-            found = calls.map(SampleFits.fit_subsample, starts, in_rows(advance, fits.subsample))
-            ranked = _best_first(found)
-            chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
+            rough_fits = calls.map(
+                SampleFits.fit_subsample, [*starts, *others], in_rows(advance, fits.subsample)
+            )
+            chosen, left = self._chosen(rough_fits[: len(starts)], rough_fits[len(starts) :])
             ends = calls.map(partial(SampleFits.split_and_merge, how=self.moves), chosen)
             worthy = [fits.to_go_on(tried) for tried in _worth_fitting(ends, self.n_subsample)]
             finals = calls.map(SampleFits.fit_sample, worthy, in_rows(advance, sample))
-        winner, *others = sorted(finals, key=lambda one: one.rank, reverse=True)
+        winner, *rest = sorted(finals, key=lambda one: one.rank, reverse=True)
         share = len(sample.rows) / max(1, surveyed.n_weighted)
-        contenders = contenders_of(winner, others, sample, share)
+        contenders = contenders_of(winner, rest, sample, share)
         n_rows = sum(tried.rows_read for tried in (*left, *ends, *finals))
-        if others:
+        if rest:
             # Each was evaluated once more, to be compared.
             n_rows += len(finals) * len(sample.rows)
         n_passes = n_rows / max(1, surveyed.n_weighted)
         contenders = tuple(map(_largest_first, contenders))
         best = _largest_first(winner.state.result)
         return Start(best, n_passes, winner.state.reported, contenders)
+
+    def _chosen(
+        self, found: Sequence[StartResult], others: Sequence[StartResult]
+    ) -> tuple[list[StartResult], list[StartResult]]:
+        """Return the fits from which moves are tried, and those that are given up.
+
+        What was started otherwise takes nobody's place: it comes in addition, where it is as good.
+        """
+        ranked = _best_first(found)
+        chosen, left = ranked[: self.n_finalists], ranked[self.n_finalists :]
+        as_good = [one.rank >= chosen[-1].rank for one in others]
+        chosen += [one for one, good in zip(others, as_good, strict=True) if good]
+        left += [one for one, good in zip(others, as_good, strict=True) if not good]
+        return _best_first(chosen), left
 
 
 @dataclass(frozen=True)

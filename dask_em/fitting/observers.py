@@ -1,4 +1,4 @@
-"""Observers of a fit: progress on a terminal, lines in a log, totals, the user's callbacks.
+"""Observers of a fit: what happens as events, lines in a log, totals, the user's callbacks.
 
 A fit tells what happens as events; an observer knows neither who computes nor where data lie.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar
 
 from ..core.codec import record
 from ..core.em import EMState
@@ -317,62 +316,6 @@ class LogLines(Observer):
         logger.info("%s", record.line, extra={"numbers": numbers})
 
 
-class PrintedLines(Observer):
-    """Print one line a pass, where there is neither a terminal nor anybody who reads the log.
-
-    Examples
-    --------
-    >>> lines = PrintedLines(sys.stdout)
-    >>> lines.notify(PassEnded(PassRecord("em", 3, 0.5, rows=1000, bytes=0, log_likelihood=-2.5)))
-    em pass 3: 1000 rows in 0.50 s (2e+03 rows/s), -2.500000 nats/row
-    """
-
-    follows_rows = False
-
-    def __init__(self, file: TextIO | None = None) -> None:
-        self.file = file or sys.stderr
-
-    def notify(self, event: Event) -> None:
-        """Print the line of a pass that has ended."""
-        if isinstance(event, PassEnded):
-            print(event.record.line, file=self.file, flush=True)
-
-
-class NotebookLines(PrintedLines):
-    """Print one line a pass in a notebook, which shows the rows done until the pass ends."""
-
-    follows_rows = True
-
-    # Between two prints of the same line: each is a message to the browser.
-    seconds = 0.5
-
-    def __init__(self, file: TextIO | None = None) -> None:
-        super().__init__(file)
-        self._title, self._of, self._done, self._shown = "", "", 0, 0.0
-
-    def notify(self, event: Event) -> None:
-        """Print the progress of the pass that the event is about over what was printed of it."""
-        match event:
-            case PassStarted(phase, number, n_rows):
-                self._title = title_of(phase, number)
-                self._of = f" of {n_rows:,}" if n_rows else ""
-                self._done, self._shown = 0, time.monotonic()
-            case RowsDone(n_rows):
-                self._done += n_rows
-                if time.monotonic() >= self._shown + self.seconds:
-                    self._shown = time.monotonic()
-                    self._print(f"{self._title}: {self._done:,}{self._of} rows")
-            case PassEnded(record):
-                self._print(f"{record.line}\n")
-            case PassFailed():
-                self._print("")
-
-    def _print(self, line: str) -> None:
-        # Erases the line, as terminals and notebooks understand it.
-        self.file.write(f"\r\x1b[K{line}")
-        self.file.flush()
-
-
 class Totals(Observer):
     """Sum rows, bytes and seconds of all passes of a job, for the last line and a metrics file.
 
@@ -469,88 +412,3 @@ class Totals(Observer):
             resumed,
             extra={"numbers": numbers},
         )
-
-
-class ProgressBar(Observer):
-    """Show a bar for each pass with rows per second and the time left, on a terminal."""
-
-    def __init__(self, file: TextIO | None = None) -> None:
-        self.file = file or sys.stderr
-        self._bar: Any = None
-        self._last = ""
-
-    def notify(self, event: Event) -> None:
-        """Draw the progress of the pass that the event is about."""
-        match event:
-            case PassStarted():
-                self._begin(event)
-            case RowsDone(n_rows):
-                self._done += n_rows
-                self._bar.update(n_rows)
-            case PassEnded(record):
-                self._last = "" if record.reported is None else f"  {record.reported.line}"
-                self._bar.update(0)
-                self._bar.render_progress()
-                self._end()
-            case PassFailed():
-                self._end()
-
-    def _begin(self, started: PassStarted) -> None:
-        import click
-
-        self._done, self._start = 0, time.perf_counter()
-        self._bar = click.progressbar(
-            length=started.n_rows or 0,
-            label=title_of(started.phase, started.number),
-            file=self.file,
-            show_eta=True,
-            item_show_func=lambda _: self._rate(),
-            width=24,
-        )
-        self._bar.__enter__()
-
-    def _rate(self) -> str:
-        seconds = time.perf_counter() - self._start
-        return f"{self._done / seconds:,.0f} rows/s{self._last}" if self._done else ""
-
-    def _end(self) -> None:
-        # Ends the line and shows the cursor again.
-        self._bar.__exit__(None, None, None)
-
-
-def title_of(phase: str, number: int) -> str:
-    """Return what a pass is called while it is made.
-
-    Examples
-    --------
-    >>> title_of("em", 3), title_of("start", 1)
-    ('em 3', 'start on the sample')
-    """
-    return SAMPLE if phase == "start" else f"{phase} {number}"
-
-
-def reporter(file: TextIO | None = None, verbose: bool = False) -> Observer:
-    """Return a progress bar on a terminal, log lines otherwise, and where they are for machines.
-
-    Parameters
-    ----------
-    file : file, optional
-        Standard error, unless given.
-    verbose : bool
-        Whether the lines are to be seen even where nobody reads the log, as in a notebook.
-
-    Examples
-    --------
-    >>> import io
-    >>> type(reporter(io.StringIO())).__name__
-    'LogLines'
-    """
-    file = file or sys.stderr
-    machines = any(getattr(handler.formatter, "structured", False) for handler in logger.handlers)
-    if file.isatty() and not machines:
-        return ProgressBar(file)
-    if not verbose or (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
-        return LogLines()
-    # The streams of a kernel are no terminals, and what is written to them shows at once.
-    notebook = type(file).__module__.partition(".")[0] == "ipykernel"
-    return NotebookLines(file) if notebook else PrintedLines(file)

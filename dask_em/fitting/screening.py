@@ -23,10 +23,7 @@ from .criteria import DROPPED, Criterion
 from .exchange import Exchange
 from .multistart import Multistart, SampleFits, StartResult, contenders_of, in_rows
 from .sample import Sampled, Start
-from .starts import StartOptions
-
-Make = Callable[[Sampled, int], Mixture]
-"""(sample, seed) -> a mixture to start from."""
+from .starts import Maker, StartOptions
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class ScreeningRules:
 
 def screen(
     models: Sequence[Model],
-    makers: Sequence[Make],
+    makers: Sequence[Maker],
     sample: Sampled,
     rules: ScreeningRules,
     executor: ExecutorFactory = serial_executor,
@@ -94,8 +91,8 @@ def screen(
     Parameters
     ----------
     models : sequence of Model
-    makers : sequence of callable
-        (sample, seed) -> a mixture to start from, for each model.
+    makers : sequence of Maker
+        For each model.
     sample : Sampled
     rules : ScreeningRules
     executor : ExecutorFactory
@@ -291,20 +288,21 @@ def rough_rows(models: Sequence[Model], n_sampled: int) -> int:
 
 def _started(
     models: Sequence[Model],
-    makers: Sequence[Make],
+    makers: Sequence[Maker],
     sample: Sampled,
     rules: ScreeningRules,
     limits: Convergence,
 ) -> list[Candidate]:
     """Every start of every model, not fitted yet."""
     seeds = [int(s) for s in np.random.SeedSequence(rules.seed).generate_state(rules.n_init)]
-    pairs = list(zip(models, makers, strict=True))
-    tasks = [(model, make, seed) for model, make in pairs for seed in seeds]
-    mixtures = in_threads(lambda task: task[1](sample, task[2]), tasks)
-    return [
-        rules.candidate(model, mixture, limits)
-        for (model, _, _), mixture in zip(tasks, mixtures, strict=True)
-    ]
+    tasks = [(make.one, seed) for make in makers for seed in seeds]
+    mixtures = in_threads(lambda task: task[0](sample, task[1]), tasks)
+    found = []
+    for i, (model, make) in enumerate(zip(models, makers, strict=True)):
+        own = mixtures[i * len(seeds) : (i + 1) * len(seeds)]
+        own = [*own, *make.more(sample, seeds[0])]
+        found += [rules.candidate(model, mixture, limits) for mixture in own]
+    return found
 
 
 def _fit_subsample(fits: SampleFits, candidate: Candidate) -> Candidate:

@@ -1,4 +1,7 @@
-"""Seeds of K-means: k-means|| (Bahmani et al. 2012), and many runs of k-means++ at once."""
+"""Seeds of K-means: k-means|| (Bahmani et al. 2012), and many runs of k-means++ at once.
+
+And coordinates in which columns without groups hide none.
+"""
 
 from __future__ import annotations
 
@@ -139,3 +142,76 @@ def _seeds_of_runs(
         apart = np.maximum(squares + squares[chosen, None] - 2 * centers[:, j] @ rows.T, 0.0)
         nearest = apart if j == 0 else np.minimum(nearest, apart)
     return centers
+
+
+def grouped_columns(rows: Array, weights: Array, k: int) -> Array | None:
+    """Scale columns by how far each shows groups by itself, and leave out those that show none.
+
+    Where one column tells groups apart and many do not, the squared distances of K-means are
+    nearly all of these. Each column is cut into k parts by K-means of its own. With s the standard
+    deviation within them, of columns of unit variance, and s0 that of a normal column, it is scaled
+    by the root of 1 / s^2 - 1 / s0^2.
+
+    Parameters
+    ----------
+    rows : (m, d) array
+    weights : (m,) array
+    k : int
+
+    Returns
+    -------
+    (m, g) array or None
+        None where no column shows groups, or all do so alike.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> rows = np.column_stack([rng.normal(size=(600, 5)), np.repeat([0.0, 9.0, 30.0], 200)])
+    >>> grouped_columns(rows, np.ones(600), 3).shape
+    (600, 1)
+    >>> grouped_columns(rows[:, :5], np.ones(600), 3) is None
+    True
+    """
+    constants = tuning().multistart
+    some = slice(constants.grouped_rows)
+    X, w = rows[some], weights[some] / weights[some].sum()
+    deviations = np.sqrt(w @ (X - w @ X) ** 2)
+    varies = deviations > 0
+    within = np.ones(rows.shape[1])
+    within[varies] = [
+        _deviation_within(X[:, j] / deviations[j], w, k) for j in np.flatnonzero(varies)
+    ]
+    normal = _deviation_within(_normal_quantiles(), np.ones(constants.grouped_rows), k)
+    shows = within < constants.grouped_share * normal
+    if not shows.any():
+        return None
+    within = np.maximum(within[shows], constants.least_within)
+    scales = np.sqrt(1 / within**2 - 1 / normal**2)
+    if shows.all() and scales.max() <= constants.grouped_alike * scales.min():
+        return None
+    return np.asarray(rows[:, shows] * (scales / deviations[shows]))
+
+
+def _normal_quantiles() -> Array:
+    from scipy.special import ndtri
+
+    n = tuning().multistart.grouped_rows
+    return np.asarray(ndtri((np.arange(n) + 0.5) / n))
+
+
+def _deviation_within(column: Array, weights: Array, k: int) -> float:
+    """Return the standard deviation within the k parts of one column by K-means from quantiles."""
+    order = np.argsort(column, kind="stable")
+    x, w = column[order], weights[order]
+    sums = np.zeros((3, len(x) + 1))
+    np.cumsum([w, w * x, w * x**2], axis=1, out=sums[:, 1:])
+    cuts = np.searchsorted(sums[0], sums[0, -1] * np.arange(1, k) / k)
+    for _ in range(tuning().multistart.grouped_iterations):
+        total, first, _ = np.diff(sums[:, [0, *cuts, len(x)]], axis=1)
+        centers = first[total > 0] / total[total > 0]
+        before, cuts = cuts, np.searchsorted(x, (centers[1:] + centers[:-1]) / 2)
+        if np.array_equal(before, cuts):
+            break
+    total, first, second = np.diff(sums[:, [0, *cuts, len(x)]], axis=1)
+    inside = second - first**2 / np.where(total > 0, total, 1.0)
+    return float(np.sqrt(max(inside.sum() / sums[0, -1], 0.0)))

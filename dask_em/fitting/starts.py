@@ -27,7 +27,7 @@ from ..errors import DataError
 from .multistart import Multistart
 from .observers import ObservedPass, Observer
 from .sample import Sampled, Start
-from .seeding import best_of_runs, oversampled
+from .seeding import best_of_runs, grouped_columns, oversampled
 from .survey import Surveyed
 
 if TYPE_CHECKING:
@@ -133,8 +133,20 @@ OTHER_LABELLERS: dict[str, Callable[[Array, Array, int, int], Array]] = {
 }
 
 
-Maker = Callable[[Sampled, int], Mixture]
-"""(sample, seed) -> a mixture to start from."""
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """Make the starts of one model.
+
+    Attributes
+    ----------
+    one : callable
+        (sample, seed) -> a mixture to start from.
+    more : callable
+        (sample, seed) -> the mixtures of clusters that `one` does not see, of which there are few.
+    """
+
+    one: Callable[[Sampled, int], Mixture]
+    more: Callable[[Sampled, int], list[Mixture]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +259,7 @@ class StartOptions:
         convergence = self._limits(surveyed) if fitted else None
         n_rows = self.n_init * len(surveyed.sample.rows)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
-            start = best_start(surveyed, make, self.n_init, seed, convergence, running.advance)
+            start = best_start(surveyed, make.one, self.n_init, seed, convergence, running.advance)
             if start.log_likelihood:
                 running.log_likelihood = start.log_likelihood
                 running.objective = start.reported_objective(surveyed.moments.weight)
@@ -282,7 +294,9 @@ class StartOptions:
         limits = self._limits(surveyed)
         n_rows = multistart.n_rows(n_sampled)
         with ObservedPass(observers, "start", 1, n_rows, 0) as running:
-            start = multistart.fit(surveyed, make, seed, limits, executor, running.advance)
+            start = multistart.fit(
+                surveyed, make.one, make.more, seed, limits, executor, running.advance
+            )
             running.log_likelihood = start.log_likelihood
             running.objective = start.reported_objective(surveyed.moments.weight)
         return start
@@ -299,10 +313,11 @@ class StartOptions:
         return found.of_rows(share * surveyed.moments.weight)
 
     def maker(self, surveyed: Surveyed, engine: Engine, n_restarts: int = 1) -> Maker:
-        """Return a function from the sample and a seed to a mixture to start from.
+        """Return what makes starts of the sample and a seed.
 
         A component that gets too few rows of the sample to be fitted describes all data. By
-        default ("auto") it is the best of `n_restarts` runs of k-means.
+        default ("auto") it is the best of `n_restarts` runs of k-means, and one more is of the
+        columns alone that show groups by themselves.
         """
         labeller = {**LABELLERS, **OTHER_LABELLERS}[self.init_params]
         if self.init_params == "auto":
@@ -313,15 +328,33 @@ class StartOptions:
         given = replace(self._given(surveyed.moments), engine=engine)
         pooled = self.components.of_data(surveyed.moments, self.n_components)
 
-        def make(sample: Sampled, seed: int) -> Mixture:
-            rows = self.components.start_coordinates(sample.rows, surveyed.moments)
+        def coordinates(sample: Sampled) -> Array:
+            return self.components.start_coordinates(sample.rows, surveyed.moments)
+
+        def of(sample: Sampled, rows: Array, seed: int) -> Mixture:
             found = labeller(rows, sample.weights, self.n_components, seed)
             if found.ndim == 1:
                 return self.holding(self._of_labels(pooled, given, sample, found))
             resp = found * sample.weights[:, None]
             return self.holding(self._of_responsibilities(pooled, given, sample.rows, resp))
 
-        return make
+        def one(sample: Sampled, seed: int) -> Mixture:
+            return of(sample, coordinates(sample), seed)
+
+        def more(sample: Sampled, seed: int) -> list[Mixture]:
+            if not self._seeks_groups:
+                return []
+            found = grouped_columns(coordinates(sample), sample.weights, self.n_components)
+            return [] if found is None else [of(sample, found, seed)]
+
+        return Maker(one, more)
+
+    @property
+    def _seeks_groups(self) -> bool:
+        """Whether a start may leave columns out: of densities, which have no scale of their own."""
+        densities = set(self.components.base_measure) == {"a density"}
+        several = self.n_components > 1 and self.init_params == "auto"
+        return several and densities and self.assignment == "soft"
 
     def of_responsibilities(self, moments: Moments, X: Array, resp: Array | None) -> Mixture:
         """Return the M-step of `resp` (n, k) for the rows X (n, d), but for what the user gave."""
@@ -431,7 +464,7 @@ def _check_weights(weights: Array) -> None:
 
 def best_start(
     surveyed: Surveyed,
-    make: Maker,
+    make: Callable[[Sampled, int], Mixture],
     n_init: int,
     seed: int,
     convergence: Convergence | None,

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from ..data.open import names_column, stored_source
 from ..errors import UsageError
-from ..fitting.observers import reporter
+from ..fitting.progress import reporter
 from ..storage.outputs.writer import check_output_file, output_file
 from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for

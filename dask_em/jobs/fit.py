@@ -16,6 +16,7 @@ from ..core.em import Status
 from ..data.open import labels_beside, names_column, stored_source, without_labels
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import OutOfTimeError, StoppedError, UsageError
+from ..estimators.describe import FamilyDescription
 from ..estimators.load import load
 from ..fitting.criteria import (
     Criterion,
@@ -25,13 +26,15 @@ from ..fitting.criteria import (
     kind_option_in,
     range_end,
 )
-from ..fitting.observers import Totals, reporter
+from ..fitting.observers import Totals
+from ..fitting.progress import reporter
 from ..runtime import current_job
 from ..storage.checkpoint import Checkpointing
 from ..storage.outputs.writer import check_output_file
 from .arguments import check_apart, check_data
 from .cluster import ClusterOptions
 from .commit import CommitProtocol, check_untaken, noting_what_is_kept, outputs_locked
+from .components import components_told
 from .files import FleetChoices
 from .plan import (
     Plan,
@@ -153,6 +156,14 @@ class FitResult:
     def best(self) -> MixtureEstimator:
         """The winner."""
         return next(iter(self.models.values()))
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Weights, sizes and profiles of the winner's components, as JSON holds them."""
+        best, family = self.best, self.best.state_.result.components
+        columns = best.describe().columns
+        described = FamilyDescription(family, columns)
+        return components_told(best.fitted_array("weights_"), best.state_, described)
 
     @property
     def kind(self) -> str:

@@ -20,7 +20,8 @@ from ..core.tuning import tuning
 from ..data.ingest.opening import Choice, check_source, open_rows
 from ..data.options import ReadOptions
 from ..errors import DataError, UsageError
-from ..fitting.observers import ObservedPass, reporter
+from ..fitting.observers import ObservedPass
+from ..fitting.progress import reporter
 from ..machine import usable_cpus
 from ..runtime import as_job, current_job
 from ..storage.outputs.staging import check_output

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.additive import Array
-from ..core.profile import Profile
 from ..estimators.describe import FamilyDescription, names_of_columns
 from ..estimators.model_file import read_as
 from ..estimators.saved import SavedModel
 from ..fitting.checks import Columns
 from .arguments import check_model
+from .components import components_told
 
 
 def inspect(model_path: str) -> dict[str, Any]:
@@ -49,11 +49,10 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         "objective": told.key,
         "provenance": saved.provenance,
         "columns": None if names is None else [str(name) for name in names],
-        "weights": found["weights_"].tolist(),
         "family": components.family,
         "structure": components.structure,
         "means": _means(found, components).tolist(),
-        "profiles": [_profile(one, components.columns) for one in components.profiles],
+        **components_told(found["weights_"], state, components),
         "history": saved.history,
     }
 
@@ -63,15 +62,3 @@ def _means(found: Mapping[str, Array], components: FamilyDescription) -> Array:
     means = found.get("means_")
     d = len(components.columns)
     return components.means if means is None or means.shape[1] != d else means
-
-
-def _profile(profile: Profile, columns: Sequence[str]) -> dict[str, Any]:
-    """Return a table of the components as JSON holds it."""
-    widths = profile.widths
-    return {
-        "title": profile.title,
-        "picture": profile.picture,
-        "of": profile.names(columns),
-        "values": profile.values.tolist(),
-        "widths": None if widths is None else widths.tolist(),
-    }

@@ -16,7 +16,8 @@ from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
-from ..fitting.observers import ObservedPass, reporter
+from ..fitting.observers import ObservedPass
+from ..fitting.progress import reporter
 from ..storage.arrow import require_pyarrow
 from ..storage.outputs.grid_answers import GridFormat
 from ..storage.outputs.parquet_answers import ParquetFormat

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from ..data.columns import check_columns
 from ..data.open import stored_source
 from ..estimators.describe import FittedMixture
-from ..fitting.observers import reporter
+from ..fitting.progress import reporter
 from ..foreign import LONGEST, shell_words, shown
 from ..report.drift import Evidence, sample_rows, source_densities
 from ..report.page import check_can_draw, write_report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 from ..data.open import stored_source
-from ..fitting.observers import reporter
+from ..fitting.progress import reporter
 from .arguments import check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .files import ModelChoices, load_to_read

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..data.open import names_column, stored_source
 from ..errors import UsageError
 from ..fitting.half_life import HalfLife
-from ..fitting.observers import Totals, reporter
+from ..fitting.observers import Totals
+from ..fitting.progress import reporter
 from ..storage.checkpoint import Checkpointing, checkpoint_exists, remove_checkpoint
 from ..storage.outputs.files import remove_unfinished
 from ..storage.outputs.writer import check_output_file

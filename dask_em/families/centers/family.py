@@ -21,6 +21,7 @@ from ...core.additive import Array
 from ...core.engine import NUMPY, Engine
 from ...core.family import MOMENT_DRAWS, Family, blocks, register_family
 from ...core.objective import Objective
+from ...core.profile import Profile
 from ...core.tuning import tuning
 from ...core.validation import require, require_array
 from .kernel import CentersKernel, unit_rows
@@ -275,6 +276,11 @@ class Centers(Family[CenterStatistics]):
         spread = rng.normal(scale=self.unit / np.sqrt(2), size=(n, self.n_features))
         rows = self.centers[component] + spread
         return unit_rows(rows) if self.spherical else rows + self.origin
+
+    def profiles(self) -> list[Profile]:
+        """Return the centres: one width for columns of many units would tell little of any."""
+        centers = self.centers + self.origin
+        return [Profile("Centers", (*range(centers.shape[1]),), centers)]
 
     def moments(self) -> tuple[Array, Array]:
         """Return mean and variance of each column in each component, (k, d) both."""
