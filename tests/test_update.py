@@ -134,6 +134,15 @@ def test_a_store_that_changed_below_what_is_new_is_refused(
     assert bits(fitted) == before
 
 
+def test_a_model_that_tells_no_stamp_counts_no_row_twice(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", OLD, 100)
+    fitted = model().fit(str(tmp_path / "x.zarr"))
+    del fitted.provenance_["stamp"]
+    append(tmp_path / "x.zarr", NEW)
+    with pytest.raises(DataError, match="of an earlier dask_em"):
+        fitted.update(str(tmp_path / "x.zarr"))
+
+
 def test_a_copy_of_a_checksummed_store_is_known(tmp_path: Path) -> None:
     write_zarr(tmp_path / "x.zarr", OLD, 100, compressors=[Crc32cCodec()])
     fitted = model().fit(str(tmp_path / "x.zarr"))

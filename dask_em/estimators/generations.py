@@ -153,18 +153,19 @@ def rows_seen(source: Source, generations: Sequence[Generation]) -> int:
     DataError
         It is of the name of one that the model has read, whose rows are others now.
     """
-    known = [one for one in in_sums(generations) if one.stamp]
-    n = source.n_rows
-    if n is None or not known:
+    read, n = in_sums(generations), source.n_rows
+    if n is None or not read:
         return 0
-    for one in sorted(known, key=lambda one: -one.until):
-        if one.until <= n and stamp_of(source, one.until) == one.stamp:
+    for one in sorted(read, key=lambda one: -one.until):
+        if one.stamp and one.until <= n and stamp_of(source, one.until) == one.stamp:
             return one.until
-    same = [one for one in known if one.data == source.description]
-    if same:
+    same = [one for one in read if one.data == source.description]
+    # Of rows in memory nothing is known but what a survey sums of them.
+    if same and (any(one.stamp for one in same) or stamp_of(source, n)):
         raise DataError(
             f"the first {max(one.until for one in same):,} rows of {source.description}, which are "
-            "in the model, were written since, or files were added before them: give the new rows "
-            "alone, or pass exact=True to read everything again"
+            "in the model, were written since, or files were added before them, or the model is "
+            "of an earlier dask_em: give the new rows alone, or pass exact=True to read everything "
+            "again"
         )
     return 0
