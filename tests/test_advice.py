@@ -30,6 +30,7 @@ from advice.noise_covariance import NOISY
 from advice.packages import PACKAGES
 from advice.programs import PROGRAMS
 from advice.tables import TABLES
+from advice.updates import UPDATED
 
 import dask_em
 from dask_em import Checkpointing, GaussianMixture, KMeans, adapt, ingest, load, select
@@ -112,7 +113,7 @@ def test_a_command_is_told_of_its_options(message: Message) -> None:
 
 FOLLOWED = [
     *ANSWERS, *ENDINGS, *OPTIONS, *CHECKPOINTS, *DATA, *TABLES, *INGESTED, *PROGRAMS, *PACKAGES,
-    *CLUSTERS, *COUNTED, *LABELLED, *NOISY, *EXPORTED,
+    *CLUSTERS, *COUNTED, *LABELLED, *NOISY, *EXPORTED, *UPDATED,
 ]  # fmt: skip
 
 # What cannot be followed here: part of the message, and the machine that it needs.

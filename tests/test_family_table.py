@@ -16,7 +16,7 @@ import dask
 import numpy as np
 import pytest
 from distributed import Client
-from helpers import SmallReads, blobs, start_cluster, write_zarr
+from helpers import SmallReads, assert_sums_close, blobs, start_cluster, write_zarr
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -38,10 +38,13 @@ from dask_em import (
 )
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
-from dask_em.core.em import Convergence, Status, em
+from dask_em.core.em import Convergence, PlainEM, Status, em, run_algorithm
+from dask_em.core.incremental import Carried
 from dask_em.core.mixture import Mixture
 from dask_em.core.reduction import add_tree
+from dask_em.errors import UsageError
 from dask_em.estimators.base import MixtureEstimator
+from dask_em.fitting.incremental import incremental_of
 from dask_em.fitting.observers import Event, Observer, RowsDone
 
 N, K = 1200, 3
@@ -323,6 +326,39 @@ def test_the_order_of_components_does_not_matter(family: Row, start: Mixture) ->
         pytest.skip("what all components share is not taken apart, and some are told by order")
     there, here = after(turned(start, order), [(X, None)]), after(start, [(X, None)])
     assert_close(there, turned(here, order))
+
+
+# -- sums that others join -------------------------------------------------------------------
+
+
+def test_the_bound_of_an_update_never_falls(family: Row, start: Mixture) -> None:
+    rows = family.rows()
+    old, new = rows[:800], rows[800:]
+    if not start.components.carries:
+        with pytest.raises(UsageError, match="sums that hold at its own parameters"):
+            family.fitted.update(new)
+        return
+
+    def sums(at: Mixture, X: Array) -> Any:
+        fold = at.fold()
+        fold.update(0, X, None)
+        return fold.result()
+
+    state = PlainEM(start, Convergence(0.0, 9)).tell(sums(start, old))
+    carried = Carried.of(state)
+    # At the parameters of both E-steps it is the log-likelihood of all rows.
+    both = carried.at(start) + sums(start, new)
+    assert_sums_close(both, sums(start, rows), 1e-9)
+    for named in ("em", "auto"):
+        algorithm = incremental_of(named, state.result, carried, Convergence(0.0, 8))
+        states = list(run_algorithm(lambda at: sums(at, new), algorithm))
+        reached = np.array([one.objective for one in states])
+        # What is added to variances may take a little of it.
+        assert (np.diff(reached) >= -1e-7 * (1 + np.abs(reached[0]))).all()
+        assert reached[-1] > reached[0] or len(reached) < 3
+        for one in states:
+            here = one.mixture.objective(sums(one.mixture, rows))
+            assert one.objective <= here + 1e-9 * (1 + abs(here))
 
 
 # -- fits ------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ COMMANDS = {
     "predict": ["predict", f"{HARM}.npz", f"{HARM}.zarr", f"{HARM} new.zarr"],
     "plan": ["plan", f"{HARM}.zarr", "-k", "2", "--no-probe"],
     "adapt": ["adapt", f"{HARM}.npz", f"{HARM}.zarr", "-o", f"{HARM} adapted.npz"],
+    "update": ["update", f"{HARM}.npz", f"{HARM}.zarr"],
     "fit": ["fit", f"{HARM}.zarr", "-k", "2", "-o", f"{HARM} new.npz", *LOCAL],
     "demo": ["demo", f"{HARM} demo", "--rows", "1000"],
     "no model": ["inspect", f"{HARM}{HALF}.npz"],

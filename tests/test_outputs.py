@@ -78,6 +78,7 @@ WRITERS = {
         [*FIT, "--overwrite", "-o", "BESIDE", "--metrics-file", OUT], "m.prom", replaces=True
     ),
     "adapt": Writer(["adapt", MODEL, DATA, "-o", OUT], "m.npz"),
+    "update": Writer(["update", MODEL, DATA, "--exact", "-o", OUT], "m.npz"),
     "save": Writer(["save", MODEL, OUT], "m.npz"),
     "predict": Writer(["predict", MODEL, DATA, OUT], "answers.zarr", folder=True),
     "predict to Parquet": Writer(["predict", MODEL, DATA, OUT], "answers.parquet", folder=True),

@@ -40,6 +40,7 @@ PINNED = {
     "student-t": "1: scales log_df fixed shared",
     "student-t-scales": "1: means covariance whitening ridge constraint",
     "student-t-statistics": "1: weighted excess logs powers values",
+    "carried-sums": "1: mixture statistics",
     "candidate-row": "3: n_components kind n_parameters log_likelihood aic bic icl holdout "
     "n_passes status inertia family n_factors",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "
@@ -59,7 +60,7 @@ PINNED = {
     "covariance-tied": "1: factor",
     "em-state": "1: mixture statistics n_iter collapsed status result accepted",
     "em-step": "1: begin end",
-    "fit-progress": "1: phase starts n_passes fingerprint records candidates",
+    "fit-progress": "2: phase starts n_passes fingerprint records candidates carried",
     "fleet-statistics": "1: members held_weight held_log_likelihood",
     "gamma": "1: log_means log_shapes reference detection_limit",
     "gaussian": "1: means covariance whitening ridge constraint",

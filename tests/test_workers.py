@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def asks(points: str, model: GaussianMixture, folder: Path) -> dict[str, Callabl
         "select": lambda: select(points, range(2, 4), **OPTIONS),
         "score": lambda: model.score(points),
         "adapt": lambda: adapt(model, points),
+        "update": lambda: deepcopy(model).update(points, exact=True),
         "score of a Dask array": lambda: model.score(rows),
         "labels": lambda: model.predict(points).compute(),
         "densities": lambda: model.score_samples(rows).compute(),
@@ -154,6 +156,8 @@ COMMANDS: dict[str, Callable[[str, Path], list[str]]] = {
     "predict": lambda points, model: ["predict", str(model), points, f"{model.parent}/labels.zarr"],
     "adapt": lambda points, model: ["adapt", str(model), points,
                                     "-o", f"{model.parent}/adapted.npz"],
+    "update": lambda points, model: ["update", str(model), points, "--exact",
+                                     "-o", f"{model.parent}/updated.npz"],
     "report": lambda points, model: ["report", str(model), f"{model.parent}/page.html",
                                      "--data", points],
 }  # fmt: skip
@@ -181,7 +185,7 @@ def test_a_worker_of_another_version_refuses_whatever_is_asked(
             result = CliRunner().invoke(main, [*given, *where], catch_exceptions=False)
             assert (result.exit_code, named in result.stderr) == (75, True), (name, result.stderr)
         written = {path.name for path in {*tmp_path.iterdir()} - before}
-        assert not written & {"other.npz", "labels.zarr", "page.html"}
+        assert not written & {"other.npz", "labels.zarr", "page.html", "updated.npz"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

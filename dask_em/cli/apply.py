@@ -1,4 +1,4 @@
-"""The commands that apply a model to data: predict, impute, score and adapt."""
+"""The commands that apply a model to data: predict, impute, score, adapt and update."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 import click
 
-from .display import show
+from .display import show, status_text
 from .options import (
     ADAPTATION,
+    CHECKPOINT,
     JSON,
+    METRICS,
     NOISE,
     OUTPUT,
     OVERWRITE,
     READING,
+    UPDATE,
     WEIGHTS,
     Names,
     Option,
@@ -252,4 +255,62 @@ def adapt(model: str, data: str, output: str, as_json: bool, **options: Any) -> 
     ]
     if result["n_dropped"]:
         lines.insert(1, f"left out: {result['n_dropped']:,} rows of NaN or infinity")
+    show(result, as_json, lines)
+
+
+def _of_update(text: str) -> str:
+    """Return the help of an option of a fit's checkpoint for that of an update."""
+    return text.replace("unfinished fit", "unfinished update").replace("MODEL.", "MODEL.update.")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@with_options(
+    Option(
+        "-o/--output", "output", "Write the new model there, and leave MODEL as it is.",
+        metavar="NEW",
+    ),
+    *UPDATE,
+    WEIGHTS,
+    *READING,
+    *(replace(option, help=_of_update(option.help)) for option in CHECKPOINT),
+    METRICS,
+    OVERWRITE,
+    cluster_options,
+    JSON,
+)  # fmt: skip
+def update(model: str, data: str, as_json: bool, **options: Any) -> None:
+    """Let new rows of DATA join MODEL, by a few passes over them alone; MODEL is replaced.
+
+    Where DATA are those that MODEL was fitted to, and have grown, only what was appended is read.
+    Rows that are in MODEL already change nothing: run twice, it says so.
+
+    Killed or stopped, the same command run again goes on where it was, to the same bits; until
+    the new model is whole, MODEL is the old one.
+
+    Example: dask-em update model.npz points.zarr --forget 30d
+    """
+    from ..jobs import update as update_jobs
+    from ..jobs.commit import checkpointing
+
+    written = options["output"] or model
+    kept = take(options, CHECKPOINT)
+    checkpoint = checkpointing(written, **kept, suffix=update_jobs.SUFFIX)
+    cluster = cluster_of(options)
+    result = update_jobs.update(model, data, cluster, checkpoint=checkpoint, **options)
+    if not result["new"]:
+        show(result, as_json, [f"{model}: nothing new in {data}, so nothing is written"])
+        return
+    last = result["generation"]
+    before = last["log_likelihood"]
+    told = "" if before is None else f", {before:.6f} nats/row before they joined"
+    lines = [
+        f"{written}: generation {last['number']}, {last['rows']:,} rows"
+        f"{' anew' if last['kept'] == 0 else ' joined'}, {status_text(result['status'])} after "
+        f"{result['n_iter']} pass{'es' * (result['n_iter'] != 1)}{told}",
+        "weights: " + " ".join(f"{w:.4f}" for w in result["weights"]),
+    ]
+    if last["dropped"]:
+        lines.insert(1, f"left out: {last['dropped']:,} rows of NaN or infinity")
     show(result, as_json, lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -23,6 +23,9 @@ from .options import (
     with_options,
 )
 from .words import in_shell
+
+# Of the fits and updates of a model; all are in the JSON.
+SHOWN_GENERATIONS = 10
 
 
 @click.command()
@@ -62,12 +65,30 @@ def inspect(model: str, as_json: bool) -> None:
         lines.append(f"labels   of {labels['rows']:,} rows, {kept}")
     if noise := source.get("noise_covariance"):
         lines.append(f"noise    of each row known by its {noise}, and told apart")
+    lines += _generations(source.get("generations", ()))
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")
     lines += ["", *component_lines(found)]
     for profile in found["profiles"]:
         lines += _lines_of(profile) if profile["picture"] == "bars" else []
     show(found, as_json, lines)
+
+
+def _generations(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write a line of each of the last fits and updates whose rows are in a model."""
+    if not found:
+        return []
+    shown_ones = found[-SHOWN_GENERATIONS:]
+    lines = ["", f"{'generation':<10} {'rows':>14} {'kept':>7} {'nats/row':>11} {'time':<25} data"]
+    for one in shown_ones:
+        before = one["log_likelihood"]
+        lines.append(
+            f"{one['number']:<10} {one['rows']:>14,} {one['kept']:>7.4f} "
+            f"{'-' if before is None else format(before, '.6f'):>11} {shown(one['fitted']):<25} "
+            f"{shown(one['data'])}"
+        )
+    earlier = len(found) - len(shown_ones)
+    return [*lines, f"and {earlier} earlier ones"] if earlier else lines
 
 
 def _lines_of(profile: Mapping[str, Any]) -> list[str]:

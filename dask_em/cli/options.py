@@ -531,6 +531,25 @@ CHECKPOINT = (
 )  # fmt: skip
 """Options of the checkpoint; `sets` is a parameter of `jobs.commit.checkpointing`."""
 
+UPDATE = (
+    Option(
+        "--forget", "forget",
+        "Half-life of the rows in MODEL: 1e6rows of new ones, or 36h or 30d since its last update "
+        "[default: none].", metavar="HALF-LIFE",
+    ),
+    Option("--max-iter", "max_iter", "Passes over the new rows, the survey's not counted.", COUNT,
+           10),
+    Option(
+        "--exact", "exact", "Read all rows of DATA, and fit them from MODEL.", default=False,
+        is_flag=True,
+    ),
+)  # fmt: skip
+"""Options of an update; `sets` is a parameter of the job."""
+
+METRICS = Option(
+    "--metrics-file", "metrics", "Prometheus metrics, replaced after every pass.", metavar="FILE",
+)  # fmt: skip
+
 OVERWRITE = Option("--overwrite", "overwrite", "Replace what is there.", is_flag=True)
 
 JSON = Option("--json", "as_json", "Print the result as JSON.", is_flag=True)

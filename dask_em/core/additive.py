@@ -57,6 +57,20 @@ class Additive:
         """
         return self._each(lambda x, y: x + _along(factor, y) * y, other)
 
+    def times(self, factor: float) -> Self:
+        """Return the sums of rows that weigh `factor` times as much.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> @dataclass(frozen=True)
+        ... class Sums(Additive):
+        ...     first: Array
+        >>> Sums(np.ones(2)).times(0.5).first
+        array([0.5, 0.5])
+        """
+        return self._each(lambda x: factor * x)
+
     def take(self, components: slice | Sequence[int]) -> Self:
         """Return the sums of some components, where every field leads with axis k."""
         index = components if isinstance(components, slice) else list(components)

@@ -150,6 +150,15 @@ class Convergence:
             return self
         return replace(self, tol=self.tol / max(weight, 1.0), of_all=False)
 
+    def among(self, weight: float, earlier: float) -> Convergence:
+        """Return the limits of a fit to rows of this weight, beside others that are not read.
+
+        Gains are told per row of all of them, and `tol` is of those that are read.
+        """
+        if self.of_all:
+            return self.of_rows(weight + earlier)
+        return replace(self, tol=self.tol * weight / (weight + earlier)) if earlier else self
+
     def on_sample(self) -> Convergence:
         """Return the limits of a fit to a sample of many more rows, whose steps read nothing."""
         sample = tuning().sample
@@ -423,6 +432,10 @@ class Algorithm(ABC):
         best = max(range(len(found)), key=lambda i: (np.isfinite(values[i]), values[i], -i))
         self.proposal, self.contenders = self.ask()[best], ()
         return best
+
+    def joined(self, statistics: MixtureStatistics) -> MixtureStatistics:
+        """Return the sums of all rows, of what a pass at `proposal` summed."""
+        return statistics
 
     @abstractmethod
     def tell(self, statistics: MixtureStatistics) -> EMState:

@@ -186,6 +186,9 @@ class Family(ABC, Generic[Sums]):
     linear : bool
         Whether log p(x | k) is linear in what is summed of a row, so that sums at one object tell
         it of any other. Where it is not, `recentre` gives a tangent, and `gain` a bound.
+    carries : bool
+        Whether sums of rows at earlier parameters, recentred, may join those of others at later
+        ones, as where they are linear in the complete data: see `core.incremental`.
     equal_weights : bool
         Whether the components are equally likely before a row is seen: the weights of a mixture
         are then the shares of the rows, and have no part in the E-step.
@@ -208,6 +211,7 @@ class Family(ABC, Generic[Sums]):
 
     shares_statistics: ClassVar[bool] = False
     linear: ClassVar[bool] = True
+    carries: ClassVar[bool] = True
     equal_weights: ClassVar[bool] = False
     adaptable: ClassVar[bool] = False
     variational: ClassVar[bool] = False

@@ -219,6 +219,11 @@ class Source(Protocol):
         """Name for people; never a credential."""
 
     @property
+    def first_row(self) -> int:
+        """Number of the first row among those that are stored: 0 but where only later ones are."""
+        return 0
+
+    @property
     def decoding(self) -> str:
         """How stored numbers become the rows, for people; empty where they are the rows."""
         return ""
@@ -379,6 +384,14 @@ class Source(Protocol):
         """Tell without reading the rows that they are those of a log; False where nobody can."""
         _ = log
         return False
+
+    def stamp_of(self, n_rows: int) -> str:
+        """Return what tells, without reading, whether the first rows are as they were.
+
+        Rows that are appended change nothing of it. Empty where nobody can tell.
+        """
+        _ = n_rows
+        return ""
 
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that a first pass dropped.

@@ -364,6 +364,10 @@ class RangedSource(StoredSource):
         spans = [(int(self.bounds[p.start]), int(self.bounds[p.stop])) for p in parts]
         return dict(zip(parts, self.rows.stamps(spans), strict=True))
 
+    def stamp_of(self, n_rows: int) -> str:
+        """Return the stamp of the files of the first rows, where these are whole groups."""
+        return self.rows.stamps([(0, n_rows)])[0] if n_rows in self.rows.groups[1:] else ""
+
     def carried(self, names: Sequence[str]) -> CarriedColumns:
         """Return columns to be carried beside the answers."""
         return self.rows.carried(names)

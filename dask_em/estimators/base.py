@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -37,6 +38,9 @@ from .options import (
     check_seed,
     plain,
 )
+from .update import update
+
+logger = logging.getLogger("dask_em")
 
 
 class MixtureEstimator(GivenParameters):
@@ -304,6 +308,67 @@ class MixtureEstimator(GivenParameters):
         """Return the fit of these options to these data that is kept, or a new one."""
         known = KnownLabels.of(labels_init, labels_fixed)
         return Fit([self]).unfinished(X, sample_weight, known, noise_covariance)
+
+    def update(
+        self,
+        X: Any,
+        sample_weight: Any = None,
+        *,
+        forget: str | float | None = None,
+        max_iter: int = 10,
+        exact: bool = False,
+        checkpoint: Any = None,
+    ) -> Self:
+        """Let new rows join the sums that the model keeps, by a few passes over them alone.
+
+        The E-step is of the new rows, at the parameters as they are by then; the responsibilities
+        of the others stay as their last pass found them, and the M-step is of the sums of all. So
+        a bound of the log-likelihood of all rows never falls (incremental EM: Neal and Hinton
+        1998). Where X is a store that the model has read and that has grown, only what was
+        appended is read; rows that are in the model already change nothing.
+
+        Parameters
+        ----------
+        X : the same kinds as in `fit`, (n, d)
+            Its columns are found by their names, as in `predict`. There may be few rows.
+        sample_weight : the same kinds, (n,), or the name of a column of X, optional
+        forget : str or float, optional
+            Half-life of rows: after so much of new weight ("1e6rows", or a number), or so long
+            ("36h", "30d", since the last update), what was read before counts as half.
+        max_iter : int, default=10
+            Passes over the new rows at most, the survey not counted; `tol` ends them.
+        exact : bool, default=False
+            Read all rows of X and nothing else, as a fit that starts from the model.
+        checkpoint : path, URL or Checkpointing, optional
+            A folder in which an update keeps what it needs to go on after it was killed.
+
+        Returns
+        -------
+        self
+            `provenance_["generations"]` tells of the fit and of each update the rows, and their
+            mean log-likelihood as the model saw them before it learned from them.
+
+        Raises
+        ------
+        DataError
+            The rows cannot be used; or the store was written where the model has read it.
+        UsageError
+            The model has no sums that others may join: it was adapted, has no pass or was changed
+            by hand, or its family has none (Student's t).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dask_em import GaussianMixture
+        >>> rng = np.random.default_rng(0)
+        >>> gm = GaussianMixture(1).fit(rng.normal(0.0, 1.0, (1000, 1)))
+        >>> gm.update(rng.normal(3.0, 1.0, (1000, 1))).means_.round(1).tolist()
+        [[1.5]]
+        """
+        joined = update(self, X, sample_weight, forget, max_iter, exact, checkpoint)
+        if not joined:
+            logger.info("nothing new: all rows of X are in the model already")
+        return self
 
     def start_options(self) -> StartOptions:
         """Return how the mixture is to start."""

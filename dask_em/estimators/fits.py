@@ -26,7 +26,8 @@ from ..errors import DataError, warn_user
 from ..fitting.checks import check_survey
 from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
-from ..fitting.driver import Driver, FitOptions, FitProgress, FittedModel
+from ..fitting.driver import Driver, FitProgress, FittedModel
+from ..fitting.fit_options import FitOptions
 from ..fitting.noise import check_noise
 from ..fitting.noisy_rows import of_noisy_rows
 from ..fitting.observers import Observer
@@ -36,6 +37,7 @@ from ..fitting.survey import Surveyed, fingerprint_of, survey_seed
 from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
+from .generations import stamp_of
 from .known import KnownLabels, check_noise_covariance
 
 logger = logging.getLogger("dask_em")
@@ -213,22 +215,26 @@ class Fit(Generic[M]):
         starts = [estimator.start_options() for estimator in self.families.values()]
         check_comparable(starts, names, d)
 
+    @property
+    def _checkpoint(self) -> Any:
+        """Where the fit is kept while it is not finished; None where nothing is."""
+        return self.lead.checkpoint
+
     def _unfinished(
         self, source: Source, labels: KnownLabels | None
     ) -> Checkpoint[SurveyPass, FitProgress]:
-        lead = self.lead
         engine = self._engine(source)
         identity, data = {}, {}
-        if lead.checkpoint is not None:
+        if self._checkpoint is not None:
             identity, data = self._identity(engine), source.identity()
             if labels is not None:
                 identity["labels_fixed"] = labels.fixed
-        return Checkpoint(lead.checkpoint, identity, data, engine, SurveyPass, FitProgress)
+        return Checkpoint(self._checkpoint, identity, data, engine, SurveyPass, FitProgress)
 
     def _engine(self, source: Source, surveyed_rows: int | None = None) -> Engine:
         """Return what computes; a checkpoint is of one engine, and opened before the survey."""
         n_rows = source.n_rows
-        if n_rows is None and self.lead.checkpoint is None:
+        if n_rows is None and self._checkpoint is None:
             n_rows = surveyed_rows
         found = self.lead.engine(source.dtype, n_rows)
         return found if source.beside.noise is None else replace(found, device="cpu")
@@ -272,6 +278,8 @@ class Fit(Generic[M]):
         self._check_options(labels, noise)
         began, job, lead = time.monotonic(), current_job(), self.lead
         source = self._opened(X, sample_weight, labels, noise)
+        # Before any row is read: what is written from here on is told by the next update.
+        stamp = stamp_of(source, source.n_rows or 0)
         with as_job(job), self._unfinished(source, labels) as checkpoint:
             checkpoint.log_resumed()
             driver = Driver(
@@ -285,7 +293,7 @@ class Fit(Generic[M]):
             )
             driver.run()
             _refuse_void(driver.best.last_state())
-            self._keep(driver)
+            self._keep(driver, stamp)
         return driver
 
     def _options(self, began: float, labels_fixed: bool, noisy: bool) -> FitOptions:
@@ -315,9 +323,9 @@ class Fit(Generic[M]):
             source, surveyed, self.lead.n_components, components, names, self.lead.size_option
         )
 
-    def _keep(self, driver: Driver) -> None:
+    def _keep(self, driver: Driver, stamp: str) -> None:
         """Make of each estimator what a fit of its own would have, but for the shared passes."""
-        provenance = provenance_of(driver.passes.source, driver.surveyed)
+        provenance = self._provenance(driver, stamp)
         driver.checkpoint.sign(provenance)
         if driver.n_labelled:
             fixed = driver.options.labels_fixed
@@ -330,6 +338,11 @@ class Fit(Generic[M]):
             if candidate is not None and candidate.state is not None:
                 estimator.set_fit(driver.fitted(candidate), provenance)
         self._warn(driver)
+
+    def _provenance(self, driver: Driver, stamp: str) -> dict[str, Any]:
+        """Return what is told of the data."""
+        found = provenance_of(driver.passes.source, driver.surveyed)
+        return found | ({"stamp": stamp} if stamp else {})
 
     def _warn(self, driver: Driver) -> None:
         """Warn of what is odd about the best, and log where more should be tried."""

@@ -297,7 +297,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, KM
         state = fitted.state
         shares = state.mixture.with_shares(state.statistics.resp_sum)
         state = replace(state, result=shares)
-        if isinstance(self.init, str) and "labels" not in provenance:
+        if isinstance(self.init, str) and not {"labels", "generations"} & provenance.keys():
             # The numbers of clusters do not depend on the order of the rows.
             centers = shares.components.attributes()["cluster_centers_"]
             state = state.reordered(np.lexsort(centers.T[::-1]).tolist())

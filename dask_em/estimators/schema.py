@@ -406,6 +406,25 @@ ADAPTED = Object(
     }
 )
 
+# Rows that a model has read, as `estimators.generations.Generation` has it.
+GENERATION = Object(
+    {
+        "number": Number(1, whole=True),
+        "data": Text(),
+        "rows": COUNT,
+        "dropped": COUNT,
+        "weight": Number(0, float(np.finfo(np.float64).max)),
+        "kept": Number(0, 1),
+        "log_likelihood": MEASURED,
+        "seconds": Number(0),
+        "passes": COUNT,
+        "fitted": Text(100),
+        "fingerprint": Word(),
+        "until": COUNT,
+        "stamp": Word(empty=True),
+    }
+)
+
 PROVENANCE = Object(
     {
         "source": Text(),
@@ -421,12 +440,25 @@ PROVENANCE = Object(
         "sweep": SWEEP,
         "fit": Object({"id": Word(), "identity": Word()}),
         "adapted": ADAPTED,
+        "stamp": Word(),
+        "generations": Each(GENERATION),
         "labels": Object({"rows": COUNT, "fixed": Flag()}),
         "noise_covariance": Word(("variances", "covariances")),
         "tuning": Object({}, others=Simple(several=True)),
     },
     frozenset(
-        {"weight", "decoding", "sweep", "fit", "adapted", "labels", "noise_covariance", "tuning"}
+        {
+            "weight",
+            "decoding",
+            "sweep",
+            "fit",
+            "adapted",
+            "stamp",
+            "generations",
+            "labels",
+            "noise_covariance",
+            "tuning",
+        }
     ),
 )
 

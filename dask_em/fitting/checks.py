@@ -12,7 +12,7 @@ from ..core.chunk_log import ChunkLog
 from ..core.family import LEAVE_OUT, FamilyOptions
 from ..core.protocols import Source
 from ..core.scoring import Scores
-from ..core.support import common_support
+from ..core.support import Support, common_support
 from ..core.tuning import tuning
 from ..errors import DataError, warn_user
 from ..foreign import shown
@@ -142,6 +142,56 @@ def check_weights_init(weights: Array) -> None:
     )
 
 
+def check_update(
+    source: Source,
+    surveyed: Surveyed,
+    components: FamilyOptions,
+    support: Support,
+    names: Sequence[str] | Array | None,
+) -> None:
+    """Refuse rows that cannot join those of a fit, and warn of those that were left out.
+
+    There may be few of them, in columns that do not vary in these rows.
+
+    Parameters
+    ----------
+    source : Source
+        What was surveyed, held to the log of the survey.
+    surveyed : Surveyed
+    components : FamilyOptions
+    support : Support
+        Of the components that were fitted.
+    names : (d,) sequence of str or None
+        Of the columns.
+
+    Raises
+    ------
+    DataError
+        Rows that are no finite numbers, or none of the family's, no row of positive weight, or
+        numbers beyond squaring.
+
+    Examples
+    --------
+    >>> from dask_em.backends.serial import SerialBackend
+    >>> from dask_em.core.support import REAL
+    >>> from dask_em.data.memory import ArraySource
+    >>> from dask_em.families.gaussian.options import GaussianOptions
+    >>> from dask_em.fitting.survey import Survey
+    >>> source = ArraySource(np.array([[0.0, np.inf]]))
+    >>> surveyed = SerialBackend().map_reduce(source, Survey(0, 1, 2, 1))
+    >>> check_update(source, surveyed, GaussianOptions(), REAL, ["x", "y"])
+    Traceback (most recent call last):
+    dask_em.errors.DataError: X contains infinity at row 0, column 'y'; ...
+    """
+    columns = Columns(names)
+    _refuse_non_finite(source, surveyed, [components], columns)
+    _refuse_outside(source, surveyed, [components], columns, [support])
+    _tell_dropped(source.n_dropped, surveyed.n_rows)
+    _refuse_weightless(surveyed)
+    _refuse_total(surveyed.moments.weight)
+    _refuse_beyond_squaring(surveyed, columns)
+
+
 def check_scores(scores: Scores, n_dropped: int) -> None:
     """Refuse criteria of no row, and log how many rows were left out.
 
@@ -228,13 +278,18 @@ def _refuse_non_finite(
 
 
 def _refuse_outside(
-    source: Source, surveyed: Surveyed, components: Sequence[FamilyOptions], columns: Columns
+    source: Source,
+    surveyed: Surveyed,
+    components: Sequence[FamilyOptions],
+    columns: Columns,
+    fitted: Sequence[Support] = (),
 ) -> None:
     first = surveyed.outside.first
     if first is None:
         return
     chunk, row, column, value = first
-    support, moments = common_support([one.support for one in components]), surveyed.moments
+    support = common_support([*(one.support for one in components), *fitted])
+    moments = surveyed.moments
     truncates = any(one.truncates for one in components)
     if truncates and support.holds_between(moments.low, moments.high, whole=True):
         warn_user(

@@ -17,6 +17,7 @@ from ..core.codec import record
 from ..core.em import Convergence, EMState, Status, settled
 from ..core.engine import Engine
 from ..core.fleet import FleetStatistics
+from ..core.incremental import Carried
 from ..core.mixture import Mixture
 from ..core.passes import Holdout, Slice, Training
 from ..core.protocols import Backend, Pass, Source
@@ -27,8 +28,10 @@ from ..runtime import current_job
 from ..storage.checkpoint import Checkpoint
 from .candidates import Candidate, CandidateState, Model, eliminate, run_together, table, winner
 from .control_variate import algorithm_of
-from .criteria import Criterion, Row
+from .criteria import Row
 from .exchange import Exchange
+from .fit_options import FitOptions
+from .incremental import incremental_of
 from .multistart import highest_end
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
@@ -38,7 +41,7 @@ from .starts import StartOptions
 from .survey import Survey, Surveyed, fingerprint_of
 
 
-@record("fit-progress")
+@record("fit-progress", 2)
 @dataclass
 class FitProgress:
     """The state of a fit between two passes.
@@ -57,6 +60,8 @@ class FitProgress:
     candidates : list of CandidateState or None
         Of each candidate of this phase, None where the model is eliminated; none before the
         first pass.
+    carried : Carried or None
+        Of an update, sums of rows that were read before.
 
     Examples
     --------
@@ -74,59 +79,7 @@ class FitProgress:
     fingerprint: str
     records: list[PassRecord]
     candidates: list[CandidateState | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Hold the options of a fit: its models, and when it ends.
-
-    Attributes
-    ----------
-    models : tuple of StartOptions
-        One for each model; several share every read of the data.
-    convergence : Convergence
-    seed : int
-    any_sample : bool
-        Whether a sample that was drawn before, by another seed, will do: nobody gave one.
-    sample_size : int or None
-    drop_nonfinite : bool
-        Leave out rows that hold NaN or infinity.
-    criterion : {"bic", "aic", "icl", "holdout"}
-        What the best model is best by.
-    holdout : float
-        Share of the rows that no fit sees.
-    exhaustive : bool
-        Give no model up, and make the start that each would have alone.
-    deadline : float
-        `time.monotonic()` at which the fit ends with what it has.
-    labels_fixed : bool
-        Whether rows that have labels keep them in every E-step, and not in the first M-step alone.
-
-    Examples
-    --------
-    >>> from dask_em import GaussianMixture
-    >>> models = tuple(GaussianMixture(k).start_options() for k in (2, 5))
-    >>> options = FitOptions(models, Convergence(tol=1e-3), seed=0)
-    >>> options.lead.n_components, options.criterion
-    (5, 'bic')
-    """
-
-    models: tuple[StartOptions, ...]
-    convergence: Convergence
-    seed: int
-    any_sample: bool = False
-    sample_size: int | None = None
-    drop_nonfinite: bool = False
-    criterion: Criterion = "bic"
-    holdout: float = 0.0
-    exhaustive: bool = True
-    deadline: float = np.inf
-    labels_fixed: bool = False
-
-    @property
-    def lead(self) -> StartOptions:
-        """The model of most components: what all share is asked of it."""
-        return max(self.models, key=lambda m: m.n_components)
+    carried: Carried | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +134,8 @@ class Driver:
     passes : RecordedPasses
         Its source is, after the survey, without the rows that were dropped.
     surveyed : Surveyed
+    carried : Carried or None
+        Of an update, once the survey is made.
     models : list of Model
         Once the survey is made.
     engine : Engine
@@ -237,7 +192,10 @@ class Driver:
         """
         self.surveyed = self._survey()
         weight = self.surveyed.moments.weight
-        self.options = replace(self.options, convergence=self.options.convergence.of_rows(weight))
+        self.carried = self._carried(weight)
+        earlier = 0.0 if self.carried is None else self.carried.statistics.weight
+        limits = self.options.convergence.among(weight, earlier)
+        self.options = replace(self.options, convergence=limits)
         # How many parameters there are may depend on what is in the columns.
         moments = self.surveyed.moments
         several = len({m.family for m in self.options.models}) > 1
@@ -267,6 +225,12 @@ class Driver:
             )
             yield from run_together(self._em_pass, running, prune, executor)
 
+    def _carried(self, weight: float) -> Carried | None:
+        """Return the sums that join those of rows of this weight, as an update began with them."""
+        if self.checkpoint.progress is not None:
+            return self.checkpoint.progress.carried
+        return None if self.options.earlier is None else self.options.earlier.carried(weight)
+
     def _commit(self) -> None:
         """Keep what is known after a pass."""
         states = [None if c is None else c.state_dict() for c in self.candidates]
@@ -276,12 +240,14 @@ class Driver:
     def _end_early(self) -> bool:
         """End with the best so far; False where there is no model yet.
 
-        Of several, every model needs a pass; a single one has its start on the sample.
+        Of several, every model needs a pass; a single one has its start on the sample, if it is
+        no update.
         """
         running = [c for c in self.candidates if c is not None]
         if not running or self.progress.phase != "em":
             return False
-        if len(running) > 1 and any(c.state is None for c in running):
+        alone = len(running) == 1 and self.carried is None
+        if not alone and any(c.state is None for c in running):
             return False
         for candidate in running:
             if candidate.running:
@@ -297,7 +263,10 @@ class Driver:
             default_sample_size(m.n_parameters(d), d + beside) for m in options.models
         )
         n_rows = self.passes.source.n_rows
-        support = common_support([m.components.support for m in options.models])
+        supports = [m.components.support for m in options.models]
+        if options.earlier is not None:
+            supports.append(options.earlier.state.result.components.support)
+        support = common_support(supports)
         joint = any(m.components.joint_moments(d) for m in options.models)
         size = max(size, options.lead.n_components)
         survey = Survey(self.seed, size, d, n_rows, support, beside, joint)
@@ -350,7 +319,9 @@ class Driver:
             n_passes = n_rows / max(1, self.surveyed.n_weighted)
             phase = "em" if self._slice_share(starts) is None else "slice"
         fingerprint = fingerprint_of(self.surveyed)
-        progress = FitProgress(phase, starts, n_passes, fingerprint, self.passes.records)
+        progress = FitProgress(
+            phase, starts, n_passes, fingerprint, self.passes.records, carried=self.carried
+        )
         self.checkpoint.commit(progress, len(self.passes.records) - 1)
         return progress
 
@@ -392,7 +363,8 @@ class Driver:
     def _exchange(self) -> Exchange | None:
         """Return by what models start from each other's clusters; None of starts of one's own."""
         options = self.options
-        if options.lead.init_params != "auto" or options.lead.algorithm != "auto":
+        own = options.lead.init_params != "auto" or options.lead.algorithm != "auto"
+        if own or options.earlier is not None:
             return None
         few = len(self.sample.rows) <= tuning().exchange.tree_rows
         return Exchange(options.models, self.surveyed.moments, self._on_sample, few)
@@ -456,8 +428,11 @@ class Driver:
         for model, start in zip(self.models, self.progress.starts, strict=True):
             mixture, *contenders = start.mixtures(self.engine)
             origin = start.going_on(self.engine) or mixture
-            algorithm = algorithm_of(
-                self.options.lead.algorithm, origin, limits, self._steps_on, contenders
+            named = self.options.lead.algorithm
+            algorithm = (
+                algorithm_of(named, origin, limits, self._steps_on, contenders)
+                if self.carried is None
+                else incremental_of(named, mixture, self.carried, limits)
             )
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):

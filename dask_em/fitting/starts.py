@@ -226,6 +226,8 @@ class StartOptions:
         if self.noise is not None:
             mixture = replace(mixture, log_weights=log_weights)
             return self.noise.beside(mixture, moments, noise, held)
+        if self.held is None:
+            return mixture
         return mixture_holding(
             self.held, log_weights, mixture.components, mixture.engine, mixture.assignment
         )

@@ -134,7 +134,12 @@ def outputs_locked(
 
 
 def checkpointing(
-    output: str, folder: str | None, resume: bool, force: bool, interval: float
+    output: str,
+    folder: str | None,
+    resume: bool,
+    force: bool,
+    interval: float,
+    suffix: str = "checkpoint",
 ) -> Checkpointing:
     """Choose the checkpoint of the fit that writes `output`: beside it, unless a folder is given.
 
@@ -150,15 +155,23 @@ def checkpointing(
     """
     if folder is not None and Path(folder).absolute() == Path(output).absolute():
         raise UsageError(f"--checkpoint {folder} is the model itself; choose another folder")
-    return Checkpointing(_beside(output) if folder is None else folder, resume, force, interval)
+    path = beside(output, suffix) if folder is None else folder
+    return Checkpointing(path, resume, force, interval)
 
 
-def _beside(output: str) -> str:
+def beside(output: str, suffix: str) -> str:
+    """Return the hidden folder beside an output, in which its unfinished work is kept.
+
+    Examples
+    --------
+    >>> beside("s3://models/nightly.npz", "checkpoint")
+    's3://models/.nightly.npz.checkpoint'
+    """
     if is_url(output):
         parent, name = split_url(output)
-        return f"{parent}/.{name}.checkpoint"
+        return f"{parent}/.{name}.{suffix}"
     path = Path(output)
-    return str(path.with_name(f".{path.name}.checkpoint"))
+    return str(path.with_name(f".{path.name}.{suffix}"))
 
 
 @contextmanager

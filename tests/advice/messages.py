@@ -25,12 +25,12 @@ INSTALL = re.compile(r"pip install (?:--upgrade )?'?dask-em\[([a-z0-9{},]+)\]")
 # Rooms whose texts are pages, or classes that tests inherit.
 NO_MESSAGES = ("testing/", "report/style.py", "report/svg.py")
 
-CLUSTER = ("fit", "predict", "score", "adapt", "report", "plan", "doctor", "demo")
-READING = ("fit", "predict", "score", "adapt", "report", "plan", "doctor")
+CLUSTER = ("fit", "predict", "score", "adapt", "update", "report", "plan", "doctor", "demo")
+READING = ("fit", "predict", "score", "adapt", "update", "report", "plan", "doctor")
 # Which commands can print the messages of a file; the first that matches. What is in no row can be
 # printed by no command.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
-    "backends/": ("fit", "predict", "score", "adapt", "report"),
+    "backends/": ("fit", "predict", "score", "adapt", "update", "report"),
     "core/em.py": ("fit", "inspect"),
     "core/undetermined.py": ("fit", "inspect"),
     # Arrays of Python.
@@ -44,33 +44,37 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "data/xarray.py": (),
     "cli/export.py": ("export",),
     "data/": READING,
-    "errors.py": ("fit", "predict", "score", "adapt", "report"),
+    "errors.py": ("fit", "predict", "score", "adapt", "update", "report"),
     "estimators/fits.py": ("fit",),
     "exports/onnx.py": ("export",),
     # Documents are read in Python.
     "exports/document.py": (),
+    "estimators/generations.py": ("update",),
+    "estimators/update.py": ("update",),
     "estimators/imputation.py": ("impute",),
     "estimators/predictions.py": ("score",),
     "estimators/select.py": ("fit",),
     "families/amounts.py": ("fit", "inspect"),
     "families/counts.py": ("fit", "inspect"),
     "families/gaussian/degenerate.py": ("fit", "inspect"),
-    "families/gaussian/family.py": ("predict", "score", "adapt", "report"),
+    "families/gaussian/family.py": ("predict", "score", "adapt", "update", "report"),
     # A shell names no device.
     "families/gaussian/missing.py": (),
     "families/factor/family.py": (),
     "families/": ("fit",),
+    "fitting/half_life.py": ("update",),
     "fitting/": ("fit",),
     "jobs/checks/": ("doctor",),
     "jobs/cluster.py": CLUSTER,
-    "jobs/commit.py": ("fit",),
+    "jobs/commit.py": ("fit", "update"),
     "jobs/fit.py": ("fit",),
     "jobs/ingest.py": ("ingest",),
     "jobs/plan.py": ("fit", "plan", "doctor"),
     "jobs/report.py": ("report",),
-    "storage/checkpoint.py": ("fit",),
-    "storage/outputs/files.py": ("fit", "predict", "adapt", "report", "ingest", "demo"),
-    "storage/object_store.py": ("fit", "predict", "adapt", "report"),
+    "jobs/update.py": ("update",),
+    "storage/checkpoint.py": ("fit", "update"),
+    "storage/outputs/files.py": ("fit", "predict", "adapt", "update", "report", "ingest", "demo"),
+    "storage/object_store.py": ("fit", "predict", "adapt", "update", "report"),
     "storage/outputs/resumable.py": ("predict", "ingest"),
     "storage/outputs/staging.py": ("predict", "ingest", "demo"),
 }

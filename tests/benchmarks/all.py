@@ -29,8 +29,9 @@ NAMES = [
     "factor",
     "billion",
     "object_stores",
+    "update",
 ]
-SMALL = {"peers": ["--scale", "0.02"]}
+SMALL = {"peers": ["--scale", "0.02"], "update": ["--nights", "5", "--rows", "2000"]}
 
 
 def main() -> int:

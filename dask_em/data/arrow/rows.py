@@ -197,7 +197,7 @@ class StoredTableRows:
         found = []
         for start, stop in spans:
             parts = self.parts[self.part_of(start) : self.part_of(stop - 1) + 1]
-            rows = [f"{part.file.name}:{part.group_rows.tolist()}" for part in parts]
+            rows = [f"{part.file.below}:{part.group_rows.tolist()}" for part in parts]
             known = [now[part.file.name] for part in parts]
             found.append(files_stamp(f"{layout}:{rows}", known))
         return found

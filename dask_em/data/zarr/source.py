@@ -325,6 +325,13 @@ class ZarrSource(StoredSource):
 
         return unchanged_since(self.array, self.chunk_rows, log)
 
+    def stamp_of(self, n_rows: int) -> str:
+        """Return what checksums, or else files, say of the first rows, whatever was appended."""
+        from .grown import stamp_of_first
+
+        found = [stamp_of_first(array, n_rows) for array, _ in self._arrays()]
+        return "-".join(found) if all(found) else ""
+
     def held_to(self, log: ChunkLog, forced: bool = False) -> Self:
         """Return the same rows without those that were dropped, and hold chunks to the log."""
         return replace(

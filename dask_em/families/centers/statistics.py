@@ -56,6 +56,10 @@ class CenterStatistics(Additive):
         squares = self.squares + factor * other.squares
         return type(self)(first, squares, self.far, self.far_squares)
 
+    def times(self, factor: float) -> Self:
+        """Return the sums of rows that weigh `factor` times as much; the farthest rows stay."""
+        return type(self)(factor * self.first, factor * self.squares, self.far, self.far_squares)
+
     @classmethod
     def zero(cls, k: int, d: int) -> Self:
         """Return the sums of no rows."""

@@ -12,8 +12,9 @@ from ...core.family import blocks
 from ...core.mixture import Mixture
 from ...core.scoring import FLOAT64, NO_LABEL
 from ...errors import NonFiniteError
-from .column_coordinates import ColumnCoordinates, has_missing
+from .column_coordinates import ColumnCoordinates
 from .family import Gaussian
+from .missing_kernel import has_missing
 from .numpy_kernel import block_rows
 from .patterns import Patterns
 

@@ -144,6 +144,11 @@ class Product(ProductParameters, Family[ProductStatistics]):
         return all(part.linear for part in self.parts)
 
     @property
+    def carries(self) -> bool:  # type: ignore[override]
+        """Whether sums at earlier parameters may join those at later ones."""
+        return all(part.carries for part in self.parts)
+
+    @property
     def support(self) -> Support:
         """Which numbers have a density, column by column."""
         return support_of([(part.support, columns) for _, columns, part in self])

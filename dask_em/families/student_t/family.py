@@ -42,6 +42,8 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
     """
 
     linear = False
+    # Its bound touches the likelihood at the parameters of the E-step alone.
+    carries = False
 
     def validate(self, statistics: StudentTStatistics) -> None:
         """Raise `ValueError` that names the parameter or sum that is wrong."""

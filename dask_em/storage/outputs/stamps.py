@@ -70,7 +70,7 @@ def joined_stamps(stamps: Sequence[Sequence[str]]) -> list[str]:
 
 
 def window_stamps(
-    array: zarr.Array[Any], regions: Iterable[Iterable[tuple[slice, ...]]]
+    array: zarr.Array[Any], regions: Iterable[Iterable[tuple[slice, ...]]], grows: bool = False
 ) -> list[str]:
     """Compute the stamp of each region of an array, which is some windows of it.
 
@@ -79,6 +79,8 @@ def window_stamps(
     array : zarr.Array
     regions : iterable of iterable of tuple of slice
         Windows of all axes.
+    grows : bool
+        Whether the first axis may have become longer since.
 
     Returns
     -------
@@ -86,7 +88,10 @@ def window_stamps(
         As `source_stamps` has them.
     """
     stamp_of = _by_key(array)
-    layout = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
+    told = dict(array.metadata.to_dict())
+    if grows:
+        told["shape"] = array.shape[1:]
+    layout = json.dumps(told, sort_keys=True, default=str)
     shape = array.shards or array.chunks
     found = []
     for windows in regions:
