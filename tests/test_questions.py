@@ -589,7 +589,7 @@ def test_standard_errors_are_one_pass_over_any_source(tmp_path: Path) -> None:
 
 
 def test_standard_errors_of_what_is_held_are_none() -> None:
-    known = {
+    known: dict[str, Any] = {
         "weights_init": np.full(2, 0.5),
         "means_init": MEANS[:2],
         "precisions_init": np.stack([np.eye(D)] * 2),
@@ -677,7 +677,7 @@ def coverage(kind: str, n_fits: int, n_rows: int = 1000) -> dict[str, float]:
         data = np.concatenate(
             [rng.multivariate_normal(means[i], spread[i], m) for i, m in enumerate(counts)]
         )
-        start = {"means_init": means, "precisions_init": np.linalg.inv(spread)}
+        start: dict[str, Any] = {"means_init": means, "precisions_init": np.linalg.inv(spread)}
         if kind == "tied":
             start["precisions_init"] = start["precisions_init"][0]
         elif kind != "full":
