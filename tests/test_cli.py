@@ -558,8 +558,9 @@ def test_demo_is_the_whole_tour(tmp_path: Path) -> None:
     assert refused("demo", folder, *SMALL)[0] == 73
 
 
-# Where the program differs on purpose: its seed is fixed, and a sweep makes more starts.
-OTHER_DEFAULTS = {"random_state": 0, "n_init": None}
+# Where the program differs on purpose: its seed is fixed, a sweep makes more starts, and numbers of
+# factors are typed as a list.
+OTHER_DEFAULTS = {"random_state": 0, "n_init": None, "n_factors": "1"}
 
 
 def public(name: str) -> Any:
