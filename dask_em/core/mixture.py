@@ -316,6 +316,15 @@ class JointEStep:
         copies = 8 * max(noisy, default=0) * self.kernel.block_rows
         return self.kernel.nbytes + copies + (self._joined.held_bytes if self._joined else 0)
 
+    def begin_labelled(self) -> None:
+        """Make the kernel of all components: those that are nearly equal may have unequal labels.
+
+        Before any row is added, for rows of a block may be fewer.
+        """
+        if any(self._computed):
+            priors = [mixture.log_prior for mixture in self.mixtures]
+            self._compute(priors, [None] * len(priors))
+
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
         self._update(X, sample_weight, None)
@@ -324,10 +333,6 @@ class JointEStep:
         self, index: int, X: Array, sample_weight: Array | None, labels: Array
     ) -> None:
         """Add rows X (n, d) whose labels (n,), or responsibilities (n, k), restrict the E-step."""
-        if any(self._computed):
-            # Components that are nearly equal may have unequal labels.
-            priors = [mixture.log_prior for mixture in self.mixtures]
-            self._compute(priors, [None] * len(priors))
         self._update(X, sample_weight, labels)
 
     def _update(self, X: Array, sample_weight: Array | None, labels: Array | None) -> None:

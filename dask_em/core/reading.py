@@ -59,6 +59,8 @@ def fold_range(
     reader, row = source.reader(), 0
     known = aligned(source, beside.labels if fold.takes_labels else None, chunks)
     noise = aligned(source, beside.noise, chunks)
+    if known is not None:
+        fold.begin_labelled()
     with closing(_read_ahead(source, reader, chunks, fold.block_rows)) as parts:
         for chunk, X, weight in parts:
             if weights is not None:

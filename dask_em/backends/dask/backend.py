@@ -209,6 +209,7 @@ def _sum_block(
         if labels is None or not fold.takes_labels:
             fold.update(index, X, weight)
         else:
+            fold.begin_labelled()
             fold.update_labelled(index, X, weight, labels)
         return fold.result()
 
