@@ -267,7 +267,7 @@ def test_rows_with_labels_come_in_blocks_of_all_components() -> None:
     mixture = some.take([*range(9)] + [int(some.components.counts.argmin())] * 400)
     fleet = Fleet((mixture,))
     few, every = fleet.fold(), fleet.fold()
-    every.begin_labelled()
+    every.begin_labelled(1)
     kernel = mixture.components.kernel(mixture.engine)
     assert every.block_rows == kernel.part_rows < few.block_rows
 

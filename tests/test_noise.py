@@ -388,7 +388,9 @@ def test_the_shell_and_the_page_tell_of_noise(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.output
 
-    assert "noise, label -1: weight 0.3" in run("fit", str(stored), "-k", "2", "--noise", "-o", model)
+    assert "noise, label -1: weight 0.3" in run(
+        "fit", str(stored), "-k", "2", "--noise", "-o", model
+    )
     assert "rows, in a volume of" in run("inspect", model)
     run("predict", model, str(stored), out, "--proba")
     group = zarr.open_group(out, mode="r")

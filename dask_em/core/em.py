@@ -315,6 +315,7 @@ class EMState:
         require("weight", sums.weight, 0 <= sums.weight < np.inf)
         require_array("resp_sum", sums.resp_sum, (k,), largest=np.finfo(np.float64).max)
         require("resp_sum", sums.resp_sum, bool((sums.resp_sum >= 0).all()))
+        require("evidence", sums.evidence_sum, bool(np.isfinite(sums.evidence_sum)))
         for mixture in (self.mixture, self.result):
             # The weight of a component without rows is zero.
             require_array("log_weights", mixture.log_weights, (k,), allowed=-np.inf)

@@ -144,10 +144,10 @@ class FleetFold(Fold[FleetStatistics]):
         whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
         self.block_rows = 0 if whole else self._folds[0].block_rows
 
-    def begin_labelled(self) -> None:
+    def begin_labelled(self, width: int) -> None:
         """Tell the E-steps, before any row is added, that all rows come with labels."""
         for fold in self._folds:
-            fold.begin_labelled()
+            fold.begin_labelled(width)
         self._see_block_rows()
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
