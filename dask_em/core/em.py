@@ -325,6 +325,7 @@ class EMState:
             n_components = mixture.components.n_components
             require("n_components", n_components, n_components == k)
             mixture.validate_noise(sums, mixture.components.n_features)
+            mixture.validate_held()
         require(
             "assignment", self.result.assignment, self.result.assignment == self.mixture.assignment
         )

@@ -196,6 +196,9 @@ class Parts:
         """Return the record of what a pass summed."""
         return MixtureStatistics(n_rows, weight, log_likelihood, resp_sum, components)
 
+    def validate_held(self) -> None:
+        """Raise `ValueError` where what is held in a file are no parameters of the components."""
+
     def validate_noise(self, statistics: MixtureStatistics, n_features: int) -> None:
         """Raise `ValueError` that names what of noise in a file is wrong.
 

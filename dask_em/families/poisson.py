@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.additive import Array
 from ..core.degenerate import Degenerate
@@ -59,6 +61,8 @@ class Poisson(CanonicalFamily):
     >>> by_hours.log_prob(np.array([[0.5, 0], [2.0, 3]])).round(4).tolist()
     [[-0.5, -2.0], [-1.7123, -3.5534]]
     """
+
+    holdable = MappingProxyType({"rates": "log_rates"})
 
     log_rates: Array
     reference: Reference
@@ -292,7 +296,7 @@ def _support(n_columns: int | None, exposure: int | None, rounded: bool) -> Supp
     return supports_of_columns([(counts, counted), (POSITIVE, [exposure])], n_columns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoissonOptions(FamilyOptions):
     """Hold what is known of Poisson components before they are fitted.
 
@@ -304,6 +308,8 @@ class PoissonOptions(FamilyOptions):
         Of the rows, the exposure's among them; needed where there is one.
     rounded : bool
         Whether numbers are rounded to counts.
+    rates_init : (k, d) array or None
+        Rates to start from.
 
     Examples
     --------
@@ -315,6 +321,7 @@ class PoissonOptions(FamilyOptions):
     exposure: int | None = None
     n_columns: int | None = None
     rounded: bool = False
+    rates_init: npt.ArrayLike | None = None
 
     @property
     def support(self) -> Support:
@@ -346,3 +353,30 @@ class PoissonOptions(FamilyOptions):
     def start_coordinates(self, rows: Array, moments: Moments) -> Array:
         """Return the root counts of sampled rows, per root exposure, (m, d)."""
         return root_counts(rows, self.exposure)
+
+    @property
+    def all_given(self) -> bool:
+        """Whether the user gave the rates."""
+        return self.rates_init is not None
+
+    def with_given(self, components: Any) -> Poisson:
+        """Return the components with the user's rates.
+
+        Raises
+        ------
+        ValueError
+            `rates_init` are none.
+        """
+        found: Poisson = components
+        if self.rates_init is None:
+            return found
+        rates, shape = np.asarray(self.rates_init, dtype=np.float64), found.log_rates.shape
+        if rates.shape != shape:
+            raise ValueError(
+                f"rates_init has shape {rates.shape}, expected {shape}: a rate of each column of "
+                "counts in each component"
+            )
+        if not (np.isfinite(rates) & (rates >= 0)).all():
+            raise ValueError("rates_init holds numbers below 0, NaN or infinity: expected rates")
+        least = tuning().canonical.least_share * found.reference.values
+        return replace(found, log_rates=np.log(np.maximum(rates, least)))

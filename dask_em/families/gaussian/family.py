@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +51,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     constraint: str = ""
 
     adaptable = True
+    holdable = MappingProxyType({"means": "means", "covariances": "factor"})
 
     def __getstate__(self) -> dict[str, object]:
         # What is cached can be made again, and may be as large as the parameters.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -42,6 +43,7 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
     """
 
     linear = False
+    holdable = MappingProxyType({"means": "means"})
 
     def validate(self, statistics: StudentTStatistics) -> None:
         """Raise `ValueError` that names the parameter or sum that is wrong."""
@@ -130,6 +132,29 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
         rows = np.where(live, rows, 0.0)
         stepped = replace(self, scales=scales, log_df=self._logs(df))
         return self._or_held(stepped, gain, rows, statistics), kept
+
+    def maximize_holding(
+        self, resp_sum: Array, statistics: StudentTStatistics, held: Mapping[str, Sequence[int]]
+    ) -> tuple[Self, Sequence[int]]:
+        """Return the step of `maximize` with some locations as they are, and scales about them.
+
+        The bounds of `degrees` hold for any location.
+        """
+        at = list(held.get("means", ()))
+        if at:
+            first = statistics.weighted.first.copy()
+            first[at] = 0.0
+            weighted = replace(statistics.weighted, first=first)
+            statistics = replace(statistics, weighted=weighted)
+        return self.maximize(resp_sum, statistics)
+
+    def holding(self, of: Self, held: Mapping[str, Sequence[int]]) -> Self:
+        """Return these components with the locations of `of` that are held."""
+        return replace(self, scales=self.scales.holding(of.scales, held))
+
+    def n_held(self, held: Mapping[str, Sequence[int]]) -> int:
+        """Count the coordinates of locations that are held."""
+        return self.scales.n_held(held)
 
     def _maximized_scales(
         self, rows: Array, statistics: StudentTStatistics
