@@ -339,7 +339,7 @@ def test_scales_are_those_about_locations_that_are_held() -> None:
         (lambda: PoissonMixture(K, fixed={"rates"}), "give them by rates_init"),
         (lambda: PoissonMixture(K, fixed={"means"}), "expected names of weights, rates"),
         (lambda: PoissonMixture(K, rates_init=RATES[:2]), "rates_init has shape"),
-        (lambda: PoissonMixture(K, rates_init=-RATES), "rates_init holds numbers below 0"),
+        (lambda: PoissonMixture(K, rates_init=-RATES), "rates_init holds -14: expected rates"),
         (lambda: ExponentialMixture(K, fixed={"scales"}), "expected names of weights, such as"),
         (lambda: StudentTMixture(K, fixed={"scales"}), "expected names of weights, means"),
         (lambda: StudentTMixture(K, fixed={"means"}), "give them by means_init"),

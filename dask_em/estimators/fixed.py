@@ -42,7 +42,7 @@ def fixed_parts(
     given = fixed if isinstance(fixed, Mapping) else _names(fixed)
     unknown = [name for name in given if name not in names]
     if unknown or not given:
-        first = [*names][-1]
+        first = [*names][:2][-1]
         raise ValueError(
             f"fixed={fixed!r}: expected names of {', '.join(names)}, such as {{{first!r}}}, or the "
             f"components of each, such as {{{first!r}: [0]}}"

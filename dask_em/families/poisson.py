@@ -14,6 +14,7 @@ from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.engine import Engine
 from ..core.family import FamilyOptions, register_family
+from ..core.finite import as_finite
 from ..core.moments import Moments
 from ..core.support import POSITIVE, Support, supports_of_columns
 from ..core.tuning import tuning
@@ -368,15 +369,10 @@ class PoissonOptions(FamilyOptions):
             `rates_init` are none.
         """
         found: Poisson = components
-        if self.rates_init is None:
+        rates = as_finite("rates_init", self.rates_init, found.log_rates.shape)
+        if rates is None:
             return found
-        rates, shape = np.asarray(self.rates_init, dtype=np.float64), found.log_rates.shape
-        if rates.shape != shape:
-            raise ValueError(
-                f"rates_init has shape {rates.shape}, expected {shape}: a rate of each column of "
-                "counts in each component"
-            )
-        if not (np.isfinite(rates) & (rates >= 0)).all():
-            raise ValueError("rates_init holds numbers below 0, NaN or infinity: expected rates")
+        if (rates < 0).any():
+            raise ValueError(f"rates_init holds {rates.min():g}: expected rates of at least 0")
         least = tuning().canonical.least_share * found.reference.values
         return replace(found, log_rates=np.log(np.maximum(rates, least)))

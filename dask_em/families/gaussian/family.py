@@ -19,7 +19,7 @@ from .constraints import CONSTRAINTS, Constraint, constraint_of
 from .covariance import Covariance
 from .numpy_kernel import GaussianKernel
 from .parameters import GaussianParameters
-from .statistics import GaussianStatistics
+from .statistics import GaussianStatistics, without_first
 from .whitening import Whitening
 
 
@@ -222,12 +222,8 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
         The sums are about these means: without its first moments a component stays where it is.
         """
-        means = list(held.get("means", ()))
-        if means:
-            first = statistics.first.copy()
-            first[means] = 0.0
-            statistics = replace(statistics, first=first)
-        found, kept = self.maximize(resp_sum, statistics)
+        means = held.get("means", ())
+        found, kept = self.maximize(resp_sum, without_first(statistics, means))
         whole = {*means} & {*held.get("covariances", ())}
         return found.holding(self, held), [k for k in kept if k not in whole]
 

@@ -14,7 +14,7 @@ from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
 from ...core.tuning import tuning
 from ...core.validation import require, require_array
-from ..gaussian.statistics import GaussianStatistics
+from ..gaussian.statistics import GaussianStatistics, without_first
 from .degrees import Bound, candidates, digamma_gap, level, power_bound
 from .kernel import StudentTArrayKernel, StudentTKernel
 from .parameters import StudentTParameters
@@ -140,21 +140,8 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
 
         The bounds of `degrees` hold for any location.
         """
-        at = list(held.get("means", ()))
-        if at:
-            first = statistics.weighted.first.copy()
-            first[at] = 0.0
-            weighted = replace(statistics.weighted, first=first)
-            statistics = replace(statistics, weighted=weighted)
-        return self.maximize(resp_sum, statistics)
-
-    def holding(self, of: Self, held: Mapping[str, Sequence[int]]) -> Self:
-        """Return these components with the locations of `of` that are held."""
-        return replace(self, scales=self.scales.holding(of.scales, held))
-
-    def n_held(self, held: Mapping[str, Sequence[int]]) -> int:
-        """Count the coordinates of locations that are held."""
-        return self.scales.n_held(held)
+        weighted = without_first(statistics.weighted, held.get("means", ()))
+        return self.maximize(resp_sum, replace(statistics, weighted=weighted))
 
     def _maximized_scales(
         self, rows: Array, statistics: StudentTStatistics
