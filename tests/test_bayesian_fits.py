@@ -20,8 +20,10 @@ from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
 from dask_em.core.em import EMState, Status
+from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import EStep, JointEStep, Mixture, MixtureStatistics
-from dask_em.data.open import as_source
+from dask_em.data.open import as_source, labels_beside
+from dask_em.data.options import ReadOptions
 from dask_em.families.bayesian_gaussian.family import BayesianGaussian
 from dask_em.fitting.mergers import Mergers, merged
 from dask_em.fitting.sample import Sampled
@@ -225,6 +227,62 @@ def test_who_computes_and_whether_it_was_stopped_does_not_matter(
         fit(stored, **options, checkpoint=tmp_path / "kept", callbacks=[stop])
     resumed = fit(stored, **options, checkpoint=tmp_path / "kept")
     assert digest(resumed.state_) == digest(straight.state_)
+
+
+def evidence(n: int, k: int) -> Array:
+    """Responsibilities (n, k) of every third row; components from K on have hardly any."""
+    rng = np.random.default_rng(5)
+    z = np.where(np.arange(k) < K, 1.0, 1e-9) * rng.dirichlet(np.ones(k), n)
+    z /= z.sum(axis=1, keepdims=True)
+    z[np.arange(n) % 3 > 0] = -1.0
+    return z
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["labels", "responsibilities"])
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_labels_tell_components_without_rows_apart(kind: str, soft: bool) -> None:
+    X, mixture = rows_of(), unused(kind, "dirichlet_process", 9)
+    assert mixture.components.alike() is not None
+    # Hard labels name components that have no rows.
+    hard = np.where(np.arange(len(X)) % 3 > 0, -1, np.arange(len(X)) % 9)
+    known = evidence(len(X), 9) if soft else np.where(hard[:, None] < 0, -1.0, np.eye(9)[hard])
+    joint = mixture.components.log_prob(X).T + mixture.log_prior[:, None]
+    with np.errstate(divide="ignore"):
+        joint += np.log(np.where(known < 0, 1.0, known)).T
+    density = np.logaddexp.reduce(joint)
+    resp = np.exp(joint - density)
+    sums = mixture.components.sufficient_statistics(X, np.ascontiguousarray(resp.T))
+    source = labels_beside(as_source(X), X, known if soft else hard, 9, ReadOptions())
+    for backend in (SerialBackend(), DaskBackend()):
+        found = backend.map_reduce(source, mixture)
+        assert found.log_likelihood == pytest.approx(density.sum(), rel=1e-10)
+        assert_allclose(found.resp_sum, resp.sum(axis=1), rtol=1e-8, atol=1e-10)
+        assert_allclose(found.components.first, sums.first, rtol=1e-7, atol=1e-7)
+        assert_allclose(found.components.scatter, sums.scatter, rtol=1e-7, atol=1e-7)
+
+
+def test_rows_with_labels_come_in_blocks_of_all_components() -> None:
+    some = unused("full", "dirichlet_process", 9)
+    assert isinstance(some.components, BayesianGaussian)
+    mixture = some.take([*range(9)] + [int(some.components.counts.argmin())] * 400)
+    fleet = Fleet((mixture,))
+    few, every = fleet.fold(), fleet.fold()
+    every.begin_labelled(1)
+    kernel = mixture.components.kernel(mixture.engine)
+    assert every.block_rows == kernel.part_rows < few.block_rows
+
+
+def test_the_bound_rises_where_labels_are_kept() -> None:
+    X, k = rows_of(apart=2.0), 8
+    model = BayesianGaussianMixture(k, algorithm="em", tol=1e-9, max_iter=60)
+    model.fit(X, labels_init=evidence(len(X), k), labels_fixed=True)
+    assert model.state_.result.components.alike() is not None
+    assert model.n_components_used_ == K
+    assert (np.diff(model.lower_bounds_) >= -1e-12).all()
+    # The bound after the last M-step is that of its responsibilities, by them alone.
+    source = labels_beside(as_source(X), X, evidence(len(X), k), k, ReadOptions())
+    sums = SerialBackend().map_reduce(source, model.state_.result)
+    assert model.state_.result.objective(sums) >= model.lower_bound_ - 1e-12
 
 
 # -- what an estimator does -------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,20 @@ from distributed import Client
 from helpers import KINDS, write_zarr
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
-from test_family_table import StopAfter, StoppedError
+from test_family_table import FAMILIES, RATES, Row, StopAfter, StoppedError
 
-from dask_em import GaussianMixture, load, select
+from dask_em import (
+    ExponentialMixture,
+    GaussianMixture,
+    PoissonMixture,
+    StudentTMixture,
+    load,
+    select,
+)
 from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
+from dask_em.core.held import Held
 
 pytestmark = [
     pytest.mark.usefixtures("many_chunks"),
@@ -215,3 +224,151 @@ def test_a_shell_holds_equal_weights(tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, [*told, "weight", "--overwrite"])
     assert refused.exit_code == 2
     assert "expected names of weights, means, covariances" in refused.output
+
+
+# -- other families ------------------------------------------------------------------------------
+
+QUICK = ["poisson", "exponential", "bernoulli"]
+SLOW = ["gamma", "multinomial", "categorical", "student-t", "factor", "mixed"]
+
+
+@pytest.fixture(params=[*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def family(request: pytest.FixtureRequest) -> Row:
+    return FAMILIES[request.param]
+
+
+def test_weights_of_any_family_are_held(family: Row, tmp_path: Path) -> None:
+    data = family.rows()
+    known: dict[str, Any] = {"weights_init": WEIGHTS, "fixed": {"weights"}, "algorithm": "em"}
+    free = family.fit(data, algorithm="em", max_iter=1)
+    model = family.fit(data, **known, max_iter=30)
+    assert_allclose(model.weights_, WEIGHTS, rtol=1e-12)
+    assert (np.diff(model.lower_bounds_) >= -1e-11).all()
+    counts = [m.state_.result.n_parameters for m in (free, model)]
+    assert counts[0] - counts[1] == K - 1
+    quick = family.fit(data, weights_init=WEIGHTS, fixed={"weights": [0]})
+    assert quick.weights_[0] == pytest.approx(WEIGHTS[0], rel=1e-12)
+    assert quick.lower_bound_ > model.lower_bound_ - 1e-3
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    assert digest(again.state_) == digest(model.state_)
+    again.set_params(warm_start=True, max_iter=5).fit(data)
+    assert_allclose(again.fitted_array("weights_"), WEIGHTS, rtol=1e-12)
+
+
+def test_fits_of_any_family_are_gone_on_with(
+    family: Row, synchronous: None, tmp_path: Path
+) -> None:
+    stored = write_zarr(tmp_path / "x.zarr", family.rows(), 150)
+    options: dict[str, Any] = {"fixed": {"weights"}, "tol": 1e-9, "max_iter": 8}
+    straight = family.fit(stored, **options)
+    with pytest.raises(StoppedError):
+        family.fit(stored, **options, checkpoint=tmp_path / "k", callbacks=[StopAfter(20)])
+    resumed = family.fit(stored, **options, checkpoint=tmp_path / "k")
+    assert digest(resumed.state_) == digest(straight.state_)
+
+
+COUNTS = np.random.default_rng(4).poisson(RATES[np.arange(N) % K])
+
+
+def test_rates_are_held() -> None:
+    start, fixed = RATES + 0.5, {"rates": [1]}
+    options: dict[str, Any] = {"rates_init": start, "weights_init": WEIGHTS, "algorithm": "em"}
+    model = PoissonMixture(K, fixed=fixed, max_iter=1, **options).fit(COUNTS)
+    p = np.exp(stats.poisson.logpmf(COUNTS[:, None], start).sum(axis=2)) * WEIGHTS
+    r = p / p.sum(axis=1, keepdims=True)
+    expected = r.T @ COUNTS / r.sum(axis=0)[:, None]
+    expected[1] = start[1]
+    assert_allclose(model.rates_, expected, rtol=1e-9)
+    assert_allclose(model.weights_, r.mean(axis=0), rtol=1e-9)
+    model = PoissonMixture(K, fixed=fixed, tol=1e-9, max_iter=200, **options).fit(COUNTS)
+    assert (np.diff(model.lower_bounds_) >= -1e-12).all()
+    penalty = model.bic(COUNTS) + 2 * N * model.score(COUNTS)
+    assert penalty == pytest.approx((K - 1 + 2 * 3) * np.log(N), abs=1e-6)
+    every = PoissonMixture(K, rates_init=start, fixed={"rates"}, random_state=0).fit(COUNTS)
+    assert_allclose(every.rates_, start, rtol=1e-12)
+    assert every.converged_
+
+
+def test_rates_that_are_held_are_in_files(tmp_path: Path) -> None:
+    fixed = {"rates": [0], "weights": None}
+    model = PoissonMixture(K, rates_init=RATES, fixed=fixed, max_iter=2).fit(COUNTS)
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    assert_array_equal(again.rates_init, RATES)
+    again.set_params(warm_start=True, max_iter=100).fit(COUNTS)
+    assert_allclose(again.fitted_array("rates_")[0], RATES[0], rtol=1e-12)
+    assert_allclose(again.fitted_array("weights_"), np.full(K, 1 / K), rtol=1e-12)
+    assert again.lower_bound_ > model.lower_bound_
+
+
+@pytest.mark.parametrize("df", [None, 4.0])
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_locations_are_held(kind: str, df: float | None) -> None:
+    data = X + 0.3 * np.random.default_rng(3).standard_t(2, X.shape)
+    options: dict[str, Any] = {
+        "covariance_type": kind, "means_init": MEANS, "df": df, "reg_covar": 0, "random_state": 0,
+        "fixed": {"means": [0, 2]},
+    }  # fmt: skip
+    plain = StudentTMixture(K, algorithm="em", tol=1e-7, max_iter=300, **options).fit(data)
+    assert (np.diff(plain.lower_bounds_) >= -1e-12).all()
+    quick = StudentTMixture(K, tol=1e-8, **options).fit(data)
+    assert quick.lower_bound_ > plain.lower_bound_ - 1e-5
+    for model in (plain, quick):
+        assert_allclose(model.means_[[0, 2]], MEANS[[0, 2]], rtol=1e-12)
+        matrices = 3 * K if kind == "full" else 3
+        free = K - 1 + D + matrices + (K if df is None else 0)
+        assert model.state_.result.n_parameters == free
+
+
+def test_scales_are_those_about_locations_that_are_held() -> None:
+    options: dict[str, Any] = {"df": 4.0, "reg_covar": 0, "algorithm": "em", "random_state": 0}
+    start = StudentTMixture(1, means_init=MEANS[1:2], max_iter=0, **options).fit(X)
+    model = StudentTMixture(1, means_init=MEANS[1:2], fixed={"means"}, max_iter=1, **options)
+    model.fit(X)
+    apart = X - MEANS[1]
+    squares = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(start.scales_[0]), apart)
+    u = (4 + D) / (4 + squares)
+    # Kent, Tyler and Vardi (1994).
+    assert_allclose(model.scales_[0], (apart.T * u) @ apart / u.sum(), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PoissonMixture(K, fixed={"rates"}), "give them by rates_init"),
+        (lambda: PoissonMixture(K, fixed={"means"}), "expected names of weights, rates"),
+        (lambda: PoissonMixture(K, rates_init=RATES[:2]), "rates_init has shape"),
+        (lambda: PoissonMixture(K, rates_init=-RATES), "rates_init holds -14: expected rates"),
+        (lambda: ExponentialMixture(K, fixed={"scales"}), "expected names of weights, such as"),
+        (lambda: StudentTMixture(K, fixed={"scales"}), "expected names of weights, means"),
+        (lambda: StudentTMixture(K, fixed={"means"}), "give them by means_init"),
+        (lambda: ExponentialMixture(K, fixed={"weights": [1]}), "give all weights"),
+    ],
+)
+def test_other_families_refuse_by_name(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make().fit(COUNTS + 1)
+
+
+def test_a_file_that_holds_no_parameter_is_refused() -> None:
+    model = PoissonMixture(K, fixed={"weights"}, max_iter=1).fit(COUNTS)
+    held: Any = model.state_.result
+    for parts in ((("rates", (K,)),), (("means", (0,)),)):
+        state = replace(model.state_, result=replace(held, held=Held(parts)))
+        with pytest.raises(ValueError, match="held"):
+            state.validate()
+
+
+def test_a_shell_holds_the_weights_of_other_families(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", COUNTS, 150)
+    told = ["fit", str(tmp_path / "x.zarr"), "-k", "3", "-o", str(tmp_path / "m.npz")]
+    found = CliRunner().invoke(main, [*told, "--family", "poisson", "--fixed", "weights"])
+    assert found.exit_code == 0, found.output
+    weights = load(tmp_path / "m.npz").fitted_array("weights_")
+    assert_allclose(weights, np.full(K, 1 / K), rtol=1e-12)
+    refused = CliRunner().invoke(
+        main, [*told, "--family", "kmeans", "--fixed", "weights", "--overwrite"]
+    )
+    assert refused.exit_code == 2
+    assert "--fixed" in refused.output

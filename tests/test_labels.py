@@ -17,6 +17,7 @@ from distributed import Client
 from helpers import write_zarr
 from numpy.testing import assert_allclose
 from scipy import stats
+from scipy.special import softmax, xlogy
 from sklearn.datasets import load_iris
 from test_family_table import FAMILIES, K, N, Row, StopAfter, StoppedError
 
@@ -27,10 +28,12 @@ from dask_em.core.additive import Array
 from dask_em.core.beside import NOTHING
 from dask_em.core.codec import digest
 from dask_em.core.mixture import Mixture
+from dask_em.core.scoring import Predict
 from dask_em.data.open import as_source, labels_beside
 from dask_em.data.options import ReadOptions
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.base import MixtureEstimator
+from dask_em.fitting.criteria import entropy
 
 pytestmark = [
     pytest.mark.usefixtures("many_chunks"),
@@ -128,6 +131,38 @@ def test_one_iteration_is_that_of_the_formulas(kind: str, fixed: bool) -> None:
         (model.weights_, model.means_, model.covariances_), expected, strict=True
     ):
         assert_allclose(found, right, rtol=1e-8)
+
+
+def unclear(mixture: Mixture, z: Array, weight: Array) -> float:
+    """The entropy of rows' responsibilities under those that are kept, z (n, k)."""
+    joint = Predict(mixture, ("log_prob",))(X)["log_prob"]
+    with np.errstate(divide="ignore"):
+        r = softmax(joint + np.log(np.where(z < 0, 1.0, z)), axis=1)
+    return -float(weight @ xlogy(r, r).sum(axis=1))
+
+
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("kind", ["labels", "responsibilities"])
+def test_the_entropy_counts_what_kept_responsibilities_say(kind: str, noise: bool) -> None:
+    rng, parts = np.random.default_rng(3), K + noise
+    weight = rng.integers(0, 4, N).astype(float)
+    z = np.where(SOME[:, None] < 0, -1.0, np.eye(parts)[SOME])
+    if kind == "responsibilities":
+        z[SOME >= 0] = rng.dirichlet(np.full(parts, 0.5), (SOME >= 0).sum())
+        z[np.flatnonzero(SOME >= 0)[::4]] = np.eye(parts)[0]
+    given = SOME if kind == "labels" else z
+    options: dict[str, Any] = {"noise": noise, "reg_covar": 0, "tol": 1e-7, "random_state": 0}
+    # The sums of weighted rows, at parameters that are no maximum.
+    mixture = GaussianMixture(K, max_iter=3, **options).fit(X).state_.result
+    source = labels_beside(as_source(X, sample_weight=weight), X, given, parts, ReadOptions())
+    sums = SerialBackend().map_reduce(source, mixture)
+    assert entropy(mixture, sums) == pytest.approx(unclear(mixture, z, weight), rel=1e-9)
+    # Of all models of a sweep.
+    found = select(
+        X, K, sample_weight=weight, labels_init=given, labels_fixed=True, keep_all=True, **options
+    )
+    (row,), mixture = found.table, found.best.state_.result
+    assert (row["icl"] - row["bic"]) / 2 == pytest.approx(unclear(mixture, z, weight), rel=1e-3)
 
 
 def test_where_all_labels_are_kept_the_fit_is_supervised() -> None:

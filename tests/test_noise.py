@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from helpers import write_zarr
 from hostile_models import packed, sealed
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
@@ -28,8 +30,12 @@ from dask_em.core.fleet import Fleet
 from dask_em.core.mixture import Mixture
 from dask_em.core.moments import Moments
 from dask_em.core.noise import beside_noise
+from dask_em.data.open import stored_source
 from dask_em.errors import DataError, ModelFileError, UsageError
 from dask_em.fitting.noise import NoiseOptions, likely_noise
+from dask_em.jobs.cluster import Worker
+from dask_em.jobs.fit import FitRequest
+from dask_em.jobs.plan import count
 from dask_em.report.page import Evidence, report_html
 from dask_em.storage.npz import read_arrays
 
@@ -457,3 +463,17 @@ def test_the_smallest_and_the_largest_share_have_a_logarithm() -> None:
         assert np.isfinite(found.log_prior).all()
         again = found.from_unconstrained(found.to_unconstrained())
         assert_allclose(again.log_prior, found.log_prior, rtol=1e-9)
+
+
+def test_plans_count_the_row_of_noise(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "x.zarr", np.random.default_rng(0).normal(size=(900, 2)), 300)
+    source, sizes = stored_source(str(tmp_path / "x.zarr")), []
+    for told in (False, True):
+        words = ["plan", str(tmp_path / "x.zarr"), "-k", "40", "--no-probe", "--workers", "1"]
+        done = CliRunner().invoke(main, [*words, "--json", *(["--noise"] * told)])
+        assert done.exit_code == 0, done.output
+        sizes.append(json.loads(done.stdout)["task_bytes"])
+        # As a fit counts it.
+        fleet = FitRequest([40], options={"noise": told}).fleet
+        assert count(source, fleet, [Worker(1, 0)], kept=True).task_bytes == sizes[-1]
+    assert sizes[1] > sizes[0]

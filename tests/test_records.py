@@ -92,6 +92,7 @@ PINNED = {
     "box": "1: low high log_volume",
     "noisy-mixture": "1: log_weights components engine assignment held box log_share",
     "noisy-statistics": "1: n_rows weight log_likelihood resp_sum components noise",
+    "evident-statistics": "1: n_rows weight log_likelihood resp_sum components noise evidence",
     "canonical-statistics": "1: sums",
     "exponential": "1: log_scales reference",
     "poisson": "1: log_rates reference exposure size rounded",

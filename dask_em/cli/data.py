@@ -19,6 +19,7 @@ from .options import (
     MISSING_OF_FIT,
     N_COMPONENTS,
     NOISE,
+    NOISE_OF_FIT,
     Option,
     cluster_of,
     cluster_options,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     *LOOKING,
     FACTORS_OF_FIT,
     MISSING_OF_FIT,
+    NOISE_OF_FIT,
     NOISE,
     LABELS[0],
     cluster_options,
@@ -82,7 +84,7 @@ def plan(
         family,
         noise_covariance,
         labels,
-        **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT)),
+        **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT, NOISE_OF_FIT)),
     )
     lines = _plan_lines(planned)
     show(planned.as_dict(), as_json, lines)

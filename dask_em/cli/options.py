@@ -324,6 +324,8 @@ FACTORS = Several("Q", functools.partial(_numbers, name="Q"))
 
 FACTORS_OF_FIT = Option("--n-factors", "n_factors", OF_FIT, FACTORS)
 
+NOISE_OF_FIT = Option("--noise", "noise", OF_FIT, default=False, is_flag=True)
+
 OUTPUT = Option("-o/--output", "output", "The model file to write.", metavar="MODEL", required=True)
 
 ADAPTATION = (
@@ -400,7 +402,7 @@ ESTIMATOR = (
     ),
     Option(
         "--fixed", "fixed",
-        "Parameters of Gaussian components that stay as they start: weights, for equal ones.",
+        "Parameters that stay as they start: weights, for equal ones.",
         Names(), metavar="NAMES",
     ),
     Option(

@@ -334,6 +334,7 @@ class EMState:
         require("weight", sums.weight, 0 <= sums.weight < np.inf)
         require_array("resp_sum", sums.resp_sum, (k,), largest=np.finfo(np.float64).max)
         require("resp_sum", sums.resp_sum, bool((sums.resp_sum >= 0).all()))
+        require("evidence", sums.evidence_sum, bool(np.isfinite(sums.evidence_sum)))
         for mixture in (self.mixture, self.result):
             # The weight of a component without rows is zero.
             require_array("log_weights", mixture.log_weights, (k,), allowed=-np.inf)
@@ -343,6 +344,7 @@ class EMState:
             n_components = mixture.components.n_components
             require("n_components", n_components, n_components == k)
             mixture.validate_noise(sums, mixture.components.n_features)
+            mixture.validate_held()
         require(
             "assignment", self.result.assignment, self.result.assignment == self.mixture.assignment
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -198,6 +199,10 @@ class Family(ABC, Generic[Sums]):
         Whether it holds a posterior of its parameters, not a point: `log_prior_density` is then
         minus its divergence from the prior, what a fit raises is the variational bound on the
         log evidence, and people are told of that. Components without rows are the prior's.
+    holdable : mapping of str to str
+        Parameters of which those of some components may be held while all others are estimated,
+        by the names that people know, each with the array that holds it. The M-step of what is
+        not held must not depend on them, or `maximize_holding` be overridden.
 
     Examples
     --------
@@ -215,6 +220,7 @@ class Family(ABC, Generic[Sums]):
     equal_weights: ClassVar[bool] = False
     adaptable: ClassVar[bool] = False
     variational: ClassVar[bool] = False
+    holdable: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     # -- what a family writes ------------------------------------------------------
 
@@ -646,30 +652,33 @@ class Family(ABC, Generic[Sums]):
     ) -> tuple[Self, Sequence[int]]:
         """Return the M-step over the parameters that are not held.
 
-        To be written by a family whose parameters may be held, with `holding` and `n_held`.
-
         Parameters
         ----------
         resp_sum, statistics
             As in `maximize`.
         held : mapping of str to sequence of int
-            Components by the names of parameters that stay as they are in them.
+            Components by the names of parameters, of `holdable`, that stay as they are in them.
         """
-        if held:
-            raise NotImplementedError(f"{type(self).__name__} lacks maximize_holding()")
-        return self.maximize(resp_sum, statistics)
+        found, collapsed = self.maximize(resp_sum, statistics)
+        if not held:
+            return found, collapsed
+        whole = set.intersection(*({*held.get(name, ())} for name in self.holdable))
+        return found.holding(self, held), [k for k in collapsed if k not in whole]
 
     def holding(self, of: Self, held: Mapping[str, Sequence[int]]) -> Self:
         """Return these components with the parameters of `of` that are held."""
-        if held:
-            raise NotImplementedError(f"{type(self).__name__} lacks holding()")
-        return self
+        arrays, theirs = self.arrays(), of.arrays()
+        for name, components in held.items():
+            array, at = self.holdable[name], list(components)
+            arrays[array] = arrays[array].copy()
+            arrays[array][at] = theirs[array][at]
+        return self.with_arrays(arrays) if held else self
 
     def n_held(self, held: Mapping[str, Sequence[int]]) -> int:
         """Count the free parameters that are held."""
-        if held:
-            raise NotImplementedError(f"{type(self).__name__} lacks n_held()")
-        return 0
+        arrays = self.arrays() if held else {}
+        sizes = {name: arrays[self.holdable[name]][0].size for name in held}
+        return sum(len(of) * sizes[name] for name, of in held.items())
 
     def relocated(self, resp_sum: Array, statistics: Sums) -> Sequence[int]:
         """Return the components without rows that `maximize` puts elsewhere instead of keeping.

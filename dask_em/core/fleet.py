@@ -129,8 +129,7 @@ class FleetFold(Fold[FleetStatistics]):
             mixtures = [fleet.mixtures[i] for i in group]
             alone = len(group) == 1
             self._folds.append(mixtures[0].fold() if alone else JointEStep(mixtures))
-        whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
-        self.block_rows = 0 if whole else self._folds[0].block_rows
+        self._see_block_rows()
         self._support = common_support([m.components.support for m in fleet.mixtures])
         self._held_weight = 0.0
         self._held_log_likelihood = np.zeros(len(fleet.mixtures))
@@ -139,6 +138,17 @@ class FleetFold(Fold[FleetStatistics]):
     def nbytes(self) -> int:
         """Bytes of the E-steps of all mixtures."""
         return sum(fold.nbytes for fold in self._folds)
+
+    def _see_block_rows(self) -> None:
+        fleet = self.fleet
+        whole = len(self._folds) > 1 or fleet.holdout is not None or fleet.part is not None
+        self.block_rows = 0 if whole else self._folds[0].block_rows
+
+    def begin_labelled(self, width: int) -> None:
+        """Tell the E-steps, before any row is added, that all rows come with labels."""
+        for fold in self._folds:
+            fold.begin_labelled(width)
+        self._see_block_rows()
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d) with weights (n,)."""

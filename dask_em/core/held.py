@@ -14,6 +14,7 @@ from .engine import Engine
 from .family import Family
 from .mixture import Mixture
 from .responsibilities import Assignment
+from .validation import require
 
 WEIGHTS = "weights"
 
@@ -122,6 +123,13 @@ class HeldMixture(Mixture):
         shares = np.maximum(left * resp_sum[free] / total, np.finfo(np.float64).tiny)
         log_weights[free] = np.log(shares)
         return replace(self, log_weights=log_weights)
+
+    def validate_held(self) -> None:
+        """Raise `ValueError` where what is held in a file are no parameters of these components."""
+        known = {WEIGHTS, *self.components.holdable}
+        for name, of in self.held.parts:
+            there = name in known and all(0 <= component < self._k for component in of)
+            require("held", self.held.parts, there)
 
     def take(self, components: Sequence[int]) -> Self:
         """Return a mixture of some components in equal shares."""

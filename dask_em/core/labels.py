@@ -102,6 +102,23 @@ def log_restriction(labels: Array, k: int) -> Array:
     return np.asarray(found)
 
 
+def evidence(resp: Array, labels: Array, weight: Array | None) -> float:
+    """Compute sum_nk w_n r_nk log z_nk of responsibilities (k, b) under evidence z (b, k).
+
+    As far as rows belong to components by what is known of them: -sum r log r is the
+    log-likelihood less sum r log w p and less this.
+
+    Examples
+    --------
+    >>> round(evidence(np.array([[0.25], [0.75]]), np.array([[0.5, 0.5]]), None), 4)
+    -0.6931
+    """
+    z = np.where(resp > 0, labels.T, 1.0)
+    z[:, ~labels.any(axis=1)] = 1.0
+    found = (resp * np.log(z)).sum(axis=0, dtype=np.float64)
+    return float(found.sum() if weight is None else found @ weight)
+
+
 def given_responsibilities(labels: Array, k: int) -> Array:
     """Return the responsibilities (k, b) of labels, zero where nothing is known.
 

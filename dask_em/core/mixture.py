@@ -13,6 +13,7 @@ from .alike import Computed
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
 from .family import Family
+from .labels import evidence
 from .parts import MixtureStatistics, Parts
 from .protocols import Fold, Pass
 from .responsibilities import Arithmetic, Assignment
@@ -290,7 +291,8 @@ class JointEStep:
         self._compute(priors, [Computed.of(one.components, prior) for one, prior in pairs])
         self._n_rows = 0
         self._weight = 0.0
-        self._log_likelihoods, self._noise_sums = np.zeros((2, len(mixtures)))
+        self._log_likelihoods, self._noise_sums, self._evidence = np.zeros((3, len(mixtures)))
+        self._soft = False
 
     def _compute(self, priors: Sequence[Array], computed: Sequence[Computed | None]) -> None:
         """Make the kernel of all components, or of those that are computed."""
@@ -316,6 +318,17 @@ class JointEStep:
         copies = 8 * max(noisy, default=0) * self.kernel.block_rows
         return self.kernel.nbytes + copies + (self._joined.held_bytes if self._joined else 0)
 
+    def begin_labelled(self, width: int) -> None:
+        """Make the kernel of all components: those that are nearly equal may have unequal labels.
+
+        Before any row is added, for rows of a block may be fewer. What responsibilities of `width`
+        components say is summed; of labels, of which 0 log 0 and log 1 are zero, it is nothing.
+        """
+        self._soft = width > 1
+        if any(self._computed):
+            priors = [mixture.log_prior for mixture in self.mixtures]
+            self._compute(priors, [None] * len(priors))
+
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) with weights (n,)."""
         self._update(X, sample_weight, None)
@@ -324,10 +337,6 @@ class JointEStep:
         self, index: int, X: Array, sample_weight: Array | None, labels: Array
     ) -> None:
         """Add rows X (n, d) whose labels (n,), or responsibilities (n, k), restrict the E-step."""
-        if any(self._computed):
-            # Components that are nearly equal may have unequal labels.
-            priors = [mixture.log_prior for mixture in self.mixtures]
-            self._compute(priors, [None] * len(priors))
         self._update(X, sample_weight, labels)
 
     def _update(self, X: Array, sample_weight: Array | None, labels: Array | None) -> None:
@@ -395,6 +404,8 @@ class JointEStep:
             own.restrict(log_prob, labels)
         resp, log_density = mixture.divide(own, log_prob, self._log_priors[i])
         self._log_likelihoods[i] += own.total(log_density, weight)
+        if labels is not None and labels.ndim > 1:
+            self._evidence[i] += evidence(own.fetch(resp), labels, weight)
         if mixture.noise_box is None:
             return resp
         # Nothing else is summed of the noise.
@@ -411,8 +422,9 @@ class JointEStep:
         value, resp_sum = float(self._log_likelihoods[i]), self._resp_sum[self._parts[i]].copy()
         if (computed := self._computed[i]) is not None:
             resp_sum, own = computed.spread(resp_sum, own)
-        noise = float(self._noise_sums[i])
-        return self.mixtures[i].statistics(self._n_rows, self._weight, value, resp_sum, own, noise)
+        mixture, noise = self.mixtures[i], float(self._noise_sums[i])
+        found = mixture.statistics(self._n_rows, self._weight, value, resp_sum, own, noise)
+        return found.with_evidence(float(self._evidence[i])) if self._soft else found
 
 
 class EStep(JointEStep, Fold[MixtureStatistics]):

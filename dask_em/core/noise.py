@@ -15,43 +15,13 @@ from .engine import Engine
 from .family import Family
 from .held import Held, HeldMixture
 from .mixture import Mixture
-from .parts import MixtureStatistics
+from .parts import MixtureStatistics, NoisyStatistics
 from .responsibilities import Arithmetic, Assignment
 from .validation import require
 
 # Of the share of noise, which neither vanishes nor leaves the components nothing.
 LEAST_LOG_SHARE = float(np.log(np.finfo(np.float64).tiny))
 MOST_LOG_SHARE = float(np.log1p(-np.finfo(np.float64).eps))
-
-
-@record("noisy-statistics")
-@dataclass(frozen=True)
-class NoisyStatistics(MixtureStatistics):
-    """Hold what a pass sums where there is noise.
-
-    Attributes
-    ----------
-    noise : float
-        sum_n w_n r_n of the noise.
-
-    Examples
-    --------
-    >>> one = NoisyStatistics(2, 2.0, -3.0, np.array([1.5]), Additive(), 0.5)
-    >>> (one + one).noise_sum, one.plus_sums(one, -1.0).noise_sum
-    (1.0, 0.0)
-    """
-
-    noise: float
-
-    @property
-    def noise_sum(self) -> float:
-        """sum_n w_n r_n of the noise."""
-        return self.noise
-
-    def plus_sums(self, other: Self, factor: float | Array) -> Self:
-        """Return self + factor * other; of factors of the components noise has the largest."""
-        found = super().plus_sums(other, factor)
-        return replace(found, noise=self.noise + float(np.max(factor)) * other.noise)
 
 
 @record("noisy-mixture")

@@ -55,6 +55,15 @@ class MixtureStatistics(Additive):
         """sum_n w_n r_n of the noise; zero where the mixture has none."""
         return 0.0
 
+    @property
+    def evidence_sum(self) -> float:
+        """sum_nk w_n r_nk log z_nk of responsibilities z that are kept; zero of labels."""
+        return 0.0
+
+    def with_evidence(self, evidence: float) -> EvidentStatistics:
+        """Return the same with what responsibilities say that are kept."""
+        return EvidentStatistics(**vars(self), noise=0.0, evidence=evidence)
+
     def plus_sums(self, other: Self, factor: float | Array) -> Self:
         """Return self + factor * other, sums about the same centres; `factor` is a number or (k,).
 
@@ -65,6 +74,65 @@ class MixtureStatistics(Additive):
             resp_sum=self.resp_sum + factor * other.resp_sum,
             components=self.components.plus(other.components, factor),
         )
+
+
+@record("noisy-statistics")
+@dataclass(frozen=True)
+class NoisyStatistics(MixtureStatistics):
+    """Hold what a pass sums where there is noise.
+
+    Attributes
+    ----------
+    noise : float
+        sum_n w_n r_n of the noise.
+
+    Examples
+    --------
+    >>> one = NoisyStatistics(2, 2.0, -3.0, np.array([1.5]), Additive(), 0.5)
+    >>> (one + one).noise_sum, one.plus_sums(one, -1.0).noise_sum
+    (1.0, 0.0)
+    """
+
+    noise: float
+
+    @property
+    def noise_sum(self) -> float:
+        """sum_n w_n r_n of the noise."""
+        return self.noise
+
+    def plus_sums(self, other: Self, factor: float | Array) -> Self:
+        """Return self + factor * other; of factors of the components noise has the largest."""
+        found = super().plus_sums(other, factor)
+        return replace(found, noise=self.noise + float(np.max(factor)) * other.noise)
+
+    def with_evidence(self, evidence: float) -> EvidentStatistics:
+        """Return the same with what responsibilities say that are kept."""
+        return EvidentStatistics(**vars(self), evidence=evidence)
+
+
+@record("evident-statistics")
+@dataclass(frozen=True)
+class EvidentStatistics(NoisyStatistics):
+    """Hold what a pass sums where responsibilities z of rows are kept.
+
+    Attributes
+    ----------
+    evidence : float
+        sum_nk w_n r_nk log z_nk, in nats.
+
+    Examples
+    --------
+    >>> one = MixtureStatistics(1, 1.0, -3.0, np.array([1.0]), Additive()).with_evidence(-0.5)
+    >>> (one + one).evidence_sum, one.noise_sum
+    (-1.0, 0.0)
+    """
+
+    evidence: float
+
+    @property
+    def evidence_sum(self) -> float:
+        """sum_nk w_n r_nk log z_nk."""
+        return self.evidence
 
 
 class Parts:
@@ -127,6 +195,9 @@ class Parts:
     ) -> MixtureStatistics:
         """Return the record of what a pass summed."""
         return MixtureStatistics(n_rows, weight, log_likelihood, resp_sum, components)
+
+    def validate_held(self) -> None:
+        """Raise `ValueError` where what is held in a file are no parameters of the components."""
 
     def validate_noise(self, statistics: MixtureStatistics, n_features: int) -> None:
         """Raise `ValueError` that names what of noise in a file is wrong.

@@ -67,6 +67,13 @@ class Fold(Protocol[S_co]):
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add rows X (n, d) of chunk number `index`, with weights (n,)."""
 
+    def begin_labelled(self, width: int) -> None:
+        """Be told, before `block_rows` is asked for, that all rows come with labels.
+
+        Of one number a row, or with responsibilities of so many.
+        """
+        _ = width
+
     def update_labelled(
         self, index: int, X: Array, sample_weight: Array | None, labels: Array
     ) -> None:

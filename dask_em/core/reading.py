@@ -59,6 +59,8 @@ def fold_range(
     reader, row = source.reader(), 0
     known = aligned(source, beside.labels if fold.takes_labels else None, chunks)
     noise = aligned(source, beside.noise, chunks)
+    if known is not None:
+        fold.begin_labelled(known.width)
     with closing(_read_ahead(source, reader, chunks, fold.block_rows)) as parts:
         for chunk, X, weight in parts:
             if weights is not None:
@@ -98,10 +100,10 @@ class Aligned:
     """
 
     def __init__(self, source: Source, field: RowField, chunks: range) -> None:
-        self._source, self._reader = source, field.open()
+        self._source, self._reader, self.width = source, field.open(), field.width
         self._start = source.rows_of(range(chunks.start))
         self._chunk, self._done = -1, 0
-        self._values = np.empty((0, field.width))
+        self._values = np.empty((0, self.width))
 
     def next(self, chunk: int, n: int) -> Array:
         """Return that of the next n rows of a chunk."""

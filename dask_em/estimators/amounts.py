@@ -33,6 +33,8 @@ class ExponentialMixture(CanonicalMixture):
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init, init_params, weights_init, algorithm, sample_size
         As in `GaussianMixture`. Starts are made in the space of logarithms.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     max_passes, max_time, nonfinite, missing_chunks, columns, exclude, features, raw
         As in `GaussianMixture`.
     random_state, warm_start, callbacks, checkpoint, verbose
@@ -89,6 +91,8 @@ class GammaMixture(CanonicalMixture):
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init, init_params, weights_init, algorithm, sample_size
         As in `GaussianMixture`. Starts are made in the space of logarithms.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     max_passes, max_time, nonfinite, missing_chunks, columns, exclude, features, raw
         As in `GaussianMixture`.
     random_state, warm_start, callbacks, checkpoint, verbose
@@ -129,6 +133,7 @@ class GammaMixture(CanonicalMixture):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -148,7 +153,7 @@ class GammaMixture(CanonicalMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,

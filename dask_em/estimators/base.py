@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from ..storage.checkpoint import Checkpoint
 from ..version import __version__
 from .fits import Fit
 from .fitted import UNIMPORTANT
+from .fixed import check_given, fixed_parts
 from .given import GivenParameters
 from .known import KnownLabels
 from .options import (
@@ -62,6 +64,10 @@ class MixtureEstimator(GivenParameters):
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
         How responsibilities of the sample are made.
     weights_init : (k,) array, optional
+    fixed : str, set of str, or mapping of str to sequence of int, optional
+        Names of parameters that stay as they start, of those in `fixable`, or the components of
+        each: {"weights"}, {"weights": [0]}. Weights are equal where `weights_init` are not given.
+        What is held is no free parameter, in BIC too, and components are neither split nor merged.
     algorithm : {"auto", "em"}, default="auto"
         Accelerated, or plain EM, iteration for iteration.
     sample_size : int, optional
@@ -118,6 +124,11 @@ class MixtureEstimator(GivenParameters):
     [0.5, 0.5]
     """
 
+    # By the names of parameters that `fixed` may hold, the options that give them.
+    fixable: ClassVar[Mapping[str, str]] = MappingProxyType({"weights": "weights_init"})
+
+    fixed: Any = None
+
     def __init__(
         self,
         n_components: int = 1,
@@ -127,6 +138,7 @@ class MixtureEstimator(GivenParameters):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -150,6 +162,7 @@ class MixtureEstimator(GivenParameters):
         self.n_init = n_init
         self.init_params = init_params
         self.weights_init = weights_init
+        self.fixed = fixed
         self.algorithm = algorithm
         self.sample_size = sample_size
         self.max_passes = max_passes
@@ -176,6 +189,7 @@ class MixtureEstimator(GivenParameters):
         check_choice("init_params", self.init_params, LABELLERS)
         check_choice("algorithm", self.algorithm, ("auto", "em"))
         self.check_limits()
+        self.check_fixed()
 
     def check_limits(self) -> None:
         """Raise `ValueError` where an option that all families have is not one of those allowed."""
@@ -192,6 +206,15 @@ class MixtureEstimator(GivenParameters):
         _ = self.read_options
         check_callbacks(self.callbacks)
         check_seed(self.random_state)
+
+    def check_fixed(self) -> None:
+        """Raise `ValueError` where what is held was not given, or cannot be held."""
+        given = [o for o in self.fixable.values() if getattr(self, o, None) is not None]
+        check_given(self.fixed, self.n_components, self.fixable, given)
+
+    def held_parts(self, k: int) -> dict[str, Sequence[int] | None] | None:
+        """Return the components of each parameter that is held of k, None for all."""
+        return fixed_parts(self.fixed, k, self.fixable.keys())
 
     def mixture(self, engine: Engine) -> Mixture:
         """Return the fitted mixture, to be computed by `engine`."""
@@ -385,6 +408,7 @@ class MixtureEstimator(GivenParameters):
             self.assignment,
             self.earlier if again else None,
             family=self.family,
+            held=self.held_parts(self.n_components),
         )
 
     def convergence(self) -> Convergence:

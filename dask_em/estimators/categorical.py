@@ -89,6 +89,8 @@ class CategoricalMixture(AnswerMixture):
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init, init_params, weights_init, algorithm, sample_size, max_passes, max_time
         As in `GaussianMixture`; k-means sees indicators of the categories.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     nonfinite : {"error", "drop"}, default="error"
         What becomes of rows that hold NaN or infinity: "drop" leaves them out of the fit. Of
         whatever is later done with the model it leaves out those of codes that the fit did not
@@ -143,6 +145,7 @@ class CategoricalMixture(AnswerMixture):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -162,7 +165,7 @@ class CategoricalMixture(AnswerMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,
@@ -217,6 +220,8 @@ class BernoulliMixture(AnswerMixture):
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init, init_params, weights_init, algorithm, sample_size, max_passes, max_time
         As in `GaussianMixture`.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     nonfinite, missing_chunks, columns, exclude, features, raw, random_state, warm_start, callbacks
         As in `GaussianMixture`.
     checkpoint, device, verbose
@@ -255,6 +260,7 @@ class BernoulliMixture(AnswerMixture):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -274,7 +280,7 @@ class BernoulliMixture(AnswerMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from ..core.additive import Array
@@ -47,6 +48,10 @@ class PoissonMixture(CanonicalMixture):
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init, init_params, weights_init, algorithm, sample_size
         As in `GaussianMixture`. Starts are made in the space of root counts.
+    rates_init : (k, d) array, optional
+        Rates to start from, of the columns of counts, per unit of exposure.
+    fixed : {"weights", "rates"}, or mapping of str to sequence of int, optional
+        Weights and rates that stay as they start, as in `GaussianMixture`.
     max_passes, max_time, nonfinite, missing_chunks, columns, exclude, features, raw
         As in `GaussianMixture`.
     random_state, warm_start, callbacks, checkpoint, verbose
@@ -80,6 +85,9 @@ class PoissonMixture(CanonicalMixture):
     [[6.0, 2.0], [1.0, 9.0]]
     """
 
+    array_options = ("weights_init", "rates_init")
+    fixable = MappingProxyType({"weights": "weights_init", "rates": "rates_init"})
+
     def __init__(
         self,
         n_components: int = 1,
@@ -91,6 +99,8 @@ class PoissonMixture(CanonicalMixture):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        rates_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -110,7 +120,7 @@ class PoissonMixture(CanonicalMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,
@@ -118,11 +128,13 @@ class PoissonMixture(CanonicalMixture):
         )  # fmt: skip
         self.exposure = exposure
         self.fractions = fractions
+        self.rates_init = rates_init
 
     def family_options(self) -> PoissonOptions:
         """Return what the options say of the components, once the columns are known."""
         n_columns = vars(self).get("n_features_in_")
-        return PoissonOptions(self._exposure_number, n_columns, self.fractions == "round")
+        rounded = self.fractions == "round"
+        return PoissonOptions(self._exposure_number, n_columns, rounded, self.rates_init)
 
     def check_options(self) -> None:
         """Raise `ValueError` where an option is not one of those allowed."""
@@ -213,6 +225,8 @@ class MultinomialMixture(CanonicalMixture):
         Passes over the full data, the survey not counted; 0 gives the start.
     n_init, init_params, weights_init, algorithm, sample_size
         As in `GaussianMixture`. Starts are made in the space of roots of each row's shares.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     max_passes, max_time, nonfinite, missing_chunks, columns, exclude, features, raw
         As in `GaussianMixture`.
     random_state, warm_start, callbacks, checkpoint, verbose
@@ -256,6 +270,7 @@ class MultinomialMixture(CanonicalMixture):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -275,7 +290,7 @@ class MultinomialMixture(CanonicalMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,

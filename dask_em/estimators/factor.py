@@ -56,6 +56,8 @@ class FactorMixture(NoisyEstimator, CpuMixture, QuestionedMixture):
         As in `GaussianMixture`.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes
         As in `GaussianMixture`.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     max_time, nonfinite, missing_chunks, columns, exclude, features, raw, random_state
         As in `GaussianMixture`.
     warm_start, callbacks, checkpoint, verbose
@@ -106,6 +108,7 @@ class FactorMixture(NoisyEstimator, CpuMixture, QuestionedMixture):
         init_params: str = "auto",
         weights_init: Any = None,
         means_init: Any = None,
+        fixed: Any = None,
         noise: bool | float = False,
         noise_volume: float | None = None,
         algorithm: str = "auto",
@@ -127,7 +130,7 @@ class FactorMixture(NoisyEstimator, CpuMixture, QuestionedMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,

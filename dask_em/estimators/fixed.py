@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-NAMES = ("weights", "means", "covariances")
+from ..core.held import WEIGHTS
 
 
-def fixed_parts(fixed: Any, k: int) -> dict[str, Sequence[int] | None] | None:
+def fixed_parts(
+    fixed: Any, k: int, names: Collection[str]
+) -> dict[str, Sequence[int] | None] | None:
     """Return the components of each parameter that is held, None for all; None where none is.
 
     Parameters
@@ -18,6 +20,8 @@ def fixed_parts(fixed: Any, k: int) -> dict[str, Sequence[int] | None] | None:
     fixed : str, iterable of str, mapping of str to int or sequence of int, or None
     k : int
         Number of components.
+    names : collection of str
+        Of the parameters that the family can hold.
 
     Raises
     ------
@@ -26,22 +30,60 @@ def fixed_parts(fixed: Any, k: int) -> dict[str, Sequence[int] | None] | None:
 
     Examples
     --------
-    >>> fixed_parts({"means"}, 3), fixed_parts({"means": [0], "covariances": 0}, 3)
-    ({'means': None}, {'means': [0], 'covariances': [0]})
-    >>> fixed_parts({"means": [3]}, 3)
+    >>> names = ("weights", "means")
+    >>> fixed_parts({"means"}, 3, names), fixed_parts({"means": [0], "weights": 0}, 3, names)
+    ({'means': None}, {'means': [0], 'weights': [0]})
+    >>> fixed_parts({"means": [3]}, 3, names)
     Traceback (most recent call last):
     ValueError: fixed={'means': [3]}: expected numbers of components from 0 to 2, each of them once
     """
     if fixed is None:
         return None
     given = fixed if isinstance(fixed, Mapping) else _names(fixed)
-    unknown = [name for name in given if name not in NAMES]
+    unknown = [name for name in given if name not in names]
     if unknown or not given:
+        first = [*names][:2][-1]
         raise ValueError(
-            f"fixed={fixed!r}: expected names of {', '.join(NAMES)}, such as {{'means'}}, or the "
-            "components of each, such as {'means': [0]}"
+            f"fixed={fixed!r}: expected names of {', '.join(names)}, such as {{{first!r}}}, or the "
+            f"components of each, such as {{{first!r}: [0]}}"
         )
     return {name: _components(fixed, of, k) for name, of in given.items()}
+
+
+def check_given(fixed: Any, k: int, options: Mapping[str, str], given: Collection[str]) -> None:
+    """Check that what is held is given.
+
+    Parameters
+    ----------
+    fixed : object
+        As in `fixed_parts`.
+    k : int
+    options : mapping of str to str
+        By the names of what the family can hold, the options that give it.
+    given : collection of str
+        Those of these options that have a value.
+
+    Raises
+    ------
+    ValueError
+        It is not. Weights are equal where none are given.
+
+    Examples
+    --------
+    >>> check_given({"rates"}, 2, {"weights": "weights_init", "rates": "rates_init"}, ())
+    Traceback (most recent call last):
+    ValueError: fixed={'rates'} holds rates: give them by rates_init
+    """
+    held = fixed_parts(fixed, k, options.keys()) or {}
+    for name in held:
+        if name != WEIGHTS and options[name] not in given:
+            raise ValueError(f"fixed={fixed!r} holds {name}: give them by {options[name]}")
+    of = held.get(WEIGHTS)
+    if of is not None and len(of) < k and options[WEIGHTS] not in given:
+        raise ValueError(
+            f"fixed={fixed!r} holds the weights of some components: give all weights by "
+            "weights_init, or hold all weights, which are equal where none are given"
+        )
 
 
 def _names(fixed: Any) -> dict[Any, None]:

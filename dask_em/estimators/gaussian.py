@@ -241,7 +241,7 @@ class GaussianMixture(NoisyEstimator, GaussianQuestions):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,
@@ -256,7 +256,6 @@ class GaussianMixture(NoisyEstimator, GaussianQuestions):
         self.noise_volume = noise_volume
         self.means_init = means_init
         self.precisions_init = precisions_init
-        self.fixed = fixed
 
     @classmethod
     def from_parameters(
@@ -330,7 +329,6 @@ class GaussianMixture(NoisyEstimator, GaussianQuestions):
                 "eigenvalues that are held within a ratio would no longer have a shape, a volume "
                 f"or axes in common; pass max_ratio=None, or one of {allowed}"
             )
-        self.check_fixed()
         self.check_noise()
         self.check_no_holes()
 

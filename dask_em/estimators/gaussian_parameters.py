@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,7 @@ from ..families.gaussian.family import Gaussian
 from ..families.gaussian.missing import with_missing
 from ..families.gaussian.options import GaussianOptions
 from ..families.gaussian.whitening import Whitening
-from ..fitting.starts import StartOptions
 from .describe import ComponentDescription, GaussianDescription, names_of_columns
-from .fixed import fixed_parts
 from .imputation import ImputingMixture
 from .options import check_n_samples
 
@@ -52,7 +51,10 @@ class GaussianParameters(ImputingMixture):
     precisions_init: Any
     prior: str | None
     max_ratio: float | None
-    fixed: Any
+
+    fixable = MappingProxyType(
+        {"weights": "weights_init", "means": "means_init", "covariances": "precisions_init"}
+    )
 
     def family_options(self) -> GaussianOptions:
         """Return what the options say of the components."""
@@ -66,25 +68,11 @@ class GaussianParameters(ImputingMixture):
             self.missing_values == "mar",
         )
 
-    def start_options(self) -> StartOptions:
-        """Return how the mixture is to start, and what of it is held."""
-        return replace(super().start_options(), held=fixed_parts(self.fixed, self.n_components))
-
     def check_fixed(self) -> None:
         """Raise `ValueError` where what is held was not given, or cannot be held."""
-        held = fixed_parts(self.fixed, self.n_components)
-        if held is None:
-            return
-        given = {"means": "means_init", "covariances": "precisions_init"}
-        for name, option in given.items():
-            if name in held and getattr(self, option) is None:
-                raise ValueError(f"fixed={self.fixed!r} holds {name}: give them by {option}")
+        super().check_fixed()
+        held = self.held_parts(self.n_components) or {}
         some = {n for n, of in held.items() if of is not None and len(of) < self.n_components}
-        if "weights" in some and self.weights_init is None:
-            raise ValueError(
-                f"fixed={self.fixed!r} holds the weights of some components: give all weights by "
-                "weights_init, or hold all weights, which are equal where none are given"
-            )
         rule = constraint_of(self.covariance_type)
         if "covariances" in some and (rule.joins or rule.storage.shared_scatter):
             raise ValueError(
@@ -93,7 +81,7 @@ class GaussianParameters(ImputingMixture):
                 "them, or take full, diag or spherical ones"
             )
         option = "prior" if self.prior is not None else "max_ratio"
-        if held.keys() & given.keys() and getattr(self, option) is not None:
+        if held.keys() & {"means", "covariances"} and getattr(self, option) is not None:
             raise ValueError(
                 f"fixed={self.fixed!r} and {option}={getattr(self, option)!r}: means and "
                 "covariances that are held go with neither prior nor max_ratio; leave one out"
@@ -145,7 +133,7 @@ class GaussianParameters(ImputingMixture):
         if self.missing_values == "mar":
             components = with_missing(components)
         log_weights = np.log(self.fitted_array("weights_"))
-        parts = fixed_parts(self.fixed, len(log_weights))
+        parts = self.held_parts(len(log_weights))
         if self.fitted_box is None:
             return mixture_holding(parts, log_weights, components, engine)
         share = self.state_.result.noise_weight

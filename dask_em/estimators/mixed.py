@@ -55,6 +55,8 @@ class MixedMixture(MixtureEstimator):
         group, which is exact where values are missing at random.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes, max_time
         As in `GaussianMixture`.
+    fixed : {"weights"}, or mapping of str to sequence of int, optional
+        Weights that stay as they start, as in `GaussianMixture`.
     nonfinite, missing_chunks, exclude, features, raw
         As in `GaussianMixture`.
     random_state, warm_start, callbacks, checkpoint, device, verbose
@@ -103,6 +105,7 @@ class MixedMixture(MixtureEstimator):
         n_init: int = 1,
         init_params: str = "auto",
         weights_init: Any = None,
+        fixed: Any = None,
         algorithm: str = "auto",
         sample_size: int | None = None,
         max_passes: int | None = None,
@@ -121,7 +124,7 @@ class MixedMixture(MixtureEstimator):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,

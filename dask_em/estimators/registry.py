@@ -56,6 +56,9 @@ class _Own:
 # Options of every mixture.
 COMMON = frozenset(OPTIONS)
 
+# That of mixtures of which parameters may be held.
+FIXED = frozenset({"fixed"})
+
 # Those of mixtures that may have noise.
 NOISE = frozenset({"noise", "noise_volume"})
 
@@ -65,7 +68,8 @@ OWN = {
         "..families.gaussian.missing",
         Stored(
             COMMON
-            | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values", "fixed"}
+            | {"reg_covar", "covariance_type", "prior", "max_ratio", "missing_values"}
+            | FIXED
             | NOISE,
             ("weights_init", "means_init", "precisions_init"),
             "covariance_type",
@@ -86,7 +90,7 @@ OWN = {
         ".mixed",
         "..families.product.family",
         Stored(
-            COMMON | {"reg_covar", "covariance_type", "alpha", "missing_values"},
+            COMMON | FIXED | {"reg_covar", "covariance_type", "alpha", "missing_values"},
             ("weights_init",),
             "covariance_type",
         ),
@@ -95,22 +99,26 @@ OWN = {
     "poisson-mixture": _Own(
         ".counts",
         "..families.poisson",
-        Stored(COMMON | {"exposure", "fractions"}, ("weights_init",)),
+        Stored(COMMON | FIXED | {"exposure", "fractions"}, ("weights_init", "rates_init")),
     ),
     "multinomial-mixture": _Own(
-        ".counts", "..families.multinomial", Stored(COMMON | {"fractions"}, ("weights_init",))
+        ".counts",
+        "..families.multinomial",
+        Stored(COMMON | FIXED | {"fractions"}, ("weights_init",)),
     ),
     "exponential-mixture": _Own(
-        ".amounts", "..families.exponential", Stored(COMMON, ("weights_init",))
+        ".amounts", "..families.exponential", Stored(COMMON | FIXED, ("weights_init",))
     ),
     "gamma-mixture": _Own(
-        ".amounts", "..families.gamma", Stored(COMMON | {"detection_limit"}, ("weights_init",))
+        ".amounts",
+        "..families.gamma",
+        Stored(COMMON | FIXED | {"detection_limit"}, ("weights_init",)),
     ),
     "student-t": _Own(
         ".student_t",
         "..families.student_t.family",
         Stored(
-            COMMON | NOISE | {"reg_covar", "covariance_type", "df", "shared_df"},
+            COMMON | FIXED | NOISE | {"reg_covar", "covariance_type", "df", "shared_df"},
             ("weights_init", "means_init"),
             "covariance_type",
         ),
@@ -119,7 +127,7 @@ OWN = {
         ".factor",
         "..families.factor.family",
         Stored(
-            COMMON | NOISE | {"reg_covar", "factor_constraint", "n_factors"},
+            COMMON | FIXED | NOISE | {"reg_covar", "factor_constraint", "n_factors"},
             ("weights_init", "means_init"),
             "factor_constraint",
         ),
@@ -138,12 +146,12 @@ OWN = {
     "bernoulli": _Own(
         ".categorical",
         "..families.categorical.family",
-        Stored(COMMON | {"alpha", "missing_values", "binarize"}, ("weights_init",)),
+        Stored(COMMON | FIXED | {"alpha", "missing_values", "binarize"}, ("weights_init",)),
     ),
     "categorical": _Own(
         ".categorical",
         "..families.categorical.family",
-        Stored(COMMON | {"alpha", "missing_values"}, ("weights_init",)),
+        Stored(COMMON | FIXED | {"alpha", "missing_values"}, ("weights_init",)),
     ),
 }
 

@@ -297,7 +297,7 @@ class HeldParameters:
 
     def check(self, where: str, value: object) -> None:
         """Raise `ValueError` unless it is a list of words, or such an object, or nothing."""
-        of = OneOf(("weights", "means", "covariances"))
+        of = OneOf(("weights", "means", "covariances", "rates"))
         if isinstance(value, str):
             of.check(where, value)
         elif isinstance(value, dict):

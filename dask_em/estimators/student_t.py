@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,9 @@ class StudentTMixture(NoisyEstimator, QuestionedMixture):
         As in `GaussianMixture`.
     tol, max_iter, n_init, init_params, weights_init, algorithm, sample_size, max_passes
         As in `GaussianMixture`.
+    fixed : {"weights", "means"}, or mapping of str to sequence of int, optional
+        Weights and locations that stay as they start, as in `GaussianMixture`. Degrees of freedom
+        are held by `df`.
     max_time, nonfinite, missing_chunks, columns, exclude, features, raw, random_state
         As in `GaussianMixture`.
     warm_start, callbacks, checkpoint, device, verbose
@@ -99,6 +103,7 @@ class StudentTMixture(NoisyEstimator, QuestionedMixture):
 
     kind_option = "covariance_type"
     array_options = ("weights_init", "means_init")
+    fixable = MappingProxyType({"weights": "weights_init", "means": "means_init"})
 
     def __init__(
         self,
@@ -114,6 +119,7 @@ class StudentTMixture(NoisyEstimator, QuestionedMixture):
         init_params: str = "auto",
         weights_init: Any = None,
         means_init: Any = None,
+        fixed: Any = None,
         noise: bool | float = False,
         noise_volume: float | None = None,
         algorithm: str = "auto",
@@ -135,7 +141,7 @@ class StudentTMixture(NoisyEstimator, QuestionedMixture):
     ) -> None:
         super().__init__(
             n_components, tol=tol, max_iter=max_iter, n_init=n_init, init_params=init_params,
-            weights_init=weights_init, algorithm=algorithm, sample_size=sample_size,
+            weights_init=weights_init, fixed=fixed, algorithm=algorithm, sample_size=sample_size,
             max_passes=max_passes, max_time=max_time, nonfinite=nonfinite,
             missing_chunks=missing_chunks, columns=columns, exclude=exclude, features=features,
             raw=raw, random_state=random_state, warm_start=warm_start, callbacks=callbacks,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.additive import Array
 from ..core.degenerate import Degenerate
 from ..core.engine import Engine
 from ..core.family import FamilyOptions, register_family
+from ..core.finite import as_finite
 from ..core.formula import Formula, Operators, V
 from ..core.moments import Moments
 from ..core.support import POSITIVE, Support, supports_of_columns
@@ -60,6 +63,8 @@ class Poisson(CanonicalFamily):
     >>> by_hours.log_prob(np.array([[0.5, 0], [2.0, 3]])).round(4).tolist()
     [[-0.5, -2.0], [-1.7123, -3.5534]]
     """
+
+    holdable = MappingProxyType({"rates": "log_rates"})
 
     log_rates: Array
     reference: Reference
@@ -340,7 +345,7 @@ def _support(n_columns: int | None, exposure: int | None, rounded: bool) -> Supp
     return supports_of_columns([(counts, counted), (POSITIVE, [exposure])], n_columns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoissonOptions(FamilyOptions):
     """Hold what is known of Poisson components before they are fitted.
 
@@ -352,6 +357,8 @@ class PoissonOptions(FamilyOptions):
         Of the rows, the exposure's among them; needed where there is one.
     rounded : bool
         Whether numbers are rounded to counts.
+    rates_init : (k, d) array or None
+        Rates to start from.
 
     Examples
     --------
@@ -363,6 +370,7 @@ class PoissonOptions(FamilyOptions):
     exposure: int | None = None
     n_columns: int | None = None
     rounded: bool = False
+    rates_init: npt.ArrayLike | None = None
 
     @property
     def support(self) -> Support:
@@ -394,3 +402,25 @@ class PoissonOptions(FamilyOptions):
     def start_coordinates(self, rows: Array, moments: Moments) -> Array:
         """Return the root counts of sampled rows, per root exposure, (m, d)."""
         return root_counts(rows, self.exposure)
+
+    @property
+    def all_given(self) -> bool:
+        """Whether the user gave the rates."""
+        return self.rates_init is not None
+
+    def with_given(self, components: Any) -> Poisson:
+        """Return the components with the user's rates.
+
+        Raises
+        ------
+        ValueError
+            `rates_init` are none.
+        """
+        found: Poisson = components
+        rates = as_finite("rates_init", self.rates_init, found.log_rates.shape)
+        if rates is None:
+            return found
+        if (rates < 0).any():
+            raise ValueError(f"rates_init holds {rates.min():g}: expected rates of at least 0")
+        least = tuning().canonical.least_share * found.reference.values
+        return replace(found, log_rates=np.log(np.maximum(rates, least)))

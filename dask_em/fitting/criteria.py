@@ -59,10 +59,12 @@ def check_criterion(criterion: str, holdout: float, assignments: Iterable[Assign
 def entropy(mixture: Mixture, statistics: MixtureStatistics) -> float:
     """Compute -sum_nk w_n r_nk log r_nk, in nats, from the sums of the E-step at `mixture`.
 
-    log r_nk = log w_k + log p(x_n | k) - log p(x_n), and the sum of r log p(x | k) is linear in
-    the sufficient statistics, so that it takes no pass of its own.
+    log r_nk = log z_nk + log w_k + log p(x_n | k) - log p(x_n), where z_nk is one but of rows whose
+    responsibilities are kept (Come et al. 2009), and the sum of r log p(x | k) is linear in the
+    sufficient statistics, so that it takes no pass of its own.
     """
-    return max(0.0, statistics.log_likelihood - mixture.expected_log_joint(statistics))
+    joint = mixture.expected_log_joint(statistics) + statistics.evidence_sum
+    return max(0.0, statistics.log_likelihood - joint)
 
 
 def penalty(criterion: Criterion, n_parameters: int, weight: float) -> float:

@@ -35,6 +35,7 @@ class FleetChoices(ModelChoices, total=False):
     """Hold what else of models decides how large they are; None is the estimator's default."""
 
     n_factors: int | Sequence[int] | None
+    noise: bool | float | None
 
 
 def load_to_read(path: str, **reading: Unpack[ModelChoices]) -> MixtureEstimator:

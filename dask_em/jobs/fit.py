@@ -134,7 +134,7 @@ class FitRequest:
 
     @property
     def _reading(self) -> FleetChoices:
-        names = {*ReadChoices.__annotations__, "n_factors"} & self.options.keys()
+        names = {*ReadChoices.__annotations__, "n_factors", "noise"} & self.options.keys()
         found: Any = {name: self.options[name] for name in names}
         return cast("FleetChoices", found)
 

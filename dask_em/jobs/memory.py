@@ -164,8 +164,9 @@ class FitMemory:
             k, options = model.n_components, model.family_options()
             options = options.of_noisy_rows() if noisy else options
             unit = Moments.unit(d, options.joint_moments(d))
-            weights = np.full(k, -np.log(k))
-            found.append(Mixture(weights, options.of_data(unit, k), engine, model.assignment))
+            weights, noise = np.full(k, -np.log(k)), model.start_options().noise
+            one = Mixture(weights, options.of_data(unit, k), engine, model.assignment)
+            found.append(one if noise is None else noise.beside(one, unit))
         return found
 
     @property

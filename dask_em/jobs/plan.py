@@ -255,7 +255,7 @@ def fleet_of(
         alike: list[dict[str, Any]] = [{}]
         if chosen is not None:
             alike = [{str(estimator.kind_option): kind} for kind in chosen]
-        # Other families refuse NaN anyway, and have no factors.
+        # Other families refuse NaN anyway, and have neither factors nor noise.
         has = signature(estimator.__init__).parameters
         of_some = FleetChoices.__annotations__.keys() - ReadChoices.__annotations__.keys()
         own = {n: value for n, value in told.items() if n not in of_some or n in has}
@@ -326,7 +326,7 @@ def plan(
     if labels is not None:
         if not names_column(labels):
             check_data(labels, "--labels")
-        most = max(model.n_components for model in fleet)
+        most = max(model.n_labels for model in fleet)
         source = labels_beside(source, data, labels, most, options)
     if noise_covariance is not None:
         source = noise_beside(source, data, noise_covariance, options)

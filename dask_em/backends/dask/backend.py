@@ -209,6 +209,7 @@ def _sum_block(
         if labels is None or not fold.takes_labels:
             fold.update(index, X, weight)
         else:
+            fold.begin_labelled(1 if labels.ndim == 1 else labels.shape[1])
             fold.update_labelled(index, X, weight, labels)
         return fold.result()
 

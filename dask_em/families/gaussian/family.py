@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from .constraints import CONSTRAINTS, Constraint, constraint_of
 from .covariance import ROUNDING, Covariance
 from .numpy_kernel import GaussianKernel
 from .parameters import GaussianParameters
-from .statistics import GaussianStatistics
+from .statistics import GaussianStatistics, without_first
 from .whitening import Whitening
 
 
@@ -50,6 +51,7 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
     constraint: str = ""
 
     adaptable = True
+    holdable = MappingProxyType({"means": "means", "covariances": "factor"})
 
     def __getstate__(self) -> dict[str, object]:
         # What is cached can be made again, and may be as large as the parameters.
@@ -220,12 +222,8 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
         The sums are about these means: without its first moments a component stays where it is.
         """
-        means = list(held.get("means", ()))
-        if means:
-            first = statistics.first.copy()
-            first[means] = 0.0
-            statistics = replace(statistics, first=first)
-        found, kept = self.maximize(resp_sum, statistics)
+        means = held.get("means", ())
+        found, kept = self.maximize(resp_sum, without_first(statistics, means))
         whole = {*means} & {*held.get("covariances", ())}
         return found.holding(self, held), [k for k in kept if k not in whole]
 

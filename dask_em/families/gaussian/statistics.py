@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ...core.additive import Additive, Array
 from ...core.codec import record
@@ -52,3 +53,18 @@ class CompletedStatistics(GaussianStatistics):
     """
 
     entropy: Array
+
+
+def without_first(statistics: GaussianStatistics, components: Sequence[int]) -> GaussianStatistics:
+    """Return sums without the first moments of some components, whose means so stay in an M-step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sums = GaussianStatistics(np.ones((2, 1)), np.ones((2, 1, 1)))
+    >>> without_first(sums, [0]).first.tolist()
+    [[0.0], [1.0]]
+    """
+    first = statistics.first.copy()
+    first[list(components)] = 0.0
+    return replace(statistics, first=first) if len(components) else statistics

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...core.engine import NUMPY, Engine
 from ...core.family import Family, Kernel, register_family
 from ...core.tuning import tuning
 from ...core.validation import require, require_array
-from ..gaussian.statistics import GaussianStatistics
+from ..gaussian.statistics import GaussianStatistics, without_first
 from .degrees import Bound, candidates, digamma_gap, level, power_bound
 from .kernel import StudentTArrayKernel, StudentTKernel
 from .parameters import StudentTParameters
@@ -44,6 +45,7 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
     linear = False
     # Its bound touches the likelihood at the parameters of the E-step alone.
     carries = False
+    holdable = MappingProxyType({"means": "means"})
 
     def validate(self, statistics: StudentTStatistics) -> None:
         """Raise `ValueError` that names the parameter or sum that is wrong."""
@@ -132,6 +134,16 @@ class StudentT(StudentTParameters, Family[StudentTStatistics]):
         rows = np.where(live, rows, 0.0)
         stepped = replace(self, scales=scales, log_df=self._logs(df))
         return self._or_held(stepped, gain, rows, statistics), kept
+
+    def maximize_holding(
+        self, resp_sum: Array, statistics: StudentTStatistics, held: Mapping[str, Sequence[int]]
+    ) -> tuple[Self, Sequence[int]]:
+        """Return the step of `maximize` with some locations as they are, and scales about them.
+
+        The bounds of `degrees` hold for any location.
+        """
+        weighted = without_first(statistics.weighted, held.get("means", ()))
+        return self.maximize(resp_sum, replace(statistics, weighted=weighted))
 
     def _maximized_scales(
         self, rows: Array, statistics: StudentTStatistics

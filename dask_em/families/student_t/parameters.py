@@ -75,6 +75,14 @@ class StudentTParameters:
     def n_parameters(self) -> int:
         return self.scales.n_parameters + self._n_free
 
+    def holding(self, of: Self, held: Mapping[str, Sequence[int]]) -> Self:
+        """Return these components with the locations of `of` that are held."""
+        return replace(self, scales=self.scales.holding(of.scales, held))
+
+    def n_held(self, held: Mapping[str, Sequence[int]]) -> int:
+        """Count the coordinates of locations that are held."""
+        return self.scales.n_held(held)
+
     @property
     def _n_free(self) -> int:
         """How many degrees of freedom are estimated."""
