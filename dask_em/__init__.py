@@ -24,6 +24,7 @@ __all__ = [
     "StudentTMixture",
     "__version__",
     "adapt",
+    "compare",
     "ingest",
     "load",
     "select",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .estimators.amounts import ExponentialMixture, GammaMixture
     from .estimators.bayesian_gaussian import BayesianGaussianMixture
     from .estimators.categorical import BernoulliMixture, CategoricalMixture
+    from .estimators.compare import compare
     from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.factor import FactorMixture
     from .estimators.gaussian import GaussianMixture
@@ -63,6 +65,7 @@ _HOMES = {
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",
     "adapt": "estimators.adapt",
+    "compare": "estimators.compare",
     "ingest": "jobs.ingest",
     "load": "estimators.load",
     "select": "estimators.select",

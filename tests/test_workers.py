@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster
 from helpers import HANG, SMALL_READS, blobs, digest, wait_until, write_zarr
 
 import dask_em
-from dask_em import GaussianMixture, adapt, select
+from dask_em import GaussianMixture, adapt, compare, select
 from dask_em.backends import software
 from dask_em.backends.dask import failure
 from dask_em.backends.dask.executor import dask_executor
@@ -136,6 +136,7 @@ def asks(points: str, model: GaussianMixture, folder: Path) -> dict[str, Callabl
         "select": lambda: select(points, range(2, 4), **OPTIONS),
         "score": lambda: model.score(points),
         "adapt": lambda: adapt(model, points),
+        "compare": lambda: compare(model, model, points).rows,
         "score of a Dask array": lambda: model.score(rows),
         "labels": lambda: model.predict(points).compute(),
         "densities": lambda: model.score_samples(rows).compute(),
@@ -154,6 +155,7 @@ COMMANDS: dict[str, Callable[[str, Path], list[str]]] = {
     "predict": lambda points, model: ["predict", str(model), points, f"{model.parent}/labels.zarr"],
     "adapt": lambda points, model: ["adapt", str(model), points,
                                     "-o", f"{model.parent}/adapted.npz"],
+    "compare": lambda points, model: ["compare", str(model), str(model), "--data", points],
     "report": lambda points, model: ["report", str(model), f"{model.parent}/page.html",
                                      "--data", points],
 }  # fmt: skip

@@ -13,6 +13,7 @@ from ..errors import DaskEMError, ExitCode, UsageError
 from ..foreign import LONGEST_MESSAGE, shell_words, shown
 from ..version import __version__
 from .apply import adapt, impute, predict, score
+from .compare import compare
 from .data import doctor, plan
 from .demo import demo
 from .display import AS_JSON, show_failure
@@ -119,5 +120,18 @@ def main() -> None:
     warnings.showwarning = show_warning
 
 
-for command in (adapt, demo, doctor, fit, impute, ingest, inspect, plan, predict, report, score):
+for command in (
+    adapt,
+    compare,
+    demo,
+    doctor,
+    fit,
+    impute,
+    ingest,
+    inspect,
+    plan,
+    predict,
+    report,
+    score,
+):
     main.add_command(command)

@@ -25,12 +25,12 @@ INSTALL = re.compile(r"pip install (?:--upgrade )?'?dask-em\[([a-z0-9{},]+)\]")
 # Rooms whose texts are pages, or classes that tests inherit.
 NO_MESSAGES = ("testing/", "report/style.py", "report/svg.py")
 
-CLUSTER = ("fit", "predict", "score", "adapt", "report", "plan", "doctor", "demo")
-READING = ("fit", "predict", "score", "adapt", "report", "plan", "doctor")
+CLUSTER = ("fit", "predict", "score", "compare", "adapt", "report", "plan", "doctor", "demo")
+READING = ("fit", "predict", "score", "compare", "adapt", "report", "plan", "doctor")
 # Which commands can print the messages of a file; the first that matches. What is in no row can be
 # printed by no command.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
-    "backends/": ("fit", "predict", "score", "adapt", "report"),
+    "backends/": ("fit", "predict", "score", "compare", "adapt", "report"),
     "core/em.py": ("fit", "inspect"),
     "core/undetermined.py": ("fit", "inspect"),
     # Arrays of Python.
@@ -43,7 +43,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "data/ingest/": ("ingest",),
     "data/xarray.py": (),
     "data/": READING,
-    "errors.py": ("fit", "predict", "score", "adapt", "report"),
+    "errors.py": ("fit", "predict", "score", "compare", "adapt", "report"),
     "estimators/fits.py": ("fit",),
     "estimators/imputation.py": ("impute",),
     "estimators/predictions.py": ("score",),
@@ -51,7 +51,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "families/amounts.py": ("fit", "inspect"),
     "families/counts.py": ("fit", "inspect"),
     "families/gaussian/degenerate.py": ("fit", "inspect"),
-    "families/gaussian/family.py": ("predict", "score", "adapt", "report"),
+    "families/gaussian/family.py": ("predict", "score", "compare", "adapt", "report"),
     # A shell names no device.
     "families/gaussian/missing.py": (),
     "families/factor/family.py": (),
@@ -60,6 +60,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "jobs/checks/": ("doctor",),
     "jobs/cluster.py": CLUSTER,
     "jobs/commit.py": ("fit",),
+    "jobs/compare.py": ("compare",),
     "jobs/fit.py": ("fit",),
     "jobs/ingest.py": ("ingest",),
     "jobs/plan.py": ("fit", "plan", "doctor"),
