@@ -126,16 +126,11 @@ def compare(
         return Comparison(_same_data(a, b), None, apart, None, 0, (f"components and rows: {e}",))
     weights = a.fitted_array("weights_"), b.fitted_array("weights_")
     pairs = tuple(matched(a.describe(), b.describe(), order, weights))
-    without = (
-        _others(a, {pair.first for pair in pairs}),
-        _others(b, {pair.second for pair in pairs}),
-    )
     cannot = _no_likelihoods(a, b, order)
-    sums, n_dropped = None, 0
-    if X is not None:
-        sums, n_dropped = _agreement(a, b, order, X, sample_weight)
-        if not cannot and not np.isfinite(sums.difference):
-            cannot = ("log-likelihoods: the density of a row is zero under one of the models",)
+    sums, n_dropped = (None, 0) if X is None else _agreement(a, b, order, X, sample_weight)
+    if sums is not None and not cannot and not np.isfinite(sums.difference):
+        cannot = ("log-likelihoods: the density of a row is zero under one of the models",)
+    without = _without(a, [one.first for one in pairs]), _without(b, [one.second for one in pairs])
     return Comparison(_same_data(a, b), pairs, without, sums, n_dropped, cannot)
 
 
@@ -143,7 +138,7 @@ def _same_data(a: MixtureEstimator, b: MixtureEstimator) -> bool:
     return bool(a.provenance_["fingerprint"] == b.provenance_["fingerprint"])
 
 
-def _others(model: MixtureEstimator, taken: set[int]) -> tuple[int, ...]:
+def _without(model: MixtureEstimator, taken: Sequence[int]) -> tuple[int, ...]:
     return tuple(k for k in range(len(model.weights_)) if k not in taken)
 
 

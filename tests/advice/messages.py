@@ -65,6 +65,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "jobs/ingest.py": ("ingest",),
     "jobs/plan.py": ("fit", "plan", "doctor"),
     "jobs/report.py": ("report",),
+    "jobs/score.py": ("score",),
     "storage/checkpoint.py": ("fit",),
     "storage/outputs/files.py": ("fit", "predict", "adapt", "report", "ingest", "demo"),
     "storage/object_store.py": ("fit", "predict", "adapt", "report"),
