@@ -171,7 +171,7 @@ def impute(
         metavar="BASELINE",
     ),
     Option(
-        "--alarm", "alarm", "Probability of a false alarm of --drift.",
+        "--alarm", "alarm", "Probability of an alarm where nothing drifted.",
         click.FloatRange(0, 0.5, min_open=True), 0.01, metavar="LIMIT",
     ),
     Option("--metrics-file", "metrics", "Prometheus metrics of the result.", metavar="PATH"),

@@ -81,7 +81,7 @@ def _pair_lines(result: Mapping[str, Any]) -> list[str]:
             f"{pair['distance']:>9.4g}  {moved}"
         )
     if len(result["pairs"]) > MOST_PAIRS:
-        lines.append(f"{MOST_PAIRS} of {len(result['pairs'])} pairs: --json has all")
+        lines.append(f"{MOST_PAIRS} of {len(result['pairs'])} pairs")
     for name, numbers in zip("AB", result["without"], strict=True):
         if numbers:
             lines.append(f"only in {name}: components {', '.join(map(str, numbers))}")
@@ -106,7 +106,7 @@ def _row_lines(rows: Mapping[str, Any]) -> list[str]:
         )
     table = rows["table"]
     if max(len(table), len(table[0])) > MOST_TABLE:
-        return [*lines, f"table        {len(table)} x {len(table[0])}: --json has it"]
+        return [*lines, f"table        {len(table)} x {len(table[0])}, too large to show"]
     cells = [[f"{n:,.6g}" for n in row] for row in table]
     width = max(max(len(cell) for row in cells for cell in row), 4)
     lines.append("table        rows by their label in A (down) and in B (across)")

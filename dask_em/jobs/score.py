@@ -37,7 +37,7 @@ def score(
     check_model(model_path, order)
     check_data(data, order=order)
     if drift is not None:
-        check_model(drift, "--drift BASELINE")
+        check_model(drift, order)
         if weights is not None:
             raise UsageError("--drift counts each row once: leave --weights away")
     if metrics is not None:
