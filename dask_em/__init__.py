@@ -24,6 +24,7 @@ __all__ = [
     "StudentTMixture",
     "__version__",
     "adapt",
+    "compare",
     "from_json",
     "from_sklearn",
     "ingest",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .estimators.amounts import ExponentialMixture, GammaMixture
     from .estimators.bayesian_gaussian import BayesianGaussianMixture
     from .estimators.categorical import BernoulliMixture, CategoricalMixture
+    from .estimators.compare import compare
     from .estimators.counts import MultinomialMixture, PoissonMixture
     from .estimators.factor import FactorMixture
     from .estimators.from_sklearn import from_sklearn
@@ -74,6 +76,7 @@ _HOMES = {
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",
     "adapt": "estimators.adapt",
+    "compare": "estimators.compare",
     "from_json": "exports.document",
     "from_sklearn": "estimators.from_sklearn",
     "ingest": "jobs.ingest",

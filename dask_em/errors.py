@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
 
     DONE = 0, "done"
     USAGE = 2, "wrong usage"
+    DRIFTED = 3, "the data drifted past the limit"
     BAD_DATA = 65, "the data are bad"
     FAULT = 70, "a fault of ours"
     OUTPUT_TAKEN = 73, "the output is taken"

@@ -33,7 +33,7 @@ from advice.tables import TABLES
 from advice.updates import UPDATED
 
 import dask_em
-from dask_em import Checkpointing, GaussianMixture, KMeans, adapt, ingest, load, select
+from dask_em import Checkpointing, GaussianMixture, KMeans, adapt, compare, ingest, load, select
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def options_of(command: str) -> set[str]:
 def ours() -> set[str]:
     """Every argument of the public functions and methods."""
     mixtures = [getattr(dask_em, name) for name in dask_em.__all__ if name.endswith("Mixture")]
-    public: list[Any] = [*mixtures, KMeans, Checkpointing, adapt, ingest, select, load]
+    public: list[Any] = [*mixtures, KMeans, Checkpointing, adapt, compare, ingest, select, load]
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 

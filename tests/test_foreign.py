@@ -105,6 +105,7 @@ COMMANDS = {
     "score": ["score", f"{HARM}.npz", f"{HARM}.zarr"],
     "predict": ["predict", f"{HARM}.npz", f"{HARM}.zarr", f"{HARM} new.zarr"],
     "plan": ["plan", f"{HARM}.zarr", "-k", "2", "--no-probe"],
+    "compare": ["compare", f"{HARM}.npz", f"{HARM}.npz", "--data", f"{HARM}.zarr"],
     "adapt": ["adapt", f"{HARM}.npz", f"{HARM}.zarr", "-o", f"{HARM} adapted.npz"],
     "update": ["update", f"{HARM}.npz", f"{HARM}.zarr"],
     "fit": ["fit", f"{HARM}.zarr", "-k", "2", "-o", f"{HARM} new.npz", *LOCAL],

@@ -487,6 +487,8 @@ def test_densities_that_underflow_are_the_most_unlike() -> None:
         np.array([-1.0, -np.inf, -1.1]),
         np.array([5.0, np.nan, 5.0]),
         np.ones((3, 1)),
+        np.zeros((3, 1)),
+        *np.zeros((2, 3, 2)),
     )
     assert densities.most_unlike(1) == [1]
     model, _ = fitted("full", 2)

@@ -24,7 +24,7 @@ from distributed import Client, LocalCluster
 from helpers import HANG, SMALL_READS, blobs, digest, wait_until, write_zarr
 
 import dask_em
-from dask_em import GaussianMixture, adapt, select
+from dask_em import GaussianMixture, adapt, compare, select
 from dask_em.backends import software
 from dask_em.backends.dask import failure
 from dask_em.backends.dask.executor import dask_executor
@@ -138,6 +138,7 @@ def asks(points: str, model: GaussianMixture, folder: Path) -> dict[str, Callabl
         "score": lambda: model.score(points),
         "adapt": lambda: adapt(model, points),
         "update": lambda: deepcopy(model).update(points, exact=True),
+        "compare": lambda: compare(model, model, points).rows,
         "score of a Dask array": lambda: model.score(rows),
         "labels": lambda: model.predict(points).compute(),
         "densities": lambda: model.score_samples(rows).compute(),
@@ -158,6 +159,7 @@ COMMANDS: dict[str, Callable[[str, Path], list[str]]] = {
                                     "-o", f"{model.parent}/adapted.npz"],
     "update": lambda points, model: ["update", str(model), points, "--exact",
                                      "-o", f"{model.parent}/updated.npz"],
+    "compare": lambda points, model: ["compare", str(model), str(model), "--data", points],
     "report": lambda points, model: ["report", str(model), f"{model.parent}/page.html",
                                      "--data", points],
 }  # fmt: skip

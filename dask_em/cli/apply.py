@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import click
 
+from ..errors import ExitCode
+from ..foreign import shown
 from .display import show, status_text
 from .options import (
     ADAPTATION,
@@ -190,12 +193,30 @@ def impute(
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@with_options(WEIGHTS, NOISE, *READING, cluster_options, JSON)
+@with_options(
+    WEIGHTS,
+    NOISE,
+    Option(
+        "--drift", "drift", "A model: are DATA still like the rows that it was fitted to?",
+        metavar="BASELINE",
+    ),
+    Option(
+        "--alarm", "alarm", "Probability of an alarm where nothing drifted.",
+        click.FloatRange(0, 0.5, min_open=True), 0.01, metavar="LIMIT",
+    ),
+    Option("--metrics-file", "metrics", "Prometheus metrics of the result.", metavar="PATH"),
+    *READING,
+    cluster_options,
+    JSON,
+)  # fmt: skip
 def score(
     model: str,
     data: str,
     weights: str | None,
     noise_covariance: str | None,
+    drift: str | None,
+    alarm: float,
+    metrics: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -205,13 +226,24 @@ def score(
 
     With --weights a row of weight w counts as w rows, as in fit.
 
+    With --drift one more pass tests log-density, weights and, of normals, means of all rows and of
+    each part that is read at a time. Exit code 3 where that is less probable than --alarm.
+
     Example: dask-em score model.npz points.zarr
     """
     from ..jobs import score as score_jobs
 
     reading = take(options, READING)
     result = score_jobs.score(
-        model, data, cluster_of(options), weights, noise_covariance, **reading
+        model,
+        data,
+        cluster_of(options),
+        weights,
+        noise_covariance,
+        drift,
+        alarm,
+        metrics,
+        **reading,
     )
     total = (
         f"sum {result['weight']:,.6g}, of {weights}" if weights else "none: each row counts once"
@@ -221,7 +253,24 @@ def score(
         lines.append(f"{'left out':<15} {result['n_dropped']:,} rows of NaN or infinity")
     criteria = ("log_likelihood", "aic", "bic", "icl", "inertia", "silhouette")
     told = (f"{name:<15} {result[name]:,.6f}" for name in criteria if name in result)
-    show(result, as_json, [*lines, *told])
+    tested = result.get("drift")
+    show(result, as_json, [*lines, *told, *(_drift_lines(tested) if tested else [])])
+    if tested and tested["alarm"]:
+        click.get_current_context().exit(ExitCode.DRIFTED)
+
+
+def _drift_lines(tested: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a drift: what was tested, and what is past the limit."""
+    limit, said = tested["level"], "ALARM" if tested["alarm"] else "none"
+    lines = [f"{'drift':<15} {said}: p {tested['p_value']:.3g}, limit {limit:g}"]
+    past = [("all rows", one) for one in tested["statistics"] if one["p_value"] <= limit]
+    past += [(f"{p['n_rows']:,} rows from {p['first_row']:,}", p) for p in tested["parts"]]
+    lines += [
+        f"{'':<15} {one['what']} {shown(one['of'])}".rstrip()
+        + f" of {where}: {one['errors']:+.2f} standard errors, p {one['p_value']:.3g}"
+        for where, one in past
+    ]
+    return lines
 
 
 @click.command()

@@ -13,6 +13,7 @@ from ..errors import DaskEMError, ExitCode, UsageError
 from ..foreign import LONGEST_MESSAGE, shell_words, shown
 from ..version import __version__
 from .apply import adapt, impute, predict, score, update
+from .compare import compare
 from .data import doctor, plan
 from .demo import demo
 from .display import AS_JSON, show_failure
@@ -121,7 +122,7 @@ def main() -> None:
 
 
 for command in (
-    *(adapt, demo, doctor, export, fit, impute, ingest, inspect, plan, predict, report, score),
-    update,
+    *(adapt, compare, demo, doctor, export, fit, impute, ingest, inspect, plan, predict, report),
+    *(score, update),
 ):
     main.add_command(command)

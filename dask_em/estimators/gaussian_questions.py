@@ -22,7 +22,6 @@ from .answers import answer_rows
 from .chosen_columns import column_numbers
 from .derived import derived
 from .fitted import real_type
-from .fixed import fixed_parts
 from .gaussian_parameters import GaussianParameters
 from .normal_questions import NormalMixture, normals_of
 
@@ -227,6 +226,6 @@ class GaussianQuestions(GaussianParameters, NormalMixture):
         normals = normals_of(mixture)
         found = self.sums(source, Information(mixture, normals), "information").sums
         k = len(self.weights_)
-        held = Held.of(fixed_parts(self.fixed, k) or {}, k)
+        held = Held.of(self.held_parts(k) or {}, k)
         known = {**held.of_family, WEIGHTS: held[WEIGHTS]}
         return standard_errors(mixture, normals, found.products, known)

@@ -24,7 +24,6 @@ from ..fitting.survey import Survey
 from .base import MixtureEstimator
 from .chosen_columns import column_numbers
 from .fitted import real_type
-from .fixed import fixed_parts
 from .merge_tree import MergeTree
 from .options import check_number
 
@@ -265,7 +264,7 @@ class QuestionedMixture(MixtureEstimator):
         """Return a copy whose component i is number `order[i]` of this one."""
         state, _ = self.fitted_state()
         found = copy(self)
-        held = fixed_parts(vars(self).get("fixed"), len(order))
+        held = self.held_parts(len(order))
         if held is not None:
             places = {c: i for i, c in enumerate(order)}
             moved = {

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any, Unpack
 
+from ..core.protocols import StoredSource
 from ..data.open import stored_source, with_columns_beside
+from ..errors import UsageError
+from ..estimators.describe import FittedMixture
 from ..fitting.progress import reporter
+from ..report.alarm import Baseline, drift_densities, drift_told
+from ..storage.outputs.writer import check_output_file, output_file
 from .arguments import check_data, check_model, check_noise_path
 from .cluster import ClusterOptions, workers_for
 from .files import ModelChoices, load_to_read
@@ -17,16 +24,55 @@ def score(
     cluster: ClusterOptions,
     weights: str | None = None,
     noise_covariance: str | None = None,
+    drift: str | None = None,
+    alarm: float = 0.01,
+    metrics: str | None = None,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
-    """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass."""
+    """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass.
+
+    With a model at `drift` a second pass tests at the level `alarm` whether rows are still those
+    that it was fitted to. `metrics` is a file for Prometheus.
+    """
     order = "MODEL DATA"
     check_model(model_path, order)
     check_data(data, order=order)
     check_noise_path(noise_covariance)
+    if drift is not None:
+        check_model(drift, order)
+        if weights is not None:
+            raise UsageError("--drift counts each row once: leave --weights away")
+        if noise_covariance is not None:
+            raise UsageError("--drift is of rows without known noise")
+    if metrics is not None:
+        check_output_file(metrics, overwrite=True)
     model = load_to_read(model_path, **reading)
     model.set_params(callbacks=[reporter()])
     options = with_columns_beside(model.read_options, None, noise_covariance)
     source = stored_source(data, weights, options)
     with workers_for(cluster, source.nbytes):
-        return {"weights": weights, **model.criteria(data, weights, noise_covariance)}
+        found = {"weights": weights, **model.criteria(data, weights, noise_covariance)}
+        if drift is not None:
+            found["drift"] = _drift(load_to_read(drift, **reading), source, alarm)
+    if metrics is not None:
+        with output_file(metrics, overwrite=True) as output, output.open() as file:
+            file.write(_prometheus(found).encode())
+    return found
+
+
+def _drift(baseline: FittedMixture, source: StoredSource, level: float) -> dict[str, Any]:
+    known = Baseline.of(baseline)
+    return drift_told(known, drift_densities(baseline, source, [reporter()]), level)
+
+
+def _prometheus(found: Mapping[str, Any]) -> str:
+    """Return what was found in Prometheus' text format."""
+    gauges = {"score_rows": found["n_rows"], "score_log_likelihood": found["log_likelihood"]}
+    if (drift := found.get("drift")) is not None:
+        gauges["drift_alarm"] = int(drift["alarm"])
+        gauges["drift_p_value"] = drift["p_value"]
+        gauges["drift_limit"] = drift["level"]
+    gauges["score_timestamp_seconds"] = time.time()
+    return "".join(
+        f"# TYPE dask_em_{name} gauge\ndask_em_{name} {value!r}\n" for name, value in gauges.items()
+    )

@@ -53,6 +53,10 @@ class ChunkDensities(Additive):
         sum_n (log p(x_n) - mean)^2 over the part's rows.
     shares : (c, k) array
         Shares of the components: mean responsibilities over the part's rows.
+    share_scatters : (c, k) array
+        sum_n (r_nk - share)^2 over the part's rows.
+    column_means, column_scatters : (c, d) array
+        The same of the columns. NaN where a value is missing.
     """
 
     n_rows: Array
@@ -60,6 +64,9 @@ class ChunkDensities(Additive):
     means: Array
     scatters: Array
     shares: Array
+    share_scatters: Array
+    column_means: Array
+    column_scatters: Array
 
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
         return ChunkDensities(
@@ -68,7 +75,27 @@ class ChunkDensities(Additive):
             np.concatenate([self.means, other.means]),
             np.concatenate([self.scatters, other.scatters]),
             np.concatenate([self.shares, other.shares]),
+            np.concatenate([self.share_scatters, other.share_scatters]),
+            np.concatenate([self.column_means, other.column_means]),
+            np.concatenate([self.column_scatters, other.column_scatters]),
         )
+
+    @property
+    def whole(self) -> ChunkDensities:
+        """All rows as one part."""
+        there = self.n_used > 0
+        n = self.n_used[there].astype(float)
+
+        def pooled(means: Array, scatters: Array) -> tuple[Array, Array]:
+            mean = n @ means[there] / max(n.sum(), 1)
+            return mean[None], (scatters[there].sum(axis=0) + n @ (means[there] - mean) ** 2)[None]
+
+        with np.errstate(invalid="ignore"):
+            means, scatters = pooled(self.means[:, None], self.scatters[:, None])
+            shares = pooled(self.shares, self.share_scatters)
+            columns = pooled(self.column_means, self.column_scatters)
+        rows = self.n_rows.sum(keepdims=True), self.n_dropped.sum(keepdims=True)
+        return ChunkDensities(*rows, means[:, 0], scatters[:, 0], *shares, *columns)
 
     @property
     def first_rows(self) -> Array:
@@ -169,7 +196,7 @@ class Densities(Pass[ChunkDensities]):
     ----------
     answer : callable
         Rows (n, d) -> {"log_density": (n,), "proba": (n, k)}.
-    n_components : int
+    n_components, n_features : int
     drop : bool
         Whether rows without an answer are left out.
     support : Support
@@ -178,6 +205,7 @@ class Densities(Pass[ChunkDensities]):
 
     answer: Callable[[Array], dict[str, Array]]
     n_components: int
+    n_features: int
     drop: bool
     support: Support = REAL
 
@@ -193,12 +221,14 @@ class DensityFold(Fold[ChunkDensities]):
         self.work = work
         self._chunks: list[tuple[int, int, float, float]] = []
         self._shares = np.empty((0, work.n_components))
+        self._share_scatters = np.empty((0, work.n_components))
+        self._columns: list[tuple[Array, Array]] = []
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add the rows X (n, d) of chunk number `index`."""
         if len(X) == 0:
             return
-        mean, resp_sum = np.nan, np.zeros(self._shares.shape[1])
+        mean, (resp_sum, squares) = np.nan, np.zeros((2, self._shares.shape[1]))
         values, used = np.empty(len(X)), np.ones(len(X), dtype=bool)
         if not self.work.drop:
             self.work.support.check(X, range(len(X)))
@@ -209,8 +239,13 @@ class DensityFold(Fold[ChunkDensities]):
             if not used[rows].all():
                 resp = resp[used[rows]]
             resp_sum += resp.sum(axis=0)
+            squares += (resp.astype(np.float64) ** 2).sum(axis=0)
         values = values[used]
-        self._shares = np.vstack([self._shares, resp_sum / max(len(values), 1)])
+        share = resp_sum / max(len(values), 1)
+        self._shares = np.vstack([self._shares, share])
+        scatters = np.maximum(0.0, squares - resp_sum * share)
+        self._share_scatters = np.vstack([self._share_scatters, scatters])
+        self._columns.append(_moments(X, used))
         with np.errstate(over="ignore", invalid="ignore"):
             if len(values):
                 mean = float(values.mean())
@@ -221,7 +256,22 @@ class DensityFold(Fold[ChunkDensities]):
         """Return the densities of the parts given so far."""
         chunks = np.array(self._chunks, dtype=float).reshape(-1, 4)
         counts = chunks[:, :2].astype(np.int64)
-        return ChunkDensities(counts[:, 0], counts[:, 1], chunks[:, 2], chunks[:, 3], self._shares)
+        columns = np.array(self._columns, dtype=float).reshape(-1, 2, self.work.n_features)
+        return ChunkDensities(
+            *(counts[:, 0], counts[:, 1], chunks[:, 2], chunks[:, 3]),
+            *(self._shares, self._share_scatters, columns[:, 0], columns[:, 1]),
+        )
+
+
+def _moments(X: Array, used: Array) -> tuple[Array, Array]:
+    """Return means and scatters (d,) of the columns of rows (n, d), some at a time."""
+    n, (mean, scatter) = max(1, int(used.sum())), np.zeros((2, X.shape[1]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in blocks(len(X), BLOCK_ROWS):
+            mean += X[rows][used[rows]].sum(axis=0, dtype=np.float64) / n
+        for rows in blocks(len(X), BLOCK_ROWS):
+            scatter += ((X[rows][used[rows]] - mean) ** 2).sum(axis=0)
+    return mean, scatter
 
 
 def chunk_densities(model: FittedMixture, X: Any, callbacks: Sequence[Any] = ()) -> ChunkDensities:
@@ -267,7 +317,8 @@ def source_densities(
         predictor = model.predictor(("log_density", "proba"))
         support = predictor.mixture.components.support
         # Noise counts as a component here.
-        work = Densities(predictor, predictor.mixture.n_parts, drop, support)
+        k = predictor.mixture.n_parts
+        work = Densities(predictor, k, source.n_features, drop, support)
         return backend_in_force().map_reduce(source, work, running.advance)
 
 

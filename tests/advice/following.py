@@ -32,6 +32,7 @@ from advice.messages import Message
 from dask_em import GaussianMixture
 from dask_em.cli.main import main
 from dask_em.jobs import adapt as adapt_jobs
+from dask_em.jobs import compare as compare_jobs
 from dask_em.jobs import plan as plan_jobs
 from dask_em.jobs import predict as predict_jobs
 from dask_em.jobs import report as report_jobs
@@ -217,7 +218,8 @@ def printed(*words: object) -> tuple[int, str]:
 def without_cluster() -> Iterator[None]:
     """Let the program compute in this thread, whatever cluster it is told to start."""
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        for jobs in (adapt_jobs, plan_jobs, predict_jobs, report_jobs, score_jobs, update_jobs):
+        several = adapt_jobs, compare_jobs, plan_jobs, predict_jobs, report_jobs, score_jobs
+        for jobs in (*several, update_jobs):
             patch.setattr(jobs, "workers_for", lambda where, nbytes: nullcontext())
         yield
 

@@ -25,12 +25,12 @@ INSTALL = re.compile(r"pip install (?:--upgrade )?'?dask-em\[([a-z0-9{},]+)\]")
 # Rooms whose texts are pages, or classes that tests inherit.
 NO_MESSAGES = ("testing/", "report/style.py", "report/svg.py")
 
-CLUSTER = ("fit", "predict", "score", "adapt", "update", "report", "plan", "doctor", "demo")
-READING = ("fit", "predict", "score", "adapt", "update", "report", "plan", "doctor")
+READING = ("fit", "predict", "score", "compare", "adapt", "update", "report", "plan", "doctor")
+CLUSTER = (*READING, "demo")
 # Which commands can print the messages of a file; the first that matches. What is in no row can be
 # printed by no command.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
-    "backends/": ("fit", "predict", "score", "adapt", "update", "report"),
+    "backends/": ("fit", "predict", "score", "compare", "adapt", "update", "report"),
     "core/em.py": ("fit", "inspect"),
     "core/undetermined.py": ("fit", "inspect"),
     # Arrays of Python.
@@ -44,7 +44,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "data/xarray.py": (),
     "cli/export.py": ("export",),
     "data/": READING,
-    "errors.py": ("fit", "predict", "score", "adapt", "update", "report"),
+    "errors.py": ("fit", "predict", "score", "compare", "adapt", "update", "report"),
     "estimators/fits.py": ("fit",),
     "exports/onnx.py": ("export",),
     # Documents are read in Python.
@@ -57,7 +57,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "families/amounts.py": ("fit", "inspect"),
     "families/counts.py": ("fit", "inspect"),
     "families/gaussian/degenerate.py": ("fit", "inspect"),
-    "families/gaussian/family.py": ("predict", "score", "adapt", "update", "report"),
+    "families/gaussian/family.py": ("predict", "score", "compare", "adapt", "update", "report"),
     # A shell names no device.
     "families/gaussian/missing.py": (),
     "families/factor/family.py": (),
@@ -67,10 +67,12 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
     "jobs/checks/": ("doctor",),
     "jobs/cluster.py": CLUSTER,
     "jobs/commit.py": ("fit", "update"),
+    "jobs/compare.py": ("compare",),
     "jobs/fit.py": ("fit",),
     "jobs/ingest.py": ("ingest",),
     "jobs/plan.py": ("fit", "plan", "doctor"),
     "jobs/report.py": ("report",),
+    "jobs/score.py": ("score",),
     "jobs/update.py": ("update",),
     "storage/checkpoint.py": ("fit", "update"),
     "storage/outputs/files.py": ("fit", "predict", "adapt", "update", "report", "ingest", "demo"),

@@ -54,7 +54,21 @@ def unless_said(phrase: str, act: Callable[[], str]) -> str:
     return phrase * (phrase in act())
 
 
+def two_compared(here: Here, *more: object) -> str:
+    return program("compare", saved(here), saved(here), "--weights", here.path("w.zarr"), *more)
+
+
+def drift_scored(here: Here, *more: object) -> str:
+    return program("score", saved(here), stored(here), "--drift", saved(here), *more)
+
+
 REPORTS = [
+    Followed("--drift counts each row once", lambda here: drift_scored(here, "--weights", "w"), {
+        "leave --weights away": lambda here, words: drift_scored(here),
+    }),
+    Followed("--weights are of rows: pass", lambda here: two_compared(here), {
+        "--data": lambda here, words: two_compared(here, words, stored(here)),
+    }),
     Followed("The drift over chunks: run the report", lambda here: reported(
         here, "--no-drift", "--data", stored(here)
     ), {
