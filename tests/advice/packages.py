@@ -22,6 +22,7 @@ from advice.following import (
     saved,
     stored,
 )
+from dask_em import plots
 from dask_em.backends.dask.config import _log_that_numba_is_missing
 from dask_em.jobs.checks.machine import extras_here, versions_here
 
@@ -59,6 +60,11 @@ def fit_with(here: Here, words: str) -> str:
 
 def reported(here: Here) -> str:
     return program("report", saved(here), here.path("r.html"), "--overwrite")
+
+
+def drawn(here: Here) -> str:
+    """What is said of a picture in a figure of its own."""
+    return said(lambda: plots.weights(fit(X)))
 
 
 def toured(here: Here) -> str:
@@ -173,6 +179,9 @@ PACKAGES = [
     }),
     Followed("a report needs matplotlib", without("matplotlib", reported), {
         PIP: installing("matplotlib", reported),
+    }),
+    Followed("pictures need matplotlib", without("matplotlib", drawn), {
+        PIP: installing("matplotlib", drawn),
     }),
     Followed("5. no picture: matplotlib", without("matplotlib", toured), {
         PIP: installing("matplotlib", toured),
