@@ -19,6 +19,7 @@ __all__ = [
     "GaussianMixture",
     "KMeans",
     "MixedMixture",
+    "MixtureDisplay",
     "MultinomialMixture",
     "PoissonMixture",
     "StudentTMixture",
@@ -30,6 +31,7 @@ __all__ = [
     "ingest",
     "kl_divergence",
     "load",
+    "plots",
     "select",
     "to_json",
     "to_onnx",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from . import plots
     from .estimators.adapt import adapt
     from .estimators.amounts import ExponentialMixture, GammaMixture
     from .estimators.bayesian_gaussian import BayesianGaussianMixture
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from .exports.onnx import to_onnx
     from .exports.sql import to_sql
     from .jobs.ingest import ingest
+    from .report.display import MixtureDisplay
     from .storage.checkpoint import Checkpointing
 
 # Once, and before anybody logs: also where a worker imports a part of the package alone.
@@ -72,6 +76,7 @@ _HOMES = {
     "GaussianMixture": "estimators.gaussian",
     "KMeans": "estimators.kmeans",
     "MixedMixture": "estimators.mixed",
+    "MixtureDisplay": "report.display",
     "MultinomialMixture": "estimators.counts",
     "PoissonMixture": "estimators.counts",
     "StudentTMixture": "estimators.student_t",
@@ -90,12 +95,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     # scikit-learn and dask.array take seconds to import; workers and `dask-em --help`
     # need neither.
     if name in _HOMES:
-        from importlib import import_module
-
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "plots":
+        return import_module(".plots", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -51,7 +51,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "jobs/demo.py",
     ),
     "xarray": ("data/xarray.py",),
-    "pandas": ("data/frames.py",),
+    "pandas": ("data/frames.py", "estimators/tables.py"),
     "polars": ("data/frames.py",),
     "pyarrow": (
         "data/frames.py",
@@ -182,7 +182,14 @@ def run(code: str) -> str:
 
 @pytest.mark.parametrize(
     "module",
-    ["dask_em", "dask_em.core.em", "dask_em.fitting.survey", "dask_em.data.open", "dask_em.cli"],
+    [
+        "dask_em",
+        "dask_em.plots",
+        "dask_em.core.em",
+        "dask_em.fitting.survey",
+        "dask_em.data.open",
+        "dask_em.cli",
+    ],
 )
 def test_an_import_stays_light(module: str) -> None:
     code = f"""

@@ -30,8 +30,8 @@ from dask_em.errors import DataError, OutputExistsError, UsageError
 from dask_em.estimators.html import summary_html
 from dask_em.jobs import report as report_jobs
 from dask_em.jobs.demo import make_demo_data
+from dask_em.report import choices, plots
 from dask_em.report import page as report
-from dask_em.report import plots
 from dask_em.report.drift import (
     ChunkDensities,
     Densities,
@@ -264,19 +264,19 @@ def selection() -> list[dict[str, Any]]:
 
 
 def test_the_lowest_criterion_is_circled() -> None:
-    diag, full, best = plots.plot_criterion(selection()).lines
+    diag, full, best = choices.plot_criterion(selection()).lines
     np.testing.assert_array_equal(diag.get_xdata(), [1, 2, 3, 4, 5])
     np.testing.assert_array_equal(full.get_ydata(), np.asarray(diag.get_ydata()) + 1)
     np.testing.assert_array_equal(best.get_data(), [[3], [100.0]])
-    assert np.shape(plots.plot_criterion(selection(), "icl").lines[0].get_xdata()) == (3,)
+    assert np.shape(choices.plot_criterion(selection(), "icl").lines[0].get_xdata()) == (3,)
     with pytest.raises(UsageError, match="no candidate has a finite 'aicc'"):
-        plots.plot_criterion(selection(), "aicc")
+        choices.plot_criterion(selection(), "aicc")
 
 
 def test_a_dropped_candidate_has_no_dot_and_no_circle() -> None:
     candidates = selection()
     candidates[2]["status"] = "DROPPED"
-    diag, full, best = plots.plot_criterion(candidates).lines
+    diag, full, best = choices.plot_criterion(candidates).lines
     assert (diag.get_markevery(), full.get_markevery()) == ([0, 1, 3, 4], [0, 1, 2, 3, 4])
     # Two and four components of the first structure and three of the second have the same.
     assert np.asarray(best.get_ydata())[0] == 101.0
@@ -390,7 +390,8 @@ def draw(n: int, rng: np.random.Generator, share: float = 0.5) -> np.ndarray:
 
 def in_parts(model: GaussianMixture, parts: Iterable[np.ndarray]) -> ChunkDensities:
     """What the pass finds where the store is read in these parts."""
-    fold = Densities(model.predictor(("log_density", "proba")), model.n_components, False).fold()
+    answer = model.predictor(("log_density", "proba"))
+    fold = Densities(answer, model.n_components, model.n_features_in_, False).fold()
     for index, rows in enumerate(parts):
         fold.update(index, rows, None)
     return fold.result()

@@ -239,6 +239,18 @@ def is_opened(X: object) -> bool:
     return path or any(opener.accepts(X) for opener in OPENERS)
 
 
+def is_stored(X: object) -> bool:
+    """Tell whether `stored_source` opens X: its rows lie where every process reads them.
+
+    Examples
+    --------
+    >>> is_stored([[0.0, 1.0]])
+    False
+    """
+    X = _opened(X)
+    return any(opener.stored is not None and opener.accepts(X) for opener in OPENERS)
+
+
 def stored_source(
     path: str | os.PathLike[str],
     weights: str | None = None,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from ..core.additive import Array
 from ..core.profile import Profile
+from ..fitting.criteria import RangeEnd, model_in
 from ..foreign import shown
 from .describe import FittedMixture, colour
 
@@ -142,6 +144,40 @@ def _form(means: Array, widths: Array) -> str:
     return f",.{max(0, 2 - int(np.floor(np.log10(smallest))))}f"
 
 
+# Columns of the table of candidates, and how their numbers are shown.
+CANDIDATE = {
+    "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
+    "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "inertia": ",.6g",
+    "holdout": ",.4f", "passes": ",.4g",
+    "n_passes": ",.4g", "status": "",
+}  # fmt: skip
+
+
+def candidates_table(
+    selection: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any] | None = None
+) -> str:
+    """Make a table of the models of a choice, the chosen one in bold.
+
+    Examples
+    --------
+    >>> rows = [{"n_components": 1, "bic": 5.0}, {"n_components": 2, "bic": 3.0}]
+    >>> "<b>3.0</b>" in candidates_table(rows, rows[1])
+    True
+    """
+
+    def cell(value: Any, form: str) -> str:
+        if value is None:
+            return ""
+        return number(value, form) if form else text(str(value).lower().replace("_", " "))
+
+    names = [n for n in CANDIDATE if any(c.get(n) is not None for c in selection)]
+    rows = []
+    for c in selection:
+        cells = [text(model_in(c)), *(cell(c.get(name), CANDIDATE[name]) for name in names)]
+        rows.append([f"<b>{one}</b>" for one in cells] if c == chosen else cells)
+    return table(["kind", *(text(n.replace("_", " ")) for n in names)], rows)
+
+
 def left_out(model: FittedMixture, most: int | None = None) -> str:
     """Say what `components_table` does not show; empty where it shows all.
 
@@ -239,10 +275,50 @@ def summary_html(model: FittedMixture) -> str:
         shape = f"{source['n_rows']:,} &times; {source['n_features']} {text(source['dtype'])}"
         pairs.insert(0, ("data", f"{text(source['source'])} ({shape})"))
     more = left_out(model, MOST_COMPONENTS)
-    return (
-        f'<div class="dask-em"><style>{_SUMMARY_STYLE}</style>'
+    return notebook_part(
         f"<h4>{text(type(model).__name__)}: {k} component{'s' * (k > 1)} in {d} "
         f"column{'s' * (d > 1)}{structure}</h4>"
         f"<p>{status_words(model)}</p>{warning_lines(model)}{facts(pairs)}"
-        f"{components_table(model, MOST_COMPONENTS)}{f'<p>{more}</p>' * bool(more)}</div>"
+        f"{components_table(model, MOST_COMPONENTS)}{f'<p>{more}</p>' * bool(more)}"
     )
+
+
+def selection_html(
+    selection: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Any],
+    criterion: str,
+    range_end: RangeEnd | None,
+    n_reads: int,
+) -> str:
+    """Summarize a choice among models for notebooks: the winner, and how the others did.
+
+    Examples
+    --------
+    >>> rows = [{"n_components": 1, "bic": 5.0}, {"n_components": 2, "bic": 3.0}]
+    >>> "Chosen of 2 models" in selection_html(rows, rows[1], "bic", "largest", 4)
+    True
+    """
+    k, kind = int(chosen["n_components"]), model_in(chosen)
+    by = "hold-out" if criterion == "holdout" else criterion.upper()
+    more = "more" if range_end == "largest" else "fewer"
+    end = (
+        f'<p class="warn"><b>At the end</b>: {k} is the {range_end} number of components that was '
+        f"tried, so {more} may be better.</p>"
+    )
+    return notebook_part(
+        f"<h4>Chosen of {len(selection):,} model{'s' * (len(selection) > 1)} by {text(by)}: "
+        f"{k} component{'s' * (k > 1)}{f', {text(kind)}' * bool(kind)}</h4>{end * bool(range_end)}"
+        f"{facts([('passes over the data', f'{n_reads:,}')])}"
+        f"{candidates_table(selection, chosen)}"
+    )
+
+
+def notebook_part(body: str) -> str:
+    """Wrap HTML, made of the pieces above, for the page of a notebook.
+
+    Examples
+    --------
+    >>> notebook_part("<p>one</p>")
+    '<div class="dask-em"><style>...</style><p>one</p></div>'
+    """
+    return f'<div class="dask-em"><style>{_SUMMARY_STYLE}</style>{body}</div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
@@ -55,7 +55,8 @@ from .fitted import FittedEstimator, real_type
 from .html import summary_html
 from .known import check_noise_covariance
 from .names import checked_names
-from .options import check_label_type, check_n_samples
+from .options import check_choice, check_label_type, check_n_samples
+from .tables import OfModel, components_frame, records_frame
 
 logger = logging.getLogger("dask_em")
 
@@ -410,6 +411,29 @@ class Predictions(FittedEstimator):
         components = self.state_.result.components
         names = getattr(self, "feature_names_in_", None)
         return FamilyDescription(components, names_of_columns(names, components.n_features))
+
+    def to_frame(self, of: OfModel = "components") -> Any:
+        """Return a result of the fit as a pandas.DataFrame.
+
+        Parameters
+        ----------
+        of : {"components", "history"}, default="components"
+            The components, a row each: columns of two levels, `frame["weight"]`, `frame["size"]`
+            (the sum of responsibilities) and what the family is described by, as
+            `frame["Means"]`. Or the records of `history_`, a row a pass.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        check_is_fitted(self)
+        check_choice("of", of, get_args(OfModel))
+        return components_frame(self) if of == "components" else records_frame(self.history_)
 
     # -- in notebooks -------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ..families.gaussian.structures import NAMES
 from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
@@ -15,8 +15,10 @@ from ..fitting.observers import n_reads
 from .base import MixtureEstimator
 from .fits import Fit
 from .gaussian import GaussianMixture
+from .html import selection_html
 from .known import KnownLabels
-from .options import check_number
+from .options import check_choice, check_number
+from .tables import OfSelection, records_frame
 
 Chosen = type[MixtureEstimator] | MixtureEstimator
 """A class of mixtures, or an estimator whose options are to be used."""
@@ -49,6 +51,8 @@ class Selection:
         would compute as much.
     history : list of dict
         One record a pass of the whole sweep.
+    chosen : dict
+        The row of `table` that is of the winner.
 
     Examples
     --------
@@ -65,17 +69,41 @@ class Selection:
     range_end: RangeEnd | None
     n_passes: float
     history: list[dict[str, Any]]
+    chosen: dict[str, Any]
 
     @property
     def n_reads(self) -> int:
         """How often the data were read: records of `history` but a survey kept beside them."""
         return n_reads(self.history)
 
+    def to_frame(self, of: OfSelection = "table") -> Any:
+        """Return `table` or `history` as a pandas.DataFrame, one row a model, or a pass.
+
+        Parameters
+        ----------
+        of : {"table", "history"}, default="table"
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        check_choice("of", of, get_args(OfSelection))
+        return records_frame(self.table if of == "table" else self.history)
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: which model was chosen, and how the others did."""
+        return selection_html(self.table, self.chosen, self.criterion, self.range_end, self.n_reads)
+
     @classmethod
     def of(cls, fit: Fit[MixtureEstimator], driver: Driver, keep_all: bool) -> Self:
         """Return what a fit found, once it was run."""
         best = driver.candidates.index(driver.best)
-        models = [*fit.estimators]
+        models, table = [*fit.estimators], [row.as_dict(fit.kind_option) for row in driver.rows]
         kept = [
             model
             for model, candidate in zip(models, driver.candidates, strict=True)
@@ -83,7 +111,7 @@ class Selection:
         ]
         return cls(
             models[best],
-            [row.as_dict(fit.kind_option) for row in driver.rows],
+            table,
             kept if keep_all else [],
             fit.criterion,
             range_end(
@@ -92,6 +120,7 @@ class Selection:
             ),
             models[best].n_passes_,
             [record.as_dict() for record in driver.passes.records],
+            table[best],
         )
 
 

@@ -17,9 +17,11 @@ import numpy as np
 from ..core.columns import KINDS
 from ..core.ranges import even_ranges
 from ..core.tuning import tuning
+from ..data.columns import listed
 from ..data.ingest.opening import Choice, check_source, open_rows
 from ..data.options import ReadOptions
 from ..errors import DataError, UsageError
+from ..estimators.html import facts, notebook_part, number, text
 from ..fitting.observers import ObservedPass
 from ..fitting.progress import reporter
 from ..machine import usable_cpus
@@ -92,6 +94,19 @@ class Ingested:
     def mb_per_second(self) -> float:
         """Megabytes of the inputs a second."""
         return self.bytes_read / 1e6 / self.seconds if self.seconds else 0.0
+
+    def _repr_html_(self) -> str:
+        """HTML for notebooks: what was written where, and how quickly."""
+        pairs = [
+            ("rows", f"{self.n_rows:,}"),
+            ("columns", f"{text(listed(self.columns))} ({self.dtype})"),
+            ("chunks", f"{self.n_chunks:,} of {self.chunk_rows:,} rows"),
+            ("read", f"{number(self.bytes_read / 1e6)} MB, {number(self.mb_per_second)} MB/s"),
+            ("survey", "kept for fits" if self.survey_kept else "not kept"),
+        ]
+        if self.others:
+            pairs.insert(2, ("beside them", text(listed([*self.others]))))
+        return notebook_part(f"<h4>{text(self.destination)}</h4>{facts(pairs)}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record for JSON."""

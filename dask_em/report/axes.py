@@ -15,6 +15,7 @@ from ..foreign import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 LONGEST_NAME = 24
 
@@ -36,6 +37,17 @@ def real_rows(X: Array, d: int) -> Array:
     return X if X.dtype.kind == "f" else X.astype(np.float64)
 
 
+def is_finite(value: float | None) -> bool:
+    """Tell whether there is a number to draw.
+
+    Examples
+    --------
+    >>> is_finite(2.0), is_finite(float("inf")), is_finite(None)
+    (True, False, False)
+    """
+    return value is not None and bool(np.isfinite(value))
+
+
 def column_number(column: int, d: int) -> int:
     """Return the number of a column of d, which may be counted from the end.
 
@@ -55,13 +67,31 @@ def column_number(column: int, d: int) -> int:
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] = (5, 3.5)) -> Axes:
-    """Return `ax`, or the Axes of a new figure of this size in inches where it is None."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+    """Return `ax`, or the Axes of a new figure as `new_figure` makes it where it is None."""
+    return new_figure(None, size).subplots() if ax is None else ax
 
-    _, ax = plt.subplots(figsize=size, layout="constrained")
-    return ax
+
+def new_figure(figure: Figure | None, size: tuple[float, float]) -> Figure:
+    """Return `figure`, or a new one where it is None.
+
+    It has this size in inches, or this shape in the width that the user's style gives to figures.
+
+    Raises
+    ------
+    UsageError
+        matplotlib is not installed.
+    """
+    if figure is not None:
+        return figure
+    try:
+        import matplotlib as mpl
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError as e:
+        raise UsageError("pictures need matplotlib: pip install 'dask-em[plot]'") from e
+    wanted = mpl.rcParams["figure.figsize"]
+    if [*wanted] != [*mpl.rcParamsDefault["figure.figsize"]]:
+        size = (wanted[0], wanted[0] * size[1] / size[0])
+    return plt.figure(figsize=size, layout="constrained")
 
 
 def ink() -> str:

@@ -29,6 +29,7 @@ from .axes import (
     ink,
     label_axes,
     new_axes,
+    new_figure,
     outline_component,
     real_rows,
     shortened,
@@ -210,15 +211,6 @@ def reach(values: Array) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
-
-
-def new_figure(figure: Figure | None, size: tuple[float, float]) -> Figure:
-    """Return `figure`, or a new one of this size in inches where it is None."""
-    if figure is not None:
-        return figure
-    import matplotlib.pyplot as plt
-
-    return plt.figure(figsize=size, layout="constrained")
 
 
 def mixed_colours(resp: Array, k: int) -> Array:

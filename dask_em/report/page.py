@@ -19,6 +19,7 @@ from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..estimators.html import (
+    candidates_table,
     components_table,
     facts,
     left_out,
@@ -28,11 +29,10 @@ from ..estimators.html import (
     text,
     warning_lines,
 )
-from ..fitting.criteria import model_in
 from ..runtime import current_job
 from ..storage.outputs.writer import output_file
 from ..version import __version__
-from . import plots
+from . import choices, plots
 from .answers import plot_answers
 from .drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities, Evidence
 from .style import STYLE
@@ -156,24 +156,24 @@ def _fit_section(model: FittedMixture) -> str:
     if selection:
         figures += [
             _figure(
-                partial(plots.plot_criterion, selection, name),
+                partial(choices.plot_criterion, selection, name),
                 f"{name.upper()} over the number of components",
                 "Lower is better; the circle is the lowest. Where the line has no dot, the model "
                 "was dropped early and its number is an estimate.",
             )
             for name in ("bic", "icl")
-            if plots.candidates(selection, name)
+            if choices.candidates(selection, name)
         ]
-        if plots.candidates(selection, "inertia"):
+        if choices.candidates(selection, "inertia"):
             figures.append(
                 _figure(
-                    partial(plots.plot_elbow, selection),
+                    partial(choices.plot_elbow, selection),
                     "Inertia over the number of clusters",
                     "It falls with every cluster; the circle is the elbow, where the line is "
                     "farthest below the dashed one.",
                 )
             )
-    return _section("The fit", _grid(figures) + (_selection_table(selection) if selection else ""))
+    return _section("The fit", _grid(figures) + (_all_candidates(selection) if selection else ""))
 
 
 def _selection(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
@@ -182,28 +182,8 @@ def _selection(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
     return vars(model).get("selection_") or sweep.get("table") or ()
 
 
-# Columns of the table of candidates, and how their numbers are shown.
-CANDIDATE = {
-    "n_components": ",", "log_likelihood": ",.4f", "n_parameters": ",",
-    "aic": ",.1f", "bic": ",.1f", "icl": ",.1f", "inertia": ",.6g",
-    "holdout": ",.4f", "passes": ",.4g",
-    "n_passes": ",.4g", "status": "",
-}  # fmt: skip
-
-
-def _selection_table(selection: Sequence[Mapping[str, Any]]) -> str:
-    def cell(value: Any, form: str) -> str:
-        if value is None:
-            return ""
-        return number(value, form) if form else text(str(value).lower().replace("_", " "))
-
-    names = [n for n in CANDIDATE if any(c.get(n) is not None for c in selection)]
-    rows = [
-        [text(model_in(c)), *(cell(c.get(name), CANDIDATE[name]) for name in names)]
-        for c in selection
-    ]
-    head = ["kind", *(text(n.replace("_", " ")) for n in names)]
-    return _details("All candidates", table(head, rows))
+def _all_candidates(selection: Sequence[Mapping[str, Any]]) -> str:
+    return _details("All candidates", candidates_table(selection))
 
 
 # What pictures of profiles show.

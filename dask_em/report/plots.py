@@ -25,13 +25,14 @@ from ..estimators.describe import (
     noise_density,
     shares_among,
 )
-from ..fitting.criteria import elbow, model_in
 from .axes import (
     column_number,
     curve_points,
     ink,
+    is_finite,
     label_axes,
     new_axes,
+    new_figure,
     number_component,
     outline_component,
     real_rows,
@@ -66,16 +67,20 @@ def heaviest(weights: Array) -> list[int]:
     return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
 
 
-def telling_columns(model: FittedMixture, most: int = 4) -> list[int]:
+def telling_columns(
+    model: FittedMixture, most: int = 4, among: Sequence[int] | None = None
+) -> list[int]:
     """Choose the columns that separate the components best, at most so many, in their order.
 
-    Best is the largest share of a column's variance that lies between the components.
+    Best is the largest share of a column's variance that lies between the components. They are
+    chosen `among` some columns, by default all.
     """
     components = model.describe()
     center, spread = mixture_moments(model.weights_, components)
     between = shares_among(model) @ (components.means - center) ** 2
     share = np.divide(between, spread**2, out=np.zeros_like(between), where=spread > 0)
-    return sorted(np.argsort(-share, kind="stable")[:most].tolist())
+    asked = np.arange(len(share)) if among is None else np.array(among, dtype=int)
+    return sorted(asked[np.argsort(-share[asked], kind="stable")[:most]].tolist())
 
 
 def plot_components(
@@ -138,10 +143,8 @@ def plot_pairs(
     chosen = telling_columns(model) if columns is None else list(columns)
     m = len(chosen)
     if axes is None:
-        import matplotlib.pyplot as plt
-
         size = max(4.0, 2.6 * m)
-        _, axes = plt.subplots(m, m, figsize=(size, size), layout="constrained", squeeze=False)
+        axes = new_figure(None, (size, size)).subplots(m, m, squeeze=False)
     axes = np.asarray(axes)
     if axes.shape != (m, m):
         raise UsageError(f"axes has shape {axes.shape}, expected {(m, m)} for {m} columns")
@@ -208,92 +211,6 @@ def plot_log_likelihood(model: FittedMixture, ax: Axes | None = None) -> Axes:
         ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     whole_numbers(ax.xaxis)
     label_axes(ax, "pass", model.objective_.unit or model.objective_.name)
-    return ax
-
-
-def candidates(selection: Sequence[Mapping[str, Any]], criterion: str) -> list[Mapping[str, Any]]:
-    """Return the candidates of a selection that have a finite `criterion`."""
-    return [c for c in selection if _finite(c.get(criterion))]
-
-
-def plot_criterion(
-    selection: Sequence[Mapping[str, Any]], criterion: str = "bic", ax: Axes | None = None
-) -> Axes:
-    """Draw a criterion over the number of components, one line a kind of components.
-
-    Parameters
-    ----------
-    selection : sequence of dict
-        Candidates with the keys n_components and `criterion`, and where they have them
-        covariance_type and status. One whose criterion is None or not finite is left out; one of
-        status DROPPED, whose criterion is an estimate, is on the line without a dot.
-    criterion : {"bic", "aic", "icl"}
-        Lower is better: the lowest that was not dropped is circled.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    UsageError
-        No candidate has the criterion.
-    """
-    ax = new_axes(ax)
-    drawn = candidates(selection, criterion)
-    if not drawn:
-        raise UsageError(f"no candidate has a finite {criterion!r}: nothing to draw")
-    structures = list(dict.fromkeys(map(model_in, drawn)))
-    for i, structure in enumerate(structures):
-        mine = [c for c in drawn if model_in(c) == structure]
-        mine.sort(key=lambda c: int(c["n_components"]))
-        ax.plot(
-            [c["n_components"] for c in mine],
-            [c[criterion] for c in mine],
-            "o-",
-            ms=4,
-            lw=1.5,
-            markevery=[j for j, c in enumerate(mine) if not _dropped(c)],
-            color=colour(i),
-            label=shortened(structure),
-        )
-    best = min(drawn, key=lambda c: (_dropped(c), float(c[criterion])))
-    ax.plot(best["n_components"], best[criterion], "o", ms=11, mfc="none", mec=ink(), mew=1.2)
-    if len(structures) > 1:
-        for name in ax.legend(frameon=False).get_texts():
-            # As in `label_axes`.
-            name.set_parse_math(False)
-    whole_numbers(ax.xaxis)
-    label_axes(ax, "components", criterion.upper())
-    return ax
-
-
-def plot_elbow(selection: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
-    """Draw the inertia over the number of clusters, its elbow marked.
-
-    Parameters
-    ----------
-    selection : sequence of dict
-        Candidates with the keys n_components and inertia, as in `plot_criterion`.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    matplotlib Axes
-    """
-    ax = new_axes(ax)
-    drawn = sorted(candidates(selection, "inertia"), key=lambda c: int(c["n_components"]))
-    ks = [int(c["n_components"]) for c in drawn]
-    values = [float(c["inertia"]) for c in drawn]
-    whole = [j for j, c in enumerate(drawn) if not _dropped(c)]
-    ax.plot(ks, values, "o-", ms=4, lw=1.5, markevery=whole, color=COLOURS[0])
-    bend = elbow(ks, values)
-    if bend is not None:
-        ax.plot([ks[0], ks[-1]], [values[0], values[-1]], "--", lw=1, color=COLOURS[3])
-        ax.plot(bend, values[ks.index(bend)], "o", ms=11, mfc="none", mec=ink(), mew=1.2)
-    whole_numbers(ax.xaxis)
-    label_axes(ax, "clusters", "inertia")
     return ax
 
 
@@ -479,17 +396,9 @@ def _answer(model: FittedMixture, X: Array, answer: Answer) -> Array:
     return np.asarray(model.predictor((answer,))(X)[answer])
 
 
-def _finite(value: Any) -> bool:
-    return value is not None and bool(np.isfinite(float(value)))
-
-
-def _dropped(candidate: Mapping[str, Any]) -> bool:
-    return candidate.get("status") == "DROPPED"
-
-
 def _ascent(history: Sequence[Mapping[str, Any]], told: str) -> tuple[Array, Array, Array]:
     """Return numbers of the EM passes, what is `told` of each, and whether it was accepted."""
-    records = [r for r in history if r["phase"] == "em" and _finite(r.get("log_likelihood"))]
+    records = [r for r in history if r["phase"] == "em" and is_finite(r.get("log_likelihood"))]
     values = np.array([r["log_likelihood"] for r in records], dtype=float)
     best = np.maximum.accumulate(values) if len(values) else values
     # Rounding alone may take a little from a fit that stands still.

@@ -22,6 +22,7 @@ from advice.following import (
     saved,
     stored,
 )
+from dask_em import plots
 from dask_em.backends.dask.config import _log_that_numba_is_missing
 from dask_em.jobs.checks.machine import extras_here, versions_here
 
@@ -63,6 +64,11 @@ def reported(here: Here) -> str:
 
 def exported(here: Here) -> str:
     return program("export", saved(here), "--onnx", here.path("m.onnx"), "--overwrite")
+
+
+def drawn(here: Here) -> str:
+    """What is said of a picture in a figure of its own."""
+    return said(lambda: plots.weights(fit(X)))
 
 
 def toured(here: Here) -> str:
@@ -180,6 +186,9 @@ PACKAGES = [
     }),
     Followed("an ONNX graph needs onnx", without("onnx", exported), {
         PIP: installing("onnx", exported),
+    }),
+    Followed("pictures need matplotlib", without("matplotlib", drawn), {
+        PIP: installing("matplotlib", drawn),
     }),
     Followed("5. no picture: matplotlib", without("matplotlib", toured), {
         PIP: installing("matplotlib", toured),
