@@ -275,7 +275,8 @@ def test_rates_are_held() -> None:
     start, fixed = RATES + 0.5, {"rates": [1]}
     options: dict[str, Any] = {"rates_init": start, "weights_init": WEIGHTS, "algorithm": "em"}
     model = PoissonMixture(K, fixed=fixed, max_iter=1, **options).fit(COUNTS)
-    p = np.exp(np.sum(stats.poisson.logpmf(COUNTS[:, None], start), axis=2)) * WEIGHTS
+    log_p = np.asarray(stats.poisson.logpmf(COUNTS[:, None], start))
+    p = np.exp(log_p.sum(axis=2)) * WEIGHTS
     r = p / p.sum(axis=1, keepdims=True)
     expected = r.T @ COUNTS / r.sum(axis=0)[:, None]
     expected[1] = start[1]

@@ -294,5 +294,9 @@ def test_columns_that_show_groups_are_scaled_by_how_well() -> None:
     assert n_shown(twice, np.ones(len(twice))) == n_shown(rows, weights) == 1
     assert n_shown(np.column_stack([rows, np.zeros(2000)]), weights) == 1
     assert n_shown(rows[:, :5], np.ones(2000)) == 0
+    # Of more parts than there are places, too.
+    few = np.round(rows[:600])
+    assert n_shown(few, np.ones(600)) > 0
+    assert np.isfinite(np.asarray(grouped_columns(few, np.ones(600), 200))).all()
     # Columns that show them alike are no other start.
     assert n_shown(np.repeat(rows[:, 5:], 2, axis=1), np.ones(2000)) == 0

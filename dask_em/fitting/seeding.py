@@ -185,7 +185,8 @@ def grouped_columns(rows: Array, weights: Array, k: int) -> Array | None:
     shows = within < constants.grouped_share * normal
     if not shows.any():
         return None
-    within = np.maximum(within[shows], constants.least_within)
+    # Of very many parts a normal column's are narrower yet.
+    within = np.maximum(within[shows], min(constants.least_within, normal / 2))
     scales = np.sqrt(1 / within**2 - 1 / normal**2)
     if shows.all() and scales.max() <= constants.grouped_alike * scales.min():
         return None

@@ -89,7 +89,7 @@ class Baseline:
 
     @property
     def expected(self) -> Array:
-        """What each statistic is expected to be, (1 + k + d,)."""
+        """Expected value of each statistic, (1 + k + d,)."""
         return np.concatenate([[self.log_density], self.weights, self.means])
 
     def errors(self, parts: ChunkDensities) -> Array:
