@@ -250,6 +250,8 @@ def leaves(value: Any) -> list[np.ndarray]:
         return [
             leaf for name in value.__dataclass_fields__ for leaf in leaves(getattr(value, name))
         ]
+    if isinstance(value, tuple):
+        return [leaf for one in value for leaf in leaves(one)]
     return [] if value is None else [np.asarray(value)]
 
 

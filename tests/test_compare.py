@@ -300,3 +300,15 @@ def test_the_command_without_data(folder: Path) -> None:
     assert (done.exit_code, "adjusted" in done.stdout) == (0, False), done.output
     refused = CliRunner().invoke(main, ["compare", "a.npz", "b.npz", "--weights", "w"])
     assert (refused.exit_code, "pass --data DATA" in refused.stderr) == (2, True)
+
+
+def test_noise_is_a_label_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(300, 2)), rng.uniform(-20, 20, (200, 2))])
+    noisy = GaussianMixture(1, noise=True, random_state=0).fit(X)
+    plain = GaussianMixture(1, random_state=0).fit(X)
+    found = compare(noisy, plain, X).rows
+    assert found is not None
+    assert found.table.shape == (2, 1)
+    assert found.table[1, 0] == (noisy.predict(X) == -1).sum() > 100
+    assert found.mean_difference == pytest.approx(plain.score(X) - noisy.score(X))

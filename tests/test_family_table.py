@@ -35,6 +35,7 @@ from dask_em import (
     StudentTMixture,
     load,
     select,
+    to_sql,
 )
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
@@ -434,6 +435,12 @@ def test_a_model_file_holds_the_model(family: Row, tmp_path: Path) -> None:
 
 def test_its_parameters_are_the_model(family: Row, tmp_path: Path) -> None:
     model, rows = family.fitted, family.rows()
+    if model.fitted_box is not None:
+        with pytest.raises(UsageError, match="do not make a model with noise"):
+            model.given_parameters()
+        with pytest.raises(UsageError, match="has no formula"):
+            to_sql(model)
+        return
     given = {**model.given_parameters(), **model.given_options()}
     again = type(model).from_parameters(weights=model.weights_, **given)
     assert again.status_ is Status.GIVEN

@@ -20,7 +20,8 @@ class Agreement(Additive):
     n_rows : int
         Rows seen, those of weight zero included.
     table : (a, b) array
-        Weights of the rows that are labelled i by the first mixture and j by the second.
+        Weights of the rows that are labelled i by the first mixture and j by the second; noise is
+        behind the components.
     difference : float
         sum_n w_n d_n of the differences d_n = log p(x_n) under the second less under the first.
     squares : float
@@ -130,7 +131,7 @@ class AgreeFold(Fold[Agreement]):
 
     def __init__(self, work: Agree) -> None:
         self.work = work
-        shape = [len(one.mixture.log_weights) for one in (work.first, work.second)]
+        shape = [one.mixture.n_parts for one in (work.first, work.second)]
         self._sums = Agreement(0, np.zeros(shape), 0.0, 0.0)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
@@ -144,7 +145,8 @@ class AgreeFold(Fold[Agreement]):
         theirs = self.work.second(X if self.work.columns is None else X[:, self.work.columns])
         weights = np.ones(len(X)) if sample_weight is None else sample_weight.astype(np.float64)
         shape = self._sums.table.shape
-        cells = ours["labels"] * shape[1] + theirs["labels"]
+        # The label of noise, -1, is the last of the parts.
+        cells = ours["labels"] % shape[0] * shape[1] + theirs["labels"] % shape[1]
         table = np.bincount(cells, weights, shape[0] * shape[1]).reshape(shape)
         with np.errstate(invalid="ignore", over="ignore"):
             apart = theirs["log_density"] - ours["log_density"]

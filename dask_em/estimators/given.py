@@ -20,6 +20,7 @@ from ..core.moments import Moments
 from ..core.parts import MixtureStatistics
 from ..core.validation import brief, require
 from ..data.memory import ArraySource
+from ..errors import UsageError
 from ..version import __version__
 from .predictions import Predictions
 from .registry import stored_of
@@ -95,8 +96,17 @@ class GivenParameters(Predictions):
         return {**saved.options, **starts}
 
     def given_parameters(self) -> dict[str, Array]:
-        """Return the parameters of which `from_parameters` makes this model, without weights."""
-        return self.fitted_state()[0].result.components.parameters()
+        """Return the parameters of which `from_parameters` makes this model, without weights.
+
+        Raises
+        ------
+        UsageError
+            The model has noise beside its components.
+        """
+        mixture = self.fitted_state()[0].result
+        if mixture.noise_box is not None:
+            raise UsageError("parameters of components alone do not make a model with noise")
+        return mixture.components.parameters()
 
     def n_columns_given(self, arrays: Mapping[str, Array]) -> int:
         """Return how many columns the rows of a model of such parameters have."""

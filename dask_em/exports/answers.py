@@ -60,8 +60,16 @@ class ModelFormula:
 
     @classmethod
     def of(cls, model: Exported) -> ModelFormula:
-        """Return the formula of a fitted model."""
+        """Return the formula of a fitted model.
+
+        Raises
+        ------
+        UsageError
+            It has noise beside its components.
+        """
         mixture = model.mixture(NUMPY)
+        if mixture.noise_box is not None:
+            raise UsageError("a model with noise has no formula for other programs")
         components, known = mixture.components, vars(model)
         names = known.get("feature_names_in_")
         hard = mixture.assignment == "hard"
