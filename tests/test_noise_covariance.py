@@ -26,6 +26,7 @@ from dask_em.cli.main import main
 from dask_em.core.additive import Array
 from dask_em.core.codec import digest
 from dask_em.core.family import Family
+from dask_em.core.formula import NumpyOperators
 from dask_em.core.moments import Moments
 from dask_em.core.tuning import tuning, use_tuning
 from dask_em.data.open import as_source, noise_beside
@@ -179,6 +180,13 @@ class TestVariances(FamilyTests):
 
     def rows(self) -> Array:
         return beside(X, NOISE[self.noise])
+
+    def test_a_formula_is_the_density(self) -> None:
+        # Programs of other languages see rows without noise.
+        family = self.family()
+        formula = family.formula(NumpyOperators(), X)
+        common = 0.0 if formula.common is None else formula.common()
+        assert_allclose(formula.components + common, family.log_prob(X), rtol=1e-7, atol=1e-7)
 
     def test_draws_have_the_moments(self) -> None:
         # Draws are without noise.

@@ -212,9 +212,9 @@ def test_what_cannot_be_drawn_is_refused(model: GaussianMixture) -> None:
         MixtureDisplay.from_estimator(GaussianMixture(2), X)
     with pytest.raises(DataError, match="2"):
         MixtureDisplay.from_estimator(model, X[:, :2])
-    with pytest.raises(UsageError, match="n_rows=0: expected a number of rows"):
+    with pytest.raises(UsageError, match="n_rows is 0, expected a number of rows"):
         MixtureDisplay.from_estimator(model, X, n_rows=0)
-    with pytest.raises(UsageError, match="width=0"):
+    with pytest.raises(UsageError, match="width is 0"):
         plots.publication(0)
 
 

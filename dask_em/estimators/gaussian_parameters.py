@@ -71,6 +71,8 @@ class GaussianParameters(ImputingMixture):
     def check_fixed(self) -> None:
         """Raise `ValueError` where what is held was not given, or cannot be held."""
         super().check_fixed()
+        if self.fixed is None:
+            return
         held = self.held_parts(self.n_components) or {}
         some = {n for n, of in held.items() if of is not None and len(of) < self.n_components}
         rule = constraint_of(self.covariance_type)

@@ -43,7 +43,7 @@ def score(
         if weights is not None:
             raise UsageError("--drift counts each row once: leave --weights away")
         if noise_covariance is not None:
-            raise UsageError("--drift is of rows without known noise")
+            raise UsageError("the drift is that of rows without known noise")
     if metrics is not None:
         check_output_file(metrics, overwrite=True)
     model = load_to_read(model_path, **reading)

@@ -108,7 +108,7 @@ class MixtureDisplay:
         """
         chosen = shown_columns(estimator, columns)
         if isinstance(n_rows, bool) or not isinstance(n_rows, int) or n_rows < 1:
-            raise UsageError(f"n_rows={n_rows!r}: expected a number of rows, at least 1")
+            raise UsageError(f"n_rows is {n_rows!r}, expected a number of rows, at least 1")
         return cls(estimator, drawn_rows(estimator, X, n_rows, random_state), chosen).plot(ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
@@ -165,7 +165,7 @@ def shown_columns(model: FittedMixture, columns: Columns = None) -> tuple[int, .
             )
         found.append(names.index(one) if isinstance(one, str) else column_number(one, d))
     if len(found) not in (1, 2):
-        raise UsageError(f"columns={columns!r}: expected one column, or two, by number or name")
+        raise UsageError(f"columns is {columns!r}, expected one column, or two, by number or name")
     coded = [names[j] for j in found if j in components.answers]
     if coded and found[1:]:
         raise UsageError(f"column {coded[0]!r} holds categories: it is drawn alone")

@@ -40,7 +40,7 @@ def publication(width: float = 3.5) -> dict[str, Any]:
     (42, 7.2)
     """
     if not width > 0:
-        raise UsageError(f"width={width!r}: expected inches, more than 0")
+        raise UsageError(f"width is {width!r}, expected inches, more than 0")
     return {
         "axes.labelsize": FONT_SIZE,
         "axes.linewidth": 0.6,
