@@ -8,7 +8,6 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 from helpers import blobs, write_zarr
@@ -198,6 +197,7 @@ def test_rows_left_out_are_counted() -> None:
 
 
 def test_columns_are_found_by_their_names(four: GaussianMixture) -> None:
+    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=["x", "y", "z"])
     other = frame[["z", "x", "y"]]
     a, b = gaussian(4, frame), gaussian(4, other)
@@ -213,6 +213,7 @@ def test_columns_are_found_by_their_names(four: GaussianMixture) -> None:
 
 
 def test_other_columns_cannot_be_compared() -> None:
+    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=["x", "y", "z"])
     a, b = gaussian(2, frame), gaussian(2, frame.rename(columns={"z": "w"}))
     found = compare(a, b)
