@@ -4,8 +4,7 @@ The mathematics of `single_rows`. Pairs of a row and a component that has a part
 side, those that lack as many values, so that nothing is done for components that have none.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: of named tuples nobody could do so later.
 from typing import NamedTuple
 
 import numpy as np
