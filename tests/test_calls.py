@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,15 @@ def received(dask_worker: Any) -> list[str]:
     return [str(key) for one in log for key in one["keys"] if "em-shared" in str(key)]
 
 
+@pytest.fixture
+def copies_stay(client: Client) -> Iterator[None]:
+    """Let no copy be dropped between calls, as the scheduler does every two seconds."""
+    client.amm.stop()
+    yield
+    client.amm.start()
+
+
+@pytest.mark.usefixtures("copies_stay")
 def test_what_is_shared_is_sent_once_and_forgotten(client: Client) -> None:
     before = client.run(received)
     with backend_in_force().executor(SHARED) as each:
