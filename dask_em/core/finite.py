@@ -139,7 +139,11 @@ def first_not_finite(X: Array, missing: Missing = NOWHERE) -> tuple[str, int, in
 
 
 def as_finite(
-    name: str, value: Any, shape: tuple[int, ...], parameter: str | None = None
+    name: str,
+    value: Any,
+    shape: tuple[int, ...],
+    parameter: str | None = None,
+    of: str = "the components and columns of this fit",
 ) -> Array | None:
     """Return what the user gave as an array of finite numbers, None where nothing was given.
 
@@ -151,6 +155,8 @@ def as_finite(
     shape : tuple of int
     parameter : str, optional
         Its name in scikit-learn's messages, whose words are then kept, too.
+    of : str
+        What the shape follows from, for the message.
 
     Raises
     ------
@@ -175,8 +181,8 @@ def as_finite(
             f". The parameter '{parameter}' should have the shape of {shape}, but got {array.shape}"
         )
         raise ValueError(
-            f"{name} has shape {array.shape}, expected {shape} for these n_components and "
-            f"covariance_type and this X{theirs if parameter else ''}"
+            f"{name} has shape {array.shape}, expected {shape} for {of}"
+            f"{theirs if parameter else ''}"
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity: expected finite numbers")

@@ -16,7 +16,7 @@ from ...core.moments import Moments
 from ...core.tuning import tuning
 from ...errors import UsageError
 from ..gaussian.family import Gaussian
-from ..gaussian.options import GaussianOptions
+from ..gaussian.options import OF_STRUCTURE, GaussianOptions
 from ..gaussian.whitening import ridged_factor
 from .family import BayesianGaussian
 from .prior import NormalWishart, WeightPrior, WeightsPrior
@@ -117,7 +117,7 @@ class BayesianGaussianOptions(FamilyOptions):
         d, kind = len(moments.mean), self.normal.constraint.storage.kind
         shape = {"diag": (d,), "spherical": ()}.get(kind, (d, d))
         name = f"{kind} covariance_prior"
-        given = as_finite("covariance_prior", self.covariance, shape, name)
+        given = as_finite("covariance_prior", self.covariance, shape, name, OF_STRUCTURE)
         if given is None:
             # The unbiased covariance, unless all weigh next to nothing.
             found = moments.scatter / max(moments.weight - 1, moments.weight / 2)

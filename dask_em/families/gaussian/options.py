@@ -25,6 +25,9 @@ from .noisy import with_noise
 from .regularized import ConjugatePrior, RegularizedGaussian
 from .whitening import Whitening, ridged_factor
 
+# What the shape of matrices follows from, in messages.
+OF_STRUCTURE = "this covariance_type, and the components and columns of this fit"
+
 
 @dataclass(frozen=True, eq=False)
 class GaussianOptions(FamilyOptions):
@@ -223,7 +226,9 @@ class GaussianOptions(FamilyOptions):
         means = as_finite("means_init", self.means_init, (k, d), "means")
         shape = self.constraint.storage.zeros(k, d).shape
         parameter = f"{self.covariance_type} precision"
-        precisions = as_finite("precisions_init", self.precisions_init, shape, parameter)
+        precisions = as_finite(
+            "precisions_init", self.precisions_init, shape, parameter, OF_STRUCTURE
+        )
         if means is not None:
             found = replace(found, means=whitening.whiten(means))
         if precisions is not None:
