@@ -18,7 +18,11 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+HERE = Path(__file__).parent
+# Where `--save` writes; `all.py --check` measures into a copy.
+RESULTS = Path(os.environ.get("DASK_EM_BENCHMARK_RESULTS", HERE / "RESULTS.md"))
+# What else the machine was busy with in the last minute: times say little above 0.2.
+LOAD = os.getloadavg()[0]
 
 
 def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -40,7 +44,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def machine(*packages: str) -> str:
-    """Processor, Python and package versions, and the date, in one line."""
+    """Date, processor, Python, the load at the start and versions of packages, in one line."""
     cpu = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -55,9 +59,14 @@ def machine(*packages: str) -> str:
         except PackageNotFoundError:
             found.append(f"{package} absent")
     today = datetime.date.today().isoformat()
-    cores = f"{os.cpu_count()} cores"
-    return f"{today}, {cpu} ({vector}), {cores}, Python {platform.python_version()}, " + ", ".join(
-        found
+    return ", ".join(
+        [
+            f"{today}, {cpu} ({vector})",
+            f"{os.cpu_count()} cores",
+            f"load at the start {LOAD:.1f}",
+            f"Python {platform.python_version()}",
+            *found,
+        ]
     )
 
 

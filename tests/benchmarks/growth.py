@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common import alternate, table
+from common import RESULTS, alternate, table
 from stores import (
     MIB,
     Count,
@@ -44,7 +44,7 @@ ROUNDS = 3
 CALIBRATED = [(2, 8), (4, 32), (8, 2), (8, 8), (16, 16), (32, 8), (64, 4)]
 FEW_TASKS, MANY_TASKS = 16, 512
 TERABYTE = 10**12
-PLOTS = Path(__file__).parent / "plots"
+PLOTS = RESULTS.parent / "plots"
 
 
 # -- the model -------------------------------------------------------------------------

@@ -35,8 +35,6 @@ from dask_em.data.open import stored_source
 from dask_em.data.zarr.source import ZarrSource
 
 MIB = 2**20
-# What else the machine was busy with in the last minute: times say little above 0.2.
-LOAD = os.getloadavg()[0]
 # Mean distance between two components in units of their own spread: neighbours overlap,
 # so that nearly all responsibilities count and no work can be skipped.
 DISTANCE = 5.0
@@ -71,8 +69,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def publish(arguments: argparse.Namespace, section: str, text: str) -> None:
     """Print a section under its command and machine, and save it where asked."""
     command = f"`python tests/benchmarks/{Path(sys.argv[0]).name} --save`"
-    where = f"{machine('numpy', 'dask', 'zarr')}, load at the start {LOAD:.1f}"
-    whole = f"{command}; {where}.\n\n{text}"
+    whole = f"{command}; {machine('numpy', 'dask', 'zarr')}.\n\n{text}"
     print("\n" + whole)
     if arguments.save:
         save(section, whole)
