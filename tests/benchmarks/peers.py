@@ -93,7 +93,11 @@ def contestants() -> list[Contestant]:
             ("pomegranate", "pomegranate", both, 3),
         ):
             found.append(Contestant(peer, precision, peer, (module, precision), kinds, most))
-    return [*found, Contestant("Spark", "float64", "Spark", ("spark",), ("full",), 3, 32)]
+    return [
+        *found,
+        Contestant("gmmx", "float32", "gmmx", ("gmmx",), both, 3),
+        Contestant("Spark", "float64", "Spark", ("spark",), ("full",), 3, 32),
+    ]
 
 
 @dataclass
@@ -268,11 +272,12 @@ def describe(options: argparse.Namespace, versions: dict[str, str]) -> str:
     found = "; ".join(f"{peer}: {which}" for peer, which in versions.items())
     return (
         f"`{command}`; {machine('numpy')}. {found}. Seconds of one EM iteration in memory, one "
-        f"thread each, alternating, median of {options.rounds} (pomegranate and Spark: at most "
-        "3). After the seconds: how many times those of each of ours, in our columns' order; and "
-        "for full covariances the share of the matrix-multiply peak, at the useful 2 n k d (d + "
-        "3) flops. All begin at the same start, and agree after three iterations, but Spark, "
-        "which takes none. oneDAL, pomegranate and Spark have not all structures, and Spark takes "
+        f"thread each, alternating, median of {options.rounds} (gmmx, pomegranate and Spark: at "
+        "most 3). After the seconds: how many times those of each of ours, in our columns' order; "
+        "and for full covariances the share of the matrix-multiply peak, at the useful 2 n k d (d "
+        "+ 3) flops. All begin at the same start, and agree after three iterations, but Spark, "
+        "which takes none. oneDAL, pomegranate, gmmx and Spark have not all structures, gmmx has "
+        "no float64, and Spark takes "
         "minutes where columns are many (-)."
     )
 

@@ -13,6 +13,7 @@ REQUIREMENTS: dict[str, list[list[str]]] = {
     "ours": [],
     "scikit-learn": [],
     "oneDAL": [["daal4py==2024.7.0", "scikit-learn<1.5", "numpy<2", "packaging"]],
+    "gmmx": [["jax[cpu]==0.10.2", "gmmx==0.7"]],
     "Spark": [["pyspark==4.3.0", "pandas<3", "pyarrow", "numpy"]],
     # pomegranate asks for any PyTorch, so the one that is wanted comes first.
     "pomegranate": [["torch==2.13.0"], ["pomegranate==1.1.2"]],
