@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -73,6 +74,26 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     limits = [_number(f / name) for f in _cgroups("memory", root) for name in names]
     least = min((limit for limit in limits if limit is not None), default=NO_LIMIT)
     return least if least < NO_LIMIT else None
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process and those it starts may take in all.
+
+    The machine's, or less by the limits of the process and of its cgroups: what Dask gives to a
+    LocalCluster, without the seconds that importing it takes.
+
+    Examples
+    --------
+    >>> usable_memory() > 2**20
+    True
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    resident, _ = resource.getrlimit(resource.RLIMIT_RSS)
+    if resident > 0:
+        limits.append(resident)
+    if (allowed := memory_limit(root)) is not None:
+        limits.append(allowed)
+    return min(limits)
 
 
 def _quota(cgroup: Path) -> float:

@@ -131,14 +131,20 @@ def test_a_refusal_imports_nothing_heavy(words: str, code: int, said: str, folde
     assert sorted(folder.rglob("*")) == before
 
 
-def test_small_data_are_fitted_and_labelled_without_numba(folder: Path) -> None:
+def test_small_data_are_fitted_and_labelled_without_numba_and_clusters(folder: Path) -> None:
     code = (
         "import numpy as np\nfrom dask_em import GaussianMixture\ncode = 0\n"
         "X = np.random.default_rng(0).normal(size=(1000, 4))\n"
         "model = GaussianMixture(3, random_state=0).fit(X)\n"
         "model.predict(X), model.score(X), model.predict_proba(X)"
     )
-    assert "numba" not in loaded(code, folder)["heavy"]
+    assert not {"numba", "distributed"} & loaded(code, folder)["heavy"]
+
+
+def test_small_stores_are_fitted_without_clusters(folder: Path) -> None:
+    found = command("fit x.zarr -k 2 -o small.npz".split(), folder)
+    assert found["code"] == 0, found["said"]
+    assert "distributed" not in found["heavy"]
 
 
 def test_the_estimator_imports_scikit_learn_and_no_more(folder: Path) -> None:

@@ -157,7 +157,8 @@ def test_the_least_of_a_cgroup_and_those_above_it_counts(tmp_path: Path, name: s
 FOUND = """
 import json, os
 from dask_em.backends.threads import ThreadsBackend
-from dask_em.jobs.cluster import ClusterOptions, usable_memory
+from dask_em.jobs.cluster import ClusterOptions
+from dask_em.machine import usable_memory
 from dask_em.machine import usable_cpus
 local = ClusterOptions()
 print(json.dumps([usable_cpus(), usable_memory(), local.n_workers, local.worker_limit,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..core.additive import Array
@@ -25,6 +24,9 @@ from ..families.gaussian.whitening import Whitening
 from .describe import ComponentDescription, GaussianDescription, names_of_columns
 from .imputation import ImputingMixture
 from .options import check_n_samples
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
 
 PARAMETERS = ("weights_", "means_", "covariances_", "precisions_cholesky_")
 SKLEARN_ATTRIBUTES = (
@@ -194,6 +196,9 @@ class GaussianParameters(ImputingMixture):
 
     def to_sklearn(self) -> SklearnGaussianMixture:
         """Return the same mixture as a fitted `sklearn.mixture.GaussianMixture`."""
+        # Importing it takes longer than small fits, which need none.
+        from sklearn.mixture import GaussianMixture as SklearnGaussianMixture
+
         check_is_fitted(self)
         if self.fitted_box is not None:
             raise ValueError("the mixture has noise, and scikit-learn's has none")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.utils.validation import check_is_fitted
 
 from ..core.additive import Array
@@ -19,6 +18,9 @@ from ..families.centers.statistics import CenterStatistics
 from .base import MixtureEstimator
 from .describe import ClusterDescription, ComponentDescription, names_of_columns
 from .options import check_n_samples
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans as SklearnKMeans
 
 SKLEARN_ATTRIBUTES = (
     "cluster_centers_",
@@ -143,6 +145,8 @@ class KMeansParameters(MixtureEstimator):
         UsageError
             They are of directions, which scikit-learn has not.
         """
+        from sklearn.cluster import KMeans as SklearnKMeans
+
         check_is_fitted(self)
         if self._components.spherical:
             raise UsageError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.tuning import tuning
 from ..errors import UsageError
-from ..machine import memory_limit, usable_cpus
+from ..machine import usable_cpus, usable_memory
 from ..runtime import current_job
 from ..storage.urls import describe_url
 
@@ -97,19 +97,6 @@ class ClusterOptions:
             return min(int(parse_bytes(self.memory_limit)), memory)
         except ValueError as e:
             raise UsageError(f"--memory-limit {self.memory_limit}: {e}; try 2GiB") from e
-
-
-def usable_memory() -> int:
-    """Return the bytes of memory that the processes of a LocalCluster may take in all.
-
-    Examples
-    --------
-    >>> usable_memory() > 2**20
-    True
-    """
-    from distributed.system import MEMORY_LIMIT
-
-    return min(int(MEMORY_LIMIT), memory_limit() or int(MEMORY_LIMIT))
 
 
 @contextmanager

@@ -33,14 +33,13 @@ from ..data.open import (
 from ..data.options import ReadChoices, ReadOptions
 from ..errors import DataError, UsageError
 from ..estimators.load import family_name, known_tags, mixture_class
-from ..machine import usable_cpus
+from ..machine import usable_cpus, usable_memory
 from .arguments import check_data, check_noise_path
 from .cluster import (
     ClusterOptions,
     Worker,
     cluster_client,
     overcommitted,
-    usable_memory,
     workers_for,
     workers_here,
     workers_there,

@@ -64,6 +64,9 @@ def client_in_force() -> Any:
 
 
 def _current_client() -> Any:
+    if "distributed" not in sys.modules and dask.config.get("scheduler", None) is None:
+        # Nobody has made a client; to ask would import the library, in the time of a small fit.
+        return None
     return getattr(dask.base.get_scheduler(), "__self__", None)
 
 
