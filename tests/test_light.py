@@ -142,7 +142,7 @@ def test_small_data_are_fitted_and_labelled_without_numba_and_clusters(folder: P
 
 
 def test_small_stores_are_fitted_without_clusters(folder: Path) -> None:
-    found = command("fit x.zarr -k 2 -o small.npz".split(), folder)
+    found = command(["fit", "x.zarr", "-k", "2", "-o", "small.npz"], folder)
     assert found["code"] == 0, found["said"]
     assert "distributed" not in found["heavy"]
 
