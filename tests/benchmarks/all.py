@@ -34,6 +34,7 @@ NAMES = [
     "sweep",
     "fleets",
     "small",
+    "whole_job",
     "kmeans",
     "latent",
     "families",
