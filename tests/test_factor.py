@@ -28,8 +28,9 @@ from dask_em.families.factor.constraints import NAMES
 from dask_em.families.factor.family import FactorAnalyzers
 from dask_em.families.factor.options import FactorOptions
 from dask_em.families.factor.principal import leading
+from dask_em.families.factor.scatters import Scatter
 from dask_em.fitting.survey import Survey
-from dask_em.testing.families import FamilyTests
+from dask_em.testing.families import N_DRAWS, FamilyTests
 
 pytestmark = [
     pytest.mark.usefixtures("many_chunks"),
@@ -76,6 +77,24 @@ class FactorTests(FamilyTests):
 
     def family(self) -> FactorAnalyzers:
         return family_of(self.rows(), self.constraint)
+
+    def test_the_m_step_of_draws_finds_the_component(self) -> None:
+        # One step is not the likeliest of these, and where a column has next to no noise many are
+        # needed: they are made on the covariance of the draws, which is all that they see of them.
+        family = self.family()
+        rows = family.sample(0, N_DRAWS, np.random.default_rng(2))
+        resp = np.zeros((len(rows), family.n_components))
+        resp[:, 0] = 1.0
+        start = family.near(rows, resp + 1e-3)
+        spread = start.whitening.whiten(rows) - start.means[0]
+        seen = [Scatter.of_matrix(spread.T @ spread / len(rows))] * family.n_components
+        gains = [
+            (part.log_prob(rows)[:, 0] - family.log_prob(rows)[:, 0]).sum()
+            for part in (start.fitted_to(resp.sum(axis=0), seen, n) for n in (0, 1, 10, 1500))
+        ]
+        assert (np.diff(gains) > -1e-6 * len(rows)).all(), gains
+        # Twice the gain is about chi-squared of as many degrees as there are parameters.
+        assert -1e-6 * len(rows) <= gains[-1] < 10 + 3 * family.n_parameters
 
 
 class TestUUU(FactorTests):
