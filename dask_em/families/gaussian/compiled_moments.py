@@ -234,8 +234,8 @@ class CompiledSweep:
 
     def __init__(self, n_features: int, block_rows: int, support: Support) -> None:
         d, width = n_features, -(-n_features // LANES) * LANES
-        constants = tuning().compiled_kernel
-        piece = max(constants.least_gathered, constants.gathered_bytes // (8 * width))
+        constants = tuning().reading
+        piece = max(constants.survey_piece_rows, constants.survey_piece_bytes // (8 * width))
         self.block_rows = block_rows
         self._bounds = [np.full(d, bound) for bound in (support.least, support.most)]
         self._whole = np.full(d, support.whole) if any(support.whole) else np.empty(0, bool)
@@ -276,9 +276,21 @@ class CompiledSweep:
         address, stride = X.__array_interface__["data"][0], X.strides[0] // X.itemsize
         return int(
             sweep(
-                np.empty(0, X.dtype), address, stride, len(X), weight, np.sqrt(weight),
-                self.block_rows, *self._bounds, self._whole, *self._work,
-                self._weight, self._origin, self._mean, self._total, self._extremes,
+                np.empty(0, X.dtype),
+                address,
+                stride,
+                len(X),
+                weight,
+                np.sqrt(weight),
+                self.block_rows,
+                *self._bounds,
+                self._whole,
+                *self._work,
+                self._weight,
+                self._origin,
+                self._mean,
+                self._total,
+                self._extremes,
             )  # fmt: skip
         )
 
