@@ -139,6 +139,69 @@ def _has_fractions(like: Array, address: int, stride: int, n: int, whole: Array)
 
 
 @njit(**_JIT)
+def _sum_block(
+    like: Array, here: int, stride: int, b: int, safe: int, roots: Array, start: int, d: int,
+    tail: Array, sums: Array, D: Array, scatter: Array,
+) -> None:  # fmt: skip
+    """Sum b rows about the first of them, of which the first `safe` are read where they lie."""
+    width = D.shape[1]
+    for j in range(width):
+        sums[0, j] = _number(like, here, j) if j < d else 0.0
+        sums[1, j] = 0.0
+        sums[2, j] = np.inf
+        sums[3, j] = -np.inf
+    scatter[:] = 0.0
+    for t in range(0, b, D.shape[0]):
+        size = min(D.shape[0], b - t)
+        plain = max(0, min(size, safe - t))
+        piece = here + t * stride * like.itemsize
+        _shift_rows(like, piece, stride, plain, roots, start + t, sums, D, 0)
+        for r in range(plain, size):
+            for j in range(d):
+                tail[r - plain, j] = _number(like, piece, r * stride + j)
+        if plain < size:
+            _shift_rows(
+                tail, tail.ctypes.data, width, size - plain, roots, start + t + plain, sums, D,
+                plain,
+            )  # fmt: skip
+        _add_lower(D, size, d, scatter, 0)
+
+
+@njit(**_JIT)
+def _is_usual(sums: Array, least: Array, most: Array) -> bool:
+    """Tell whether all numbers of a block are finite, and between these."""
+    usual = True
+    for j in range(len(least)):
+        usual &= math.isfinite(sums[1, j]) & (sums[2, j] >= least[j]) & (sums[3, j] <= most[j])
+    return usual
+
+
+@njit(**_JIT)
+def _join_block(
+    heavy: float, sums: Array, scatter: Array, weight_sum: Array, origin: Array, mean: Array,
+    total: Array, extremes: Array,
+) -> None:  # fmt: skip
+    """Add the sums of a block of this weight (Chan, Golub and LeVeque 1983)."""
+    d = len(mean)
+    share = heavy / (weight_sum[0] + heavy)
+    both = weight_sum[0] * share
+    for j in range(d):
+        if weight_sum[0] == 0.0:
+            origin[j] = sums[0, j]
+        # From here on it is how far the means are apart.
+        sums[0, j] = (sums[0, j] - origin[j]) + sums[1, j] / heavy - mean[j]
+    for i in range(d):
+        for j in range(i + 1):
+            own = scatter[0, i, j] - sums[1, i] * (sums[1, j] / heavy)
+            total[i, j] += own + sums[0, i] * sums[0, j] * both
+    weight_sum[0] += heavy
+    for j in range(d):
+        mean[j] += sums[0, j] * share
+        extremes[0, j] = min(extremes[0, j], sums[2, j])
+        extremes[1, j] = max(extremes[1, j], sums[3, j])
+
+
+@njit(**_JIT)
 def sweep(
     like: Array, address: int, stride: int, n: int, weight: Array, roots: Array, block_rows: int,
     least: Array, most: Array, whole: Array, tail: Array, sums: Array, D: Array, scatter: Array,
@@ -167,58 +230,21 @@ def sweep(
         Moments so far that are added to: the mean less `origin`, which is the first row of all, so
         that means far from zero keep their digits; of products the lower triangle.
     """
-    d, width, itemsize = len(mean), D.shape[1], like.itemsize
+    d = len(mean)
     # Rows from here on are read from a copy: whole vectors would go beyond the last.
-    safe = n - (width - d + stride - 1) // stride
+    safe = n - (D.shape[1] - d + stride - 1) // stride
     for start in range(0, n, block_rows):
         b = min(block_rows, n - start)
-        here = address + start * stride * itemsize
-        for j in range(width):
-            sums[0, j] = _number(like, here, j) if j < d else 0.0
-            sums[1, j] = 0.0
-            sums[2, j] = np.inf
-            sums[3, j] = -np.inf
-        scatter[:] = 0.0
-        for t in range(0, b, D.shape[0]):
-            size = min(D.shape[0], b - t)
-            plain = max(0, min(size, safe - start - t))
-            piece = here + t * stride * itemsize
-            _shift_rows(like, piece, stride, plain, roots, start + t, sums, D, 0)
-            if plain < size:
-                for r in range(size - plain):
-                    for j in range(d):
-                        tail[r, j] = _number(like, piece, (plain + r) * stride + j)
-                _shift_rows(
-                    tail, tail.ctypes.data, width, size - plain, roots, start + t + plain, sums,
-                    D, plain,
-                )  # fmt: skip
-            _add_lower(D, size, d, scatter, 0)
-        usual = True
-        for j in range(d):
-            usual &= math.isfinite(sums[1, j]) & (sums[2, j] >= least[j]) & (sums[3, j] <= most[j])
-        if not usual or _has_fractions(like, here, stride, b, whole):
+        here = address + start * stride * like.itemsize
+        _sum_block(
+            like, here, stride, b, safe - start, roots, start, d, tail, sums, D, scatter
+        )  # fmt: skip
+        if not _is_usual(sums, least, most) or _has_fractions(like, here, stride, b, whole):
             return start
-        heavy = float(b)
-        if len(weight) > 0:
-            heavy = 0.0
-            for r in range(start, start + b):
-                heavy += weight[r]
-        # Chan, Golub and LeVeque (1983).
-        share = heavy / (weight_sum[0] + heavy)
-        both = weight_sum[0] * share
-        for j in range(d):
-            if weight_sum[0] == 0.0:
-                origin[j] = sums[0, j]
-            sums[0, j] = (sums[0, j] - origin[j]) + sums[1, j] / heavy - mean[j]
-        for i in range(d):
-            for j in range(i + 1):
-                own = scatter[0, i, j] - sums[1, i] * (sums[1, j] / heavy)
-                total[i, j] += own + sums[0, i] * sums[0, j] * both
-        weight_sum[0] += heavy
-        for j in range(d):
-            mean[j] += sums[0, j] * share
-            extremes[0, j] = min(extremes[0, j], sums[2, j])
-            extremes[1, j] = max(extremes[1, j], sums[3, j])
+        heavy = float(b) if len(weight) == 0 else 0.0
+        for r in range(start, start + b if len(weight) > 0 else start):
+            heavy += weight[r]
+        _join_block(heavy, sums, scatter, weight_sum, origin, mean, total, extremes)
     return n
 
 
@@ -274,25 +300,12 @@ class CompiledSweep:
     def _add(self, X: Array, weight: Array | None) -> int:
         weight = _NO_WEIGHT if weight is None else np.ascontiguousarray(weight, np.float64)
         address, stride = X.__array_interface__["data"][0], X.strides[0] // X.itemsize
-        return int(
-            sweep(
-                np.empty(0, X.dtype),
-                address,
-                stride,
-                len(X),
-                weight,
-                np.sqrt(weight),
-                self.block_rows,
-                *self._bounds,
-                self._whole,
-                *self._work,
-                self._weight,
-                self._origin,
-                self._mean,
-                self._total,
-                self._extremes,
-            )  # fmt: skip
-        )
+        added = sweep(
+            np.empty(0, X.dtype), address, stride, len(X), weight, np.sqrt(weight),
+            self.block_rows, *self._bounds, self._whole, *self._work,
+            self._weight, self._origin, self._mean, self._total, self._extremes,
+        )  # fmt: skip
+        return int(added)
 
     def moments(self) -> Moments:
         """Return the moments of what was added."""
