@@ -50,13 +50,13 @@ def _number(typing: Any, like: Any, address: Any, i: Any) -> Any:
     return signature, codegen
 
 
-def _shift(weighted: bool) -> Any:
+def _shift(weighted: bool, n_vectors: int) -> Any:
     @intrinsic
     def shift(
         typing: Any, like: Any, address: Any, stride: Any, j: Any, n: Any, roots: Any, t: Any,
         sums: Any, width: Any, D: Any, o: Any,
     ) -> Any:  # fmt: skip
-        """D[r] = root[r] (x[r] - origin), a vector of columns from j on of n rows.
+        """D[r] = root[r] (x[r] - origin), some vectors of columns from j on of n rows.
 
         `sums` (4, width) are the origin, the sum of root[r] D[r], the least and the most x[r].
         """
@@ -64,42 +64,27 @@ def _shift(weighted: bool) -> Any:
         signature = types.void(like, i, i, i, i, roots, i, sums, i, D, i)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            doubles = ir.VectorType(ir.DoubleType(), LANES)
             number = context.get_data_type(sig.args[0].dtype)
             X_ = _at(builder, _rows_at(context, builder, sig.args[0], args[1]), args[3])
             roots_, D_ = (
                 _pointer(context, builder, sig.args[k], args[k], args[k + 1]) for k in (5, 9)
             )
             sums_ = _pointer(context, builder, sig.args[7], args[7], args[3])
-            D_ = _at(builder, D_, args[3])
-            places = [
-                _at(builder, sums_, builder.mul(ir.Constant(_I64, k), args[8])) for k in range(4)
-            ]
-            origin = _load(builder, places[0], doubles)
-            kept = [cgutils.alloca_once(builder, doubles) for _ in range(3)]
-            for value, place in zip(kept, places[1:], strict=True):
-                builder.store(_load(builder, place, doubles), value)
-            total, low, high = kept
+            columns = [_Columns(builder, sums_, args[8], v) for v in range(n_vectors)]
             with cgutils.for_range(builder, args[4]) as loop:
                 row = _at(builder, X_, builder.mul(loop.index, args[2]))
-                x = _load(builder, row, ir.VectorType(number, LANES))
-                if number != ir.DoubleType():
-                    x = builder.fpext(x, doubles)
-                for extreme, sign in ((low, "<"), (high, ">")):
-                    before = builder.load(extreme)
-                    nearer = builder.fcmp_ordered(sign, x, before)
-                    builder.store(builder.select(nearer, x, before), extreme)
-                deviation = builder.fsub(x, origin)
-                before = builder.load(total)
+                shifted = _at(builder, D_, builder.mul(loop.index, args[8]))
+                shifted = _at(builder, shifted, args[3])
+                root = None
                 if weighted:
-                    root = _splat(builder, builder.load(_at(builder, roots_, loop.index)), doubles)
-                    deviation = builder.fmul(root, deviation)
-                    builder.store(_fma(builder, root, deviation, before), total)
-                else:
-                    builder.store(builder.fadd(deviation, before), total)
-                _store(builder, deviation, _at(builder, D_, builder.mul(loop.index, args[8])))
-            for value, place in zip(kept, places[1:], strict=True):
-                _store(builder, builder.load(value), place)
+                    root = builder.load(_at(builder, roots_, loop.index))
+                    root = _splat(builder, root, _DOUBLES)
+                for v, column in enumerate(columns):
+                    x = _load(builder, _at(builder, row, v * LANES), ir.VectorType(number, LANES))
+                    x = x if number == ir.DoubleType() else builder.fpext(x, _DOUBLES)
+                    _store(builder, column.add(x, root), _at(builder, shifted, v * LANES))
+            for column in columns:
+                column.store()
             return context.get_dummy_value()
 
         return signature, codegen
@@ -107,7 +92,51 @@ def _shift(weighted: bool) -> Any:
     return shift
 
 
-_shift_plain, _shift_weighted = _shift(False), _shift(True)
+_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+
+
+class _Columns:
+    """Hold the sums of a vector of columns in registers while code for a row is emitted."""
+
+    def __init__(self, builder: Any, sums: Any, width: Any, number: int) -> None:
+        self._builder = builder
+        first = _at(builder, sums, number * LANES)
+        self._places = [
+            _at(builder, first, builder.mul(ir.Constant(_I64, k), width)) for k in range(4)
+        ]
+        self._origin = _load(builder, self._places[0], _DOUBLES)
+        self._kept = [cgutils.alloca_once(builder, _DOUBLES) for _ in range(3)]
+        for value, place in zip(self._kept, self._places[1:], strict=True):
+            builder.store(_load(builder, place, _DOUBLES), value)
+
+    def add(self, x: Any, root: Any) -> Any:
+        """Add the numbers of a row, and return their deviations times the root of its weight."""
+        builder = self._builder
+        total, low, high = self._kept
+        for extreme, sign in ((low, "<"), (high, ">")):
+            before = builder.load(extreme)
+            further = builder.fcmp_ordered(sign, x, before)
+            builder.store(builder.select(further, x, before), extreme)
+        deviation = builder.fsub(x, self._origin)
+        before = builder.load(total)
+        if root is None:
+            builder.store(builder.fadd(deviation, before), total)
+            return deviation
+        deviation = builder.fmul(root, deviation)
+        builder.store(_fma(builder, root, deviation, before), total)
+        return deviation
+
+    def store(self) -> None:
+        """Bring the sums back to memory."""
+        for value, place in zip(self._kept, self._places[1:], strict=True):
+            _store(self._builder, self._builder.load(value), place)
+
+
+# Vectors of columns that are read together: four registers each, and whole lines of the cache.
+TOGETHER = 4 if simd.AVX512 else 2
+
+_shift_one, _shift_one_weighted = _shift(False, 1), _shift(True, 1)
+_shift_some, _shift_some_weighted = _shift(False, TOGETHER), _shift(True, TOGETHER)
 
 
 @njit(**_JIT)
@@ -116,14 +145,20 @@ def _shift_rows(
     first: int,
 ) -> None:  # fmt: skip
     """Shift n rows at an address, into those of D from `first` on."""
-    width = D.shape[1]
-    for j in range(0, width, LANES):
-        if len(roots) > 0:
-            _shift_weighted(
-                like, address, stride, j, n, roots, t, sums, width, D, first * width
-            )  # fmt: skip
+    width, weighted = D.shape[1], len(roots) > 0
+    o, j = first * width, 0
+    while j + TOGETHER * LANES <= width:
+        if weighted:
+            _shift_some_weighted(like, address, stride, j, n, roots, t, sums, width, D, o)
         else:
-            _shift_plain(like, address, stride, j, n, roots, t, sums, width, D, first * width)
+            _shift_some(like, address, stride, j, n, roots, t, sums, width, D, o)
+        j += TOGETHER * LANES
+    while j < width:
+        if weighted:
+            _shift_one_weighted(like, address, stride, j, n, roots, t, sums, width, D, o)
+        else:
+            _shift_one(like, address, stride, j, n, roots, t, sums, width, D, o)
+        j += LANES
 
 
 @njit(**_JIT)
