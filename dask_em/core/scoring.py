@@ -180,12 +180,12 @@ class Predict:
         """Return the answers for the rows X (n, d), in the rows' order."""
         shapes = dict.fromkeys(BY_COMPONENT, (len(X), self.mixture.n_parts))
         out: dict[str, Array] = {
-            a: np.full(
-                shapes.get(a, (len(X),)), self.no_label if a == "labels" else np.nan, self.dtype(a)
-            )
-            for a in self.answers
+            a: np.empty(shapes.get(a, (len(X),)), self.dtype(a)) for a in self.answers
         }
         kept = self.mixture.components.support.kept(X) if self.drop else None
+        if kept is not None:
+            for name, values in out.items():
+                values[~kept] = self.no_label if name == "labels" else np.nan
         for rows, kernel, arithmetic in loaded_blocks(self.mixture, X, kept):
             self._answer(kernel, arithmetic, {name: (values, rows) for name, values in out.items()})
         return out
@@ -209,6 +209,9 @@ class Predict:
                 put("labels", labels)
                 return
         log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
+        if out.keys() == {"labels"}:
+            put("labels", self._labels(arithmetic.likeliest(log_prob, prior)))
+            return
         log_joint = arithmetic.joint(log_prob, prior)
         if "labels" in out:
             put("labels", self._labels(arithmetic.argmax(log_joint)))
