@@ -203,15 +203,10 @@ class Predict:
             whole[rows] = values
 
         prior = self.mixture.log_prior
-        if out.keys() == {"labels"} and self.mixture.assignment == "hard":
-            labels = kernel.assign(prior)
-            if labels is not None:
-                put("labels", labels)
-                return
-        log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
         if out.keys() == {"labels"}:
-            put("labels", self._labels(arithmetic.likeliest(log_prob, prior)))
+            put("labels", self._likeliest(kernel, arithmetic, prior))
             return
+        log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
         log_joint = arithmetic.joint(log_prob, prior)
         if "labels" in out:
             put("labels", self._labels(arithmetic.argmax(log_joint)))
@@ -228,6 +223,14 @@ class Predict:
                 put("entropy", entr(arithmetic.fetch(resp)).sum(axis=0))
             if "log_density" in out:
                 put("log_density", arithmetic.fetch(log_density))
+
+    def _likeliest(self, kernel: Kernel[Any], arithmetic: Arithmetic, prior: Array) -> Array:
+        """Return the labels of the block, for which nobody needs responsibilities."""
+        hard = self.mixture.assignment == "hard"
+        if hard and (labels := kernel.assign(prior)) is not None:
+            return labels
+        log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
+        return self._labels(arithmetic.likeliest(log_prob, prior))
 
     def _labels(self, parts: Array) -> Array:
         """Return the labels of rows whose likeliest parts of the mixture have these numbers."""
