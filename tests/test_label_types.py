@@ -29,7 +29,7 @@ from dask_em.estimators.base import MixtureEstimator
 X = blobs(1500, 3, 4, seed=2)[0]
 COUNTS = np.random.default_rng(0).poisson(3.0, (1500, 3)).astype(float)
 HOLES = np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.nan, X)
-OPTIONS: dict[str, Any] = {"random_state": 0, "max_iter": 2, "sample_size": 500}
+OPTIONS: dict[str, Any] = {"random_state": 0, "max_iter": 2, "algorithm": "em", "n_init": 1}
 MODELS = [
     (GaussianMixture(4, **OPTIONS), X),
     (GaussianMixture(4, covariance_type="diag", **OPTIONS), X),

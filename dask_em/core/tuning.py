@@ -58,8 +58,8 @@ class Reading:
     survey_single_numbers: int = 2**19
     # Rows of a chunk that share a generator of their random keys, in powers of two: it costs as
     # much to make as 30 to 60 keys, which are drawn at least.
-    shortest_stretch: int = 2**10
-    longest_stretch: int = 2**16
+    shortest_stretch: int = 2**12
+    longest_stretch: int = 2**18
     fewest_keys: int = 64
 
 

@@ -73,8 +73,8 @@ def stretch_of(row: int) -> tuple[int, int, int]:
 
     Examples
     --------
-    >>> stretch_of(1000), stretch_of(1024), stretch_of(200_000)
-    ((0, 0, 1024), (1, 1024, 8192), (5, 196608, 262144))
+    >>> stretch_of(4095), stretch_of(4096), stretch_of(1_000_000)
+    ((0, 0, 4096), (1, 4096, 32768), (5, 786432, 1048576))
     """
     constants = tuning().reading
     end, longest = constants.shortest_stretch, constants.longest_stretch

@@ -3,7 +3,7 @@
     python tests/benchmarks/first_pass.py [--before PATH] [--save] [--small] [--folder FOLDER]
 
 One process a tree, one thread that computes beside one that reads ahead; rows in Zarr with
-checksums, from a warm cache; at most 256 MiB on the disk at a time.
+checksums, from a warm cache; at most 512 MiB on the disk at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dask_em.fitting.sample import default_sample_size
 from dask_em.fitting.survey import Survey
 
 K, ROUNDS = 8, 3
-# The sample is drawn as of so many times the rows: of 16 GiB it is nothing, of 256 MiB not.
+# The sample is drawn as of so many times the rows: of 32 GiB it is nothing, of 512 MiB not.
 AS_MANY = 64
 COLUMNS, TYPES = (2, 8, 32, 128), ("f4", "f8")
 ENGINES = ("numpy", "numba")
@@ -72,14 +72,14 @@ def seconds_of(path: str, work: str, engine: str) -> float:
 
 def main() -> None:
     arguments = parse(add_before(options(__doc__)))
-    total = (16 if arguments.small else 256) * MIB
+    total = (16 if arguments.small else 512) * MIB
     rounds = 2 if arguments.small else ROUNDS
     rows = []
     with scratch(arguments) as folder, trees(arguments) as made:
         for d in COLUMNS:
             for dtype in TYPES:
                 # Very few and very many columns take long beside their bytes.
-                nbytes = total // 4 if d in (2, 128) else total
+                nbytes = total // 8 if d in (2, 128) else total
                 points = Points.of_bytes(nbytes, d, nbytes // 64, k=K, dtype=dtype)
                 with stored(points, folder) as source:
                     rows += measured(made, Path(source.description), points, rounds)
