@@ -28,6 +28,8 @@ NAMES = [
     "kmeans",
     "factor",
     "billion",
+    "first_pass",
+    "predict",
     "object_stores",
     "update",
 ]
