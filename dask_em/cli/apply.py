@@ -60,6 +60,11 @@ from .options import (
         "--resume/--no-resume", "resume",
         "Finish what an interrupted run left, or throw it away.", default=True,
     ),
+    Option(
+        "--dtype", "label_type",
+        "Type of integers of the labels: uint8 holds those of up to 256 components in an eighth.",
+        default="int64", metavar="TYPE",
+    ),
     NOISE,
     *READING,
     OVERWRITE,
@@ -79,6 +84,7 @@ def predict(
     resume: bool,
     overwrite: bool,
     as_json: bool,
+    label_type: str,
     noise_covariance: str | None,
     **options: Any,
 ) -> None:
@@ -116,7 +122,7 @@ def predict(
     cluster, reading = cluster_of(options), take(options, READING)
     result = predict_jobs.predict(
         model, data, dest, cluster, answers, overwrite, resume, keep or (), noise_covariance,
-        pvalues, mahalanobis,
+        pvalues, mahalanobis, label_type,
         **reading,
     )  # fmt: skip
     written = ", ".join(result["written"])

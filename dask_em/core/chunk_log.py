@@ -34,13 +34,13 @@ class BadWeights(Additive):
     first: tuple[int, int, float] | None = None
 
     @classmethod
-    def of_chunk(cls, chunk: int, sample_weight: Array) -> BadWeights:
-        """Look at the weights (n,) of one chunk."""
+    def of_chunk(cls, chunk: int, sample_weight: Array, start: int = 0) -> BadWeights:
+        """Look at the weights (n,) of one chunk, or of a part that begins with row `start`."""
         bad = ~((sample_weight >= 0) & (sample_weight < np.inf))
         if not bad.any():
             return cls()
         row = int(bad.argmax())
-        return cls(int(bad.sum()), (chunk, row, float(sample_weight[row])))
+        return cls(int(bad.sum()), (chunk, start + row, float(sample_weight[row])))
 
     def __add__(self, other: BadWeights) -> BadWeights:
         both = [one for one in (self.first, other.first) if one is not None]

@@ -1,4 +1,4 @@
-"""The softmax over components as one loop compiled by Numba, with its exp and log."""
+"""Loops over components compiled by Numba: the softmax, with its exp and log, and the largest."""
 
 from __future__ import annotations
 
@@ -161,3 +161,22 @@ def softmax(
     What is below the largest by more than `negligible` becomes exactly zero. `work` is (b,).
     """
     _softmax(log_joint, log_weights, log_joint.dtype.type(negligible), log_prob, work)
+
+
+@njit(**_JIT)
+def likeliest(log_prob: Array, log_weights: Array, best: Array, labels: Array) -> None:
+    """Find the first k of the largest log_prob (k, b) plus log weight (k,) of each row.
+
+    The sums are those that NumPy rounds in place, and NaN is larger than any number, as to its
+    `argmax`. `best` and `labels` are (b,), of numbers and integers of the same width.
+    """
+    n_components, b = log_prob.shape
+    number = log_prob.dtype.type
+    for k in range(n_components):
+        log_weight = log_weights[k]
+        for r in range(b):
+            x = number(np.float64(log_prob[k, r]) + log_weight)
+            old = best[r]
+            better = (k == 0) | (x > old) | ((x != x) & (old == old))
+            best[r] = x if better else old
+            labels[r] = k if better else labels[r]

@@ -198,6 +198,10 @@ class DeviceArithmetic:
         """Return the number of the likeliest component of each row, (b,)."""
         return fetch(self.xp, self.xp.argmax(log_joint, axis=0)).astype(np.int64)
 
+    def likeliest(self, log_prob: Any, log_weights: Array) -> Array:
+        """Return the number of the likeliest component of each row, (b,)."""
+        return self.argmax(self.joint(log_prob, log_weights))
+
     def fetch(self, values: Any) -> Array:
         """Return an array of the device as float64 of NumPy."""
         return fetch(self.xp, values)

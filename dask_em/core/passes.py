@@ -152,18 +152,29 @@ class LoggingPass(Pass[Logged[S]], Generic[S]):
 
 
 class LoggingFold(Fold[Logged[S]], Generic[S]):
-    """Feed chunks to a fold, and log their fingerprints, dropped rows, and bad weights."""
+    """Feed chunks to a fold, and log their fingerprints, dropped rows, and bad weights.
+
+    Where no rows are left out, chunks may come in parts, if they may in the fold.
+    """
 
     def __init__(self, fold: Fold[S], kept: Support | None) -> None:
         self._fold, self._kept = fold, kept
+        # Without rows that are left out, parts would be no whole blocks.
+        self.block_rows = fold.block_rows if kept is None else 0
+        self._chunk = -1
+        # Rows of the chunk that came before.
+        self._done = 0
         self._dropped: dict[int, int] = {}
         self._bad_weights = BadWeights()
         self._fingerprints: Mapping[int, int] = {}
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d)."""
+        if index != self._chunk:
+            self._chunk, self._done = index, 0
         if sample_weight is not None:
-            self._bad_weights += BadWeights.of_chunk(index, sample_weight)
+            self._bad_weights += BadWeights.of_chunk(index, sample_weight, self._done)
+        self._done += len(X)
         rows = None if self._kept is None else self._kept.kept(X)
         if rows is not None:
             self._dropped[index] = len(X) - int(rows.sum())

@@ -85,6 +85,10 @@ class Fold(Protocol[S_co]):
         """Take the fingerprint of each chunk that was read, by its number, after the last one."""
         _ = fingerprints
 
+    def abandon(self) -> None:
+        """Be told that an error ended the range: no more rows come, and nobody wants the sums."""
+        return
+
     def result(self) -> S_co:
         """Return the sums over all chunks given so far."""
 

@@ -56,6 +56,16 @@ def fold_range(
     >>> fold_range(ArraySource(np.eye(3, 2)), fold, range(1), None).n_rows
     3
     """
+    try:
+        return _folded(source, fold, chunks, weights, beside)
+    except BaseException:
+        fold.abandon()
+        raise
+
+
+def _folded(
+    source: Source, fold: Fold[S], chunks: range, weights: Array | None, beside: Beside
+) -> S:
     reader, row = source.reader(), 0
     known = aligned(source, beside.labels if fold.takes_labels else None, chunks)
     noise = aligned(source, beside.noise, chunks)

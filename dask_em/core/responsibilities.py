@@ -51,6 +51,9 @@ class Arithmetic(Protocol):
     def argmax(self, log_joint: Array) -> Array:
         """Return the number of the likeliest component of each row, (b,)."""
 
+    def likeliest(self, log_prob: Array, log_weights: Array) -> Array:
+        """Return `argmax(joint(log_prob, log_weights))`, (b,); `log_prob` may be overwritten."""
+
     def fetch(self, values: Array) -> Array:
         """Return an array of the kernel as one of NumPy."""
 
@@ -138,6 +141,10 @@ class NumpyArithmetic:
         """Return the number of the likeliest component of each row, (b,)."""
         return np.asarray(log_joint.argmax(axis=0))
 
+    def likeliest(self, log_prob: Array, log_weights: Array) -> Array:
+        """Return the number of the likeliest component of each row, (b,)."""
+        return self.argmax(self.joint(log_prob, log_weights))
+
     def fetch(self, values: Array) -> Array:
         """Return the array itself, which is one of NumPy."""
         return values
@@ -147,9 +154,9 @@ class CompiledArithmetic(NumpyArithmetic):
     """`Arithmetic` whose exponentials are one compiled loop; results stay until the next call."""
 
     def __init__(self, k: int, rows: int) -> None:
-        from .compiled import softmax
+        from .compiled import likeliest, softmax
 
-        self._softmax = softmax
+        self._softmax, self._likeliest = softmax, likeliest
         self._buffers = {np.dtype(t): np.empty((2, rows), t) for t in (np.float64, np.float32)}
 
     def normalize(self, log_prob: Array, log_weights: Array) -> tuple[Array, Array]:
@@ -157,6 +164,13 @@ class CompiledArithmetic(NumpyArithmetic):
         found, work = self._buffers[log_prob.dtype][:, : log_prob.shape[1]]
         self._softmax(log_prob, log_weights, NEGLIGIBLE, found, work)
         return log_prob, found
+
+    def likeliest(self, log_prob: Array, log_weights: Array) -> Array:
+        """Return the number of the likeliest component of each row, (b,), in a buffer."""
+        found, work = self._buffers[log_prob.dtype][:, : log_prob.shape[1]]
+        labels = work.view(np.int32 if work.itemsize == 4 else np.int64)
+        self._likeliest(log_prob, log_weights, found, labels)
+        return labels
 
 
 def arithmetic_of(engine: Engine, k: int, rows: int) -> Arithmetic:

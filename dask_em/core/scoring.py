@@ -180,12 +180,12 @@ class Predict:
         """Return the answers for the rows X (n, d), in the rows' order."""
         shapes = dict.fromkeys(BY_COMPONENT, (len(X), self.mixture.n_parts))
         out: dict[str, Array] = {
-            a: np.full(
-                shapes.get(a, (len(X),)), self.no_label if a == "labels" else np.nan, self.dtype(a)
-            )
-            for a in self.answers
+            a: np.empty(shapes.get(a, (len(X),)), self.dtype(a)) for a in self.answers
         }
         kept = self.mixture.components.support.kept(X) if self.drop else None
+        if kept is not None:
+            for name, values in out.items():
+                values[~kept] = self.no_label if name == "labels" else np.nan
         for rows, kernel, arithmetic in loaded_blocks(self.mixture, X, kept):
             self._answer(kernel, arithmetic, {name: (values, rows) for name, values in out.items()})
         return out
@@ -203,11 +203,9 @@ class Predict:
             whole[rows] = values
 
         prior = self.mixture.log_prior
-        if out.keys() == {"labels"} and self.mixture.assignment == "hard":
-            labels = kernel.assign(prior)
-            if labels is not None:
-                put("labels", labels)
-                return
+        if out.keys() == {"labels"}:
+            put("labels", self._likeliest(kernel, arithmetic, prior))
+            return
         log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
         log_joint = arithmetic.joint(log_prob, prior)
         if "labels" in out:
@@ -225,6 +223,14 @@ class Predict:
                 put("entropy", entr(arithmetic.fetch(resp)).sum(axis=0))
             if "log_density" in out:
                 put("log_density", arithmetic.fetch(log_density))
+
+    def _likeliest(self, kernel: Kernel[Any], arithmetic: Arithmetic, prior: Array) -> Array:
+        """Return the labels of the block, for which nobody needs responsibilities."""
+        hard = self.mixture.assignment == "hard"
+        if hard and (labels := kernel.assign(prior)) is not None:
+            return labels
+        log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
+        return self._labels(arithmetic.likeliest(log_prob, prior))
 
     def _labels(self, parts: Array) -> Array:
         """Return the labels of rows whose likeliest parts of the mixture have these numbers."""

@@ -41,10 +41,26 @@ class Reading:
     # above so many, of fewer bytes: a file each would take longer to write than the rows to read.
     few_chunks: int = 1024
     chunk_bytes: int = 2**20
+    # Rows of a block of the first pass, whose sums are about its first row, in the compiled loop;
+    # and of a piece of it, whose deviations the level-1 cache holds, the bytes and the rows.
     survey_rows: int = 2048
-    # Numbers of a block of it where columns are summed one by one, which a cache holds: a third of
-    # the time of 2048 rows of 2000 columns.
-    survey_numbers: int = 2**19
+    survey_piece_bytes: int = 24 * 2**10
+    survey_piece_rows: int = 64
+    # Without the loop, numbers of a block, which the level-2 cache holds twice, and its most rows:
+    # with more, calls cost less (45 to 90 us a block), but each column is a page of its own.
+    survey_numbers: int = 2**17
+    survey_most_rows: int = 8192
+    # Columns from which a block keeps its layout by rows: with fewer, extremes and sums by columns
+    # take a sixth of the time, with more they are nothing beside the products.
+    survey_row_columns: int = 64
+    # Numbers of a block where columns are summed one by one: a third of the time of 2048 rows of
+    # 2000 columns.
+    survey_single_numbers: int = 2**19
+    # Rows of a chunk that share a generator of their random keys, in powers of two: it costs as
+    # much to make as 30 to 60 keys, which are drawn at least.
+    shortest_stretch: int = 2**12
+    longest_stretch: int = 2**18
+    fewest_keys: int = 64
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,7 @@ def answers_of(
     dtype: Any = np.float64,
     n_rows: int | None = None,
     noisy: bool = False,
+    labels: Any = np.int64,
 ) -> RowAnswers:
     """Return a picklable function from rows (n, d) of this type to a dict of all answers.
 
@@ -169,6 +170,8 @@ def answers_of(
     n_rows : int or None
     noisy : bool
         Whether the rows' known noise stands behind their columns.
+    labels : dtype
+        Of labels.
 
     Raises
     ------
@@ -184,7 +187,8 @@ def answers_of(
     """
     if noisy and (pvalues or mahalanobis):
         raise UsageError("p-values and Mahalanobis distances are of rows without known noise")
-    ways: list[RowAnswers] = [model.predictor(answers, dtype, n_rows, noisy)]
+    predictor = model.predictor(answers, dtype, n_rows, noisy)
+    ways: list[RowAnswers] = [replace(predictor, labels=np.dtype(labels))]
     name = type(model).__name__
     if pvalues:
         if not isinstance(model, QuestionedMixture):

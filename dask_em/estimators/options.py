@@ -64,8 +64,15 @@ def check_n_samples(n_samples: Any) -> None:
         ) from None
 
 
-def check_label_type(dtype: Any, least: int, n_components: int) -> None:
+def check_label_type(dtype: Any, least: int, n_components: int, given: str = "") -> None:
     """Raise `ValueError` unless a type holds the labels of so many components, from `least` on.
+
+    Parameters
+    ----------
+    dtype : type of numbers
+    least, n_components : int
+    given : str
+        How it was given, in the words of whoever gave it.
 
     Examples
     --------
@@ -75,16 +82,17 @@ def check_label_type(dtype: Any, least: int, n_components: int) -> None:
     ValueError: dtype='int8': expected a type of integers that holds 0 to 128, such as int64
     """
     try:
-        given = np.dtype(dtype)
-        right = given.kind in "iu" and (
-            np.iinfo(given).min <= least and n_components - 1 <= np.iinfo(given).max
+        kind = np.dtype(dtype)
+        right = kind.kind in "iu" and (
+            np.iinfo(kind).min <= least and n_components - 1 <= np.iinfo(kind).max
         )
     except TypeError:
         right = False
     if not right:
+        signed = ", signed for rows that are noise or have no answer" if least < 0 else ""
         raise ValueError(
-            f"dtype={dtype!r}: expected a type of integers that holds {least} to "
-            f"{n_components - 1}, such as int64"
+            f"{given or f'dtype={dtype!r}'}: expected a type of integers that holds {least} to "
+            f"{n_components - 1}{signed}, such as int64"
         )
 
 

@@ -213,7 +213,7 @@ class QuestionedMixture(MixtureEstimator):
         mixture = self.mixture(self._answering_engine(source.n_rows))
         survey = Survey(
             int(random_state), int(sample_size), source.n_features, source.n_rows,
-            support=mixture.components.support,
+            support=mixture.components.support, engine=mixture.engine,
         )  # fmt: skip
         found = self.sums(source, survey, "survey")
         names = vars(self).get("feature_names_in_")

@@ -58,7 +58,9 @@ class FirstPass(Pass[FirstSums]):
     def survey(self) -> Survey:
         """The survey, which draws no sample."""
         components = self.mixture.components
-        return Survey(0, 0, components.n_features, None, components.support)
+        return Survey(
+            0, 0, components.n_features, None, components.support, engine=self.mixture.engine
+        )
 
     @property
     def result_bytes(self) -> int:

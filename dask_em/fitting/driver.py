@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from ..backends.blas import one_blas_thread
+from ..backends.dask.config import survey_engine
 from ..core.codec import record
 from ..core.em import Convergence, EMState, Status, settled
 from ..core.engine import Engine
@@ -269,7 +270,8 @@ class Driver:
         support = common_support(supports)
         joint = any(m.components.joint_moments(d) for m in options.models)
         size = max(size, options.lead.n_components)
-        survey = Survey(self.seed, size, d, n_rows, support, beside, joint)
+        engine = survey_engine(n_rows)
+        survey = Survey(self.seed, size, d, n_rows, support, beside, joint, engine)
         pass_: Pass[Surveyed] = Training(survey, self.holdout) if self.holdout else survey
         return self.passes.survey(
             pass_, options.drop_nonfinite, self._check_survey, options.any_sample, support.missing

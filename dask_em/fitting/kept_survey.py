@@ -113,7 +113,7 @@ def _without_sample(surveyed: Surveyed) -> Surveyed:
     )
 
 
-@record("kept-survey")
+@record("kept-survey", 2)
 @dataclass(frozen=True)
 class KeptSurvey:
     """Keep the leaves of a survey, and what they depend on.
@@ -126,6 +126,8 @@ class KeptSurvey:
         The version of dask_em.
     tuning : str
         Constants that differ from the defaults, by which ranges are cut and sums added.
+    compiled : bool
+        Whether the compiled loop made the sums.
     n_rows, weight : (r,) array
         Of each range.
     mean, low, high : (r, d) array
@@ -148,6 +150,7 @@ class KeptSurvey:
     seed: int
     made_by: str
     tuning: str
+    compiled: bool
     n_rows: Array
     weight: Array
     mean: Array
@@ -165,6 +168,7 @@ class KeptSurvey:
             survey.seed,
             __version__,
             _cutting(),
+            survey.compiled,
             np.array([leaf.n_rows for leaf in each]),
             np.array([leaf.moments.weight for leaf in each]),
             np.stack([leaf.moments.mean for leaf in each]),
@@ -207,6 +211,9 @@ class KeptSurvey:
         reasons = {
             f"it was made by dask_em {self.made_by}": self.made_by != __version__,
             "the constants that cut the data differ": self.tuning != _cutting(),
+            f"it was made {'with' if self.compiled else 'without'} Numba": (
+                self.compiled != survey.compiled
+            ),
             "it is of other rows or columns": of != (n, d)
             or len(self.log.chunks) != source.n_chunks,
             "its sums of columns are of another kind": (self.scatter.ndim == 3) != survey.joint,

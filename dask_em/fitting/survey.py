@@ -7,17 +7,21 @@ uniform sample of rows. The start is made from the sample alone.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.additive import Additive, Array
 from ..core.codec import record
+from ..core.engine import NUMPY, Engine, check_engine
 from ..core.family import blocks
 from ..core.moments import Moments
 from ..core.protocols import Fold, Pass
 from ..core.support import REAL, Support
 from ..core.tuning import tuning
+from .row_keys import RowKeys
+from .sweep import ColumnBlock, NumpySweep, Sweep
 
 
 @record("sample")
@@ -140,6 +144,8 @@ class Survey(Pass[Surveyed]):
         Columns behind these that go into the sample, as noise does, and are no data.
     joint : bool
         Whether products of two columns are summed: of very many columns they are too many.
+    engine : Engine
+        Whether the compiled loop sums them.
 
     Examples
     --------
@@ -158,6 +164,7 @@ class Survey(Pass[Surveyed]):
     support: Support = REAL
     n_beside: int = 0
     joint: bool = True
+    engine: Engine = NUMPY
 
     def fold(self) -> SurveyFold:
         """Return the survey of one range, before its first chunk."""
@@ -174,9 +181,24 @@ class Survey(Pass[Surveyed]):
     def block_rows(self) -> int:
         """Rows that are summed at a time."""
         constants = tuning().reading
-        if self.joint:
+        if self.compiled:
             return constants.survey_rows
-        return max(1, min(constants.survey_rows, constants.survey_numbers // self.n_features))
+        numbers = constants.survey_numbers if self.joint else constants.survey_single_numbers
+        return max(1, min(constants.survey_most_rows, numbers // self.n_features))
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled loop is taken, which sums products of columns."""
+        return self.engine.name == "numba" and self.joint
+
+    def sweep(self) -> Sweep:
+        """Return what sums the moments of usual blocks."""
+        check_engine(self.engine)
+        if not self.compiled:
+            return NumpySweep(self.n_features, self.block_rows, self.support, self.joint)
+        from ..families.gaussian.compiled_moments import CompiledSweep
+
+        return CompiledSweep(self.n_features, self.block_rows, self.support)
 
     @property
     def threshold(self) -> float:
@@ -188,128 +210,150 @@ class Survey(Pass[Surveyed]):
 
 
 class SurveyFold(Fold[Surveyed]):
-    """Survey chunks of rows, block by block."""
+    """Survey chunks of rows, block by block; a chunk may come in parts."""
 
     def __init__(self, survey: Survey) -> None:
         d = survey.n_features
-        self.survey = survey
+        self.survey, self.block_rows = survey, survey.block_rows
+        self._chunk = -1
+        # Rows of the chunk that came before.
+        self._done = 0
         self._n_rows = self._n_weighted = 0
-        self._moments = Moments.none(d, survey.joint)
+        self._sweep = survey.sweep()
+        self._unusual = Moments.none(d, survey.joint)
         self._non_finite = NonFinite()
         self._outside = NonFinite()
-        nothing = np.empty((0, d + survey.n_beside))
-        self._sample = Sample(survey.sample_size, np.empty(0), nothing, np.empty(0))
-        self._buffer = np.empty((survey.block_rows, d))
-        self._weighted = np.empty((survey.block_rows, d))
+        self._drawn = DrawnRows(survey)
 
     def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
         """Add chunk number `index`, of rows X (n, d + n_beside)."""
+        if index != self._chunk:
+            self._chunk, self._done = index, 0
         self._n_rows += len(X)
         data = X[:, : self.survey.n_features]
-        if sample_weight is None:
-            usable = np.ones(len(X), dtype=bool)
-        else:
+        usable = None
+        if sample_weight is not None:
             usable = (sample_weight > 0) & np.isfinite(sample_weight)
-        self._n_weighted += int(usable.sum())
-        for rows in blocks(len(X), self.survey.block_rows):
-            numbers = rows.start + np.flatnonzero(usable[rows])
-            if len(numbers) == rows.stop - rows.start:
-                block, weight = data[rows], None if sample_weight is None else sample_weight[rows]
+            if usable.all():
+                usable = None
+        self._n_weighted += len(X) if usable is None else int(usable.sum())
+        # What overflows is found, and named, when the survey is checked.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if usable is None:
+                numbers = range(self._done, self._done + len(X))
+                self._add(index, numbers, data, sample_weight)
             else:
                 assert sample_weight is not None
-                block, weight = data[numbers], sample_weight[numbers]
-            # What overflows is found, and named, when the survey is checked.
-            with np.errstate(over="ignore", invalid="ignore"):
-                self._add_block(index, numbers, block, weight)
-        self._draw(index, X, usable, sample_weight)
+                for rows in blocks(len(X), self.block_rows):
+                    some = rows.start + np.flatnonzero(usable[rows])
+                    self._add(index, self._done + some, data[some], sample_weight[some])
+        self._drawn.add(index, self._done, X, usable, sample_weight)
+        self._done += len(X)
 
-    def _draw(self, index: int, X: Array, usable: Array, sample_weight: Array | None) -> None:
-        seeds = np.random.SeedSequence(self.survey.seed, spawn_key=(index,))
-        keys = np.random.default_rng(seeds).random(len(X))
-        # Nobody knows how many rows have a weight before all are read.
-        threshold = self.survey.threshold if sample_weight is None else 1.0
-        chosen = np.flatnonzero(usable & (keys < threshold))
-        if len(chosen) > self.survey.sample_size:
-            order = np.argpartition(keys[chosen], self.survey.sample_size)
-            chosen = chosen[order[: self.survey.sample_size]]
-        if len(chosen) == 0:
+    def _add(
+        self, index: int, numbers: Sequence[int] | Array, X: Array, weight: Array | None
+    ) -> None:
+        """Add rows of these numbers in their chunk, usual blocks by the sweep."""
+        done = 0
+        while done < len(X):
+            done += self._sweep.add(X[done:], None if weight is None else weight[done:])
+            rows = slice(done, done + self.block_rows)
+            if len(block := X[rows]):
+                self._look_at(index, numbers[rows], block, None if weight is None else weight[rows])
+            done += len(block)
+
+    def _look_at(
+        self, index: int, numbers: Sequence[int] | Array, block: Array, weight: Array | None
+    ) -> None:
+        """Add a block of numbers that are missing, or are not what they should be."""
+        support, joint = self.survey.support, self.survey.joint
+        columns = ColumnBlock(self.survey.n_features, len(block))
+        D = columns.load(block)
+        bad = support.not_finite(D.T)
+        if bad.any():
+            self._non_finite += _first(index, numbers, D.T, bad)
             return
-        weights = np.ones(len(chosen)) if sample_weight is None else sample_weight[chosen]
-        drawn = np.asarray(X[chosen], dtype=np.float64)
-        self._sample += Sample(self.survey.sample_size, keys[chosen], drawn, weights)
-
-    def _add_block(self, index: int, numbers: Array, block: Array, weight: Array | None) -> None:
-        b = len(block)
-        if b == 0:
-            return
-        D, weighted = self._buffer[:b], self._weighted[:b]
-        D[:] = block
-        if not np.isfinite(D.sum()):
-            bad = self.survey.support.not_finite(D)
-            if bad.any():
-                self._non_finite += _first(index, numbers, D, bad)
-                return
-            if np.isnan(D).any():
-                self._add_with_holes(index, numbers, D, weight)
-                return
-        low, high = D.min(axis=0), D.max(axis=0)
-        if not self.survey.support.holds(D, low, high):
-            self._outside += _first(index, numbers, D, self.survey.support.outside(D))
-        origin = D[0].copy()
-        D -= origin
-        if weight is None:
-            weighted, total = D, float(b)
+        outside = support.outside(D.T)
+        if outside.any():
+            self._outside += _first(index, numbers, D.T, outside)
+        if np.isnan(D).any():
+            self._unusual += columns.moments_with_holes(weight, joint)
         else:
-            np.multiply(D, weight[:, None], out=weighted)
-            total = float(weight.sum())
-        first = weighted.sum(axis=0)
-        scatter = self._scatter(D, weighted)
-        if self.survey.joint:
-            scatter -= np.outer(first, first / total)
-            scatter = (scatter + scatter.T) / 2
-        else:
-            scatter -= first**2 / total
-        self._moments += Moments(total, origin + first / total, scatter, low, high)
-
-    def _scatter(self, D: Array, weighted: Array) -> Array:
-        """Return sums of products of columns, or of their squares alone."""
-        if self.survey.joint:
-            return np.asarray(D.T @ weighted)
-        return np.asarray(np.einsum("nd,nd->d", D, weighted))
-
-    def _add_with_holes(self, index: int, numbers: Array, D: Array, weight: Array | None) -> None:
-        """Add rows of which values are missing, which the family allows."""
-        hole = np.isnan(D)
-        low = np.where(hole, np.inf, D).min(axis=0)
-        high = np.where(hole, -np.inf, D).max(axis=0)
-        if not self.survey.support.holds(D, low, high):
-            self._outside += _first(index, numbers, D, self.survey.support.outside(D))
-        w = np.ones(len(D)) if weight is None else weight
-        observed = w @ ~hole
-        origin = np.where(np.isfinite(low), low, 0.0)
-        D -= origin
-        D[hole] = 0.0
-        mean = w @ D / np.where(observed > 0, observed, 1.0)
-        D -= mean
-        D[hole] = 0.0
-        scatter = self._scatter(D, D * w[:, None])
-        if self.survey.joint:
-            scatter = (scatter + scatter.T) / 2
-        self._moments += Moments(float(w.sum()), origin + mean, scatter, low, high, observed)
+            low, high = D.min(axis=1), D.max(axis=1)
+            self._unusual += columns.moments(low, high, weight, joint, 0.0)
 
     def result(self) -> Surveyed:
         """Return the survey of the chunks given so far."""
+        moments = self._sweep.moments()
         return Surveyed(
             self._n_rows,
             self._n_weighted,
-            self._moments,
+            moments + self._unusual if self._unusual.weight else moments,
             self._non_finite,
             self._outside,
-            self._sample,
+            self._drawn.sample(),
         )
 
 
-def _first(index: int, numbers: Array, block: Array, bad: Array) -> NonFinite:
+class DrawnRows:
+    """Draw the sample of one range: the rows of the smallest keys.
+
+    Parameters
+    ----------
+    survey : Survey
+    """
+
+    def __init__(self, survey: Survey) -> None:
+        self._size, self._threshold = survey.sample_size, survey.threshold
+        self._keys = RowKeys(survey.seed)
+        nothing = np.empty((0, survey.n_features + survey.n_beside))
+        self._sample = Sample(survey.sample_size, np.empty(0), nothing, np.empty(0))
+        self._waiting: list[Sample] = []
+        self._n_waiting = 0
+        # Nobody knows how many rows have a weight before all are read; of a sample that is full,
+        # the largest key is the limit.
+        self._limit = 1.0
+
+    def add(
+        self, index: int, start: int, X: Array, usable: Array | None, sample_weight: Array | None
+    ) -> None:
+        """Draw some of the rows X of a chunk, of which the first has the number `start`."""
+        if self._size == 0:
+            return
+        bound = self._limit if sample_weight is not None else min(self._threshold, self._limit)
+        rows, keys = self._keys.below(bound, index, start, start + len(X))
+        rows = rows - start
+        if usable is not None:
+            rows, keys = rows[usable[rows]], keys[usable[rows]]
+        if len(rows) == 0:
+            return
+        weights = np.ones(len(rows)) if sample_weight is None else sample_weight[rows]
+        drawn = np.asarray(X[rows], dtype=np.float64)
+        self._waiting.append(Sample(self._size, keys, drawn, weights))
+        self._n_waiting += len(rows)
+        if self._n_waiting > self._size // 4:
+            self._join()
+
+    def _join(self) -> None:
+        """Join what waits to the sample: each time, all that it holds is copied."""
+        if not self._waiting:
+            return
+        keys, rows, weights = (
+            np.concatenate([vars(part)[name] for part in self._waiting])
+            for name in ("keys", "rows", "weights")
+        )
+        self._waiting, self._n_waiting = [], 0
+        self._sample += Sample(self._size, keys, rows, weights)
+        if len(self._sample.keys) == self._size:
+            self._limit = float(self._sample.keys[-1])
+
+    def sample(self) -> Sample:
+        """Return the sample of the rows so far."""
+        self._join()
+        return self._sample
+
+
+def _first(index: int, numbers: Sequence[int] | Array, block: Array, bad: Array) -> NonFinite:
     row = int(bad.any(axis=1).argmax())
     column = int(bad[row].argmax())
     n_rows = int(bad.any(axis=1).sum())

@@ -309,6 +309,7 @@ class _Ingest:
         self, unfinished: UnfinishedGroup[ZarrAnswers], whole: frozenset[int]
     ) -> KeptSurvey | None:
         """Write all regions, some at a time, and survey them, unless that is not to be kept."""
+        from ..backends.dask.config import survey_engine
         from ..data.ingest.written import Streams, WrittenSource
         from ..data.zarr.source import ZarrSource
         from ..fitting.kept_survey import KeptSurvey, SurveyLeaves, largest_sample, worth_keeping
@@ -326,7 +327,8 @@ class _Ingest:
                 self._backend().map_reduce(source, MarkedPass(CountRows(), *marks), running.advance)
                 return None
             seed = survey_seed(np.random.RandomState(self.random_state))
-            survey = Survey(seed, largest_sample(d), d, rows.n_rows)
+            engine = survey_engine(rows.n_rows)
+            survey = Survey(seed, largest_sample(d), d, rows.n_rows, engine=engine)
             work = MarkedPass(SurveyLeaves(survey), *marks)
             leaves = self._backend().map_reduce(source, work, running.advance)
         return KeptSurvey.of(survey, leaves)

@@ -18,6 +18,7 @@ from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass
 from ..fitting.progress import reporter
+from ..foreign import shown
 from ..storage.arrow import require_pyarrow
 from ..storage.outputs.grid_answers import GridFormat
 from ..storage.outputs.parquet_answers import ParquetFormat
@@ -55,6 +56,7 @@ def predict(
     noise_covariance: str | None = None,
     pvalues: bool = False,
     mahalanobis: bool = False,
+    label_type: str = "int64",
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Write predictions for every row of `data` to a new Zarr group, all in one pass.
@@ -67,10 +69,15 @@ def predict(
     throws it away. Beside `answers`, p-values of outliers and Mahalanobis distances are arrays
     of their names. Data are read as those of the fit, unless the options say otherwise; rows
     that are left out have the label -1, and NaN for all else. Chunks of arrays hold as many rows
-    as those of the data, see `answer_rows`. `noise_covariance` is that of `predict` in Python.
+    as those of the data, see `answer_rows`. `noise_covariance` is that of `predict` in Python, and
+    `label_type` its `dtype`.
     """
     check_noise_path(noise_covariance)
     model, source = opened(model_path, data, destination, overwrite, keep, **reading)
+    try:
+        model.check_labels(label_type, f"--dtype {shown(label_type)}")
+    except ValueError as e:
+        raise UsageError(str(e)) from None
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
     from ..estimators.normal_questions import answers_of
 
@@ -78,7 +85,7 @@ def predict(
     if noisy:
         source = noise_beside(source, data, noise_covariance, model.read_options)
     rows = source.dtype, source.n_rows
-    predictor = answers_of(model, answers, pvalues, mahalanobis, *rows, noisy)
+    predictor = answers_of(model, answers, pvalues, mahalanobis, *rows, noisy, label_type)
     kinds: Kinds = {a: (predictor.width(a), predictor.dtype(a)) for a in predictor.answers}
     identity = identity_of(model_path, source, predictor, model)
     to = Destination(destination, kinds, keep, overwrite, resume)
@@ -275,7 +282,7 @@ def identity_of(
         "decoding": source.decoding,
         "chunk_rows": source.chunk_rows,
         **source.beside.identity(),
-        "answers": list(predictor.answers),
+        "answers": {answer: str(predictor.dtype(answer)) for answer in predictor.answers},
         "engine": predictor.mixture.engine.name,
         "missing_chunks": model.read_options.missing_chunks,
         "missing_values": any(predictor.mixture.components.support.missing),

@@ -45,6 +45,8 @@ NAMES = [
     "parquet",
     "ingest",
     "billion",
+    "first_pass",
+    "predict",
     "object_stores",
     "update",
 ]

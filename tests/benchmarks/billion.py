@@ -1,17 +1,22 @@
 """A billion rows, on two workers of 1 GiB.
 
-    python tests/benchmarks/billion.py [--save] [--small] [--folder FOLDER] [--rows N]
+    python tests/benchmarks/billion.py [--before PATH] [--rounds N] [--save] [--small]
+        [--folder FOLDER] [--rows N]
 
-Needs 32 GB of disk for the data and 10 GB to spare; with less, the largest power of
-ten of rows that fits is taken.
+With --before the same rows are fitted by the code of an earlier tree, too, in turn. Needs 32 GB of
+disk for the data and 10 GB to spare; with less, the largest power of ten of rows that fits is
+taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +30,9 @@ from stores import (
     parse,
     publish,
     scratch,
-    stored,
     workers_and_driver,
 )
+from trees import SERVE, add_before, serve, trees
 
 # isort: split
 import numpy as np
@@ -70,42 +75,65 @@ def error_of_means(model: GaussianMixture, points: Points) -> float:
     return float(apart.max(axis=2).min(axis=1).max())
 
 
-def run(client: Any, folder: Path, points: Points) -> tuple[str, str]:
-    """Write the rows, fit them; a table of passes and a sentence of everything else."""
-    processes = workers_and_driver(client)
-    start = time.perf_counter()
-    with stored(points, folder, client) as source:
-        written = time.perf_counter() - start
-        print(f"wrote {points.n_rows:,} rows in {written:.0f} s", flush=True)
-        drop_page_cache(folder)
+def workers() -> Any:
+    """The cluster of a fit."""
+    return cluster_client(ClusterOptions(workers=2, memory_limit="1GiB"))
+
+
+def points_of(n_rows: int) -> Points:
+    """The rows."""
+    return Points(n_rows, D, CHUNK_BYTES // ROW_BYTES, K, dtype="f4")
+
+
+def fit(path: str, n_rows: int) -> dict[str, Any]:
+    """Fit the rows from a cold cache, in a process of one tree; what came of it, for JSON."""
+    drop_page_cache(Path(path))
+    with workers() as client:
+        processes = workers_and_driver(client)
         model = GaussianMixture(K, random_state=0, verbose=1)
         start = time.perf_counter()
         with Peaks(processes) as peaks:
-            model.fit(source.array)
-        fitted = time.perf_counter() - start
-    if set(workers_and_driver(client).values()) != set(processes.values()):
-        raise RuntimeError("a worker was restarted during the fit")
-    rows = [
-        [r["phase"], r["number"], f"{r['seconds']:.1f}", f"{r['rows'] / r['seconds']:,.0f}"]
-        for r in model.history_
-        if r["phase"] != "start"
-    ]
-    held = ", ".join(f"{name} {peak / MIB:.0f} MiB" for name, peak in peaks.bytes.items())
-    read = points.n_rows * model.n_passes_ / fitted
-    words = (
-        f"{points.n_rows:,} rows x {D} float32 ({points.nbytes / 1e9:.1f} GB, chunks of "
-        f"{points.chunk_rows:,} rows, {CHUNK_BYTES // MIB} MiB, crc32c), made by the workers in "
-        f"{written:.0f} s. K = {K} full: {model.status_.name.lower()} after "
-        f"{model.n_passes_:.2f} passes in {fitted:.0f} s, {read:,.0f} rows/s over all. Peak "
-        f"resident memory: {held}. Largest error of a mean: {error_of_means(model, points):.2g} "
-        "widths of its cluster."
+            model.fit(path)
+        seconds = time.perf_counter() - start
+        if set(workers_and_driver(client).values()) != set(processes.values()):
+            raise RuntimeError("a worker was restarted during the fit")
+    passes = [r for r in model.history_ if r["phase"] != "start"]
+    return {
+        "seconds": seconds,
+        "passes": [[r["phase"], r["number"], r["seconds"], r["rows"]] for r in passes],
+        "n_passes": float(model.n_passes_),
+        "status": model.status_.name.lower(),
+        "peaks": peaks.bytes,
+        "error": error_of_means(model, points_of(n_rows)),
+    }
+
+
+def words_of(found: dict[str, Any], n_rows: int) -> str:
+    """A sentence of one fit."""
+    held = ", ".join(f"{name} {peak / MIB:.0f} MiB" for name, peak in found["peaks"].items())
+    read = n_rows * found["n_passes"] / found["seconds"]
+    return (
+        f"{found['status']} after {found['n_passes']:.2f} passes in {found['seconds']:.0f} s, "
+        f"{read:,.0f} rows/s over all. Peak resident memory: {held}. Largest error of a mean: "
+        f"{found['error']:.2g} widths of its cluster."
     )
-    return table(["pass", "number", "seconds", "rows/s"], rows), words
+
+
+def table_of(fits: dict[str, Sequence[dict[str, Any]]]) -> str:
+    """The passes of the last fit of each tree, and the median of all seconds."""
+    rows: list[list[object]] = []
+    for name, found in fits.items():
+        for phase, number, seconds, n_rows in found[-1]["passes"]:
+            rows.append([name, phase, number, f"{seconds:.1f}", f"{n_rows / seconds:,.0f}"])
+        median = statistics.median(one["seconds"] for one in found)
+        rows.append([name, f"whole fit, median of {len(found)}", "", f"{median:.1f}", ""])
+    return table(["tree", "pass", "number", "seconds", "rows/s"], rows)
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line, with how many rows are wanted."""
     parser.add_argument("--rows", type=int, help="rows (default 1 000 000 000, small 4 000 000)")
+    parser.add_argument("--rounds", type=int, default=1, help="fits by each tree (default 1)")
     arguments = parse(parser)
     if arguments.rows is None:
         arguments.rows = 4_000_000 if arguments.small else 1_000_000_000
@@ -115,24 +143,37 @@ def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = arguments_of(options(__doc__))
+    arguments = arguments_of(add_before(options(__doc__)))
     start = time.perf_counter()
     free = shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free
-    n_rows = rows_that_fit(arguments.rows, free)
-    points = Points(n_rows, D, CHUNK_BYTES // ROW_BYTES, K, dtype="f4")
-    with (
-        scratch(arguments) as folder,
-        cluster_client(ClusterOptions(workers=2, memory_limit="1GiB")) as client,
-    ):
-        passes, words = run(client, folder, points)
+    points = points_of(rows_that_fit(arguments.rows, free))
+    n_rows = points.n_rows
+    with scratch(arguments) as folder, trees(arguments) as made:
+        path = folder / "points.zarr"
+        with workers() as client:
+            points.write(path, client)
+        written = time.perf_counter() - start
+        print(f"wrote {n_rows:,} rows in {written:.0f} s", flush=True)
+        fits: dict[str, list[dict[str, Any]]] = {name: [] for name in made}
+        for _ in range(arguments.rounds):
+            for name, tree in made.items():
+                fits[name].append(tree.ask(what="fit", path=str(path), n_rows=n_rows))
+                print(name, words_of(fits[name][-1], n_rows), flush=True)
     total = time.perf_counter() - start
+    words = "\n\n".join(f"{name}: {words_of(found[-1], n_rows)}" for name, found in fits.items())
     publish(
         arguments,
         "Many rows on small workers",
-        f"Two workers of 1 GiB and one thread each. {words} In all, with making and deleting the "
-        f"data, {total:.0f} s.\n\n{passes}",
+        f"Two workers of 1 GiB and one thread each. {n_rows:,} rows x {D} float32 "
+        f"({points.nbytes / 1e9:.1f} GB, chunks of {points.chunk_rows:,} rows, "
+        f"{CHUNK_BYTES // MIB} MiB, crc32c), made by the workers in {written:.0f} s. K = {K} full. "
+        f"In all, with making and deleting the data, {total:.0f} s.\n\n{words}\n\n"
+        f"{table_of(fits)}",
     )
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == [SERVE]:
+        serve({"fit": fit})
+    else:
+        main()

@@ -51,6 +51,20 @@ def engine_for(dtype: Any, device: Any = "cpu", n_responsibilities: float = floa
     return Engine("numba" if fast else "numpy", bool(single), device)
 
 
+def survey_engine(n_rows: int | None) -> Engine:
+    """Return what computes the first pass over so many rows; None where nobody has counted them.
+
+    By the rows alone, so that whoever makes it takes the same: where they repay what it takes to
+    load the compiled loops, every E-step of the fit has them too.
+
+    Examples
+    --------
+    >>> survey_engine(1000).name
+    'numpy'
+    """
+    return engine_for(np.float64, n_responsibilities=float("inf") if n_rows is None else n_rows)
+
+
 def software_of_fits() -> Software:
     """Return what decides the bits of whatever this process starts, Numba where it computes."""
     return software_here(engine_for(np.float64).name == "numba")

@@ -9,11 +9,13 @@ other in a group, `parquet_answers` one file a region.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ...core.additive import Additive, Array
+from ...core.executor import ThreadPool
 from ...core.protocols import Fold, Pass
 from ...core.scoring import NO_LABEL, n_unanswered
 from ..folders import Folder
@@ -146,11 +148,15 @@ class WritePredictions(Pass[Written]):
 
 
 class PredictionWriter(Fold[Written]):
-    """Write the predictions of chunks as they come, and mark their region at the end."""
+    """Write the predictions of chunks as they come, and mark their region at the end.
+
+    Those of one chunk are written by another thread while the next ones are computed.
+    """
 
     def __init__(self, work: WritePredictions) -> None:
         self.work = work
         self._writer: RegionWriter | None = None
+        self._writing: Future[None] | None = None
         self._written: list[int] = []
         self._n_rows = self._n_dropped = 0
 
@@ -162,13 +168,29 @@ class PredictionWriter(Fold[Written]):
             self._writer = self.work.answers.writer(index)
         rows = slice(int(self.work.bounds[index]), int(self.work.bounds[index + 1]))
         answers = self.work.predict(X)
-        self._writer.write(rows, answers)
+        self._wait()
+        # The thread ends with what it writes: a region may be given up between two chunks.
+        pool = ThreadPool(1, thread_name_prefix="write-behind")
+        self._writing = pool.submit(self._writer.write, rows, answers)
+        pool.shutdown(wait=False)
         self._n_dropped += n_unanswered(answers, self.work.no_label)
         self._written.append(index)
         self._n_rows += len(X)
 
+    def _wait(self) -> None:
+        """Wait until what was computed is written, or raise what kept it from being."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def abandon(self) -> None:
+        """Let nothing be written once the error is known that ended the range."""
+        if self._writing is not None:
+            self._writing.exception()
+
     def result(self) -> Written:
         """Bring all that was written to the disk, mark the region, and count its rows."""
+        self._wait()
         if self._writer is not None:
             self._writer.finish()
             region = range(self._written[0], self._written[-1] + 1)

@@ -109,14 +109,20 @@ class ZarrAnswers:
 
 
 class ZarrRegion:
-    """Write the answers of one region into arrays."""
+    """Write the answers of one region into arrays.
+
+    Files are brought to the disk when the ones after them are written: by then the system has
+    written most of them by itself, and few are left for the end.
+    """
 
     def __init__(self, outputs: Mapping[str, zarr.Array[Any]]) -> None:
         self._outputs = outputs
         self._written: list[slice] = []
+        self._synced = 0
 
     def write(self, rows: slice, values: Mapping[str, Array]) -> None:
         """Write the answers of whole chunks."""
+        self._sync()
         for name, answers in values.items():
             output = self._outputs[name]
             with naming(describe_store(str(output.store_path))):
@@ -125,35 +131,53 @@ class ZarrRegion:
 
     def finish(self) -> None:
         """Bring chunk files, and the folders that name them, to the disk."""
+        self._sync()
         for output in self._outputs.values():
-            _sync_chunks(output, self._written)
+            _sync_folders(output, _keys_of(output, self._written))
+
+    def _sync(self) -> None:
+        """Bring the files that were written since the last time to the disk."""
+        some, self._synced = self._written[self._synced :], len(self._written)
+        for output in self._outputs.values():
+            _sync_files(output, _keys_of(output, some))
 
 
 def _key(output: zarr.Array[Any], number: int) -> str:
     return str(output.metadata.encode_chunk_key((number, *(0,) * (output.ndim - 1))))
 
 
-def _sync_chunks(output: zarr.Array[Any], written: list[slice]) -> None:
+def _keys_of(output: zarr.Array[Any], written: list[slice]) -> list[str]:
     size = output.chunks[0]
     numbers = [range(rows.start // size, -(-rows.stop // size)) for rows in written]
-    sync_files(output, [_key(output, number) for some in numbers for number in some])
+    return [_key(output, number) for some in numbers for number in some]
 
 
 def sync_files(output: zarr.Array[Any], keys: Iterable[str]) -> None:
     """Bring chunk files of an array, and the folders that name them, to the disk."""
+    keys = list(keys)
+    _sync_files(output, keys)
+    _sync_folders(output, keys)
+
+
+def _sync_files(output: zarr.Array[Any], keys: Iterable[str]) -> None:
+    if (top := _folder_of(output)) is not None:
+        for key in keys:
+            sync(top / key)
+
+
+def _sync_folders(output: zarr.Array[Any], keys: Iterable[str]) -> None:
+    if (top := _folder_of(output)) is not None:
+        paths = [top / key for key in keys]
+        for folder in {p for path in paths for p in path.parents if p.is_relative_to(top)}:
+            sync(folder)
+
+
+def _folder_of(output: zarr.Array[Any]) -> Path | None:
+    """Return the folder of an array; None where it lies on no disk."""
     from zarr.storage import LocalStore
 
     store: Any = output.store
-    if not isinstance(store, LocalStore):
-        return
-    top = Path(store.root, output.path)
-    folders: set[Path] = set()
-    for key in keys:
-        path = top / key
-        sync(path)
-        folders.update(parent for parent in path.parents if parent.is_relative_to(top))
-    for folder in folders:
-        sync(folder)
+    return Path(store.root, output.path) if isinstance(store, LocalStore) else None
 
 
 def open_arrays(path: Path | str, names: Iterable[str]) -> dict[str, zarr.Array[Any]]:
