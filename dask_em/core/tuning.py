@@ -297,6 +297,24 @@ class CompiledKernelTuning:
 
 
 @dataclass(frozen=True)
+class CandidatesTuning:
+    """Where components that do not count for a row are left out, and in which blocks."""
+
+    # Below, all are computed in the time that it takes to bound, list and gather.
+    least_components: int = 64
+    least_columns: int = 8
+    # Bytes of a block's bounds, within level 3 of the cache, and its rows: the more, the more of
+    # them share what is loaded of a component.
+    bound_bytes: int = 2**22
+    most_rows: int = 3840
+    # The share of all pairs that may count beyond which the kernel that computes all is quicker.
+    most_matrices: float = 0.3
+    most_diagonals: float = 0.2
+    # Balls that bound nearly as well as ellipsoids with axes along the columns take half the work.
+    ball_share: float = 0.8
+
+
+@dataclass(frozen=True)
 class CentersKernelTuning:
     """Blocks of the kernels of K-means."""
 
@@ -733,6 +751,7 @@ class Tuning:
     missing: MissingTuning = field(default_factory=MissingTuning)
     noisy_rows: NoisyRowsTuning = field(default_factory=NoisyRowsTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
+    candidates: CandidatesTuning = field(default_factory=CandidatesTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
     categorical: CategoricalTuning = field(default_factory=CategoricalTuning)

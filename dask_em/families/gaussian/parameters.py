@@ -17,6 +17,7 @@ from ...core.tuning import tuning
 from ...core.validation import require_array, require_close
 from .covariance import Covariance
 from .degenerate import degenerate_components, degenerate_warnings
+from .minorants import Minorants
 from .whitening import Whitening, apply_scale
 
 
@@ -83,6 +84,11 @@ class GaussianParameters:
     def spreads(self) -> Array:
         """Whitened covariances, whatever is stored of them, (k, d, d)."""
         return self.covariance.full(*self.means.shape)
+
+    @cached_property
+    def minorants(self) -> Minorants:
+        """Diagonals below the precisions, of full or diagonal covariances."""
+        return Minorants.of(self.means, self.covariance)
 
     def data_coordinates(self) -> tuple[Array, Covariance]:
         """Return means (k, d) and covariances in the units of the data."""

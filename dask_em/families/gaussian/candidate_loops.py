@@ -1,0 +1,469 @@
+"""Loops that find which components count for a row, and sum for these alone, compiled by Numba.
+
+Upper bounds on all joint densities are one product in float32, made in tiles as in `simd`. Pairs
+of a row and a component that its bound does not rule out are listed by component, and only these
+are computed: in the order of additions of the loops that compute all, so that their bits are
+the same whatever else is listed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from ...core.additive import Array
+from ...core.compiled import _I64, _JIT, _exp, log
+from .simd import (
+    TALL_ROWS,
+    TILE_ROWS,
+    TILE_VECTORS,
+    _add_lower,
+    _at,
+    _deviations,
+    _load,
+    _multiply_add,
+    _pointer,
+    _splat,
+    _store,
+    _subtract_squares,
+    _tile,
+    _vector_type,
+    place,
+)
+
+
+def _write_scores(n_rows: int) -> Any:
+    @intrinsic
+    def write_scores(
+        typing: Any, A: Any, a: Any, Z: Any, z: Any, n: Any, first: Any, out: Any, o: Any,
+        best: Any, labels: Any, r: Any,
+    ) -> Any:  # fmt: skip
+        """out[i, r] = sum_j A[j, i] Z[j, r] of some i and 3 vectors of r; raise best, note labels."""
+        i = types.intp
+        signature = types.void(A, i, Z, i, i, i, out, i, best, labels, i)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = _vector_type(context, sig.args[0])
+            whole = context.get_data_type(sig.args[9].dtype)
+            numbers = ir.VectorType(whole, vector.count)
+            A_, Z_, out_ = (
+                _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 6)
+            )
+            best_, labels_ = (
+                _pointer(context, builder, sig.args[j], args[j], args[10]) for j in (8, 9)
+            )
+            tile = _tile(builder, [vector] * TILE_VECTORS, n_rows)
+            width = TILE_VECTORS * vector.count
+            columns = ir.Constant(_I64, width)
+            _multiply_add(builder, tile, A_, ir.Constant(_I64, n_rows), Z_, columns, args[4])
+            begin = builder.trunc(args[5], whole)
+            names = [
+                _splat(builder, builder.add(begin, ir.Constant(whole, row)), numbers)
+                for row in range(n_rows)
+            ]
+            for v in range(TILE_VECTORS):
+                at_best, at_labels = (_at(builder, p, v * vector.count) for p in (best_, labels_))
+                most, label = _load(builder, at_best, vector), _load(builder, at_labels, numbers)
+                for row, (name, accumulators) in enumerate(zip(names, tile, strict=True)):
+                    score = builder.load(accumulators[v])
+                    _store(builder, score, _at(builder, out_, row * width + v * vector.count))
+                    higher = builder.fcmp_ordered(">", score, most)
+                    most = builder.select(higher, score, most)
+                    label = builder.select(higher, name, label)
+                _store(builder, most, at_best)
+                _store(builder, label, at_labels)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return write_scores
+
+
+_write_scores_low, _write_scores_tall = (_write_scores(n) for n in (TILE_ROWS, TALL_ROWS))
+
+
+@intrinsic
+def _reaching(typing: Any, A: Any, a: Any, B: Any, b: Any) -> Any:
+    """The bits r of a tile's rows for which A[a + r] < B[b + r] is not true."""
+    i = types.intp
+    signature = types.int64(A, i, B, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = _vector_type(context, sig.args[0])
+        A_, B_ = (_pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2))
+        found = ir.Constant(_I64, 0)
+        for v in range(TILE_VECTORS):
+            x, y = (_load(builder, _at(builder, p, v * vector.count), vector) for p in (A_, B_))
+            # What is no number is not ruled out.
+            reached = builder.fcmp_unordered(">=", x, y)
+            bits = builder.zext(builder.bitcast(reached, ir.IntType(vector.count)), _I64)
+            found = builder.or_(
+                found, builder.shl(bits, ir.Constant(_I64, v * vector.count))
+            )
+        return found
+
+    return signature, codegen
+
+
+@intrinsic
+def _lowest(typing: Any, mask: Any) -> Any:
+    """The number of the lowest bit that is set."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.int64), codegen
+
+
+@njit(**_JIT)
+def bound_joints(
+    theta: Array, columns: Array, sizes: Array, squared: bool, d: int, reach: Array,
+    out: Array, best: Array, labels: Array, slack: Array,
+) -> None:  # fmt: skip
+    """Bound the joint log-densities of rows: out + slack is above each of them.
+
+    Parameters
+    ----------
+    theta : (k * F,) float32 array
+        Coefficients in groups of components (`pack_groups`), k a multiple of four.
+    columns : (n_tiles, F, tile_columns) float32 array
+        Rows by columns, of which the first d are given, and the last is one: the squares of these,
+        or the sum of the squares, are written between them.
+    sizes : (F,) float32 array
+        What a column may add to the rounding errors of a product, for each unit of it.
+    squared : bool
+        Whether squares are apart.
+    d : int
+    reach : (n_tiles * tile_columns,) float32 array
+        What rounding of the columns themselves adds to the errors.
+    out : (n_tiles, k, tile_columns) float32 array
+    best, labels : (n_tiles * tile_columns,) arrays
+        Receive the largest, and of which component it is.
+    slack : (n_tiles * tile_columns,) float32 array
+    """
+    n_tiles, n_columns, width = columns.shape
+    k = out.shape[1]
+    best[:] = -np.inf
+    labels[:] = 0
+    for t in range(n_tiles):
+        start = t * width
+        if not squared:
+            for r in range(width):
+                columns[t, d, r] = 0
+        for r in range(width):
+            slack[start + r] = reach[start + r]
+        for j in range(d):
+            to = d + j if squared else d
+            for r in range(width):
+                z = columns[t, j, r]
+                columns[t, to, r] = z * z if squared else columns[t, to, r] + z * z
+        for j in range(n_columns):
+            for r in range(width):
+                slack[start + r] += sizes[j] * abs(columns[t, j, r])
+        first = 0
+        while first + TALL_ROWS <= k:
+            _write_scores_tall(
+                theta, first * n_columns, columns, t * n_columns * width, n_columns, first, out,
+                (t * k + first) * width, best, labels, start,
+            )  # fmt: skip
+            first += TALL_ROWS
+        while first < k:
+            _write_scores_low(
+                theta, first * n_columns, columns, t * n_columns * width, n_columns, first, out,
+                (t * k + first) * width, best, labels, start,
+            )  # fmt: skip
+            first += TILE_ROWS
+
+
+@njit(**_JIT)
+def group_rows(labels: Array, n: int, starts: Array, rows: Array) -> None:
+    """List the first n rows by their labels: those of k are rows[starts[k] : starts[k + 1]]."""
+    starts[:] = 0
+    for r in range(n):
+        starts[labels[r] + 1] += 1
+    for k in range(len(starts) - 1):
+        starts[k + 1] += starts[k]
+    for r in range(n - 1, -1, -1):
+        # From the last to the first: the ends become the starts, and rows stay in order.
+        starts[labels[r] + 1] -= 1
+        rows[starts[labels[r] + 1]] = r
+    for k in range(len(starts) - 1):
+        starts[k] = starts[k + 1]
+    starts[len(starts) - 1] = n
+
+
+@njit(**_JIT)
+def note_candidates(
+    bounds: Array, labels: Array, least: Array, n: int, masks: Array, counts: Array
+) -> int:
+    """Find which rows each component is not ruled out for, beside that of their label.
+
+    Parameters
+    ----------
+    bounds : (n_tiles, >= k, tile_columns) float32 array
+    labels : (n_tiles * tile_columns,) array of int
+    least : (n_tiles * tile_columns,) float32 array
+        What the bound must reach.
+    n : int
+        Rows.
+    masks : (k, >= n_tiles) int64 array
+        Receives bits of rows of each tile.
+    counts : (k,) int64 array
+        Receives their number.
+
+    Returns
+    -------
+    int
+        The sum of `counts`.
+    """
+    n_tiles, stride, width = bounds.shape
+    total = 0
+    for k in range(len(counts)):
+        counts[k] = 0
+    for t in range(n_tiles):
+        for k in range(len(counts)):
+            mask = _reaching(bounds, (t * stride + k) * width, least, t * width)
+            kept = 0
+            while mask:
+                r = _lowest(mask)
+                mask &= mask - 1
+                row = t * width + r
+                if row < n and labels[row] != k:
+                    kept |= 1 << r
+                    counts[k] += 1
+                    total += 1
+            masks[k, t] = kept
+    return total
+
+
+@njit(**_JIT)
+def list_pairs(
+    masks: Array, n_tiles: int, width: int, counts: Array, own_starts: Array, own_rows: Array,
+    own: Array, starts: Array, rows: Array, values: Array,
+) -> None:  # fmt: skip
+    """List all pairs by component: the rows of its label with their values, then the others.
+
+    Parameters
+    ----------
+    masks, counts : (k, >= n_tiles), (k,) arrays
+        As `note_candidates` made them.
+    own_starts, own_rows, own : (k + 1,), (>= n,), (>= n,) arrays
+        Rows by label, and their values.
+    starts : (k + 1,) int64 array
+    rows, values : (>= n + sum of counts,) arrays
+    """
+    p = 0
+    for k in range(len(counts)):
+        starts[k] = p
+        for q in range(own_starts[k], own_starts[k + 1]):
+            rows[p] = own_rows[q]
+            values[p] = own[q]
+            p += 1
+        if counts[k] == 0:
+            continue
+        for t in range(n_tiles):
+            mask = masks[k, t]
+            while mask:
+                rows[p] = t * width + _lowest(mask)
+                mask &= mask - 1
+                p += 1
+    starts[len(counts)] = p
+
+
+@njit(**_JIT)
+def compute_matrices(
+    W: Array, m: Array, constant: Array, Z: Array, d: int, starts: Array, rows: Array,
+    skipped: Array, ones: Array, gathered: Array, placed: Array, columns: Array, out: Array,
+    values: Array,
+) -> None:  # fmt: skip
+    """Compute constant minus squared distance of listed pairs, as `subtract_distances` does.
+
+    Parameters
+    ----------
+    W, m, constant : (k, size), (k, padded), (k,) arrays
+        See `simd.subtract_distances`.
+    Z : (b, D) array
+    d : int
+    starts, rows : (k + 1,), (pairs,) arrays
+    skipped : (k + 1,) array
+        Of how many leading pairs of each component the values are known: the difference of two.
+    ones, gathered, placed, columns, out : arrays
+        Work: of `simd.place` for one tile, and (1, tile_columns).
+    values : (pairs,) array
+    """
+    _, n_columns, width = columns.shape
+    padded = m.shape[1]
+    for k in range(len(constant)):
+        start = starts[k] + skipped[k + 1] - skipped[k]
+        for p in range(start, starts[k + 1], width):
+            n = min(width, starts[k + 1] - p)
+            for q in range(n):
+                row = rows[p + q]
+                for j in range(d):
+                    gathered[q * d + j] = Z[row, j]
+            for q in range(n * d, width * d):
+                gathered[q] = 0
+            place(gathered, d, ones, placed, columns)
+            out[:] = constant[k]
+            w = k * W.shape[1]
+            for i in range(0, padded, TILE_ROWS):
+                reach = min(i + TILE_ROWS, d)
+                _subtract_squares(W, w, columns, 0, reach, m, k * padded + i, out, 0)
+                w += reach * TILE_ROWS
+            for q in range(n):
+                values[p + q] = out[q]
+
+
+@njit(fastmath={"reassoc", "contract"}, **_JIT)
+def _squared_distance(Z: Array, row: int, means: Array, inverse: Array, k: int, d: int) -> float:
+    total = 0.0
+    for j in range(d):
+        y = (Z[row, j] - means[k, j]) * inverse[k, j]
+        total += y * y
+    return total
+
+
+@njit(**_JIT)
+def compute_diagonals(
+    means: Array, inverse: Array, constant: Array, Z: Array, d: int, starts: Array, rows: Array,
+    skipped: Array, values: Array,
+) -> None:  # fmt: skip
+    """Compute constant minus half the squared distance of listed pairs.
+
+    Parameters
+    ----------
+    means, inverse, constant : (k, >= d), (k, >= d), (k,) arrays
+        Inverse standard deviations.
+    Z, d, starts, rows, skipped, values
+        See `compute_matrices`.
+    """
+    for k in range(len(constant)):
+        start = starts[k] + skipped[k + 1] - skipped[k]
+        for p in range(start, starts[k + 1]):
+            square = _squared_distance(Z, rows[p], means, inverse, k, d)
+            values[p] = constant[k] - 0.5 * square
+
+
+@njit(**_JIT)
+def set_least(
+    starts: Array, rows: Array, values: Array, log_prior: Array, slack: Array, negligible: float,
+    least: Array,
+) -> None:  # fmt: skip
+    """Write what a bound of a row must reach for its component to count beside the listed one."""
+    for k in range(len(starts) - 1):
+        for p in range(starts[k], starts[k + 1]):
+            r = rows[p]
+            joint = values[p] + log_prior[k]
+            # Rounded down by more than float32 rounds.
+            below = joint + negligible - slack[r]
+            least[r] = below - 1e-6 * abs(below)
+
+
+@njit(**_JIT)
+def divide_pairs(
+    starts: Array, rows: Array, values: Array, log_prior: Array, negligible: float,
+    weights: Array, best: Array, total: Array, resp_sum: Array,
+) -> float:  # fmt: skip
+    """Turn log-densities of listed pairs into weighted responsibilities, in place.
+
+    Parameters
+    ----------
+    starts, rows, values : (k + 1,), (pairs,), (pairs,) arrays
+    log_prior : (k,) array
+    negligible : float
+        What is below the largest by more becomes zero.
+    weights : (n,) array
+    best, total : (n,) arrays
+        Work.
+    resp_sum : (k,) array
+        Receives the sums of responsibilities.
+
+    Returns
+    -------
+    float
+        sum_n w_n log p(x_n).
+    """
+    n = len(weights)
+    for r in range(n):
+        best[r] = -np.inf
+        total[r] = 0.0
+    for k in range(len(log_prior)):
+        for p in range(starts[k], starts[k + 1]):
+            x = values[p] + log_prior[k]
+            values[p] = x
+            r = rows[p]
+            # NaN stays: it must be seen, not replaced.
+            best[r] = best[r] if x <= best[r] else x
+    for p in range(starts[len(log_prior)]):
+        r = rows[p]
+        x = values[p] - best[r]
+        e = _exp(max(x, negligible))
+        e = 0.0 if x < negligible else e
+        values[p] = e
+        total[r] += e
+    log_likelihood = 0.0
+    for r in range(n):
+        log_likelihood += weights[r] * (best[r] + log(total[r]))
+        total[r] = weights[r] / total[r]
+    for k in range(len(log_prior)):
+        sum_ = 0.0
+        for p in range(starts[k], starts[k + 1]):
+            values[p] *= total[rows[p]]
+            sum_ += values[p]
+        resp_sum[k] = sum_
+    return log_likelihood
+
+
+@njit(**_JIT)
+def add_listed_matrices(
+    Z: Array, d: int, means: Array, starts: Array, rows: Array, resp: Array, offsets: Array,
+    roots: Array, D: Array, sums: Array, first: Array, scatter: Array,
+) -> None:  # fmt: skip
+    """Add the sums about each mean over listed pairs, as `simd.add_scatter` over all.
+
+    Parameters
+    ----------
+    Z, d, means, D, sums, first, scatter
+        See `simd.add_scatter`.
+    starts, rows, resp : (k + 1,), (pairs,), (pairs,) arrays
+    offsets, roots : (b + 1,) arrays
+        Work.
+    """
+    n_components, width = means.shape
+    for k in range(n_components):
+        n = 0
+        for p in range(starts[k], starts[k + 1]):
+            offsets[n] = rows[p] * width
+            roots[n] = math.sqrt(resp[p])
+            n += resp[p] != 0
+        if n == 0:
+            continue
+        sums[:] = 0
+        for start in range(0, n, D.shape[0]):
+            size = min(D.shape[0], n - start)
+            _deviations(Z, offsets, roots, start, size, means, k * width, D, sums, width)
+            _add_lower(D, size, d, scatter, k)
+        for j in range(width):
+            first[k, j] += sums[j]
+
+
+@njit(**_JIT)
+def add_listed_diagonals(
+    Z: Array, means: Array, starts: Array, rows: Array, resp: Array, first: Array, squares: Array
+) -> None:
+    """Add weighted deviations and their squares over listed pairs, to (k, d) both."""
+    d = means.shape[1]
+    for k in range(len(means)):
+        for p in range(starts[k], starts[k + 1]):
+            weight, r = resp[p], rows[p]
+            if weight == 0:
+                continue
+            for j in range(d):
+                deviation = Z[r, j] - means[k, j]
+                first[k, j] += weight * deviation
+                squares[k, j] += weight * deviation * deviation
