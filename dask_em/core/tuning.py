@@ -307,9 +307,17 @@ class CandidatesTuning:
     # them share what is loaded of a component.
     bound_bytes: int = 2**22
     most_rows: int = 3840
-    # The share of all pairs that may count beyond which the kernel that computes all is quicker.
-    most_matrices: float = 0.3
-    most_diagonals: float = 0.2
+    # Pairs that are listed at most, as a share of all: beyond, what computes all is quicker.
+    most_listed: float = 0.5
+    # What a pair takes beside its multiplications, in those of float32 (Zen 4): of all that are
+    # computed, exponentials and sums of rows; of those that are listed, to gather them too.
+    pair: float = 200.0
+    listed_pair: float = 640.0
+    listed_diagonal: float = 960.0
+    # Tiles of the rows that are listed for a component are not full.
+    filling: float = 1.5
+    # What must be saved at least, as a share: some rows of a block tell it.
+    least_saving: float = 0.15
     # Balls that bound nearly as well as ellipsoids with axes along the columns take half the work.
     ball_share: float = 0.8
 

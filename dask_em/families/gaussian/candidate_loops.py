@@ -43,7 +43,7 @@ def _write_scores(n_rows: int) -> Any:
         typing: Any, A: Any, a: Any, Z: Any, z: Any, n: Any, first: Any, out: Any, o: Any,
         best: Any, labels: Any, r: Any,
     ) -> Any:  # fmt: skip
-        """out[i, r] = sum_j A[j, i] Z[j, r] of some i and 3 vectors of r; raise best, note labels."""
+        """out[i, r] = sum_j A[j, i] Z[j, r], some i, 3 vectors of r; raise best, note its i."""
         i = types.intp
         signature = types.void(A, i, Z, i, i, i, out, i, best, labels, i)
 
@@ -102,9 +102,7 @@ def _reaching(typing: Any, A: Any, a: Any, B: Any, b: Any) -> Any:
             # What is no number is not ruled out.
             reached = builder.fcmp_unordered(">=", x, y)
             bits = builder.zext(builder.bitcast(reached, ir.IntType(vector.count)), _I64)
-            found = builder.or_(
-                found, builder.shl(bits, ir.Constant(_I64, v * vector.count))
-            )
+            found = builder.or_(found, builder.shl(bits, ir.Constant(_I64, v * vector.count)))
         return found
 
     return signature, codegen
@@ -121,8 +119,22 @@ def _lowest(typing: Any, mask: Any) -> Any:
 
 
 @njit(**_JIT)
+def _write_squares(columns: Array, t: int, apart: bool, d: int) -> None:
+    """Write the squares of d columns of a tile behind them, or their sum."""
+    width = columns.shape[2]
+    if not apart:
+        for r in range(width):
+            columns[t, d, r] = 0
+    for j in range(d):
+        to = d + j if apart else d
+        for r in range(width):
+            z = columns[t, j, r]
+            columns[t, to, r] = z * z if apart else columns[t, to, r] + z * z
+
+
+@njit(**_JIT)
 def bound_joints(
-    theta: Array, columns: Array, sizes: Array, squared: bool, d: int, reach: Array,
+    theta: Array, columns: Array, sizes: Array, apart: bool, d: int, reach: Array,
     out: Array, best: Array, labels: Array, slack: Array,
 ) -> None:  # fmt: skip
     """Bound the joint log-densities of rows: out + slack is above each of them.
@@ -136,7 +148,7 @@ def bound_joints(
         or the sum of the squares, are written between them.
     sizes : (F,) float32 array
         What a column may add to the rounding errors of a product, for each unit of it.
-    squared : bool
+    apart : bool
         Whether squares are apart.
     d : int
     reach : (n_tiles * tile_columns,) float32 array
@@ -152,16 +164,9 @@ def bound_joints(
     labels[:] = 0
     for t in range(n_tiles):
         start = t * width
-        if not squared:
-            for r in range(width):
-                columns[t, d, r] = 0
+        _write_squares(columns, t, apart, d)
         for r in range(width):
             slack[start + r] = reach[start + r]
-        for j in range(d):
-            to = d + j if squared else d
-            for r in range(width):
-                z = columns[t, j, r]
-                columns[t, to, r] = z * z if squared else columns[t, to, r] + z * z
         for j in range(n_columns):
             for r in range(width):
                 slack[start + r] += sizes[j] * abs(columns[t, j, r])
@@ -178,6 +183,57 @@ def bound_joints(
                 (t * k + first) * width, best, labels, start,
             )  # fmt: skip
             first += TILE_ROWS
+
+
+@njit(**_JIT)
+def bound_joints_along(
+    W: Array, m: Array, constant: Array, n_directions: int, columns: Array, sizes: Array,
+    base: float, factor: float, out: Array, best: Array, labels: Array, slack: Array,
+) -> None:  # fmt: skip
+    """Bound the joint log-densities of rows by a few directions of each component.
+
+    Parameters
+    ----------
+    W : (k, size) float32 array
+        Directions, four at a time, each four transposed.
+    m : (k, padded) float32 array
+        Minus the images of the means.
+    constant : (k,) float32 array
+    n_directions : int
+        Those that are taken, a multiple of four.
+    columns : (n_tiles, d, tile_columns) float32 array
+        Rows by columns.
+    sizes : (d,) float32 array
+        What a column may add to the rounding error of a product, for each unit of it.
+    base, factor : float
+        The slack of a row is base + factor * error^2; the error begins with 1.
+    out, best, labels, slack
+        See `bound_joints`.
+    """
+    n_tiles, d, width = columns.shape
+    for t in range(n_tiles):
+        start = t * width
+        for r in range(width):
+            slack[start + r] = 1
+            best[start + r] = -np.inf
+            labels[start + r] = 0
+        for j in range(d):
+            for r in range(width):
+                slack[start + r] += sizes[j] * abs(columns[t, j, r])
+        for r in range(width):
+            slack[start + r] = base + factor * slack[start + r] * slack[start + r]
+        for k in range(len(constant)):
+            for r in range(width):
+                out[t, k, r] = constant[k]
+            for i in range(0, n_directions, TILE_ROWS):
+                _subtract_squares(
+                    W, k * W.shape[1] + i * d, columns, t * d * width, d, m,
+                    k * m.shape[1] + i, out, (t * out.shape[1] + k) * width,
+                )  # fmt: skip
+            for r in range(width):
+                higher = out[t, k, r] > best[start + r]
+                best[start + r] = out[t, k, r] if higher else best[start + r]
+                labels[start + r] = np.int32(k) if higher else labels[start + r]
 
 
 @njit(**_JIT)
@@ -296,7 +352,7 @@ def compute_matrices(
         Work: of `simd.place` for one tile, and (1, tile_columns).
     values : (pairs,) array
     """
-    _, n_columns, width = columns.shape
+    width = columns.shape[2]
     padded = m.shape[1]
     for k in range(len(constant)):
         start = starts[k] + skipped[k + 1] - skipped[k]

@@ -246,7 +246,7 @@ class CentredKernel(FusedKernel):
 
     @property
     def packed(self) -> tuple[Array, Array, Array]:
-        """Return whiteners, minus the images of the means, and constants, as the loops read them."""
+        """Return whiteners, minus the images of the means, and constants, as loops read them."""
         return self._whitener, self._images, self._constants
 
     def add_listed(

@@ -23,6 +23,9 @@ from .matrices import Full, few_matrices
 # Powers of a matrix bound its largest eigenvalue: by the 32nd, within 14 % of 64 equal ones.
 _SQUARINGS = 4
 
+# Of a component: as many as a tile takes at a time.
+LEAST_DIRECTIONS = 4
+
 # What eigenvalues, and distances that are bounded, may owe to rounding.
 _MARGIN = 1e-6
 
@@ -84,6 +87,41 @@ class Minorants:
         """Bytes of the arrays."""
         frame = 0 if self.frame is None else self.frame.nbytes
         return frame + self.means.nbytes + self.diagonals.nbytes
+
+
+def most_directions(d: int) -> int:
+    """Return how many directions of d columns may be taken at most, a power of two.
+
+    Examples
+    --------
+    >>> most_directions(32), most_directions(9)
+    (16, 4)
+    """
+    n = LEAST_DIRECTIONS
+    while 4 * n <= d:
+        n *= 2
+    return min(n, d)
+
+
+def thin_directions(covariance: Full, n: int) -> Array:
+    """Return the n directions (k, n, d) in which components are thinnest, the thinnest first.
+
+    Squared products with these add up to no more than the squared Mahalanobis distance: they are
+    whitened coordinates, of other axes.
+
+    Examples
+    --------
+    >>> one = Full(np.array([[[2.0, 0.0], [0.0, 0.5]]]))
+    >>> np.abs(thin_directions(one, 1)).tolist()
+    [[[0.0, 2.0]]]
+    """
+    k, d, _ = covariance.factor.shape
+    found = np.empty((k, n, d))
+    for some in few_matrices(k, d):
+        whitener = covariance.inverse[some]
+        _, axes = np.linalg.eigh(whitener @ whitener.transpose(0, 2, 1))
+        found[some] = axes[:, :, : -n - 1 : -1].transpose(0, 2, 1) @ whitener
+    return found
 
 
 def common_frame(factors: Array) -> Array:
