@@ -305,7 +305,7 @@ class CandidatesTuning:
     least_columns: int = 8
     # Bytes of a block's bounds, within level 3 of the cache, and its rows: the more, the more of
     # them share what is loaded of a component.
-    bound_bytes: int = 2**22
+    bound_bytes: int = 2**23
     most_rows: int = 3840
     # Pairs that are listed at most, as a share of all: beyond, what computes all is quicker.
     most_listed: float = 0.5
@@ -334,6 +334,24 @@ class CentersKernelTuning:
     # Bytes of the rows of a block of the compiled loops, which store no products, and its rows.
     row_bytes: int = 2**18
     most_tiled: int = 3840
+
+
+@dataclass(frozen=True)
+class CenterCandidatesTuning:
+    """Where centres that are surely not the nearest are ruled out by a few coordinates."""
+
+    # Below, all products take no longer.
+    least_components: int = 128
+    least_columns: int = 16
+    # What a pair takes beside its multiplications, in those of float32 (Zen 4): to store a bound
+    # and compare it, and to find one that is not ruled out and compute it; and a row.
+    pair: float = 16.0
+    listed_pair: float = 400.0
+    row: float = 4000.0
+    # What must be saved at least, as a share: some rows of a block tell it.
+    least_saving: float = 0.15
+    # Blocks that go the way of the one before: what it takes to try is then a hundredth.
+    blocks_untried: int = 15
 
 
 @dataclass(frozen=True)
@@ -761,6 +779,7 @@ class Tuning:
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
     candidates: CandidatesTuning = field(default_factory=CandidatesTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
+    center_candidates: CenterCandidatesTuning = field(default_factory=CenterCandidatesTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
     categorical: CategoricalTuning = field(default_factory=CategoricalTuning)
     sample: SampleTuning = field(default_factory=SampleTuning)

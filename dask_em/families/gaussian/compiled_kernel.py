@@ -15,8 +15,8 @@ from ...core.additive import Array
 from ...core.family import Kernel, array_bytes
 from ...core.tuning import tuning
 from . import simd
-from .candidate_loops import add_listed_matrices
 from .diagonals import Diagonal
+from .listed_loops import add_listed_matrices
 from .matrices import Full, few_matrices
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
@@ -257,7 +257,7 @@ class CentredKernel(FusedKernel):
         Parameters
         ----------
         Z, starts, rows, resp, offsets, roots
-            See `candidate_loops.add_listed_matrices`.
+            See `listed_loops.add_listed_matrices`.
         """
         add_listed_matrices(
             Z, self.gaussian.n_features, self._means, starts, rows, resp, offsets, roots,

@@ -170,8 +170,9 @@ class MinorantBounds(Bounds):
             self._reach[: len(Z)] = self._of_frame[0] * far + self._of_frame[1] * far * far
 
     def _bound(self, tiles: Array, into: Scores) -> None:
+        loops.write_squares(tiles, self._minorants.apart, self._d)
         loops.bound_joints(
-            self._packed, tiles, self._sizes, self._minorants.apart, self._d, self._reach,
+            self._packed, tiles, self._sizes, self._reach,
             into.scores[: len(tiles)], into.best, into.labels, into.slack,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.family import array_bytes
-from . import candidate_loops as loops
+from . import listed_loops as loops
 from . import simd
 from .compiled_kernel import CentredKernel, round_up
 from .parameters import GaussianParameters
