@@ -21,6 +21,8 @@ from dask_em.data.memory import ArraySource
 
 pytest.importorskip("numba")
 
+from dask_em.families.centers.compiled_kernel import CompiledCentersKernel
+from dask_em.families.centers.family import Centers
 from dask_em.families.gaussian.candidates import CandidateKernel
 from dask_em.families.gaussian.joint_bounds import (
     Bounds,
@@ -247,3 +249,72 @@ def test_a_kernel_holds_what_it_counts(kind: str, k: int, d: int) -> None:
         tracemalloc.stop()
     counted += mixture.result_bytes
     assert 0.6 * counted < most < counted + 2**20
+
+
+# -- the nearest of many centres -------------------------------------------------------
+
+
+def near_centers(k: int, d: int, apart: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres, and rows about them."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(k, d)) * apart
+    return centers, centers[rng.integers(0, k, n)] + rng.normal(size=(n, d))
+
+
+def found_and_exact(
+    centers: np.ndarray, X: np.ndarray, dtype: str, changes: dict[str, object]
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Labels by bounds, those of all distances, and whether some were ruled out."""
+    prior = np.random.default_rng(0).normal(size=len(centers)) * 0.01
+    with use_tuning(tuning().with_changes(center_candidates={"blocks_untried": 0, **changes})):
+        kernel = CompiledCentersKernel(
+            centers, np.zeros(centers.shape[1]), 1.0, False, np.dtype(dtype)
+        )
+        labels, used = [], False
+        for rows in kernel.blocks(X):
+            kernel.load(X[rows])
+            labels.append(kernel.assign(prior).copy())
+            used |= kernel.candidates is not None and kernel.candidates.in_use
+    scores = X.astype(np.longdouble) @ centers.T - (centers**2).sum(1) / 2 + prior / 2
+    return np.concatenate(labels), scores.argmax(axis=1), used
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize(
+    ("k", "d", "apart"), [(512, 64, 3.0), (131, 17, 30.0), (1030, 40, 8.0), (300, 64, 1.0)]
+)
+def test_the_nearest_centre_is_not_ruled_out(k: int, d: int, apart: float, dtype: str) -> None:
+    for seed, n in enumerate((1, 47, 700, 3000)):
+        centers, X = near_centers(k, d, apart, n, seed)
+        X = X.astype(dtype)
+        # Rows far from all, and as near to one as to another: the first is taken.
+        X[7::211] *= 1e4
+        centers[k // 2] = centers[3]
+        found, expected, used = found_and_exact(centers, X, dtype, {"row": 0.0, "pair": 0.0})
+        np.testing.assert_array_equal(found, expected)
+        assert used or n < 700 or apart <= 1.0
+
+
+def test_centres_that_are_all_near_are_all_computed() -> None:
+    centers, X = near_centers(256, 32, 0.05, 2000, 0)
+    found, expected, used = found_and_exact(centers, X, "f8", {})
+    np.testing.assert_array_equal(found, expected)
+    assert not used
+
+
+def test_parts_and_threads_cluster_to_the_same_bits() -> None:
+    centers, X = near_centers(256, 64, 5.0, 12_000, 1)
+    family = Centers(centers, np.zeros(64), 1.0)
+    mixture = Mixture(np.full(256, -np.log(256)), family, FAST, "hard")
+    whole, fold = add_up(mixture, X), mixture.fold()
+    for first in range(0, len(X), fold.block_rows):
+        fold.update(0, X[first : first + fold.block_rows], None)
+    parts = fold.result()
+    assert parts.log_likelihood == whole.log_likelihood
+    np.testing.assert_array_equal(parts.components.first, whole.components.first)
+    with use_tuning(tuning().with_changes(reading={"bytes": 2**20})):
+        source = ArraySource(X)
+        one = SerialBackend().map_reduce(source, mixture)
+        three = ThreadsBackend(3).map_reduce(source, mixture)
+    np.testing.assert_array_equal(one.components.first, three.components.first)
+    np.testing.assert_array_equal(one.components.squares, three.components.squares)

@@ -298,7 +298,7 @@ class CompiledKernelTuning:
 
 @dataclass(frozen=True)
 class CandidatesTuning:
-    """Where components that do not count for a row are left out, and in which blocks."""
+    """Sizes and costs by which components that do not count for a row are left out."""
 
     # Below, all are computed in the time that it takes to bound, list and gather.
     least_components: int = 64
@@ -338,7 +338,7 @@ class CentersKernelTuning:
 
 @dataclass(frozen=True)
 class CenterCandidatesTuning:
-    """Where centres that are surely not the nearest are ruled out by a few coordinates."""
+    """Costs by which centres that are not the nearest are ruled out by a few coordinates."""
 
     # Below, all products take no longer.
     least_components: int = 128

@@ -36,7 +36,7 @@ class Projection:
 
     def __init__(self, centers: Array, axes: Array) -> None:
         k, n = len(centers), axes.shape[1]
-        self.axes, self.n_columns = axes, n + 2
+        self.axes, self.size, self.n_columns = axes, n, n + 2
         self._theta = np.zeros((round_up(k, simd.TILE_ROWS), n + 2))
         along = self._theta[:k, :n]
         np.matmul(centers, axes, out=along)
@@ -74,8 +74,9 @@ class NearestCandidates:
         self._centers = centers
         self._costs = tuning().center_candidates
         self._dense_cost = product * (d + 1)
-        # Made when there are rows enough.
-        self._ways: list[Projection] = []
+        # Numbers of coordinates, and what is made of them once there are rows enough.
+        self._sizes = d // 4, d // 2
+        self._ways: dict[int, Projection] = {}
         self._width = width = simd.tile_columns(np.float32)
         n_tiles = -(-block_rows // width)
         widest = d // 2 + 2
@@ -102,10 +103,15 @@ class NearestCandidates:
         columns = d // 4 + d // 2 + 4
         return array_bytes(*vars(self).values()) + 12 * (k + simd.TILE_ROWS + d) * columns
 
+    @property
+    def in_use(self) -> bool:
+        """Whether the rows before were, and those that follow may be, found by bounds."""
+        return self._way is not None
+
     def set_constants(self, constants: Array) -> None:
         """Take what is added to the product of a row with each centre, (k,)."""
         self._constants = np.ascontiguousarray(constants)
-        for way in self._ways:
+        for way in self._ways.values():
             way.set_constants(constants)
 
     def nearest(self, rows: Array) -> Array | None:
@@ -120,7 +126,7 @@ class NearestCandidates:
             self._waits -= 1
         if self._way is None:
             return None
-        most = self._most(self._way, rows, self._dense_cost)
+        most = self._most(self._way.size, rows, self._dense_cost)
         if self._find(rows, self._way, most) > most:
             # Other rows than those that told of them.
             self._waits = 0
@@ -129,36 +135,38 @@ class NearestCandidates:
 
     def _chosen(self, rows: Array) -> Projection | None:
         """Return the way that takes the least, of which some of the rows tell; None for all."""
-        if not self._ways:
-            d = rows.shape[1]
-            _, axes = np.linalg.eigh(self._centers.T @ self._centers)
-            self._ways = [
-                Projection(self._centers, np.ascontiguousarray(axes[:, : -n - 1 : -1]))
-                for n in (d // 4, d // 2)
-            ]
-            self.set_constants(self._constants)
         step = max(1, len(rows) // self._width)
         some = np.ascontiguousarray(rows[::step][: self._width])
         least, chosen = (1 - self._costs.least_saving) * self._dense_cost, None
-        for way in self._ways:
-            most = self._most(way, some, least)
+        for size in self._sizes:
+            most = self._most(size, some, least)
             if most < 0:
                 break
+            way = self._way_of(size)
             found = self._find(some, way, most)
             if found <= most:
-                least, chosen = self._cost(way, some, found), way
+                least, chosen = self._cost(size, some, found), way
         return chosen
 
-    def _cost(self, way: Projection, rows: Array, found: int) -> float:
+    def _way_of(self, size: int) -> Projection:
+        """Return the bounds by so many coordinates."""
+        if size not in self._ways:
+            _, axes = np.linalg.eigh(self._centers.T @ self._centers)
+            way = Projection(self._centers, np.ascontiguousarray(axes[:, : -size - 1 : -1]))
+            way.set_constants(self._constants)
+            self._ways[size] = way
+        return self._ways[size]
+
+    def _cost(self, size: int, rows: Array, found: int) -> float:
         """Return what a pair takes where so many are not ruled out, in products of float32."""
         n_pairs = len(rows) * len(self._centers)
-        each_row = self._costs.row + 4.0 * rows.shape[1] * way.n_columns
+        each_row = self._costs.row + 4.0 * rows.shape[1] * size
         rest = each_row * len(rows) + self._listed(rows) * found
-        return way.n_columns + self._costs.pair + rest / n_pairs
+        return size + 2 + self._costs.pair + rest / n_pairs
 
-    def _most(self, way: Projection, rows: Array, least: float) -> int:
+    def _most(self, size: int, rows: Array, least: float) -> int:
         """Return how many pairs may be left for a pair to take no more than `least`."""
-        spared = (least - self._cost(way, rows, 0)) * len(rows) * len(self._centers)
+        spared = (least - self._cost(size, rows, 0)) * len(rows) * len(self._centers)
         return int(np.floor(spared / self._listed(rows)))
 
     def _listed(self, rows: Array) -> float:

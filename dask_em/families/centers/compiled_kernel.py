@@ -48,13 +48,15 @@ class CompiledCentersKernel(CentersKernel):
         self._packed = np.empty(0, dtype)
         least = tuning().center_candidates
         many = k >= least.least_components and d >= least.least_columns
+        # Squares of what is far larger or smaller are no numbers in float32, or none but zero.
+        many = many and bool(1e-30 < -2 * self._halves.min() < 1e30)
         product = 1.0 if dtype == np.float32 else 2.0
-        self._candidates = NearestCandidates(self.centers, b, product) if many else None
+        self.candidates = NearestCandidates(self.centers, b, product) if many else None
 
     @property
     def nbytes(self) -> int:
         """Bytes that it holds once it has seen a whole block, without the family's arrays."""
-        return super().nbytes + (0 if self._candidates is None else self._candidates.nbytes)
+        return super().nbytes + (0 if self.candidates is None else self.candidates.nbytes)
 
     def load(self, X: Array) -> None:
         """Take the rows X (b, d), b <= `block_rows`, as the current block."""
@@ -84,12 +86,12 @@ class CompiledCentersKernel(CentersKernel):
         self._theta[:k, :-1] = self.centers
         self._theta[:k, -1] = constants
         self._packed = pack_groups(self._theta).astype(self.dtype)
-        if self._candidates is not None:
-            self._candidates.set_constants(constants)
+        if self.candidates is not None:
+            self.candidates.set_constants(constants)
 
     def _nearest(self) -> Array:
-        if self._candidates is not None:
-            found = self._candidates.nearest(self._block())
+        if self.candidates is not None:
+            found = self.candidates.nearest(self._block())
             if found is not None:
                 return found
         n_tiles, _, width = self._tiles.shape

@@ -42,7 +42,7 @@ class Scores:
         self.labels = np.empty(n_tiles * width, np.int32)
 
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
         return 4 * rows * (self._padded + 3)
 
 
@@ -75,7 +75,7 @@ class Bounds(ABC):
         self._columns = np.ones((n_tiles, self._n_columns, width), np.float32)
 
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
         return rows * (8 * self._d + 4 * (self._padded + self._n_columns)) + 16 * self._padded
 
     def compute(self, Z: Array, log_prior: Array, into: Scores) -> None:
@@ -142,7 +142,7 @@ class MinorantBounds(Bounds):
         self._reach = np.zeros(n_tiles * self._columns.shape[2], np.float32)
 
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
         return super().held_bytes(rows) + 4 * rows + 2 * self._theta.nbytes
 
     def _set_constants(self, constants: Array) -> None:
@@ -215,7 +215,7 @@ class DirectionBounds(Bounds):
         return float((self.n_directions + 1) * self._d + 16)
 
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
         return super().held_bytes(rows) + self._packed.nbytes + self._images.nbytes
 
     def _set_constants(self, constants: Array) -> None:

@@ -17,7 +17,7 @@ from .statistics import GaussianStatistics
 
 
 class Listed(ABC):
-    """What computes listed pairs of rows and components, and sums over them."""
+    """Compute listed pairs of rows and components, and sum over them."""
 
     @abstractmethod
     def compute(self, Z: Array, pairs: Pairs, values: Array) -> None:
@@ -33,7 +33,7 @@ class Listed(ABC):
 
     @abstractmethod
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
 
 
 class Pairs(NamedTuple):
@@ -80,7 +80,7 @@ class ListedMatrices(Listed):
         self._offsets, self._roots = np.empty(rows + 1, np.int64), np.empty(rows + 1)
 
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
         own = 0 if self._shared else self._kernel.nbytes
         return array_bytes(*vars(self).values()) + own
 
@@ -116,7 +116,7 @@ class ListedDiagonals(Listed):
         self._first, self._squares = np.zeros((2, *gaussian.means.shape))
 
     def held_bytes(self, rows: int) -> int:
-        """Bytes that it holds for blocks of so many rows."""
+        """Return how many bytes it holds for blocks of so many rows."""
         # The statistics are copies.
         return array_bytes(*vars(self).values()) + 2 * self._first.nbytes
 

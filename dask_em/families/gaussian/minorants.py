@@ -129,7 +129,8 @@ def common_frame(factors: Array) -> Array:
 
     Examples
     --------
-    >>> common_frame(np.array([[[2.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 3.0]]])).tolist()
+    >>> roots = np.array([[[2.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 3.0]]])
+    >>> common_frame(roots).round(9).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     k, d, _ = factors.shape
