@@ -313,11 +313,14 @@ class CandidatesTuning:
     # computed, exponentials and sums of rows; of those that are listed, to gather them too.
     pair: float = 200.0
     listed_pair: float = 640.0
-    listed_diagonal: float = 960.0
+    listed_diagonal: float = 1500.0
     # Tiles of the rows that are listed for a component are not full.
     filling: float = 1.5
     # What must be saved at least, as a share: some rows of a block tell it.
     least_saving: float = 0.15
+    # Blocks that are not tried after one in which too much counts: trying takes up to a twentieth
+    # of a block of few components.
+    blocks_untried: int = 7
     # Balls that bound nearly as well as ellipsoids with axes along the columns take half the work.
     ball_share: float = 0.8
 

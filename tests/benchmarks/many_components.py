@@ -120,7 +120,7 @@ def mixtures(rounds: int, shrink: int, peers: Sequence[str]) -> str:
     contestants = [Contestant(name, 1800.0) for name in peers]
     rows, notes = [], []
     try:
-        for case in (replace(c, n=max(c.n // shrink, 4 * c.k)) for c in CASES):
+        for case in (replace(c, n=max(c.n // shrink, 20 * c.k)) for c in CASES):
             for one in contestants:
                 one.load(case)
             for _ in range(rounds + 1):
@@ -171,7 +171,7 @@ def unlike(rounds: int, shrink: int) -> str:
     """Seconds of an E-step, with and without leaving out."""
     rows = []
     for n, d, k, apart, kind in UNLIKE:
-        mixture, X = unlike_mixture(max(n // shrink, 4 * k), d, k, apart, kind)
+        mixture, X = unlike_mixture(max(n // shrink, 20 * k), d, k, apart, kind)
         seconds = alternate(
             {
                 "ours": partial(a_pass, mixture, X, tuning()),

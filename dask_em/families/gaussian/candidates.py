@@ -68,6 +68,8 @@ class CandidateKernel(Kernel[GaussianStatistics]):
             self._listed = ListedMatrices(gaussian, self._part_rows, double)
             self._dense_cost = d * (d + 8.0) + sizes.pair
             self._listed_cost = sizes.filling * d * (d + 8.0) + sizes.listed_pair
+        # Blocks that are not tried, after one that was in vain.
+        self._waits = 0
         self._counts = np.empty(k, np.int64)
         self._own_starts, self._starts, self._none = np.zeros((3, k + 1), np.int64)
         self._reserve(0)
@@ -135,9 +137,13 @@ class CandidateKernel(Kernel[GaussianStatistics]):
 
         None where too many components count for some of the rows, or for all.
         """
+        if self._waits:
+            self._waits -= 1
+            return None
         bounds = self._chosen(X, log_prior)
         pairs = None if bounds is None else self._list(X, bounds, log_prior)
         if pairs is None:
+            self._waits = tuning().candidates.blocks_untried
             return None
         b, Z = len(X), self._Z[: len(X)]
         resp, weights = self._values[: pairs.starts[-1]], self._ones[:b]
