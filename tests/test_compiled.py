@@ -275,4 +275,6 @@ def test_a_kernel_holds_what_it_counts(kind: str, k: int, d: int, single: bool, 
         tracemalloc.stop()
     counted += mixture.result_bytes
     # A few matrices that are made at a time stay in cache.
-    assert counted - 2 * 2**20 < most < counted + 10 * 2**20
+    assert most < counted + 10 * 2**20
+    # Where rows and components all overlap, no room is made for lists of those that count.
+    assert fold.kernel.divides or counted - 2 * 2**20 < most

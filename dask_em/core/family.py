@@ -99,6 +99,8 @@ class Kernel(ABC, Generic[Sums]):
         Rows of a block, at most.
     part_rows : int
         Rows of what `blocks` cuts, whole blocks: where rows come in parts, those of a part.
+    divides : bool
+        Whether `add_divided` may be quicker than block by block.
 
     Examples
     --------
@@ -113,6 +115,7 @@ class Kernel(ABC, Generic[Sums]):
     """
 
     block_rows: int
+    divides: bool = False
 
     @property
     def part_rows(self) -> int:
@@ -153,6 +156,25 @@ class Kernel(ABC, Generic[Sums]):
             sum_n w_n of the rows of each component.
 
         None in place of both where there is no quicker way than by responsibilities.
+        """
+        return None
+
+    def add_divided(
+        self, X: Array, log_prior: Array, weight: Array | None
+    ) -> tuple[float, Array] | None:
+        """Divide rows X (b, d), b <= `part_rows`, by responsibilities, and add the statistics.
+
+        By log priors (k,), so that components that do not count for a row need not be computed. No
+        block stays loaded.
+
+        Returns
+        -------
+        float
+            sum_n w_n log p(x_n).
+        (k,) array
+            sum_n w_n r_nk.
+
+        None in place of both where these rows are as quick block by block.
         """
         return None
 

@@ -12,7 +12,7 @@ from .additive import Additive, Array
 from .alike import Computed
 from .codec import record
 from .engine import NUMPY, Engine, check_engine
-from .family import Family
+from .family import Family, blocks
 from .labels import evidence
 from .parts import MixtureStatistics, Parts
 from .protocols import Fold, Pass
@@ -340,7 +340,9 @@ class JointEStep:
         self._update(X, sample_weight, labels)
 
     def _update(self, X: Array, sample_weight: Array | None, labels: Array | None) -> None:
-        for rows in self.kernel.blocks(X):
+        divides = labels is None and self._divides
+        parts = blocks(len(X), self.kernel.part_rows) if divides else self.kernel.blocks(X)
+        for rows in parts:
             block, weight = X[rows], None if sample_weight is None else sample_weight[rows]
             known = None if labels is None else labels[rows]
             self._n_rows += len(block)
@@ -349,8 +351,30 @@ class JointEStep:
                 there = weight > 0
                 block, weight = block[there], weight[there]
                 known = None if known is None else known[there]
-            if len(block):
+            if divides:
+                self._divide_part(block, weight)
+            elif len(block):
                 self._add(block, weight, known)
+
+    @property
+    def _divides(self) -> bool:
+        """Whether the kernel may divide rows itself: of one mixture alone, without noise."""
+        mixture = self.mixtures[0]
+        alone = len(self.mixtures) == 1 and mixture.noise_box is None
+        return alone and mixture.assignment == "soft" and self.kernel.divides
+
+    def _divide_part(self, part: Array, weight: Array | None) -> None:
+        """Add rows of which the kernel leaves out what does not count, or else block by block."""
+        if len(part) == 0:
+            return
+        added = self.kernel.add_divided(part, self._log_priors[0], weight)
+        if added is None:
+            for rows in self.kernel.blocks(part):
+                self._add(part[rows], None if weight is None else weight[rows], None)
+            return
+        self._weight += len(part) if weight is None else float(weight.sum())
+        self._log_likelihoods[0] += added[0]
+        self._resp_sum += added[1]
 
     def _add(self, block: Array, weight: Array | None, labels: Array | None) -> None:
         arithmetic = self._arithmetic[0]

@@ -313,6 +313,35 @@ class CompiledKernelTuning:
 
 
 @dataclass(frozen=True)
+class CandidatesTuning:
+    """Sizes and costs by which components that do not count for a row are left out."""
+
+    # Below, all are computed in the time that it takes to bound, list and gather.
+    least_components: int = 64
+    least_columns: int = 8
+    # Bytes of a block's bounds, within level 3 of the cache, and its rows: the more, the more of
+    # them share what is loaded of a component.
+    bound_bytes: int = 2**23
+    most_rows: int = 3840
+    # Pairs that are listed at most, as a share of all: beyond, what computes all is quicker.
+    most_listed: float = 0.5
+    # What a pair takes beside its multiplications, in those of float32 (Zen 4): of all that are
+    # computed, exponentials and sums of rows; of those that are listed, to gather them too.
+    pair: float = 200.0
+    listed_pair: float = 640.0
+    listed_diagonal: float = 1500.0
+    # Tiles of the rows that are listed for a component are not full.
+    filling: float = 1.5
+    # What must be saved at least, as a share: some rows of a block tell it.
+    least_saving: float = 0.15
+    # Blocks that are not tried after one in which too much counts: trying takes up to a twentieth
+    # of a block of few components.
+    blocks_untried: int = 7
+    # Balls that bound nearly as well as ellipsoids with axes along the columns take half the work.
+    ball_share: float = 0.8
+
+
+@dataclass(frozen=True)
 class CentersKernelTuning:
     """Blocks of the kernels of K-means."""
 
@@ -324,6 +353,24 @@ class CentersKernelTuning:
     # Bytes of the rows of a block of the compiled loops, which store no products, and its rows.
     row_bytes: int = 2**18
     most_tiled: int = 3840
+
+
+@dataclass(frozen=True)
+class CenterCandidatesTuning:
+    """Costs by which centres that are not the nearest are ruled out by a few coordinates."""
+
+    # Below, all products take no longer.
+    least_components: int = 128
+    least_columns: int = 16
+    # What a pair takes beside its multiplications, in those of float32 (Zen 4): to store a bound
+    # and compare it, and to find one that is not ruled out and compute it; and a row.
+    pair: float = 16.0
+    listed_pair: float = 400.0
+    row: float = 4000.0
+    # What must be saved at least, as a share: some rows of a block tell it.
+    least_saving: float = 0.15
+    # Blocks that go the way of the one before: what it takes to try is then a hundredth.
+    blocks_untried: int = 15
 
 
 @dataclass(frozen=True)
@@ -749,7 +796,9 @@ class Tuning:
     missing: MissingTuning = field(default_factory=MissingTuning)
     noisy_rows: NoisyRowsTuning = field(default_factory=NoisyRowsTuning)
     compiled_kernel: CompiledKernelTuning = field(default_factory=CompiledKernelTuning)
+    candidates: CandidatesTuning = field(default_factory=CandidatesTuning)
     centers_kernel: CentersKernelTuning = field(default_factory=CentersKernelTuning)
+    center_candidates: CenterCandidatesTuning = field(default_factory=CenterCandidatesTuning)
     device_kernel: DeviceKernelTuning = field(default_factory=DeviceKernelTuning)
     categorical: CategoricalTuning = field(default_factory=CategoricalTuning)
     sample: SampleTuning = field(default_factory=SampleTuning)

@@ -8,6 +8,7 @@ from ...core.additive import Array
 from ...core.tuning import tuning
 from ..gaussian import simd
 from ..gaussian.compiled_kernel import pack_groups, round_up
+from .candidates import NearestCandidates
 from .kernel import CentersKernel, unit_rows
 from .loops import add_by_label, centre, nearest
 
@@ -45,6 +46,17 @@ class CompiledCentersKernel(CentersKernel):
         self._theta = np.zeros((round_up(k, simd.TILE_ROWS), d + 1))
         self._theta[k:, -1] = -np.inf
         self._packed = np.empty(0, dtype)
+        least = tuning().center_candidates
+        many = k >= least.least_components and d >= least.least_columns
+        # Squares of what is far larger or smaller are no numbers in float32, or none but zero.
+        many = many and bool(1e-30 < -2 * self._halves.min() < 1e30)
+        product = 1.0 if dtype == np.float32 else 2.0
+        self.candidates = NearestCandidates(self.centers, b, product) if many else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds once it has seen a whole block, without the family's arrays."""
+        return super().nbytes + (0 if self.candidates is None else self.candidates.nbytes)
 
     def load(self, X: Array) -> None:
         """Take the rows X (b, d), b <= `block_rows`, as the current block."""
@@ -74,8 +86,14 @@ class CompiledCentersKernel(CentersKernel):
         self._theta[:k, :-1] = self.centers
         self._theta[:k, -1] = constants
         self._packed = pack_groups(self._theta).astype(self.dtype)
+        if self.candidates is not None:
+            self.candidates.set_constants(constants)
 
     def _nearest(self) -> Array:
+        if self.candidates is not None:
+            found = self.candidates.nearest(self._block())
+            if found is not None:
+                return found
         n_tiles, _, width = self._tiles.shape
         best, labels = self._best[: n_tiles * width], self._labels[: n_tiles * width]
         nearest(self._packed, self._tiles, best, labels)

@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 
 from ...core.additive import Array
 from ...core.compiled import _I64, _JIT
+from ..gaussian.candidate_loops import _lowest, _reaching, bound_joints
 from ..gaussian.simd import (
     TALL_ROWS,
     TILE_ROWS,
@@ -170,3 +171,67 @@ def add_by_label(
             for j in range(rows.shape[1]):
                 far[c, j] = rows[r, j]
     return total
+
+
+@njit(fastmath={"reassoc", "contract"}, **_JIT)
+def _product(rows: Array, r: int, centers: Array, c: int) -> float:
+    total = 0.0
+    for j in range(rows.shape[1]):
+        total += rows[r, j] * centers[c, j]
+    return total
+
+
+@njit(**_JIT)
+def nearest_by_bounds(
+    theta: Array, columns: Array, sizes: Array, reach: Array, most: int, rows: Array,
+    centers: Array, constants: Array, bounds: Array, highest: Array, slack: Array, best: Array,
+    labels: Array,
+) -> int:  # fmt: skip
+    """Find the first k of the largest c_k . x + constant of each row, tile by tile.
+
+    Parameters
+    ----------
+    theta, columns, sizes, reach
+        See `bound_joints`.
+    most : int
+        How many pairs may be computed beside one of each row.
+    rows, centers, constants : (b, d), (k, d), (k,) arrays
+    bounds : (1, >= k, tile_columns) float32 array
+    highest, slack : (tile_columns,) float32 arrays
+        Work.
+    best, labels : (>= b,) arrays
+        Receive the scores and the k.
+
+    Returns
+    -------
+    int
+        How many were computed beside one of each row; beyond `most` not all are found.
+    """
+    n_tiles, _, width = columns.shape
+    n_rows, found = len(rows), 0
+    for t in range(n_tiles):
+        start = t * width
+        bound_joints(
+            theta, columns[t : t + 1], sizes, reach, bounds, highest,
+            labels[start : start + width], slack,
+        )  # fmt: skip
+        for q in range(min(width, n_rows - start)):
+            r = start + q
+            best[r] = _product(rows, r, centers, labels[r]) + constants[labels[r]]
+            below = best[r] - slack[q]
+            # What a bound must reach, rounded down by more than float32 rounds.
+            slack[q] = below - 1e-6 * abs(below)
+        for c in range(len(centers)):
+            if found > most:
+                return found
+            mask = _reaching(bounds, c * width, slack, 0)
+            while mask:
+                r = start + _lowest(mask)
+                mask &= mask - 1
+                if r < n_rows and labels[r] != c:
+                    found += 1
+                    score = _product(rows, r, centers, c) + constants[c]
+                    if score > best[r] or (score == best[r] and c < labels[r]):
+                        best[r] = score
+                        labels[r] = c
+    return found

@@ -16,6 +16,7 @@ from ...core.family import Kernel, array_bytes
 from ...core.tuning import tuning
 from . import simd
 from .diagonals import Diagonal
+from .listed_loops import add_listed_matrices
 from .matrices import Full, few_matrices
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
@@ -241,6 +242,26 @@ class CentredKernel(FusedKernel):
         simd.add_scatter(
             self._Z, self.gaussian.n_features, self._means, np.ascontiguousarray(resp),
             self._indices, self._roots, self._deviations, self._sums, self._first, self._scatter,
+        )  # fmt: skip
+
+    @property
+    def packed(self) -> tuple[Array, Array, Array]:
+        """Return whiteners, minus the images of the means, and constants, as loops read them."""
+        return self._whitener, self._images, self._constants
+
+    def add_listed(
+        self, Z: Array, starts: Array, rows: Array, resp: Array, offsets: Array, roots: Array
+    ) -> None:
+        """Add the sums of listed pairs of whitened rows Z (b, D) and components.
+
+        Parameters
+        ----------
+        Z, starts, rows, resp, offsets, roots
+            See `listed_loops.add_listed_matrices`.
+        """
+        add_listed_matrices(
+            Z, self.gaussian.n_features, self._means, starts, rows, resp, offsets, roots,
+            self._deviations, self._sums, self._first, self._scatter,
         )  # fmt: skip
 
     def statistics(self) -> GaussianStatistics:

@@ -140,7 +140,9 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
             return ArrayKernel.of(self, engine)
         if engine.name == "numba" and self.covariance.compiled:
-            return self._compiled_kernel(engine)
+            from .candidates import with_candidates
+
+            return with_candidates(self, self._compiled_kernel(engine))
         fits = (
             tuning().numpy_kernel.least_rows * self.covariance.n_features(self.n_features)
             <= tuning().numpy_kernel.cached

@@ -17,6 +17,8 @@ from ...core.tuning import tuning
 from ...core.validation import require_array, require_close
 from .covariance import Covariance
 from .degenerate import degenerate_components, degenerate_warnings
+from .matrices import Full
+from .minorants import Minorants, most_directions, thin_directions
 from .whitening import Whitening, apply_scale
 
 
@@ -83,6 +85,17 @@ class GaussianParameters:
     def spreads(self) -> Array:
         """Whitened covariances, whatever is stored of them, (k, d, d)."""
         return self.covariance.full(*self.means.shape)
+
+    @cached_property
+    def minorants(self) -> Minorants:
+        """Diagonals below the precisions, of full or diagonal covariances."""
+        return Minorants.of(self.means, self.covariance)
+
+    @cached_property
+    def thin_directions(self) -> Array:
+        """Directions (k, q, d) in which components of full covariances are thinnest."""
+        assert isinstance(self.covariance, Full)
+        return thin_directions(self.covariance, most_directions(self.n_features))
 
     def data_coordinates(self) -> tuple[Array, Covariance]:
         """Return means (k, d) and covariances in the units of the data."""

@@ -1,4 +1,4 @@
-"""dask_em: `python -m peers.ours float64|float32 numpy|fast`."""
+"""dask_em: `python -m peers.ours float64|float32 numpy|fast|all`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import numpy as np
 
 from dask_em.core.engine import Engine
 from dask_em.core.mixture import Mixture
+from dask_em.core.tuning import tuning, use_tuning
 from dask_em.families.gaussian.constraints import CONSTRAINTS
 from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.whitening import Whitening
 
 from .worker import Case, Data, Fit, Run, serve, unit_matrices
 
-ENGINES: dict[str, Literal["numpy", "numba"]] = {"numpy": "numpy", "fast": "numba"}
+ENGINES: dict[str, Literal["numpy", "numba"]] = {
+    "numpy": "numpy",
+    "fast": "numba",
+    "all": "numba",
+}
+# All components are computed, whether they count or not.
+ALL = {"least_components": sys.maxsize}
 
 
 def ours(case: Case, rows: Data, dtype: str, kernel: str) -> Run:
@@ -32,10 +39,12 @@ def ours(case: Case, rows: Data, dtype: str, kernel: str) -> Run:
 
     def run(iterations: int) -> Fit:
         mixture = start
-        for _ in range(iterations):
-            fold = mixture.fold()
-            fold.update(0, X, None)
-            mixture, _ = mixture.m_step(fold.result())
+        changes = {"candidates": ALL} if kernel == "all" else {}
+        with use_tuning(tuning().with_changes(**changes)):
+            for _ in range(iterations):
+                fold = mixture.fold()
+                fold.update(0, X, None)
+                mixture, _ = mixture.m_step(fold.result())
         means, _ = mixture.components.data_coordinates()
         return Fit(iterations, means)
 
@@ -44,5 +53,5 @@ def ours(case: Case, rows: Data, dtype: str, kernel: str) -> Run:
 
 if __name__ == "__main__":
     precision, kernel_name = sys.argv[1:]
-    packages = ["dask-em", "numpy", *(["numba"] if kernel_name == "fast" else [])]
+    packages = ["dask-em", "numpy", *([] if kernel_name == "numpy" else ["numba"])]
     serve(lambda case, rows: ours(case, rows, precision, kernel_name), *packages)

@@ -1,0 +1,257 @@
+"""Sums of many Gaussian components of which few count for a row: the extra `fast`.
+
+A component whose joint density is below e^-60 of a row's largest adds nothing to any sum. Lower
+bounds on the distances of a block's rows, one product in float32 for all components, rule most of
+these out where components lie apart; the component of the largest bound is computed first, and
+what the row then needs is known. What is left is listed by component and computed exactly. All
+that is decided is decided by the rows of the block and the parameters alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...core.additive import Array
+from ...core.family import Kernel
+from ...core.responsibilities import NEGLIGIBLE
+from ...core.tuning import tuning
+from . import candidate_loops as loops
+from . import simd
+from .compiled_kernel import CentredKernel, round_up
+from .diagonals import Diagonal
+from .joint_bounds import Bounds, DirectionBounds, MinorantBounds, Scores
+from .listed_pairs import Listed, ListedDiagonals, ListedMatrices, Pairs
+from .matrices import Full
+from .minorants import LEAST_DIRECTIONS, most_directions
+from .parameters import GaussianParameters
+from .statistics import GaussianStatistics
+
+
+class CandidateKernel(Kernel[GaussianStatistics]):
+    """Divide rows among the components that count for them, and leave the rest to another kernel.
+
+    Parameters
+    ----------
+    gaussian : GaussianParameters
+        Of full or diagonal covariances.
+    dense : Kernel
+        Of the same parameters: it computes all pairs, for blocks of which too many count.
+    """
+
+    divides = True
+
+    def __init__(self, gaussian: GaussianParameters, dense: Kernel[GaussianStatistics]) -> None:
+        k, d = gaussian.means.shape
+        sizes = tuning().candidates
+        self._gaussian, self._dense = gaussian, dense
+        self.block_rows = dense.block_rows
+        rows = min(sizes.bound_bytes // (4 * k), sizes.most_rows)
+        self._part_rows = max(1, rows // self.block_rows) * self.block_rows
+        whitening = gaussian.whitening
+        self._rotate = whitening.inverse_scale if whitening.scale.ndim == 2 else None
+        self._width, self._padded = simd.tile_columns(np.float32), round_up(d, simd.lanes("f8"))
+        self._scores = Scores(k)
+        self._minorants = MinorantBounds(gaussian)
+        # Made where those are not enough.
+        self._directions: DirectionBounds | None = None
+        self._listed: Listed
+        if isinstance(gaussian.covariance, Diagonal):
+            self._listed = ListedDiagonals(gaussian)
+            # Products for densities and for sums, in float64.
+            self._dense_cost = 4.0 * (2 * d + 1) + sizes.pair
+            self._listed_cost = 6.0 * d + sizes.listed_diagonal
+        else:
+            own = dense if isinstance(dense, CentredKernel) else None
+            double = own if own is not None and own.dtype == np.float64 else None
+            self._listed = ListedMatrices(gaussian, self._part_rows, double)
+            self._dense_cost = d * (d + 8.0) + sizes.pair
+            self._listed_cost = sizes.filling * d * (d + 8.0) + sizes.listed_pair
+        # Blocks that are not tried, after one that was in vain.
+        self._waits = 0
+        self._counts = np.empty(k, np.int64)
+        self._own_starts, self._starts, self._none = np.zeros((3, k + 1), np.int64)
+        self._reserve(0)
+
+    def _reserve(self, rows: int) -> None:
+        """Make room for blocks of so many rows."""
+        k, d = self._gaussian.means.shape
+        self._raw = np.empty((rows if self._rotate is not None else 0, d))
+        self._Z = np.zeros((rows, self._padded))
+        self._masks = np.empty((k, rows // self._width), np.int64)
+        self._own_rows = np.empty(rows, np.int64)
+        self._own, self._largest, self._total, self._ones = np.ones((4, rows))
+        self._least = np.empty(rows, np.float32)
+        most = self._most_listed(rows)
+        self._rows, self._values = np.empty(most, np.int64), np.empty(most)
+
+    def _most_listed(self, rows: int) -> int:
+        """Return how many pairs of so many rows are listed at most."""
+        return rows + int(tuning().candidates.most_listed * rows * self._gaussian.n_components)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows that are divided at once."""
+        return self._part_rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds once it has seen a whole block, at most."""
+        k, d = self._gaussian.means.shape
+        rows = round_up(self._part_rows, self._width)
+        raw = d if self._rotate is not None else 0
+        own = rows * (8 * (raw + self._padded + 5) + 4) + 8 * k * rows // self._width
+        bounds = 2 * self._minorants.held_bytes(rows) + self._scores.held_bytes(rows)
+        if isinstance(self._gaussian.covariance, Full):
+            # Directions in both layouts, and what they are of.
+            bounds += 16 * k * most_directions(d) * (d + 1) + 8 * self._gaussian.means.size
+        lists = 16 * self._most_listed(rows) + 8 * 4 * (k + 1)
+        return self._dense.nbytes + own + bounds + lists + self._listed.held_bytes(rows)
+
+    # -- one block after the other, of which all is computed -----------------------------
+
+    def load(self, X: Array) -> None:
+        """Take the rows X (b, d), b <= `block_rows`, as the current block."""
+        self._dense.load(X)
+
+    def log_prob(self) -> Array:
+        """Return log p(x | k) of the current block (k, b), for the caller to overwrite."""
+        return self._dense.log_prob()
+
+    def accumulate(self, resp: Array) -> None:
+        """Add the current block's sums under `resp` (k, b)."""
+        self._dense.accumulate(resp)
+
+    def statistics(self) -> GaussianStatistics:
+        """Return the sums over all rows so far, about the current means."""
+        found, more = self._dense.statistics(), self._listed.statistics()
+        return found if more is None else found + more
+
+    # -- what counts alone -----------------------------------------------------------------
+
+    def add_divided(
+        self, X: Array, log_prior: Array, weight: Array | None
+    ) -> tuple[float, Array] | None:
+        """Divide rows X (b, d), b <= `part_rows`, by their responsibilities, and add the sums.
+
+        None where too many components count for some of the rows, or for all.
+        """
+        if self._waits:
+            self._waits -= 1
+            return None
+        bounds = self._chosen(X, log_prior)
+        pairs = None if bounds is None else self._list(X, bounds, log_prior)
+        if pairs is None:
+            self._waits = tuning().candidates.blocks_untried
+            return None
+        b, Z = len(X), self._Z[: len(X)]
+        resp, weights = self._values[: pairs.starts[-1]], self._ones[:b]
+        if weight is not None:
+            weights = np.ascontiguousarray(weight, dtype=np.float64)
+        resp_sum = np.empty(len(log_prior))
+        log_likelihood = loops.divide_pairs(
+            pairs.starts, pairs.rows, resp, log_prior, NEGLIGIBLE, weights, self._largest,
+            self._total, resp_sum,
+        )  # fmt: skip
+        self._listed.add(Z, pairs, resp)
+        return float(log_likelihood), resp_sum
+
+    def _chosen(self, X: Array, log_prior: Array) -> Bounds | None:
+        """Return the bounds that take the least for rows X (b, d); None where all is computed.
+
+        Some rows tell, of the whole block, which may be in any order.
+        """
+        step = max(1, len(X) // self._width)
+        some = X[::step][: self._width]
+        sizes = tuning().candidates
+        least, chosen = (1 - sizes.least_saving) * self._dense_cost, None
+        n_directions = 0
+        for bounds in self._ways():
+            if bounds.cost >= least:
+                break
+            n_others = self._find(some, bounds, log_prior)
+            cost = bounds.cost + self._listed_cost * n_others / (len(some) * len(log_prior))
+            if cost < least:
+                least, chosen = cost, bounds
+                n_directions = self._directions.n_directions if self._directions else 0
+        if self._directions is not None and n_directions:
+            self._directions.n_directions = n_directions
+        return chosen
+
+    def _ways(self) -> Iterator[Bounds]:
+        """Yield bounds, each of which costs more, and rules out more, than those before."""
+        yield self._minorants
+        if not isinstance(self._gaussian.covariance, Full):
+            return
+        if self._directions is None:
+            self._directions = DirectionBounds(self._gaussian)
+        n = LEAST_DIRECTIONS
+        while n <= self._directions.most:
+            self._directions.n_directions = n
+            yield self._directions
+            n *= 2
+
+    def _find(self, X: Array, bounds: Bounds, log_prior: Array) -> int:
+        """Find what may count for each row beside the component of its largest bound."""
+        b, d = X.shape
+        self._whiten(X)
+        Z, found = self._Z[:b], self._scores
+        bounds.compute(Z[:, :d], log_prior, found)
+        loops.group_rows(found.labels, b, self._own_starts, self._own_rows)
+        own = Pairs(self._own_starts, self._own_rows, self._none)
+        self._listed.compute(Z, own, self._own)
+        loops.set_least(
+            self._own_starts, self._own_rows, self._own, log_prior, found.slack, NEGLIGIBLE,
+            self._least,
+        )  # fmt: skip
+        scores = found.scores[: -(-b // self._width)]
+        return int(
+            loops.note_candidates(scores, found.labels, self._least, b, self._masks, self._counts)
+        )
+
+    def _list(self, X: Array, bounds: Bounds, log_prior: Array) -> Pairs | None:
+        """List the pairs that may count with their log-densities, in `_values`; or are too many."""
+        if len(X) + self._find(X, bounds, log_prior) > self._most_listed(len(X)):
+            return None
+        loops.list_pairs(
+            self._masks, -(-len(X) // self._width), self._width, self._counts, self._own_starts,
+            self._own_rows, self._own, self._starts, self._rows, self._values,
+        )  # fmt: skip
+        pairs = Pairs(self._starts, self._rows, self._own_starts)
+        self._listed.compute(self._Z[: len(X)], pairs, self._values)
+        return pairs
+
+    def _whiten(self, X: Array) -> None:
+        b, d = X.shape
+        if b > len(self._Z):
+            self._reserve(round_up(b, self._width))
+        whitening, Z = self._gaussian.whitening, self._Z[:b, :d]
+        if self._rotate is None:
+            np.subtract(X, whitening.shift, out=Z, dtype=np.float64)
+            Z *= whitening.inverse_scale
+            return
+        raw = self._raw[:b]
+        np.subtract(X, whitening.shift, out=raw, dtype=np.float64)
+        np.matmul(raw, self._rotate.T, out=Z)
+
+
+def with_candidates(
+    gaussian: GaussianParameters, dense: Kernel[GaussianStatistics]
+) -> Kernel[GaussianStatistics]:
+    """Return a kernel that leaves out components that do not count, where there may be many.
+
+    Examples
+    --------
+    >>> from .whitening import Whitening
+    >>> unit = Whitening(np.zeros(1), np.ones(1))
+    >>> few = GaussianParameters(np.zeros((2, 1)), Diagonal(np.ones((2, 1))), unit)
+    >>> from .compiled_kernel import FeaturesKernel
+    >>> kernel = FeaturesKernel(few)
+    >>> with_candidates(few, kernel) is kernel
+    True
+    """
+    k, d = gaussian.means.shape
+    sizes = tuning().candidates
+    worth = k >= sizes.least_components and d >= sizes.least_columns
+    return CandidateKernel(gaussian, dense) if worth else dense
