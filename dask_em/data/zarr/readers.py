@@ -16,7 +16,7 @@ from ...core.additive import Array
 from ..options import ReadOptions
 from ..packing import Packing
 from .layout import packing_of
-from .raw import RawChunks, RawReader
+from .chunk_files import ChunkFileReader, ChunkFiles
 from .watched import WatchedReader
 
 
@@ -67,9 +67,12 @@ def row_reader(
         What an error calls the array.
     """
     missing_chunks = "error" if options is None else options.missing_chunks
-    raw = RawChunks.of(array, missing_chunks, name) if array.ndim == 2 else None
+    files = ChunkFiles.of(array, missing_chunks, name)
     reader: RowReader
-    reader = RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing_chunks, name)
+    if files is not None:
+        reader = ChunkFileReader(files, chunk_rows)
+    else:
+        reader = WatchedReader(array, missing_chunks, name)
     packing = packing_of(array, options)
     return reader if packing is None else DecodingReader(reader, packing)
 

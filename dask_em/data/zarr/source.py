@@ -29,6 +29,7 @@ from ..packing import Packing
 if TYPE_CHECKING:
     import zarr
 
+    from .chunk_files import ChunkFiles
     from .readers import RowReader
 
 T = TypeVar("T")
@@ -205,8 +206,10 @@ class ZarrSource(StoredSource):
 
     def _rows_held(self, longest: int) -> int:
         """Bytes of stored rows, where the longest range has so many chunks."""
-        if self._raw:
-            return self.kept_bytes or min(longest, 2) * self._buffer_bytes
+        files = self._files
+        if files is not None:
+            buffers = self.kept_bytes or min(longest, 2) * self._buffer_bytes
+            return buffers + files.decoding_bytes
         from .layout import is_encoded
 
         # What Zarr read, what it decoded, and the array that is made of all chunk files.
@@ -230,21 +233,22 @@ class ZarrSource(StoredSource):
         return min(self.chunk_rows, self.n_rows) * columns * int(self.array.dtype.itemsize)
 
     @property
-    def _raw(self) -> bool:
-        from .raw import RawChunks
+    def _files(self) -> ChunkFiles | None:
+        """What reads the array's chunk files, None where Zarr does."""
+        from .chunk_files import ChunkFiles
 
-        return RawChunks.of(self.array) is not None
+        return ChunkFiles.of(self.array)
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of the two buffers that a thread reads into in turn, unless they are large."""
-        small = self._raw and self._buffer_bytes <= tuning().reading.pooled_bytes
+        small = self._files is not None and self._buffer_bytes <= tuning().reading.pooled_bytes
         return min(self.n_chunks, 2) * self._buffer_bytes if small else 0
 
     @property
     def library_bytes(self) -> int:
         """Bytes of Zarr's threads, where they read."""
-        return 0 if self._raw else tuning().plan.zarr_threads_bytes
+        return 0 if self._files is not None else tuning().plan.zarr_threads_bytes
 
     @property
     def shipped_bytes(self) -> int:

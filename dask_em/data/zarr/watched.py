@@ -32,7 +32,7 @@ from .layout import (
     no_file,
     packing_of,
 )
-from .raw import CHECKSUM_BYTES
+from .pipeline import CHECKSUM_BYTES
 
 Window = tuple[slice, ...]
 
