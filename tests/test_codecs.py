@@ -57,7 +57,7 @@ def numbers(dtype: str) -> np.ndarray:
 
 def layouts(dtype: str) -> Iterator[dict[str, Any]]:
     """Arguments of `create_array`: every codec, order of bytes and of axes."""
-    for i, (name, codecs) in enumerate(VERSION_3.items()):
+    for i, codecs in enumerate(VERSION_3.values()):
         for big in (False, True):
             for transposed in (False, True):
                 for checked in (False, True):

@@ -6,6 +6,7 @@ python tests/benchmarks/codecs.py [--save] [--small] [--folder FOLDER]
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from dask_em.data.zarr.readers import read_rows
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.data.zarr.watched import WatchedReader
 
-ROWS, D, CHUNKS, ROUNDS = 100, 8, 6_400, 5
+ROWS, D, CHUNKS, ROUNDS = 100, 8, 6_400, 3
 # Version of the format, and what makes the chunks.
 CODECS: dict[str, tuple[int, Any]] = {
     "none": (3, None),
@@ -75,7 +76,7 @@ def ways(source: ZarrSource) -> dict[str, Callable[[], object]]:
 
     def zarrs() -> None:
         bounds = source.bounds.tolist()
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             read_rows(by_zarr, slice(start, stop))
 
     def decoding() -> None:

@@ -12,9 +12,9 @@ import zarr
 
 from ...core.tuning import tuning
 from ...storage.outputs.stamps import window_stamps
+from .chunk_files import ChunkFiles
 from .layout import chunk_key
 from .pipeline import CHECKSUM_BYTES
-from .chunk_files import ChunkFiles
 
 
 def stamp_of_first(array: zarr.Array[Any], n_rows: int) -> str:

@@ -15,8 +15,8 @@ import zarr
 from ...core.additive import Array
 from ..options import ReadOptions
 from ..packing import Packing
-from .layout import packing_of
 from .chunk_files import ChunkFileReader, ChunkFiles
+from .layout import packing_of
 from .watched import WatchedReader
 
 
