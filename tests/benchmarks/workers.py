@@ -10,7 +10,6 @@ processor time of each is told apart: that of the workers is the machine's that 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import random
@@ -22,7 +21,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common import table
 from stores import MIB, Held, options, parse, publish
@@ -37,12 +35,12 @@ from dask_em.backends.dask.backend import DaskBackend
 from dask_em.backends.dask.recovery import cluster_settings, scheduler_extensions
 from dask_em.core.additive import Additive, Array
 from dask_em.core.protocols import Fold, Pass, Reader, Source
+from dask_em.core.ranges import even_ranges
 
 PLOTS = Path(__file__).parent / "plots"
 K = 8
 # Bytes of the sums of K full components of so many columns, and of the parameters too.
 SIZES = {d: 8 * K * (1 + d + d * d) for d in (8, 64, 200)}
-MIB_COLUMNS = 128
 ROUNDS = 3
 # What a worker does beside its tasks is the same 1 024 times over in one process: less of it.
 QUIET = {
@@ -334,12 +332,135 @@ def measure(
     return measured
 
 
+# -- the law ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Law:
+    """Seconds of processors that scheduler and driver take for a pass.
+
+    Attributes
+    ----------
+    one_pass : float
+    each_range : float
+    each_worker : float
+        Of which a pass hears: what they tell of themselves each second, and connections.
+    mib : float
+        Of the parameters, which go through the scheduler once.
+    """
+
+    one_pass: float
+    each_range: float
+    each_worker: float
+    mib: float
+
+    @classmethod
+    def of(cls, found: list[Measured]) -> Law:
+        """Fit it by non-negative least squares of relative errors."""
+        took = np.array([m.scheduler + m.driver for m in found])
+        rows = [[1, m.case.ranges, m.case.workers, m.case.nbytes / MIB] for m in found]
+        work = np.array(rows) / took[:, None]
+        scale = np.linalg.norm(work, axis=0)
+        solution, _ = nnls(work / scale, np.ones(len(found)))
+        return cls(*(solution / scale).tolist())
+
+    def seconds(self, case: Case) -> float:
+        """Seconds of a pass."""
+        of_cluster = case.ranges * self.each_range + case.workers * self.each_worker
+        return self.one_pass + of_cluster + case.nbytes / MIB * self.mib
+
+    def words(self) -> str:
+        """The law, for people."""
+        return (
+            f"{1e3 * self.one_pass:.0f} ms + {1e3 * self.each_range:.2f} ms a range + "
+            f"{1e3 * self.each_worker:.2f} ms a worker + {1e3 * self.mib:.1f} ms a MiB of sums"
+        )
+
+
+def plot(found: list[Measured], law: Law, folder: Path) -> None:
+    """Save a picture of the processor time of scheduler and driver beside the law."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(4.5, 3.2), layout="constrained")
+    for color, size in zip(
+        ("C0", "C1", "C2"), sorted({m.case.nbytes for m in found}), strict=False
+    ):
+        some = [m for m in found if m.case.nbytes == size]
+        x = [m.case.ranges for m in some]
+        label = f"{size / MIB:.2g} MiB" if size > 2**17 else f"{size / 1024:.1f} KiB"
+        axes.plot(x, [m.scheduler + m.driver for m in some], "o", color=color, label=label)
+        axes.plot(x, [law.seconds(m.case) for m in some], "_", ms=12, color=color)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("ranges (a bar: the law)")
+    axes.set_ylabel("CPU of scheduler and driver, s")
+    axes.legend(frameon=False, fontsize="small", title="sums")
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "workers.png", dpi=100)
+    pyplot.close(figure)
+
+
+def what_it_says(law: Law, data: int = 100 * 10**12, rate: float = 200e6) -> str:
+    """What 100 TB on 1 000 workers would cost, in words."""
+    case = Case(1000, even(data), 2**20)
+    reading = data / rate / case.workers
+    busiest = math.ceil(case.ranges / case.workers) / (case.ranges / case.workers)
+    return (
+        f"100 TB in chunks of 16 MiB are {case.ranges:,} ranges of {data / case.ranges / 1e9:.0f} "
+        f"GB. On 1,000 workers that read and sum {rate / 1e6:.0f} MB/s each a pass reads for "
+        f"{reading:,.0f} s, times {busiest:.2f} where one worker takes two ranges, and scheduler "
+        f"and driver compute for {law.seconds(case):.1f} s of it with sums of 1 MiB."
+    )
+
+
+def even(data: int) -> int:
+    """How many ranges there are of so many bytes."""
+    return len(even_ranges(data // (16 * MIB)))
+
+
+def cases(small: bool) -> tuple[list[Case], list[Case]]:
+    """What the law is fitted to, and what goes wrong."""
+    few, large = SIZES[8], 2**20
+    if small:
+        return [Case(4, 16, few, 0.2), Case(8, 16, large, 0.2), Case(8, 64, few, 0.2)], []
+    law = [Case(16, 16, few), Case(64, 64, few), Case(64, 256, few), Case(256, 256, few)]
+    law += [Case(64, 256, size) for size in (SIZES[64], large, SIZES[200])]
+    law += [Case(64, 1024, few), Case(256, 1024, large), Case(1024, 1024, few, 5.0)]
+    law += [Case(1024, 1024, large, 5.0)]
+    wrong = [
+        Case(64, 64, few, 1.0, 4.0),
+        Case(64, 256, few, 1.0, 4.0),
+        Case(64, 1024, few, 1.0, 4.0),
+    ]
+    return law, [*wrong, Case(64, 256, few, 1.0, 1.0, 30.0), Case(64, 256, few, 1.0, 1.0, 120.0)]
+
+
 def main() -> None:
-    arguments = parse(options(__doc__))
-    cases = [Case(*map(int, c.split(","))) for c in os.environ["CASES"].split()]
+    parser = options(__doc__)
+    parser.add_argument("--plots", type=Path, default=PLOTS, help="where the picture goes")
+    arguments = parse(parser)
+    regular, wrong = cases(arguments.small)
+    found: dict[Case, Measured] = {}
     with fleet() as (scheduler, workers, client):
-        for case in cases:
-            measure(case, scheduler, workers, client, 2)
+        # Workers are only added.
+        for case in sorted([*regular, *wrong], key=lambda c: (c.workers, c.ranges, c.lost)):
+            rounds = ROUNDS if case.workers < 256 and not arguments.small else 1
+            found[case] = measure(case, scheduler, workers, client, rounds)
+    fitted = [found[case] for case in regular]
+    law = Law.of(fitted)
+    rows = [[*m.row(), f"{law.seconds(m.case):.2f}"] for m in found.values()]
+    text = (
+        f"All workers are one process, with one interpreter: what they compute beside the waits, "
+        f"on so few cores, is in the overhead and not in the law. Medians of {ROUNDS}, of one pass "
+        f"from 256 workers on.\n\n{table([*HEADER, 'the law, s'], rows)}\n\n"
+        f"The law of scheduler's and driver's CPU: {law.words()}.\n\n{what_it_says(law)}"
+    )
+    if arguments.save:
+        plot(fitted, law, arguments.plots)
+    publish(arguments, "Many workers", text)
 
 
 if __name__ == "__main__":
