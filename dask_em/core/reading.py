@@ -57,6 +57,7 @@ def fold_range(
     3
     """
     reader, row = source.reader(), 0
+    reader.expect(chunks)
     known = aligned(source, beside.labels if fold.takes_labels else None, chunks)
     noise = aligned(source, beside.noise, chunks)
     if known is not None:

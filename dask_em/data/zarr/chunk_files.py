@@ -100,10 +100,10 @@ class ChunkFiles:
             part, number = out[j * rows : (j + 1) * rows], first + j
             path = os.path.join(store.root, chunk_key(self.array, (number, 0)))
             with naming(path):
-                descriptor = self._open(path, number)
-                if descriptor is None:
-                    part[...] = fill_value(self.array)
-                    found.append(ABSENT)
+                try:
+                    descriptor = os.open(path, os.O_RDONLY)
+                except (FileNotFoundError, NotADirectoryError):
+                    self.fill_missing(part, number, found)
                     continue
                 try:
                     for n_rows in read(descriptor, part, number, found, scratch):
@@ -111,14 +111,18 @@ class ChunkFiles:
                 finally:
                     os.close(descriptor)
 
-    def _open(self, path: str, number: int) -> int | None:
-        """Open the file of a chunk; None where it is missing, and may be."""
-        try:
-            return os.open(path, os.O_RDONLY)
-        except (FileNotFoundError, NotADirectoryError):
-            if self.missing_chunks == "error":
-                raise lacks(self.array, self._place(number), self.name) from None
-            return None
+    def fill_missing(self, out: Array, number: int, found: list[int]) -> None:
+        """Put the fill value in place of a chunk that is missing.
+
+        Raises
+        ------
+        DataError
+            It may not be missing.
+        """
+        if self.missing_chunks == "error":
+            raise lacks(self.array, self._place(number), self.name) from None
+        out[...] = fill_value(self.array)
+        found.append(ABSENT)
 
     def _read_plain(
         self, descriptor: int, out: Array, number: int, found: list[int], _: Scratch
@@ -245,6 +249,9 @@ class ChunkFileReader:
         self._scratch = Scratch()
         self._turn = 0
 
+    def expect(self, rows: slice) -> None:
+        """Do nothing: a disk is read one chunk ahead."""
+
     def close(self) -> None:
         """Leave the buffers to the next reader of this thread; what was read is over."""
         _pool.put(self._buffers)
@@ -260,12 +267,15 @@ class ChunkFileReader:
         X = buffer[:n, : self.n_features]
         found: list[int] = []
         first = rows.start // stored_rows
-        for n_there in self.files.read_into(buffer[:whole], first, found, self._scratch):
+        for n_there in self._read_into(buffer[:whole], first, found):
             # What completes them is known to be sound at once.
             if n_there < n:
                 yield X, n_there
         self.fingerprints[rows.start] = combined(found)
         yield X, 0
+
+    def _read_into(self, out: Array, first: int, found: list[int]) -> Iterator[int]:
+        return self.files.read_into(out, first, found, self._scratch)
 
 
 class BufferPool(threading.local):

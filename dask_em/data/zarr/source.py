@@ -234,10 +234,11 @@ class ZarrSource(StoredSource):
 
     @property
     def _files(self) -> ChunkFiles | None:
-        """What reads the array's chunk files, None where Zarr does."""
+        """What reads the array's chunk files or objects, None where Zarr does."""
         from .chunk_files import ChunkFiles
+        from .chunk_objects import ChunkObjects
 
-        return ChunkFiles.of(self.array)
+        return ChunkFiles.of(self.array) or ChunkObjects.of(self.array)
 
     @property
     def kept_bytes(self) -> int:
@@ -247,8 +248,9 @@ class ZarrSource(StoredSource):
 
     @property
     def library_bytes(self) -> int:
-        """Bytes of Zarr's threads, where they read."""
-        return 0 if self._files is not None else tuning().plan.zarr_threads_bytes
+        """Bytes of the threads of Zarr, or of the object store's library, where they read."""
+        far = isinstance(self.array.store, UrlStore)
+        return tuning().plan.zarr_threads_bytes if far or self._files is None else 0
 
     @property
     def shipped_bytes(self) -> int:
@@ -259,8 +261,11 @@ class ZarrSource(StoredSource):
 
     @property
     def read_ahead(self) -> int:
-        """Chunks read at once: one of a disk, up to `AHEAD_BYTES` of a store on the network."""
-        if not isinstance(self.array.store, UrlStore):
+        """Chunks read at once: one of a disk, up to `ahead_bytes` of a store on the network.
+
+        One of an object store, too, of which the reader itself fetches the next objects.
+        """
+        if not isinstance(self.array.store, UrlStore) or self._files is not None:
             return 1
         chunk_bytes = self.chunk_rows * max(1, self.n_features * self.dtype.itemsize)
         return max(1, min(tuning().reading.most_ahead, tuning().reading.ahead_bytes // chunk_bytes))
@@ -414,6 +419,11 @@ class ZarrReader(Reader):
             self._weights = row_reader(
                 source.stored_weight, source.chunk_rows, source.options, "sample_weight"
             )
+
+    def expect(self, chunks: range) -> None:
+        """Let the rows of these chunks be fetched ahead."""
+        bounds = self._source.bounds
+        self._rows.expect(slice(int(bounds[chunks.start]), int(bounds[chunks.stop])))
 
     def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
         """Yield the rows and weights of a chunk, whole blocks as they arrive."""

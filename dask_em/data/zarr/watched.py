@@ -120,6 +120,9 @@ class WatchedReader:
                 "value"
             )
 
+    def expect(self, rows: slice) -> None:
+        """Do nothing: nothing is read ahead here."""
+
     def close(self) -> None:
         """Do nothing: no buffers are held."""
 
