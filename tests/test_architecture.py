@@ -21,6 +21,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 ARRAYS = ("core/", "families/")
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "numpy": ("",),
+    "numcodecs": ("data/zarr/",),
     "scipy": (*ARRAYS, "fitting/", "data/zarr/sparse.py"),
     "numba": ARRAYS,
     "llvmlite": ARRAYS,

@@ -9,8 +9,10 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import pytest
 import zarr
 from click.testing import CliRunner
 from distributed import Client
-from helpers import HANG, blobs, digest, wait_until, write_zarr
+from helpers import HANG, Tune, blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, s3_server
 from zarr.codecs import Crc32cCodec
 
@@ -29,8 +31,10 @@ from dask_em import Checkpointing, GaussianMixture, load, select
 from dask_em.cli.main import main
 from dask_em.core.protocols import Fold
 from dask_em.core.reading import fold_range
+from dask_em.core.tuning import tuning
 from dask_em.data.open import as_source, stored_source
 from dask_em.data.options import ReadOptions
+from dask_em.data.zarr.fetching import FetchAhead, Line
 from dask_em.data.zarr.opening import matrix_source, open_zarr
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.errors import (
@@ -52,7 +56,7 @@ from dask_em.storage import object_store as stores
 from dask_em.storage.checkpoint import remove_checkpoint
 from dask_em.storage.folders import BucketFolder
 from dask_em.storage.object_store import read_bytes, write_bytes
-from dask_em.storage.url_store import open_store
+from dask_em.storage.url_store import Fetched, open_store
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 pytestmark = pytest.mark.usefixtures("many_chunks")
@@ -405,13 +409,22 @@ def test_reads_ahead_follow_from_the_chunk_and_stay_in_memorys_bound(
     assert (local.read_ahead, as_source(X).read_ahead) == (1, 1)
     store = open_store("s3://data/depths", read_only=False)
     for rows, depth in ((2**15, 4), (2**18, 4), (2**19, 2), (2**20, 1), (2**22, 1)):
-        array = zarr.create_array(
-            store, name=str(rows), shape=(2**23, 4), chunks=(rows, 4), dtype="f8", **CHECKED
-        )
-        source = ZarrSource(array, read_bytes=8 * 2**20)
-        assert source.read_ahead == depth
-        chunk = source.chunk_rows * 32
-        assert source.held_bytes <= 4 * max(32 * 2**20, chunk)
+        # Of columns apart Zarr reads some chunks at once; of others the reader fetches objects.
+        for columns, expected in ((2, depth), (4, 1)):
+            array = zarr.create_array(
+                store,
+                name=f"{rows}-{columns}",
+                shape=(2**23, 4),
+                chunks=(rows, columns),
+                dtype="f8",
+                **CHECKED,
+            )
+            source = ZarrSource(array, read_bytes=8 * 2**20)
+            assert source.read_ahead == expected
+            chunk = source.chunk_rows * 32
+            assert source.held_bytes <= 4 * max(32 * 2**20, chunk)
+            if columns == 4:
+                assert source.held_bytes >= 2 * chunk + max(64 * 2**20, rows * 32)
 
 
 def test_reads_overlap_where_the_store_is_slow(s3: Proxy, url: str) -> None:
@@ -431,7 +444,6 @@ def test_reads_overlap_where_the_store_is_slow(s3: Proxy, url: str) -> None:
     s3.forward = counted  # type: ignore[method-assign]
     try:
         source = stored_source(url)
-        assert source.read_ahead == 4
         chunks = range(source.n_chunks)
         seen = []
 
@@ -445,7 +457,7 @@ def test_reads_overlap_where_the_store_is_slow(s3: Proxy, url: str) -> None:
         assert fold_range(source, Seen(), chunks, None) == list(chunks)
     finally:
         del s3.forward
-    assert 2 <= most[0] <= 4
+    assert 2 <= most[0] <= tuning().reading.most_requests
 
 
 # -- single objects -------------------------------------------------------------------
@@ -1053,3 +1065,104 @@ def test_nothing_of_a_fit_in_a_bucket_holds_a_credential(
         said.append(folder.read(".m.npz.lock") or b"")
     assert len(said) == 7
     assert not [i for i, text in enumerate(said) if SECRET.encode() in text or KEY.encode() in text]
+
+
+@pytest.mark.parametrize("codec", ["plain", "zstd", "columns apart"])
+def test_an_object_store_gives_the_bits_of_a_disk(
+    s3: Proxy, X: np.ndarray, codec: str, tmp_path: Path
+) -> None:
+    layout: dict[str, Any] = {"chunks": (ROWS, X.shape[1]), "compressors": None}
+    layout |= {"zstd": {"compressors": "auto"}, "columns apart": {"chunks": (ROWS, 2)}}.get(
+        codec, {}
+    )
+    stores = (str(tmp_path / "x"), open_store(f"s3://data/bits-{codec[:5]}", read_only=False))
+    found = []
+    for store in stores:
+        array = zarr.create_array(store, shape=X.shape, dtype="f8", **layout)
+        array[:] = X
+        source = ZarrSource(array, read_bytes=2 * ROWS * 24)
+        logs: list[Any] = []
+
+        class Kept(Fold[Any]):
+            def update(self, index: int, X: np.ndarray, weight: Any, logs: Any = logs) -> None:
+                logs.append((index, X.tobytes()))
+
+            def take_fingerprints(self, fingerprints: Any, logs: Any = logs) -> None:
+                logs.append(dict(fingerprints))
+
+            def result(self) -> Any:
+                return None
+
+        for part in source.ranges():
+            fold_range(source, Kept(), part, None)
+        # A chunk alone, and out of order.
+        one = source.reader()
+        logs += [one.read(i)[0].tobytes() for i in (3, 1, 2)]
+        one.close()
+        found.append(logs)
+    assert found[0] == found[1]
+
+
+class Fetching:
+    """Objects of a size, fetched by threads that wait until they are let go."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.asked: list[int] = []
+        self.free = threading.Event()
+
+    def __call__(self, number: int) -> Fetched | None:
+        self.asked.append(number)
+        assert self.free.wait(HANG)
+        if number == 7:
+            raise StoreError("away")
+        return None if number == 5 else Fetched(memoryview(bytes(self.size)), 0.05)
+
+    def asked_for(self, n: int) -> bool:
+        """Whether so many come to be asked for, and no more at once."""
+        wait_until(lambda: len(self.asked) >= n)
+        return len(self.asked) == n
+
+
+def test_objects_are_fetched_in_order_and_within_bounds(tune: Tune) -> None:
+    tune(reading={"line_bytes": 6000, "most_requests": 8})
+    fetching, line = Fetching(1000), Line()
+    ahead = FetchAhead(fetching, line, 1000)
+    with ThreadPoolExecutor(1) as pool:
+        # Nothing is known of the line: four at first.
+        first = pool.submit(ahead.take, 0, 100)
+        assert fetching.asked_for(4)
+        fetching.free.set()
+        assert first.result(HANG) is not None
+        # A slow and wide line is filled up to the bound of memory: one in hand leaves its place.
+        line.tell(0.05, 1e9)
+        assert ahead.take(1, 100) is not None
+        assert fetching.asked_for(7)
+        assert ahead.take(2, 100) is not None
+        assert fetching.asked_for(8)
+    # What is left out is not waited for; what is missing, or failed, is told at its place.
+    assert ahead.take(4, 100) is not None
+    assert ahead.take(5, 100) is None
+    assert ahead.take(6, 100) is not None
+    with pytest.raises(StoreError, match="away"):
+        ahead.take(7, 100)
+    asked = set(fetching.asked)
+    ahead.close()
+    assert asked <= set(range(14))
+    # Nothing beyond the end of a range is asked for.
+    short = FetchAhead(fetching, line, 1000)
+    assert [short.take(n, 3) is not None for n in range(3)] == [True] * 3
+    assert set(fetching.asked[-3:]) == {0, 1, 2}
+    short.close()
+
+
+def test_a_line_is_filled_and_forgets() -> None:
+    line = Line()
+    assert line.wanted_bytes(10) == 40
+    for rate in (1e6, 5e6, 2e6):
+        line.tell(0.2 - rate / 1e8, rate)
+    # The widest and the quickest that were seen.
+    assert line.wanted_bytes(10) == int(10 * 5e6 * 0.15)
+    for _ in range(64):
+        line.tell(0.01, 1e6)
+    assert line.wanted_bytes(10) == 100_000

@@ -120,6 +120,10 @@ class Reader(Protocol):
 
     fingerprints: Mapping[int, int]
 
+    def expect(self, chunks: range) -> None:
+        """Be told which chunks are asked for from now on, in this order; some may be left out."""
+        _ = self, chunks
+
     def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
         """Yield a chunk in parts that are whole blocks (but the last), as they arrive.
 

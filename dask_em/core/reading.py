@@ -67,6 +67,7 @@ def _folded(
     source: Source, fold: Fold[S], chunks: range, weights: Array | None, beside: Beside
 ) -> S:
     reader, row = source.reader(), 0
+    reader.expect(chunks)
     known = aligned(source, beside.labels if fold.takes_labels else None, chunks)
     noise = aligned(source, beside.noise, chunks)
     if known is not None:

@@ -33,6 +33,14 @@ class Reading:
     # a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
     ahead_bytes: int = 32 * 2**20
     most_ahead: int = 4
+    # Of an object store so many bytes times what fills the line are asked for at once: requests
+    # that share a line end together, and then it is empty for a latency, one in eleven. Bounded by
+    # memory, which fills a line of 100 MB/s and 50 ms so, and by threads, which wait for one each;
+    # and the fewest, of which some are on their way while others begin.
+    line_bytes: int = 64 * 2**20
+    line_gain: float = 10.0
+    fewest_requests: int = 4
+    most_requests: int = 64
     # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
     piece_bytes: int = 2**20
     # A buffer up to this size is left to the next range.

@@ -7,7 +7,9 @@ environment, once per process.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +27,21 @@ from .object_store import (
 )
 from .stored_files import said_of
 from .urls import check_url
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An object that was fetched.
+
+    Attributes
+    ----------
+    data : memoryview
+    latency : float
+        Seconds until the answer began.
+    """
+
+    data: memoryview
+    latency: float
 
 
 class UrlStore(WrapperStore[Store]):
@@ -66,6 +83,30 @@ class UrlStore(WrapperStore[Store]):
 
     def _with_store(self, store: Store) -> UrlStore:
         return type(self)(store, self.url)
+
+    @property
+    def fetches(self) -> bool:
+        """Whether `fetch` reads from this store."""
+        return is_object_url(self.url)
+
+    def fetch(self, key: str) -> Fetched | None:
+        """Return all bytes of a key, None where there is none; the calling thread waits.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be reached or refuses.
+        """
+        import obstore
+
+        began = time.monotonic()
+        try:
+            with explained(self.url):
+                found = obstore.get(object_store(self.url), key)
+                latency = time.monotonic() - began
+                return Fetched(memoryview(found.bytes()), latency)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     async def get(
         self, key: str, prototype: Any = None, byte_range: ByteRequest | None = None

@@ -42,6 +42,7 @@ from .client import (
     Key,
     as_it_is,
     large_parameters_allowed,
+    producer,
     result_of,
     sent_bytes,
     until_done,
@@ -167,10 +168,11 @@ def _range_leaves(
     graph[shared] = (as_it_is, source)
     leaves: list[Hashable] = []
     rows = []
+    summed = partial(_sum_range, sender)
     for j, chunks in enumerate(source.ranges()):
-        leaf = (f"em-range-{name}", j)
+        leaf: Key = (f"em-range-{name}", j)
         beside = source.shipped_weights(chunks), source.shipped_beside(chunks)
-        graph[leaf] = (_sum_range, sender, shared, params, chunks, *beside)
+        graph[leaf] = producer(leaf, summed, (shared, params), chunks, *beside)
         leaves.append(leaf)
         rows.append(source.rows_of(chunks))
     return leaves, rows

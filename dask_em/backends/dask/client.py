@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
@@ -186,6 +186,38 @@ def large_parameters_allowed(size: int) -> Iterator[None]:
 def as_it_is(value: Any) -> Any:
     """Return the value: the task that holds what other tasks want."""
     return value
+
+
+def producer(key: Key, function: Callable[..., Any], needs: Sequence[Key], *rest: Any) -> Any:
+    """Return a task that any idle worker is given, whoever holds what it needs.
+
+    Where a scheduler has more than half as many threads as there are such tasks, it would send all
+    of them to the worker that holds the parameters, and move them once one of them is done. It
+    knows tasks that read by this mark; a Dask without it takes the task as any other.
+
+    Parameters
+    ----------
+    key : key
+    function : callable
+        (results of the tasks that are needed, and the rest) -> anything.
+    needs : sequence of key
+    *rest : object
+        Values of this task alone.
+
+    Examples
+    --------
+    >>> import dask
+    >>> graph = {("two", 0): (as_it_is, 2), ("sum", 0): producer(("sum", 0), max, [("two", 0)], 1)}
+    >>> dask.get(graph, ("sum", 0))
+    2
+    """
+    try:
+        # No public name makes such a task.
+        from dask._task_spec import Task, TaskRef
+
+        return Task(key, function, *map(TaskRef, needs), *rest, _data_producer=True)
+    except (ImportError, TypeError):
+        return (function, *needs, *rest)
 
 
 def advance_by(rows: int, advance: Advance | None) -> Callable[[Any], None]:

@@ -18,9 +18,10 @@ from ...core.codec import Packer, unpack
 from ...errors import ModelFileError
 from ...storage.npz import file_writer, read_arrays
 from ...storage.outputs.files import sync
+from .chunk_files import ChunkFiles
 from .fingerprints import combined
 from .layout import chunk_key
-from .raw import CHECKSUM_BYTES, RawChunks
+from .pipeline import CHECKSUM_BYTES
 
 T = TypeVar("T")
 
@@ -94,11 +95,11 @@ def unchanged_since(array: zarr.Array[Any], chunk_rows: int, log: ChunkLog) -> b
         Rows of what the log calls a chunk.
     log : ChunkLog
     """
-    raw = RawChunks.of(array)
-    if raw is None or not raw.checksum:
+    files = ChunkFiles.of(array)
+    if files is None or not files.checksum:
         return False
     store: Any = array.store
-    rows = raw.chunk_shape[0]
+    rows = files.chunk_shape[0]
     n_files = -(-int(array.shape[0]) // rows)
     each = max(1, chunk_rows // rows)
     expected = log.in_order()

@@ -15,8 +15,9 @@ import zarr
 from ...core.additive import Array
 from ..options import ReadOptions
 from ..packing import Packing
+from .chunk_files import ChunkFileReader, ChunkFiles
+from .chunk_objects import ChunkObjectReader, ChunkObjects
 from .layout import packing_of
-from .raw import RawChunks, RawReader
 from .watched import WatchedReader
 
 
@@ -43,6 +44,9 @@ class RowReader(Protocol):
             the last comes 0, and then all are there and sound.
         """
 
+    def expect(self, rows: slice) -> None:
+        """Be told that these rows are asked for, in their order."""
+
     def close(self) -> None:
         """End reading: the rows that were read last are given up too."""
 
@@ -67,9 +71,15 @@ def row_reader(
         What an error calls the array.
     """
     missing_chunks = "error" if options is None else options.missing_chunks
-    raw = RawChunks.of(array, missing_chunks, name) if array.ndim == 2 else None
+    files = ChunkFiles.of(array, missing_chunks, name)
+    objects = None if files else ChunkObjects.of(array, missing_chunks, name)
     reader: RowReader
-    reader = RawReader(raw, chunk_rows) if raw else WatchedReader(array, missing_chunks, name)
+    if files is not None:
+        reader = ChunkFileReader(files, chunk_rows)
+    elif objects is not None:
+        reader = ChunkObjectReader(objects, chunk_rows)
+    else:
+        reader = WatchedReader(array, missing_chunks, name)
     packing = packing_of(array, options)
     return reader if packing is None else DecodingReader(reader, packing)
 
@@ -91,6 +101,10 @@ class DecodingReader:
         """Yield the rows once."""
         found, _ = read_rows(self._reader, rows)
         yield self._packing.decode(found), 0
+
+    def expect(self, rows: slice) -> None:
+        """Tell the reader that reads."""
+        self._reader.expect(rows)
 
     def close(self) -> None:
         """End reading."""

@@ -29,6 +29,7 @@ from ..packing import Packing
 if TYPE_CHECKING:
     import zarr
 
+    from .chunk_files import ChunkFiles
     from .readers import RowReader
 
 T = TypeVar("T")
@@ -205,8 +206,10 @@ class ZarrSource(StoredSource):
 
     def _rows_held(self, longest: int) -> int:
         """Bytes of stored rows, where the longest range has so many chunks."""
-        if self._raw:
-            return self.kept_bytes or min(longest, 2) * self._buffer_bytes
+        files = self._files
+        if files is not None:
+            buffers = self.kept_bytes or min(longest, 2) * self._buffer_bytes
+            return buffers + files.decoding_bytes
         from .layout import is_encoded
 
         # What Zarr read, what it decoded, and the array that is made of all chunk files.
@@ -230,21 +233,24 @@ class ZarrSource(StoredSource):
         return min(self.chunk_rows, self.n_rows) * columns * int(self.array.dtype.itemsize)
 
     @property
-    def _raw(self) -> bool:
-        from .raw import RawChunks
+    def _files(self) -> ChunkFiles | None:
+        """What reads the array's chunk files or objects, None where Zarr does."""
+        from .chunk_files import ChunkFiles
+        from .chunk_objects import ChunkObjects
 
-        return RawChunks.of(self.array) is not None
+        return ChunkFiles.of(self.array) or ChunkObjects.of(self.array)
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of the two buffers that a thread reads into in turn, unless they are large."""
-        small = self._raw and self._buffer_bytes <= tuning().reading.pooled_bytes
+        small = self._files is not None and self._buffer_bytes <= tuning().reading.pooled_bytes
         return min(self.n_chunks, 2) * self._buffer_bytes if small else 0
 
     @property
     def library_bytes(self) -> int:
-        """Bytes of Zarr's threads, where they read."""
-        return 0 if self._raw else tuning().plan.zarr_threads_bytes
+        """Bytes of the threads of Zarr, or of the object store's library, where they read."""
+        far = isinstance(self.array.store, UrlStore)
+        return tuning().plan.zarr_threads_bytes if far or self._files is None else 0
 
     @property
     def shipped_bytes(self) -> int:
@@ -255,8 +261,11 @@ class ZarrSource(StoredSource):
 
     @property
     def read_ahead(self) -> int:
-        """Chunks read at once: one of a disk, up to `AHEAD_BYTES` of a store on the network."""
-        if not isinstance(self.array.store, UrlStore):
+        """Chunks read at once: one of a disk, up to `ahead_bytes` of a store on the network.
+
+        One of an object store, too, of which the reader itself fetches the next objects.
+        """
+        if not isinstance(self.array.store, UrlStore) or self._files is not None:
             return 1
         chunk_bytes = self.chunk_rows * max(1, self.n_features * self.dtype.itemsize)
         return max(1, min(tuning().reading.most_ahead, tuning().reading.ahead_bytes // chunk_bytes))
@@ -410,6 +419,11 @@ class ZarrReader(Reader):
             self._weights = row_reader(
                 source.stored_weight, source.chunk_rows, source.options, "sample_weight"
             )
+
+    def expect(self, chunks: range) -> None:
+        """Let the rows of these chunks be fetched ahead."""
+        bounds = self._source.bounds
+        self._rows.expect(slice(int(bounds[chunks.start]), int(bounds[chunks.stop])))
 
     def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
         """Yield the rows and weights of a chunk, whole blocks as they arrive."""

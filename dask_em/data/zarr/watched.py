@@ -32,7 +32,7 @@ from .layout import (
     no_file,
     packing_of,
 )
-from .raw import CHECKSUM_BYTES
+from .pipeline import CHECKSUM_BYTES
 
 Window = tuple[slice, ...]
 
@@ -119,6 +119,9 @@ class WatchedReader:
                 'missing_chunks="fill" to read such chunks as the fill '
                 "value"
             )
+
+    def expect(self, rows: slice) -> None:
+        """Do nothing: nothing is read ahead here."""
 
     def close(self) -> None:
         """Do nothing: no buffers are held."""

@@ -1,0 +1,94 @@
+"""Chunks in an object store, fetched ahead and decoded by the thread that reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ...core.additive import Array
+from ...core.tuning import tuning
+from ...errors import naming
+from ...storage.url_store import Fetched, UrlStore
+from ...storage.urls import describe_store
+from ..options import MissingChunks
+from .chunk_files import ChunkFileReader, ChunkFiles
+from .fetching import FetchAhead, line_to
+from .layout import chunk_key
+from .pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class ChunkObjects(ChunkFiles):
+    """Fetch and decode the chunks of one two-dimensional array, of which each holds all columns.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        In an object store.
+    """
+
+    @classmethod
+    def of(
+        cls, array: zarr.Array[Any], missing_chunks: MissingChunks = "error", name: str = "X"
+    ) -> ChunkObjects | None:
+        """Return the objects of an array; None where it has others, or Zarr must read them."""
+        if not isinstance(array.store, UrlStore) or not array.store.fetches:
+            return None
+        pipeline = Pipeline.of(array)
+        return None if pipeline is None else cls(array, pipeline, missing_chunks, name)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes that reading takes beside the rows: those on their way, and what decoding takes."""
+        # What no codec makes smaller it makes hardly larger.
+        ahead = max(tuning().reading.line_bytes, self.pipeline.nbytes)
+        return ahead + self.pipeline.nbytes + self.pipeline.scratch_bytes
+
+    def ahead(self) -> FetchAhead:
+        """Begin to fetch ahead."""
+        store: Any = self.array.store
+
+        def fetch(number: int) -> Fetched | None:
+            found: Fetched | None = store.fetch(chunk_key(self.array, (number, 0)))
+            return found
+
+        return FetchAhead(fetch, line_to(store.url), self.pipeline.nbytes)
+
+
+class ChunkObjectReader(ChunkFileReader):
+    """Read rows of chunk objects into two buffers in turn, while later ones are fetched."""
+
+    def __init__(self, objects: ChunkObjects, chunk_rows: int) -> None:
+        super().__init__(objects, chunk_rows)
+        self._ahead, self._stop = objects.ahead(), 0
+
+    def expect(self, rows: slice) -> None:
+        """Fetch ahead up to the last of these rows."""
+        self._stop = -(-rows.stop // self.files.chunk_shape[0])
+
+    def close(self) -> None:
+        """Leave the buffers to the next reader, and give up what is on its way."""
+        self._ahead.close()
+        super().close()
+
+    def _read_into(self, out: Array, first: int, found: list[int]) -> Iterator[int]:
+        rows, place = self.files.chunk_shape[0], describe_store(str(self.files.array.store_path))
+        last = first + len(out) // rows
+        for number in range(first, last):
+            end = (number - first + 1) * rows
+            part = out[end - rows : end]
+            with naming(place):
+                fetched = self._ahead.take(number, max(last, self._stop))
+            if fetched is None:
+                self.files.fill_missing(part, number, found)
+            else:
+                stored = np.frombuffer(fetched.data, dtype=np.uint8)
+                found.append(self.files.decode(stored, part, number))
+                del stored
+            # The next call asks for more in its place.
+            del fetched
+            yield end
