@@ -9,8 +9,7 @@ import numpy as np
 from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
-from .axes import ink, label_axes, new_axes
-from .plots import heaviest
+from .axes import heaviest, ink, label_axes, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

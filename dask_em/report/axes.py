@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
+from ..core.scoring import Answer
 from ..errors import UsageError
-from ..estimators.describe import colour
+from ..estimators.describe import FittedMixture, colour
 from ..foreign import shown
 
 if TYPE_CHECKING:
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LONGEST_NAME = 24
+
+# Shapes and lines beside the ten colours, for print without colours and for who sees few.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+LINES = ("-", "--", "-.", ":")
+
+# More components than this are told apart by colour alone: numbers and curves would overlap.
+MOST_LABELLED = 20
+
+# Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
+# its share of the page.
+MOST_DRAWN = 200
 
 # Densities of a curve beside those at its 200 even points: components times points.
 MOST_EVALUATED = 2**23
@@ -35,6 +47,54 @@ def real_rows(X: Array, d: int) -> Array:
     if X.ndim != 2 or X.shape[1] != d or len(X) == 0:
         raise UsageError(f"X has shape {X.shape}, expected rows of {d} columns, (n, {d})")
     return X if X.dtype.kind == "f" else X.astype(np.float64)
+
+
+def answer_of(model: FittedMixture, X: Array, answer: Answer) -> Array:
+    """Compute an answer for rows, which have no column names even if the model has."""
+    return np.asarray(model.predictor((answer,))(X)[answer])
+
+
+def heaviest(weights: Array) -> list[int]:
+    """Return the components that are drawn one by one, in their order, by all weights (k,)."""
+    if len(weights) <= MOST_DRAWN:
+        return [*range(len(weights))]
+    return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
+
+
+def marker(k: int) -> str:
+    """Return the shape of component `k`; they repeat after ten, as colours do.
+
+    Examples
+    --------
+    >>> marker(0), marker(11)
+    ('o', 's')
+    """
+    return MARKERS[k % len(MARKERS)]
+
+
+def line_style(k: int) -> str:
+    """Return the line of component `k`; with its colour it is that of no other of twenty.
+
+    Examples
+    --------
+    >>> line_style(0), line_style(10)
+    ('-', '-.')
+    """
+    return LINES[k % len(LINES)]
+
+
+def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None:
+    """Draw rows at points (n, 2), in the colours and shapes of their components.
+
+    Noise has the label -1, the last colour, and a circle.
+    """
+    from matplotlib.markers import MarkerStyle
+
+    styles = [MarkerStyle(name) for name in MARKERS]
+    shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
+    found = ax.scatter(*points.T, s=6, c=palette[labels], alpha=0.45, linewidths=0, rasterized=True)
+    if len(points):
+        found.set_paths([shapes[max(k, 0) % len(shapes)] for k in labels.tolist()])
 
 
 def is_finite(value: float | None) -> bool:
@@ -141,7 +201,7 @@ def number_component(ax: Axes, k: int, mean: Array) -> None:
     )
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """Return what a picture shows of a name: visible characters, and few of them.
 
     Examples
@@ -150,7 +210,7 @@ def shortened(name: str) -> str:
     'a name of more than t...'
     """
     name = shown(name)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    return name if len(name) <= longest else f"{name[: longest - 3]}..."
 
 
 def label_axes(ax: Axes, x: str, y: str) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.profile import Picture, Profile
-from ..core.scoring import Answer
 from ..errors import UsageError
 from ..estimators.describe import (
     COLOURS,
@@ -21,66 +20,41 @@ from ..estimators.describe import (
     all_weights,
     colour,
     colours,
-    mixture_moments,
-    noise_density,
     shares_among,
 )
 from .axes import (
+    MOST_DRAWN,
+    MOST_LABELLED,
+    answer_of,
     column_number,
-    curve_points,
+    heaviest,
     ink,
     is_finite,
     label_axes,
+    marker,
     new_axes,
     new_figure,
     number_component,
     outline_component,
     real_rows,
+    scatter_rows,
     shortened,
     whole_numbers,
     with_unit,
 )
+from .marginals import plot_marginal
+from .separation import telling_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .drift import ChunkDensities
 
-# More components than this are told apart by colour alone: numbers and curves would overlap.
-MOST_LABELLED = 20
-
-# Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
-# its share of the page.
-MOST_DRAWN = 200
-
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
 
 # Points of lines above which a picture of them is smaller than their list.
 MANY_POINTS = 20_000
-
-
-def heaviest(weights: Array) -> list[int]:
-    """Return the components that are drawn one by one, in their order, by all weights (k,)."""
-    if len(weights) <= MOST_DRAWN:
-        return [*range(len(weights))]
-    return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
-
-
-def telling_columns(
-    model: FittedMixture, most: int = 4, among: Sequence[int] | None = None
-) -> list[int]:
-    """Choose the columns that separate the components best, at most so many, in their order.
-
-    Best is the largest share of a column's variance that lies between the components. They are
-    chosen `among` some columns, by default all.
-    """
-    components = model.describe()
-    center, spread = mixture_moments(model.weights_, components)
-    between = shares_among(model) @ (components.means - center) ** 2
-    share = np.divide(between, spread**2, out=np.zeros_like(between), where=spread > 0)
-    asked = np.arange(len(share)) if among is None else np.array(among, dtype=int)
-    return sorted(asked[np.argsort(-share[asked], kind="stable")[:most]].tolist())
 
 
 def plot_components(
@@ -109,10 +83,8 @@ def plot_components(
     ax = new_axes(ax, (6, 5))
     X = real_rows(X, model.n_features_in_)
     pair = [column_number(j, model.n_features_in_) for j in columns]
-    labels, components = _answer(model, X, "labels"), model.describe()
-    x, y = X[:, pair].T
-    # Noise has the label -1, and the last colour.
-    ax.scatter(x, y, s=4, c=colours(model)[labels], alpha=0.35, linewidths=0, rasterized=True)
+    labels, components = answer_of(model, X, "labels"), model.describe()
+    scatter_rows(ax, X[:, pair], labels, colours(model))
     for k in heaviest(model.weights_):
         mean = components.means[k, pair]
         outline_component(ax, k, mean, components.covariance(k, pair))
@@ -133,14 +105,14 @@ def plot_pairs(
     model : fitted mixture
     X : (n, d) array
     columns : sequence of int, optional
-        By default the (at most) four in which the components differ most.
+        By default the (at most) four that together separate the components best.
     axes : (m, m) array of matplotlib Axes, optional
 
     Returns
     -------
     (m, m) array of matplotlib Axes
     """
-    chosen = telling_columns(model) if columns is None else list(columns)
+    chosen = _columns_of_pairs(model) if columns is None else list(columns)
     m = len(chosen)
     if axes is None:
         size = max(4.0, 2.6 * m)
@@ -157,6 +129,13 @@ def plot_pairs(
             axes[i, j].set_title("")
     grid: Array = axes
     return grid
+
+
+def _columns_of_pairs(model: FittedMixture) -> list[int]:
+    """Choose columns whose pairs are drawn: of numbers, but where there is none."""
+    components = model.describe()
+    numbers = [j for j in range(len(components.columns)) if j not in components.answers]
+    return telling_columns(model, among=numbers or None)
 
 
 def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
@@ -228,7 +207,7 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     matplotlib Axes
     """
     ax = new_axes(ax)
-    resp = _answer(model, real_rows(X, model.n_features_in_), "proba")
+    resp = answer_of(model, real_rows(X, model.n_features_in_), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
     few, bars = model.n_components <= MOST_DRAWN, colours(model).tolist()
     parts = [largest[labels == k] for k in range(len(bars))] if few else [largest]
@@ -304,7 +283,8 @@ def _draw_profile(
     elif picture == "bars":
         ax.bar(x, values, 0.6 / k, color=colour(component))
     else:
-        ax.errorbar(x, values, widths, fmt="o", ms=4, lw=1.5, capsize=0, color=colour(component))
+        look = {"fmt": marker(component), "ms": 4.5, "lw": 1.5, "capsize": 0}
+        ax.errorbar(x, values, widths, color=colour(component), **look)
 
 
 def _name_entries(ax: Axes, names: Sequence[str]) -> None:
@@ -316,49 +296,6 @@ def _name_entries(ax: Axes, names: Sequence[str]) -> None:
         rotation=35 if turned else 0, ha="right" if turned else "center",
     )  # fmt: skip
     ax.set_xlim(-0.6, len(names) - 0.4)
-
-
-def plot_marginal(
-    model: FittedMixture, column: int = 0, X: Array | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw the density of one column and of its components, over a histogram of rows.
-
-    Parameters
-    ----------
-    model : fitted mixture
-    column : int
-    X : (n, d) array, optional
-        Rows of the histogram.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    UsageError
-        A column that the model does not have.
-    """
-    ax = new_axes(ax)
-    j = column_number(column, model.n_features_in_)
-    components = model.describe()
-    means, widths = components.means[:, j], np.sqrt(components.variances[:, j])
-    near = heaviest(model.weights_)
-    x = curve_points(means, widths, near=near)
-    if X is not None:
-        values = real_rows(X, model.n_features_in_)[:, j]
-        bins = int(np.clip(np.sqrt(len(values)), 10, 60))
-        ax.hist(values, bins=bins, density=True, color=ink(), alpha=0.18)
-        x = curve_points(means, widths, (float(values.min()), float(values.max())), near)
-    parts = components.marginal(j, x) * model.weights_[:, None]
-    if 1 < model.n_components <= MOST_LABELLED:
-        for k, part in enumerate(parts):
-            ax.plot(x, part, lw=1.2, color=colour(k))
-    ax.plot(x, parts.sum(axis=0) + noise_density(model, j, x), lw=1.6, color=ink())
-    ax.set_ylim(bottom=0)
-    label_axes(ax, components.columns[j], "density")
-    return ax
 
 
 def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
@@ -389,11 +326,6 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     locator.set_params(nbins=6)
     label_axes(ax, "row", "nats per row")
     return ax
-
-
-def _answer(model: FittedMixture, X: Array, answer: Answer) -> Array:
-    """Compute an answer for rows, which have no column names even if the model has."""
-    return np.asarray(model.predictor((answer,))(X)[answer])
 
 
 def _ascent(history: Sequence[Mapping[str, Any]], told: str) -> tuple[Array, Array, Array]:
