@@ -308,6 +308,7 @@ class Rates:
     means = variances = np.array([[2.0, 5.0], [9.0, 1.0]])
     profiles = (means_profile(means, variances),)
     answers: dict[int, Any] = {}  # noqa: RUF012
+    counts = (0, 1)
 
     def covariance(self, component: int, columns: Any) -> np.ndarray:
         return np.diag(self.variances[component, list(columns)])
