@@ -13,11 +13,15 @@ from ..estimators.describe import colour
 from ..foreign import shown
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 LONGEST_NAME = 24
+
+# Begins the name of an artist of which a page tells more than it draws; see `mark`.
+MARK = "dask-em:"
 
 # Densities of a curve beside those at its 200 even points: components times points.
 MOST_EVALUATED = 2**23
@@ -139,6 +143,30 @@ def number_component(ax: Axes, k: int, mean: Array) -> None:
     ax.annotate(
         str(k), tuple(mean), ha="center", va="center", fontsize=6.5, color="black", bbox=box
     )
+
+
+def mark(artist: Artist, component: int | None = None, told: str = "") -> None:
+    """Name the component that an artist shows, and words for whoever points at it on a page.
+
+    Parameters
+    ----------
+    artist : matplotlib Artist
+        A line, a patch, a collection or a text: not a container of them.
+    component : int, optional
+        -1 is noise. On a page the artist stays clear where its component is chosen, and fades
+        where another is; one of none never does.
+    told : str, optional
+        The values that it shows, as "petal length: 1.46 ± 0.17 cm".
+
+    Examples
+    --------
+    >>> from matplotlib.lines import Line2D
+    >>> line = Line2D([0], [0])
+    >>> mark(line, 3, "weight 12 %")
+    >>> line.get_gid()
+    'dask-em:3:weight 12 %'
+    """
+    artist.set_gid(f"{MARK}{'' if component is None else component}:{shown(told)}")
 
 
 def shortened(name: str) -> str:
