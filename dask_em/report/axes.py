@@ -14,6 +14,7 @@ from ..estimators.describe import FittedMixture, colour
 from ..foreign import shown
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -30,6 +31,9 @@ MOST_LABELLED = 20
 # Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
 # its share of the page.
 MOST_DRAWN = 200
+
+# Begins the name of an artist of which a page tells more than it draws; see `mark`.
+MARK = "dask-em:"
 
 # Densities of a curve beside those at its 200 even points: components times points.
 MOST_EVALUATED = 2**23
@@ -201,16 +205,42 @@ def number_component(ax: Axes, k: int, mean: Array) -> None:
     )
 
 
+def mark(artist: Artist, component: int | None = None, told: str = "") -> None:
+    """Name the component that an artist shows, and words for whoever points at it on a page.
+
+    Parameters
+    ----------
+    artist : matplotlib Artist
+        A line, a patch, a collection or a text: not a container of them.
+    component : int, optional
+        -1 is noise. On a page the artist stays clear where its component is chosen, and fades
+        where another is; one of none never does.
+    told : str, optional
+        The values that it shows, as "petal length: 1.46 ± 0.17 cm".
+
+    Examples
+    --------
+    >>> from matplotlib.lines import Line2D
+    >>> line = Line2D([0], [0])
+    >>> mark(line, 3, "weight 12 %")
+    >>> line.get_gid()
+    'dask-em:3:weight 12 %'
+    """
+    artist.set_gid(f"{MARK}{'' if component is None else component}:{shown(told)}")
+
+
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """Return what a picture shows of a name: visible characters, and few of them.
 
     Examples
     --------
     >>> shortened("a name of more than twenty-four letters")
-    'a name of more than t...'
+    'a name of m...ur letters'
     """
     name = shown(name)
-    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+    # Names of many columns differ at their ends as often as at their beginnings.
+    end = (longest - 3) // 2
+    return name if len(name) <= longest else f"{name[: longest - 3 - end]}...{name[-end:]}"
 
 
 def label_axes(ax: Axes, x: str, y: str) -> None:

@@ -6,9 +6,11 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 
 from ..estimators.html import text
+from .axes import MARK
 
 # Stands for the colour of the page's text until the picture is in the page.
 INK = "#2b2f36"
@@ -32,10 +34,13 @@ LOOK: Any = {
     "ytick.major.width": 0.6,
 }
 
+# Groups, whose names are of no use on a page, and pictures in a picture that have ours.
+_NAMED = re.compile(rf"""(<g|<image\b[^>]*?(?= id=["']{MARK})) id=("[^"]*"|'[^']*')""")
+
 SIZE, DPI = (4.0, 2.9), 200
 
 
-def svg(draw: Callable[..., Any], title: str) -> str:
+def svg(draw: Callable[..., Any], title: str, size: tuple[float, float] = SIZE) -> str:
     """Draw a picture by `draw(ax=...)` as SVG to put into a page.
 
     Parameters
@@ -44,6 +49,8 @@ def svg(draw: Callable[..., Any], title: str) -> str:
         One of `plots`, with all its arguments but `ax`.
     title : str
         Read to those who do not see it; no two pictures of a page share one.
+    size : pair of float
+        In inches.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -56,7 +63,7 @@ def svg(draw: Callable[..., Any], title: str) -> str:
         mpl.rcParams.update({**LOOK, "svg.hashsalt": title})
         # The browser has letters that matplotlib's font has not.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         ax = figure.subplots()
         draw(ax=ax)
         ax.set_title("")
@@ -66,7 +73,16 @@ def svg(draw: Callable[..., Any], title: str) -> str:
         )  # fmt: skip
     found = buffer.getvalue()
     found = found[found.index("<svg") :].replace(INK, "currentColor")
-    found = re.sub(r'<g id="[^"]*"', "<g", found)
+    found = _NAMED.sub(lambda name: name[1] + _marked(unescape(name[2][1:-1])), found)
     found = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", found)
     found = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", found)
     return found.replace("<svg", f'<svg role="img" aria-label="{text(title)}"', 1)
+
+
+def _marked(name: str) -> str:
+    """Return attributes for what `axes.mark` said of an artist; none of another name."""
+    if not name.startswith(MARK):
+        return ""
+    component, _, told = name.removeprefix(MARK).partition(":")
+    found = f' data-component="{text(component)}"' if component else ""
+    return f'{found} data-told="{text(told)}"' if told else found
