@@ -9,7 +9,7 @@ import numpy as np
 from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
-from .axes import heaviest, ink, label_axes, new_axes
+from .axes import heaviest, ink, label_axes, mark, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,9 @@ def plot_answers(
     width = 0.8 / len(drawn)
     for i, k in enumerate(drawn):
         x = np.arange(n) + width * (i + 0.5) - 0.4
-        ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))
+        bars = ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))
+        for answer, bar in enumerate(bars):
+            mark(bar, k, f"component {k}, answer {answer}: {found[k, answer]:.1%}")
     if X is not None:
         answers = np.asarray(model.state_.result.components.answers_in(X, column))
         known = answers[~np.isnan(answers)]

@@ -192,17 +192,19 @@ def outline_component(ax: Axes, k: int, mean: Array, covariance: Array) -> None:
     angle, widths = ellipse_of(covariance)
     for deviations in (1, 2):
         major, minor = 2 * deviations * widths
-        ax.add_patch(
-            Ellipse(tuple(mean), major, minor, angle=angle, fill=False, color=colour(k), lw=1.2)
-        )
+        outline = Ellipse(tuple(mean), major, minor, angle=angle, fill=False, color=colour(k))
+        outline.set_linewidth(1.2)
+        mark(outline, k)
+        ax.add_patch(outline)
 
 
 def number_component(ax: Axes, k: int, mean: Array) -> None:
     """Write the number of a component at its mean (2,)."""
     box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colour(k), "lw": 1.2, "alpha": 0.9}
-    ax.annotate(
+    number = ax.annotate(
         str(k), tuple(mean), ha="center", va="center", fontsize=6.5, color="black", bbox=box
     )
+    mark(number, k)
 
 
 def mark(artist: Artist, component: int | None = None, told: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 # Entries that the projection is made of, those that separate best.
 MOST_ENTRIES = 200
 
-# Columns that an axis names.
-MOST_NAMED = 3
+# Columns that an axis names, and letters of a name, and of a line of them.
+MOST_NAMED, LONGEST_NAME, LONGEST_LINE = 3, 18, 44
 
 # Share of the largest variance within components below which a direction is none: of columns that
 # are sums of others, as answers and shares are.
@@ -85,11 +86,13 @@ class Discriminants:
         loads = self.loadings[:, axis]
         order = np.argsort(-np.abs(loads), kind="stable")[:MOST_NAMED]
         words = [
-            f"{shortened(self.entries.names[i], 18)} {loads[i]:+.1f}"
+            f"{shortened(self.entries.names[i], LONGEST_NAME)} {loads[i]:+.1f}"
             for i in order
             if abs(loads[i]) >= 0.05
         ]
-        return ", ".join(words)
+        # A line ends between columns, never within the words on one.
+        lines = fill(", ".join(word.replace(" ", "\xa0") for word in words), LONGEST_LINE)
+        return lines.replace("\xa0", " ")
 
 
 def discriminants(model: FittedMixture) -> Discriminants:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ..core.additive import Array
-from .axes import shortened
+from .axes import mark, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Rows and columns of a matrix whose cells have words in them.
-MOST_WRITTEN = (16, 12)
+MOST_WRITTEN = (16, 16)
 
-# Rows or columns above which their names are small.
-MANY = 24
+# Rows or columns above which their names are small, and how small.
+MANY, SMALL = 24, 0.75
 
-# Inches of a cell, and of what stands beside all cells: names, and the bar of colours.
-CELL, BESIDE = (0.2, 0.17), (2.0, 1.3)
+# Inches of a cell, and of one with words in it; all cells together are no smaller than these.
+CELL, WRITTEN, LEAST = (0.2, 0.17), (0.44, 0.26), (2.3, 1.5)
+
+# Inches of a letter, and of what stands beside cells and names: labels, and the bar of colours.
+LETTER, BESIDE = 0.075, (1.3, 0.55)
+
+# Degrees by which names of columns are turned where they do not fit.
+TURNED = 55
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Scale:
         What the numbers are.
     written : callable
         A number -> the words in its cell.
+    told : callable
+        Row, column, number -> the words for whoever points at a cell with words.
     """
 
     colours: str
@@ -45,53 +53,90 @@ class Scale:
     high: float
     label: str
     written: Callable[[float], str]
+    told: Callable[[int, int, float], str]
 
 
-def matrix_size(n_rows: int, n_columns: int) -> tuple[float, float]:
-    """Return inches of a picture of a matrix in which names can be read.
+@dataclass(frozen=True)
+class Layout:
+    """Describe a matrix (r, c) of named rows and columns, and how large it is drawn.
+
+    Attributes
+    ----------
+    rows, columns : sequence of str
+        As they are shown.
 
     Examples
     --------
-    >>> matrix_size(3, 4), matrix_size(50, 40)
-    ((4.0, 2.9), (10.0, 9.8))
+    >>> Layout.of(["a", "b"], ["x", "y", "z"]).size
+    (4.0, 2.9)
+    >>> Layout.of([*map(str, range(50))], [f"column {j}" for j in range(40)]).size
+    (9.41, 9.71)
     """
-    width, height = BESIDE[0] + CELL[0] * n_columns, BESIDE[1] + CELL[1] * n_rows
-    return round(max(4.0, width), 2), round(max(2.9, height), 2)
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+
+    @classmethod
+    def of(cls, rows: Sequence[str], columns: Sequence[str]) -> Self:
+        """Return the layout of a matrix whose rows and columns have such names."""
+        return cls([*map(shortened, rows)], [*map(shortened, columns)])
+
+    @property
+    def written(self) -> bool:
+        """Whether cells have words in them."""
+        return len(self.rows) <= MOST_WRITTEN[0] and len(self.columns) <= MOST_WRITTEN[1]
+
+    @property
+    def cells(self) -> tuple[float, float]:
+        """Inches of all cells together."""
+        width, height = WRITTEN if self.written else CELL
+        return max(LEAST[0], width * len(self.columns)), max(LEAST[1], height * len(self.rows))
+
+    @property
+    def turned(self) -> bool:
+        """Whether names of columns do not fit below them."""
+        return _longest(self.columns) * LETTER > self.cells[0] / max(1, len(self.columns))
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches of the picture, in which names can be read."""
+        across, down = _longest(self.rows) * LETTER, 0.25
+        if self.turned:
+            down += _longest(self.columns) * LETTER * 0.8
+        width, height = self.cells
+        size = width + across + BESIDE[0], height + down + BESIDE[1]
+        return round(max(4.0, size[0]), 2), round(max(2.9, size[1]), 2)
 
 
-def draw_matrix(
-    ax: Axes, values: Array, rows: Sequence[str], columns: Sequence[str], scale: Scale
-) -> None:
-    """Draw a matrix (r, c) as an image, named rows downwards; cells of NaN stay empty."""
+def _longest(names: Sequence[str]) -> float:
+    """Return letters of the longest name, as many as have its width."""
+    return max(map(len, names), default=0) * (SMALL if len(names) > MANY else 1.0)
+
+
+def draw_matrix(ax: Axes, values: Array, layout: Layout, scale: Scale) -> None:
+    """Draw a matrix (r, c) as an image, first row at the top; cells of NaN stay empty."""
     import matplotlib as mpl
 
     image = ax.imshow(
         np.ma.masked_invalid(values), cmap=scale.colours, vmin=scale.low, vmax=scale.high,
         aspect="auto", interpolation="nearest",
     )  # fmt: skip
-    # A thin line between cells, whatever their number.
-    r, c = values.shape
-    ax.set_xticks(np.arange(c + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(r + 1) - 0.5, minor=True)
-    ax.tick_params(which="both", length=0)
+    ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    of_ticks = float(mpl.font_manager.FontProperties(size=mpl.rcParams["xtick.labelsize"])
-                    .get_size_in_points())  # fmt: skip
-    small = 0.75 * of_ticks
-    names: list[str] = [shortened(name) for name in columns]
-    turned = max((len(name) for name in names), default=0) * c > 48
+    font = mpl.font_manager.FontProperties(size=mpl.rcParams["xtick.labelsize"])
+    points = float(font.get_size_in_points())
+    r, c = values.shape
     ax.set_xticks(
-        range(c), names, parse_math=False, rotation=55 if turned else 0,
-        rotation_mode="anchor" if turned else "default", ha="right" if turned else "center",
-        fontsize=small if c > MANY else of_ticks,
+        range(c), layout.columns, parse_math=False, rotation=TURNED if layout.turned else 0,
+        rotation_mode="anchor", ha="right" if layout.turned else "center",
+        va="center" if layout.turned else "top", fontsize=points * (SMALL if c > MANY else 1),
     )  # fmt: skip
     ax.set_yticks(
-        range(r), [shortened(name) for name in rows], parse_math=False,
-        fontsize=small if r > MANY else of_ticks,
-    )  # fmt: skip
-    if r <= MOST_WRITTEN[0] and c <= MOST_WRITTEN[1]:
-        _write_cells(ax, values, image, scale, small)
+        range(r), layout.rows, parse_math=False, fontsize=points * (SMALL if r > MANY else 1)
+    )
+    if layout.written:
+        _write_cells(ax, values, image, scale, SMALL * points)
     figure: Any = ax.figure
     bar = figure.colorbar(image, ax=ax, label=scale.label, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
@@ -106,7 +151,8 @@ def _write_cells(ax: Axes, values: Array, image: Any, scale: Scale, size: float)
                 red, green, blue, _ = image.cmap(image.norm(value))
                 # Luminance, as eyes weigh the three (Rec. 709).
                 light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-                ax.text(
+                cell = ax.text(
                     j, i, scale.written(value), ha="center", va="center", fontsize=size,
                     color="#111111" if light > 0.45 else "#ffffff", parse_math=False,
                 )  # fmt: skip
+                mark(cell, told=scale.told(i, j, value))

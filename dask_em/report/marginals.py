@@ -17,6 +17,7 @@ from .axes import (
     ink,
     label_axes,
     line_style,
+    mark,
     marker,
     new_axes,
     real_rows,
@@ -89,7 +90,8 @@ def _draw_density(ax: Axes, model: FittedMixture, j: int, values: Array | None) 
     parts = model.describe().marginal(j, x) * model.weights_[:, None]
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
-            ax.plot(x, part, lw=1.2, ls=line_style(k), color=colour(k))
+            (line,) = ax.plot(x, part, lw=1.2, ls=line_style(k), color=colour(k))
+            mark(line, k)
     ax.plot(x, parts.sum(axis=0) + noise_density(model, j, x), lw=1.6, color=ink())
 
 
@@ -107,7 +109,8 @@ def _draw_counts(ax: Axes, model: FittedMixture, j: int, values: Array | None) -
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
             shape = marker(k) if few else "none"
-            ax.plot(x, part, color=colour(k), marker=shape, ls=line_style(k), **look)
+            (line,) = ax.plot(x, part, color=colour(k), marker=shape, ls=line_style(k), **look)
+            mark(line, k)
     whole = {"marker": "_", "ms": 7.0, "mew": 1.8, "lw": 0.6} if few else {"lw": 1.6}
     ax.plot(x, parts.sum(axis=0), color=ink(), **whole)
     whole_numbers(ax.xaxis)

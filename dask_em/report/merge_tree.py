@@ -10,13 +10,16 @@ from ..core.additive import Array
 from ..core.merging import Mergers, merged_by_entropy
 from ..estimators.describe import COLOURS, FittedMixture, colour, shares_among
 from ..estimators.merge_tree import MergeTree
-from .axes import answer_of, ink, new_axes, real_rows, whole_numbers
+from .axes import answer_of, ink, mark, new_axes, real_rows, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # More leaves than this have no numbers.
 MOST_NAMED = 60
+
+# Shares of the width that the entropies have, and what is between them and the tree.
+SIDE, GAP = 0.24, 0.05
 
 # Leaves above which their numbers are small.
 MANY = 24
@@ -91,10 +94,11 @@ def draw_mergers(mergers: Mergers, n_clusters: int | None, ax: Axes | None = Non
     for i, (one, other) in enumerate(mergers.pairs.tolist()):
         height = i + 1.0
         left, right = places[one], places[other]
-        ax.plot(
+        (branch,) = ax.plot(
             [left, left, right, right], [heights[one], height, height, heights[other]],
             lw=1.2, color=ink(), solid_joinstyle="miter",
         )  # fmt: skip
+        mark(branch, told=f"{k - i - 1} clusters: {mergers.entropies[i + 1]:.3g} nats a row")
         places[k + i], heights[k + i] = (left + right) / 2, height
     ax.scatter(range(k), np.zeros(k), s=16, c=[colour(c) for c in order], zorder=3, clip_on=False)
     size = {"fontsize": "x-small"} if k > MANY else {}
@@ -103,12 +107,14 @@ def draw_mergers(mergers: Mergers, n_clusters: int | None, ax: Axes | None = Non
     ax.tick_params(axis="x", length=0)
     if k > MANY:
         ax.tick_params(axis="x", rotation=90)
-    ax.set_xlim(-0.6, k - 0.4)
+    ax.set_xlim(-0.6, -0.6 + (k + 0.2) / (1 - SIDE - GAP))
     ax.set_ylim(-0.03 * k, k - 0.5)
     # Heights count mergers; the axis says how many clusters these leave.
     ax.yaxis.set_major_formatter(lambda height, _: f"{k - height:.0f}")
     whole_numbers(ax.yaxis)
-    ax.set_xlabel("component")
+    ax.set_xlabel("component", x=(1 - SIDE - GAP) / 2)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
     ax.set_ylabel("clusters")
     _entropies(ax, mergers, n_clusters)
     return ax
@@ -143,13 +149,17 @@ def leaves(mergers: Mergers) -> list[int]:
 
 def _entropies(ax: Axes, mergers: Mergers, n_clusters: int | None) -> None:
     """Draw the entropy after each merger beside the tree, at the heights of these."""
-    side = ax.inset_axes((1.04, 0, 0.32, 1), sharey=ax)
+    from matplotlib.ticker import MaxNLocator
+
+    side = ax.inset_axes((1 - SIDE, 0, SIDE, 1), sharey=ax)
+    side.set_facecolor("none")
     side.tick_params(axis="y", labelleft=False)
     heights = np.arange(mergers.n_components)
     side.plot(mergers.entropies, heights, "o-", ms=3.5, lw=1.2, color=COLOURS[0])
-    side.set_xlim(left=0)
-    side.margins(x=0.15)
-    side.set_xlabel("entropy, nats a row")
+    side.set_xlim(0, 1.15 * max(float(mergers.entropies.max()), 1e-12))
+    side.xaxis.set_major_locator(MaxNLocator(2))
+    side.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+    side.set_xlabel("entropy left,\nnats a row")
     if n_clusters is not None:
         at = mergers.n_components - n_clusters
         side.plot(
@@ -158,7 +168,8 @@ def _entropies(ax: Axes, mergers: Mergers, n_clusters: int | None) -> None:
         for one in (ax, side):
             one.axhline(at + 0.5, ls="--", lw=1, color=COLOURS[6])
         side.annotate(
-            f"{n_clusters} clusters", (1, at + 0.5), xycoords=("axes fraction", "data"),
+            f"{n_clusters} cluster{'s' * (n_clusters > 1)}", (1, at + 0.5),
+            xycoords=("axes fraction", "data"),
             xytext=(0, 2), textcoords="offset points", ha="right", va="bottom",
             fontsize="small", color=COLOURS[6],
         )  # fmt: skip

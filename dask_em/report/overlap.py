@@ -10,7 +10,7 @@ import numpy as np
 from ..core.additive import Array
 from ..estimators.describe import FittedMixture
 from .axes import answer_of, new_axes, real_rows
-from .heat import Scale, draw_matrix, matrix_size
+from .heat import Layout, Scale, draw_matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,12 +76,18 @@ class Overlaps:
         )
 
     @property
+    def layout(self) -> Layout:
+        """Numbers of the components, twice."""
+        names = [str(k) for k in self.components.tolist()]
+        return Layout.of(names, names)
+
+    @property
     def told(self) -> str:
         """How the numbers are known, in words."""
         return {
-            "exact": "Exact, of the model's parameters",
-            "rows": f"Estimated from the responsibilities of {self.n:,} rows",
-            "draws": f"Estimated from {self.n:,} draws of the model",
+            "exact": "exact, of the model's parameters",
+            "rows": f"estimated from {self.n:,} rows",
+            "draws": f"estimated from {self.n:,} draws of the model",
         }[self.way]
 
 
@@ -89,7 +95,9 @@ def overlaps(model: FittedMixture, X: Array | None = None) -> Overlaps:
     """Compute how often rows of one component are taken for rows of another.
 
     In closed form where the model has one that takes no more than seconds; else estimated from the
-    responsibilities r of rows, sum_n r_ni [r_nj > r_ni] / sum_n r_ni; without rows, from draws.
+    responsibilities r of rows, sum_n r_ni [r_nj > r_ni] / sum_n r_ni. Without rows, and of a hard
+    assignment, whose responsibilities tell of none, from draws: of clusters those of normals of
+    their spread.
 
     Parameters
     ----------
@@ -111,12 +119,16 @@ def overlaps(model: FittedMixture, X: Array | None = None) -> Overlaps:
     n, way = 0, "exact"
     if exact is not None:
         values = exact[np.ix_(heaviest, heaviest)]
-    elif X is not None:
+    elif X is not None and not _is_hard(model):
         values, n, way = _of_rows(model, X)[np.ix_(heaviest, heaviest)], len(X), "rows"
     else:
         values, n, way = _of_draws(model, heaviest), N_DRAWS * len(heaviest), "draws"
     np.fill_diagonal(values, np.nan)
     return Overlaps(heaviest, values, way, n)
+
+
+def _is_hard(model: FittedMixture) -> bool:
+    return model.state_.result.assignment == "hard"
 
 
 def _of_rows(model: FittedMixture, X: Array) -> Array:
@@ -130,10 +142,14 @@ def _of_rows(model: FittedMixture, X: Array) -> Array:
 
 
 def _of_draws(model: FittedMixture, components: Array) -> Array:
-    rng, k = np.random.default_rng(0), len(components)
+    rng, k, described = np.random.default_rng(0), len(components), model.describe()
     found = np.empty((k, k))
     for place, i in enumerate(components.tolist()):
-        rows = model.state_.result.components.sample(i, N_DRAWS, rng)
+        if _is_hard(model):
+            widths = np.sqrt(described.variances[i])
+            rows = described.means[i] + widths * rng.normal(size=(N_DRAWS, len(widths)))
+        else:
+            rows = model.state_.result.components.sample(i, N_DRAWS, rng)
         joint = answer_of(model, rows, "log_prob")
         found[place] = (joint[:, components] > joint[:, [i]]).mean(axis=0)
     return found
@@ -170,19 +186,23 @@ def plot_overlap(
     >>> X = np.random.default_rng(0).normal(size=(300, 1)) + 9.0 * (np.arange(300) % 2)[:, None]
     >>> gm = GaussianMixture(2, random_state=0).fit(X)
     >>> plot_overlap(gm, ax=Figure().subplots()).get_title()
-    "Exact, of the model's parameters"
+    "exact, of the model's parameters"
     """
     found = overlaps(model, X) if found is None else found
-    r = len(found.components)
-    ax = new_axes(ax, matrix_size(r, r))
-    names = [str(k) for k in found.components.tolist()]
+    ax = new_axes(ax, found.layout.size)
     percent = 100 * found.values
     top = max(1.0, float(np.nan_to_num(percent).max(initial=0.0)))
-    draw_matrix(ax, percent, names, names, Scale(COLOURS, 0.0, top, "% of its rows", _percent))
+    numbers = found.components.tolist()
+
+    def told(i: int, j: int, value: float) -> str:
+        return f"{_percent(value)} % of the rows of {numbers[i]} are taken for {numbers[j]}"
+
+    scale = Scale(COLOURS, 0.0, top, "% of its rows", _percent, told)
+    draw_matrix(ax, percent, found.layout, scale)
     if (worst := found.worst) is not None and worst[2] > 0:
         from matplotlib.patches import Rectangle
 
-        places = {k: place for place, k in enumerate(found.components.tolist())}
+        places = {k: place for place, k in enumerate(numbers)}
         i, j = places[worst[0]], places[worst[1]]
         for x, y in ((j, i), (i, j)):
             frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, lw=1.6, ec=WORST, zorder=3)

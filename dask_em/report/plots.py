@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
     from .drift import ChunkDensities
 
+# By how much rows are shifted about the code of a category, at most.
+JITTER = 0.3
+
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
 
@@ -61,6 +64,8 @@ def plot_components(
     model: FittedMixture, X: Array, columns: tuple[int, int] = (0, 1), ax: Axes | None = None
 ) -> Axes:
     """Draw rows, coloured by component, with ellipses at 1 and 2 standard deviations.
+
+    Rows about codes of categories are shifted a little, each by chance, and have no ellipses.
 
     Parameters
     ----------
@@ -84,8 +89,13 @@ def plot_components(
     X = real_rows(X, model.n_features_in_)
     pair = [column_number(j, model.n_features_in_) for j in columns]
     labels, components = answer_of(model, X, "labels"), model.describe()
-    scatter_rows(ax, X[:, pair], labels, colours(model))
-    for k in heaviest(model.weights_):
+    points, coded = X[:, pair], [j in components.answers for j in pair]
+    if any(coded):
+        # Codes of categories would be a few points over each other.
+        shifts = np.random.default_rng(0).uniform(-JITTER, JITTER, points.shape)
+        points = points + np.where(coded, shifts, 0.0)
+    scatter_rows(ax, points, labels, colours(model))
+    for k in [] if any(coded) else heaviest(model.weights_):
         mean = components.means[k, pair]
         outline_component(ax, k, mean, components.covariance(k, pair))
         if model.n_components <= MOST_LABELLED:

@@ -11,7 +11,7 @@ from ..core.additive import Array
 from ..estimators.describe import FittedMixture
 from .axes import new_axes
 from .entries import Entries
-from .heat import Scale, draw_matrix, matrix_size
+from .heat import Layout, Scale, draw_matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,8 @@ MOST_COMPONENTS, MOST_ENTRIES = 50, 40
 # From violet by white to orange: told apart under every common colour blindness, and in grey its
 # middle from its ends.
 DIVERGING = "PuOr_r"
+
+UNIT = "standard deviations\nfrom the mean of all"
 
 # Standard deviations at which colours end.
 FARTHEST = 3.0
@@ -62,9 +64,9 @@ class ProfileMatrix:
     left_out: str
 
     @property
-    def rows(self) -> list[str]:
-        """Names of the rows: components with their weights."""
-        return component_names(self.components, self.weights)
+    def layout(self) -> Layout:
+        """Names of the rows, components with their weights, and of the columns."""
+        return Layout.of(component_names(self.components, self.weights), self.entries.names)
 
 
 def component_names(components: Array, weights: Array) -> list[str]:
@@ -143,14 +145,25 @@ def plot_profile_matrix(
     'component (share of all)'
     """
     found = profile_matrix(model) if matrix is None else matrix
-    ax = new_axes(ax, matrix_size(*found.values.shape))
+    ax = new_axes(ax, found.layout.size)
     reach = float(np.clip(np.abs(found.values).max(initial=0.0), 0.5, FARTHEST))
-    draw_matrix(ax, found.values, found.rows, found.entries.names, _scale(reach))
+
+    def told(i: int, j: int, value: float) -> str:
+        return f"component {found.components[i]}, {found.entries.names[j]}: {value:+.2f}"
+
+    scale = Scale(DIVERGING, -reach, reach, UNIT, _signed, told)
+    draw_matrix(ax, found.values, found.layout, scale)
     ax.set_ylabel("component (share of all)")
     ax.set_title(found.left_out.removeprefix("Shown are ").removesuffix("."))
     return ax
 
 
-def _scale(reach: float) -> Scale:
-    label = "from the mean of all rows"
-    return Scale(DIVERGING, -reach, reach, label, lambda value: f"{value:+.1f}")
+def _signed(value: float) -> str:
+    """Return the words in a cell.
+
+    Examples
+    --------
+    >>> _signed(1.26), _signed(-0.04)
+    ('+1.3', '0.0')
+    """
+    return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0"
