@@ -10,6 +10,7 @@ from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
 from .axes import heaviest, ink, label_axes, mark, new_axes
+from .formats import called, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,9 +51,8 @@ def plot_answers(
     width = 0.8 / len(drawn)
     for i, k in enumerate(drawn):
         x = np.arange(n) + width * (i + 0.5) - 0.4
-        bars = ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))
-        for answer, bar in enumerate(bars):
-            mark(bar, k, f"component {k}, answer {answer}: {found[k, answer]:.1%}")
+        for c, bar in enumerate(ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))):
+            mark(bar, k, f"{called(k)}: {percent(float(found[k, c]))}")
     if X is not None:
         answers = np.asarray(model.state_.result.components.answers_in(X, column))
         known = answers[~np.isnan(answers)]

@@ -11,6 +11,7 @@ from ..core.additive import Array
 from ..core.scoring import Answer
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
+from ..estimators.shapes import SHAPES, line
 from ..foreign import shown
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 24
 
-# Shapes and lines beside the ten colours, for print without colours and for who sees few.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-LINES = ("-", "--", "-.", ":")
-
 # More components than this are told apart by colour alone: numbers and curves would overlap.
 MOST_LABELLED = 20
 
@@ -33,7 +30,7 @@ MOST_LABELLED = 20
 MOST_DRAWN = 200
 
 # Begins the name of an artist of which a page tells more than it draws; see `mark`.
-MARK = "dask-em:"
+MARK, POINTS = "dask-em:", "dask-em-points:"
 
 # Densities of a curve beside those at its 200 even points: components times points.
 MOST_EVALUATED = 2**23
@@ -65,28 +62,6 @@ def heaviest(weights: Array) -> list[int]:
     return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
 
 
-def marker(k: int) -> str:
-    """Return the shape of component `k`; they repeat after ten, as colours do.
-
-    Examples
-    --------
-    >>> marker(0), marker(11)
-    ('o', 's')
-    """
-    return MARKERS[k % len(MARKERS)]
-
-
-def line_style(k: int) -> str:
-    """Return the line of component `k`; with its colour it is that of no other of twenty.
-
-    Examples
-    --------
-    >>> line_style(0), line_style(10)
-    ('-', '-.')
-    """
-    return LINES[k % len(LINES)]
-
-
 def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None:
     """Draw rows at points (n, 2), in the colours and shapes of their components.
 
@@ -94,10 +69,12 @@ def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None
     """
     from matplotlib.markers import MarkerStyle
 
-    styles = [MarkerStyle(name) for name in MARKERS]
+    styles = [MarkerStyle(name) for name in SHAPES]
     shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
     found = ax.scatter(*points.T, s=6, c=palette[labels], alpha=0.45, linewidths=0, rasterized=True)
-    if len(points):
+    known = labels[np.isfinite(points).all(axis=1)]
+    mark_points(found, known)
+    if len(labels):
         found.set_paths([shapes[max(k, 0) % len(shapes)] for k in labels.tolist()])
 
 
@@ -193,9 +170,8 @@ def outline_component(ax: Axes, k: int, mean: Array, covariance: Array) -> None:
     for deviations in (1, 2):
         major, minor = 2 * deviations * widths
         outline = Ellipse(tuple(mean), major, minor, angle=angle, fill=False, color=colour(k))
-        outline.set_linewidth(1.2)
-        mark(outline, k)
-        ax.add_patch(outline)
+        outline.set(linewidth=1.2, linestyle=line(k))
+        mark(ax.add_patch(outline), k)
 
 
 def number_component(ax: Axes, k: int, mean: Array) -> None:
@@ -207,16 +183,16 @@ def number_component(ax: Axes, k: int, mean: Array) -> None:
     mark(number, k)
 
 
-def mark(artist: Artist, component: int | None = None, told: str = "") -> None:
+def mark(artist: Artist, component: int | tuple[int, ...] | None = None, told: str = "") -> None:
     """Name the component that an artist shows, and words for whoever points at it on a page.
 
     Parameters
     ----------
     artist : matplotlib Artist
         A line, a patch, a collection or a text: not a container of them.
-    component : int, optional
-        -1 is noise. On a page the artist stays clear where its component is chosen, and fades
-        where another is; one of none never does.
+    component : int or tuple of int, optional
+        One or several; -1 is noise. On a page the artist stays clear where one of its components
+        is chosen, and fades where another is; one of none never does.
     told : str, optional
         The values that it shows, as "petal length: 1.46 ± 0.17 cm".
 
@@ -228,7 +204,25 @@ def mark(artist: Artist, component: int | None = None, told: str = "") -> None:
     >>> line.get_gid()
     'dask-em:3:weight 12 %'
     """
-    artist.set_gid(f"{MARK}{'' if component is None else component}:{shown(told)}")
+    several = component if isinstance(component, tuple) else (component,)
+    named = " ".join(str(k) for k in several if k is not None)
+    artist.set_gid(f"{MARK}{named}:{shown(told)}")
+
+
+def mark_points(points: Artist, components: Array) -> None:
+    """Name the component of each point of a collection (n,), -1 for noise; see `mark`.
+
+    On a page they are lines of no length, a few paths a component, however many they are.
+
+    Examples
+    --------
+    >>> from matplotlib.collections import PathCollection
+    >>> points = PathCollection([])
+    >>> mark_points(points, np.array([0, 2, 0]))
+    >>> points.get_gid()
+    'dask-em-points:0 2 0'
+    """
+    points.set_gid(POINTS + " ".join(map(str, components.tolist())))
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:

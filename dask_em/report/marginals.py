@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..estimators.describe import FittedMixture, colour, noise_density
+from ..estimators.shapes import line, marker
 from .answers import plot_answers
 from .axes import (
     MOST_LABELLED,
@@ -16,13 +17,12 @@ from .axes import (
     heaviest,
     ink,
     label_axes,
-    line_style,
     mark,
-    marker,
     new_axes,
     real_rows,
     whole_numbers,
 )
+from .formats import about, called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,8 +90,8 @@ def _draw_density(ax: Axes, model: FittedMixture, j: int, values: Array | None) 
     parts = model.describe().marginal(j, x) * model.weights_[:, None]
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
-            (line,) = ax.plot(x, part, lw=1.2, ls=line_style(k), color=colour(k))
-            mark(line, k)
+            (curve,) = ax.plot(x, part, lw=1.2, ls=line(k), color=colour(k))
+            mark(curve, k, _told(model, j, k))
     ax.plot(x, parts.sum(axis=0) + noise_density(model, j, x), lw=1.6, color=ink())
 
 
@@ -109,8 +109,15 @@ def _draw_counts(ax: Axes, model: FittedMixture, j: int, values: Array | None) -
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
             shape = marker(k) if few else "none"
-            (line,) = ax.plot(x, part, color=colour(k), marker=shape, ls=line_style(k), **look)
-            mark(line, k)
+            (curve,) = ax.plot(x, part, color=colour(k), marker=shape, ls=line(k), **look)
+            mark(curve, k, _told(model, j, k))
     whole = {"marker": "_", "ms": 7.0, "mew": 1.8, "lw": 0.6} if few else {"lw": 1.6}
     ax.plot(x, parts.sum(axis=0), color=ink(), **whole)
     whole_numbers(ax.xaxis)
+
+
+def _told(model: FittedMixture, j: int, k: int) -> str:
+    """Return the mean of a column in a component, in words."""
+    components = model.describe()
+    width = float(np.sqrt(components.variances[k, j]))
+    return f"{called(k)}: {about(float(components.means[k, j]), width)}"

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..estimators.html import text
 from ..storage.outputs.writer import output_file
-from .drift import Evidence
+from .evidence import Evidence
 from .section import MakeSection
 from .sections.components import components_section
 from .sections.drift import drift_section
@@ -47,7 +47,7 @@ def check_can_draw() -> None:
         raise UsageError("a report needs matplotlib: pip install 'dask-em[plot]'")
 
 
-def write_report(
+def write_page(
     path: str | os.PathLike[str],
     model: FittedMixture,
     evidence: Evidence | None = None,

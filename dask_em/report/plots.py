@@ -22,6 +22,7 @@ from ..estimators.describe import (
     colours,
     shares_among,
 )
+from ..estimators.shapes import line, marker
 from .axes import (
     MOST_DRAWN,
     MOST_LABELLED,
@@ -31,7 +32,7 @@ from .axes import (
     ink,
     is_finite,
     label_axes,
-    marker,
+    mark,
     new_axes,
     new_figure,
     number_component,
@@ -42,10 +43,12 @@ from .axes import (
     whole_numbers,
     with_unit,
 )
+from .formats import NOISE, about, called, percent, quantity
 from .marginals import plot_marginal
 from .separation import telling_columns
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from .drift import ChunkDensities
@@ -163,7 +166,9 @@ def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax)
     bars, weights = colours(model).tolist(), all_weights(model)
     if model.n_components <= MOST_DRAWN:
-        ax.bar(range(len(bars)), weights, color=bars, width=0.7)
+        drawn = ax.bar(range(len(bars)), weights, color=bars, width=0.7)
+        for k, bar, weight in zip(_numbers(model), drawn, weights, strict=True):
+            mark(bar, k, f"{called(k)}: {percent(weight)}")
     else:
         edges = np.arange(model.n_components + 1) - 0.5
         ax.stairs(model.weights_, edges, fill=True, color=COLOURS[0], rasterized=True)
@@ -219,16 +224,24 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     ax = new_axes(ax)
     resp = answer_of(model, real_rows(X, model.n_features_in_), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
+    labels = np.where(labels == model.n_components, NOISE, labels)
     few, bars = model.n_components <= MOST_DRAWN, colours(model).tolist()
-    parts = [largest[labels == k] for k in range(len(bars))] if few else [largest]
-    ax.hist(
+    parts = [largest[labels == k] for k in _numbers(model)] if few else [largest]
+    found: Any = ax.hist(
         parts,
         bins=20,
         range=(0, 1),
         weights=[np.full(len(part), 1 / len(largest)) for part in parts],
         color=bars[: len(parts)],
         stacked=True,
-    )
+    )[2]
+    if few:
+        for k, bars_of_one in zip(
+            _numbers(model), found if len(parts) > 1 else [found], strict=True
+        ):
+            share = f"{called(k)}: {percent(float((labels == k).mean()))} of the rows"
+            for bar in bars_of_one:
+                mark(bar, k, share)
     ax.set_xlim(0, 1)
     label_axes(ax, "largest responsibility", "share of rows")
     return ax
@@ -265,13 +278,18 @@ def plot_profiles(
         spread = np.where(spread > 0, spread, 1.0)
         values, widths, unit = (values - center) / spread, widths / spread, "standard deviations"
     few, k = m <= MOST_NAMED_COLUMNS, len(drawn)
+    names = profile.names(components.columns)
     for i, component in enumerate(drawn):
         x = np.arange(m) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
         width = None if widths is None else widths[component]
-        _draw_profile(ax, x, values[component], width, component, (few, k, profile.picture))
+        artists = _draw_profile(
+            ax, x, values[component], width, component, (few, k, profile.picture)
+        )
+        for artist in artists:
+            mark(artist, component, _told(profile, component, names) if few else called(component))
     ax.axhline(0, lw=0.6, color=ink(), alpha=0.5, zorder=0)
     if few:
-        _name_entries(ax, profile.names(components.columns))
+        _name_entries(ax, names)
     else:
         whole_numbers(ax.xaxis)
     label_axes(ax, "" if few else "value" if profile.entries else "column", unit)
@@ -281,20 +299,33 @@ def plot_profiles(
 def _draw_profile(
     ax: Axes, x: Array, values: Array, widths: Array | None, component: int,
     how: tuple[bool, int, Picture],
-) -> None:  # fmt: skip
+) -> list[Artist]:  # fmt: skip
     """Draw one of k components at places x (m,): marks and bands, bars, or lines of many."""
     few, k, picture = how
     if not few:
         # Thousands of points of each are a picture, not words.
         look: Any = {"color": colour(component), "rasterized": len(x) * k > MANY_POINTS}
-        ax.plot(x, values, lw=1.2, **look)
+        drawn: list[Artist] = [*ax.plot(x, values, lw=1.2, ls=line(component), **look)]
         if widths is not None:
-            ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
-    elif picture == "bars":
-        ax.bar(x, values, 0.6 / k, color=colour(component))
-    else:
-        look = {"fmt": marker(component), "ms": 4.5, "lw": 1.5, "capsize": 0}
-        ax.errorbar(x, values, widths, color=colour(component), **look)
+            drawn.append(
+                ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
+            )
+        return drawn
+    if picture == "bars":
+        return [*ax.bar(x, values, 0.6 / k, color=colour(component))]
+    style: Any = {"fmt": marker(component), "ms": 4, "lw": 1.5, "capsize": 0}
+    return [*ax.errorbar(x, values, widths, color=colour(component), **style).get_children()]
+
+
+def _told(profile: Profile, component: int, names: Sequence[str]) -> str:
+    """Return the values of one component in words, in their own unit."""
+    values, widths = profile.values[component], profile.widths
+    told = [
+        quantity(value) if widths is None else about(value, widths[component, j])
+        for j, value in enumerate(values)
+    ]
+    each = (f"{shortened(name)} {value}" for name, value in zip(names, told, strict=True))
+    return f"{called(component)}: {', '.join(each)}"
 
 
 def _name_entries(ax: Axes, names: Sequence[str]) -> None:
@@ -336,6 +367,12 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     locator.set_params(nbins=6)
     label_axes(ax, "row", "nats per row")
     return ax
+
+
+def _numbers(model: FittedMixture) -> list[int]:
+    """Return the numbers of the components, and behind them that of noise where there is any."""
+    noise = model.state_.result.noise_box is not None
+    return [*range(model.n_components), *([NOISE] if noise else [])]
 
 
 def _ascent(history: Sequence[Mapping[str, Any]], told: str) -> tuple[Array, Array, Array]:

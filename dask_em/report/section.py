@@ -9,7 +9,7 @@ from typing import Any
 from ..estimators.describe import FittedMixture
 from ..estimators.html import text
 from ..runtime import current_job
-from .drift import Evidence
+from .evidence import Evidence
 from .svg import SIZE, svg
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from ...estimators.describe import FittedMixture
 from ...estimators.html import components_table, left_out, text
 from .. import plots
-from ..drift import Evidence
+from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 
 # Rows of a table.

@@ -9,7 +9,8 @@ import numpy as np
 from ...estimators.describe import FittedMixture
 from ...estimators.html import number, table
 from .. import plots
-from ..drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities, Evidence
+from ..drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities
+from ..evidence import Evidence
 from ..section import Drawing, Section, figure
 
 # Parts that are named.

@@ -9,7 +9,7 @@ from typing import Any
 from ...estimators.describe import FittedMixture
 from ...estimators.html import candidates_table
 from .. import choices, plots
-from ..drift import Evidence
+from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, details, drawn, grid
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...estimators.describe import FittedMixture
 from ...estimators.html import text
-from ..drift import Evidence
+from ..evidence import Evidence
 from ..section import Section
 
 

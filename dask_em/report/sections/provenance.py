@@ -7,7 +7,7 @@ import numpy as np
 from ...estimators.describe import FittedMixture
 from ...estimators.html import facts, number, table, text
 from ...version import __version__
-from ..drift import Evidence
+from ..evidence import Evidence
 from ..section import Section, details
 
 # Rows of a table.

@@ -9,7 +9,7 @@ from itertools import combinations
 from ...estimators.describe import FittedMixture
 from .. import plots
 from ..answers import plot_answers
-from ..drift import Evidence
+from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 
 # Columns whose pairs and marginals are drawn.
