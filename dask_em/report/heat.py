@@ -26,6 +26,9 @@ CELL, WRITTEN, LEAST = (0.2, 0.17), (0.44, 0.26), (2.3, 1.5)
 # Inches of a letter, and of what stands beside cells and names: labels, and the bar of colours.
 LETTER, BESIDE = 0.075, (1.3, 0.55)
 
+# Inches above which a picture has two columns of a page.
+WIDEST = 5.5
+
 # Degrees by which names of columns are turned where they do not fit.
 TURNED = 55
 

@@ -19,6 +19,7 @@ from .sections.components import components_section
 from .sections.drift import drift_section
 from .sections.fit import fit_section
 from .sections.missing import missing_section
+from .sections.overlap import overlap_section
 from .sections.overview import header
 from .sections.provenance import provenance_section
 from .sections.rows import rows_section
@@ -28,6 +29,7 @@ from .style import STYLE
 SECTIONS: tuple[MakeSection, ...] = (
     fit_section,
     components_section,
+    overlap_section,
     rows_section,
     drift_section,
     missing_section,

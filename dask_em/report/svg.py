@@ -70,6 +70,7 @@ def svg(draw: Callable[..., Any], title: str, size: tuple[float, float] = SIZE) 
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.path import Path
 
     buffer = io.StringIO()
     # Names in the SVG are hashes: with the title in them they are unique in the page.
@@ -86,7 +87,7 @@ def svg(draw: Callable[..., Any], title: str, size: tuple[float, float] = SIZE) 
         for points in figure.findobj(lambda artist: (artist.get_gid() or "").startswith(POINTS)):
             # Here they become few paths, clear at any size, and one component can be told apart.
             points.set_rasterized(False)
-            points.set_paths(points.get_paths()[:1])
+            points.set_paths([Path.unit_circle()])
         figure.savefig(
             buffer, format="svg", dpi=DPI,
             metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),

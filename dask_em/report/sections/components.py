@@ -9,6 +9,8 @@ from ...estimators.describe import FittedMixture
 from ...estimators.html import components_table, left_out, text
 from .. import plots
 from ..evidence import Evidence
+from ..heat import WIDEST
+from ..profile_matrix import plot_profile_matrix, profile_matrix
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 
 # Rows of a table.
@@ -49,4 +51,21 @@ def _profiles(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
         )
 
 
-DRAWINGS: tuple[MakeDrawings, ...] = (_weights, _profiles)
+def _matrix(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
+    if model.n_components < 2:
+        return
+    found = profile_matrix(model)
+    size = found.layout.size
+    more = f" {found.left_out}" if found.left_out else ""
+    yield Drawing(
+        partial(plot_profile_matrix, model, matrix=found),
+        "Profile matrix",
+        "Means, and probabilities of categories, in standard deviations from those of all rows: "
+        "orange is more, violet is less. Components by weight, columns by how well they separate."
+        f"{more}",
+        size,
+        size[0] > WIDEST,
+    )
+
+
+DRAWINGS: tuple[MakeDrawings, ...] = (_weights, _profiles, _matrix)

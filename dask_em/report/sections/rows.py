@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import combinations
 
 from ...estimators.describe import FittedMixture
 from .. import plots
 from ..answers import plot_answers
+from ..discriminants import MOST_ENTRIES, discriminants, plot_discriminants
 from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
+from ..separation import Separation
 
-# Columns whose pairs and marginals are drawn.
-MOST_COLUMNS = 4
+# Columns whose marginals are drawn, and pairs of columns.
+MOST_COLUMNS, MOST_PAIRS = 4, 6
+
+# Inches of the discriminant plane.
+PLANE = (5.6, 4.4)
 
 
 def rows_section(model: FittedMixture, evidence: Evidence) -> Section | None:
     """Make the section on the data beside the model; without rows, on the model alone."""
     columns, d = plots.telling_columns(model, MOST_COLUMNS), model.n_features_in_
-    chosen = f"The {len(columns)} of {d} columns in which the components differ most. "
+    chosen = f"Of {d} columns those that separate the components best, and of pairs of them. "
     rows = evidence.rows
     drawn_from = "" if rows is None else f"{len(rows):,} rows drawn evenly from the data."
     words = (chosen if d > len(columns) else "") + drawn_from
@@ -32,11 +36,31 @@ def _numbers(model: FittedMixture) -> list[int]:
     return [j for j in plots.telling_columns(model, MOST_COLUMNS) if j not in answers]
 
 
+def _plane(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
+    if model.n_components < 2 or len(model.describe().columns) < 3:
+        return
+    found = discriminants(model)
+    n = len(found.entries.columns)
+    yield Drawing(
+        partial(plot_discriminants, model, evidence.rows, found=found),
+        "The plane in which the components are farthest apart",
+        "Discriminant axes (Fisher) of the model's own means and covariances: a unit is a standard "
+        "deviation within components, ellipses are at 1 and 2 of them. The axes name the columns "
+        f"that go with them most, with their correlations.{_used(n)}",
+        PLANE,
+        True,
+    )
+
+
+def _used(n: int) -> str:
+    return f" Made of the {n} entries that separate best." if n == MOST_ENTRIES else ""
+
+
 def _pairs(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     rows, names = evidence.rows, model.describe().columns
     if rows is None:
         return
-    for pair in combinations(_numbers(model), 2):
+    for pair in Separation(model).pairs(MOST_PAIRS):
         yield Drawing(
             partial(plots.plot_components, model, rows, pair),
             f"{names[pair[0]]} and {names[pair[1]]}",
@@ -76,4 +100,4 @@ def _sharpness(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
         )
 
 
-DRAWINGS: tuple[MakeDrawings, ...] = (_pairs, _answers, _marginals, _sharpness)
+DRAWINGS: tuple[MakeDrawings, ...] = (_plane, _pairs, _answers, _marginals, _sharpness)
