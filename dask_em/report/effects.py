@@ -82,7 +82,7 @@ def effects(model: FittedMixture) -> list[list[Effect]]:
     >>> X = np.random.default_rng(0).normal(size=(400, 2)) + 9 * np.eye(2)[np.arange(400) % 2]
     >>> first, second = effects(GaussianMixture(2, random_state=0).fit(X))
     >>> [one.column for one in first], round(abs(first[0].size), 1)
-    ([1, 0], 2.0)
+    ([0, 1], 2.0)
     """
     components = model.describe()
     weights, means, answers = shares_among(model), components.means, components.answers

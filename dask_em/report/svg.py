@@ -36,8 +36,8 @@ LOOK: Any = {
     "ytick.major.width": 0.6,
 }
 
-# Groups, whose names are of no use on a page, and pictures in a picture that have ours.
-_NAMED = re.compile(rf"""(<g|<image\b[^>]*?(?= id=["']{MARK})) id=("[^"]*"|'[^']*')""")
+# Groups, whose names are of no use on a page but where they are ours.
+_NAMED = re.compile(r"""(<g) id=("[^"]*"|'[^']*')>""")
 
 # The same in every picture: the page has it once.
 _STYLE = re.compile(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>")
@@ -100,7 +100,8 @@ def _for_a_page(found: str, title: str) -> str:
     found = found[found.index("<svg") :].replace(INK, "currentColor")
     found = _STYLE.sub("", found, count=1)
     found = _POINTS.sub(lambda group: _paths(group[1].split(), group[2]), found)
-    found = _NAMED.sub(lambda name: name[1] + _marked(unescape(name[2][1:-1])), found)
+    found = _NAMED.sub(lambda name: f"{name[1]}{_marked(unescape(name[2][1:-1]))}>", found)
+    found = re.sub(rf""" id=(["']){MARK}.*?\1""", "", found)
     found = _PLACES.sub(lambda place: _DIGITS.sub(r"\1", place[0]), found)
     found = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", found)
     found = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", found)
@@ -137,9 +138,12 @@ def _paths(components: Sequence[str], group: str) -> str:
 
 
 def _marked(name: str) -> str:
-    """Return attributes for what `axes.mark` said of an artist; none of another name."""
+    """Return, for what `axes.mark` said of an artist, attributes and a title; none of other names.
+
+    A title is the first element of its group, and what browsers show over it.
+    """
     if not name.startswith(MARK):
         return ""
     component, _, told = name.removeprefix(MARK).partition(":")
     found = f' data-component="{text(component)}"' if component else ""
-    return f'{found} data-told="{text(told)}"' if told else found
+    return f"{found}><title>{text(told)}</title" if told else found

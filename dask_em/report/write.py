@@ -13,7 +13,10 @@ from .evidence import Evidence, evidence_of
 from .page import check_can_draw, write_page
 from .rows import opened_rows
 
-WITHOUT_ROWS = "Pictures of rows and the drift over chunks, for which no data were given. Pass X to write_report."
+WITHOUT_ROWS = (
+    "Pictures of rows and the drift over chunks, for which no data were given. "
+    "Pass X to write_report."
+)
 WITHOUT_DRIFT = "The drift over chunks: write_report with drift=True makes the pass."
 
 

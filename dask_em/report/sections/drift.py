@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from ...estimators.describe import FittedMixture
-from ...estimators.html import number, table
+from ...estimators.html import Cell, number, table
 from .. import plots
 from ..drift import FEWEST_PARTS, LEAST_MOVED, LEAST_SHIFT, ChunkDensities
 from ..evidence import Evidence
@@ -30,20 +30,21 @@ def drift_section(model: FittedMixture, evidence: Evidence) -> Section | None:
         )
     )
     errors, first = densities.standard_errors, densities.first_rows
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             f"{first[c]:,} to {first[c] + densities.n_rows[c] - 1:,}",
-            number(densities.means[c], ",.4f"),
-            number(densities.shifts[c], "+,.4f"),
-            number(errors[c], "+,.1f") if densities.judged else "too few parts",
+            Cell(number(densities.means[c], ",.4f"), densities.means[c]),
+            Cell(number(densities.shifts[c], "+,.4f"), densities.shifts[c]),
+            Cell(number(errors[c], "+,.1f"), errors[c]) if densities.judged else "too few parts",
             _changed(densities, c, model.n_components),
         ]
         for c in densities.most_unlike(MOST_PARTS)
     ]
     named = f'<div class="wide"><h3>Most unlike the model</h3>{_verdict(densities)}'
     head = ["rows", "nats per row", "from the median", "standard errors", "rows that moved"]
+    listed = table(head, rows, name="parts")
     return Section(
-        "Drift over the store", f'<div class="grid">{picture}{named}{table(head, rows)}</div></div>'
+        "Drift over the store", f'<div class="grid">{picture}{named}{listed}</div></div>'
     )
 
 

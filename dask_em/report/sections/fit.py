@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from ...estimators.describe import FittedMixture
 from ...estimators.html import candidates_table
 from .. import choices, plots
+from ..choices import selection_of
 from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, details, drawn, grid
+from ..words import chosen_row
 
 
 def fit_section(model: FittedMixture, evidence: Evidence) -> Section | None:
     """Make the section on how the fit climbed, and how it was chosen."""
     selection = selection_of(model)
-    table = details("All candidates", candidates_table(selection)) if selection else ""
+    listed = candidates_table(selection, chosen_row(model, selection)) if selection else ""
+    table = details("All candidates", listed) if selection else ""
     return Section("The fit", grid(drawn(DRAWINGS, model, evidence)) + table)
-
-
-def selection_of(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
-    """Return the candidates of the choice; none where the model was fitted alone."""
-    sweep = model.provenance_.get("sweep", {})
-    return vars(model).get("selection_") or sweep.get("table") or ()
 
 
 def _ascent(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:

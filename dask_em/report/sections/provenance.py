@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...estimators.describe import FittedMixture
-from ...estimators.html import facts, number, table, text
+from ...estimators.html import Cell, facts, number, table, text
 from ...version import __version__
 from ..evidence import Evidence
 from ..section import Section, details
@@ -43,14 +43,15 @@ def provenance_section(model: FittedMixture, evidence: Evidence) -> Section | No
     page = {**(evidence.origin or {}), "written by": f"dask_em {__version__}"}
     made = [(text(name), text(value)) for name, value in page.items()]
     told = model.objective_
-    rows = [
+    form = ".6f" if told.unit else ".6g"
+    rows: list[list[str | Cell]] = [
         [
             text(r["phase"]),
-            f"{r['number']:,}",
-            number(r["seconds"], ",.2f"),
-            f"{r['rows']:,}",
-            number(r["bytes"] / 1e6, ",.1f"),
-            "" if r.get(told.key) is None else number(r[told.key], ".6f" if told.unit else ".6g"),
+            Cell(f"{r['number']:,}", r["number"]),
+            Cell(number(r["seconds"], ",.2f"), r["seconds"]),
+            Cell(f"{r['rows']:,}", r["rows"]),
+            Cell(number(r["bytes"] / 1e6, ",.1f"), r["bytes"] / 1e6),
+            "" if r.get(told.key) is None else Cell(number(r[told.key], form), r[told.key]),
         ]
         for r in model.history_[-MOST_ROWS:]
     ]
@@ -62,7 +63,7 @@ def provenance_section(model: FittedMixture, evidence: Evidence) -> Section | No
         + details("Options of the fit", facts(options))
         + details(
             "Every pass" if len(rows) == len(model.history_) else "The last passes",
-            table(head, rows),
+            table(head, rows, name="passes"),
         ),
     )
 
