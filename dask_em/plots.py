@@ -28,7 +28,6 @@ from .report.choices import plot_elbow as elbow
 from .report.choices import plot_selection as selection
 from .report.discriminants import plot_discriminants as discriminants
 from .report.display import MixtureDisplay
-from .report.iterations import plot_iterations as iterations
 from .report.iterations import plot_objective as objective
 from .report.marginals import plot_marginal as marginal
 from .report.merge_tree import plot_merge_tree as merge_tree
@@ -41,6 +40,7 @@ from .report.plots import plot_sharpness as sharpness
 from .report.plots import plot_weights as weights
 from .report.profile_matrix import plot_profile_matrix as profile_matrix
 from .report.publication import publication
+from .report.sequence import plot_sequence as iterations
 
 __all__ = [
     "MixtureDisplay",

@@ -7,11 +7,20 @@ from functools import partial
 
 from ...estimators.describe import FittedMixture
 from ...estimators.html import candidates_table
+from ...fitting.criteria import model_in
 from .. import choices, plots
 from ..choices import selection_of
 from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, details, drawn, grid
 from ..words import chosen_row
+
+# Criteria of which a page shows those that a sweep kept.
+CRITERIA = {
+    "bic": ("BIC", "Lower is better"),
+    "icl": ("ICL", "Lower is better"),
+    "aic": ("AIC", "Lower is better"),
+    "holdout": ("Log-likelihood of rows held out", "Higher is better"),
+}
 
 
 def fit_section(model: FittedMixture, evidence: Evidence) -> Section | None:
@@ -34,13 +43,16 @@ def _ascent(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
 
 def _criteria(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     selection = selection_of(model)
-    for name in ("bic", "icl"):
-        if choices.candidates(selection, name):
+    chosen = chosen_row(model, selection) if selection else None
+    for name, (title, better) in CRITERIA.items():
+        kept = choices.candidates(selection, name)
+        if len({(c["n_components"], model_in(c)) for c in kept}) > 1:
             yield Drawing(
-                partial(choices.plot_criterion, selection, name),
-                f"{name.upper()} over the number of components",
-                "Lower is better; the circle is the lowest. Where the line has no dot, the model "
-                "was dropped early and its number is an estimate.",
+                partial(choices.plot_criterion, selection, name, chosen=chosen),
+                f"{title} over the number of components",
+                f"{better}; the circle is the chosen model. A hollow mark is a model that was "
+                "dropped early, whose number is an estimate; a cross one that the data do not "
+                "determine.",
             )
     if choices.candidates(selection, "inertia"):
         yield Drawing(
