@@ -61,8 +61,11 @@ MOST_DRAWN = 200
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
 
+# Fewer rows than this are larger points, and less pale.
+FEW_ROWS = 1000
+
 # Points of lines above which a picture of them is smaller than their list.
-MANY_POINTS = 20_000
+MANY_POINTS = 4_000
 
 
 def heaviest(weights: Array) -> list[int]:
@@ -117,8 +120,9 @@ def plot_components(
     labels, components = _answer(model, X, "labels"), model.describe()
     x, y = X[:, pair].T
     # Noise has the label -1, and the last colour.
+    size, alpha = (4, 0.35) if len(X) > FEW_ROWS else (10, 0.6)
     points = ax.scatter(
-        x, y, s=4, c=colours(model)[labels], alpha=0.35, linewidths=0, rasterized=True
+        x, y, s=size, c=colours(model)[labels], alpha=alpha, linewidths=0, rasterized=True
     )
     mark_points(points, labels[np.isfinite(x) & np.isfinite(y)])
     for k in heaviest(model.weights_):
@@ -257,6 +261,7 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
         ):
             share = f"{called(k)}: {percent(float((labels == k).mean()))} of the rows"
             for bar in bars_of_one:
+                bar.set_visible(bar.get_height() > 0)
                 mark(bar, k, share)
     ax.set_xlim(0, 1)
     label_axes(ax, "largest responsibility", "share of rows")

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
 
+import numpy as np
+
 from ...estimators.describe import FittedMixture
 from .. import plots
 from ..answers import plot_answers
 from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 
-# Columns whose pairs and marginals are drawn.
-MOST_COLUMNS = 4
+# Columns whose pairs and marginals are drawn, and points of a pair: more are no clearer, and each
+# is some bytes of the page.
+MOST_COLUMNS, MOST_POINTS = 4, 3000
 
 
 def rows_section(model: FittedMixture, evidence: Evidence) -> Section | None:
@@ -36,12 +39,16 @@ def _pairs(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     rows, names = evidence.rows, model.describe().columns
     if rows is None:
         return
+    few = ""
+    if len(rows) > MOST_POINTS:
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_POINTS).astype(int)]
+        few = f"{MOST_POINTS:,} of the rows"
     for pair in combinations(_numbers(model), 2):
         yield Drawing(
             partial(plots.plot_components, model, rows, pair),
             f"{names[pair[0]]} and {names[pair[1]]}",
-            "Rows by their likeliest component; ellipses at 1 and 2 standard deviations."
-            + of_noise(model, " Grey rows are noise: their label is -1."),
+            f"{few or 'Rows'} by their likeliest component; ellipses at 1 and 2 standard "
+            "deviations." + of_noise(model, " Grey rows are noise: their label is -1."),
         )
 
 
