@@ -47,9 +47,9 @@ _POINTS = re.compile(rf"""<g id=["']{POINTS}([^"']*)["']>(.*?</g>)\s*</g>""", re
 _USE = re.compile(r'<use xlink:href="[^"]*" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>')
 
 # A tenth of a point, of a width of 288, is less than anybody sees; nor are spaces needed.
-_PLACES = re.compile(r' (?:d|x|y|points|transform)="[^"]*"')
+_PLACES = re.compile(r' (?:d|x|y|points)="[^"]*"')
 _DIGITS = re.compile(r"(?<![\w#.])(-?\d+\.\d)\d+")
-_PATH, _SPACES = re.compile(r' d="([^"]*)"'), re.compile(r"\s*([A-Za-z])\s*")
+_PATH, _SPACES = re.compile(r'(?<= d=")[^"]*'), re.compile(r"\s*([A-Za-z])\s*")
 
 # Paths of the points of a component.
 LAYERS = 4
@@ -102,7 +102,7 @@ def _for_a_page(found: str, title: str) -> str:
     found = _NAMED.sub(lambda name: f"{name[1]}{_marked(unescape(name[2][1:-1]))}>", found)
     found = re.sub(rf""" id=(["']){MARK}.*?\1""", "", found)
     found = _PLACES.sub(lambda place: _DIGITS.sub(r"\1", place[0]), found)
-    found = _PATH.sub(lambda path: f' d="{_SPACES.sub(r"\1", path[1]).strip()}"', found)
+    found = _PATH.sub(lambda path: _SPACES.sub(r"\1", path[0]), found)
     found = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", found)
     found = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", found)
     found = re.sub(r"\n\s*", "\n", found)
