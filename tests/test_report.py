@@ -323,7 +323,9 @@ class PoissonMixture:
 
     n_components = n_features_in_ = 2
     weights_ = np.array([0.4, 0.6])
-    state_ = SimpleNamespace(result=SimpleNamespace(n_parameters=5, noise_box=None))
+    state_ = SimpleNamespace(
+        result=SimpleNamespace(n_parameters=5, noise_box=None, assignment="soft")
+    )
     status_ = Status.CONVERGED
     lower_bound_, n_iter_, n_reads_, n_sample_passes_ = -4.0, 3, 4, 0.0
     history_: tuple[dict[str, Any], ...] = ()
@@ -333,6 +335,9 @@ class PoissonMixture:
 
     def describe(self) -> Rates:
         return Rates()
+
+    def exact_overlap(self) -> None:
+        return None
 
     def predictor(self, answers: Any) -> Any:
         joint = {

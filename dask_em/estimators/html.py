@@ -134,8 +134,12 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in pairs)}</dl>"
 
 
-def components_table(model: FittedMixture, most: int | None = None) -> str:
+def components_table(
+    model: FittedMixture, most: int | None = None, most_columns: int = MOST_COLUMNS
+) -> str:
     """Make tables of the components: weights, and the profiles by which the family describes them.
+
+    So many components and columns are shown at most; see `left_out`.
 
     Examples
     --------
@@ -147,8 +151,11 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
     """
     components = model.describe()
     profiles = components.profiles
+    names = components.columns
     tables = [
-        (_entries_table if one.entries else _profile_table)(model, one, components.columns, most)
+        _entries_table(model, one, names, most)
+        if one.entries
+        else _profile_table(model, one, names, most, most_columns)
         for one in profiles
     ]
     if len(tables) == 1:
@@ -158,9 +165,13 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
 
 
 def _profile_table(
-    model: FittedMixture, profile: Profile, columns: Sequence[str], most: int | None
+    model: FittedMixture,
+    profile: Profile,
+    columns: Sequence[str],
+    most: int | None,
+    most_columns: int,
 ) -> str:
-    names = profile.names(columns)[:MOST_COLUMNS]
+    names = profile.names(columns)[:most_columns]
     values, widths = profile.values, profile.widths
     forms = [
         ".4g" if widths is None else _form(values[:, j], widths[:, j]) for j in range(len(names))
@@ -249,7 +260,9 @@ def candidates_table(
     return table(["kind", *(text(n.replace("_", " ")) for n in names)], rows, name="candidates")
 
 
-def left_out(model: FittedMixture, most: int | None = None) -> str:
+def left_out(
+    model: FittedMixture, most: int | None = None, most_columns: int = MOST_COLUMNS
+) -> str:
     """Say what `components_table` does not show; empty where it shows all.
 
     Examples
@@ -265,8 +278,8 @@ def left_out(model: FittedMixture, most: int | None = None) -> str:
     parts, n_entries = [], _widest(profiles, True)
     if most is not None and k > most:
         parts.append(f"{most} of {k} components")
-    if d > MOST_COLUMNS:
-        parts.append(f"{MOST_COLUMNS} of {d} columns")
+    if d > most_columns:
+        parts.append(f"{most_columns} of {d} columns")
     if n_entries > MOST_ENTRIES:
         parts.append(f"{MOST_ENTRIES} of {n_entries} values")
     return f"Shown are the first {' and '.join(parts)}." if parts else ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .describe import NOISE_COLOUR, colour
 
+Line = str | tuple[float, tuple[float, ...]]
+"""A name, or where the dashes begin, and their lengths and gaps in widths of the line."""
+
 # By the names of matplotlib's markers: outlines in a square of 12, filled. Nine of them and ten
 # colours are ninety pairs.
 SHAPES = {
@@ -19,7 +22,7 @@ SHAPES = {
 }
 
 # With ten colours, twenty pairs.
-LINES = ("-", "--", "-.", ":")
+LINES: tuple[Line, ...] = ("-", "--", "-.", (0, (1.0, 0.8)))
 
 
 def marker(k: int) -> str:
@@ -33,8 +36,8 @@ def marker(k: int) -> str:
     return [*SHAPES][k % len(SHAPES)]
 
 
-def line(k: int) -> str:
-    """Return the line style of component `k`, by matplotlib's name; they repeat after four.
+def line(k: int) -> Line:
+    """Return the line style of component `k`, as matplotlib has it; they repeat after four.
 
     Examples
     --------

@@ -29,6 +29,9 @@ MOST_LABELLED = 20
 # its share of the page.
 MOST_DRAWN = 200
 
+# Fewer rows than this are larger points, and less pale.
+FEW_ROWS = 1000
+
 # Begins the name of an artist of which a page tells more than it draws; see `mark`.
 MARK, POINTS = "dask-em:", "dask-em-points:"
 
@@ -71,7 +74,10 @@ def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None
 
     styles = [MarkerStyle(name) for name in SHAPES]
     shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
-    found = ax.scatter(*points.T, s=6, c=palette[labels], alpha=0.45, linewidths=0, rasterized=True)
+    size, alpha = (6, 0.4) if len(points) > FEW_ROWS else (11, 0.6)
+    found = ax.scatter(
+        *points.T, s=size, c=palette[labels], alpha=alpha, linewidths=0, rasterized=True
+    )
     known = labels[np.isfinite(points).all(axis=1)]
     mark_points(found, known)
     if len(labels):

@@ -42,8 +42,8 @@ def percent(share: float, digits: int = 3) -> str:
     return f"{written} %"
 
 
-def quantity(value: float, spread: float | None = None, sign: bool = False) -> str:
-    """Return a number with thousands, and three digits of its spread, or four of its own.
+def quantity(value: float, spread: float | None = None, sign: bool = False, digits: int = 3) -> str:
+    """Return a number with thousands, and so many digits of its spread, or four of its own.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def quantity(value: float, spread: float | None = None, sign: bool = False) -> s
         return f"{value:{plus}.3e}"
     if known and spread is not None:
         # A spread far below the number itself asks for more digits than anybody reads.
-        decimals = min(_decimals(spread, 3), max(0, 9 - math.floor(math.log10(size))))
+        decimals = min(_decimals(spread, digits), max(0, 9 - math.floor(math.log10(size))))
         return f"{value:{plus},.{decimals}f}"
     written = f"{value:{plus},.{_decimals(value, 4)}f}"
     return written.rstrip("0").rstrip(".") if "." in written else written

@@ -60,7 +60,7 @@ JITTER = 0.3
 MOST_NAMED_COLUMNS = 12
 
 # Points of lines above which a picture of them is smaller than their list.
-MANY_POINTS = 20_000
+MANY_POINTS = 4_000
 
 
 def plot_components(
@@ -241,6 +241,7 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
         ):
             share = f"{called(k)}: {percent(float((labels == k).mean()))} of the rows"
             for bar in bars_of_one:
+                bar.set_visible(bar.get_height() > 0)
                 mark(bar, k, share)
     ax.set_xlim(0, 1)
     label_axes(ax, "largest responsibility", "share of rows")

@@ -53,6 +53,7 @@ padding:.1rem .6rem;font-size:.88rem;white-space:nowrap;font-variant-numeric:tab
 .chip small{color:var(--soft);margin-left:.4em}
 .chip[aria-pressed=true]{border-color:var(--ink);background:var(--card);font-weight:600}
 .tool{display:none;font-size:.78rem;color:var(--soft);white-space:nowrap}
+.tool{font-weight:400}
 .js .tool{display:inline-block;border:1px solid var(--line);border-radius:.3rem;
 padding:.05rem .45rem;cursor:pointer}
 .js .chip{cursor:pointer}.tool:hover,.js .chip:hover{border-color:var(--soft);color:var(--ink)}
@@ -71,7 +72,7 @@ figure{margin:0;min-width:0}
 figure h3,.large h3{display:flex;gap:.6rem;align-items:start;justify-content:space-between}
 figure svg{display:block;width:100%;height:auto;max-width:34rem}
 figure.wide svg{max-width:70rem}
-svg *{stroke-linejoin:round;stroke-linecap:butt}
+svg{stroke-linejoin:round}
 svg text{font-family:inherit!important}
 figcaption,.note{color:var(--soft);font-size:.85rem;line-height:1.4;margin:.3rem 0 0}
 .note{margin:0 0 1rem}section>.grid+.note{margin:1.5rem 0 .5rem}
@@ -92,7 +93,14 @@ th[aria-sort=descending] .sort::after{content:" \\2193"}
 td.wrap{white-space:normal;min-width:14rem}
 .get{margin:.4rem 0 0}
 .spot{width:.75em;height:.75em;margin-right:.5em;flex:none}
-.effect{display:inline-block;position:relative;width:8rem;height:.7em;margin-right:.5rem;
+.card{border:1px solid var(--line);border-radius:.5rem;padding:.7rem .9rem;min-width:0}
+.card table{width:100%}.card td{border:0;padding:.2rem .6rem .2rem 0}
+.card td:first-child{max-width:11rem;overflow:hidden;text-overflow:ellipsis}
+.card td:last-child{padding-right:0}.card .effect{width:100%;min-width:3.5rem}
+@media(max-width:30rem){.card{padding:.6rem .6rem}.card td{padding-right:.4rem;font-size:.82rem}
+.card td:first-child{max-width:7.4rem}.card .effect{min-width:2.2rem}}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:1rem}
+.effect{display:inline-block;position:relative;width:8rem;height:.7em;
 background:linear-gradient(var(--line),var(--line)) 50%/1px 100% no-repeat}
 .effect i{position:absolute;top:0;bottom:0;left:50%;width:calc(50%*var(--size));
 background:var(--up);border-radius:0 2px 2px 0}
@@ -107,12 +115,14 @@ ul{padding-left:1.2rem}li{overflow-wrap:anywhere;max-width:46rem}
 body{font-size:10pt}
 header,section,.bar{max-width:none;padding-left:0;padding-right:0}
 .bar{position:static;box-shadow:none}.chips{flex-wrap:wrap;overflow:visible}
-.tool,.get,.tip,.js .tool{display:none}
+.tool,.get,.tip,.tool{font-weight:400}.js .tool{display:none}
 .front{grid-template-columns:1fr}
-figure,.tiles div,tr{break-inside:avoid}h2,h3,summary{break-after:avoid}
-.grid{grid-template-columns:1fr 1fr}
-.scroll{overflow:visible}table{font-size:8pt;max-width:100%}
-th,td{white-space:normal;padding-right:.6rem;overflow-wrap:anywhere}th{max-width:none}
+figure,.card,.tiles div,tr{break-inside:avoid}h2,h3,summary{break-after:avoid}
+.grid,.cards{grid-template-columns:1fr 1fr}
+.scroll{overflow:visible}table{font-size:7.5pt}.scroll table{font-size:6.5pt}
+td small{display:block}td,th{padding-right:.5rem}.n{padding-right:.4rem}
+th{max-width:none;white-space:normal;overflow-wrap:anywhere;hyphens:auto}
+td.wrap{white-space:normal}
 thead{display:table-header-group}.effect{width:4rem}
 details::details-content{content-visibility:visible;block-size:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}

@@ -46,9 +46,10 @@ _STYLE = re.compile(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>")
 _POINTS = re.compile(rf"""<g id=["']{POINTS}([^"']*)["']>(.*?</g>)\s*</g>""", re.DOTALL)
 _USE = re.compile(r'<use xlink:href="[^"]*" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>')
 
-# A hundredth of a point is less than anybody sees.
-_PLACES = re.compile(r' (?:d|x|y|points|transform)="[^"]*"')
-_DIGITS = re.compile(r"(?<![\w#])(-?\d+\.\d\d)\d+")
+# A tenth of a point, of a width of 288, is less than anybody sees; nor are spaces needed.
+_PLACES = re.compile(r' (?:d|x|y|points)="[^"]*"')
+_DIGITS = re.compile(r"(?<![\w#.])(-?\d+\.\d)\d+")
+_PATH, _SPACES = re.compile(r'(?<= d=")[^"]*'), re.compile(r"\s*([A-Za-z])\s*")
 
 # Paths of the points of a component.
 LAYERS = 4
@@ -103,6 +104,7 @@ def _for_a_page(found: str, title: str) -> str:
     found = _NAMED.sub(lambda name: f"{name[1]}{_marked(unescape(name[2][1:-1]))}>", found)
     found = re.sub(rf""" id=(["']){MARK}.*?\1""", "", found)
     found = _PLACES.sub(lambda place: _DIGITS.sub(r"\1", place[0]), found)
+    found = _PATH.sub(lambda path: _SPACES.sub(r"\1", path[0]), found)
     found = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", found)
     found = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", found)
     found = re.sub(r"\n\s*", "\n", found)
@@ -114,6 +116,9 @@ def _paths(components: Sequence[str], group: str) -> str:
 
     Within one path nothing shows through, so that there are several: dense places stay darker.
     """
+    # Of a circle the path begins at its bottom, a radius below the middle.
+    radius = re.search(r'<path[^>]* d="M 0 ([\d.]+)', group)
+    width = 2 * float(radius[1]) if radius else 2.0
     clip = re.search(r'clip-path="([^"]*)"', group)
     drawn: dict[str, list[str]] = {}
     looks: dict[str, str] = {}
@@ -130,7 +135,7 @@ def _paths(components: Sequence[str], group: str) -> str:
         )
         parts.append(
             f'<g data-component="{k}" fill="none" stroke="{fill[1] if fill else "currentColor"}" '
-            f'stroke-opacity="{opacity[1] if opacity else 1}" stroke-width="2" '
+            f'stroke-opacity="{opacity[1] if opacity else 1}" stroke-width="{width:.2g}" '
             f'stroke-linecap="round">{of_each}</g>'
         )
     clipped = f' clip-path="{clip[1]}"' if clip else ""

@@ -26,7 +26,7 @@ MOST_GROUPS, MOST_COLUMNS = 3, 2
 # Half a standard deviation: what Cohen called a medium effect.
 LEAST_EFFECT = 0.5
 # A group of fewer rows is tiny, and one of less than this share.
-FEWEST_ROWS, LEAST_SHARE = 50, 0.01
+FEWEST_ROWS, LEAST_SHARE = 20, 0.01
 # Responsibilities from here on are sharp; shares of rows that have them make the words.
 SHARP, MOSTLY, PARTLY = 0.9, 0.9, 0.7
 # A difference of BIC from here on is very strong evidence (Kass and Raftery 1995).
@@ -127,7 +127,7 @@ def effect_words(model: FittedMixture, effect: Effect) -> str:
     >>> model = GaussianMixture.from_parameters([0.5, 0.5], means=[[0.0], [3.0]],
     ...     covariances=[[[1.0]], [[1.0]]], feature_names=["height"])
     >>> effect_words(model, Effect(1, 0, 1.7, 3.0, 0.0, 1.8))
-    'higher height (3.00 against 0.00 in the rest)'
+    'higher height (3.0 against 0.0 in the rest)'
     """
     name = shortened(model.describe().columns[effect.column])
     if effect.category is not None:
@@ -136,7 +136,9 @@ def effect_words(model: FittedMixture, effect: Effect) -> str:
         which = f"{name} = {shortened(category(model, effect))}"
         return f"{more} often {which} ({inside} against {outside} in the rest)"
     way = "higher" if effect.size > 0 else "lower"
-    inside, outside = (quantity(v, effect.spread) for v in (effect.inside, effect.outside))
+    inside, outside = (
+        quantity(v, effect.spread, digits=2) for v in (effect.inside, effect.outside)
+    )
     return f"{way} {name} ({inside} against {outside} in the rest)"
 
 

@@ -13,8 +13,8 @@ from ..heat import WIDEST
 from ..profile_matrix import plot_profile_matrix, profile_matrix
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 
-# Rows of a table.
-MOST_ROWS = 1000
+# Rows and columns of a table.
+MOST_ROWS, MOST_COLUMNS = 300, 16
 
 # What pictures of profiles show.
 PICTURES = {
@@ -28,9 +28,11 @@ def components_section(model: FittedMixture, evidence: Evidence) -> Section | No
     """Make the section on weights and profiles of the components."""
     bands = any(profile.widths is not None for profile in model.describe().profiles)
     words = "Mean &plusmn; standard deviation in each column, in its own unit. " if bands else ""
-    words += text(left_out(model, MOST_ROWS))
+    words += text(left_out(model, MOST_ROWS, MOST_COLUMNS))
     figures = grid(drawn(DRAWINGS, model, evidence))
-    return Section("The components", figures + note(words) + components_table(model, MOST_ROWS))
+    return Section(
+        "The components", figures + note(words) + components_table(model, MOST_ROWS, MOST_COLUMNS)
+    )
 
 
 def _weights(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:

@@ -2,70 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...estimators.describe import FittedMixture
 from ...estimators.html import Cell, table, text
 from ...estimators.shapes import spot
 from ..axes import shortened
 from ..effects import Effect, effects
 from ..evidence import Evidence
-from ..formats import percent, quantity
-from ..section import Section, note
+from ..formats import called, percent, quantity
+from ..section import Section, details, note
 from ..words import category, with_rows
 
-# Components in the table, the heaviest, and columns of each.
-MOST_COMPONENTS, MOST_COLUMNS = 30, 5
+# Components that have a card, the heaviest, and columns of each; rows of the table.
+MOST_CARDS, MOST_COLUMNS, MOST_ROWS = 24, 5, 200
 
 WORDS = (
-    "Standardised effect: the mean of the component less that of all other components, in standard "
-    "deviations of all rows; of a category, the same of its probability. From the parameters."
+    "Bars: the mean of the component less that of all other components, in standard deviations of "
+    "all rows, largest first; of a category, the same of its probability. Then the mean, or "
+    "probability, in the component and in the rest."
 )
 
 
 def effects_section(model: FittedMixture, evidence: Evidence) -> Section | None:
     """Make the section on what tells each component from the rest; none of one component."""
-    live = with_rows(model)
-    found = effects(model)
-    chosen = [one for k in live[:MOST_COMPONENTS] for one in found[k][:MOST_COLUMNS]]
-    if len(live) < 2 or not chosen:
+    live, found = with_rows(model), effects(model)
+    if len(live) < 2 or not any(found):
         return None
-    largest = max(abs(one.size) for one in chosen)
-    k, d = len(live), model.n_features_in_
+    shown, d = live[:MOST_CARDS], model.n_features_in_
+    largest = max(abs(one.size) for k in shown for one in found[k])
     left = [
-        *([f"the {MOST_COMPONENTS} heaviest of {k} components"] if k > MOST_COMPONENTS else []),
+        *(
+            [f"the {MOST_CARDS} heaviest of {len(live)} components"]
+            if len(live) > MOST_CARDS
+            else []
+        ),
         *([f"the first {MOST_COLUMNS} of {d} columns"] if d > MOST_COLUMNS else []),
     ]
     words = f"{WORDS} Shown are {' and '.join(left)}." if left else WORDS
-    categories = any(one.category is not None for one in chosen)
-    head = ["component", "column", "effect", "in it", "in the rest", "difference"]
-    head += ["log odds ratio"] * categories
-    rows = [_row(model, one, largest, categories) for one in chosen]
-    numbers = [one.component for one in chosen]
-    made = table(head, rows, 2, numbers, "effects")
-    return Section("What tells the components apart", note(words) + made)
+    cards = "".join(_card(model, k, found[k][:MOST_COLUMNS], largest) for k in shown)
+    each = max(1, MOST_ROWS // len(live))
+    listed = [one for k in live[:MOST_ROWS] for one in found[k][:each]]
+    table = details("All of these as a table", _table(model, listed))
+    return Section(
+        "What tells the components apart",
+        f'{note(words)}<div class="cards">{cards}</div>{table}',
+    )
 
 
-def _row(model: FittedMixture, one: Effect, largest: float, categories: bool) -> list[str | Cell]:
+def _card(model: FittedMixture, k: int, found: Sequence[Effect], largest: float) -> str:
+    rows = "".join(
+        f"<tr><td>{text(_name(model, one))}</td><td>{_bar(one.size / largest)}</td>"
+        f'<td class="n">{one.size:+.2f}</td><td class="n">{text(inside)}</td>'
+        f'<td class="n"><small>{text(outside)}</small></td></tr>'
+        for one, (inside, outside) in ((one, _told(one)) for one in found)
+    )
+    return (
+        f'<div class="card" data-component="{k}"><h3>{spot(k)}{called(k)} '
+        f"<small>{percent(float(model.weights_[k]))}</small></h3>"
+        f"<table><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _name(model: FittedMixture, one: Effect) -> str:
     name = shortened(model.describe().columns[one.column])
-    difference = one.inside - one.outside
+    return name if one.category is None else f"{name} = {shortened(category(model, one))}"
+
+
+def _told(one: Effect) -> tuple[str, str]:
+    """Return what a component and the rest have, as a person reads it."""
     if one.category is None:
-        inside, outside = quantity(one.inside, one.spread), quantity(one.outside, one.spread)
-        apart = quantity(difference, one.spread, sign=True)
-    else:
-        name = f"{name} = {shortened(category(model, one))}"
-        inside, outside = percent(one.inside), percent(one.outside)
+        return quantity(one.inside, one.spread), quantity(one.outside, one.spread)
+    return percent(one.inside), percent(one.outside)
+
+
+def _table(model: FittedMixture, found: Sequence[Effect]) -> str:
+    categories = any(one.category is not None for one in found)
+    head = ["component", "column", "effect", "in it", "in the rest", "difference"]
+    rows = [_row(model, one, categories) for one in found]
+    numbers = [one.component for one in found]
+    return table([*head, *["log odds ratio"] * categories], rows, 2, numbers, "effects")
+
+
+def _row(model: FittedMixture, one: Effect, categories: bool) -> list[str | Cell]:
+    inside, outside = _told(one)
+    difference = one.inside - one.outside
+    apart = quantity(difference, one.spread, sign=True)
+    if one.category is not None:
         apart = f"{100 * difference:+.1f} points"
     cells: list[str | Cell] = [
         f"{spot(one.component)}{one.component}",
-        text(name),
-        Cell(_bar(one.size / largest) + f"{one.size:+.2f}", one.size),
+        text(_name(model, one)),
+        Cell(f"{one.size:+.2f}", one.size),
         Cell(text(inside), one.inside),
         Cell(text(outside), one.outside),
         Cell(text(apart), difference),
     ]
-    if categories:
-        odds = one.log_odds
-        cells.append("" if odds is None else Cell(f"{odds:+.2f}", odds))
-    return cells
+    odds = one.log_odds
+    return [*cells, *([Cell(f"{odds:+.2f}", odds) if odds is not None else ""] * categories)]
 
 
 def _bar(share: float) -> str:

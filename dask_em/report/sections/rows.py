@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
+
 from ...estimators.describe import FittedMixture
 from .. import plots
 from ..answers import plot_answers
@@ -13,8 +15,9 @@ from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 from ..separation import Separation
 
-# Columns whose marginals are drawn, and pairs of columns.
-MOST_COLUMNS, MOST_PAIRS = 4, 6
+# Columns whose marginals are drawn, pairs of columns, and points of a pair: more are no clearer, and
+# each is some bytes of the page.
+MOST_COLUMNS, MOST_PAIRS, MOST_POINTS = 4, 6, 3000
 
 # Inches of the discriminant plane.
 PLANE = (5.6, 4.4)
@@ -60,12 +63,16 @@ def _pairs(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     rows, names = evidence.rows, model.describe().columns
     if rows is None:
         return
+    few = ""
+    if len(rows) > MOST_POINTS:
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_POINTS).astype(int)]
+        few = f"{MOST_POINTS:,} of the rows"
     for pair in Separation(model).pairs(MOST_PAIRS):
         yield Drawing(
             partial(plots.plot_components, model, rows, pair),
             f"{names[pair[0]]} and {names[pair[1]]}",
-            "Rows by their likeliest component; ellipses at 1 and 2 standard deviations."
-            + of_noise(model, " Grey rows are noise: their label is -1."),
+            f"{few or 'Rows'} by their likeliest component; ellipses at 1 and 2 standard "
+            "deviations." + of_noise(model, " Grey rows are noise: their label is -1."),
         )
 
 
