@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..estimators.describe import COLOURS, FittedMixture, colour
+from ..estimators.drawings import register_drawing
 from ..estimators.shapes import line, marker
 from ..fitting.criteria import DEGENERATE, DROPPED, elbow, model_in
 from .axes import ink, is_finite, label_axes, mark, new_axes, shortened, whole_numbers
@@ -100,6 +101,7 @@ def plot_criterion(
     return ax
 
 
+@register_drawing("selection")
 def plot_selection(found: Selection, criterion: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw a criterion over the number of components as `plot_criterion`, the winner circled.
 

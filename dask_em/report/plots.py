@@ -343,6 +343,9 @@ def _name_entries(ax: Axes, names: Sequence[str]) -> None:
 def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     """Draw the mean log-density of each part over the rows of the store, the unlike ones marked.
 
+    Triangles are parts that are unlike the model, squares those whose rows belong to other
+    components than all rows do; the dashed line is the median part.
+
     Parameters
     ----------
     densities : report.ChunkDensities
@@ -361,7 +364,23 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     if np.isfinite(densities.median):
         ax.axhline(densities.median, lw=0.8, ls="--", color=ink(), alpha=0.7)
     unlike = densities.unlike & densities.finite
-    ax.plot(middle[unlike], means[unlike], "v", ms=6, color=COLOURS[2])
+    mixed = densities.mixed_otherwise & densities.finite & ~unlike
+    looks: list[tuple[Array, str, dict[str, Any]]] = [
+        (unlike, "unlike the model", {"marker": "v", "ms": 6, "color": COLOURS[2]}),
+        (mixed, "other components", {"marker": "s", "ms": 5, "mfc": "none", "color": COLOURS[6]}),
+    ]
+    for parts, words, look in looks:
+        (points,) = ax.plot(middle[parts], means[parts], ls="none", **look)
+        mark(points, told=words)
+    kinds = [(words, look) for parts, words, look in looks if parts.any()]
+    if kinds:
+        from matplotlib.lines import Line2D
+
+        # Above the axes: inside, it would hide parts.
+        ax.legend(
+            [Line2D([], [], ls="none", **look) for _, look in kinds], [words for words, _ in kinds],
+            frameon=False, fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=2,
+        )  # fmt: skip
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
     ax.xaxis.set_major_formatter(with_unit)
     locator: Any = ax.xaxis.get_major_locator()

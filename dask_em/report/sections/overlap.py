@@ -16,12 +16,13 @@ from ..section import Drawing, MakeDrawings, Section, drawn, grid
 
 def overlap_section(model: FittedMixture, evidence: Evidence) -> Section | None:
     """Make the section on how clearly the components part; none of a single one."""
-    if model.n_components < 2:
-        return None
-    return Section("How clearly the components part", grid(drawn(DRAWINGS, model, evidence)))
+    figures = drawn(DRAWINGS, model, evidence)
+    return Section("How clearly the components part", grid(figures)) if figures else None
 
 
 def _overlap(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
+    if model.n_components < 2:
+        return
     found = overlaps(model, evidence.rows)
     size = found.layout.size
     yield Drawing(

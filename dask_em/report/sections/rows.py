@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from ...core.additive import Array
 from ...estimators.describe import FittedMixture
 from .. import plots
 from ..answers import plot_answers
@@ -15,8 +16,8 @@ from ..evidence import Evidence
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 from ..separation import Separation
 
-# Columns whose marginals are drawn, pairs of columns, and points of a pair: more are no clearer, and
-# each is some bytes of the page.
+# Columns whose marginals are drawn, pairs of columns, and points of a picture: more are no clearer,
+# and each is some bytes of the page.
 MOST_COLUMNS, MOST_PAIRS, MOST_POINTS = 4, 6, 3000
 
 # Inches of the discriminant plane.
@@ -44,8 +45,9 @@ def _plane(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
         return
     found = discriminants(model)
     n = len(found.entries.columns)
+    rows = None if evidence.rows is None else _few(evidence.rows)[0]
     yield Drawing(
-        partial(plot_discriminants, model, evidence.rows, found=found),
+        partial(plot_discriminants, model, rows, found=found),
         "The plane in which the components are farthest apart",
         "Discriminant axes (Fisher) of the model's own means and covariances: a unit is a standard "
         "deviation within components, ellipses are at 1 and 2 of them. The axes name the columns "
@@ -59,20 +61,25 @@ def _used(n: int) -> str:
     return f" Made of the {n} entries that separate best." if n == MOST_ENTRIES else ""
 
 
+def _few(rows: Array) -> tuple[Array, str]:
+    """Return rows that are points of a picture, evenly chosen, and what they are called."""
+    if len(rows) <= MOST_POINTS:
+        return rows, "Rows"
+    chosen = np.linspace(0, len(rows) - 1, MOST_POINTS).astype(int)
+    return rows[chosen], f"{MOST_POINTS:,} of the rows"
+
+
 def _pairs(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     rows, names = evidence.rows, model.describe().columns
     if rows is None:
         return
-    few = ""
-    if len(rows) > MOST_POINTS:
-        rows = rows[np.linspace(0, len(rows) - 1, MOST_POINTS).astype(int)]
-        few = f"{MOST_POINTS:,} of the rows"
+    rows, few = _few(rows)
     for pair in Separation(model).pairs(MOST_PAIRS):
         yield Drawing(
             partial(plots.plot_components, model, rows, pair),
             f"{names[pair[0]]} and {names[pair[1]]}",
-            f"{few or 'Rows'} by their likeliest component; ellipses at 1 and 2 standard "
-            "deviations." + of_noise(model, " Grey rows are noise: their label is -1."),
+            f"{few} by their likeliest component; ellipses at 1 and 2 standard deviations."
+            + of_noise(model, " Grey rows are noise: their label is -1."),
         )
 
 
