@@ -75,8 +75,9 @@ def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None
     styles = [MarkerStyle(name) for name in SHAPES]
     shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
     size, alpha = (6, 0.4) if len(points) > FEW_ROWS else (11, 0.6)
+    x, y = points.T
     found = ax.scatter(
-        *points.T, s=size, c=palette[labels], alpha=alpha, linewidths=0, rasterized=True
+        x, y, s=size, c=palette[labels], alpha=alpha, linewidths=0, rasterized=True
     )
     known = labels[np.isfinite(points).all(axis=1)]
     mark_points(found, known)

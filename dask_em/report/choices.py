@@ -174,15 +174,14 @@ def _mark_others(
         for status in (DROPPED, DEGENERATE)
     }  # fmt: skip
     looks: dict[str, dict[str, Any]] = {
-        DROPPED: {"marker": marker(structure), "facecolors": "none", "s": 20},
-        DEGENERATE: {"marker": "x", "s": 40, "zorder": 3},
+        DROPPED: {"marker": marker(structure), "fc": "none", "ec": colour(structure), "s": 20},
+        DEGENERATE: {"marker": "x", "color": ink(), "s": 40, "zorder": 3},
     }
     words = {DROPPED: "dropped early, an estimate", DEGENERATE: "degenerate, not chosen"}
     for status, places in at.items():
         if len(places):
-            look = looks[status]
-            edge = {"edgecolors": colour(structure)} if status == DROPPED else {"color": ink()}
-            mark(ax.scatter(*places.T, lw=1.2, **edge, **look), told=words[status])
+            found = ax.scatter(places[:, 0], places[:, 1], linewidths=1.2, **looks[status])
+            mark(found, told=words[status])
 
 
 def _told(mine: Sequence[Mapping[str, Any]], criterion: str) -> str:

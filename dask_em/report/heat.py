@@ -39,8 +39,8 @@ class Scale:
 
     Attributes
     ----------
-    colours : str
-        Name of a map of colours of matplotlib.
+    colours : sequence of str
+        Those that numbers between the ends pass through.
     low, high : float
         Numbers of its ends; those beyond have the colours of the ends.
     label : str
@@ -51,7 +51,7 @@ class Scale:
         Row, column, number -> the words for whoever points at a cell with words.
     """
 
-    colours: str
+    colours: Sequence[str]
     low: float
     high: float
     label: str
@@ -120,8 +120,9 @@ def draw_matrix(ax: Axes, values: Array, layout: Layout, scale: Scale) -> None:
     """Draw a matrix (r, c) as an image, first row at the top; cells of NaN stay empty."""
     import matplotlib as mpl
 
+    colours = mpl.colors.LinearSegmentedColormap.from_list("numbers", [*scale.colours])
     image = ax.imshow(
-        np.ma.masked_invalid(values), cmap=scale.colours, vmin=scale.low, vmax=scale.high,
+        np.ma.masked_invalid(values), cmap=colours, vmin=scale.low, vmax=scale.high,
         aspect="auto", interpolation="nearest",
     )  # fmt: skip
     ax.tick_params(length=0)

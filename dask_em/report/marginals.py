@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,13 +105,13 @@ def _draw_counts(ax: Axes, model: FittedMixture, j: int, values: Array | None) -
         share = np.histogram(values, edges)[0] / (len(values) * step)
         ax.bar((edges[:-1] + edges[1:]) / 2, share, 0.9 * step, color=ink(), alpha=0.18)
     parts = model.describe().marginal(j, x) * model.weights_[:, None]
-    look = {"ms": 4.0, "lw": 0.9} if few else {"ms": 0.0, "lw": 1.2}
+    look: dict[str, Any] = {"ms": 4.0, "lw": 0.9} if few else {"lw": 1.2}
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
-            shape = marker(k) if few else "none"
+            shape = marker(k) if few else ""
             (curve,) = ax.plot(x, part, color=colour(k), marker=shape, ls=line(k), **look)
             mark(curve, k, _told(model, j, k))
-    whole = {"marker": "_", "ms": 7.0, "mew": 1.8, "lw": 0.6} if few else {"lw": 1.6}
+    whole: dict[str, Any] = {"marker": "_", "ms": 7, "mew": 1.8, "lw": 0.6} if few else {"lw": 1.6}
     ax.plot(x, parts.sum(axis=0), color=ink(), **whole)
     whole_numbers(ax.xaxis)
 

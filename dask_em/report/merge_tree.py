@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def draw_mergers(mergers: Mergers, n_clusters: int | None, ax: Axes | None = Non
         mark(branch, told=f"{k - i - 1} clusters: {mergers.entropies[i + 1]:.3g} nats a row")
         places[k + i], heights[k + i] = (left + right) / 2, height
     ax.scatter(range(k), np.zeros(k), s=16, c=[colour(c) for c in order], zorder=3, clip_on=False)
-    size = {"fontsize": "x-small"} if k > MANY else {}
+    size: dict[str, Any] = {"fontsize": "x-small"} if k > MANY else {}
     named = k <= MOST_NAMED
     ax.set_xticks(range(k) if named else [], [str(c) for c in order] if named else [], **size)
     ax.tick_params(axis="x", length=0)
@@ -126,9 +126,9 @@ def tree_size(k: int) -> tuple[float, float]:
     Examples
     --------
     >>> tree_size(4), tree_size(60)
-    ((5.0, 3.5), (9.5, 5.5))
+    ((4.2, 3.0), (9.5, 5.5))
     """
-    return max(5.0, min(9.5, 2.0 + 0.125 * k)), 3.5 if k <= MANY else 5.5
+    return max(4.2, min(9.5, 2.0 + 0.125 * k)), 3.0 if k <= MANY else 5.5
 
 
 def leaves(mergers: Mergers) -> list[int]:

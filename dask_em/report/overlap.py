@@ -21,8 +21,11 @@ MOST_COMPONENTS = 50
 # Draws of each component, where there are neither closed forms nor rows.
 N_DRAWS = 2000
 
-# One map of a single colour, from white: told apart by lightness alone.
-COLOURS = "Blues"
+# From white to dark blue: told apart by lightness alone (ColorBrewer's Blues).
+COLOURS = (
+    "#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c",
+    "#08306b",
+)  # fmt: skip
 
 Way = Literal["exact", "rows", "draws"]
 
@@ -116,13 +119,13 @@ def overlaps(model: FittedMixture, X: Array | None = None) -> Overlaps:
     """
     heaviest = np.argsort(-model.weights_, kind="stable")[:MOST_COMPONENTS]
     exact = model.exact_overlap()
-    n, way = 0, "exact"
+    way: Way = "draws"
     if exact is not None:
-        values = exact[np.ix_(heaviest, heaviest)]
+        values, n, way = exact[np.ix_(heaviest, heaviest)], 0, "exact"
     elif X is not None and not _is_hard(model):
         values, n, way = _of_rows(model, X)[np.ix_(heaviest, heaviest)], len(X), "rows"
     else:
-        values, n, way = _of_draws(model, heaviest), N_DRAWS * len(heaviest), "draws"
+        values, n = _of_draws(model, heaviest), N_DRAWS * len(heaviest)
     np.fill_diagonal(values, np.nan)
     return Overlaps(heaviest, values, way, n)
 
@@ -199,7 +202,7 @@ def plot_overlap(
 
     scale = Scale(COLOURS, 0.0, top, "% of its rows", _percent, told)
     draw_matrix(ax, percent, found.layout, scale)
-    if (worst := found.worst) is not None and worst[2] > 0:
+    if (worst := found.worst) is not None and worst[2] > LEAST_FRAMED:
         from matplotlib.patches import Rectangle
 
         places = {k: place for place, k in enumerate(numbers)}
@@ -213,8 +216,8 @@ def plot_overlap(
     return ax
 
 
-# Of frames, on cells of any blue.
-WORST = "#e76300"
+# Of frames, on cells of any blue; a pair that overlaps less than this has none.
+WORST, LEAST_FRAMED = "#e76300", 5e-4
 
 
 def _percent(value: float) -> str:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 # Rows and columns of the matrix: more can't be read on a page.
 MOST_COMPONENTS, MOST_ENTRIES = 50, 40
 
-# From violet by white to orange: told apart under every common colour blindness, and in grey its
-# middle from its ends.
-DIVERGING = "PuOr_r"
+# From brown by white to blue, less to more, as bars of effects have it: told apart under every
+# common colour blindness, and in grey the middle from the ends (ColorBrewer's PuOr and RdBu).
+DIVERGING = (
+    "#7f3b08", "#b35806", "#e08214", "#fdb863", "#fee0b6", "#f7f7f7",
+    "#d1e5f0", "#92c5de", "#4393c3", "#2166ac", "#053061",
+)  # fmt: skip
 
 UNIT = "standard deviations\nfrom the mean of all"
 
@@ -121,7 +124,7 @@ def plot_profile_matrix(
     """Draw what each component is like in each column, in colours.
 
     Means, and probabilities of answers, less those of the whole mixture, in its standard
-    deviations: orange is more than in all rows, violet is less. Components are ordered by weight,
+    deviations: blue is more than in all rows, brown is less. Components are ordered by weight,
     columns by how well they separate the components; 50 components and 40 columns at most.
 
     Parameters

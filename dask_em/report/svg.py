@@ -70,6 +70,7 @@ def svg(draw: Callable[..., Any], title: str, size: tuple[float, float] = SIZE) 
         In inches.
     """
     import matplotlib as mpl
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
     from matplotlib.path import Path
 
@@ -88,6 +89,7 @@ def svg(draw: Callable[..., Any], title: str, size: tuple[float, float] = SIZE) 
         for points in figure.findobj(lambda artist: (artist.get_gid() or "").startswith(POINTS)):
             # Here they become few paths, clear at any size, and one component can be told apart.
             points.set_rasterized(False)
+            assert isinstance(points, PathCollection)
             points.set_paths([Path.unit_circle()])
         figure.savefig(
             buffer, format="svg", dpi=DPI,

@@ -63,7 +63,7 @@ def _matrix(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
         partial(plot_profile_matrix, model, matrix=found),
         "Profile matrix",
         "Means, and probabilities of categories, in standard deviations from those of all rows: "
-        "orange is more, violet is less. Components by weight, columns by how well they separate."
+        "blue is more, brown is less. Components by weight, columns by how well they separate."
         f"{more}",
         size,
         size[0] > WIDEST,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ...estimators.describe import FittedMixture, all_weights
 from ...estimators.html import number, status_words, text, warning_lines
 from ...estimators.shapes import spot
+from ..axes import heaviest
 from ..evidence import Evidence
 from ..formats import NOISE, called, percent
-from ..plots import heaviest
 from ..section import of_noise
 from ..words import five_sentences
 

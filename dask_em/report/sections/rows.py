@@ -13,8 +13,9 @@ from .. import plots
 from ..answers import plot_answers
 from ..discriminants import MOST_ENTRIES, discriminants, plot_discriminants
 from ..evidence import Evidence
+from ..marginals import plot_marginal
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
-from ..separation import Separation
+from ..separation import Separation, telling_columns
 
 # Columns whose marginals are drawn, pairs of columns, and points of a picture: more are no clearer,
 # and each is some bytes of the page.
@@ -26,7 +27,7 @@ PLANE = (5.6, 4.4)
 
 def rows_section(model: FittedMixture, evidence: Evidence) -> Section | None:
     """Make the section on the data beside the model; without rows, on the model alone."""
-    columns, d = plots.telling_columns(model, MOST_COLUMNS), model.n_features_in_
+    columns, d = telling_columns(model, MOST_COLUMNS), model.n_features_in_
     chosen = f"Of {d} columns those that separate the components best, and of pairs of them. "
     rows = evidence.rows
     drawn_from = "" if rows is None else f"{len(rows):,} rows drawn evenly from the data."
@@ -37,7 +38,7 @@ def rows_section(model: FittedMixture, evidence: Evidence) -> Section | None:
 def _numbers(model: FittedMixture) -> list[int]:
     """Return those of the telling columns that hold no categories."""
     answers = model.describe().answers
-    return [j for j in plots.telling_columns(model, MOST_COLUMNS) if j not in answers]
+    return [j for j in telling_columns(model, MOST_COLUMNS) if j not in answers]
 
 
 def _plane(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
@@ -86,7 +87,7 @@ def _pairs(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
 def _answers(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     components = model.describe()
     lines = "" if evidence.rows is None else "; lines are the shares of the rows"
-    for j in plots.telling_columns(model, MOST_COLUMNS):
+    for j in telling_columns(model, MOST_COLUMNS):
         if j in components.answers:
             yield Drawing(
                 partial(plot_answers, model, j, evidence.rows),
@@ -99,7 +100,7 @@ def _marginals(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
     over = "" if evidence.rows is None else " over a histogram of the rows"
     for j in _numbers(model):
         yield Drawing(
-            partial(plots.plot_marginal, model, j, evidence.rows),
+            partial(plot_marginal, model, j, evidence.rows),
             f"Density of {model.describe().columns[j]}",
             f"The mixture and its components{over}.",
         )
