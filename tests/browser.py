@@ -63,13 +63,15 @@ class Browser:
         if event.get("method") == "Log.entryAdded":
             self.said.append(event["params"]["entry"]["text"])
 
-    def open(self, path: Path, fragment: str = "", **metrics: Any) -> None:
+    def open(self, path: Path, fragment: str = "", wait: bool = True, **metrics: Any) -> None:
         """Open a file, as a window of so many pixels shows it, and wait until it is loaded."""
         size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False, **metrics}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         # A fragment alone would load nothing.
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=f"{path.as_uri()}#{fragment}")
+        if not wait:
+            return
         self.js(
             "new Promise(done => document.readyState === 'complete' ? done()"
             " : addEventListener('load', done))"
@@ -91,6 +93,11 @@ class Browser:
     def point(self, x: float, y: float) -> None:
         """Move the pointer."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float) -> None:
+        """Click at a place in the window."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def picture(self, path: Path, whole: bool = True) -> None:
         """Write a picture of the page."""

@@ -49,14 +49,17 @@ def quantity(value: float, spread: float | None = None, sign: bool = False, digi
     --------
     >>> quantity(1234567.8), quantity(0.0123456), quantity(5.0063, 0.349), quantity(2.5, sign=True)
     ('1,234,568', '0.01235', '5.006', '+2.5')
+    >>> quantity(-0.0001, 1.0)
+    '0.00'
     """
     if not math.isfinite(value):
         return "not finite"
-    plus = "+" if sign else ""
+    # By "z" what rounds to zero has no minus.
+    plus = "+z" if sign else "z"
     known = spread is not None and math.isfinite(spread) and spread > 0
     size = max(abs(value), spread if known and spread is not None else 0.0)
     if size == 0:
-        return f"{0:{plus}d}"
+        return "+0" if sign else "0"
     if not 1e-5 <= size < 1e12:
         return f"{value:{plus}.3e}"
     if known and spread is not None:

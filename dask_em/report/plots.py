@@ -56,7 +56,7 @@ MOST_LABELLED = 20
 
 # Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
 # its share of the page.
-MOST_DRAWN = 200
+MOST_DRAWN = 60
 
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
@@ -65,7 +65,7 @@ MOST_NAMED_COLUMNS = 12
 FEW_ROWS = 1000
 
 # Points of lines above which a picture of them is smaller than their list.
-MANY_POINTS = 4_000
+MANY_POINTS = 20_000
 
 
 def heaviest(weights: Array) -> list[int]:
@@ -327,7 +327,8 @@ def _draw_profile(
         # Thousands of points of each are a picture, not words.
         look: Any = {"color": colour(component), "rasterized": len(x) * k > MANY_POINTS}
         drawn: list[Artist] = [*ax.plot(x, values, lw=1.2, ls=line(component), **look)]
-        if widths is not None:
+        # Bands of many are one colour of mud.
+        if widths is not None and k <= MOST_LABELLED:
             drawn.append(
                 ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
             )

@@ -82,8 +82,9 @@ def _number(n: int) -> str:
 def _sizes(model: FittedMixture) -> str:
     n, live = model.provenance_.get("n_rows"), with_rows(model)
     used = None if n is None else int(n) - int(model.provenance_.get("n_dropped", 0))
-    noise = model.state_.result.noise_box is not None
-    apart = f"; {percent(model.state_.result.noise_weight, 2)} are noise, in no group" * noise
+    result, apart = model.state_.result, ""
+    if result.noise_box is not None:
+        apart = f"; {percent(result.noise_weight, 2)} are noise, in no group"
     rows = "The rows" if used is None or model.status_ is Status.GIVEN else f"The {used:,} rows"
     if len(live) == 1:
         return f"{rows} are described as one group{apart}."
