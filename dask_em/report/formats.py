@@ -36,7 +36,9 @@ def percent(share: float, digits: int = 3) -> str:
         return "< 0.001 %"
     if digits > 2 or value < 1:
         digits = 2 if abs(value) < 1 else digits
-    written = f"{value:.{_decimals(value, digits)}f}"
+    # Of what it is rounded to: 9.97 has one digit more than 10.
+    rounded = float(f"{value:.{digits}g}")
+    written = f"{rounded:.{_decimals(rounded, digits)}f}"
     if 0 < share < 1 and float(written) == 100:
         return f"> {'99' if digits < 3 else '99.9'} %"
     return f"{written} %"

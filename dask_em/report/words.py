@@ -265,7 +265,7 @@ def _of_fit(model: FittedMixture) -> Iterator[str]:
     known = model.provenance_
     if dropped := int(known.get("n_dropped", 0)):
         yield f"{counted(dropped, 'row')} ({percent(dropped / known['n_rows'], 2)}) " + (
-            "held NaN or infinity and were left out of the fit"
+            "with NaN or infinity left out of the fit"
         )
     if model.state_.result.noise_box is not None and model.state_.result.noise_weight > 0:
         yield f"{percent(model.state_.result.noise_weight, 2)} of the rows are noise"
