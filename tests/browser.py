@@ -30,11 +30,13 @@ class Browser:
         self._to, self._back = os.fdopen(to, "wb"), os.fdopen(back, "rb")
         self._buffer, self._number, self._session = b"", 0, ""
         self.said: list[str] = []
+        self._loaded: set[str] = set()
         page = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=page, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""
@@ -60,6 +62,8 @@ class Browser:
     def _hear(self, event: dict[str, Any]) -> None:
         if event.get("method") == "Runtime.exceptionThrown":
             self.said.append(json.dumps(event["params"]["exceptionDetails"]))
+        if event.get("method") == "Page.lifecycleEvent" and event["params"]["name"] == "load":
+            self._loaded.add(event["params"]["loaderId"])
         if event.get("method") == "Log.entryAdded":
             self.said.append(event["params"]["entry"]["text"])
 
@@ -67,13 +71,11 @@ class Browser:
         """Open a file, as a window of so many pixels shows it, and wait until it is loaded."""
         size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False, **metrics}
         self.call("Emulation.setDeviceMetricsOverride", **size)
-        # A fragment alone would load nothing.
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=f"{path.as_uri()}#{fragment}")
-        self.js(
-            "new Promise(done => document.readyState === 'complete' ? done()"
-            " : addEventListener('load', done))"
-        )
+        # Where the fragment alone is another, nothing would be loaded.
+        address = f"{path.as_uri()}?{self._number}#{fragment}"
+        wanted = self.call("Page.navigate", url=address)["loaderId"]
+        while wanted not in self._loaded:
+            self._hear(self._next())
 
     def js(self, code: str) -> Any:
         """Evaluate an expression in the page, once it is settled."""
@@ -85,12 +87,20 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key."""
+        code = {"Escape": 27, "ArrowRight": 39, "ArrowLeft": 37}[key]
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
+            )
 
     def point(self, x: float, y: float) -> None:
         """Move the pointer."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float) -> None:
+        """Click at a place in the window."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def picture(self, path: Path, whole: bool = True) -> None:
         """Write a picture of the page."""

@@ -100,9 +100,9 @@ def test_categories_are_standardized_as_their_indicators() -> None:
     # In the maximum of the likelihood responsibilities average to the parameters.
     means = (labels * said[:, None]).sum(axis=0) / labels.sum(axis=0)
     wanted = (means - said.mean()) / said.std()
-    place = names.index("word = 1")
+    place = names.index("word = yes")
     np.testing.assert_allclose(found.values[:, place], wanted[found.components], atol=0.02)
-    np.testing.assert_allclose(found.values[:, names.index("word = 0")], -found.values[:, place])
+    np.testing.assert_allclose(found.values[:, names.index("word = no")], -found.values[:, place])
 
 
 def test_a_large_matrix_is_bounded_and_says_what_it_leaves_out() -> None:

@@ -27,7 +27,7 @@ MOST_LABELLED = 20
 
 # Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
 # its share of the page.
-MOST_DRAWN = 200
+MOST_DRAWN = 60
 
 # Fewer rows than this are larger points, and less pale.
 FEW_ROWS = 1000
@@ -76,9 +76,7 @@ def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None
     shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
     size, alpha = (6, 0.4) if len(points) > FEW_ROWS else (11, 0.6)
     x, y = points.T
-    found = ax.scatter(
-        x, y, s=size, c=palette[labels], alpha=alpha, linewidths=0, rasterized=True
-    )
+    found = ax.scatter(x, y, s=size, c=palette[labels], alpha=alpha, linewidths=0, rasterized=True)
     known = labels[np.isfinite(points).all(axis=1)]
     mark_points(found, known)
     if len(labels):

@@ -106,9 +106,7 @@ def discriminants(model: FittedMixture) -> Discriminants:
         total = entries.total
         share = np.divide(entries.between, total, out=np.zeros_like(total), where=total > 0)
         best = np.sort(np.argsort(-share, kind="stable")[:MOST_ENTRIES])
-        entries = Entries(
-            entries.components, entries.shares, entries.columns[best], entries.answers[best]
-        )
+        entries = entries.take(best)
     shares, center = entries.shares, entries.center
     covariances = [entries.covariance(k) for k in range(len(shares))]
     within = np.einsum("k,kij->ij", shares, np.stack(covariances))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.additive import Array
 from ..estimators.describe import ComponentDescription, FittedMixture, shares_among
+from .formats import answer_name
 
 # Stands for the answer of a column that holds numbers.
 NUMBER = -1
@@ -31,6 +32,8 @@ class Entries:
         Of each entry.
     answers : (m,) array of int
         Of each entry; NUMBER of columns of numbers.
+    names : tuple of str
+        Of each entry: of its column, and of its answer.
 
     Examples
     --------
@@ -38,13 +41,14 @@ class Entries:
     >>> codes = np.array([[0], [1], [2], [2]])
     >>> found = Entries.of(CategoricalMixture(1, random_state=0, alpha=0).fit(codes))
     >>> found.names, found.means.round(2).tolist()
-    (['column 0 = 0', 'column 0 = 1', 'column 0 = 2'], [[0.25, 0.25, 0.5]])
+    (('column 0 = 0', 'column 0 = 1', 'column 0 = 2'), [[0.25, 0.25, 0.5]])
     """
 
     components: ComponentDescription
     shares: Array
     columns: Array
     answers: Array
+    names: tuple[str, ...]
 
     @classmethod
     def of(cls, model: FittedMixture) -> Self:
@@ -57,22 +61,26 @@ class Entries:
             for j in range(len(components.columns))
         ]
         every = np.array([entry for part in parts for entry in part], dtype=int).reshape(-1, 2)
-        return cls(components, shares_among(model), every[:, 0], every[:, 1])
+        names = tuple(
+            components.columns[j]
+            if answer == NUMBER
+            else f"{components.columns[j]} = {answer_name(model, j, answer)}"
+            for j, answer in every.tolist()
+        )
+        return cls(components, shares_among(model), every[:, 0], every[:, 1], names)
 
     def of_columns(self, columns: Array) -> Self:
         """Return the entries of some columns, in the order of these."""
-        chosen = np.concatenate([np.flatnonzero(self.columns == j) for j in columns])
-        cls = type(self)
-        return cls(self.components, self.shares, self.columns[chosen], self.answers[chosen])
+        return self.take(np.concatenate([np.flatnonzero(self.columns == j) for j in columns]))
 
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the entries: of the column, and of its answer."""
-        names = self.components.columns
-        return [
-            names[j] if answer == NUMBER else f"{names[j]} = {answer}"
-            for j, answer in zip(self.columns.tolist(), self.answers.tolist(), strict=True)
-        ]
+    def take(self, chosen: Array) -> Self:
+        """Return some of the entries, in this order."""
+        return replace(
+            self,
+            columns=self.columns[chosen],
+            answers=self.answers[chosen],
+            names=tuple(self.names[i] for i in chosen.tolist()),
+        )
 
     @cached_property
     def means(self) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ..estimators.describe import FittedMixture
+
 NOISE = -1
 """Number of the noise among components."""
 
@@ -17,6 +19,20 @@ def called(k: int) -> str:
     ('component 3', 'noise')
     """
     return "noise" if k == NOISE else f"component {k}"
+
+
+def answer_name(model: FittedMixture, column: int, answer: int) -> str:
+    """Return the name of a category of a column, its code where it has none.
+
+    Examples
+    --------
+    >>> from dask_em import CategoricalMixture
+    >>> answer_name(CategoricalMixture(1, random_state=0).fit([[0], [1]]), 0, 1)
+    '1'
+    """
+    named = vars(model).get("feature_categories_", ())
+    known = column < len(named) and answer < len(named[column])
+    return str(named[column][answer]) if known else str(answer)
 
 
 def percent(share: float, digits: int = 3) -> str:
@@ -36,7 +52,9 @@ def percent(share: float, digits: int = 3) -> str:
         return "< 0.001 %"
     if digits > 2 or value < 1:
         digits = 2 if abs(value) < 1 else digits
-    written = f"{value:.{_decimals(value, digits)}f}"
+    # Of what it is rounded to: 9.97 has one digit more than 10.
+    rounded = float(f"{value:.{digits}g}")
+    written = f"{rounded:.{_decimals(rounded, digits)}f}"
     if 0 < share < 1 and float(written) == 100:
         return f"> {'99' if digits < 3 else '99.9'} %"
     return f"{written} %"
@@ -49,14 +67,17 @@ def quantity(value: float, spread: float | None = None, sign: bool = False, digi
     --------
     >>> quantity(1234567.8), quantity(0.0123456), quantity(5.0063, 0.349), quantity(2.5, sign=True)
     ('1,234,568', '0.01235', '5.006', '+2.5')
+    >>> quantity(-0.0001, 1.0)
+    '0.00'
     """
     if not math.isfinite(value):
         return "not finite"
-    plus = "+" if sign else ""
+    # By "z" what rounds to zero has no minus.
+    plus = "+z" if sign else "z"
     known = spread is not None and math.isfinite(spread) and spread > 0
     size = max(abs(value), spread if known and spread is not None else 0.0)
     if size == 0:
-        return f"{0:{plus}d}"
+        return "+0" if sign else "0"
     if not 1e-5 <= size < 1e12:
         return f"{value:{plus}.3e}"
     if known and spread is not None:

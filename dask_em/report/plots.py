@@ -60,7 +60,7 @@ JITTER = 0.3
 MOST_NAMED_COLUMNS = 12
 
 # Points of lines above which a picture of them is smaller than their list.
-MANY_POINTS = 4_000
+MANY_POINTS = 20_000
 
 
 def plot_components(
@@ -307,7 +307,8 @@ def _draw_profile(
         # Thousands of points of each are a picture, not words.
         look: Any = {"color": colour(component), "rasterized": len(x) * k > MANY_POINTS}
         drawn: list[Artist] = [*ax.plot(x, values, lw=1.2, ls=line(component), **look)]
-        if widths is not None:
+        # Bands of many are one colour of mud.
+        if widths is not None and k <= MOST_LABELLED:
             drawn.append(
                 ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
             )

@@ -57,7 +57,7 @@ class ProfileMatrix:
     >>> X[100:, 1] += 9
     >>> found = profile_matrix(GaussianMixture(2, random_state=0).fit(X))
     >>> found.entries.names, found.weights.round(1).tolist(), found.values[:, 0].round(1).tolist()
-    (['column 1', 'column 0'], [0.7, 0.3], [0.7, -1.4])
+    (('column 1', 'column 0'), [0.7, 0.3], [0.7, -1.4])
     """
 
     components: Array
@@ -106,9 +106,7 @@ def profile_matrix(
     # One column of very many answers alone.
     if len(chosen.columns) > n_entries:
         first = np.argsort(-chosen.between, kind="stable")[:n_entries]
-        chosen = Entries(
-            chosen.components, chosen.shares, chosen.columns[first], chosen.answers[first]
-        )
+        chosen = chosen.take(first)
     heaviest = np.argsort(-model.weights_, kind="stable")[:n_components]
     k = model.n_components
     told = [f"the {n_columns} of {d} columns that separate best"] if n_columns < d else []

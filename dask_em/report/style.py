@@ -96,7 +96,8 @@ td.wrap{white-space:normal;min-width:14rem}
 .card{border:1px solid var(--line);border-radius:.5rem;padding:.7rem .9rem;min-width:0}
 .card table{width:100%}.card td{border:0;padding:.2rem .6rem .2rem 0}
 .card td:first-child{max-width:11rem;overflow:hidden;text-overflow:ellipsis}
-.card td:last-child{padding-right:0}.card .effect{width:100%;min-width:3.5rem}
+.card td:last-child{padding-right:0}
+.card td:nth-child(2){width:45%}.card .effect{width:100%;min-width:3.5rem}
 @media(max-width:30rem){.card{padding:.6rem .6rem}.card td{padding-right:.4rem;font-size:.82rem}
 .card td:first-child{max-width:7.4rem}.card .effect{min-width:2.2rem}}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:1rem}

@@ -14,7 +14,7 @@ from .axes import is_finite, shortened
 from .choices import candidates, selection_of
 from .effects import Effect, effects
 from .evidence import Evidence
-from .formats import counted, listed, percent, quantity
+from .formats import answer_name, counted, listed, percent, quantity
 from .quality import Assignment, ColumnQuality
 
 COUNTS = (
@@ -66,13 +66,7 @@ def with_rows(model: FittedMixture) -> list[int]:
 
 def category(model: FittedMixture, effect: Effect) -> str:
     """Return the name of the category that an effect is of, its code where it has none."""
-    named = vars(model).get("feature_categories_", ())
-    c = effect.category
-    if c is None:
-        return ""
-    if effect.column < len(named) and c < len(named[effect.column]):
-        return str(named[effect.column][c])
-    return str(c)
+    return "" if effect.category is None else answer_name(model, effect.column, effect.category)
 
 
 def _number(n: int) -> str:
@@ -82,8 +76,9 @@ def _number(n: int) -> str:
 def _sizes(model: FittedMixture) -> str:
     n, live = model.provenance_.get("n_rows"), with_rows(model)
     used = None if n is None else int(n) - int(model.provenance_.get("n_dropped", 0))
-    noise = model.state_.result.noise_box is not None
-    apart = f"; {percent(model.state_.result.noise_weight, 2)} are noise, in no group" * noise
+    result, apart = model.state_.result, ""
+    if result.noise_box is not None:
+        apart = f"; {percent(result.noise_weight, 2)} are noise, in no group"
     rows = "The rows" if used is None or model.status_ is Status.GIVEN else f"The {used:,} rows"
     if len(live) == 1:
         return f"{rows} are described as one group{apart}."
@@ -264,7 +259,7 @@ def _of_fit(model: FittedMixture) -> Iterator[str]:
     known = model.provenance_
     if dropped := int(known.get("n_dropped", 0)):
         yield f"{counted(dropped, 'row')} ({percent(dropped / known['n_rows'], 2)}) " + (
-            "held NaN or infinity and were left out of the fit"
+            "with NaN or infinity left out of the fit"
         )
     if model.state_.result.noise_box is not None and model.state_.result.noise_weight > 0:
         yield f"{percent(model.state_.result.noise_weight, 2)} of the rows are noise"

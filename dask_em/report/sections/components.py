@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 
 from ...estimators.describe import FittedMixture
-from ...estimators.html import components_table, left_out, text
+from ...estimators.html import MOST_ENTRIES, components_table, left_out, text
 from .. import plots
 from ..evidence import Evidence
 from ..heat import WIDEST
 from ..profile_matrix import plot_profile_matrix, profile_matrix
 from ..section import Drawing, MakeDrawings, Section, drawn, grid, note, of_noise
 
-# Rows and columns of a table.
-MOST_ROWS, MOST_COLUMNS = 300, 16
+# Columns and cells of a table; of many components the first are shown.
+MOST_COLUMNS, MOST_CELLS = 16, 3000
 
 # What pictures of profiles show.
 PICTURES = {
@@ -26,12 +26,17 @@ PICTURES = {
 
 def components_section(model: FittedMixture, evidence: Evidence) -> Section | None:
     """Make the section on weights and profiles of the components."""
-    bands = any(profile.widths is not None for profile in model.describe().profiles)
+    profiles = model.describe().profiles
+    widest = max(
+        min(one.values.shape[1], MOST_ENTRIES if one.entries else MOST_COLUMNS) for one in profiles
+    )
+    most = MOST_CELLS // widest
+    bands = any(profile.widths is not None for profile in profiles)
     words = "Mean &plusmn; standard deviation in each column, in its own unit. " if bands else ""
-    words += text(left_out(model, MOST_ROWS, MOST_COLUMNS))
+    words += text(left_out(model, most, MOST_COLUMNS))
     figures = grid(drawn(DRAWINGS, model, evidence))
     return Section(
-        "The components", figures + note(words) + components_table(model, MOST_ROWS, MOST_COLUMNS)
+        "The components", figures + note(words) + components_table(model, most, MOST_COLUMNS)
     )
 
 

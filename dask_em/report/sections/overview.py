@@ -20,7 +20,9 @@ def header(model: FittedMixture, evidence: Evidence, title: str) -> str:
     source = model.provenance_
     where = f'<p class="source">{text(source["source"])}</p>' if source else ""
     good = "good" if model.status_.done else "warn"
-    told = "".join(f"<li>{text(one)}</li>" for one in five_sentences(model, evidence))
+    told = "".join(
+        f"<li>{text(one).replace(' %', '&nbsp;%')}</li>" for one in five_sentences(model, evidence)
+    )
     return (
         f'<header><h1>{text(title)}</h1>{where}<div class="front">'
         f'<div><ol class="told">{told}</ol></div>'

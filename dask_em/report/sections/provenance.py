@@ -10,8 +10,8 @@ from ...version import __version__
 from ..evidence import Evidence
 from ..section import Section, details
 
-# Rows of a table.
-MOST_ROWS = 1000
+# Passes that are listed, the last.
+MOST_ROWS = 200
 
 
 def provenance_section(model: FittedMixture, evidence: Evidence) -> Section | None:
