@@ -26,28 +26,36 @@ from __future__ import annotations
 from .report.answers import plot_answers as answers
 from .report.choices import plot_elbow as elbow
 from .report.choices import plot_selection as selection
+from .report.discriminants import plot_discriminants as discriminants
 from .report.display import MixtureDisplay
-from .report.iterations import plot_iterations as iterations
 from .report.iterations import plot_objective as objective
+from .report.marginals import plot_marginal as marginal
+from .report.merge_tree import plot_merge_tree as merge_tree
+from .report.overlap import plot_overlap as overlap
 from .report.plots import plot_components as components
 from .report.plots import plot_log_likelihood as history
-from .report.plots import plot_marginal as marginal
 from .report.plots import plot_pairs as pairs
 from .report.plots import plot_profiles as profiles
 from .report.plots import plot_sharpness as sharpness
 from .report.plots import plot_weights as weights
+from .report.profile_matrix import plot_profile_matrix as profile_matrix
 from .report.publication import publication
+from .report.sequence import plot_sequence as iterations
 
 __all__ = [
     "MixtureDisplay",
     "answers",
     "components",
+    "discriminants",
     "elbow",
     "history",
     "iterations",
     "marginal",
+    "merge_tree",
     "objective",
+    "overlap",
     "pairs",
+    "profile_matrix",
     "profiles",
     "publication",
     "selection",

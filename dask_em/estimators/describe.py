@@ -6,7 +6,7 @@ Tables, pages and pictures know a model by `FittedMixture` and its components by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -70,6 +70,10 @@ class ComponentDescription(Protocol):
     @property
     def answers(self) -> Mapping[int, Array]:
         """Probabilities of answers (k, c), by the columns that hold categories."""
+
+    @property
+    def counts(self) -> Collection[int]:
+        """Numbers of the columns that hold whole numbers, of which marginals are probabilities."""
 
     @property
     def profiles(self) -> Sequence[Profile]:
@@ -143,6 +147,9 @@ class FittedMixture(Protocol):
 
     def describe(self) -> ComponentDescription:
         """Describe the components in the units of the data."""
+
+    def exact_overlap(self) -> Array | None:
+        """Return how often a row of component i is taken for one of j, (k, k), if that is known."""
 
     def predictor(self, answers: Sequence[Answer]) -> Predict:
         """Return a function from rows (n, d) to a dict of answers."""
@@ -261,6 +268,11 @@ class GaussianDescription:
         return {}
 
     @property
+    def counts(self) -> Collection[int]:
+        """Numbers of the columns that hold whole numbers, of which there are none."""
+        return ()
+
+    @property
     def profiles(self) -> Sequence[Profile]:
         """Means with their standard deviations."""
         return [means_profile(self.means, self.variances)]
@@ -336,6 +348,12 @@ class FamilyDescription:
         return self.components.answer_probabilities()
 
     @property
+    def counts(self) -> Collection[int]:
+        """Numbers of the columns that hold whole numbers, of which marginals are probabilities."""
+        whole = np.broadcast_to(self.components.support.whole, len(self.columns))
+        return np.flatnonzero(whole).tolist()
+
+    @property
     def profiles(self) -> Sequence[Profile]:
         """Tables of the components by column, and how they are drawn."""
         return self.components.profiles()
@@ -392,6 +410,11 @@ class ClusterDescription:
     def answers(self) -> Mapping[int, Array]:
         """Probabilities of answers, of which there are none."""
         return {}
+
+    @property
+    def counts(self) -> Collection[int]:
+        """Numbers of the columns that hold whole numbers, of which there are none."""
+        return ()
 
     @property
     def profiles(self) -> Sequence[Profile]:

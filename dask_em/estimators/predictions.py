@@ -416,6 +416,13 @@ class Predictions(FittedEstimator):
         names = getattr(self, "feature_names_in_", None)
         return FamilyDescription(components, names_of_columns(names, components.n_features))
 
+    def exact_overlap(self) -> Array | None:
+        """Return how often a row of component i is taken for one of j, (k, k), at [i, j].
+
+        None where it is not known in closed form, or where that takes longer than seconds.
+        """
+        return None
+
     def to_frame(self, of: OfModel = "components") -> Any:
         """Return a result of the fit as a pandas.DataFrame.
 

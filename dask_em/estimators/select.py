@@ -13,6 +13,7 @@ from ..fitting.criteria import Criterion, RangeEnd, check_criterion, range_end
 from ..fitting.driver import Driver
 from ..fitting.observers import n_reads
 from .base import MixtureEstimator
+from .drawings import drawing
 from .fits import Fit
 from .gaussian import GaussianMixture
 from .html import selection_html
@@ -94,6 +95,26 @@ class Selection:
         """
         check_choice("of", of, get_args(OfSelection))
         return records_frame(self.table if of == "table" else self.history)
+
+    def plot(self, criterion: Criterion | None = None, ax: Any = None) -> Any:
+        """Draw a criterion over the number of components as `dask_em.plots.selection`.
+
+        Parameters
+        ----------
+        criterion : {"bic", "aic", "icl", "holdout"}, optional
+            By default the one by which it chose.
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        UsageError
+            No model has the criterion, or matplotlib is not installed.
+        """
+        return drawing("selection")(self, criterion, ax)
 
     def _repr_html_(self) -> str:
         """HTML for notebooks: which model was chosen, and how the others did."""

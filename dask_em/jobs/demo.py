@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
-from ..core.em import EMState
 from ..data.zarr.opening import open_zarr
 from ..estimators.load import load
 from ..storage.outputs.writer import new_folder, output_file
@@ -109,26 +108,11 @@ def draw_iterations(picture: str) -> None:
     """Draw K-means and plain EM on three clusters, from one start, iteration by iteration."""
     from matplotlib.figure import Figure
 
-    # scikit-learn takes longer to import than a refusal of the folder.
-    from ..estimators.gaussian import GaussianMixture
-    from ..estimators.kmeans import KMeans
-    from ..report.iterations import plot_iterations
+    from ..report.sequence import plot_sequence
 
     X, start = three_clusters()
-    hard: list[EMState] = []
-    soft: list[EMState] = []
-    KMeans(3, init=start, algorithm="lloyd", tol=0, callbacks=[hard.append]).fit(X)
-    GaussianMixture(
-        3,
-        weights_init=np.full(3, 1 / 3),
-        means_init=start,
-        precisions_init=np.repeat(np.eye(2)[None], 3, axis=0),
-        algorithm="em",
-        tol=1e-5,
-        callbacks=[soft.append],
-    ).fit(X)
     figure = Figure(figsize=(12, 6.4), layout="constrained")
-    plot_iterations({"K-means": hard, "EM": soft}, X, figure=figure)
+    plot_sequence(X, n_components=len(start), means_init=start, figure=figure)
     write_picture(figure, picture)
 
 

@@ -9,14 +9,17 @@ import numpy as np
 from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
-from .axes import ink, label_axes, new_axes
-from .plots import heaviest
+from .axes import heaviest, ink, label_axes, mark, new_axes, shortened
+from .formats import answer_name, called, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Categories that are drawn one by one.
 MOST_CATEGORIES = 30
+
+# Letters of the name of a category.
+LONGEST_ANSWER = 16
 
 
 def plot_answers(
@@ -51,13 +54,19 @@ def plot_answers(
     width = 0.8 / len(drawn)
     for i, k in enumerate(drawn):
         x = np.arange(n) + width * (i + 0.5) - 0.4
-        ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))
+        for c, bar in enumerate(ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))):
+            mark(bar, k, f"{called(k)}: {percent(float(found[k, c]))}")
     if X is not None:
         answers = np.asarray(model.state_.result.components.answers_in(X, column))
         known = answers[~np.isnan(answers)]
         shares = [float((known == c).mean()) if len(known) else 0.0 for c in range(n)]
         ax.hlines(shares, np.arange(n) - 0.45, np.arange(n) + 0.45, color=ink(), lw=1.2)
-    ax.set_xticks(range(n))
+    names = [shortened(answer_name(model, column, c), LONGEST_ANSWER) for c in range(n)]
+    turned = sum(map(len, names)) > 30
+    ax.set_xticks(
+        range(n), names, parse_math=False,
+        rotation=35 if turned else 0, ha="right" if turned else "center",
+    )  # fmt: skip
     ax.set_ylim(0, 1)
     label_axes(ax, components.columns[column], "probability")
     return ax

@@ -8,16 +8,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.additive import Array
+from ..core.scoring import Answer
 from ..errors import UsageError
-from ..estimators.describe import colour
+from ..estimators.describe import FittedMixture, colour
+from ..estimators.shapes import SHAPES, line
 from ..foreign import shown
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 LONGEST_NAME = 24
+
+# More components than this are told apart by colour alone: numbers and curves would overlap.
+MOST_LABELLED = 20
+
+# Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
+# its share of the page.
+MOST_DRAWN = 60
+
+# Fewer rows than this are larger points, and less pale.
+FEW_ROWS = 1000
+
+# Begins the name of an artist of which a page tells more than it draws; see `mark`.
+MARK, POINTS = "dask-em:", "dask-em-points:"
 
 # Densities of a curve beside those at its 200 even points: components times points.
 MOST_EVALUATED = 2**23
@@ -35,6 +51,36 @@ def real_rows(X: Array, d: int) -> Array:
     if X.ndim != 2 or X.shape[1] != d or len(X) == 0:
         raise UsageError(f"X has shape {X.shape}, expected rows of {d} columns, (n, {d})")
     return X if X.dtype.kind == "f" else X.astype(np.float64)
+
+
+def answer_of(model: FittedMixture, X: Array, answer: Answer) -> Array:
+    """Compute an answer for rows, which have no column names even if the model has."""
+    return np.asarray(model.predictor((answer,))(X)[answer])
+
+
+def heaviest(weights: Array) -> list[int]:
+    """Return the components that are drawn one by one, in their order, by all weights (k,)."""
+    if len(weights) <= MOST_DRAWN:
+        return [*range(len(weights))]
+    return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
+
+
+def scatter_rows(ax: Axes, points: Array, labels: Array, palette: Array) -> None:
+    """Draw rows at points (n, 2), in the colours and shapes of their components.
+
+    Noise has the label -1, the last colour, and a circle.
+    """
+    from matplotlib.markers import MarkerStyle
+
+    styles = [MarkerStyle(name) for name in SHAPES]
+    shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
+    size, alpha = (6, 0.4) if len(points) > FEW_ROWS else (11, 0.6)
+    x, y = points.T
+    found = ax.scatter(x, y, s=size, c=palette[labels], alpha=alpha, linewidths=0, rasterized=True)
+    known = labels[np.isfinite(points).all(axis=1)]
+    mark_points(found, known)
+    if len(labels):
+        found.set_paths([shapes[max(k, 0) % len(shapes)] for k in labels.tolist()])
 
 
 def is_finite(value: float | None) -> bool:
@@ -128,29 +174,74 @@ def outline_component(ax: Axes, k: int, mean: Array, covariance: Array) -> None:
     angle, widths = ellipse_of(covariance)
     for deviations in (1, 2):
         major, minor = 2 * deviations * widths
-        ax.add_patch(
-            Ellipse(tuple(mean), major, minor, angle=angle, fill=False, color=colour(k), lw=1.2)
-        )
+        outline = Ellipse(tuple(mean), major, minor, angle=angle, fill=False, color=colour(k))
+        outline.set(linewidth=1.2, linestyle=line(k))
+        mark(ax.add_patch(outline), k)
 
 
 def number_component(ax: Axes, k: int, mean: Array) -> None:
     """Write the number of a component at its mean (2,)."""
     box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colour(k), "lw": 1.2, "alpha": 0.9}
-    ax.annotate(
+    number = ax.annotate(
         str(k), tuple(mean), ha="center", va="center", fontsize=6.5, color="black", bbox=box
     )
+    mark(number, k)
 
 
-def shortened(name: str) -> str:
+def mark(artist: Artist, component: int | tuple[int, ...] | None = None, told: str = "") -> None:
+    """Name the component that an artist shows, and words for whoever points at it on a page.
+
+    Parameters
+    ----------
+    artist : matplotlib Artist
+        A line, a patch, a collection or a text: not a container of them.
+    component : int or tuple of int, optional
+        One or several; -1 is noise. On a page the artist stays clear where one of its components
+        is chosen, and fades where another is; one of none never does.
+    told : str, optional
+        The values that it shows, as "petal length: 1.46 ± 0.17 cm".
+
+    Examples
+    --------
+    >>> from matplotlib.lines import Line2D
+    >>> line = Line2D([0], [0])
+    >>> mark(line, 3, "weight 12 %")
+    >>> line.get_gid()
+    'dask-em:3:weight 12 %'
+    """
+    several = component if isinstance(component, tuple) else (component,)
+    named = " ".join(str(k) for k in several if k is not None)
+    artist.set_gid(f"{MARK}{named}:{shown(told)}")
+
+
+def mark_points(points: Artist, components: Array) -> None:
+    """Name the component of each point of a collection (n,), -1 for noise; see `mark`.
+
+    On a page they are lines of no length, a few paths a component, however many they are.
+
+    Examples
+    --------
+    >>> from matplotlib.collections import PathCollection
+    >>> points = PathCollection([])
+    >>> mark_points(points, np.array([0, 2, 0]))
+    >>> points.get_gid()
+    'dask-em-points:0 2 0'
+    """
+    points.set_gid(POINTS + " ".join(map(str, components.tolist())))
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """Return what a picture shows of a name: visible characters, and few of them.
 
     Examples
     --------
     >>> shortened("a name of more than twenty-four letters")
-    'a name of more than t...'
+    'a name of m...ur letters'
     """
     name = shown(name)
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    # Names of many columns differ at their ends as often as at their beginnings.
+    end = (longest - 3) // 2
+    return name if len(name) <= longest else f"{name[: longest - 3 - end]}...{name[-end:]}"
 
 
 def label_axes(ax: Axes, x: str, y: str) -> None:

@@ -10,8 +10,10 @@ from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from .answers import plot_answers
 from .axes import column_number, shortened
-from .plots import plot_components, plot_marginal, telling_columns
+from .marginals import plot_marginal
+from .plots import plot_components
 from .rows import drawn_rows
+from .separation import telling_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,6 +26,7 @@ from ..estimators.describe import (
 )
 from .axes import (
     column_number,
+    heaviest,
     ink,
     label_axes,
     new_axes,
@@ -35,7 +36,6 @@ from .axes import (
     shortened,
     whole_numbers,
 )
-from .plots import heaviest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..core.additive import Array
 from ..core.profile import Picture, Profile
-from ..core.scoring import Answer
 from ..errors import UsageError
 from ..estimators.describe import (
     COLOURS,
@@ -21,37 +20,41 @@ from ..estimators.describe import (
     all_weights,
     colour,
     colours,
-    mixture_moments,
-    noise_density,
     shares_among,
 )
+from ..estimators.shapes import line, marker
 from .axes import (
+    MOST_DRAWN,
+    MOST_LABELLED,
+    answer_of,
     column_number,
-    curve_points,
+    heaviest,
     ink,
     is_finite,
     label_axes,
+    mark,
     new_axes,
     new_figure,
     number_component,
     outline_component,
     real_rows,
+    scatter_rows,
     shortened,
     whole_numbers,
     with_unit,
 )
+from .formats import NOISE, about, called, percent, quantity
+from .marginals import plot_marginal
+from .separation import telling_columns
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from .drift import ChunkDensities
 
-# More components than this are told apart by colour alone: numbers and curves would overlap.
-MOST_LABELLED = 20
-
-# Of more components than this, the heaviest are drawn: nobody tells others apart, and each takes
-# its share of the page.
-MOST_DRAWN = 200
+# By how much rows are shifted about the code of a category, at most.
+JITTER = 0.3
 
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
@@ -60,33 +63,12 @@ MOST_NAMED_COLUMNS = 12
 MANY_POINTS = 20_000
 
 
-def heaviest(weights: Array) -> list[int]:
-    """Return the components that are drawn one by one, in their order, by all weights (k,)."""
-    if len(weights) <= MOST_DRAWN:
-        return [*range(len(weights))]
-    return sorted(np.argsort(-weights, kind="stable")[:MOST_DRAWN].tolist())
-
-
-def telling_columns(
-    model: FittedMixture, most: int = 4, among: Sequence[int] | None = None
-) -> list[int]:
-    """Choose the columns that separate the components best, at most so many, in their order.
-
-    Best is the largest share of a column's variance that lies between the components. They are
-    chosen `among` some columns, by default all.
-    """
-    components = model.describe()
-    center, spread = mixture_moments(model.weights_, components)
-    between = shares_among(model) @ (components.means - center) ** 2
-    share = np.divide(between, spread**2, out=np.zeros_like(between), where=spread > 0)
-    asked = np.arange(len(share)) if among is None else np.array(among, dtype=int)
-    return sorted(asked[np.argsort(-share[asked], kind="stable")[:most]].tolist())
-
-
 def plot_components(
     model: FittedMixture, X: Array, columns: tuple[int, int] = (0, 1), ax: Axes | None = None
 ) -> Axes:
     """Draw rows, coloured by component, with ellipses at 1 and 2 standard deviations.
+
+    Rows about codes of categories are shifted a little, each by chance, and have no ellipses.
 
     Parameters
     ----------
@@ -109,11 +91,14 @@ def plot_components(
     ax = new_axes(ax, (6, 5))
     X = real_rows(X, model.n_features_in_)
     pair = [column_number(j, model.n_features_in_) for j in columns]
-    labels, components = _answer(model, X, "labels"), model.describe()
-    x, y = X[:, pair].T
-    # Noise has the label -1, and the last colour.
-    ax.scatter(x, y, s=4, c=colours(model)[labels], alpha=0.35, linewidths=0, rasterized=True)
-    for k in heaviest(model.weights_):
+    labels, components = answer_of(model, X, "labels"), model.describe()
+    points, coded = X[:, pair], [j in components.answers for j in pair]
+    if any(coded):
+        # Codes of categories would be a few points over each other.
+        shifts = np.random.default_rng(0).uniform(-JITTER, JITTER, points.shape)
+        points = points + np.where(coded, shifts, 0.0)
+    scatter_rows(ax, points, labels, colours(model))
+    for k in [] if any(coded) else heaviest(model.weights_):
         mean = components.means[k, pair]
         outline_component(ax, k, mean, components.covariance(k, pair))
         if model.n_components <= MOST_LABELLED:
@@ -133,14 +118,14 @@ def plot_pairs(
     model : fitted mixture
     X : (n, d) array
     columns : sequence of int, optional
-        By default the (at most) four in which the components differ most.
+        By default the (at most) four that together separate the components best.
     axes : (m, m) array of matplotlib Axes, optional
 
     Returns
     -------
     (m, m) array of matplotlib Axes
     """
-    chosen = telling_columns(model) if columns is None else list(columns)
+    chosen = _columns_of_pairs(model) if columns is None else list(columns)
     m = len(chosen)
     if axes is None:
         size = max(4.0, 2.6 * m)
@@ -159,6 +144,13 @@ def plot_pairs(
     return grid
 
 
+def _columns_of_pairs(model: FittedMixture) -> list[int]:
+    """Choose columns whose pairs are drawn: of numbers, but where there is none."""
+    components = model.describe()
+    numbers = [j for j in range(len(components.columns)) if j not in components.answers]
+    return telling_columns(model, among=numbers or None)
+
+
 def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
     """Draw the weights of the components as bars.
 
@@ -174,7 +166,9 @@ def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax)
     bars, weights = colours(model).tolist(), all_weights(model)
     if model.n_components <= MOST_DRAWN:
-        ax.bar(range(len(bars)), weights, color=bars, width=0.7)
+        drawn = ax.bar(range(len(bars)), weights, color=bars, width=0.7)
+        for k, bar, weight in zip(_numbers(model), drawn, weights, strict=True):
+            mark(bar, k, f"{called(k)}: {percent(weight)}")
     else:
         edges = np.arange(model.n_components + 1) - 0.5
         ax.stairs(model.weights_, edges, fill=True, color=COLOURS[0], rasterized=True)
@@ -228,18 +222,27 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     matplotlib Axes
     """
     ax = new_axes(ax)
-    resp = _answer(model, real_rows(X, model.n_features_in_), "proba")
+    resp = answer_of(model, real_rows(X, model.n_features_in_), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
+    labels = np.where(labels == model.n_components, NOISE, labels)
     few, bars = model.n_components <= MOST_DRAWN, colours(model).tolist()
-    parts = [largest[labels == k] for k in range(len(bars))] if few else [largest]
-    ax.hist(
+    parts = [largest[labels == k] for k in _numbers(model)] if few else [largest]
+    found: Any = ax.hist(
         parts,
         bins=20,
         range=(0, 1),
         weights=[np.full(len(part), 1 / len(largest)) for part in parts],
         color=bars[: len(parts)],
         stacked=True,
-    )
+    )[2]
+    if few:
+        for k, bars_of_one in zip(
+            _numbers(model), found if len(parts) > 1 else [found], strict=True
+        ):
+            share = f"{called(k)}: {percent(float((labels == k).mean()))} of the rows"
+            for bar in bars_of_one:
+                bar.set_visible(bar.get_height() > 0)
+                mark(bar, k, share)
     ax.set_xlim(0, 1)
     label_axes(ax, "largest responsibility", "share of rows")
     return ax
@@ -276,13 +279,18 @@ def plot_profiles(
         spread = np.where(spread > 0, spread, 1.0)
         values, widths, unit = (values - center) / spread, widths / spread, "standard deviations"
     few, k = m <= MOST_NAMED_COLUMNS, len(drawn)
+    names = profile.names(components.columns)
     for i, component in enumerate(drawn):
         x = np.arange(m) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
         width = None if widths is None else widths[component]
-        _draw_profile(ax, x, values[component], width, component, (few, k, profile.picture))
+        artists = _draw_profile(
+            ax, x, values[component], width, component, (few, k, profile.picture)
+        )
+        for artist in artists:
+            mark(artist, component, _told(profile, component, names) if few else called(component))
     ax.axhline(0, lw=0.6, color=ink(), alpha=0.5, zorder=0)
     if few:
-        _name_entries(ax, profile.names(components.columns))
+        _name_entries(ax, names)
     else:
         whole_numbers(ax.xaxis)
     label_axes(ax, "" if few else "value" if profile.entries else "column", unit)
@@ -292,19 +300,34 @@ def plot_profiles(
 def _draw_profile(
     ax: Axes, x: Array, values: Array, widths: Array | None, component: int,
     how: tuple[bool, int, Picture],
-) -> None:  # fmt: skip
+) -> list[Artist]:  # fmt: skip
     """Draw one of k components at places x (m,): marks and bands, bars, or lines of many."""
     few, k, picture = how
     if not few:
         # Thousands of points of each are a picture, not words.
         look: Any = {"color": colour(component), "rasterized": len(x) * k > MANY_POINTS}
-        ax.plot(x, values, lw=1.2, **look)
-        if widths is not None:
-            ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
-    elif picture == "bars":
-        ax.bar(x, values, 0.6 / k, color=colour(component))
-    else:
-        ax.errorbar(x, values, widths, fmt="o", ms=4, lw=1.5, capsize=0, color=colour(component))
+        drawn: list[Artist] = [*ax.plot(x, values, lw=1.2, ls=line(component), **look)]
+        # Bands of many are one colour of mud.
+        if widths is not None and k <= MOST_LABELLED:
+            drawn.append(
+                ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
+            )
+        return drawn
+    if picture == "bars":
+        return [*ax.bar(x, values, 0.6 / k, color=colour(component))]
+    style: Any = {"fmt": marker(component), "ms": 4, "lw": 1.5, "capsize": 0}
+    return [*ax.errorbar(x, values, widths, color=colour(component), **style).get_children()]
+
+
+def _told(profile: Profile, component: int, names: Sequence[str]) -> str:
+    """Return the values of one component in words, in their own unit."""
+    values, widths = profile.values[component], profile.widths
+    told = [
+        quantity(value) if widths is None else about(value, widths[component, j])
+        for j, value in enumerate(values)
+    ]
+    each = (f"{shortened(name)} {value}" for name, value in zip(names, told, strict=True))
+    return f"{called(component)}: {', '.join(each)}"
 
 
 def _name_entries(ax: Axes, names: Sequence[str]) -> None:
@@ -318,51 +341,11 @@ def _name_entries(ax: Axes, names: Sequence[str]) -> None:
     ax.set_xlim(-0.6, len(names) - 0.4)
 
 
-def plot_marginal(
-    model: FittedMixture, column: int = 0, X: Array | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw the density of one column and of its components, over a histogram of rows.
-
-    Parameters
-    ----------
-    model : fitted mixture
-    column : int
-    X : (n, d) array, optional
-        Rows of the histogram.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    UsageError
-        A column that the model does not have.
-    """
-    ax = new_axes(ax)
-    j = column_number(column, model.n_features_in_)
-    components = model.describe()
-    means, widths = components.means[:, j], np.sqrt(components.variances[:, j])
-    near = heaviest(model.weights_)
-    x = curve_points(means, widths, near=near)
-    if X is not None:
-        values = real_rows(X, model.n_features_in_)[:, j]
-        bins = int(np.clip(np.sqrt(len(values)), 10, 60))
-        ax.hist(values, bins=bins, density=True, color=ink(), alpha=0.18)
-        x = curve_points(means, widths, (float(values.min()), float(values.max())), near)
-    parts = components.marginal(j, x) * model.weights_[:, None]
-    if 1 < model.n_components <= MOST_LABELLED:
-        for k, part in enumerate(parts):
-            ax.plot(x, part, lw=1.2, color=colour(k))
-    ax.plot(x, parts.sum(axis=0) + noise_density(model, j, x), lw=1.6, color=ink())
-    ax.set_ylim(bottom=0)
-    label_axes(ax, components.columns[j], "density")
-    return ax
-
-
 def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     """Draw the mean log-density of each part over the rows of the store, the unlike ones marked.
+
+    Triangles are parts that are unlike the model, squares those whose rows belong to other
+    components than all rows do; the dashed line is the median part.
 
     Parameters
     ----------
@@ -382,7 +365,23 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     if np.isfinite(densities.median):
         ax.axhline(densities.median, lw=0.8, ls="--", color=ink(), alpha=0.7)
     unlike = densities.unlike & densities.finite
-    ax.plot(middle[unlike], means[unlike], "v", ms=6, color=COLOURS[2])
+    mixed = densities.mixed_otherwise & densities.finite & ~unlike
+    looks: list[tuple[Array, str, dict[str, Any]]] = [
+        (unlike, "unlike the model", {"marker": "v", "ms": 6, "color": COLOURS[2]}),
+        (mixed, "other components", {"marker": "s", "ms": 5, "mfc": "none", "color": COLOURS[6]}),
+    ]
+    for parts, words, look in looks:
+        (points,) = ax.plot(middle[parts], means[parts], ls="none", **look)
+        mark(points, told=words)
+    kinds = [(words, look) for parts, words, look in looks if parts.any()]
+    if kinds:
+        from matplotlib.lines import Line2D
+
+        # Above the axes: inside, it would hide parts.
+        ax.legend(
+            [Line2D([], [], ls="none", **look) for _, look in kinds], [words for words, _ in kinds],
+            frameon=False, fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=2,
+        )  # fmt: skip
     ax.ticklabel_format(axis="x", style="plain", useOffset=False)
     ax.xaxis.set_major_formatter(with_unit)
     locator: Any = ax.xaxis.get_major_locator()
@@ -391,9 +390,10 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _answer(model: FittedMixture, X: Array, answer: Answer) -> Array:
-    """Compute an answer for rows, which have no column names even if the model has."""
-    return np.asarray(model.predictor((answer,))(X)[answer])
+def _numbers(model: FittedMixture) -> list[int]:
+    """Return the numbers of the components, and behind them that of noise where there is any."""
+    noise = model.state_.result.noise_box is not None
+    return [*range(model.n_components), *([NOISE] if noise else [])]
 
 
 def _ascent(history: Sequence[Mapping[str, Any]], told: str) -> tuple[Array, Array, Array]:
