@@ -31,7 +31,6 @@ from .control_variate import algorithm_of
 from .criteria import Row
 from .exchange import Exchange
 from .fit_options import FitOptions
-from .incremental import incremental_of
 from .multistart import highest_end
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
@@ -352,8 +351,11 @@ class Driver:
 
     @property
     def _steps_on(self) -> Sampled | None:
-        """The sample that accelerated algorithms make steps on: nobody knows its rows' labels."""
-        return None if self.options.labels_fixed else self.sample
+        """The sample that accelerated algorithms make steps on.
+
+        Nobody knows its rows' labels; and one of new rows says nothing of those that are not read.
+        """
+        return None if self.options.labels_fixed or self.carried is not None else self.sample
 
     def _rules(self) -> ScreeningRules:
         weight = self.surveyed.moments.weight
@@ -429,11 +431,7 @@ class Driver:
             mixture, *contenders = start.mixtures(self.engine)
             origin = start.going_on(self.engine) or mixture
             named = self.options.lead.algorithm
-            algorithm = (
-                algorithm_of(named, origin, limits, self._steps_on, contenders)
-                if self.carried is None
-                else incremental_of(named, mixture, self.carried, limits)
-            )
+            algorithm = algorithm_of(named, origin, limits, self._steps_on, contenders)
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):
             if candidate is not None and state is not None:
@@ -447,7 +445,10 @@ class Driver:
                 f"holdout={self.holdout.share:g} of {self.surveyed.n_rows} rows drew none of "
                 "any weight: hold more out"
             )
-        return statistics
+        if self.carried is None:
+            return statistics
+        members = zip(mixtures, statistics.members, strict=True)
+        return replace(statistics, members=tuple(self.carried.at(m) + s for m, s in members))
 
     # -- the end -----------------------------------------------------------------------------
 
