@@ -10,7 +10,6 @@ do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -63,29 +62,3 @@ class Carried:
         gained = mixture.expected_log_joint(moved)
         gained -= self.mixture.expected_log_joint(self.statistics)
         return replace(moved, log_likelihood=moved.log_likelihood + gained)
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """The fit that an update goes on from.
-
-    Attributes
-    ----------
-    state : EMState
-    kept : callable
-        The weight of the new rows -> what a row that was read before still counts as.
-
-    Examples
-    --------
-    >>> from dask_em import GaussianMixture
-    >>> earlier = Earlier(GaussianMixture(1).fit([[0.0], [2.0]]).state_, lambda weight: 0.5)
-    >>> earlier.carried(10.0).statistics.weight
-    1.0
-    """
-
-    state: EMState
-    kept: Callable[[float], float]
-
-    def carried(self, weight: float) -> Carried:
-        """Return the sums that join those of new rows of this weight."""
-        return Carried.of(self.state, self.kept(weight))

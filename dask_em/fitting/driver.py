@@ -31,6 +31,7 @@ from .control_variate import algorithm_of
 from .criteria import Row
 from .exchange import Exchange
 from .fit_options import FitOptions
+from .kept_sample import is_enough
 from .multistart import highest_end
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
@@ -191,7 +192,7 @@ class Driver:
         """
         self.surveyed = self._survey()
         weight = self.surveyed.moments.weight
-        self.carried = self._carried(weight)
+        self.carried = self._carried()
         earlier = 0.0 if self.carried is None else self.carried.statistics.weight
         limits = self.options.convergence.among(weight, earlier)
         self.options = replace(self.options, convergence=limits)
@@ -224,11 +225,17 @@ class Driver:
             )
             yield from run_together(self._em_pass, running, prune, executor)
 
-    def _carried(self, weight: float) -> Carried | None:
-        """Return the sums that join those of rows of this weight, as an update began with them."""
+    def _carried(self) -> Carried | None:
+        """Return the sums that join those of the rows, as an update began with them."""
         if self.checkpoint.progress is not None:
             return self.checkpoint.progress.carried
-        return None if self.options.earlier is None else self.options.earlier.carried(weight)
+        options = self.options
+        if options.earlier is None:
+            return None
+        mixture, carried = options.earlier.begin(self.surveyed, options.convergence)
+        start = replace(options.lead, start_from=lambda surveyed: mixture)
+        self.options = replace(options, models=(start,))
+        return carried
 
     def _commit(self) -> None:
         """Keep what is known after a pass."""
@@ -355,7 +362,19 @@ class Driver:
 
         Nobody knows its rows' labels; and one of new rows says nothing of those that are not read.
         """
-        return None if self.options.labels_fixed or self.carried is not None else self.sample
+        if self.options.labels_fixed:
+            return None
+        return self.sample if self.carried is None else self._of_all
+
+    @property
+    def _of_all(self) -> Sampled | None:
+        """The sample of new rows and of those that are not read, where there is one."""
+        earlier = self.options.earlier
+        if earlier is None or self.carried is None:
+            return None
+        joined = earlier.joined(self.surveyed, self.carried)
+        followed = joined is not None and is_enough(joined, self.carried.mixture)
+        return joined.sampled if joined is not None and followed else None
 
     def _rules(self) -> ScreeningRules:
         weight = self.surveyed.moments.weight
