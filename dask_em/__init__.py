@@ -36,6 +36,7 @@ __all__ = [
     "to_json",
     "to_onnx",
     "to_sql",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .exports.sql import to_sql
     from .jobs.ingest import ingest
     from .report.display import MixtureDisplay
+    from .report.write import write_report
     from .storage.checkpoint import Checkpointing
 
 # Once, and before anybody logs: also where a worker imports a part of the package alone.
@@ -91,6 +93,7 @@ _HOMES = {
     "to_json": "exports.document",
     "to_onnx": "exports.onnx",
     "to_sql": "exports.sql",
+    "write_report": "report.write",
 }
 
 

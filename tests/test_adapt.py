@@ -29,7 +29,7 @@ from dask_em.cli.main import main
 from dask_em.core.em import EMState, Status
 from dask_em.errors import DataError, UsageError
 from dask_em.jobs import adapt as adapt_jobs
-from dask_em.report.page import write_report
+from dask_em.report.page import write_page
 
 K, D = 4, 3
 BACKGROUND = blobs(2000, D, K, apart=4.0)[0]
@@ -464,7 +464,7 @@ def test_what_the_command_refuses(stored: Path) -> None:
 def test_a_report_tells_of_it(stored: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     model = load("m.npz")
-    write_report("r.html", adapt(model, X))
+    write_page("r.html", adapt(model, X))
     page = (stored / "r.html").read_text()
     assert model.provenance_["fingerprint"] in page
     assert "adapted from" in page

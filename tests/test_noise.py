@@ -36,7 +36,8 @@ from dask_em.fitting.noise import NoiseOptions, likely_noise
 from dask_em.jobs.cluster import Worker
 from dask_em.jobs.fit import FitRequest
 from dask_em.jobs.plan import count
-from dask_em.report.page import Evidence, report_html
+from dask_em.report.evidence import Evidence
+from dask_em.report.page import report_html
 from dask_em.storage.npz import read_arrays
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -19,7 +19,7 @@ from helpers import blobs, digest, write_zarr
 from dask_em import GaussianMixture, load
 from dask_em.cli.main import main
 from dask_em.errors import LockedError, OutputExistsError, UsageError
-from dask_em.report.page import write_report
+from dask_em.report.page import write_page
 from dask_em.storage.locks import locked
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -361,8 +361,8 @@ def test_no_output_replaces_what_is_read(inputs: Inputs, tmp_path: Path) -> None
 def test_pages_of_the_library_are_locked_too(inputs: Inputs, tmp_path: Path) -> None:
     model = load(inputs.model)
     with locked(tmp_path / "page.html"), pytest.raises(LockedError, match="is writing"):
-        write_report(tmp_path / "page.html", model, overwrite=True)
-    write_report(tmp_path / "page.html", model)
+        write_page(tmp_path / "page.html", model, overwrite=True)
+    write_page(tmp_path / "page.html", model)
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 

@@ -35,11 +35,11 @@ from dask_em.report import page as report
 from dask_em.report.drift import (
     ChunkDensities,
     Densities,
-    Evidence,
     chunk_densities,
     sample_rows,
 )
-from dask_em.report.page import report_html, write_report
+from dask_em.report.evidence import Evidence
+from dask_em.report.page import report_html, write_page
 
 mpl = pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
 plt = pytest.importorskip("matplotlib.pyplot", reason="the extra `plot` is not installed")
@@ -627,9 +627,9 @@ def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     out = tmp_path / "r.html"
     out.write_text("old")
     with pytest.raises(OutputExistsError, match="exists"):
-        write_report(out, model)
+        write_page(out, model)
     with pytest.raises(OutputExistsError, match="is a folder"):
-        write_report(tmp_path, model, overwrite=True)
+        write_page(tmp_path, model, overwrite=True)
 
     def full_disk(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -637,10 +637,10 @@ def test_a_report_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            write_report(out, model, overwrite=True)
+            write_page(out, model, overwrite=True)
     assert out.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
-    write_report(out, model, overwrite=True)
+    write_page(out, model, overwrite=True)
     assert out.read_text().endswith("</html>\n")
 
 

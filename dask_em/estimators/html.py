@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -12,7 +13,8 @@ from ..core.additive import Array
 from ..core.profile import Profile
 from ..fitting.criteria import RangeEnd, model_in
 from ..foreign import shown
-from .describe import FittedMixture, colour
+from .describe import FittedMixture
+from .shapes import spot
 
 MOST_COLUMNS, MOST_COMPONENTS = 8, 10
 # Entries of a profile, as the answers to all questions, each of which is a row.
@@ -45,8 +47,56 @@ def number(value: float | None, form: str = ",.4g") -> str:
     return format(value, form)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+@dataclass(frozen=True)
+class Cell:
+    """Hold a cell of a table that shows a number, and the number itself.
+
+    Attributes
+    ----------
+    html : str
+        What is shown, as HTML.
+    value : float
+        By which rows sort, and what a download has, to the last bit.
+    spread : float, optional
+        A standard deviation that is shown behind the value; a download has it in a column of its
+        own.
+
+    Examples
+    --------
+    >>> Cell("0.31", 0.3125).td
+    '<td class="n" data-value="0.3125">0.31</td>'
+    """
+
+    html: str
+    value: float
+    spread: float | None = None
+
+    @property
+    def td(self) -> str:
+        """The cell as HTML."""
+        spread = "" if self.spread is None else f' data-spread="{float(self.spread)!r}"'
+        return f'<td class="n" data-value="{float(self.value)!r}"{spread}>{self.html}</td>'
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str | Cell]],
+    text_columns: int = 1,
+    components: Sequence[int] = (),
+    name: str = "",
+) -> str:
     """Make a table of cells that are HTML already; all but the first are aligned as numbers.
+
+    Parameters
+    ----------
+    head : sequence of str
+    rows : iterable of sequences of str or Cell
+    text_columns : int
+        The first so many are not.
+    components : sequence of int, optional
+        The component of each row, -1 for noise.
+    name : str
+        Of the file when it is downloaded from a page; it is no download without one.
 
     Examples
     --------
@@ -54,16 +104,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int 
     True
     """
 
-    def cells(tag: str, values: Sequence[str]) -> str:
-        kinds = ("" if j < text_columns else ' class="n"' for j in range(len(values)))
-        return "".join(
-            f"<{tag}{kind}>{value}</{tag}>" for kind, value in zip(kinds, values, strict=True)
-        )
+    def cell(j: int, value: str | Cell, tag: str = "td") -> str:
+        if isinstance(value, Cell):
+            return value.td
+        kind = "" if j < text_columns else ' class="n"'
+        return f"<{tag}{kind}>{value}</{tag}>"
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    top = "".join(cell(j, title, "th") for j, title in enumerate(head))
+    body = []
+    for i, row in enumerate(rows):
+        of = f' data-component="{components[i]}"' if components else ""
+        cells = (cell(j, value) for j, value in zip(range(len(head)), row, strict=True))
+        body.append(f"<tr{of}>{''.join(cells)}</tr>")
+    named = f' data-name="{text(name)}"' if name else ""
     return (
-        '<div class="scroll"><table>'
-        f"<thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="scroll"><table{named}>'
+        f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
@@ -78,8 +134,12 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in pairs)}</dl>"
 
 
-def components_table(model: FittedMixture, most: int | None = None) -> str:
+def components_table(
+    model: FittedMixture, most: int | None = None, most_columns: int = MOST_COLUMNS
+) -> str:
     """Make tables of the components: weights, and the profiles by which the family describes them.
+
+    So many components and columns are shown at most; see `left_out`.
 
     Examples
     --------
@@ -91,8 +151,11 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
     """
     components = model.describe()
     profiles = components.profiles
+    names = components.columns
     tables = [
-        (_entries_table if one.entries else _profile_table)(model, one, components.columns, most)
+        _entries_table(model, one, names, most)
+        if one.entries
+        else _profile_table(model, one, names, most, most_columns)
         for one in profiles
     ]
     if len(tables) == 1:
@@ -102,22 +165,35 @@ def components_table(model: FittedMixture, most: int | None = None) -> str:
 
 
 def _profile_table(
-    model: FittedMixture, profile: Profile, columns: Sequence[str], most: int | None
+    model: FittedMixture,
+    profile: Profile,
+    columns: Sequence[str],
+    most: int | None,
+    most_columns: int,
 ) -> str:
-    names = profile.names(columns)[:MOST_COLUMNS]
+    names = profile.names(columns)[:most_columns]
     values, widths = profile.values, profile.widths
     forms = [
         ".4g" if widths is None else _form(values[:, j], widths[:, j]) for j in range(len(names))
     ]
     rows = []
     for k in range(len(values))[:most]:
-        spot = f'<span class="spot" style="background:{colour(k)}"></span>{k}'
-        cells = [number(m, f) for m, f in zip(values[k], forms, strict=False)]
+        cells = [Cell(number(m, f), m) for m, f in zip(values[k], forms, strict=False)]
         if widths is not None:
             bands = zip(cells, widths[k], forms, strict=False)
-            cells = [f"{cell} <small>&plusmn; {number(s, f)}</small>" for cell, s, f in bands]
-        rows.append([spot, number(model.weights_[k], ".4f"), *cells])
-    return table(["component", "weight", *map(text, names)], rows)
+            cells = [
+                Cell(f"{cell.html} <small>&plusmn; {number(s, f)}</small>", cell.value, s)
+                for cell, s, f in bands
+            ]
+        rows.append([f"{spot(k)}{k}", _weight_cell(model, k), *cells])
+    name = profile.title.lower()
+    return table(
+        ["component", "weight", *map(text, names)], rows, components=range(len(rows)), name=name
+    )
+
+
+def _weight_cell(model: FittedMixture, k: int) -> Cell:
+    return Cell(number(model.weights_[k], ".4f"), model.weights_[k])
 
 
 def _entries_table(
@@ -125,15 +201,18 @@ def _entries_table(
 ) -> str:
     """Make a table that has a row for each entry, of which there are many, as of all answers."""
     shown_components = range(len(profile.values))[:most]
-    heads = [f'<span class="spot" style="background:{colour(k)}"></span>{k}'
-             for k in shown_components]  # fmt: skip
-    weights = [number(model.weights_[k], ".4f") for k in shown_components]
+    heads = [f"{spot(k)}{k}" for k in shown_components]
+    weights = [_weight_cell(model, k) for k in shown_components]
     names = profile.names(columns)[:MOST_ENTRIES]
     rows = [
-        [text(name), *(number(profile.values[k, j], ".4f") for k in shown_components)]
+        [text(name), *(_share_cell(float(profile.values[k, j])) for k in shown_components)]
         for j, name in enumerate(names)
     ]
-    return table(["component", *heads], [["weight", *weights], *rows])
+    return table(["component", *heads], [["weight", *weights], *rows], name=profile.title.lower())
+
+
+def _share_cell(value: float) -> Cell:
+    return Cell(number(value, ".4f"), value)
 
 
 def _form(means: Array, widths: Array) -> str:
@@ -165,20 +244,25 @@ def candidates_table(
     True
     """
 
-    def cell(value: Any, form: str) -> str:
+    def cell(value: Any, form: str, bold: bool) -> str | Cell:
         if value is None:
             return ""
-        return number(value, form) if form else text(str(value).lower().replace("_", " "))
+        told = number(value, form) if form else text(str(value).lower().replace("_", " "))
+        told = f"<b>{told}</b>" if bold else told
+        return Cell(told, value) if form else told
 
     names = [n for n in CANDIDATE if any(c.get(n) is not None for c in selection)]
     rows = []
     for c in selection:
-        cells = [text(model_in(c)), *(cell(c.get(name), CANDIDATE[name]) for name in names)]
-        rows.append([f"<b>{one}</b>" for one in cells] if c == chosen else cells)
-    return table(["kind", *(text(n.replace("_", " ")) for n in names)], rows)
+        kind, bold = text(model_in(c)), c == chosen
+        cells = [cell(c.get(name), CANDIDATE[name], bold) for name in names]
+        rows.append([f"<b>{kind}</b>" if bold else kind, *cells])
+    return table(["kind", *(text(n.replace("_", " ")) for n in names)], rows, name="candidates")
 
 
-def left_out(model: FittedMixture, most: int | None = None) -> str:
+def left_out(
+    model: FittedMixture, most: int | None = None, most_columns: int = MOST_COLUMNS
+) -> str:
     """Say what `components_table` does not show; empty where it shows all.
 
     Examples
@@ -194,8 +278,8 @@ def left_out(model: FittedMixture, most: int | None = None) -> str:
     parts, n_entries = [], _widest(profiles, True)
     if most is not None and k > most:
         parts.append(f"{most} of {k} components")
-    if d > MOST_COLUMNS:
-        parts.append(f"{MOST_COLUMNS} of {d} columns")
+    if d > most_columns:
+        parts.append(f"{most_columns} of {d} columns")
     if n_entries > MOST_ENTRIES:
         parts.append(f"{MOST_ENTRIES} of {n_entries} values")
     return f"Shown are the first {' and '.join(parts)}." if parts else ""
@@ -248,8 +332,7 @@ _SUMMARY_STYLE = """
 .dask-em th,.dask-em td{padding:.15em .7em .15em 0;text-align:left;white-space:nowrap;
 background:none;border-bottom:1px solid rgba(128,128,128,.3)}
 .dask-em .n{text-align:right}.dask-em small{opacity:.7}
-.dask-em .spot{display:inline-block;width:.75em;height:.75em;border-radius:50%;
-margin-right:.45em}
+.dask-em .spot{width:.75em;height:.75em;margin-right:.45em}
 .dask-em dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1em;margin:.4em 0}
 .dask-em dt{opacity:.7}.dask-em dd{margin:0;overflow-wrap:anywhere}
 """

@@ -10,8 +10,9 @@ from ..data.open import stored_source
 from ..estimators.describe import FittedMixture
 from ..fitting.progress import reporter
 from ..foreign import LONGEST, shell_words, shown
-from ..report.drift import Evidence, sample_rows, source_densities
-from ..report.page import check_can_draw, write_report
+from ..report.drift import sample_rows
+from ..report.evidence import Evidence, evidence_of
+from ..report.page import check_can_draw, write_page
 from ..storage.outputs.writer import check_output_file, output_file
 from ..storage.urls import describe_url, is_url
 from .arguments import check_apart, check_data, check_model
@@ -44,7 +45,7 @@ def report(
     model = load_to_read(model_path, **reading)
     with output_file(output, overwrite):
         evidence = _evidence(model_path, output, model, cluster, data, n_rows, drift)
-        write_report(output, model, evidence, overwrite)
+        write_page(output, model, evidence, overwrite)
     rows, densities = evidence.rows, evidence.densities
     return {
         "report": output,
@@ -65,29 +66,18 @@ def _evidence(
     drift: bool,
 ) -> Evidence:
     """Draw rows of the data, and compute the log-density of every chunk if `drift`."""
-    missing = []
-    source = rows = densities = None
-    if data is None:
-        missing.append(_data_to_name(model_path, output, model))
-    else:
-        source = stored_source(data, options=model.read_options)
     place = describe_url(model_path) if is_url(model_path) else str(Path(model_path).absolute())
     origin = {"model file": place, "model sha256": file_sha256(model_path)}
-    if source is not None:
-        check_columns(source.description, source.n_features, model.n_features_in_)
-        origin["rows from"] = source.description
-        support = model.state_.result.components.support
-        rows = sample_rows(source, n_rows, support=support)
-        if drift:
-            with workers_for(cluster, source.nbytes):
-                densities = source_densities(model, source, [reporter()])
-            if n := int(densities.n_dropped.sum()):
-                missing.append(
-                    f"{n:,} rows that hold NaN or infinity: no picture and no density has them."
-                )
-        else:
-            missing.append("The drift over chunks: run the report without --no-drift.")
-    return Evidence(rows, densities, origin, missing)
+    if data is None:
+        return Evidence(origin=origin, missing=[_data_to_name(model_path, output, model)])
+    source = stored_source(data, options=model.read_options)
+    check_columns(source.description, source.n_features, model.n_features_in_)
+    origin["rows from"] = source.description
+    support = model.state_.result.components.support
+    rows = sample_rows(source, n_rows, support=support)
+    without = "The drift over chunks: run the report without --no-drift."
+    workers = workers_for(cluster, source.nbytes)
+    return evidence_of(model, source, rows, drift, without, origin, [reporter()], workers)
 
 
 def _data_to_name(model_path: str, output: str, model: FittedMixture) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from ..core.additive import Array
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, colour
-from .axes import ink, label_axes, new_axes
+from .axes import ink, label_axes, mark, new_axes
+from .formats import called, percent
 from .plots import heaviest
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def plot_answers(
     width = 0.8 / len(drawn)
     for i, k in enumerate(drawn):
         x = np.arange(n) + width * (i + 0.5) - 0.4
-        ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))
+        for c, bar in enumerate(ax.bar(x, found[k, :n], width=0.9 * width, color=colour(k))):
+            mark(bar, k, f"{called(k)}: {percent(float(found[k, c]))}")
     if X is not None:
         answers = np.asarray(model.state_.result.components.answers_in(X, column))
         known = answers[~np.isnan(answers)]

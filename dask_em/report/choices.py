@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..estimators.describe import COLOURS, colour
+from ..estimators.describe import COLOURS, FittedMixture, colour
 from ..fitting.criteria import DROPPED, elbow, model_in
 from .axes import ink, is_finite, label_axes, new_axes, shortened, whole_numbers
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 def candidates(selection: Sequence[Mapping[str, Any]], criterion: str) -> list[Mapping[str, Any]]:
     """Return the candidates of a selection that have a finite `criterion`."""
     return [c for c in selection if is_finite(c.get(criterion))]
+
+
+def selection_of(model: FittedMixture) -> Sequence[Mapping[str, Any]]:
+    """Return the candidates of the choice; none where the model was fitted alone."""
+    sweep = model.provenance_.get("sweep", {})
+    return vars(model).get("selection_") or sweep.get("table") or ()
 
 
 def plot_criterion(

@@ -1,11 +1,11 @@
-"""Evidence of a report: a sample of the rows, and how the model fits each part of the store.
+"""Drift: a sample of stored rows, and how the model fits each part of the store.
 
 A part is what is read at a time: one chunk, or neighbours that are small together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -362,31 +362,3 @@ def sample_rows(source: StoredSource, n_rows: int, seed: int = 0, support: Suppo
             support.check(rows, chosen)
         parts.append(rows)
     return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Evidence of a report beside the model.
-
-    Attributes
-    ----------
-    rows : (n, d) array or None
-        A sample of the data, None where there is none.
-    densities : ChunkDensities or None
-        Of one pass over the data.
-    origin : mapping of str to str
-        Names and values that tell the reader where it all comes from.
-    missing : sequence of str
-        Parts that were left out, why, and how to get them.
-
-    Examples
-    --------
-    >>> evidence = Evidence(rows=np.zeros((5, 2)), missing=["no densities: pass the data"])
-    >>> evidence.rows.shape, evidence.densities is None
-    ((5, 2), True)
-    """
-
-    rows: Array | None = None
-    densities: ChunkDensities | None = None
-    origin: Mapping[str, str] | None = None
-    missing: Sequence[str] = ()

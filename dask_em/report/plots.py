@@ -25,12 +25,15 @@ from ..estimators.describe import (
     noise_density,
     shares_among,
 )
+from ..estimators.shapes import line, marker
 from .axes import (
     column_number,
     curve_points,
     ink,
     is_finite,
     label_axes,
+    mark,
+    mark_points,
     new_axes,
     new_figure,
     number_component,
@@ -40,8 +43,10 @@ from .axes import (
     whole_numbers,
     with_unit,
 )
+from .formats import NOISE, about, called, percent, quantity
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
     from .drift import ChunkDensities
@@ -56,8 +61,11 @@ MOST_DRAWN = 200
 # More columns than this are numbered and joined by lines.
 MOST_NAMED_COLUMNS = 12
 
+# Fewer rows than this are larger points, and less pale.
+FEW_ROWS = 1000
+
 # Points of lines above which a picture of them is smaller than their list.
-MANY_POINTS = 20_000
+MANY_POINTS = 4_000
 
 
 def heaviest(weights: Array) -> list[int]:
@@ -112,7 +120,11 @@ def plot_components(
     labels, components = _answer(model, X, "labels"), model.describe()
     x, y = X[:, pair].T
     # Noise has the label -1, and the last colour.
-    ax.scatter(x, y, s=4, c=colours(model)[labels], alpha=0.35, linewidths=0, rasterized=True)
+    size, alpha = (4, 0.35) if len(X) > FEW_ROWS else (10, 0.6)
+    points = ax.scatter(
+        x, y, s=size, c=colours(model)[labels], alpha=alpha, linewidths=0, rasterized=True
+    )
+    mark_points(points, labels[np.isfinite(x) & np.isfinite(y)])
     for k in heaviest(model.weights_):
         mean = components.means[k, pair]
         outline_component(ax, k, mean, components.covariance(k, pair))
@@ -174,7 +186,9 @@ def plot_weights(model: FittedMixture, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax)
     bars, weights = colours(model).tolist(), all_weights(model)
     if model.n_components <= MOST_DRAWN:
-        ax.bar(range(len(bars)), weights, color=bars, width=0.7)
+        drawn = ax.bar(range(len(bars)), weights, color=bars, width=0.7)
+        for k, bar, weight in zip(_numbers(model), drawn, weights, strict=True):
+            mark(bar, k, f"{called(k)}: {percent(weight)}")
     else:
         edges = np.arange(model.n_components + 1) - 0.5
         ax.stairs(model.weights_, edges, fill=True, color=COLOURS[0], rasterized=True)
@@ -230,16 +244,25 @@ def plot_sharpness(model: FittedMixture, X: Array, ax: Axes | None = None) -> Ax
     ax = new_axes(ax)
     resp = _answer(model, real_rows(X, model.n_features_in_), "proba")
     labels, largest = resp.argmax(axis=1), resp.max(axis=1)
+    labels = np.where(labels == model.n_components, NOISE, labels)
     few, bars = model.n_components <= MOST_DRAWN, colours(model).tolist()
-    parts = [largest[labels == k] for k in range(len(bars))] if few else [largest]
-    ax.hist(
+    parts = [largest[labels == k] for k in _numbers(model)] if few else [largest]
+    found: Any = ax.hist(
         parts,
         bins=20,
         range=(0, 1),
         weights=[np.full(len(part), 1 / len(largest)) for part in parts],
         color=bars[: len(parts)],
         stacked=True,
-    )
+    )[2]
+    if few:
+        for k, bars_of_one in zip(
+            _numbers(model), found if len(parts) > 1 else [found], strict=True
+        ):
+            share = f"{called(k)}: {percent(float((labels == k).mean()))} of the rows"
+            for bar in bars_of_one:
+                bar.set_visible(bar.get_height() > 0)
+                mark(bar, k, share)
     ax.set_xlim(0, 1)
     label_axes(ax, "largest responsibility", "share of rows")
     return ax
@@ -276,13 +299,18 @@ def plot_profiles(
         spread = np.where(spread > 0, spread, 1.0)
         values, widths, unit = (values - center) / spread, widths / spread, "standard deviations"
     few, k = m <= MOST_NAMED_COLUMNS, len(drawn)
+    names = profile.names(components.columns)
     for i, component in enumerate(drawn):
         x = np.arange(m) + (0.6 * ((i + 0.5) / k - 0.5) if few else 0.0)
         width = None if widths is None else widths[component]
-        _draw_profile(ax, x, values[component], width, component, (few, k, profile.picture))
+        artists = _draw_profile(
+            ax, x, values[component], width, component, (few, k, profile.picture)
+        )
+        for artist in artists:
+            mark(artist, component, _told(profile, component, names) if few else called(component))
     ax.axhline(0, lw=0.6, color=ink(), alpha=0.5, zorder=0)
     if few:
-        _name_entries(ax, profile.names(components.columns))
+        _name_entries(ax, names)
     else:
         whole_numbers(ax.xaxis)
     label_axes(ax, "" if few else "value" if profile.entries else "column", unit)
@@ -292,19 +320,33 @@ def plot_profiles(
 def _draw_profile(
     ax: Axes, x: Array, values: Array, widths: Array | None, component: int,
     how: tuple[bool, int, Picture],
-) -> None:  # fmt: skip
+) -> list[Artist]:  # fmt: skip
     """Draw one of k components at places x (m,): marks and bands, bars, or lines of many."""
     few, k, picture = how
     if not few:
         # Thousands of points of each are a picture, not words.
         look: Any = {"color": colour(component), "rasterized": len(x) * k > MANY_POINTS}
-        ax.plot(x, values, lw=1.2, **look)
+        drawn: list[Artist] = [*ax.plot(x, values, lw=1.2, ls=line(component), **look)]
         if widths is not None:
-            ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
-    elif picture == "bars":
-        ax.bar(x, values, 0.6 / k, color=colour(component))
-    else:
-        ax.errorbar(x, values, widths, fmt="o", ms=4, lw=1.5, capsize=0, color=colour(component))
+            drawn.append(
+                ax.fill_between(x, values - widths, values + widths, alpha=0.1, lw=0, **look)
+            )
+        return drawn
+    if picture == "bars":
+        return [*ax.bar(x, values, 0.6 / k, color=colour(component))]
+    style: Any = {"fmt": marker(component), "ms": 4, "lw": 1.5, "capsize": 0}
+    return [*ax.errorbar(x, values, widths, color=colour(component), **style).get_children()]
+
+
+def _told(profile: Profile, component: int, names: Sequence[str]) -> str:
+    """Return the values of one component in words, in their own unit."""
+    values, widths = profile.values[component], profile.widths
+    told = [
+        quantity(value) if widths is None else about(value, widths[component, j])
+        for j, value in enumerate(values)
+    ]
+    each = (f"{shortened(name)} {value}" for name, value in zip(names, told, strict=True))
+    return f"{called(component)}: {', '.join(each)}"
 
 
 def _name_entries(ax: Axes, names: Sequence[str]) -> None:
@@ -354,7 +396,8 @@ def plot_marginal(
     parts = components.marginal(j, x) * model.weights_[:, None]
     if 1 < model.n_components <= MOST_LABELLED:
         for k, part in enumerate(parts):
-            ax.plot(x, part, lw=1.2, color=colour(k))
+            (curve,) = ax.plot(x, part, lw=1.2, ls=line(k), color=colour(k))
+            mark(curve, k, f"{called(k)}: {about(means[k], widths[k])}")
     ax.plot(x, parts.sum(axis=0) + noise_density(model, j, x), lw=1.6, color=ink())
     ax.set_ylim(bottom=0)
     label_axes(ax, components.columns[j], "density")
@@ -389,6 +432,12 @@ def plot_drift(densities: ChunkDensities, ax: Axes | None = None) -> Axes:
     locator.set_params(nbins=6)
     label_axes(ax, "row", "nats per row")
     return ax
+
+
+def _numbers(model: FittedMixture) -> list[int]:
+    """Return the numbers of the components, and behind them that of noise where there is any."""
+    noise = model.state_.result.noise_box is not None
+    return [*range(model.n_components), *([NOISE] if noise else [])]
 
 
 def _answer(model: FittedMixture, X: Array, answer: Answer) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends import backend_in_force
 from ..core.additive import Array
-from ..core.protocols import Fold, Pass
+from ..core.protocols import Fold, Pass, Source
 from ..core.support import REAL, Support
 from ..data.columns import check_columns
 from ..data.open import as_source, is_stored, stored_source
@@ -19,7 +19,20 @@ from .drift import sample_rows
 
 
 def drawn_rows(model: FittedMixture, X: Any, n_rows: int, seed: int = 0) -> Array:
-    """Draw at most so many rows (m, d) of data, read as those of the fit were.
+    """Draw at most so many rows (m, d) of data, read as those of the fit were; see `opened_rows`.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> drawn_rows(GaussianMixture(1).fit(X), X, 100).shape
+    (100, 2)
+    """
+    return opened_rows(model, X, n_rows, seed)[1]
+
+
+def opened_rows(model: FittedMixture, X: Any, n_rows: int, seed: int = 0) -> tuple[Source, Array]:
+    """Open data, read as those of the fit were, and draw at most so many rows (m, d).
 
     Of stored rows at most 64 chunks are read, one at a time; of all others, as Dask arrays and
     rows in memory, each once, on the Dask scheduler in force.
@@ -34,18 +47,19 @@ def drawn_rows(model: FittedMixture, X: Any, n_rows: int, seed: int = 0) -> Arra
     --------
     >>> from dask_em import GaussianMixture
     >>> X = np.random.default_rng(0).normal(size=(500, 2))
-    >>> drawn_rows(GaussianMixture(1).fit(X), X, 100).shape
-    (100, 2)
+    >>> source, rows = opened_rows(GaussianMixture(1).fit(X), X, 100)
+    >>> source.n_rows, rows.shape
+    (500, (100, 2))
     """
     options, support = model.read_options, model.state_.result.components.support
     if is_stored(X):
         stored = stored_source(X, options=options)
         check_columns(stored.description, stored.n_features, model.n_features_in_)
-        return sample_rows(stored, n_rows, seed, support)
+        return stored, sample_rows(stored, n_rows, seed, support)
     source = as_source(X, options=options)
     check_columns("X", source.n_features, model.n_features_in_)
     draw = Draw(seed, n_rows, source.n_features, options.nonfinite == "drop", support)
-    return backend_in_force().map_reduce(source, draw).smallest().rows
+    return source, backend_in_force().map_reduce(source, draw).smallest().rows
 
 
 @dataclass(frozen=True)
