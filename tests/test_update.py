@@ -356,7 +356,7 @@ def test_models_without_such_sums_are_refused() -> None:
 
 
 def test_a_kept_sample_takes_updates_to_where_one_fit_of_all_ends() -> None:
-    """Of two normals that overlap EM is slow, and the first night's responsibilities are far off."""
+    """Of two normals that overlap EM is slow, and the first nights' parameters are far off."""
     rng = np.random.default_rng(0)
     nights = [rng.normal(size=(500, 1)) + 2.0 * (rng.random((500, 1)) < 0.3) for _ in range(12)]
     whole = np.concatenate(nights)
