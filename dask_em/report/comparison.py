@@ -280,8 +280,8 @@ def _moved(told: Mapping[str, Any]) -> Section | None:
     head = ["component", "what", "column", "in A", "in B", "size"]
     words = note(
         "Of each pair the five parameters that moved farthest, if by a twentieth. The size of a "
-        "mean is in standard deviations, that of a deviation the logarithm of the ratio, that of shares their total "
-        "variation."
+        "mean is in standard deviations, that of a deviation the logarithm of the ratio, that of "
+        "shares their total variation."
     )
     return Section("Moved parameters", words + _scroll(table(head, lines, 3, name="moves")))
 
