@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from dask_em import (
     PoissonMixture,
     StudentTMixture,
     compare,
+    load,
+    write_report,
 )
 from dask_em.cli.main import main
 from dask_em.core.agreement import Agreement
 from dask_em.errors import UsageError
 from dask_em.estimators.compare import Comparison
 from dask_em.estimators.matching import Pair
+from dask_em.report.comparison import comparison_html, sentences
 
 X = blobs(1500, 3, 4, apart=3.0)[0]
 OTHERS = blobs(1500, 3, 4, apart=3.0, seed=1)[0]
@@ -289,6 +293,8 @@ def test_the_command_tells_what_python_does(
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     expected = compare(four, three, "x.zarr").as_dict()
+    for one in told["models"]:
+        one.pop("model")
     assert {name: told[name] for name in expected} == expected
     assert [one["n_components"] for one in told["models"]] == [4, 3]
     lines = CliRunner().invoke(main, asked).stdout
@@ -313,3 +319,64 @@ def test_noise_is_a_label_of_its_own() -> None:
     assert found.table.shape == (2, 1)
     assert found.table[1, 0] == (noisy.predict(X) == -1).sum() > 100
     assert found.mean_difference == pytest.approx(plain.score(X) - noisy.score(X))
+
+
+# -- a page ------------------------------------------------------------------------------
+
+
+def test_the_page_of_the_command_says_what_the_comparison_does(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    asked = ["compare", "a.npz", "b.npz", "--data", "x.zarr", "--page", "p.html"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    assert "page         p.html" in done.stdout
+    page = Path("p.html").read_text()
+    found = compare(load("a.npz"), load("b.npz"), "x.zarr")
+    rows = rows_of(found)
+    assert f"adjusted Rand index is {rows.adjusted_rand:.3f}" in page
+    for value in (rows.mean_difference, rows.standard_error, *rows.table.ravel()):
+        assert re.search(rf"data-value=\"{float(value)!r}\"|{abs(value):.4g}|{value:.2g}", page)
+    assert page.count("<tr") >= 1 + len(pairs_of(found)) + len(rows.table)
+    for title in ("Matched components", "Moved parameters", "Agreement of labels", "Provenance"):
+        assert f"<h2>{title}</h2>" in page
+    assert (CliRunner().invoke(main, asked).exit_code, len(page) < 200_000) == (73, True)
+    assert CliRunner().invoke(main, [*asked, "--overwrite"]).exit_code == 0
+    assert CliRunner().invoke(main, [*asked[:5], "--page", "a.npz"]).exit_code == 73
+
+
+def test_pages_in_python_say_what_is_left_out(
+    four: GaussianMixture, three: GaussianMixture, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    write_report(compare(four, three), tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text()
+    assert "Labels and likelihoods of rows, for which no data were given." in page
+    assert re.search(r"Component \d of A has no counterpart in B", page)
+    with pytest.raises(UsageError, match=r"X goes to compare\(a, b, X\)"):
+        write_report(compare(four, three), tmp_path / "q.html", X)
+    other = GaussianMixture(1).fit(X[:, :2])
+    assert "Not compared: components and rows" in comparison_html(compare(four, other).as_dict())
+
+
+def test_words_of_a_page_follow_the_numbers(four: GaussianMixture) -> None:
+    same = sentences(compare(four, four, X).as_dict())
+    assert same[0] == "Both give every row the same density: no row can tell them apart."
+    assert same[1].startswith("The labels group the rows alike: the adjusted Rand index is 1.000")
+    assert same[2] == "No matched component moved by more than a twentieth of its width."
+    better = sentences(compare(gaussian(1), four, X).as_dict())
+    assert better[0].startswith("B describes the rows better, by ")
+    # A hundredth of a standard deviation is no difference that forty rows could show.
+    near = gaussian(1)
+    near.means_ = near.means_ + 0.01 * X.std(axis=0)
+    chance = sentences(compare(gaussian(1), near, X[:40]).as_dict())
+    assert chance[0].startswith("The rows do not say which model describes them better")
+
+
+def test_names_in_a_page_are_only_shown(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    rows = pd.DataFrame(X[:, :2], columns=["<script>alert(1)</script>", "$x_1$"])
+    found = compare(gaussian(1, rows), gaussian(2, rows + 1.0))
+    page = comparison_html(found.as_dict())
+    assert "<script>alert" not in page
+    assert page.isascii()

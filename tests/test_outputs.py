@@ -88,6 +88,7 @@ WRITERS = {
     "report": Writer(
         ["report", MODEL, OUT, "--no-drift", "--sample-rows", "20"], "page.html", pairs=5
     ),
+    "compare": Writer(["compare", MODEL, MODEL, "--page", OUT], "page.html", pairs=5),
     "export to ONNX": Writer(["export", MODEL, "--onnx", OUT], "m.onnx"),
     "export to SQL": Writer(["export", MODEL, "--sql", "-o", OUT], "m.sql"),
     "export to JSON": Writer(["export", MODEL, "--json", "-o", OUT], "m.json"),

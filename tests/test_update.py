@@ -34,6 +34,7 @@ from dask_em.data.zarr.grown import stamp_of_first
 from dask_em.errors import DataError, UsageError
 from dask_em.estimators.generations import rows_seen
 from dask_em.fitting.half_life import HalfLife
+from dask_em.fitting.kept_sample import KeptSample
 from dask_em.fitting.observers import Event, Observer, RowsDone
 from dask_em.jobs import update as update_jobs
 from dask_em.testing.sources import SourceTests
@@ -73,7 +74,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def model(**options: Any) -> GaussianMixture:
-    return GaussianMixture(K, **{"random_state": 0, "tol": 1e-6, **options})
+    return GaussianMixture(**{"n_components": K, "random_state": 0, "tol": 1e-6, **options})
 
 
 def append(path: Path, rows: np.ndarray) -> None:
@@ -351,6 +352,92 @@ def test_models_without_such_sums_are_refused() -> None:
         changed.update(NEW)
 
 
+# -- a sample that stays with the model --------------------------------------------------------
+
+
+def test_a_kept_sample_takes_updates_to_where_one_fit_of_all_ends() -> None:
+    """Of two normals that overlap EM is slow, and the first nights' parameters are far off."""
+    rng = np.random.default_rng(0)
+    nights = [rng.normal(size=(500, 1)) + 2.0 * (rng.random((500, 1)) < 0.3) for _ in range(12)]
+    whole = np.concatenate(nights)
+    best = GaussianMixture(2, random_state=0, tol=1e-6).fit(whole).score(whole)
+    ends, far_off = {}, {"means_init": [[0.0], [0.5]], "weights_init": [0.5, 0.5], "max_iter": 1}
+    for size in (0, 1000):
+        fitted = model(n_components=2, **far_off).fit(np.concatenate(nights[:4]), keep_sample=size)
+        fitted.set_params(max_iter=100)
+        for night in nights[4:]:
+            fitted.update(night)
+        ends[size] = fitted.score(whole) - best
+    assert ends[1000] > -5e-4
+    assert ends[0] < -5e-3
+    kept = fitted.kept_sample_
+    assert kept is not None
+    assert len(kept.rows) == 1000
+    assert kept.weights.sum() == pytest.approx(len(whole))
+    # Each night has its share of the rows.
+    shares = [np.isin(kept.rows, night).mean() for night in nights]
+    np.testing.assert_allclose(shares, 1 / 12, atol=0.05)
+
+
+def test_the_bits_with_a_sample_depend_on_nobody_and_files_keep_it(here: Path) -> None:
+    model().fit("x.zarr", keep_sample=900).save("m.npz", overwrite=True)
+    append(here / "x.zarr", NEW)
+    found = []
+    for scheduler in ("synchronous", "threads"):
+        with dask.config.set(scheduler=scheduler):
+            found.append(load("m.npz").update("x.zarr"))
+    for parts in (2, 5):
+        stopped = load("m.npz").set_params(callbacks=[StopAfter(parts)])
+        with pytest.raises(StoppedError):
+            stopped.update("x.zarr", checkpoint=f"kept{parts}")
+        found.append(load("m.npz").update("x.zarr", checkpoint=f"kept{parts}"))
+    found[0].save("n.npz")
+    found.append(load("n.npz"))
+    assert len({(bits(one), digest(one.kept_sample_)) for one in found}) == 1
+    assert bits(found[0]) != bits(load("m.npz").update("x.zarr", keep_sample=0))
+    with pytest.raises(UsageError, match="sample"):
+        load("m.npz").update("x.zarr", checkpoint="kept5", keep_sample=0)
+
+
+def test_forgetting_weighs_the_sample_too() -> None:
+    fitted = model().fit(OLD, keep_sample=600).update(NEW + 20.0, forget=750)
+    kept = fitted.kept_sample_
+    assert kept is not None
+    old = kept.rows[:, 0] < 10.0
+    assert kept.weights[old].sum() == pytest.approx(2500 / 4)
+    assert kept.weights[~old].sum() == pytest.approx(1500)
+    assert old.sum() == pytest.approx(600 * 625 / 2125, abs=1)
+    assert fitted.update(NEW[:10], keep_sample=50).kept_sample_.size == 50  # type: ignore[union-attr]
+    assert fitted.update(NEW[:11], keep_sample=0).kept_sample_ is None
+    assert fitted.update(X, exact=True, keep_sample=70).kept_sample_ is not None
+
+
+def test_a_sample_of_too_few_rows_changes_nothing() -> None:
+    few, none = (model().fit(OLD, keep_sample=size).update(NEW) for size in (20, 0))
+    assert bits(few) == bits(none)
+    with pytest.raises(UsageError, match="keeps no sample of the rows that it has read"):
+        none.update(NEW[:5], keep_sample=100)
+    with pytest.raises(ValueError, match="without their labels"):
+        model().fit(OLD, labels_init=np.zeros(2500), labels_fixed=True, keep_sample=9)
+    with pytest.raises(ValueError, match="without their noise"):
+        model().fit(OLD, noise_covariance=np.ones(D), keep_sample=9)
+    with pytest.raises(UsageError, match="clusters have none"):
+        KMeans(K).fit(OLD, keep_sample=9)
+
+
+def test_commands_keep_a_sample_and_count_it(here: Path) -> None:
+    words = ["fit", "x.zarr", "-k", "3", "-o", "k.npz", "--keep-sample", "500"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    append(here / "x.zarr", NEW)
+    code, found = run("k.npz", "x.zarr", "--keep-sample", "400")
+    assert (code, found["kept_sample"]) == (0, {"rows": 400, "size": 400, "bytes": 400 * 24})
+    told = CliRunner().invoke(main, ["inspect", "k.npz"]).stdout
+    assert "sample   400 rows, 9,600 bytes of the file" in told
+    plan = ["plan", "x.zarr", "-k", "3", "--no-probe", "--keep-sample", "500", "--json"]
+    assert json.loads(CliRunner().invoke(main, plan).stdout)["sample_bytes"] == 500 * 24
+    assert run("m.npz", "x.zarr", "--keep-sample", "5")[0] == 2
+
+
 # -- half-lives --------------------------------------------------------------------------------
 
 
@@ -551,6 +638,23 @@ def test_a_log_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="cannot be saved"):
         hostile(change).save(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        KeptSample(5, np.zeros((2, 3)), np.ones(2)),
+        KeptSample(1, np.zeros((2, 2)), np.ones(2)),
+        KeptSample(5, np.full((2, 2), np.nan), np.ones(2)),
+        KeptSample(5, np.zeros((2, 2)), np.array([1.0, -1.0])),
+        KeptSample(5, np.zeros((0, 2)), np.ones(0)),
+    ],
+)
+def test_a_sample_that_is_none_is_refused(sample: KeptSample, tmp_path: Path) -> None:
+    fitted = model().fit(OLD[:200])
+    fitted.kept_sample_ = sample
+    with pytest.raises(ValueError, match=r"cannot be saved: .* of the sample"):
+        fitted.save(tmp_path / "m.npz")
 
 
 def test_a_file_keeps_what_an_update_needs(here: Path) -> None:

@@ -15,6 +15,7 @@ from .options import (
     ADAPTATION,
     CHECKPOINT,
     JSON,
+    KEEP_SAMPLE,
     METRICS,
     NOISE,
     OUTPUT,
@@ -210,6 +211,16 @@ def impute(
         "--alarm", "alarm", "Probability of an alarm where nothing drifted.",
         click.FloatRange(0, 0.5, min_open=True), 0.01, metavar="LIMIT",
     ),
+    Option(
+        "--time", "time_column",
+        "A column of DATA, or a path of numbers: the drift of each period of it.",
+        metavar="COLUMN",
+    ),
+    Option(
+        "--period", "period",
+        "hour, day, week, month or year of dates; the width of a period of numbers "
+        "[default: day; each number].", metavar="PERIOD",
+    ),
     Option("--metrics-file", "metrics", "Prometheus metrics of the result.", metavar="PATH"),
     *READING,
     cluster_options,
@@ -223,6 +234,8 @@ def score(
     drift: str | None,
     alarm: float,
     metrics: str | None,
+    time_column: str | None,
+    period: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -233,7 +246,8 @@ def score(
     With --weights a row of weight w counts as w rows, as in fit.
 
     With --drift one more pass tests log-density, weights and, of normals, means of all rows and of
-    each part that is read at a time. Exit code 3 where that is less probable than --alarm.
+    each part that is read at a time, and with --time of each period. Exit code 3 where that is
+    less probable than --alarm, which is shared by all tests.
 
     Example: dask-em score model.npz points.zarr
     """
@@ -249,6 +263,8 @@ def score(
         drift,
         alarm,
         metrics,
+        time_column,
+        period,
         **reading,
     )
     total = (
@@ -271,6 +287,10 @@ def _drift_lines(tested: Mapping[str, Any]) -> list[str]:
     lines = [f"{'drift':<15} {said}: p {tested['p_value']:.3g}, limit {limit:g}"]
     past = [("all rows", one) for one in tested["statistics"] if one["p_value"] <= limit]
     past += [(f"{p['n_rows']:,} rows from {p['first_row']:,}", p) for p in tested["parts"]]
+    past += [(f"{p['n_rows']:,} rows of {p['period']}", p) for p in tested.get("periods", ())]
+    if "by_period" in tested:
+        drifted = sum(one["alarm"] for one in tested["by_period"])
+        lines.append(f"{'periods':<15} {drifted:,} of {len(tested['by_period']):,} past the limit")
     lines += [
         f"{'':<15} {one['what']} {shown(one['of'])}".rstrip()
         + f" of {where}: {one['errors']:+.2f} standard errors, p {one['p_value']:.3g}"
@@ -329,6 +349,7 @@ def _of_update(text: str) -> str:
     *UPDATE,
     WEIGHTS,
     *READING,
+    replace(KEEP_SAMPLE, default=None, help="Rows of the sample in MODEL [default: as many]."),
     *(replace(option, help=_of_update(option.help)) for option in CHECKPOINT),
     METRICS,
     OVERWRITE,

@@ -9,7 +9,17 @@ import click
 
 from ..foreign import shown
 from .display import show
-from .options import JSON, READING, WEIGHTS, Option, cluster_of, cluster_options, take, with_options
+from .options import (
+    JSON,
+    OVERWRITE,
+    READING,
+    WEIGHTS,
+    Option,
+    cluster_of,
+    cluster_options,
+    take,
+    with_options,
+)
 
 # What fits on a terminal.
 MOST_PAIRS, MOST_TABLE, MOST_MOVES = 20, 12, 2
@@ -24,12 +34,21 @@ MOST_PAIRS, MOST_TABLE, MOST_MOVES = 20, 12, 2
         metavar="DATA",
     ),
     WEIGHTS,
+    Option("--page", "page", "Write all of it as a page, too.", metavar="PAGE.html"),
+    OVERWRITE,
     *READING,
     cluster_options,
     JSON,
 )  # fmt: skip
 def compare(
-    first: str, second: str, data: str | None, weights: str | None, as_json: bool, **options: Any
+    first: str,
+    second: str,
+    data: str | None,
+    weights: str | None,
+    page: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Say what tells model B from model A: data, components, and what both say of rows.
 
@@ -42,7 +61,8 @@ def compare(
     from ..jobs import compare as compare_jobs
 
     reading = take(options, READING)
-    result = compare_jobs.compare(first, second, cluster_of(options), data, weights, **reading)
+    cluster = cluster_of(options)
+    result = compare_jobs.compare(first, second, cluster, data, weights, page, overwrite, **reading)
     show(result, as_json, _lines(result))
 
 
@@ -58,7 +78,8 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
         lines += ["", *_pair_lines(result)]
     if result["rows"] is not None:
         lines += ["", *_row_lines(result["rows"])]
-    return [*lines, *(f"cannot       compare {reason}" for reason in result["cannot"])]
+    lines += [f"cannot       compare {reason}" for reason in result["cannot"]]
+    return [*lines, f"page         {result['page']}"] if result["page"] else lines
 
 
 def _model_line(name: str, told: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from .options import (
     FAMILY,
     GROUPS,
     JSON,
+    KEEP_SAMPLE,
     LABELS,
     LOOKING,
     MISSING_OF_FIT,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     NOISE_OF_FIT,
     NOISE,
     LABELS[0],
+    KEEP_SAMPLE,
     cluster_options,
     JSON,
 )  # fmt: skip
@@ -61,6 +63,7 @@ def plan(
     probe: bool,
     noise_covariance: str | None,
     labels: str | None,
+    keep_sample: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -84,6 +87,7 @@ def plan(
         family,
         noise_covariance,
         labels,
+        keep_sample,
         **take(options, (*LOOKING, MISSING_OF_FIT, FACTORS_OF_FIT, NOISE_OF_FIT)),
     )
     lines = _plan_lines(planned)
@@ -111,6 +115,8 @@ def _plan_lines(planned: Plan) -> list[str]:
         f"memory of a task   {size(planned.task_bytes)}",
         f"memory of a worker {size(planned.worker_bytes)}{limit}",
     ]
+    if planned.sample_bytes:
+        lines.append(f"sample in MODEL    {size(planned.sample_bytes)}")
     if planned.untimed:
         lines.append(f"time of a pass     unknown: {planned.untimed}")
     if planned.seconds_per_pass is not None:

@@ -65,6 +65,8 @@ def inspect(model: str, as_json: bool) -> None:
         lines.append(f"labels   of {labels['rows']:,} rows, {kept}")
     if noise := source.get("noise_covariance"):
         lines.append(f"noise    of each row known by its {noise}, and told apart")
+    if kept := found["kept_sample"]:
+        lines.append(f"sample   {kept['rows']:,} rows, {kept['bytes']:,} bytes of the file")
     lines += _generations(source.get("generations", ()))
     if found["columns"] is not None:
         lines.append(f"columns  {shown(', '.join(found['columns']))}")

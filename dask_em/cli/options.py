@@ -548,6 +548,11 @@ UPDATE = (
 )  # fmt: skip
 """Options of an update; `sets` is a parameter of the job."""
 
+KEEP_SAMPLE = Option(
+    "--keep-sample", "keep_sample",
+    "Rows that go into MODEL, as a sample by which updates know how old rows move.", COUNT, 0,
+)  # fmt: skip
+
 METRICS = Option(
     "--metrics-file", "metrics", "Prometheus metrics, replaced after every pass.", metavar="FILE",
 )  # fmt: skip

@@ -63,7 +63,8 @@ class Beside:
         Labels (n,) or responsibilities (n, k), see `core.labels`.
     noise : RowField or None
         Covariances of the rows' noise, see `core.noise`. They are joined to the rows, behind
-        their columns, wherever rows are read.
+        their columns, wherever rows are read; so are, in a test of drift, which knows of no noise,
+        the periods that rows fall into.
 
     Examples
     --------

@@ -435,10 +435,6 @@ class Algorithm(ABC):
         self.proposal, self.contenders = self.ask()[best], ()
         return best
 
-    def joined(self, statistics: MixtureStatistics) -> MixtureStatistics:
-        """Return the sums of all rows, of what a pass at `proposal` summed."""
-        return statistics
-
     @abstractmethod
     def tell(self, statistics: MixtureStatistics) -> EMState:
         """Take what a pass at `proposal` summed; the state has a status when all is over."""

@@ -1,13 +1,20 @@
-"""Incremental EM: sums of rows that were read before join those of each pass over new rows."""
+"""Incremental EM: sums of rows that were read before join those of each pass over new rows.
+
+Both the E-step of the new rows and the M-step of all sums raise F(q, theta) =
+E_q[log p(x, z | theta)] + H(q), which is no more than the log-likelihood of all rows: it is the
+objective of the states of an update, and never falls (Neal and Hinton, "A view of the EM algorithm
+that justifies incremental, sparse, and other variants", Learning in Graphical Models, 1998). So
+whoever tells an algorithm the sums of new rows adds those that are carried, and any algorithm will
+do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 from .codec import record
-from .em import Convergence, EMState, PlainEM
+from .em import EMState
 from .mixture import Mixture
 from .parts import MixtureStatistics
 
@@ -55,72 +62,3 @@ class Carried:
         gained = mixture.expected_log_joint(moved)
         gained -= self.mixture.expected_log_joint(self.statistics)
         return replace(moved, log_likelihood=moved.log_likelihood + gained)
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """The fit that an update goes on from.
-
-    Attributes
-    ----------
-    state : EMState
-    kept : callable
-        The weight of the new rows -> what a row that was read before still counts as.
-
-    Examples
-    --------
-    >>> from dask_em import GaussianMixture
-    >>> earlier = Earlier(GaussianMixture(1).fit([[0.0], [2.0]]).state_, lambda weight: 0.5)
-    >>> earlier.carried(10.0).statistics.weight
-    1.0
-    """
-
-    state: EMState
-    kept: Callable[[float], float]
-
-    def carried(self, weight: float) -> Carried:
-        """Return the sums that join those of new rows of this weight."""
-        return Carried.of(self.state, self.kept(weight))
-
-
-class IncrementalEM(PlainEM):
-    """EM over new rows, beside the sums of others whose responsibilities stay as they are.
-
-    Both the E-step of the new rows and the M-step of all sums raise F(q, theta) =
-    E_q[log p(x, z | theta)] + H(q), which is no more than the log-likelihood of all rows: it is
-    the objective of its states, and never falls (Neal and Hinton, "A view of the EM algorithm
-    that justifies incremental, sparse, and other variants", Learning in Graphical Models, 1998).
-
-    Parameters
-    ----------
-    start : Mixture
-    carried : Carried
-        Of a family that `carries` sums.
-    convergence : Convergence
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dask_em import GaussianMixture
-    >>> def accumulate(mixture):
-    ...     fold = mixture.fold()
-    ...     fold.update(0, np.array([[4.0], [6.0]]), None)
-    ...     return fold.result()
-    >>> state = GaussianMixture(1).fit([[0.0], [2.0]]).state_
-    >>> algorithm = IncrementalEM(state.result, Carried.of(state), Convergence())
-    >>> after = algorithm.tell(accumulate(algorithm.proposal))
-    >>> after.result.components.moments()[0].tolist(), after.statistics.n_rows
-    ([[3.0]], 4)
-    """
-
-    def __init__(self, start: Mixture, carried: Carried, convergence: Convergence) -> None:
-        super().__init__(start, convergence)
-        self.carried = carried
-
-    def joined(self, statistics: MixtureStatistics) -> MixtureStatistics:
-        """Return the sums of all rows, of what a pass at `proposal` summed of the new ones."""
-        return self.carried.at(self.proposal) + statistics
-
-    def tell(self, statistics: MixtureStatistics) -> EMState:
-        """Return the state at `proposal`, of all rows."""
-        return super().tell(self.joined(statistics))

@@ -432,6 +432,9 @@ class SampleTuning:
     fewest_sampled: int = 20000
     most_sampled: int = 100000
     bytes: int = 64 * 2**20
+    # Rows a parameter of a sample that stays with a model, for it to say how old rows move: its
+    # error is then a third of the step, where holding them still errs by all of it.
+    kept_per_parameter: int = 10
     # Iterations of the start's EM on the sample, at most.
     iterations: int = 100
     # Numbers of a start that are held for all its rows and components at once; where they are more,
@@ -558,6 +561,9 @@ class SplitMergeTuning:
     # that is more than chance gains: about a nat a parameter (0.22 at least in the splits of six
     # kinds of data that were worth it).
     hopeless: float = 0.1
+    # Components of one number before and after moves are one where they have this share of the rows
+    # of either in common.
+    same_component: float = 0.5
     # How often one merger, and one split, is tried at a time; mergers looked at, per component.
     repeats: int = 2
     mergers: int = 4

@@ -32,6 +32,9 @@ PLAIN = {
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)),
 }
 
+SECONDS = "seconds since 1970-01-01"
+"""Unit of a column of dates that is read as numbers."""
+
 KINDS: dict[str, ColumnKind] = {"f": "continuous", "i": "count", "u": "count", "b": "binary"}
 
 
@@ -57,6 +60,8 @@ class Field:
         Where the table tells them, in the order of their codes.
     encoded : bool
         Whether it holds words by their codes, whose categories it does not tell in advance.
+    dated : bool
+        Whether it holds dates, read as seconds since 1970.
 
     Examples
     --------
@@ -74,6 +79,7 @@ class Field:
     unit: str = ""
     categories: tuple[str, ...] = ()
     encoded: bool = False
+    dated: bool = False
 
     @property
     def column(self) -> Column:
@@ -122,6 +128,20 @@ class Field:
         dtype = np.dtype(np.float32 if len(categories) < 2**24 else np.float64)
         return replace(
             self, kind="categorical", dtype=dtype, plain=False, categories=tuple(categories)
+        )
+
+    def as_seconds(self) -> Field:
+        """Return the column read as seconds, if it holds dates.
+
+        Examples
+        --------
+        >>> Field.of("when", None, "timestamp[us]").as_seconds().dtype
+        dtype('float64')
+        """
+        if not self.said.startswith(("timestamp", "date")):
+            return self
+        return replace(
+            self, kind="continuous", dtype=np.dtype(np.float64), unit=SECONDS, dated=True
         )
 
     @property
@@ -225,6 +245,8 @@ def coded_fields(fields: Sequence[Field], options: ReadOptions) -> tuple[Field, 
     >>> [coded_fields([words], ReadOptions(codes=codes))[0].coded for codes in (False, True)]
     [False, True]
     """
+    if options.dates:
+        fields = [field.as_seconds() for field in fields]
     if not options.codes:
         return tuple(fields)
     if not options.fitted:

@@ -276,8 +276,8 @@ def check_grid(source: Source, name: str) -> None:
     """Raise `DataError` where the rows are the cells of a grid, which nothing is brought beside."""
     if source.grid is not None and len(source.grid.dims) > 1:
         raise DataError(
-            f"{name}: the rows of {source.description} are the cells of a grid, which noise is not "
-            "brought beside; give a table of its cells"
+            f"{name}: the rows of {source.description} are the cells of a grid, which it is "
+            "not brought beside; give a table of its cells"
         )
 
 

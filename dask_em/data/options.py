@@ -60,6 +60,8 @@ class ReadOptions:
         read for the same words, whatever codes the data have for them.
     beside : tuple of str
         Columns that stand beside the rows, as labels and noise do, and are no features.
+    dates : bool
+        Whether dates in files of tables are read as seconds since 1970; they hold no numbers else.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class ReadOptions:
     codes: bool = False
     categories: tuple[tuple[str, ...], ...] = ()
     beside: tuple[str, ...] = ()
+    dates: bool = False
 
     def __post_init__(self) -> None:
         choices = (("missing_chunks", MissingChunks), ("nonfinite", NonFinite))

@@ -234,6 +234,23 @@ def is_xarray(X: object) -> bool:
     return type(X).__module__.partition(".")[0] == "xarray"
 
 
+def coordinate(X: Any, name: str) -> Any:
+    """Return the values of a coordinate of the rows of a DataArray, its first dimension.
+
+    Raises
+    ------
+    DataError
+        It has none of that name.
+    """
+    found = X.coords.get(name)
+    if found is None or found.dims != X.dims[:1]:
+        raise DataError(
+            f"X has no coordinate {name!r} of its rows, along {X.dims[0]!r}: give the times as an "
+            "array"
+        )
+    return found.values
+
+
 def _lazy(X: Any) -> Any:
     """The array in a DataArray: one that lies in a store is not read, but made a Dask array."""
     if X.chunks is not None or getattr(X.variable, "_in_memory", True):

@@ -258,6 +258,7 @@ class MixtureEstimator(GivenParameters):
         labels_init: Any = None,
         labels_fixed: bool = False,
         noise_covariance: Any = None,
+        keep_sample: int = 0,
     ) -> Self:
         """Estimate the parameters with one survey pass and one pass an iteration.
 
@@ -289,6 +290,11 @@ class MixtureEstimator(GivenParameters):
             covariances are without the noise (extreme deconvolution: Bovy, Hogg and Roweis, Annals
             of Applied Statistics 5, 2011). Log-likelihoods are those of the rows with their noise.
             Columns of noise are no features. On the CPU, and without missing values.
+        keep_sample : int, default=0
+            Rows of the first pass's uniform sample that stay with the model, at most, as
+            `kept_sample_`, and go into its file. `update` joins new rows to them; they tell it how
+            the rows that it does not read move with the parameters, and of optima that the first
+            rows did not show. Ten rows a parameter are the fewest that are used.
 
         Raises
         ------
@@ -304,7 +310,7 @@ class MixtureEstimator(GivenParameters):
             Another job fits there.
         """
         known = KnownLabels.of(labels_init, labels_fixed)
-        Fit([self]).run(X, sample_weight, known, noise_covariance)
+        Fit([self], keep_sample=keep_sample).run(X, sample_weight, known, noise_covariance)
         return self
 
     def fit_predict(
@@ -341,6 +347,7 @@ class MixtureEstimator(GivenParameters):
         max_iter: int = 10,
         exact: bool = False,
         checkpoint: Any = None,
+        keep_sample: int | None = None,
     ) -> Self:
         """Let new rows join the sums that the model keeps, by a few passes over them alone.
 
@@ -364,6 +371,9 @@ class MixtureEstimator(GivenParameters):
             Read all rows of X and nothing else, as a fit that starts from the model.
         checkpoint : path, URL or Checkpointing, optional
             A folder in which an update keeps what it needs to go on after it was killed.
+        keep_sample : int, optional
+            Rows that stay with the model, of which the new ones have their share: as many as there
+            are, by default. Where `fit` kept none, none can be kept without `exact`.
 
         Returns
         -------
@@ -388,7 +398,7 @@ class MixtureEstimator(GivenParameters):
         >>> gm.update(rng.normal(3.0, 1.0, (1000, 1))).means_.round(1).tolist()
         [[1.5]]
         """
-        joined = update(self, X, sample_weight, forget, max_iter, exact, checkpoint)
+        joined = update(self, X, sample_weight, forget, max_iter, exact, checkpoint, keep_sample)
         if not joined:
             logger.info("nothing new: all rows of X are in the model already")
         return self

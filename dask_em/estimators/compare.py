@@ -19,6 +19,43 @@ from .matching import Pair, matched
 
 
 @dataclass(frozen=True)
+class Compared:
+    """Tell of one of two models that are compared.
+
+    Attributes
+    ----------
+    family, structure : str
+        What its components are.
+    n_components : int
+    columns : tuple of str
+    data : dict
+        `source`, `n_rows`, `n_features` and `fingerprint` of what it was fitted to.
+    """
+
+    family: str
+    structure: str
+    n_components: int
+    columns: tuple[str, ...]
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: MixtureEstimator) -> Compared:
+        """Return what is told of a fitted model."""
+        components, known = model.describe(), model.provenance_
+        return cls(
+            components.family,
+            components.structure,
+            model.n_components,
+            tuple(components.columns),
+            {name: known[name] for name in ("source", "n_rows", "n_features", "fingerprint")},
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        return {**vars(self), "columns": list(self.columns)}
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Hold what tells two fitted mixtures apart.
 
@@ -39,6 +76,8 @@ class Comparison:
         Rows of NaN or infinity that were left out.
     cannot : tuple of str
         What cannot be compared, and why.
+    models : tuple of Compared
+        The first, and the second.
     """
 
     same_data: bool
@@ -47,10 +86,12 @@ class Comparison:
     rows: Agreement | None
     n_dropped: int
     cannot: tuple[str, ...]
+    models: tuple[Compared, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON has it, `rows` with the numbers that are made of its sums."""
         return {
+            "models": [one.as_dict() for one in self.models],
             "same_data": self.same_data,
             "pairs": None if self.pairs is None else [pair.as_dict() for pair in self.pairs],
             "without": [list(numbers) for numbers in self.without],
@@ -117,13 +158,15 @@ def compare(
     """
     for name, model in (("a", a), ("b", b)):
         _check_fitted(name, model)
+    models = Compared.of(a), Compared.of(b)
     try:
         order = _column_order(a, b)
     except UsageError as e:
         if X is not None:
             raise
         apart = (), ()
-        return Comparison(_same_data(a, b), None, apart, None, 0, (f"components and rows: {e}",))
+        told = (f"components and rows: {e}",)
+        return Comparison(_same_data(a, b), None, apart, None, 0, told, models)
     weights = a.fitted_array("weights_"), b.fitted_array("weights_")
     pairs = tuple(matched(a.describe(), b.describe(), order, weights))
     cannot = _no_likelihoods(a, b, order)
@@ -131,7 +174,7 @@ def compare(
     if sums is not None and not cannot and not np.isfinite(sums.difference):
         cannot = ("log-likelihoods: the density of a row is zero under one of the models",)
     without = _without(a, [one.first for one in pairs]), _without(b, [one.second for one in pairs])
-    return Comparison(_same_data(a, b), pairs, without, sums, n_dropped, cannot)
+    return Comparison(_same_data(a, b), pairs, without, sums, n_dropped, cannot, models)
 
 
 def _same_data(a: MixtureEstimator, b: MixtureEstimator) -> bool:

@@ -28,6 +28,7 @@ from ..fitting.comparable import check_comparable
 from ..fitting.criteria import Criterion, range_end
 from ..fitting.driver import Driver, FitProgress, FittedModel
 from ..fitting.fit_options import FitOptions
+from ..fitting.kept_sample import KeptSample
 from ..fitting.noise import check_noise
 from ..fitting.noisy_rows import of_noisy_rows
 from ..fitting.observers import Observer
@@ -38,7 +39,7 @@ from ..runtime import as_job, current_job
 from ..storage.checkpoint import Checkpoint
 from ..version import __version__
 from .generations import stamp_of
-from .known import KnownLabels, check_noise_covariance
+from .known import KnownLabels, check_keep_sample, check_noise_covariance
 
 logger = logging.getLogger("dask_em")
 
@@ -58,6 +59,7 @@ class Fittable(Protocol):
     random_state: Any
     checkpoint: Any
     device: Any
+    kept_sample_: KeptSample | None
 
     @property
     def family(self) -> str:
@@ -129,6 +131,8 @@ class Fit(Generic[M]):
         Give no model up.
     chooses : bool
         Whether the best by `criterion` is wanted, which checkpoint and provenance then say.
+    keep_sample : int
+        Rows of the first pass's sample that stay with each model, at most.
 
     Examples
     --------
@@ -145,6 +149,7 @@ class Fit(Generic[M]):
     holdout: float = 0.0
     exhaustive: bool = True
     chooses: bool = False
+    keep_sample: int = 0
 
     @property
     def lead(self) -> M:
@@ -179,6 +184,8 @@ class Fit(Generic[M]):
     def _check_options(self, labels: KnownLabels | None, noise: Any) -> None:
         for estimator in self.estimators:
             estimator.check_options()
+        assignment = self.lead.start_options().assignment
+        check_keep_sample(self.keep_sample, labels, noise, assignment)
         self.check_beside(labels, noise)
 
     def check_beside(self, labels: KnownLabels | None, noise: Any) -> None:
@@ -334,10 +341,18 @@ class Fit(Generic[M]):
             choice = {"criterion": self.criterion, "holdout": float(self.holdout)}
             table = [row.as_dict(self.kind_option) for row in driver.rows]
             provenance["sweep"] = {**choice, "table": table}
+        sample = self._kept_sample(driver)
         for estimator, candidate in zip(self.estimators, driver.candidates, strict=True):
             if candidate is not None and candidate.state is not None:
                 estimator.set_fit(driver.fitted(candidate), provenance)
+                estimator.kept_sample_ = sample
         self._warn(driver)
+
+    def _kept_sample(self, driver: Driver) -> KeptSample | None:
+        """Return the sample that stays with each model."""
+        if not self.keep_sample:
+            return None
+        return KeptSample.of(driver.sample, self.keep_sample, driver.surveyed.moments.weight)
 
     def _provenance(self, driver: Driver, stamp: str) -> dict[str, Any]:
         """Return what is told of the data."""

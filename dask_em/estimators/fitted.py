@@ -25,6 +25,7 @@ from ..core.validation import require, require_close
 from ..data.options import ReadOptions
 from ..fitting.checks import Columns
 from ..fitting.driver import FittedModel
+from ..fitting.kept_sample import KeptSample
 from ..fitting.observers import PassRecord, n_reads
 from .categories import WORDS, packed_categories, unpacked_categories
 from .model_file import write_model
@@ -67,6 +68,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     takes_codes : bool
         Whether columns of words that have categories are read as the codes of these, see
         `ReadOptions.codes`; what they are is kept as `feature_categories_`.
+    kept_sample_ : KeptSample or None
+        Rows that stand for all that were read, where `fit` was told to keep some.
     """
 
     kind_option: ClassVar[str | None] = None
@@ -77,6 +80,8 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
     local_options: ClassVar[tuple[str, ...]] = ("callbacks", "checkpoint")
     assignment: ClassVar[Assignment] = "soft"
     takes_codes: ClassVar[bool] = False
+
+    kept_sample_: KeptSample | None = None
 
     # Options of every mixture that files treat apart.
     random_state: Any
@@ -280,7 +285,9 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "feature_categories_"):
             arrays |= packed_categories(self.feature_categories_)
         made = self.history_, self.n_passes_, self.provenance_
-        return SavedModel(estimator_tag(type(self)), options, state, *made, arrays)
+        return SavedModel(
+            estimator_tag(type(self)), options, state, *made, arrays, self.kept_sample_
+        )
 
     def mixture(self, engine: Engine) -> Mixture:
         """Return the fitted mixture, to be computed by `engine`."""
@@ -344,6 +351,7 @@ class FittedEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]
         model.lower_bounds_ = model._bounds_of(saved.history, state)
         model.n_passes_, model.provenance_ = saved.n_passes, saved.provenance
         model.n_dropped_ = int(saved.provenance["n_dropped"])
+        model.kept_sample_ = saved.sample
         return model
 
 

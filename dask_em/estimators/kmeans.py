@@ -230,6 +230,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, KM
         labels_init: Any = None,
         labels_fixed: bool = False,
         noise_covariance: Any = None,
+        keep_sample: int = 0,
     ) -> Self:
         """Estimate the centres with one survey pass and one pass a move, and one more.
 
@@ -237,7 +238,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, KM
         With `labels_fixed` it is the seeded K-means, which keeps its seeds, of Basu, Banerjee and
         Mooney (2002).
         """
-        super().fit(X, y, sample_weight, labels_init, labels_fixed, noise_covariance)
+        super().fit(X, y, sample_weight, labels_init, labels_fixed, noise_covariance, keep_sample)
         self.labels_ = self.predict(X)
         return self
 

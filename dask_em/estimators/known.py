@@ -1,4 +1,4 @@
-"""Labels and noise that a fit is given: what it refuses with them before any row is read."""
+"""What a fit is given beside rows, and what it refuses of it before any row is read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from ..core.family import FamilyOptions
+from ..core.responsibilities import Assignment
+from ..errors import UsageError
+from .options import check_number
 
 
 class Starting(Protocol):
@@ -109,4 +112,41 @@ def check_noise_covariance(components: FamilyOptions, device: Any) -> None:
         raise ValueError(
             f"device={getattr(device, '__name__', device)!r} with noise_covariance: rows of known "
             'noise are computed on the CPU; pass device="cpu"'
+        )
+
+
+def check_keep_sample(
+    keep_sample: Any, labels: KnownLabels | None, noise: Any, assignment: Assignment = "soft"
+) -> None:
+    """Check that rows may be kept with a model, of a fit that was given labels and noise or none.
+
+    Raises
+    ------
+    ValueError
+        It is no number of rows, or the rows mean nothing without what stands beside them.
+    UsageError
+        The model knows no use of them.
+
+    Examples
+    --------
+    >>> check_keep_sample(1000, None, None)
+    >>> check_keep_sample(1000, KnownLabels([0, 1], True), None)
+    Traceback (most recent call last):
+    ValueError: keep_sample=1000 keeps rows without their labels, and labels_fixed=True ...
+    """
+    check_number("keep_sample", keep_sample, int, 0)
+    if keep_sample and labels is not None and labels.fixed:
+        raise ValueError(
+            f"keep_sample={keep_sample} keeps rows without their labels, and labels_fixed=True "
+            "fits rows with them: leave keep_sample out"
+        )
+    if keep_sample and noise is not None:
+        raise ValueError(
+            f"keep_sample={keep_sample} keeps rows without their noise, and noise_covariance was "
+            "given: leave keep_sample out"
+        )
+    if keep_sample and assignment == "hard":
+        raise UsageError(
+            f"keep_sample={keep_sample} keeps rows that say how responsibilities change, and "
+            "clusters have none: leave keep_sample out"
         )

@@ -16,6 +16,7 @@ from ..core.codec import Packer, array_names, unpack
 from ..core.em import EMState
 from ..core.engine import Engine
 from ..core.validation import brief, require, require_array, require_close
+from ..fitting.kept_sample import KeptSample
 from ..fitting.observers import n_reads
 from ..storage.npz import RESERVED
 from .categories import COUNTS, WORDS, check_categories
@@ -67,6 +68,8 @@ class SavedModel:
     provenance : dict
     attributes : dict of str to array
         Fitted attributes, and those parameters that are arrays, by their names.
+    sample : KeptSample or None
+        Rows that stay with the model.
     """
 
     estimator: str
@@ -76,6 +79,7 @@ class SavedModel:
     n_passes: float
     provenance: dict[str, Any]
     attributes: dict[str, Array]
+    sample: KeptSample | None = None
 
     @property
     def n_reads(self) -> int:
@@ -100,6 +104,9 @@ class SavedModel:
             "engine": {"name": engine.name, "single": engine.single},
             "state": packer.pack(self.state, "state"),
         }
+        if self.sample is not None:
+            # Programs that know of none refuse the file by the name of this part.
+            header["sample"] = packer.pack(self.sample, "sample")
         return header, {**packer.arrays, **self.attributes}
 
     @classmethod
@@ -119,7 +126,10 @@ class SavedModel:
         if not isinstance(state, EMState):
             raise TypeError(f"state is {brief(state)}")
         state.validate()
-        used = array_names(parts["state"])
+        used, sample = array_names(parts["state"]), None
+        if "sample" in parts:
+            used |= array_names(parts["sample"])
+            sample = _sample_of(unpack(parts["sample"], arrays), state)
         attributes = {name: array for name, array in arrays.items() if name not in used}
         made = cls(
             parts["estimator"],
@@ -129,6 +139,7 @@ class SavedModel:
             parts["n_passes"],
             parts["provenance"],
             attributes,
+            sample,
         )
         made._check(stored)
         return made
@@ -167,6 +178,15 @@ class SavedModel:
         if WORDS in found:
             _check_texts(WORDS, found[WORDS], len(found[WORDS]))
         check_categories(found, d)
+
+
+def _sample_of(found: object, state: EMState) -> KeptSample:
+    """Return what a file holds as a sample, after it was checked to be one of rows of a state."""
+    if not isinstance(found, KeptSample):
+        raise TypeError(f"sample is {brief(found)}")
+    components = state.result.components
+    found.validate(components.n_features, components.support)
+    return found
 
 
 def groups_in(header: Mapping[str, Any]) -> list[str]:

@@ -477,5 +477,7 @@ def header_of(options: frozenset[str], size_option: str = "n_components") -> Obj
             "provenance": PROVENANCE,
             "engine": Object({"name": Word(("numpy", "numba")), "single": Flag()}),
             "state": Anything(),
-        }
+            "sample": Anything(),
+        },
+        frozenset({"sample"}),
     )

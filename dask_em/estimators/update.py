@@ -15,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from ..core.codec import digest
 from ..core.em import EMState, Status
 from ..core.engine import Engine
-from ..core.incremental import Earlier
 from ..core.mixture import Mixture
 from ..core.protocols import Source
 from ..data.appended import AppendedRows
@@ -25,7 +24,9 @@ from ..fitting.criteria import Criterion
 from ..fitting.driver import Driver
 from ..fitting.fit_options import FitOptions
 from ..fitting.half_life import HalfLife
+from ..fitting.kept_sample import KeptSample
 from ..fitting.observers import PassRecord
+from ..fitting.renewal import Earlier
 from ..fitting.survey import Surveyed, fingerprint_of
 from .fits import Fit, Fittable
 from .fitted import history
@@ -45,6 +46,7 @@ class Updatable(Fittable, Protocol):
     state_: EMState
     provenance_: dict[str, Any]
     history_: list[dict[str, Any]]
+    kept_sample_: KeptSample | None
 
     def earlier(self, surveyed: Surveyed) -> Mixture | EMState:
         """Return where a warm start begins."""
@@ -144,6 +146,8 @@ class Update(Renewal):
         Of the rows that are in its sums.
     max_iter : int
         Passes over the new rows at most.
+    keep_sample : int
+        Rows that stay with the model, where it has kept some.
 
     Examples
     --------
@@ -180,21 +184,24 @@ class Update(Renewal):
         return AppendedRows(source, seen)
 
     def _identity(self, engine: Engine) -> dict[str, Any]:
-        wanted = {"forget": str(self.half_life), "update_iter": self.max_iter}
+        wanted: dict[str, Any] = {"forget": str(self.half_life), "update_iter": self.max_iter}
+        sample = "" if self._sample is None else digest(self._sample)
+        wanted |= {"keep_sample": self.keep_sample, "sample": sample}
         return super()._identity(engine) | wanted
+
+    @property
+    def _sample(self) -> KeptSample | None:
+        """The sample that the model has, where it is to keep one."""
+        return self.lead.kept_sample_ if self.keep_sample else None
 
     def _options(self, began: float, labels_fixed: bool, noisy: bool) -> FitOptions:
         model = self.lead
         state = model.state_
 
-        def start(surveyed: Surveyed) -> Mixture:
-            return state.result
-
         # What is held is held by the mixture itself, and so is noise.
         options = replace(
             model.start_options(),
             n_components=len(state.result.log_weights),
-            start_from=start,
             held=None,
             noise=None,
         )
@@ -205,9 +212,21 @@ class Update(Renewal):
             convergence=limits,
             any_sample=True,
             # No start is made of it.
-            sample_size=1,
-            earlier=Earlier(state, self._kept),
+            sample_size=max(1, self.keep_sample if self._sample is not None else 1),
+            earlier=Earlier(
+                state,
+                self._kept,
+                self._sample,
+                self.keep_sample,
+                in_sums(self.generations)[0].weight,
+            ),
         )
+
+    def _kept_sample(self, driver: Driver) -> KeptSample | None:
+        earlier = driver.options.earlier
+        assert earlier is not None, "an update goes on from a fit"
+        assert driver.carried is not None, "an update carries sums"
+        return earlier.joined(driver.surveyed, driver.carried)
 
     def _kept(self, weight: float) -> float:
         """Return what a row that is in the sums counts as beside new ones of this weight."""
@@ -307,6 +326,7 @@ def update(
     max_iter: int = 10,
     exact: bool = False,
     checkpoint: Any = None,
+    keep_sample: int | None = None,
 ) -> bool:
     """Update a model as `MixtureEstimator.update` says; return False where nothing is new.
 
@@ -326,10 +346,13 @@ def update(
     check_number("max_iter", max_iter, int, 1)
     check_checkpoint(checkpoint)
     check_updatable(model, exact)
+    size = size_to_keep(model, keep_sample, exact)
     if exact:
-        Refit([model], checkpoint=checkpoint).run(X, sample_weight)
+        Refit([model], checkpoint=checkpoint, keep_sample=size).run(X, sample_weight)
         return True
-    made = Update([model], checkpoint=checkpoint, half_life=half_life, max_iter=max_iter)
+    made = Update(
+        [model], checkpoint=checkpoint, half_life=half_life, max_iter=max_iter, keep_sample=size
+    )
     try:
         made.run(X, sample_weight)
     except NothingNewError:
@@ -344,6 +367,7 @@ def is_outgrown(
     forget: str | float | None,
     max_iter: int,
     checkpoint: Any,
+    keep_sample: int | None = None,
 ) -> bool:
     """Return whether the unfinished update that is kept is of other rows than X has now.
 
@@ -355,7 +379,10 @@ def is_outgrown(
         It is of other options, or of another model.
     """
     half_life = HalfLife.of(forget)
-    made = Update([model], checkpoint=checkpoint, half_life=half_life, max_iter=max_iter)
+    size = size_to_keep(model, keep_sample)
+    made = Update(
+        [model], checkpoint=checkpoint, half_life=half_life, max_iter=max_iter, keep_sample=size
+    )
     try:
         source = made._opened(X, sample_weight, None, None)
     except NothingNewError:
@@ -365,6 +392,39 @@ def is_outgrown(
             return False
     except DataError:
         return True
+
+
+def size_to_keep(model: Updatable, keep_sample: int | None, exact: bool = False) -> int:
+    """Return how many rows stay with an updated model: as many as before, if nothing is said.
+
+    Raises
+    ------
+    UsageError
+        Nobody knows which rows the model has read.
+    ValueError
+        `keep_sample` is no number of rows.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> X = [[0.0], [2.0], [4.0]]
+    >>> size_to_keep(GaussianMixture(1).fit(X, keep_sample=2), None)
+    2
+    >>> size_to_keep(GaussianMixture(1).fit(X), 2)
+    Traceback (most recent call last):
+    dask_em.errors.UsageError: keep_sample=2, but this GaussianMixture keeps no sample of the ...
+    """
+    kept = model.kept_sample_
+    if keep_sample is None:
+        return 0 if kept is None else kept.size
+    check_number("keep_sample", keep_sample, int, 0)
+    if keep_sample and kept is None and not exact:
+        raise UsageError(
+            f"keep_sample={keep_sample}, but this {type(model).__name__} keeps no sample of the "
+            "rows that it has read, which new ones could join: pass keep_sample to fit, or "
+            "exact=True to read all rows again"
+        )
+    return int(keep_sample)
 
 
 def bytes_to_read(model: Updatable, source: Source) -> int:

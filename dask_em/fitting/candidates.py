@@ -174,8 +174,7 @@ class Candidate:
 
     def tell(self, statistics: MixtureStatistics, held_out: float | None = None) -> None:
         """Take what a pass at the algorithm's proposal summed."""
-        joined = self.algorithm.joined(statistics)
-        self.measured.append(self.algorithm.proposal.reported(joined))
+        self.measured.append(self.algorithm.proposal.reported(statistics))
         self.state = self.algorithm.tell(statistics)
         self.n_passes += 1
         if not self.state.accepted:

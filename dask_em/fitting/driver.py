@@ -32,7 +32,7 @@ from .control_variate import algorithm_of
 from .criteria import Row
 from .exchange import Exchange
 from .fit_options import FitOptions
-from .incremental import incremental_of
+from .kept_sample import is_enough
 from .multistart import highest_end
 from .observers import ObservedPass, Observer, PassRecord, StateReached, tell_observers
 from .recorded_passes import LABELS, RecordedPasses, SurveyPass
@@ -193,7 +193,7 @@ class Driver:
         """
         self.surveyed = self._survey()
         weight = self.surveyed.moments.weight
-        self.carried = self._carried(weight)
+        self.carried = self._carried()
         earlier = 0.0 if self.carried is None else self.carried.statistics.weight
         limits = self.options.convergence.among(weight, earlier)
         self.options = replace(self.options, convergence=limits)
@@ -226,11 +226,17 @@ class Driver:
             )
             yield from run_together(self._em_pass, running, prune, executor)
 
-    def _carried(self, weight: float) -> Carried | None:
-        """Return the sums that join those of rows of this weight, as an update began with them."""
+    def _carried(self) -> Carried | None:
+        """Return the sums that join those of the rows, as an update began with them."""
         if self.checkpoint.progress is not None:
             return self.checkpoint.progress.carried
-        return None if self.options.earlier is None else self.options.earlier.carried(weight)
+        options = self.options
+        if options.earlier is None:
+            return None
+        mixture, carried = options.earlier.begin(self.surveyed, options.convergence)
+        start = replace(options.lead, start_from=lambda surveyed: mixture)
+        self.options = replace(options, models=(start,))
+        return carried
 
     def _commit(self) -> None:
         """Keep what is known after a pass."""
@@ -354,8 +360,23 @@ class Driver:
 
     @property
     def _steps_on(self) -> Sampled | None:
-        """The sample that accelerated algorithms make steps on: nobody knows its rows' labels."""
-        return None if self.options.labels_fixed else self.sample
+        """The sample that accelerated algorithms make steps on.
+
+        Nobody knows its rows' labels; and one of new rows says nothing of those that are not read.
+        """
+        if self.options.labels_fixed:
+            return None
+        return self.sample if self.carried is None else self._of_all
+
+    @property
+    def _of_all(self) -> Sampled | None:
+        """The sample of new rows and of those that are not read, where there is one."""
+        earlier = self.options.earlier
+        if earlier is None or self.carried is None:
+            return None
+        joined = earlier.joined(self.surveyed, self.carried)
+        followed = joined is not None and is_enough(joined, self.carried.mixture)
+        return joined.sampled if joined is not None and followed else None
 
     def _rules(self) -> ScreeningRules:
         weight = self.surveyed.moments.weight
@@ -431,11 +452,7 @@ class Driver:
             mixture, *contenders = start.mixtures(self.engine)
             origin = start.going_on(self.engine) or mixture
             named = self.options.lead.algorithm
-            algorithm = (
-                algorithm_of(named, origin, limits, self._steps_on, contenders)
-                if self.carried is None
-                else incremental_of(named, mixture, self.carried, limits)
-            )
+            algorithm = algorithm_of(named, origin, limits, self._steps_on, contenders)
             found.append(None if start.eliminated else Candidate(model, algorithm))
         for candidate, state in zip(found, self.progress.candidates, strict=False):
             if candidate is not None and state is not None:
@@ -449,7 +466,10 @@ class Driver:
                 f"holdout={self.holdout.share:g} of {self.surveyed.n_rows} rows drew none of "
                 "any weight: hold more out"
             )
-        return statistics
+        if self.carried is None:
+            return statistics
+        members = zip(mixtures, statistics.members, strict=True)
+        return replace(statistics, members=tuple(self.carried.at(m) + s for m, s in members))
 
     # -- the end -----------------------------------------------------------------------------
 

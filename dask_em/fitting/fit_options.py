@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.em import Convergence
-from ..core.incremental import Earlier
 from .criteria import Criterion
+from .renewal import Earlier
 from .starts import StartOptions
 
 

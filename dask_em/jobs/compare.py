@@ -6,9 +6,11 @@ from typing import Any, Unpack
 
 from ..data.open import names_column, stored_source
 from ..errors import UsageError
-from ..estimators.describe import FittedMixture
 from ..fitting.progress import reporter
-from .arguments import check_data, check_model
+from ..report.comparison import write_comparison
+from ..report.page import check_can_draw
+from ..storage.outputs.writer import check_output_file
+from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .files import ModelChoices, load_to_read
 
@@ -19,9 +21,13 @@ def compare(
     cluster: ClusterOptions,
     data: str | None = None,
     weights: str | None = None,
+    page: str | None = None,
+    overwrite: bool = False,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Compare two saved models; the rows at `data`, if they are given, take one pass.
+
+    With `page` all of it is written there as an HTML page, too.
 
     Data are read as those of the first model's fit, unless the options say otherwise.
 
@@ -29,7 +35,16 @@ def compare(
     ------
     UsageError
         There are weights without data, or the columns of the models differ and rows were given.
+    OutputExistsError
+        Something is at `page` that may not be replaced.
     """
+    if page is not None:
+        check_output_file(page, overwrite)
+        check_apart(page, first, "model")
+        check_apart(page, second, "model")
+        if data is not None:
+            check_apart(page, data, "data")
+        check_can_draw()
     for path in (first, second):
         check_model(path, "A B")
     if data is not None:
@@ -49,16 +64,9 @@ def compare(
         source = stored_source(data, weights, a.read_options)
         with workers_for(cluster, source.nbytes):
             found = compared(a, b, data, sample_weight=weights)
-    return {"models": [_model_told(first, a), _model_told(second, b)], **found.as_dict()}
-
-
-def _model_told(path: str, model: FittedMixture) -> dict[str, Any]:
-    components, known = model.describe(), model.provenance_
-    return {
-        "model": path,
-        "family": components.family,
-        "structure": components.structure,
-        "n_components": model.n_components,
-        "columns": list(components.columns),
-        "data": {name: known[name] for name in ("source", "n_rows", "n_features", "fingerprint")},
-    }
+    told = found.as_dict()
+    paths = zip((first, second), told["models"], strict=True)
+    told["models"] = [{"model": path, **one} for path, one in paths]
+    if page is not None:
+        write_comparison(page, told, overwrite)
+    return {**told, "page": page}

@@ -11,6 +11,7 @@ from ..core.additive import Array
 from ..core.em import EMState
 from ..core.profile import Profile
 from ..estimators.describe import FamilyDescription
+from ..fitting.kept_sample import KeptSample
 
 
 def components_told(
@@ -43,6 +44,19 @@ def components_told(
         "noise": _noise(state),
         "profiles": [_profile(one, components.columns) for one in components.profiles],
     }
+
+
+def sample_told(sample: KeptSample | None) -> dict[str, int] | None:
+    """Return how many rows a model keeps, and their bytes, as JSON holds them; None of none.
+
+    Examples
+    --------
+    >>> sample_told(KeptSample(5, np.zeros((2, 3)), np.ones(2)))
+    {'rows': 2, 'size': 5, 'bytes': 64}
+    """
+    if sample is None:
+        return None
+    return {"rows": len(sample.rows), "size": sample.size, "bytes": sample.nbytes}
 
 
 def _noise(state: EMState) -> dict[str, float | None] | None:

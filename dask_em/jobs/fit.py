@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -219,11 +219,13 @@ def fit(
     labels: str | None = None,
     labels_fixed: bool = False,
     noise_covariance: str | None = None,
+    keep_sample: int = 0,
 ) -> FitResult:
     """Fit the models of a request to the rows at `data`; save the best to `output`.
 
     With a checkpoint, a job that was killed goes on; when the models are written it is removed.
-    `labels`, `labels_fixed` and `noise_covariance` are those of `GaussianMixture.fit`.
+    `labels`, `labels_fixed`, `noise_covariance` and `keep_sample` are those of
+    `GaussianMixture.fit`.
 
     Raises
     ------
@@ -253,6 +255,7 @@ def fit(
     try:
         known = KnownLabels.of(labels, labels_fixed)
         fitted.check_beside(known, noise_covariance)
+        fitted = replace(fitted, keep_sample=keep_sample)
     except ValueError as e:
         raise UsageError(str(e)) from e
     with _time_limit(request.options), outputs_locked(output, metrics, checkpoint) as lock:

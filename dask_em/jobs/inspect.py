@@ -11,7 +11,7 @@ from ..estimators.model_file import read_as
 from ..estimators.saved import SavedModel
 from ..fitting.checks import Columns
 from .arguments import check_model
-from .components import components_told
+from .components import components_told, sample_told
 
 
 def inspect(model_path: str) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def _told(saved: SavedModel) -> dict[str, Any]:
         **{name: value if state.measured else None for name, value in reached.items()},
         "objective": told.key,
         "provenance": saved.provenance,
+        "kept_sample": sample_told(saved.sample),
         "columns": None if names is None else [str(name) for name in names],
         "family": components.family,
         "structure": components.structure,

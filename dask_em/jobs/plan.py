@@ -103,6 +103,8 @@ class Plan:
     factors : int
         Where covariances do not fit into a worker, the number of factors with which those of
         factor analyzers do; else 0.
+    sample_bytes : int
+        Of the rows that stay with the model, in its file.
 
     Examples
     --------
@@ -136,6 +138,7 @@ class Plan:
     untimed: str = ""
     memory: WorkerMemory | None = None
     factors: int = 0
+    sample_bytes: int = 0
 
     @property
     def fits(self) -> bool:
@@ -309,13 +312,14 @@ def plan(
     family: str | Sequence[str] = "gaussian",
     noise_covariance: str | None = None,
     labels: str | None = None,
+    keep_sample: int = 0,
     **reading: Unpack[FleetChoices],
 ) -> Plan:
     """Plan a pass over `data`; with `probe`, read two chunks and take the time.
 
     Memory is that of a pass with `labels` beside the rows, where there are some. Of several
     families, K or structures, it is the pass that serves all of them. On a running cluster one of
-    its workers reads the chunks, else this process.
+    its workers reads the chunks, else this process. `keep_sample` rows stay with the model.
     """
     check_data(data)
     check_noise_path(noise_covariance)
@@ -332,7 +336,7 @@ def plan(
     if source.lacks_checksum:
         logger.warning("%s has no checksum: %s", source.description, source.lacks_checksum)
     # As `fit` keeps what it has.
-    needed = partial(count, source, fleet, kept=True)
+    needed = partial(count, source, fleet, kept=True, keep_sample=keep_sample)
     if not cluster.remote:
         planned = planned_here(cluster, needed)
         probed = partial(probe_chunks, source)
@@ -383,11 +387,13 @@ def count(
     holdout: float = 0.0,
     exhaustive: bool = False,
     kept: bool = False,
+    keep_sample: int = 0,
 ) -> Plan:
     """Count what a pass over `source` takes on these workers, without reading any of it.
 
     Memory is that of the whole fit, see `FitMemory`: of one model, or of several of which some
-    are given up, unless `exhaustive`. With a checkpoint, sums are `kept`.
+    are given up, unless `exhaustive`. With a checkpoint, sums are `kept`; `keep_sample` rows go
+    into the model's file.
     """
     for model in fleet:
         model.take_columns(source)
@@ -421,6 +427,8 @@ def count(
         len(workers),
         sum(w.threads for w in workers),
         memory=memory,
+        # Rows in float64, and the weight of each.
+        sample_bytes=8 * min(keep_sample, source.n_rows or 0) * (source.n_features + 1),
     )
     if planned.fits_worker:
         return planned

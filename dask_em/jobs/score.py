@@ -8,10 +8,11 @@ from typing import Any, Unpack
 
 from ..core.protocols import StoredSource
 from ..data.open import stored_source, with_columns_beside
+from ..data.times import Period, times_beside
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..fitting.progress import reporter
-from ..report.alarm import Baseline, drift_densities, drift_told
+from ..report.alarm import Baseline, drift_densities, drift_told, timed_densities, timed_told
 from ..storage.outputs.writer import check_output_file, output_file
 from .arguments import check_data, check_model, check_noise_path
 from .cluster import ClusterOptions, workers_for
@@ -27,12 +28,15 @@ def score(
     drift: str | None = None,
     alarm: float = 0.01,
     metrics: str | None = None,
+    time_column: str | None = None,
+    period: str | None = None,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Compute mean log-likelihood per row, AIC, BIC and ICL of a saved model, in one pass.
 
     With a model at `drift` a second pass tests at the level `alarm` whether rows are still those
-    that it was fitted to. `metrics` is a file for Prometheus.
+    that it was fitted to, in each period of the time at `time_column`, too. `metrics` is a file for
+    Prometheus.
     """
     order = "MODEL DATA"
     check_model(model_path, order)
@@ -44,16 +48,25 @@ def score(
             raise UsageError("--drift counts each row once: leave --weights away")
         if noise_covariance is not None:
             raise UsageError("the drift is that of rows without known noise")
+    elif time_column is not None:
+        raise UsageError("--time cuts the rows of a drift into periods: pass --drift BASELINE too")
+    if period is not None and time_column is None:
+        raise UsageError("--period is of a time: pass --time COLUMN too")
     if metrics is not None:
         check_output_file(metrics, overwrite=True)
     model = load_to_read(model_path, **reading)
     model.set_params(callbacks=[reporter()])
-    options = with_columns_beside(model.read_options, None, noise_covariance)
+    options = with_columns_beside(model.read_options, time_column, noise_covariance)
     source = stored_source(data, weights, options)
     with workers_for(cluster, source.nbytes):
         found = {"weights": weights, **model.criteria(data, weights, noise_covariance)}
         if drift is not None:
-            found["drift"] = _drift(load_to_read(drift, **reading), source, alarm)
+            baseline = load_to_read(drift, **reading)
+            if time_column is None:
+                found["drift"] = _drift(baseline, source, alarm)
+            else:
+                timed, how = times_beside(source, data, time_column, period, options)
+                found["drift"] = _timed_drift(baseline, timed, how, alarm)
     if metrics is not None:
         with output_file(metrics, overwrite=True) as output, output.open() as file:
             file.write(_prometheus(found).encode())
@@ -65,6 +78,13 @@ def _drift(baseline: FittedMixture, source: StoredSource, level: float) -> dict[
     return drift_told(known, drift_densities(baseline, source, [reporter()]), level)
 
 
+def _timed_drift(
+    baseline: FittedMixture, source: StoredSource, period: Period, level: float
+) -> dict[str, Any]:
+    known = Baseline.of(baseline)
+    return timed_told(known, timed_densities(baseline, source, [reporter()]), period, level)
+
+
 def _prometheus(found: Mapping[str, Any]) -> str:
     """Return what was found in Prometheus' text format."""
     gauges = {"score_rows": found["n_rows"], "score_log_likelihood": found["log_likelihood"]}
@@ -73,6 +93,14 @@ def _prometheus(found: Mapping[str, Any]) -> str:
         gauges["drift_p_value"] = drift["p_value"]
         gauges["drift_limit"] = drift["level"]
     gauges["score_timestamp_seconds"] = time.time()
-    return "".join(
+    lines = [
         f"# TYPE dask_em_{name} gauge\ndask_em_{name} {value!r}\n" for name, value in gauges.items()
-    )
+    ]
+    for name in ("p_value", "log_density", "rows") if drift and "by_period" in drift else ():
+        key = "n_rows" if name == "rows" else name
+        lines.append(f"# TYPE dask_em_drift_period_{name} gauge\n")
+        lines += [
+            f'dask_em_drift_period_{name}{{period="{one["period"]}"}} {one[key]!r}\n'
+            for one in drift["by_period"]
+        ]
+    return "".join(lines)

@@ -18,6 +18,7 @@ from ..storage.urls import is_url
 from .arguments import check_apart, check_data, check_model
 from .cluster import ClusterOptions, workers_for
 from .commit import beside, noting_what_is_kept, outputs_locked
+from .components import sample_told
 from .files import ModelChoices, load_to_read
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def update(
     overwrite: bool = False,
     checkpoint: Checkpointing | None = None,
     metrics: str | None = None,
+    keep_sample: int | None = None,
     **reading: Unpack[ModelChoices],
 ) -> dict[str, Any]:
     """Let the new rows at `data` join a saved model; replace it, or write `output`.
@@ -65,7 +67,7 @@ def update(
     except ValueError as e:
         raise UsageError(str(e)) from e
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
-    from ..estimators.update import bytes_to_read, check_updatable
+    from ..estimators.update import bytes_to_read, check_updatable, size_to_keep
     from ..estimators.update import update as join
 
     totals = Totals(metrics)
@@ -73,6 +75,7 @@ def update(
         # Nobody else writes it from here on.
         model = load_to_read(model_path, **reading)
         check_updatable(model, exact)
+        size_to_keep(model, keep_sample, exact)
         if not is_url(written):
             remove_unfinished(written)
         source = stored_source(data, weights, model.read_options)
@@ -81,9 +84,13 @@ def update(
         joined = False
         if nbytes:
             if not exact:
-                _throw_outgrown_away(model, data, weights, forget, max_iter, checkpoint)
+                _throw_outgrown_away(
+                    model, data, weights, forget, max_iter, checkpoint, keep_sample
+                )
             with noting_what_is_kept(checkpoint), workers_for(cluster, nbytes):
-                joined = join(model, data, weights, forget, max_iter, exact, checkpoint)
+                joined = join(
+                    model, data, weights, forget, max_iter, exact, checkpoint, keep_sample
+                )
         if joined:
             model.set_params(callbacks=None)
             model.save(written, overwrite)
@@ -101,6 +108,7 @@ def _told(model: MixtureEstimator, path: str, joined: bool) -> dict[str, Any]:
         "status": model.status_.name,
         "n_iter": model.n_iter_,
         "n_rows": model.provenance_["n_rows"] - model.n_dropped_,
+        "kept_sample": sample_told(model.kept_sample_),
         "weights": model.fitted_array("weights_").tolist(),
         "warnings": model.warnings_,
     }
@@ -135,13 +143,14 @@ def _throw_outgrown_away(
     forget: str | None,
     max_iter: int,
     checkpoint: Checkpointing | None,
+    keep_sample: int | None,
 ) -> None:
     """Remove an unfinished update of a store that has grown since: nobody need be asked."""
     if checkpoint is None or not checkpoint.resume or not checkpoint_exists(checkpoint.path):
         return
     from ..estimators.update import is_outgrown
 
-    if is_outgrown(model, data, weights, forget, max_iter, checkpoint):
+    if is_outgrown(model, data, weights, forget, max_iter, checkpoint, keep_sample):
         logger.info("an unfinished update of other rows is thrown away: there are more by now")
         remove_checkpoint(checkpoint.path)
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..backends import backend_in_force
-from ..core.additive import Array
-from ..core.protocols import Source
+from ..core.additive import Additive, Array
+from ..core.protocols import Pass, Source
 from ..core.scoring import Predict
 from ..data.columns import check_columns
+from ..data.open import as_source, with_columns_beside
+from ..data.times import Period, times_beside
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture, mixture_moments
 from ..fitting.observers import ObservedPass
 from .drift import FEWEST_ROWS, ChunkDensities, Densities
+from .periods import PeriodDensities, TimedDensities
 
 # Rows that a component should have, for its share to be near a normal distribution.
 FEWEST_EXPECTED = 25
@@ -129,21 +132,44 @@ def drift_densities(
     model: FittedMixture, source: Source, callbacks: Sequence[Any]
 ) -> ChunkDensities:
     """Make the pass of a drift, at the very parameters of which the fit keeps sums."""
+    return _passed(source, _work(model, source), callbacks)
+
+
+def timed_densities(
+    model: FittedMixture, source: Source, callbacks: Sequence[Any]
+) -> TimedDensities:
+    """Make the same pass over rows that have the numbers of their periods behind their columns."""
+    return _passed(source, PeriodDensities(_work(model, source)), callbacks)
+
+
+S = TypeVar("S", bound=Additive)
+
+
+def _passed(source: Source, work: Pass[S], callbacks: Sequence[Any]) -> S:
+    with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
+        return backend_in_force().map_reduce(source, work, running.advance)
+
+
+def _work(model: FittedMixture, source: Source) -> Densities:
+    """Return what is summed of rows."""
     check_columns("X", source.n_features, model.n_features_in_)
     drop = model.read_options.nonfinite == "drop"
     mixture = model.state_.mixture
     answer = Predict(mixture, ("log_density", "proba"), drop)
     support = mixture.components.support
-    work = Densities(answer, model.n_components, source.n_features, drop, support)
-    with ObservedPass(callbacks, "drift", 1, source.n_rows, source.nbytes) as running:
-        return backend_in_force().map_reduce(source, work, running.advance)
+    return Densities(answer, model.n_components, source.n_features, drop, support)
 
 
-def drift_told(baseline: Baseline, parts: ChunkDensities, level: float) -> dict[str, Any]:
-    """Test all rows and each part against the fit; an alarm is false at most at this level.
+def drift_told(
+    baseline: Baseline,
+    parts: ChunkDensities,
+    level: float,
+    timed: tuple[Sequence[str], ChunkDensities] | None = None,
+) -> dict[str, Any]:
+    """Test all rows, each part and each period; an alarm is false at most at this level.
 
-    Half of the level is for all rows, and half for the parts; in each it is shared alike by all
-    tests (Bonferroni). Rows are taken as drawn independently.
+    The level is shared alike by all rows, the parts and the periods, as far as there are several,
+    and within each of these by all its tests (Bonferroni). Rows are taken as drawn independently.
 
     Parameters
     ----------
@@ -151,28 +177,32 @@ def drift_told(baseline: Baseline, parts: ChunkDensities, level: float) -> dict[
     parts : ChunkDensities
     level : float
         Probability of an alarm where nothing drifted, between 0 and 1.
+    timed : (sequence of str, ChunkDensities), optional
+        What periods are called, and the densities of the rows of each.
 
     Returns
     -------
     dict
-        For JSON: `alarm`, the least `p_value` (of all tests together), the statistics of all rows
-        and the parts that are least probable.
+        For JSON: `alarm`, the least `p_value` (of all tests together), the statistics of all rows,
+        the parts and the periods that are least probable, and the least p-value of each period.
     """
     whole = parts.whole
     overall = baseline.errors(whole)[0]
-    each = baseline.errors(parts) if len(parts.means) > 1 else np.full((0, len(overall)), np.nan)
-    shares = 2 if np.isfinite(each).any() else 1
-    p_all, p_each = (_p_values(errors, shares) for errors in (overall, each))
-    least = np.nanmin([1.0, *p_all[~np.isnan(p_all)], *p_each[~np.isnan(p_each)]])
+    nothing = np.full((0, len(overall)), np.nan)
+    each = baseline.errors(parts) if len(parts.means) > 1 else nothing
+    labels, periods = timed if timed is not None else ((), None)
+    of_time = nothing if periods is None else baseline.errors(periods)
+    shares = 1 + sum(bool(np.isfinite(errors).any()) for errors in (each, of_time))
+    p_all, p_each, p_time = (_p_values(errors, shares) for errors in (overall, each, of_time))
+    known = [p[~np.isnan(p)] for p in (p_all, p_each, p_time)]
+    least = float(np.min([1.0, *np.concatenate([p.ravel() for p in known])]))
     values, names = _statistics(whole)[0], baseline.names
-    order = np.argsort(p_each, axis=None)[: int((p_each <= level).sum())][:MOST_TOLD]
-    places = [np.unravel_index(i, p_each.shape) for i in order]
-    return {
+    found: dict[str, Any] = {
         "level": level,
         "alarm": bool(least <= level),
-        "p_value": float(least),
+        "p_value": least,
         "n_rows": int(whole.n_used[0]),
-        "n_tests": int((~np.isnan(p_all)).sum() + (~np.isnan(p_each)).sum()),
+        "n_tests": sum(p.size for p in known),
         "statistics": [
             {
                 "what": what,
@@ -185,17 +215,48 @@ def drift_told(baseline: Baseline, parts: ChunkDensities, level: float) -> dict[
             for i, (what, of) in enumerate(names)
         ],
         "parts": [
-            {
-                "first_row": int(parts.first_rows[c]),
-                "n_rows": int(parts.n_rows[c]),
-                "what": names[i][0],
-                "of": names[i][1],
-                "errors": float(each[c, i]),
-                "p_value": float(p_each[c, i]),
-            }
-            for c, i in places
+            {"first_row": int(parts.first_rows[c]), "n_rows": int(parts.n_rows[c]), **told}
+            for c, told in _past(each, p_each, level, names)
         ],
     }
+    if periods is None:
+        return found
+    found["periods"] = [
+        {"period": labels[c], "n_rows": int(periods.n_rows[c]), **told}
+        for c, told in _past(of_time, p_time, level, names)
+    ]
+    by_period = np.min(np.where(np.isnan(p_time), 1.0, p_time), axis=1)
+    found["by_period"] = [
+        {
+            "period": label,
+            "n_rows": int(n),
+            "log_density": float(mean),
+            "p_value": float(p),
+            "alarm": bool(p <= level),
+        }
+        for label, n, mean, p in zip(labels, periods.n_rows, periods.means, by_period, strict=True)
+    ]
+    return found
+
+
+def _past(
+    errors: Array, p_values: Array, level: float, names: Sequence[tuple[str, str]]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return the tests past a level, the least probable first, each with the number of its part."""
+    order = np.argsort(p_values, axis=None)[: int((p_values <= level).sum())][:MOST_TOLD]
+    places = [np.unravel_index(i, p_values.shape) for i in order]
+    return [
+        (
+            int(c),
+            {
+                "what": names[i][0],
+                "of": names[i][1],
+                "errors": float(errors[c, i]),
+                "p_value": float(p_values[c, i]),
+            },
+        )
+        for c, i in places
+    ]
 
 
 def _p_values(errors: Array, shares: int) -> Array:
@@ -204,3 +265,59 @@ def _p_values(errors: Array, shares: int) -> Array:
     p = tail(errors) if errors.size else errors.copy()
     tested = int((~np.isnan(errors)).sum())
     return np.asarray(np.minimum(p * shares * max(tested, 1), 1.0))
+
+
+def drift_of(
+    baseline: FittedMixture,
+    X: Any,
+    level: float = 0.01,
+    time: Any = None,
+    period: str | float | None = None,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """Test in one pass whether rows are still those that a model was fitted to.
+
+    Parameters
+    ----------
+    baseline : fitted mixture
+    X : the same kinds as in `fit`, (n, d)
+    level : float, default=0.01
+        Probability of an alarm where nothing drifted: of all tests together.
+    time : array, Dask array, zarr.Array, path, or the name of a column of X, optional
+        Dates or numbers of the rows, which are no features: each period is tested, too.
+    period : str or float, optional
+        "hour", "day" (the default), "week", "month" or "year" of dates in UTC; of numbers the
+        width of a period, by default each is one.
+    callbacks : sequence, optional
+        Observers of the pass.
+
+    Returns
+    -------
+    dict
+        As `drift_told` has it.
+
+    Examples
+    --------
+    >>> from dask_em import GaussianMixture
+    >>> rng = np.random.default_rng(0)
+    >>> model = GaussianMixture(1).fit(rng.normal(size=(2000, 1)))
+    >>> night = np.repeat([1, 2, 3], 500)
+    >>> found = drift_of(model, rng.normal(size=(1500, 1)) + (night == 3)[:, None], time=night)
+    >>> found["alarm"], [one["period"] for one in found["by_period"] if one["alarm"]]
+    (True, ['3'])
+    """
+    known, options = Baseline.of(baseline), baseline.read_options
+    if time is None:
+        source = as_source(X, options=options)
+        return drift_told(known, drift_densities(baseline, source, callbacks), level)
+    source = as_source(X, options=with_columns_beside(options, time))
+    source, how = times_beside(source, X, time, period, options)
+    return timed_told(known, timed_densities(baseline, source, callbacks), how, level)
+
+
+def timed_told(
+    baseline: Baseline, found: TimedDensities, period: Period, level: float
+) -> dict[str, Any]:
+    """Test all rows, each part and each period, as `drift_told` does."""
+    labels = [period.label(number) for number in found.numbers.tolist()]
+    return drift_told(baseline, found.parts, level, (labels, found.periods))

@@ -6,7 +6,7 @@ A part is what is read at a time: one chunk, or neighbours that are small togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 from typing import Any
 
@@ -69,16 +69,11 @@ class ChunkDensities(Additive):
     column_scatters: Array
 
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
-        return ChunkDensities(
-            np.concatenate([self.n_rows, other.n_rows]),
-            np.concatenate([self.n_dropped, other.n_dropped]),
-            np.concatenate([self.means, other.means]),
-            np.concatenate([self.scatters, other.scatters]),
-            np.concatenate([self.shares, other.shares]),
-            np.concatenate([self.share_scatters, other.share_scatters]),
-            np.concatenate([self.column_means, other.column_means]),
-            np.concatenate([self.column_scatters, other.column_scatters]),
-        )
+        return side_by_side([self, other])
+
+    def take(self, parts: Array) -> ChunkDensities:
+        """Return some parts, by their numbers."""
+        return ChunkDensities(*(vars(self)[field.name][parts] for field in fields(self)))
 
     @property
     def whole(self) -> ChunkDensities:
@@ -213,27 +208,20 @@ class Densities(Pass[ChunkDensities]):
         """Return the fold of one range, before its first chunk."""
         return DensityFold(self)
 
+    def none(self) -> ChunkDensities:
+        """Return the densities of no part."""
+        numbers = np.empty((2, 0), dtype=np.int64)
+        shares = np.empty((2, 0, self.n_components))
+        return ChunkDensities(
+            *numbers, *np.empty((2, 0)), *shares, *np.empty((2, 0, self.n_features))
+        )
 
-class DensityFold(Fold[ChunkDensities]):
-    """Sums log-densities of chunks as they come."""
-
-    def __init__(self, work: Densities) -> None:
-        self.work = work
-        self._chunks: list[tuple[int, int, float, float]] = []
-        self._shares = np.empty((0, work.n_components))
-        self._share_scatters = np.empty((0, work.n_components))
-        self._columns: list[tuple[Array, Array]] = []
-
-    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
-        """Add the rows X (n, d) of chunk number `index`."""
-        if len(X) == 0:
-            return
-        mean, (resp_sum, squares) = np.nan, np.zeros((2, self._shares.shape[1]))
+    def part(self, X: Array) -> ChunkDensities:
+        """Return the densities of rows X (n, d), there are some, as one part."""
+        mean, (resp_sum, squares) = np.nan, np.zeros((2, self.n_components))
         values, used = np.empty(len(X)), np.ones(len(X), dtype=bool)
-        if not self.work.drop:
-            self.work.support.check(X, range(len(X)))
         for rows in blocks(len(X), BLOCK_ROWS):
-            answers = self.work.answer(X[rows])
+            answers = self.answer(X[rows])
             values[rows], resp = answers["log_density"], answers["proba"]
             used[rows] = ~np.isnan(values[rows])
             if not used[rows].all():
@@ -242,25 +230,43 @@ class DensityFold(Fold[ChunkDensities]):
             squares += (resp.astype(np.float64) ** 2).sum(axis=0)
         values = values[used]
         share = resp_sum / max(len(values), 1)
-        self._shares = np.vstack([self._shares, share])
         scatters = np.maximum(0.0, squares - resp_sum * share)
-        self._share_scatters = np.vstack([self._share_scatters, scatters])
-        self._columns.append(_moments(X, used))
         with np.errstate(over="ignore", invalid="ignore"):
             if len(values):
                 mean = float(values.mean())
             scatter = float(((values - mean) ** 2).sum())
-        self._chunks.append((len(X), len(X) - len(values), mean, scatter))
+        columns, column_scatters = _moments(X, used)
+        return ChunkDensities(
+            *(np.array([len(X)]), np.array([len(X) - len(values)])),
+            *(np.array([mean]), np.array([scatter])),
+            *(share[None], scatters[None], columns[None], column_scatters[None]),
+        )
+
+
+class DensityFold(Fold[ChunkDensities]):
+    """Sums log-densities of chunks as they come."""
+
+    def __init__(self, work: Densities) -> None:
+        self.work = work
+        self._parts: list[ChunkDensities] = []
+
+    def update(self, index: int, X: Array, sample_weight: Array | None) -> None:
+        """Add the rows X (n, d) of chunk number `index`."""
+        if len(X) == 0:
+            return
+        if not self.work.drop:
+            self.work.support.check(X, range(len(X)))
+        self._parts.append(self.work.part(X))
 
     def result(self) -> ChunkDensities:
         """Return the densities of the parts given so far."""
-        chunks = np.array(self._chunks, dtype=float).reshape(-1, 4)
-        counts = chunks[:, :2].astype(np.int64)
-        columns = np.array(self._columns, dtype=float).reshape(-1, 2, self.work.n_features)
-        return ChunkDensities(
-            *(counts[:, 0], counts[:, 1], chunks[:, 2], chunks[:, 3]),
-            *(self._shares, self._share_scatters, columns[:, 0], columns[:, 1]),
-        )
+        return side_by_side([self.work.none(), *self._parts])
+
+
+def side_by_side(parts: Sequence[ChunkDensities]) -> ChunkDensities:
+    """Return several, one at least, side by side."""
+    names = [field.name for field in fields(ChunkDensities)]
+    return ChunkDensities(*(np.concatenate([vars(one)[n] for one in parts]) for n in names))
 
 
 def _moments(X: Array, used: Array) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,6 +107,17 @@ def report_html(model: FittedMixture, evidence: Evidence | None = None) -> str:
         components_bar(model),
         *(section.whole for section in made if section is not None),
     ]
+    return whole_page(title, parts)
+
+
+def whole_page(title: str, parts: Sequence[str]) -> str:
+    """Make a page of its parts, which are HTML, with style, script and policy, in ASCII.
+
+    Examples
+    --------
+    >>> whole_page("A title", ["<p>Rows \u00d7 columns</p>"]).count("Rows &#215; columns")
+    1
+    """
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..errors import UsageError
 from ..estimators.describe import FittedMixture
 from ..storage.outputs.writer import check_output_file
+from .comparison import write_comparison
 from .evidence import Evidence, evidence_of
 from .page import check_can_draw, write_page
 from .rows import opened_rows
@@ -29,8 +30,18 @@ class Sweep(Protocol):
         """The winner, fitted."""
 
 
+@runtime_checkable
+class ComparedModels(Protocol):
+    """Two models beside each other, as `compare` returns them."""
+
+    same_data: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all that is known of both, as JSON has it."""
+
+
 def write_report(
-    model: FittedMixture | Sweep,
+    model: FittedMixture | Sweep | ComparedModels,
     path: str | os.PathLike[str],
     X: Any = None,
     *,
@@ -47,9 +58,10 @@ def write_report(
 
     Parameters
     ----------
-    model : fitted mixture, or Selection
+    model : fitted mixture, Selection, or Comparison
         Of any family, K-means too. Of a sweep, what `select` returned, the page is about the
-        winner, and shows how the others did.
+        winner, and shows how the others did; of what `compare` returned about both models, and
+        takes no X.
     path : path, or URL of an object store
         Where the page is written, whole or not at all.
     X : NumPy array, Dask array, zarr.Array, table, or path or URL, optional
@@ -95,6 +107,11 @@ def write_report(
             f"model is {os.fspath(model)!r}, expected a fitted mixture, or what select returned: "
             "the order is write_report(model, path, X), and load(path) reads a model file"
         )
+    if isinstance(model, ComparedModels):
+        if X is not None:
+            raise UsageError("X goes to compare(a, b, X), whose result holds what both say of it")
+        write_comparison(path, model.as_dict(), overwrite)
+        return
     one = model.best if isinstance(model, Sweep) else model
     # Raises where it is not fitted.
     one.describe()

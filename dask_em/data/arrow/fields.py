@@ -59,6 +59,11 @@ def exact_values(column: pa.Array, field: Field, first: int, part: str) -> Array
 
     if field.coded:
         return codes_of(*arrow_codes(column), field, first, part)
+    if field.dated:
+        # Of other resolutions and days, too; missing ones are NaT.
+        dates = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+        since = (dates - np.datetime64(0, "us")) / np.timedelta64(1, "s")
+        return np.asarray(since, dtype=np.float64)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_float16(column.type) and column.null_count:
