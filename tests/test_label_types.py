@@ -131,4 +131,4 @@ def test_the_program_writes_labels_of_a_type(tmp_path: Path) -> None:
         ["predict", *(str(tmp_path / f) for f in ("m.npz", "x.zarr", "c")), "--dtype", "float32"],
     )
     assert done.exit_code == 2
-    assert "--dtype float32: expected a type of integers" in done.output
+    assert "--dtype='float32': expected a type of integers" in done.output

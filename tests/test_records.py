@@ -68,7 +68,9 @@ PINNED = {
     "gaussian-mar-statistics": "1: first scatter entropy",
     "gaussian-regularized-mar": "1: means covariance whitening ridge constraint prior max_ratio",
     "gaussian-statistics": "1: first scatter",
-    "kept-survey": "1: seed made_by tuning n_rows weight mean scatter low high sample log",
+    "kept-survey": (
+        "2: seed made_by tuning compiled n_rows weight mean scatter low high sample log"
+    ),
     "held": "1: parts",
     "held-mixture": "1: log_weights components engine assignment held",
     "logged": "1: sums log",

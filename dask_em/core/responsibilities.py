@@ -170,7 +170,7 @@ class CompiledArithmetic(NumpyArithmetic):
         found, work = self._buffers[log_prob.dtype][:, : log_prob.shape[1]]
         labels = work.view(np.int32 if work.itemsize == 4 else np.int64)
         self._likeliest(log_prob, log_weights, found, labels)
-        return labels
+        return np.asarray(labels)
 
 
 def arithmetic_of(engine: Engine, k: int, rows: int) -> Arithmetic:

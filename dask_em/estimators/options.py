@@ -64,15 +64,8 @@ def check_n_samples(n_samples: Any) -> None:
         ) from None
 
 
-def check_label_type(dtype: Any, least: int, n_components: int, given: str = "") -> None:
+def check_label_type(dtype: Any, least: int, n_components: int) -> None:
     """Raise `ValueError` unless a type holds the labels of so many components, from `least` on.
-
-    Parameters
-    ----------
-    dtype : type of numbers
-    least, n_components : int
-    given : str
-        How it was given, in the words of whoever gave it.
 
     Examples
     --------
@@ -91,7 +84,7 @@ def check_label_type(dtype: Any, least: int, n_components: int, given: str = "")
     if not right:
         signed = ", signed for rows that are noise or have no answer" if least < 0 else ""
         raise ValueError(
-            f"{given or f'dtype={dtype!r}'}: expected a type of integers that holds {least} to "
+            f"dtype={dtype!r}: expected a type of integers that holds {least} to "
             f"{n_components - 1}{signed}, such as int64"
         )
 

@@ -267,15 +267,15 @@ class Predictions(FittedEstimator):
         self.check_labels(dtype)
         return self._answer(X, "labels", as_frame, dtype, noise_covariance)
 
-    def check_labels(self, dtype: Any, given: str = "") -> None:
-        """Raise `ValueError` unless a type, `given` in these words, holds all labels of rows."""
+    def check_labels(self, dtype: Any) -> None:
+        """Raise `ValueError` unless a type holds all labels of rows."""
         check_is_fitted(self)
         noisy, least = self.fitted_box is not None, 0
         if self.read_options.nonfinite == "drop":
             least = NO_LABEL_BESIDE_NOISE if noisy else NO_LABEL
         elif noisy:
             least = NOISE_LABEL
-        check_label_type(dtype, least, len(self.weights_), given)
+        check_label_type(dtype, least, len(self.weights_))
 
     def predict_proba(self, X: Any, as_frame: bool = False, noise_covariance: Any = None) -> Any:
         """Compute responsibilities r_nk of each row, (n, k); lazy unless X is in memory.

@@ -69,7 +69,7 @@ class NumpySweep:
             low, high = D.min(axis=1), D.max(axis=1)
             finite = np.isfinite(low).all() and np.isfinite(high).all()
             if not finite or not self._support.holds(D.T, low, high):
-                return rows.start
+                return int(rows.start)
             if self._moments.weight == 0:
                 self._origin = D[:, 0].copy()
             weights = None if weight is None else weight[rows]

@@ -18,7 +18,6 @@ from ..errors import DataError, UsageError
 from ..estimators.answers import log_unanswered
 from ..fitting.observers import ObservedPass
 from ..fitting.progress import reporter
-from ..foreign import shown
 from ..storage.arrow import require_pyarrow
 from ..storage.outputs.grid_answers import GridFormat
 from ..storage.outputs.parquet_answers import ParquetFormat
@@ -75,9 +74,10 @@ def predict(
     check_noise_path(noise_covariance)
     model, source = opened(model_path, data, destination, overwrite, keep, **reading)
     try:
-        model.check_labels(label_type, f"--dtype {shown(label_type)}")
+        model.check_labels(label_type)
     except ValueError as e:
-        raise UsageError(str(e)) from None
+        # In the words of a shell, which alone calls this.
+        raise UsageError("--" + str(e)) from None
     # scikit-learn, behind it, takes longer to import than all that was refused until here.
     from ..estimators.normal_questions import answers_of
 
@@ -282,7 +282,8 @@ def identity_of(
         "decoding": source.decoding,
         "chunk_rows": source.chunk_rows,
         **source.beside.identity(),
-        "answers": {answer: str(predictor.dtype(answer)) for answer in predictor.answers},
+        "answers": list(predictor.answers),
+        **({"label_type": str(predictor.dtype("labels"))} if "labels" in predictor.answers else {}),
         "engine": predictor.mixture.engine.name,
         "missing_chunks": model.read_options.missing_chunks,
         "missing_values": any(predictor.mixture.components.support.missing),
