@@ -319,3 +319,14 @@ def test_parts_and_threads_cluster_to_the_same_bits() -> None:
         three = ThreadsBackend(3).map_reduce(source, mixture)
     np.testing.assert_array_equal(one.components.first, three.components.first)
     np.testing.assert_array_equal(one.components.squares, three.components.squares)
+
+
+def test_components_thin_in_one_direction_and_far_apart_are_computed() -> None:
+    rng = np.random.default_rng(4)
+    means = rng.normal(size=(64, 8))
+    widths = np.full(8, 1e-3)
+    widths[2] = 1e-11
+    X = means[rng.integers(0, 64, 700)] + rng.normal(size=(700, 8)) * widths
+    precisions = np.broadcast_to(np.diag(widths**-2), (64, 8, 8))
+    mixture = dataclasses.replace(mixture_of("full", means, precisions, X), engine=FAST)
+    assert_as_if_all_were_computed(mixture, X, rtol=1e-6)

@@ -26,6 +26,7 @@ NAMES = [
     "fleets",
     "small",
     "kmeans",
+    "many_components",
     "factor",
     "billion",
     "object_stores",

@@ -122,8 +122,9 @@ class MinorantBounds(Bounds):
         self._minorants = below = gaussian.minorants
         n_squares = d if below.apart else 1
         super().__init__(gaussian, d + n_squares + 1)
-        halves = np.einsum("kd,kd,kd->k", below.means, below.means, below.diagonals) / 2
-        self._constants -= halves
+        with np.errstate(all="ignore"):
+            halves = np.einsum("kd,kd,kd->k", below.means, below.means, below.diagonals) / 2
+            self._constants -= halves
         self._theta = np.zeros((round_up(k, simd.TILE_ROWS), d + n_squares + 1))
         self._theta[:k, :d] = below.means * below.diagonals
         self._theta[:k, d:-1] = -0.5 * below.diagonals[:, :n_squares]
