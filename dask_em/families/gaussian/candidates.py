@@ -21,10 +21,10 @@ from . import candidate_loops as loops
 from . import simd
 from .compiled_kernel import CentredKernel, round_up
 from .diagonals import Diagonal
-from .joint_bounds import Bounds, DirectionBounds, MinorantBounds, Scores
+from .joint_bounds import Bounds, DirectionBounds, MinorantBounds, Scores, direction_cost
 from .listed_pairs import Listed, ListedDiagonals, ListedMatrices, Pairs
 from .matrices import Full
-from .minorants import LEAST_DIRECTIONS, most_directions
+from .minorants import LEAST_DIRECTIONS, most_directions, thin_directions
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
 
@@ -140,7 +140,7 @@ class Division:
         sizes = tuning().candidates
         least, chosen = (1 - sizes.least_saving) * self._dense_cost, None
         n_directions = 0
-        for bounds in self._ways():
+        for bounds in self._ways(len(some), log_prior, least):
             if bounds.cost >= least:
                 break
             n_others = self._find(some, bounds, log_prior)
@@ -152,18 +152,45 @@ class Division:
             self._directions.n_directions = n_directions
         return chosen
 
-    def _ways(self) -> Iterator[Bounds]:
+    def _ways(self, b: int, log_prior: Array, least: float) -> Iterator[Bounds]:
         """Yield bounds, each of which costs more, and rules out more, than those before."""
         yield self._minorants
-        if not isinstance(self._gaussian.covariance, Full):
+        covariance = self._gaussian.covariance
+        if not isinstance(covariance, Full):
             return
         if self._directions is None:
+            if not self._directions_pay(covariance, b, log_prior, least):
+                return
             self._directions = DirectionBounds(self._gaussian)
         n = LEAST_DIRECTIONS
         while n <= self._directions.most:
             self._directions.n_directions = n
             yield self._directions
             n *= 2
+
+    def _directions_pay(self, covariance: Full, b: int, log_prior: Array, least: float) -> bool:
+        """Tell by a few components whether their directions rule out enough of the b rows here.
+
+        Those of all take as long as the densities of some thousand rows.
+        """
+        k, d = self._gaussian.means.shape
+        some = np.arange(0, k, max(1, k // tuning().candidates.few_components))
+        directions = thin_directions(covariance.take(some.tolist()), most_directions(d))
+        peaks = (self._gaussian.log_peaks + log_prior)[some, None]
+        with np.errstate(all="ignore"):
+            images = directions @ self._gaussian.means[some, :, None]
+            squares = np.cumsum((directions @ self._Z[:b, :d].T - images) ** 2, axis=1)
+        # Of rows that are the mixture's: what the bounds before told may be far too low.
+        usual = np.median(peaks) - 0.5 * d - 1.5 * np.sqrt(2 * d) + NEGLIGIBLE
+        reached = np.maximum(self._least[:b], usual)
+        n = LEAST_DIRECTIONS
+        while n <= directions.shape[1]:
+            share = float((peaks - squares[:, n - 1] / 2 >= reached).mean())
+            # All of them judge; these few tell only where it is in vain.
+            if direction_cost(n, d) + self._listed_cost * share < 1.5 * least:
+                return True
+            n *= 2
+        return False
 
     def _find(self, X: Array, bounds: Bounds, log_prior: Array) -> int:
         """Find what may count for each row beside the component of its largest bound."""

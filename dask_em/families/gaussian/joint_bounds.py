@@ -178,6 +178,17 @@ class MinorantBounds(Bounds):
         )  # fmt: skip
 
 
+def direction_cost(n: int, d: int) -> float:
+    """Return the multiplications of a pair along n directions of d columns.
+
+    Examples
+    --------
+    >>> direction_cost(4, 32)
+    176.0
+    """
+    return float((n + 1) * d + 16)
+
+
 class DirectionBounds(Bounds):
     """Bounds by the directions in which each component is thinnest.
 
@@ -213,7 +224,7 @@ class DirectionBounds(Bounds):
     @property
     def cost(self) -> float:
         """Multiplications of a pair."""
-        return float((self.n_directions + 1) * self._d + 16)
+        return direction_cost(self.n_directions, self._d)
 
     def held_bytes(self, rows: int) -> int:
         """Return how many bytes it holds for blocks of so many rows."""
