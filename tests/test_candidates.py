@@ -310,12 +310,25 @@ def test_parts_and_threads_cluster_to_the_same_bits() -> None:
     whole, fold = add_up(mixture, X), mixture.fold()
     for first in range(0, len(X), fold.block_rows):
         fold.update(0, X[first : first + fold.block_rows], None)
-    parts = fold.result()
-    assert parts.log_likelihood == whole.log_likelihood
-    np.testing.assert_array_equal(parts.components.first, whole.components.first)
+    assert_same_centers(fold.result(), whole)
     with use_tuning(tuning().with_changes(reading={"bytes": 2**20})):
         source = ArraySource(X)
         one = SerialBackend().map_reduce(source, mixture)
-        three = ThreadsBackend(3).map_reduce(source, mixture)
-    np.testing.assert_array_equal(one.components.first, three.components.first)
-    np.testing.assert_array_equal(one.components.squares, three.components.squares)
+        assert_same_centers(ThreadsBackend(3).map_reduce(source, mixture), one)
+
+
+def assert_same_centers(found: Any, expected: Any) -> None:
+    assert found.log_likelihood == expected.log_likelihood
+    np.testing.assert_array_equal(found.components.first, expected.components.first)
+    np.testing.assert_array_equal(found.components.squares, expected.components.squares)
+
+
+def test_components_thin_in_one_direction_and_far_apart_are_computed() -> None:
+    rng = np.random.default_rng(4)
+    means = rng.normal(size=(64, 8))
+    widths = np.full(8, 1e-3)
+    widths[2] = 1e-11
+    X = means[rng.integers(0, 64, 700)] + rng.normal(size=(700, 8)) * widths
+    precisions = np.broadcast_to(np.diag(widths**-2), (64, 8, 8))
+    mixture = dataclasses.replace(mixture_of("full", means, precisions, X), engine=FAST)
+    assert_as_if_all_were_computed(mixture, X, rtol=1e-6)

@@ -30,7 +30,7 @@ from test_kernels import draw_resp, evaluate, exact_statistics
 
 from dask_em import GaussianMixture
 from dask_em.core.engine import Engine
-from dask_em.core.mixture import Mixture
+from dask_em.core.mixture import EStep, Mixture
 from dask_em.core.responsibilities import NEGLIGIBLE, CompiledArithmetic, responsibilities
 from dask_em.core.scoring import Answer, Predict, Score
 from dask_em.core.tuning import tuning, use_tuning
@@ -277,4 +277,5 @@ def test_a_kernel_holds_what_it_counts(kind: str, k: int, d: int, single: bool, 
     # A few matrices that are made at a time stay in cache.
     assert most < counted + 10 * 2**20
     # Where rows and components all overlap, no room is made for lists of those that count.
+    assert isinstance(fold, EStep)
     assert fold.kernel.divides or counted - 2 * 2**20 < most

@@ -342,6 +342,8 @@ class CandidatesTuning:
     filling: float = 1.5
     # What must be saved at least, as a share: some rows of a block tell it.
     least_saving: float = 0.15
+    # Components by which it is told whether directions are worth finding for all.
+    few_components: int = 16
     # Blocks that are not tried after one in which too much counts: trying takes up to a twentieth
     # of a block of few components.
     blocks_untried: int = 7

@@ -41,6 +41,7 @@ NAMES = [
     "student_t",
     "bayesian",
     "missing",
+    "many_components",
     "factor",
     "parquet",
     "ingest",

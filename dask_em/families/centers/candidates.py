@@ -101,7 +101,8 @@ class NearestCandidates:
         """Bytes that it holds when it has seen many rows."""
         k, d = self._centers.shape
         columns = d // 4 + d // 2 + 4
-        return array_bytes(*vars(self).values()) + 12 * (k + simd.TILE_ROWS + d) * columns
+        own = 12 * (k + simd.TILE_ROWS + d) * columns
+        return int(array_bytes(*vars(self).values()) + own)
 
     @property
     def in_use(self) -> bool:
@@ -162,7 +163,7 @@ class NearestCandidates:
         n_pairs = len(rows) * len(self._centers)
         each_row = self._costs.row + 4.0 * rows.shape[1] * size
         rest = each_row * len(rows) + self._listed(rows) * found
-        return size + 2 + self._costs.pair + rest / n_pairs
+        return float(size + 2 + self._costs.pair + rest / n_pairs)
 
     def _most(self, size: int, rows: Array, least: float) -> int:
         """Return how many pairs may be left for a pair to take no more than `least`."""
@@ -171,7 +172,7 @@ class NearestCandidates:
 
     def _listed(self, rows: Array) -> float:
         """Return what one that is not ruled out takes."""
-        return self._costs.listed_pair + 2.0 * rows.shape[1]
+        return float(self._costs.listed_pair + 2.0 * rows.shape[1])
 
     def _find(self, rows: Array, way: Projection, most: int) -> int:
         """Find the nearest centres of rows (b, d); return how many were computed, unless many."""

@@ -21,34 +21,33 @@ from . import candidate_loops as loops
 from . import simd
 from .compiled_kernel import CentredKernel, round_up
 from .diagonals import Diagonal
-from .joint_bounds import Bounds, DirectionBounds, MinorantBounds, Scores
+from .joint_bounds import Bounds, DirectionBounds, MinorantBounds, Scores, direction_cost
 from .listed_pairs import Listed, ListedDiagonals, ListedMatrices, Pairs
 from .matrices import Full
-from .minorants import LEAST_DIRECTIONS, most_directions
+from .minorants import LEAST_DIRECTIONS, most_directions, thin_directions
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
 
 
-class CandidateKernel(Kernel[GaussianStatistics]):
-    """Divide rows among the components that count for them, and leave the rest to another kernel.
+class Division:
+    """Divide blocks of rows among the components that count for them, and sum.
 
     Parameters
     ----------
     gaussian : GaussianParameters
         Of full or diagonal covariances.
-    dense : Kernel
-        Of the same parameters: it computes all pairs, for blocks of which too many count.
+    rows : int
+        Of a block, at most.
+    kernel : CentredKernel, optional
+        Of matrices in float64, whose sums are added to.
     """
 
-    divides = True
-
-    def __init__(self, gaussian: GaussianParameters, dense: Kernel[GaussianStatistics]) -> None:
+    def __init__(
+        self, gaussian: GaussianParameters, rows: int, kernel: CentredKernel | None
+    ) -> None:
         k, d = gaussian.means.shape
         sizes = tuning().candidates
-        self._gaussian, self._dense = gaussian, dense
-        self.block_rows = dense.block_rows
-        rows = min(sizes.bound_bytes // (4 * k), sizes.most_rows)
-        self._part_rows = max(1, rows // self.block_rows) * self.block_rows
+        self._gaussian, self._most_rows = gaussian, rows
         whitening = gaussian.whitening
         self._rotate = whitening.inverse_scale if whitening.scale.ndim == 2 else None
         self._width, self._padded = simd.tile_columns(np.float32), round_up(d, simd.lanes("f8"))
@@ -63,9 +62,7 @@ class CandidateKernel(Kernel[GaussianStatistics]):
             self._dense_cost = 4.0 * (2 * d + 1) + sizes.pair
             self._listed_cost = 6.0 * d + sizes.listed_diagonal
         else:
-            own = dense if isinstance(dense, CentredKernel) else None
-            double = own if own is not None and own.dtype == np.float64 else None
-            self._listed = ListedMatrices(gaussian, self._part_rows, double)
+            self._listed = ListedMatrices(gaussian, rows, kernel)
             self._dense_cost = d * (d + 8.0) + sizes.pair
             self._listed_cost = sizes.filling * d * (d + 8.0) + sizes.listed_pair
         # Blocks that are not tried, after one that was in vain.
@@ -91,15 +88,10 @@ class CandidateKernel(Kernel[GaussianStatistics]):
         return rows + int(tuning().candidates.most_listed * rows * self._gaussian.n_components)
 
     @property
-    def part_rows(self) -> int:
-        """Rows that are divided at once."""
-        return self._part_rows
-
-    @property
     def nbytes(self) -> int:
         """Bytes that it holds once it has seen a whole block, at most."""
         k, d = self._gaussian.means.shape
-        rows = round_up(self._part_rows, self._width)
+        rows = round_up(self._most_rows, self._width)
         raw = d if self._rotate is not None else 0
         own = rows * (8 * (raw + self._padded + 5) + 4) + 8 * k * rows // self._width
         bounds = 2 * self._minorants.held_bytes(rows) + self._scores.held_bytes(rows)
@@ -107,33 +99,14 @@ class CandidateKernel(Kernel[GaussianStatistics]):
             # Directions in both layouts, and what they are of.
             bounds += 16 * k * most_directions(d) * (d + 1) + 8 * self._gaussian.means.size
         lists = 16 * self._most_listed(rows) + 8 * 4 * (k + 1)
-        return self._dense.nbytes + own + bounds + lists + self._listed.held_bytes(rows)
+        return int(own + bounds + lists + self._listed.held_bytes(rows))
 
-    # -- one block after the other, of which all is computed -----------------------------
+    def statistics(self) -> GaussianStatistics | None:
+        """Return the sums so far, where they are no part of the kernel's."""
+        return self._listed.statistics()
 
-    def load(self, X: Array) -> None:
-        """Take the rows X (b, d), b <= `block_rows`, as the current block."""
-        self._dense.load(X)
-
-    def log_prob(self) -> Array:
-        """Return log p(x | k) of the current block (k, b), for the caller to overwrite."""
-        return self._dense.log_prob()
-
-    def accumulate(self, resp: Array) -> None:
-        """Add the current block's sums under `resp` (k, b)."""
-        self._dense.accumulate(resp)
-
-    def statistics(self) -> GaussianStatistics:
-        """Return the sums over all rows so far, about the current means."""
-        found, more = self._dense.statistics(), self._listed.statistics()
-        return found if more is None else found + more
-
-    # -- what counts alone -----------------------------------------------------------------
-
-    def add_divided(
-        self, X: Array, log_prior: Array, weight: Array | None
-    ) -> tuple[float, Array] | None:
-        """Divide rows X (b, d), b <= `part_rows`, by their responsibilities, and add the sums.
+    def add(self, X: Array, log_prior: Array, weight: Array | None) -> tuple[float, Array] | None:
+        """Divide rows X (b, d) by their responsibilities; return log p(X) and sums of these.
 
         None where too many components count for some of the rows, or for all.
         """
@@ -167,7 +140,7 @@ class CandidateKernel(Kernel[GaussianStatistics]):
         sizes = tuning().candidates
         least, chosen = (1 - sizes.least_saving) * self._dense_cost, None
         n_directions = 0
-        for bounds in self._ways():
+        for bounds in self._ways(len(some), log_prior, least):
             if bounds.cost >= least:
                 break
             n_others = self._find(some, bounds, log_prior)
@@ -179,18 +152,45 @@ class CandidateKernel(Kernel[GaussianStatistics]):
             self._directions.n_directions = n_directions
         return chosen
 
-    def _ways(self) -> Iterator[Bounds]:
+    def _ways(self, b: int, log_prior: Array, least: float) -> Iterator[Bounds]:
         """Yield bounds, each of which costs more, and rules out more, than those before."""
         yield self._minorants
-        if not isinstance(self._gaussian.covariance, Full):
+        covariance = self._gaussian.covariance
+        if not isinstance(covariance, Full):
             return
         if self._directions is None:
+            if not self._directions_pay(covariance, b, log_prior, least):
+                return
             self._directions = DirectionBounds(self._gaussian)
         n = LEAST_DIRECTIONS
         while n <= self._directions.most:
             self._directions.n_directions = n
             yield self._directions
             n *= 2
+
+    def _directions_pay(self, covariance: Full, b: int, log_prior: Array, least: float) -> bool:
+        """Tell by a few components whether their directions rule out enough of the b rows here.
+
+        Those of all take as long as the densities of some thousand rows.
+        """
+        k, d = self._gaussian.means.shape
+        some = np.arange(0, k, max(1, k // tuning().candidates.few_components))
+        directions = thin_directions(covariance.take(some.tolist()), most_directions(d))
+        peaks = (self._gaussian.log_peaks + log_prior)[some, None]
+        with np.errstate(all="ignore"):
+            images = directions @ self._gaussian.means[some, :, None]
+            squares = np.cumsum((directions @ self._Z[:b, :d].T - images) ** 2, axis=1)
+        # Of rows that are the mixture's: what the bounds before told may be far too low.
+        usual = np.median(peaks) - 0.5 * d - 1.5 * np.sqrt(2 * d) + NEGLIGIBLE
+        reached = np.maximum(self._least[:b], usual)
+        n = LEAST_DIRECTIONS
+        while n <= directions.shape[1]:
+            share = float((peaks - squares[:, n - 1] / 2 >= reached).mean())
+            # All of them judge; these few tell only where it is in vain.
+            if direction_cost(n, d) + self._listed_cost * share < 1.5 * least:
+                return True
+            n *= 2
+        return False
 
     def _find(self, X: Array, bounds: Bounds, log_prior: Array) -> int:
         """Find what may count for each row beside the component of its largest bound."""
@@ -234,6 +234,75 @@ class CandidateKernel(Kernel[GaussianStatistics]):
         raw = self._raw[:b]
         np.subtract(X, whitening.shift, out=raw, dtype=np.float64)
         np.matmul(raw, self._rotate.T, out=Z)
+
+
+class CandidateKernel(Kernel[GaussianStatistics]):
+    """Divide rows among the components that count for them, and leave the rest to another kernel.
+
+    Parameters
+    ----------
+    gaussian : GaussianParameters
+        Of full or diagonal covariances.
+    dense : Kernel
+        Of the same parameters: it computes all pairs, for blocks of which too many count.
+    """
+
+    divides = True
+
+    def __init__(self, gaussian: GaussianParameters, dense: Kernel[GaussianStatistics]) -> None:
+        sizes = tuning().candidates
+        self._gaussian, self._dense = gaussian, dense
+        self.block_rows = dense.block_rows
+        rows = min(sizes.bound_bytes // (4 * gaussian.n_components), sizes.most_rows)
+        self._part_rows = max(1, rows // self.block_rows) * self.block_rows
+        # Made when rows are to be divided: answers need none.
+        self._made: Division | None = None
+
+    @property
+    def _division(self) -> Division:
+        if self._made is None:
+            dense = self._dense
+            double = isinstance(dense, CentredKernel) and dense.dtype == np.float64
+            sums = dense if isinstance(dense, CentredKernel) and double else None
+            self._made = Division(self._gaussian, self._part_rows, sums)
+        return self._made
+
+    @property
+    def part_rows(self) -> int:
+        """Rows that are divided at once."""
+        return int(self._part_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds once it has seen a whole block, at most."""
+        return int(self._dense.nbytes + self._division.nbytes)
+
+    def load(self, X: Array) -> None:
+        """Take the rows X (b, d), b <= `block_rows`, as the current block."""
+        self._dense.load(X)
+
+    def log_prob(self) -> Array:
+        """Return log p(x | k) of the current block (k, b), for the caller to overwrite."""
+        return self._dense.log_prob()
+
+    def accumulate(self, resp: Array) -> None:
+        """Add the current block's sums under `resp` (k, b)."""
+        self._dense.accumulate(resp)
+
+    def add_divided(
+        self, X: Array, log_prior: Array, weight: Array | None
+    ) -> tuple[float, Array] | None:
+        """Divide rows X (b, d), b <= `part_rows`, by their responsibilities, and add the sums.
+
+        None where too many components count for some of the rows, or for all.
+        """
+        return self._division.add(X, log_prior, weight)
+
+    def statistics(self) -> GaussianStatistics:
+        """Return the sums over all rows so far, about the current means."""
+        found = self._dense.statistics()
+        more = None if self._made is None else self._made.statistics()
+        return found if more is None else found + more
 
 
 def with_candidates(

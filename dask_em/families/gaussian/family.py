@@ -135,14 +135,21 @@ class Gaussian(GaussianParameters, Family[GaussianStatistics]):
 
     def kernel(self, engine: Engine = NUMPY) -> Kernel[GaussianStatistics]:
         """Return a kernel of zero sums: the one of the least cost among those that are accurate."""
+        found = self.kernel_of_all(engine)
+        if engine.device != "cpu" or engine.name != "numba" or not self.covariance.compiled:
+            return found
+        from .candidates import with_candidates
+
+        return with_candidates(self, found)
+
+    def kernel_of_all(self, engine: Engine = NUMPY) -> Kernel[GaussianStatistics]:
+        """Return the kernel that computes all components for each row, whether they count."""
         if engine.device != "cpu":
             from .array_api import ArrayKernel
 
             return ArrayKernel.of(self, engine)
         if engine.name == "numba" and self.covariance.compiled:
-            from .candidates import with_candidates
-
-            return with_candidates(self, self._compiled_kernel(engine))
+            return self._compiled_kernel(engine)
         fits = (
             tuning().numpy_kernel.least_rows * self.covariance.n_features(self.n_features)
             <= tuning().numpy_kernel.cached

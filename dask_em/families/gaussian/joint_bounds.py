@@ -122,8 +122,9 @@ class MinorantBounds(Bounds):
         self._minorants = below = gaussian.minorants
         n_squares = d if below.apart else 1
         super().__init__(gaussian, d + n_squares + 1)
-        halves = np.einsum("kd,kd,kd->k", below.means, below.means, below.diagonals) / 2
-        self._constants -= halves
+        with np.errstate(all="ignore"):
+            halves = np.einsum("kd,kd,kd->k", below.means, below.means, below.diagonals) / 2
+            self._constants -= halves
         self._theta = np.zeros((round_up(k, simd.TILE_ROWS), d + n_squares + 1))
         self._theta[:k, :d] = below.means * below.diagonals
         self._theta[:k, d:-1] = -0.5 * below.diagonals[:, :n_squares]
@@ -177,6 +178,17 @@ class MinorantBounds(Bounds):
         )  # fmt: skip
 
 
+def direction_cost(n: int, d: int) -> float:
+    """Return the multiplications of a pair along n directions of d columns.
+
+    Examples
+    --------
+    >>> direction_cost(4, 32)
+    176.0
+    """
+    return float((n + 1) * d + 16)
+
+
 class DirectionBounds(Bounds):
     """Bounds by the directions in which each component is thinnest.
 
@@ -212,7 +224,7 @@ class DirectionBounds(Bounds):
     @property
     def cost(self) -> float:
         """Multiplications of a pair."""
-        return float((self.n_directions + 1) * self._d + 16)
+        return direction_cost(self.n_directions, self._d)
 
     def held_bytes(self, rows: int) -> int:
         """Return how many bytes it holds for blocks of so many rows."""

@@ -118,7 +118,7 @@ class ListedDiagonals(Listed):
     def held_bytes(self, rows: int) -> int:
         """Return how many bytes it holds for blocks of so many rows."""
         # The statistics are copies.
-        return array_bytes(*vars(self).values()) + 2 * self._first.nbytes
+        return int(array_bytes(*vars(self).values()) + 2 * self._first.nbytes)
 
     def compute(self, Z: Array, pairs: Pairs, values: Array) -> None:
         """Write the log-densities of pairs of whitened rows Z (b, D), but for those known."""

@@ -63,6 +63,12 @@ class Minorants:
             precisions = covariance.factor**-2.0
             return cls._tighter(None, means, precisions, precisions.min(axis=1))
         assert isinstance(covariance, Full)
+        with np.errstate(all="ignore"):
+            return cls._of_matrices(means, covariance)
+
+    @classmethod
+    def _of_matrices(cls, means: Array, covariance: Full) -> Minorants:
+        # What is no number, or none in float32, rules nothing out.
         k, d = means.shape
         frame = common_frame(covariance.factor)
         apart, ball = np.empty((k, d)), np.empty(k)
@@ -119,7 +125,8 @@ def thin_directions(covariance: Full, n: int) -> Array:
     found = np.empty((k, n, d))
     for some in few_matrices(k, d):
         whitener = covariance.inverse[some]
-        _, axes = np.linalg.eigh(whitener @ whitener.transpose(0, 2, 1))
+        unit = whitener / np.abs(whitener).max(axis=(1, 2), keepdims=True)
+        _, axes = np.linalg.eigh(unit @ unit.transpose(0, 2, 1))
         found[some] = axes[:, :, : -n - 1 : -1].transpose(0, 2, 1) @ whitener
     return found
 
@@ -139,6 +146,8 @@ def common_frame(factors: Array) -> Array:
     for some in few_matrices(k, d):
         shapes = factors[some] / lengths[some, None, None]
         pooled += np.einsum("kij,klj->il", shapes, shapes, optimize=True)
+    # Any map will do: this one stays invertible where all are thin in one direction.
+    pooled += 1e-10 * np.trace(pooled) * np.eye(d)
     return np.asarray(np.linalg.inv(np.linalg.cholesky(pooled / k)))
 
 

@@ -75,7 +75,7 @@ class GaussianMissing(CompletedGaussian):
                 f"device={engine.device!r}: rows of which values are missing "
                 '(missing_values="mar") are computed on the CPU; pass device="cpu"'
             )
-        return MissingKernel(self, super().kernel(engine), engine)
+        return MissingKernel(self, self.kernel_of_all(engine), engine)
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means of what is observed of the rows X (n, d)."""

@@ -55,7 +55,7 @@ class GaussianNoisy(CompletedGaussian):
         """Return a kernel of zero sums: the plain one, and beside it that of rows with noise."""
         # Fits and answers of rows with noise ask for no other device.
         assert engine.device == "cpu"
-        return NoisyKernel(self, super().kernel(engine))
+        return NoisyKernel(self, self.kernel_of_all(engine))
 
     def near(self, X: Array, resp: Array) -> Self:
         """Return components with the means of the rows X (n, d + s) under `resp` (n, k)."""

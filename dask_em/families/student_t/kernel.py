@@ -70,7 +70,7 @@ class StudentTKernel(Kernel[StudentTStatistics]):
     """
 
     def __init__(self, scales: Scales, df: Array, engine: Engine) -> None:
-        self._normal = scales.kernel(engine)
+        self._normal = scales.kernel_of_all(engine)
         self._own = StudentTSums(scales, df)
         self.block_rows = self._normal.block_rows
         k = len(df)
@@ -173,7 +173,7 @@ class StudentTArrayKernel(Kernel[StudentTStatistics]):
     """
 
     def __init__(self, scales: Scales, df: Array, engine: Engine) -> None:
-        self._normal = scales.kernel(engine)
+        self._normal = scales.kernel_of_all(engine)
         self._own = StudentTSums(scales, df)
         self.block_rows = self._normal.block_rows
         self._arithmetic: Any = self._normal.arithmetic(engine, len(df))
