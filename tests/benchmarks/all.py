@@ -29,6 +29,9 @@ NAMES = [
     "factor",
     "billion",
     "object_stores",
+    "links",
+    "codecs",
+    "workers",
     "update",
 ]
 SMALL = {"peers": ["--scale", "0.02"], "update": ["--nights", "5", "--rows", "2000"]}

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from object_stores import environment
 
 RATES, WAITS = (50 * MIB, 100 * MIB), (0.01, 0.05)
-ROUNDS = 3
+ROUNDS = 1
 PIECE = 2**18
 NO_SUCH_KEY = b"<Error><Code>NoSuchKey</Code></Error>"
 
@@ -119,7 +119,7 @@ def stored_bytes(folder: Path) -> int:
 
 def main() -> None:
     arguments = parse(options(__doc__))
-    total, rounds = (64 * MIB, 1) if arguments.small else (128 * MIB, ROUNDS)
+    total, rounds = (64 * MIB, 1) if arguments.small else (96 * MIB, ROUNDS)
     found = []
     with scratch(arguments) as folder:
         (folder / "data").mkdir()
