@@ -462,7 +462,8 @@ def main() -> None:
     text = (
         f"All workers are one process, with one interpreter: what they compute beside the waits, "
         f"on so few cores, is in the overhead and not in the law. Medians of {ROUNDS}, from 256 "
-        f"workers on one pass, and with 1,024 the first.\n\n{table([*HEADER, 'the law, s'], rows)}\n\n"
+        "workers on one pass, and with 1,024 the first.\n\n"
+        f"{table([*HEADER, 'the law, s'], rows)}\n\n"
         f"The law of scheduler's and driver's CPU: {law.words()}.\n\n{what_it_says(law)}"
     )
     if arguments.save:
