@@ -41,7 +41,7 @@ PLOTS = Path(__file__).parent / "plots"
 K = 8
 # Bytes of the sums of K full components of so many columns, and of the parameters too.
 SIZES = {d: 8 * K * (1 + d + d * d) for d in (8, 64, 200)}
-ROUNDS = 2
+ROUNDS = 1
 # What a worker does beside its tasks is the same 1 024 times over in one process: less of it.
 QUIET = {
     "distributed.worker.profile.enabled": False,
@@ -432,13 +432,9 @@ def cases(small: bool) -> tuple[list[Case], list[Case]]:
         return [Case(4, 16, few, 0.2), Case(8, 16, large, 0.2), Case(8, 64, few, 0.2)], []
     law = [Case(16, 16, few), Case(64, 64, few), Case(64, 256, few), Case(256, 256, few)]
     law += [Case(64, 256, size) for size in (large, SIZES[200])]
-    law += [Case(64, 1024, few), Case(256, 1024, large), Case(1024, 1024, few, 5.0)]
-    wrong = [
-        Case(64, 64, few, 1.0, 4.0),
-        Case(64, 256, few, 1.0, 4.0),
-        Case(64, 1024, few, 1.0, 4.0),
-    ]
-    return law, [*wrong, Case(64, 256, few, 1.0, 1.0, 30.0), Case(64, 256, few, 1.0, 1.0, 120.0)]
+    law += [Case(256, 1024, large), Case(1024, 1024, few, 5.0)]
+    wrong = [Case(64, 256, few, 1.0, 4.0), Case(64, 256, few, 1.0, 1.0, 30.0)]
+    return law, wrong
 
 
 def main() -> None:

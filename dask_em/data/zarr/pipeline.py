@@ -243,7 +243,7 @@ def _zlib(stored: Array, target: Array) -> None:
 
 def _inflate(stored: Array, target: Array, bits: int) -> None:
     parts: list[bytes] = []
-    data: Array | bytes = stored
+    data: memoryview | bytes = stored.data
     left = len(target)
     while len(data):
         stream = zlib.decompressobj(bits)
