@@ -27,7 +27,7 @@ from dask_em.data.zarr.readers import read_rows
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.data.zarr.watched import WatchedReader
 
-ROWS, D, CHUNKS, ROUNDS = 100, 8, 6_400, 1
+ROWS, D, CHUNKS, ROUNDS = 100, 8, 6_400, 3
 # Version of the format, and what makes the chunks.
 CODECS: dict[str, tuple[int, Any]] = {
     "none": (3, None),

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from object_stores import environment
 
 RATES, WAITS = (50 * MIB, 100 * MIB), (0.01, 0.05)
-ROUNDS = 1
+ROUNDS = 3
 PIECE = 2**18
 NO_SUCH_KEY = b"<Error><Code>NoSuchKey</Code></Error>"
 

@@ -41,7 +41,7 @@ PLOTS = Path(__file__).parent / "plots"
 K = 8
 # Bytes of the sums of K full components of so many columns, and of the parameters too.
 SIZES = {d: 8 * K * (1 + d + d * d) for d in (8, 64, 200)}
-ROUNDS = 1
+ROUNDS = 3
 # What a worker does beside its tasks is the same 1 024 times over in one process: less of it.
 QUIET = {
     "distributed.worker.profile.enabled": False,
@@ -459,6 +459,8 @@ def main() -> None:
         f"All workers are one process, with one interpreter: what they compute beside the waits, "
         f"on so few cores, is in the overhead and not in the law. Medians of {ROUNDS}, from 256 "
         "workers on one pass, and with 1,024 the first.\n\n"
+        f"The law is fitted to at most {max(m.case.workers for m in fitted):,} workers, and extrapolated "
+        "beyond.\n\n"
         f"{table([*HEADER, 'the law, s'], rows)}\n\n"
         f"The law of scheduler's and driver's CPU: {law.words()}.\n\n{what_it_says(law)}"
     )
