@@ -44,6 +44,7 @@ from dask_em.backends.blas import one_blas_thread
 from dask_em.backends.dask import backend as dask_backend
 from dask_em.backends.dask import client as cluster
 from dask_em.backends.dask.backend import DaskBackend
+from dask_em.backends.dask.client import as_it_is, producer
 from dask_em.backends.serial import SerialBackend
 from dask_em.core.additive import Additive
 from dask_em.core.mixture import Mixture
@@ -595,3 +596,21 @@ def test_a_large_graph_of_the_users_own_is_still_warned_of(
         with pytest.warns(UserWarning, match="large graph"):
             DaskBackend().map_reduce(as_source(stored), some_mixture())
         assert dask.config.get(cluster.LARGE_GRAPH) == "1B"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_ranges_are_marked_as_tasks_that_any_idle_worker_is_given(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    if not known:
+        # A Dask that knows no such mark.
+        def unknown(*_: object, **options: object) -> None:
+            raise TypeError(f"unexpected keyword argument {next(iter(options))!r}")
+
+        monkeypatch.setattr("dask._task_spec.Task", unknown)
+    held, key = ("held", 0), ("summed", 0)
+    task = producer(key, lambda shared, chunks: (shared, chunks), [held], range(3))
+    monkeypatch.undo()
+    assert getattr(task, "data_producer", False) is known
+    assert dask.get({held: (as_it_is, "X"), key: task}, key) == ("X", range(3))

@@ -209,6 +209,10 @@ class AppendedReader(Reader):
         """Fingerprints of the chunks that were read to their ends, all rows of each."""
         return {chunk - self._number: found for chunk, found in self._reader.fingerprints.items()}
 
+    def expect(self, chunks: range) -> None:
+        """Let these chunks be fetched ahead."""
+        self._reader.expect(range(chunks.start + self._number, chunks.stop + self._number))
+
     def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
         """Yield a chunk in parts that are whole blocks; that which is cut in one."""
         cut = self._before if chunk == 0 else 0

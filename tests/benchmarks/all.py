@@ -49,6 +49,9 @@ NAMES = [
     "first_pass",
     "predict",
     "object_stores",
+    "links",
+    "codecs",
+    "workers",
     "update",
 ]
 # How those without `--small` are tried out.

@@ -119,7 +119,7 @@ def stored_bytes(folder: Path) -> int:
 
 def main() -> None:
     arguments = parse(options(__doc__))
-    total, rounds = (64 * MIB, 1) if arguments.small else (128 * MIB, ROUNDS)
+    total, rounds = (64 * MIB, 1) if arguments.small else (96 * MIB, ROUNDS)
     found = []
     with scratch(arguments) as folder:
         (folder / "data").mkdir()

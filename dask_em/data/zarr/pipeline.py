@@ -102,8 +102,8 @@ class Pipeline:
         name = _compressor(codecs[0].to_dict()) if codecs else ""
         if name is None:
             return None
-        stored = "<" if getattr(endian, "value", endian) != "big" else ">"
-        swapped = self.dtype.newbyteorder(stored) != self.dtype
+        big = getattr(endian, "value", endian) == "big"
+        swapped = self.dtype.newbyteorder(">" if big else "<") != self.dtype
         return self._with(
             compressor=name, checksum=checksum, swapped=swapped, transposed=transposed
         )
@@ -124,7 +124,9 @@ class Pipeline:
     @property
     def scratch_bytes(self) -> int:
         """Bytes that decoding a chunk takes at most, beside its numbers and the stored bytes."""
-        return 0 if self.plain else self.nbytes
+        # zstd and Blosc write into the rows, whose number their headers tell.
+        returned = self.compressor in ("gzip", "zlib")
+        return (returned + self.transposed) * self.nbytes
 
     def decode(self, stored: Array, out: Array) -> int:
         """Decode the bytes of a chunk into `out` (rows, columns), and return their fingerprint.
@@ -241,8 +243,9 @@ def _zlib(stored: Array, target: Array) -> None:
 
 def _inflate(stored: Array, target: Array, bits: int) -> None:
     parts: list[bytes] = []
-    data, left = stored.tobytes(), len(target)
-    while data:
+    data: memoryview | bytes = stored.data
+    left = len(target)
+    while len(data):
         stream = zlib.decompressobj(bits)
         # One byte more than wanted is enough to tell that there are too many.
         part = stream.decompress(data, left + 1)
