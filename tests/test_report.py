@@ -480,10 +480,13 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
     assert (told["n_rows_drawn"], told["n_chunks"], told["missing"]) == (500, 20, [])
     html = out.read_text(encoding="ascii")
     page = seen(html)
-    assert page.pictures == [
-        "Log-likelihood over passes",
+    assert [*page.pictures[:6], *sorted(page.pictures[6:9]), *page.pictures[9:]] == [
         "Weights",
         "Profiles",
+        "Profile matrix",
+        "Overlap of the components",
+        "Merge tree",
+        "The plane in which the components are farthest apart",
         "column 0 and column 1",
         "column 0 and column 2",
         "column 1 and column 2",
@@ -491,6 +494,7 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
         "Density of column 1",
         "Density of column 2",
         "Sharpness",
+        "Log-likelihood over passes",
         "Mean log-density of each part",
     ]
     assert "width=device-width" in html
