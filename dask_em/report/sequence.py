@@ -168,14 +168,14 @@ def plot_sequence(
     if isinstance(runs, Mapping):
         if X is None or n_components is not None:
             raise UsageError(
-                "runs are fits: pass the rows that they are of as X, and no n_components, or rows "
-                "in place of runs, to be fitted"
+                "runs are fits: expected their rows as X, and no n_components; or rows in place of "
+                "runs, to be fitted"
             )
         return plot_iterations(runs, X, columns, n_drawn, figure)
     if X is not None or n_components is None:
         raise UsageError(
-            "rows in place of runs are fitted and drawn: pass n_components, and no other X; or the "
-            "states of fits by name, as in {'EM': states}, and X"
+            "runs are rows, to be fitted: expected their number of components as n_components, and "
+            "no other X; or the states of fits by name, as in {'EM': states}, and X"
         )
     rows = np.asarray(runs)
     found = fit_sequences(rows, n_components, means_init, max_iter, random_state)
