@@ -477,7 +477,6 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
     html = out.read_text(encoding="ascii")
     page = seen(html)
     assert page.pictures == [
-        "Log-likelihood over passes",
         "Weights",
         "Profiles",
         "column 0 and column 1",
@@ -487,6 +486,7 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
         "Density of column 1",
         "Density of column 2",
         "Sharpness",
+        "Log-likelihood over passes",
         "Mean log-density of each part",
     ]
     assert "width=device-width" in html

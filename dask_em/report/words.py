@@ -207,14 +207,17 @@ def _choice(model: FittedMixture) -> str:
         return f"the model was chosen by {name} among {len(tried)}"
     words = f"{name} chose {_called(chosen, tried)} among {len(tried)} models"
     sign = -1 if criterion == "holdout" else 1
-    others = [c for c in tried if c is not chosen and c.get("status") != DROPPED]
-    if others:
-        second = min(others, key=lambda c: sign * float(c[criterion]))
-        gap = sign * (float(second[criterion]) - float(chosen[criterion]))
-        unit = " nats per row" if criterion == "holdout" else ""
-        words += f", ahead of the next, {_called(second, tried)}, by {quantity(gap)}{unit}"
-        if criterion == "bic":
-            words += " (very strong evidence)" if gap >= VERY_STRONG else " (weak evidence)"
+    others = [c for c in tried if c is not chosen]
+    second = min(others, key=lambda c: (c.get("status") == DROPPED, sign * float(c[criterion])))
+    gap = sign * (float(second[criterion]) - float(chosen[criterion]))
+    unit = " nats per row" if criterion == "holdout" else ""
+    estimated = second.get("status") == DROPPED
+    ahead = f"about {quantity(float(f'{gap:.2g}'))}" if estimated else quantity(gap)
+    words += f", ahead of the next, {_called(second, tried)}, by {ahead}{unit}"
+    if estimated:
+        words += " (an estimate: all others were given up early)"
+    elif criterion == "bic":
+        words += " (very strong evidence)" if gap >= VERY_STRONG else " (weak evidence)"
     ks = [int(c["n_components"]) for c in tried]
     end = range_end(model.n_components, ks)
     more = "more" if end == "largest" else "fewer"
