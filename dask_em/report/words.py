@@ -282,9 +282,9 @@ def _of_groups(model: FittedMixture, assigned: Assignment | None) -> Iterator[st
     if tiny and len(live) > 1:
         several = len(tiny) > MOST_GROUPS
         named = f"{len(tiny)} groups" if several else _groups(sorted(tiny))
-        share = percent(float(model.weights_[tiny].sum()), 2)
+        of_rows = percent(float(model.weights_[tiny].sum()), 2)
         together = " together" * (len(tiny) > 1)
-        yield f"{named} {'is' if len(tiny) == 1 else 'are'} tiny ({share} of the rows{together})"
+        yield f"{named} {'is' if len(tiny) == 1 else 'are'} tiny ({of_rows} of the rows{together})"
     if assigned is not None and model.state_.mixture.assignment == "soft":
         for a, b, share in assigned.overlaps[:2]:
             yield (
@@ -316,8 +316,8 @@ def _of_columns(model: FittedMixture, evidence: Evidence) -> Iterator[str]:
     holes = sorted((-one.missing, j) for j, one in enumerate(found) if one.missing > 0)
     if holes:
         more = f", and in {len(holes) - 1} more columns" if len(holes) > 1 else ""
-        share, j = holes[0]
-        yield f"{percent(-share, 2)} of the rows lack a value in {names[j]}{more}"
+        fewest, j = holes[0]
+        yield f"{percent(-fewest, 2)} of the rows lack a value in {names[j]}{more}"
     for j, one in enumerate(found):
         if one.constant and is_finite(one.low):
             yield f"{names[j]} is the same in every row drawn"
