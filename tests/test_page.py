@@ -175,9 +175,9 @@ def test_categories_and_counts_are_told_in_their_own_words() -> None:
     page = seen(report_html(latent))
     assert "log odds ratio" in page.text
     counts = rng.poisson(np.where(of[:, None], [9.0, 2.0], [2.0, 2.0]))
-    told = five_sentences(PoissonMixture(2, random_state=0).fit(counts), Evidence())[1]
-    assert re.search(r"has higher column 0 \(\d\.\d+ against 2\.\d+ in the rest\)", told)
-    assert "column 1" not in told
+    counted = five_sentences(PoissonMixture(2, random_state=0).fit(counts), Evidence())[1]
+    assert re.search(r"has higher column 0 \(\d\.\d+ against 2\.\d+ in the rest\)", counted)
+    assert "column 1" not in counted
 
 
 def test_a_sweep_says_how_it_chose(tmp_path: Path) -> None:
