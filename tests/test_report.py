@@ -551,7 +551,8 @@ def test_a_selection_is_drawn_and_listed() -> None:
     page = seen(report_html(model))
     assert "BIC over the number of components" in page.pictures
     assert "ICL over the number of components" in page.pictures
-    assert page.text.count("converged") == 10
+    # Each of the table, and the sentence.
+    assert page.text.count("converged") == 11
     assert "chosen by bic" in page.text
     del model.provenance_["sweep"]
     assert "BIC over the number of components" not in seen(report_html(model)).pictures
