@@ -33,7 +33,17 @@ from advice.tables import TABLES
 from advice.updates import UPDATED
 
 import dask_em
-from dask_em import Checkpointing, GaussianMixture, KMeans, adapt, compare, ingest, load, select
+from dask_em import (
+    Checkpointing,
+    GaussianMixture,
+    KMeans,
+    adapt,
+    compare,
+    ingest,
+    load,
+    select,
+    write_report,
+)
 from dask_em.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +73,7 @@ def ours() -> set[str]:
     """Every argument of the public functions and methods."""
     mixtures = [getattr(dask_em, name) for name in dask_em.__all__ if name.endswith("Mixture")]
     public: list[Any] = [*mixtures, KMeans, Checkpointing, adapt, compare, ingest, select, load]
+    public.append(write_report)
     public += [m for _, m in inspect.getmembers(GaussianMixture, inspect.isfunction)]
     return {name for function in public for name in inspect.signature(function).parameters}
 

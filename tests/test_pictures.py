@@ -369,9 +369,9 @@ def test_iterations_are_fitted_and_drawn_by_one_call() -> None:
     with pytest.raises(UsageError, match="n_components is 999, expected from 1 to 200"):
         plots.iterations(X, n_components=999)
     call: Any = plots.iterations
-    with pytest.raises(UsageError, match="pass n_components"):
+    with pytest.raises(UsageError, match="expected their number of components"):
         call(X)
-    with pytest.raises(UsageError, match="pass the rows"):
+    with pytest.raises(UsageError, match="expected their rows"):
         call(runs)
 
 

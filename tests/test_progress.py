@@ -38,7 +38,7 @@ from dask_em.fitting.progress import (
     reporter,
 )
 from dask_em.jobs.inspect import inspect
-from dask_em.report.drift import Evidence
+from dask_em.report.evidence import Evidence
 from dask_em.report.page import report_html
 
 N = 3000

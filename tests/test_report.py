@@ -480,10 +480,13 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
     assert (told["n_rows_drawn"], told["n_chunks"], told["missing"]) == (500, 20, [])
     html = out.read_text(encoding="ascii")
     page = seen(html)
-    assert page.pictures == [
-        "Log-likelihood over passes",
+    assert [*page.pictures[:6], *sorted(page.pictures[6:9]), *page.pictures[9:]] == [
         "Weights",
         "Profiles",
+        "Profile matrix",
+        "Overlap of the components",
+        "Merge tree",
+        "The plane in which the components are farthest apart",
         "column 0 and column 1",
         "column 0 and column 2",
         "column 1 and column 2",
@@ -491,6 +494,7 @@ def test_the_page_holds_what_it_should(folder: Path, tmp_path: Path, small_chunk
         "Density of column 1",
         "Density of column 2",
         "Sharpness",
+        "Log-likelihood over passes",
         "Mean log-density of each part",
     ]
     assert "width=device-width" in html
@@ -547,7 +551,8 @@ def test_a_selection_is_drawn_and_listed() -> None:
     page = seen(report_html(model))
     assert "BIC over the number of components" in page.pictures
     assert "ICL over the number of components" in page.pictures
-    assert page.text.count("converged") == 10
+    # Each of the table, and the sentence.
+    assert page.text.count("converged") == 11
     assert "chosen by bic" in page.text
     del model.provenance_["sweep"]
     assert "BIC over the number of components" not in seen(report_html(model)).pictures

@@ -176,7 +176,7 @@ def _profile_table(
     forms = [
         ".4g" if widths is None else _form(values[:, j], widths[:, j]) for j in range(len(names))
     ]
-    rows = []
+    rows: list[list[str | Cell]] = []
     for k in range(len(values))[:most]:
         cells = [Cell(number(m, f), m) for m, f in zip(values[k], forms, strict=False)]
         if widths is not None:
@@ -204,7 +204,7 @@ def _entries_table(
     heads = [f"{spot(k)}{k}" for k in shown_components]
     weights = [_weight_cell(model, k) for k in shown_components]
     names = profile.names(columns)[:MOST_ENTRIES]
-    rows = [
+    rows: list[list[str | Cell]] = [
         [text(name), *(_share_cell(float(profile.values[k, j])) for k in shown_components)]
         for j, name in enumerate(names)
     ]

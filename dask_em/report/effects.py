@@ -94,7 +94,9 @@ def effects(model: FittedMixture) -> list[list[Effect]]:
         mine = [
             _of_categories(answers, weights, k, j)
             if j in answers
-            else Effect(k, j, *map(float, (sizes[j], means[k, j], rest[k, j], spread[j])))
+            else Effect(
+                k, j, float(sizes[j]), float(means[k, j]), float(rest[k, j]), float(spread[j])
+            )
             for j in range(means.shape[1])
         ]
         known = [one for one in mine if np.isfinite(one.size)]
@@ -111,11 +113,13 @@ def _of_categories(answers: Mapping[int, Array], weights: Array, k: int, j: int)
     sizes = _standardised(inside - outside, spread)
     # Of two, yes says the same as no, and is what people ask for.
     c = 1 if len(sizes) == 2 else int(np.argmax(np.abs(np.nan_to_num(sizes))))
-    return Effect(k, j, *map(float, (sizes[c], inside[c], outside[c], spread[c])), category=c)
+    return Effect(
+        k, j, float(sizes[c]), float(inside[c]), float(outside[c]), float(spread[c]), category=c
+    )
 
 
 def _standardised(differences: Array, spread: Array) -> Array:
     """Divide by the spread; NaN where it is zero or not finite, as of heavy tails."""
     known = np.isfinite(spread) & (spread > 0)
     out = np.full(len(differences), np.nan)
-    return np.divide(differences, spread, out=out, where=known)
+    return np.asarray(np.divide(differences, spread, out=out, where=known))

@@ -121,9 +121,9 @@ class Entries:
     def standardized(self) -> Array:
         """Means less those of the whole mixture, in its standard deviations, (k, m)."""
         spread = np.sqrt(self.total)
-        return np.divide(
-            self.means - self.center, spread, out=np.zeros_like(self.means), where=spread > 0
-        )
+        found = np.zeros_like(self.means)
+        np.divide(self.means - self.center, spread, out=found, where=spread > 0)
+        return found
 
     def covariance(self, component: int) -> Array:
         """Compute the covariance of the entries in one component, (m, m).

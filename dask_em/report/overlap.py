@@ -63,10 +63,10 @@ class Overlaps:
     def worst(self) -> tuple[int, int, float, float] | None:
         """The two components of the largest overlap, and how often each is taken for the other.
 
-        The first is the one that is taken for the second more often. None of one component.
+        The first is the one that is taken for the second more often. None where no two overlap.
         """
         both = np.nan_to_num(self.values, nan=0.0)
-        if len(both) < 2:
+        if not both.any():
             return None
         i, j = (int(n) for n in np.unravel_index(int((both + both.T).argmax()), both.shape))
         if both[i, j] < both[j, i]:

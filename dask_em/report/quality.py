@@ -66,7 +66,8 @@ class ColumnQuality:
         known = values[~np.isnan(values)]
         missing = (len(values) - len(known)) / max(len(values), 1)
         if not len(known):
-            return cls(missing, *[np.nan] * 4, 0.0, 0.0)
+            nothing = np.nan
+            return cls(missing, nothing, nothing, nothing, nothing, 0.0, 0.0)
         found, counts = np.unique(known, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         first, second = counts[order[0]], counts[order[1]] if len(order) > 1 else 1

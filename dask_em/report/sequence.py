@@ -61,14 +61,7 @@ def fit_sequences(
     X = np.asarray(X)
     X = np.asarray(real_rows(X, X.shape[-1]), dtype=np.float64)
     if means_init is None:
-        distinct = np.unique(X, axis=0)
-        if not 1 <= n_components <= len(distinct):
-            raise UsageError(
-                f"n_components is {n_components!r}, expected from 1 to {len(distinct)}, the number "
-                "of different rows of X"
-            )
-        rng = np.random.default_rng(random_state)
-        means_init = distinct[rng.choice(len(distinct), n_components, replace=False)]
+        means_init = _different_rows(X, n_components, random_state)
     spread = X.var(axis=0) / n_components ** (2 / X.shape[1])
     precision = np.diag(1 / np.where(spread > 0, spread, 1.0))
     hard: list[EMState] = []
@@ -88,6 +81,17 @@ def fit_sequences(
         callbacks=[soft.append],
     ).fit(X)
     return {"K-means": hard, "EM": soft}
+
+
+def _different_rows(X: Array, n: int, random_state: int) -> Array:
+    """Draw n different rows of X (n, d)."""
+    distinct = np.unique(X, axis=0)
+    if not 1 <= n <= len(distinct):
+        raise UsageError(
+            f"n_components is {n!r}, expected from 1 to {len(distinct)}, the number of different "
+            "rows of X"
+        )
+    return distinct[np.random.default_rng(random_state).choice(len(distinct), n, replace=False)]
 
 
 @overload
@@ -129,8 +133,7 @@ def plot_sequence(
 ) -> list[Axes]:
     """Draw fits to the same rows iteration by iteration, a row of panels each, and objectives.
 
-    Of rows and `n_components` it fits K-means and EM by itself, both from the same centres, and
-    draws the two: how hard and soft assignments part.
+    Of rows and `n_components` it fits K-means and EM by itself, both from the same centres.
 
     Parameters
     ----------
@@ -149,13 +152,11 @@ def plot_sequence(
     Returns
     -------
     list of matplotlib Axes
-        Panels, fit by fit, and objectives.
 
     Raises
     ------
     UsageError
-        There are no fits, one has no states, or X or `columns` are not of their columns; rows
-        without `n_components`, or fits without rows.
+        There are no fits, or no rows of their columns; rows have no `n_components`.
 
     Examples
     --------
@@ -168,15 +169,14 @@ def plot_sequence(
     if isinstance(runs, Mapping):
         if X is None or n_components is not None:
             raise UsageError(
-                "runs are fits: pass the rows that they are of as X, and no n_components, or rows "
-                "in place of runs, to be fitted"
+                "runs are fits: expected their rows as X, and no n_components; or rows in place of "
+                "runs, to be fitted"
             )
         return plot_iterations(runs, X, columns, n_drawn, figure)
     if X is not None or n_components is None:
         raise UsageError(
-            "rows in place of runs are fitted and drawn: pass n_components, and no other X; or the "
-            "states of fits by name, as in {'EM': states}, and X"
+            "runs are rows, to be fitted: expected their number of components as n_components, and "
+            "no other X; or the states of fits by name, as in {'EM': states}, and X"
         )
-    rows = np.asarray(runs)
-    found = fit_sequences(rows, n_components, means_init, max_iter, random_state)
-    return plot_iterations(found, rows, columns, n_drawn, figure)
+    found = fit_sequences(runs, n_components, means_init, max_iter, random_state)
+    return plot_iterations(found, np.asarray(runs), columns, n_drawn, figure)

@@ -75,7 +75,7 @@ figure.wide svg{max-width:70rem}
 svg{stroke-linejoin:round}
 svg text{font-family:inherit!important}
 figcaption,.note{color:var(--soft);font-size:.85rem;line-height:1.4;margin:.3rem 0 0}
-.note{margin:0 0 1rem}section>.grid+.note{margin:1.5rem 0 .5rem}
+.note{margin:0 0 1rem}dl+.note{margin-top:1rem}section>.grid+.note{margin:1.5rem 0 .5rem}
 .large{width:min(96vw,calc(92vh*1.38));border:0;border-radius:.5rem;background:var(--page);
 color:var(--ink);padding:1rem;max-width:none;max-height:96vh}
 .large::backdrop{background:rgba(0,0,0,.6)}.large svg{display:block;width:100%;height:auto}

@@ -201,14 +201,17 @@ def _choice(model: FittedMixture) -> str:
         return f"the model was chosen by {name} among {len(tried)}"
     words = f"{name} chose {_called(chosen, tried)} among {len(tried)} models"
     sign = -1 if criterion == "holdout" else 1
-    others = [c for c in tried if c is not chosen and c.get("status") != DROPPED]
-    if others:
-        second = min(others, key=lambda c: sign * float(c[criterion]))
-        gap = sign * (float(second[criterion]) - float(chosen[criterion]))
-        unit = " nats per row" if criterion == "holdout" else ""
-        words += f", ahead of the next, {_called(second, tried)}, by {quantity(gap)}{unit}"
-        if criterion == "bic":
-            words += " (very strong evidence)" if gap >= VERY_STRONG else " (weak evidence)"
+    others = [c for c in tried if c is not chosen]
+    second = min(others, key=lambda c: (c.get("status") == DROPPED, sign * float(c[criterion])))
+    gap = sign * (float(second[criterion]) - float(chosen[criterion]))
+    unit = " nats per row" if criterion == "holdout" else ""
+    estimated = second.get("status") == DROPPED
+    ahead = f"about {quantity(float(f'{gap:.2g}'))}" if estimated else quantity(gap)
+    words += f", ahead of the next, {_called(second, tried)}, by {ahead}{unit}"
+    if estimated:
+        words += " (an estimate: all others were given up early)"
+    elif criterion == "bic":
+        words += " (very strong evidence)" if gap >= VERY_STRONG else " (weak evidence)"
     ks = [int(c["n_components"]) for c in tried]
     end = range_end(model.n_components, ks)
     more = "more" if end == "largest" else "fewer"
@@ -273,9 +276,9 @@ def _of_groups(model: FittedMixture, assigned: Assignment | None) -> Iterator[st
     if tiny and len(live) > 1:
         several = len(tiny) > MOST_GROUPS
         named = f"{len(tiny)} groups" if several else _groups(sorted(tiny))
-        share = percent(float(model.weights_[tiny].sum()), 2)
+        of_rows = percent(float(model.weights_[tiny].sum()), 2)
         together = " together" * (len(tiny) > 1)
-        yield f"{named} {'is' if len(tiny) == 1 else 'are'} tiny ({share} of the rows{together})"
+        yield f"{named} {'is' if len(tiny) == 1 else 'are'} tiny ({of_rows} of the rows{together})"
     if assigned is not None and model.state_.mixture.assignment == "soft":
         for a, b, share in assigned.overlaps[:2]:
             yield (
@@ -307,8 +310,8 @@ def _of_columns(model: FittedMixture, evidence: Evidence) -> Iterator[str]:
     holes = sorted((-one.missing, j) for j, one in enumerate(found) if one.missing > 0)
     if holes:
         more = f", and in {len(holes) - 1} more columns" if len(holes) > 1 else ""
-        share, j = holes[0]
-        yield f"{percent(-share, 2)} of the rows lack a value in {names[j]}{more}"
+        fewest, j = holes[0]
+        yield f"{percent(-fewest, 2)} of the rows lack a value in {names[j]}{more}"
     for j, one in enumerate(found):
         if one.constant and is_finite(one.low):
             yield f"{names[j]} is the same in every row drawn"

@@ -102,19 +102,12 @@ def write_report(
     ...     "two groups" in Path(f"{folder}/page.html").read_text()
     True
     """
-    if isinstance(model, str | os.PathLike):
-        raise UsageError(
-            f"model is {os.fspath(model)!r}, expected a fitted mixture, or what select returned: "
-            "the order is write_report(model, path, X), and load(path) reads a model file"
-        )
     if isinstance(model, ComparedModels):
         if X is not None:
             raise UsageError("X goes to compare(a, b, X), whose result holds what both say of it")
         write_comparison(path, model.as_dict(), overwrite)
         return
-    one = model.best if isinstance(model, Sweep) else model
-    # Raises where it is not fitted.
-    one.describe()
+    one = _one_of(model)
     check_output_file(path, overwrite)
     check_can_draw()
     if isinstance(n_rows, bool) or not isinstance(n_rows, int) or n_rows < 1:
@@ -125,3 +118,15 @@ def write_report(
         origin = {"rows from": source.description}
         evidence = evidence_of(one, source, rows, drift, WITHOUT_DRIFT, origin, callbacks)
     write_page(path, one, evidence, overwrite)
+
+
+def _one_of(model: FittedMixture | Sweep) -> FittedMixture:
+    """Return the mixture that a page is about; raise where there is none, or it is not fitted."""
+    if isinstance(model, str | os.PathLike):
+        raise UsageError(
+            f"model is {os.fspath(model)!r}, expected a fitted mixture, or what select returned: "
+            "the order is write_report(model, path, X), and load(path) reads a model file"
+        )
+    one = model.best if isinstance(model, Sweep) else model
+    one.describe()
+    return one

@@ -27,6 +27,7 @@ from advice.following import (
     saved,
     stored,
 )
+from dask_em import write_report
 from dask_em.backends.dask import backend as dask_backend
 from dask_em.core import reading
 from dask_em.core.tuning import use_tuning
@@ -65,7 +66,19 @@ def drift_scored(here: Here, *more: object) -> str:
     return program("score", saved(here), stored(here), "--drift", saved(here), *more)
 
 
+def page_in_python(here: Here, drift: bool) -> str:
+    """What a page says that Python writes."""
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    write_report(fit(X), here.path("p.html"), X, drift=drift, overwrite=True)
+    return here.path("p.html").read_text()
+
+
 REPORTS = [
+    Followed("write_report with drift=True", lambda here: page_in_python(here, False), {
+        "drift=True": lambda here, words: unless_said(
+            "makes the pass", lambda: page_in_python(here, True)
+        ),
+    }),
     Followed("--drift counts each row once", lambda here: drift_scored(here, "--weights", "w"), {
         "leave --weights away": lambda here, words: drift_scored(here),
     }),

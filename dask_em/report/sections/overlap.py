@@ -38,7 +38,7 @@ def _overlap(model: FittedMixture, evidence: Evidence) -> Iterator[Drawing]:
 def _worst(found: Overlaps) -> str:
     """Name the pair that overlaps most, in a sentence."""
     worst = found.worst
-    if worst is None or worst[2] == 0:
+    if worst is None:
         return "No pair overlaps."
     i, j, there, back = worst
     return (

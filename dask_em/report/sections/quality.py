@@ -62,7 +62,9 @@ def _columns(model: FittedMixture, rows: np.ndarray) -> str:
         len(found) < len(components.columns)
     )
     words = f"Of the {len(rows):,} rows drawn.{shown} A spike is a value that stands out."
-    head = ["column", "missing", "smallest", "median", "largest", "commonest value", "held by"]
+    common = any(map(_is_common, (one for _, one in found)))
+    head = ["column", "missing", "smallest", "median", "largest"]
+    head += ["commonest value", "held by"] * common
     table_rows: list[list[str | Cell]] = []
     for j, one in found:
         spread = one.high - one.low
@@ -74,15 +76,19 @@ def _columns(model: FittedMixture, rows: np.ndarray) -> str:
                     Cell(text(quantity(value, spread / 10 or None)), value)
                     for value in (one.low, one.median, one.high)
                 ),
-                *_commonest(one, j in components.answers),
+                *(_commonest(one, j in components.answers) if common else ()),
             ]
         )
     return note(words) + table(head, table_rows, name="data quality")
 
 
+def _is_common(one: ColumnQuality) -> bool:
+    """Tell whether there is a commonest value: none where each row has one of its own."""
+    return one.ahead > 1.0 or one.share >= 0.01
+
+
 def _commonest(one: ColumnQuality, categories: bool) -> list[str | Cell]:
-    # Where each row has a value of its own, none is common.
-    if one.ahead == 1.0 and one.share < 0.01:
+    if not _is_common(one):
         return ["", ""]
     share = percent(one.share)
     told = f"<b>{share}</b>, spike" if one.spike and not categories else share
