@@ -94,7 +94,7 @@ class Period:
             begins = np.datetime64(int(number * LENGTHS[self.unit] - offset), "s")
             return str(begins.astype("M8[h]" if self.unit == "hour" else "M8[D]"))
         if self.unit:
-            return str(np.datetime64(int(number), CALENDAR[self.unit]))
+            return str(np.array(int(number)).astype(f"M8[{CALENDAR[self.unit]}]"))
         if self.width:
             return f"{number * self.width:.12g} to {(number + 1) * self.width:.12g}"
         return f"{number:.12g}"

@@ -30,8 +30,13 @@ NAMES = [
     "billion",
     "object_stores",
     "update",
+    "alarm",
 ]
-SMALL = {"peers": ["--scale", "0.02"], "update": ["--nights", "5", "--rows", "2000"]}
+SMALL = {
+    "peers": ["--scale", "0.02"],
+    "update": ["--nights", "5", "--rows", "2000", "--hard-rows", "300"],
+    "alarm": ["--sets", "2"],
+}
 
 
 def main() -> int:
