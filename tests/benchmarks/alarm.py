@@ -85,10 +85,10 @@ def main() -> None:
         [name, *(f"{power(make, n, given.sets):.0%}" for n in ROWS)] for name, make in cases
     ]
     text = "\n\n".join([
-        f"`python tests/benchmarks/alarm.py --save`; {machine('numpy')}. Share of alarms at the "
-        f"limit {LEVEL:g} in {given.sets} sets, each with a fit of its own to {FITTED:,} rows of "
-        "three normals in two columns, whose error counts too; rows in four parts. The first line is of "
-        "false alarms.",
+        f"`python tests/benchmarks/alarm.py --save --sets {given.sets}`; {machine('numpy')}. Share "
+        f"of alarms at the limit {LEVEL:g}, over sets with a fit of their own to {FITTED:,} rows "
+        "of three normals in two columns, whose error counts too; rows in four parts. The first "
+        "line is of false alarms.",
         table(["what moved", *(f"{n:,} rows" for n in ROWS)], rows),
     ])  # fmt: skip
     print(text)
