@@ -220,7 +220,7 @@ def test_times_that_are_none() -> None:
         (np.full(300, np.nan), None, DataError, "time is nan at row 0, expected one of every row"),
         (np.zeros(299), None, DataError, "time has 299 entries and X has 300 rows"),
         (np.zeros((300, 2)), None, DataError, "expected one time a row"),
-        (np.zeros(300), "day", UsageError, "expected the width of a period"),
+        (np.zeros(300), "day", UsageError, "of numbers expected its width, above 0"),
         (np.zeros(300, dtype="M8[s]"), "7", UsageError, "expected hour, day, week, month or year"),
     ):
         with pytest.raises(error, match=said):

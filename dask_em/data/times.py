@@ -64,7 +64,9 @@ class Period:
             unit = "day" if period is None else period
             if isinstance(unit, str) and unit in (*LENGTHS, *CALENDAR):
                 return cls(unit)
-            raise UsageError(f"period={period!r}: of dates expected hour, day, week, month or year")
+            raise UsageError(
+                f"the period is {period!r}, of dates expected hour, day, week, month or year"
+            )
         if period is None:
             return cls()
         try:
@@ -72,9 +74,7 @@ class Period:
         except ValueError:
             width = np.nan
         if not 0 < width < np.inf:
-            raise UsageError(
-                f"period={period!r}: the times are numbers, expected the width of a period above 0"
-            )
+            raise UsageError(f"the period is {period!r}, of numbers expected its width, above 0")
         return cls("", width)
 
     def numbers(self, times: Array) -> Array:

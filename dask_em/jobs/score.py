@@ -107,5 +107,9 @@ def _of_periods(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for name, key in (("p_value", "p_value"), ("log_density", "log_density"), ("rows", "n_rows")):
         gauge = f"dask_em_drift_period_{name}"
         lines += [f"# TYPE {gauge} gauge\n"] * bool(found)
-        lines += [f'{gauge}{{period="{one["period"]}"}} {one[key]!r}\n' for one in found]
+        lines += [f"{gauge}{_label(one['period'])} {one[key]!r}\n" for one in found]
     return lines
+
+
+def _label(period: str) -> str:
+    return '{period="' + period + '"}'
