@@ -49,9 +49,9 @@ def score(
         if noise_covariance is not None:
             raise UsageError("the drift is that of rows without known noise")
     elif time_column is not None:
-        raise UsageError("--time cuts the rows of a drift into periods: pass --drift BASELINE too")
+        raise UsageError("--time cuts the rows of a drift into periods, and there is no --drift")
     if period is not None and time_column is None:
-        raise UsageError("--period is of a time: pass --time COLUMN too")
+        raise UsageError("--period cuts a time, and there is no --time")
     if metrics is not None:
         check_output_file(metrics, overwrite=True)
     model = load_to_read(model_path, **reading)

@@ -112,15 +112,6 @@ UPDATED = [
         {"leave such rows out": lambda here, words: drift(time=LABELS)},
     ),
     Followed(
-        "at most are told apart", lambda here: said(
-            lambda: drift_of(fit(), np.tile(X, (26, 1)), time=np.arange(26 * len(X)))
-        ), {
-            "pass a longer period": lambda here, words: said(lambda: drift_of(
-                fit(), np.tile(X, (26, 1)), time=np.arange(26 * len(X)), period=100
-            )),
-        },
-    ),
-    Followed(
         "expected a half-life in rows", lambda here: refused(lambda: fit().update(NEW, forget="")),
         {
             r"rows \((\w+)\)": lambda here, words: joined(words),
