@@ -97,7 +97,7 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
     >>> from dask_em import GaussianMixture, compare
     >>> X = np.random.default_rng(0).normal(size=(90, 1))
     >>> one = GaussianMixture(1).fit(X)
-    >>> sentences(compare(one, one).as_dict())[0]
+    >>> sentences(compare(one, one).as_dict())[-1]
     'Both models were fitted to the same data.'
     """
     rows = told["rows"]
