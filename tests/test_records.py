@@ -41,6 +41,8 @@ PINNED = {
     "student-t-scales": "1: means covariance whitening ridge constraint",
     "student-t-statistics": "1: weighted excess logs powers values",
     "carried-sums": "1: mixture statistics",
+    "carried-sample": "1: mixture statistics sample",
+    "kept-sample": "1: size rows weights",
     "candidate-row": "3: n_components kind n_parameters log_likelihood aic bic icl holdout "
     "n_passes status inertia family n_factors",
     "candidate-state": "1: algorithm state held_out n_passes dropped measured rejected fitted "

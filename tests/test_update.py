@@ -37,6 +37,8 @@ from dask_em.fitting.half_life import HalfLife
 from dask_em.fitting.kept_sample import KeptSample
 from dask_em.fitting.observers import Event, Observer, RowsDone
 from dask_em.jobs import update as update_jobs
+from dask_em.report.formats import percent
+from dask_em.report.page import report_html
 from dask_em.testing.sources import SourceTests
 
 K, D = 3, 2
@@ -630,6 +632,7 @@ def hostile(change: Callable[[dict[str, Any]], None]) -> GaussianMixture:
         lambda one: one.update(rows=-1),
         lambda one: one.update(stamp="../x"),
         lambda one: one.update(more=1),
+        lambda one: one.update(weights=[2.0]),
         lambda one: one.pop("data"),
     ],
 )
@@ -638,6 +641,31 @@ def test_a_log_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="cannot be saved"):
         hostile(change).save(tmp_path / "m.npz")
+
+
+def test_a_page_tells_of_generations(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    fitted = model().fit(OLD)
+    before = fitted.weights_.tolist()
+    assert "<h2>Generations</h2>" not in report_html(fitted)
+    fitted.update(NEW[:900]).update(NEW[900:])
+    log = generations(fitted)
+    assert log[0]["weights"] == before
+    assert log[-1]["weights"] == fitted.weights_.tolist()
+    fitted.save(tmp_path / "m.npz")
+    assert generations(load(tmp_path / "m.npz")) == log
+    page = report_html(load(tmp_path / "m.npz"))
+    assert "<h2>Generations</h2>" in page
+    assert "3 generations of 4,000 rows in all" in page
+    for one in log:
+        assert f'data-value="{float(one["log_likelihood"])!r}"' in page
+        assert f"<title>generation {one['number']}: {one['rows']:,} rows</title>" in page
+    assert f"<title>component 0: from {percent(before[0])} to" in page
+    # A log of an earlier version tells no weights.
+    for one in fitted.provenance_["generations"]:
+        one.pop("weights")
+    assert "Weights over generations" not in report_html(fitted)
+    assert "weights" not in generations(fitted.update(NEW[:7] + 0.25))[0]
 
 
 @pytest.mark.parametrize(

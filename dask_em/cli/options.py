@@ -550,7 +550,8 @@ UPDATE = (
 
 KEEP_SAMPLE = Option(
     "--keep-sample", "keep_sample",
-    "Rows that go into MODEL, as a sample by which updates know how old rows move.", COUNT, 0,
+    "Rows that go into MODEL, as a sample by which updates know how old rows move.",
+    click.IntRange(0), 0,
 )  # fmt: skip
 
 METRICS = Option(

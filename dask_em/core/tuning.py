@@ -437,6 +437,9 @@ class SampleTuning:
     # Rows a parameter of a sample that stays with a model, for it to say how old rows move: its
     # error is then a third of the step, where holding them still errs by all of it.
     kept_per_parameter: int = 10
+    # Standard errors by which another optimum must be ahead on that sample for an update to go
+    # there: half of what gives a start of a fit up, for the one that is left is not lost.
+    renewal_errors: float = 2.0
     # Iterations of the start's EM on the sample, at most.
     iterations: int = 100
     # Numbers of a start that are held for all its rows and components at once; where they are more,

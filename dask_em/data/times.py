@@ -64,7 +64,9 @@ class Period:
             unit = "day" if period is None else period
             if isinstance(unit, str) and unit in (*LENGTHS, *CALENDAR):
                 return cls(unit)
-            raise UsageError(f"period={period!r}: of dates expected hour, day, week, month or year")
+            raise UsageError(
+                f"the period is {period!r}, of dates expected hour, day, week, month or year"
+            )
         if period is None:
             return cls()
         try:
@@ -72,9 +74,7 @@ class Period:
         except ValueError:
             width = np.nan
         if not 0 < width < np.inf:
-            raise UsageError(
-                f"period={period!r}: the times are numbers, expected the width of a period above 0"
-            )
+            raise UsageError(f"the period is {period!r}, of numbers expected its width, above 0")
         return cls("", width)
 
     def numbers(self, times: Array) -> Array:
@@ -94,7 +94,7 @@ class Period:
             begins = np.datetime64(int(number * LENGTHS[self.unit] - offset), "s")
             return str(begins.astype("M8[h]" if self.unit == "hour" else "M8[D]"))
         if self.unit:
-            return str(np.datetime64(int(number), CALENDAR[self.unit]))
+            return str(np.array(int(number)).astype(f"M8[{CALENDAR[self.unit]}]"))
         if self.width:
             return f"{number * self.width:.12g} to {(number + 1) * self.width:.12g}"
         return f"{number:.12g}"

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from ..core.additive import Array
 from ..core.protocols import Source
 from ..errors import DataError, StoreError
+
+# Weights of more components would make a long log.
+MOST_NOTED = 64
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Generation:
         Rows of the store that were there by then, those of earlier generations among them.
     stamp : str
         What tells these rows of the store without reading them; empty where nothing does.
+    weights : tuple of float
+        Mixing weights of the model once it had these rows; empty where nobody noted them, as of
+        very many components.
 
     Examples
     --------
@@ -65,6 +72,7 @@ class Generation:
     fingerprint: str
     until: int
     stamp: str
+    weights: tuple[float, ...] = ()
 
     @classmethod
     def of(
@@ -75,6 +83,7 @@ class Generation:
         log_likelihood: float | None,
         kept: float = 1.0,
         first: int = 0,
+        weights: Array | None = None,
     ) -> Self:
         """Return the generation of rows from number `first` of a store on, as provenance has it."""
         rows = int(provenance["n_rows"])
@@ -92,11 +101,15 @@ class Generation:
             provenance["fingerprint"],
             first + rows,
             provenance.get("stamp", ""),
+            tuple(weights.tolist()) if weights is not None and len(weights) <= MOST_NOTED else (),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
-        return asdict(self)
+        told = {**asdict(self), "weights": [*self.weights]}
+        if not self.weights:
+            del told["weights"]
+        return told
 
     def seconds_until(self, now: datetime.datetime) -> float:
         """Return how long ago it ended.
@@ -113,6 +126,7 @@ def generations_of(
     provenance: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     log_likelihood: float | None,
+    weights: Array | None = None,
 ) -> list[Generation]:
     """Return the generations of a model; of one that was never updated the fit is the only one.
 
@@ -123,10 +137,13 @@ def generations_of(
         Its passes.
     log_likelihood : float or None
         Nats per row that the fit reached.
+    weights : (k,) array, optional
+        That it ended with.
     """
     if "generations" in provenance:
-        return [Generation(**one) for one in provenance["generations"]]
-    return [Generation.of(1, provenance, history, log_likelihood)]
+        found = (dict(one) for one in provenance["generations"])
+        return [Generation(**{**one, "weights": tuple(one.get("weights", ()))}) for one in found]
+    return [Generation.of(1, provenance, history, log_likelihood, weights=weights)]
 
 
 def stamp_of(source: Source, n_rows: int) -> str:

@@ -422,7 +422,9 @@ GENERATION = Object(
         "fingerprint": Word(),
         "until": COUNT,
         "stamp": Word(empty=True),
-    }
+        "weights": Each(Number(0, 1)),
+    },
+    frozenset({"weights"}),
 )
 
 PROVENANCE = Object(

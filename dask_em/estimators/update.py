@@ -83,7 +83,8 @@ class Renewal(Fit[Updatable]):
         model = self.lead
         reached = model.state_.log_likelihood
         told = reached if np.isfinite(reached) else None
-        return generations_of(model.provenance_, model.history_, told)
+        shares = model.state_.result.shares
+        return generations_of(model.provenance_, model.history_, told, shares)
 
     @property
     def _checkpoint(self) -> Any:
@@ -109,6 +110,7 @@ class Renewal(Fit[Updatable]):
             _before(records, started, new["weight"]),
             kept,
             first=driver.passes.source.first_row,
+            weights=driver.best.last_state().result.shares,
         )
 
 

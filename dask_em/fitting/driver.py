@@ -233,7 +233,9 @@ class Driver:
         options = self.options
         if options.earlier is None:
             return None
-        mixture, carried = options.earlier.begin(self.surveyed, options.convergence)
+        mixture, carried = options.earlier.begin(
+            self.surveyed, options.convergence, options.lead, self.seed
+        )
         start = replace(options.lead, start_from=lambda surveyed: mixture)
         self.options = replace(options, models=(start,))
         return carried

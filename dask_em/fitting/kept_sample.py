@@ -40,9 +40,9 @@ class KeptSample:
     >>> one = KeptSample.of(Sampled(np.zeros((4, 1)), np.ones(4)), 2, 10.0)
     >>> one.weights.tolist()
     [5.0, 5.0]
-    >>> both = one.joined(0.5, KeptSample.of(Sampled(np.ones((2, 1)), np.ones(2)), 2, 15.0), 7)
+    >>> both = one.joined(1.0, KeptSample.of(Sampled(np.ones((2, 1)), np.ones(2)), 2, 15.0), 7)
     >>> sorted(zip(both.rows.ravel().tolist(), both.weights.tolist()))
-    [(0.0, 5.0), (1.0, 15.0)]
+    [(0.0, 10.0), (1.0, 15.0)]
     """
 
     size: int

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.agreement import least_matching
 from ..core.em import Convergence, EMState
 from ..core.incremental import Carried
 from ..core.mixture import Mixture
@@ -16,7 +17,8 @@ from ..core.tuning import tuning
 from .kept_sample import CarriedSample, KeptSample, is_enough
 from .multistart import Multistart, SampleFits
 from .sample import Sampled
-from .survey import Surveyed, fingerprint_of
+from .starts import StartOptions
+from .survey import Survey, Surveyed, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,20 @@ class Earlier:
         """Return the sums that join those of new rows of this weight."""
         return Carried.of(self.state, self.kept(weight))
 
-    def begin(self, surveyed: Surveyed, limits: Convergence) -> tuple[Mixture, Carried]:
-        """Return where the passes over new rows begin, and the sums that join theirs."""
+    def begin(
+        self, surveyed: Surveyed, limits: Convergence, options: StartOptions, seed: int
+    ) -> tuple[Mixture, Carried]:
+        """Return where the passes over new rows begin, and the sums that join theirs.
+
+        Parameters
+        ----------
+        surveyed : Surveyed
+            Of the new rows.
+        limits : Convergence
+        options : StartOptions
+            Of a start of such a mixture.
+        seed : int
+        """
         start, carried = self.state.result, self.carried(surveyed.moments.weight)
         total = carried.statistics.weight
         if self.sample is None or not is_enough(self.sample, start) or not total > 0:
@@ -64,7 +78,8 @@ class Earlier:
         joined = self.joined(surveyed, carried)
         if not self._is_due(total, surveyed.moments.weight) or joined is None:
             return start, followed
-        found = moved(start, joined.sampled, limits)
+        others = [] if start.noise_box else [started_anew(start, options, joined.sampled, seed)]
+        found = best_on(joined.sampled, start, limits, others)
         return (start, followed) if found is start else (found, followed.anew(found))
 
     def joined(self, surveyed: Surveyed, carried: Carried) -> KeptSample | None:
@@ -85,19 +100,23 @@ class Earlier:
         return other > one
 
 
-def moved(mixture: Mixture, sample: Sampled, limits: Convergence) -> Mixture:
-    """Return where split-and-merge moves lead from a mixture, if the sample is sure that they gain.
+def best_on(
+    sample: Sampled, mixture: Mixture, limits: Convergence, others: Sequence[Mixture]
+) -> Mixture:
+    """Return where split-and-merge moves lead, or other starts, if the sample is sure of the gain.
 
-    Components that no move touches keep their numbers. The mixture itself where the sample does
-    not tell that another optimum is higher, by as many standard errors as decide in a fit.
+    The mixture itself where it does not tell that another optimum is higher, by two standard
+    errors.
 
     Parameters
     ----------
-    mixture : Mixture
     sample : Sampled
         Its weights are those of all rows that it stands for.
+    mixture : Mixture
     limits : Convergence
         Of the update.
+    others : sequence of Mixture
+        Starts that were fitted to the sample, of like numbers.
     """
     here = mixture.on_cpu
     p, k, m = here.n_parameters, len(here.log_weights), len(sample.rows)
@@ -105,11 +124,33 @@ def moved(mixture: Mixture, sample: Sampled, limits: Convergence) -> Mixture:
     multistart = Multistart.of(p, k, m, max(weight, m), 1, here.assignment)
     fits = SampleFits(sample, m, limits.on_sample(), limits.on_sample())
     end = fits.fit_sample(here)
-    found = fits.split_and_merge(end, multistart.moves)
+    ends = [fits.split_and_merge(end, multistart.moves), *map(fits.fit_sample, others)]
+    found = max(ends, key=lambda one: one.rank)
     gain = _gain(end.state.result, found.state.result, sample)
     if not (found.rank[:3] >= end.rank[:3] and gain > tuning().multistart.least_gain):
         return mixture
     return replace(found.state.result, engine=mixture.engine)
+
+
+def started_anew(mixture: Mixture, options: StartOptions, sample: Sampled, seed: int) -> Mixture:
+    """Return a start on a sample as a fit makes it, its components numbered as those of a mixture.
+
+    Numbers go by the rows of the sample that components have in common.
+    """
+    rows, weights = sample.rows, sample.weights
+    survey = Survey(
+        seed, len(rows), rows.shape[1], len(rows), options.components.support,
+        joint=options.components.joint_moments(rows.shape[1]),
+    )  # fmt: skip
+    fold = survey.fold()
+    fold.update(0, rows, weights)
+    engine = mixture.on_cpu.engine
+    fresh = replace(options, start_from=None, n_init=1)
+    found = fresh.start(fold.result(), engine, seed, ()).mixture
+    ours, theirs = (Predict(one.on_cpu, ("proba",))(rows)["proba"] for one in (mixture, found))
+    common = (ours * weights[:, None]).T @ theirs
+    order = [j for _, j in sorted(least_matching(-common))]
+    return found.reordered(order)
 
 
 def _gain(before: Mixture, after: Mixture, sample: Sampled) -> float:
@@ -122,4 +163,4 @@ def _gain(before: Mixture, after: Mixture, sample: Sampled) -> float:
     )
     weights = sample.weights / sample.weights.sum()
     error = np.sqrt(sample.variance(other - one) / sample.effective_rows)
-    return float(weights @ (other - one) - tuning().multistart.standard_errors * error)
+    return float(weights @ (other - one) - tuning().sample.renewal_errors * error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from ..core.protocols import StoredSource
@@ -49,9 +49,9 @@ def score(
         if noise_covariance is not None:
             raise UsageError("the drift is that of rows without known noise")
     elif time_column is not None:
-        raise UsageError("--time cuts the rows of a drift into periods: pass --drift BASELINE too")
+        raise UsageError("--time cuts the rows of a drift into periods, and there is no --drift")
     if period is not None and time_column is None:
-        raise UsageError("--period is of a time: pass --time COLUMN too")
+        raise UsageError("--period cuts a time, and there is no --time")
     if metrics is not None:
         check_output_file(metrics, overwrite=True)
     model = load_to_read(model_path, **reading)
@@ -96,11 +96,20 @@ def _prometheus(found: Mapping[str, Any]) -> str:
     lines = [
         f"# TYPE dask_em_{name} gauge\ndask_em_{name} {value!r}\n" for name, value in gauges.items()
     ]
-    for name in ("p_value", "log_density", "rows") if drift and "by_period" in drift else ():
-        key = "n_rows" if name == "rows" else name
-        lines.append(f"# TYPE dask_em_drift_period_{name} gauge\n")
-        lines += [
-            f'dask_em_drift_period_{name}{{period="{one["period"]}"}} {one[key]!r}\n'
-            for one in drift["by_period"]
-        ]
+    if drift is not None:
+        lines += _of_periods(drift.get("by_period", ()))
     return "".join(lines)
+
+
+def _of_periods(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the gauges of each period, which its name tells apart."""
+    lines = []
+    for name, key in (("p_value", "p_value"), ("log_density", "log_density"), ("rows", "n_rows")):
+        gauge = f"dask_em_drift_period_{name}"
+        lines += [f"# TYPE {gauge} gauge\n"] * bool(found)
+        lines += [f"{gauge}{_label(one['period'])} {one[key]!r}\n" for one in found]
+    return lines
+
+
+def _label(period: str) -> str:
+    return '{period="' + period + '"}'

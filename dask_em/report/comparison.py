@@ -97,7 +97,7 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
     >>> from dask_em import GaussianMixture, compare
     >>> X = np.random.default_rng(0).normal(size=(90, 1))
     >>> one = GaussianMixture(1).fit(X)
-    >>> sentences(compare(one, one).as_dict())[0]
+    >>> sentences(compare(one, one).as_dict())[-1]
     'Both models were fitted to the same data.'
     """
     rows = told["rows"]
@@ -380,7 +380,7 @@ def plot_agreement(counts: Array, ax: Axes | None = None) -> Axes:
         if small and counts[i, j]:
             dark = shares[i, j] > 0.55
             word = ax.text(
-                j, i, percent(shares[i, j], 2), ha="center", va="center", fontsize=7,
+                j, i, percent(float(shares[i, j]), 2), ha="center", va="center", fontsize=7,
                 color="white" if dark else "black",
             )  # fmt: skip
             mark(word, told=f"{counts[i, j]:,.6g} rows: {i} in A, {j} in B")

@@ -71,7 +71,7 @@ class ChunkDensities(Additive):
     def __add__(self, other: ChunkDensities) -> ChunkDensities:
         return side_by_side([self, other])
 
-    def take(self, parts: Array) -> ChunkDensities:
+    def chosen(self, parts: Array) -> ChunkDensities:
         """Return some parts, by their numbers."""
         return ChunkDensities(*(vars(self)[field.name][parts] for field in fields(self)))
 

@@ -28,6 +28,7 @@ from .sections.components import components_section
 from .sections.drift import drift_section
 from .sections.effects import effects_section
 from .sections.fit import fit_section
+from .sections.generations import generations_section
 from .sections.missing import missing_section
 from .sections.overlap import overlap_section
 from .sections.overview import components_bar, header
@@ -43,6 +44,7 @@ SECTIONS: tuple[MakeSection, ...] = (
     overlap_section,
     rows_section,
     fit_section,
+    generations_section,
     drift_section,
     quality_section,
     missing_section,

@@ -99,9 +99,11 @@ def _pooled(numbers: Array, cells: ChunkDensities) -> tuple[Array, ChunkDensitie
         raise _too_many(len(found))
     order, counts = np.argsort(of, kind="stable"), np.bincount(of, minlength=len(found))
     if (counts == 1).all():
-        return found, cells.take(order)
+        return found, cells.chosen(order)
     groups = np.split(order, np.cumsum(counts)[:-1])
-    pooled = [cells.take(group) if len(group) == 1 else cells.take(group).whole for group in groups]
+    pooled = [
+        cells.chosen(group) if len(group) == 1 else cells.chosen(group).whole for group in groups
+    ]
     return found, side_by_side(pooled)
 
 

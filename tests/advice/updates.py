@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import zarr
 
 from advice.following import Followed, Here, X, fit, keywords, refused, said, stored
-from dask_em import GaussianMixture, StudentTMixture
+from dask_em import GaussianMixture, KMeans, StudentTMixture
+from dask_em.report.alarm import drift_of
 
 NEW = X[:100] + 0.1
+LABELS = np.arange(len(X)) % 2
 
 
 def of_store(here: Here) -> GaussianMixture:
@@ -29,6 +32,16 @@ def undated() -> GaussianMixture:
 
 def tailed() -> StudentTMixture:
     return StudentTMixture(2, random_state=0).fit(X)
+
+
+def known(rows: Any = X, model: Any = None, **given: Any) -> str:
+    """What a fit says that keeps a sample, or none."""
+    return said(lambda: (model or GaussianMixture(2, random_state=0)).fit(rows, **given))
+
+
+def drift(**given: Any) -> str:
+    """What a test of drift says."""
+    return said(lambda: drift_of(fit(), X, **given))
 
 
 def joined(forget: Any = None, exact: bool = False) -> str:
@@ -64,6 +77,39 @@ UPDATED = [
         lambda here: refused(lambda: tailed().update(NEW)), {
             "exact=True": lambda here, words: said(lambda: tailed().update(X, **keywords(words))),
         },
+    ),
+    Followed(
+        "keeps no sample of the rows that it has read",
+        lambda here: refused(lambda: fit().update(NEW, keep_sample=50)), {
+            "pass keep_sample to fit": lambda here, words: known(keep_sample=50),
+            "exact=True": lambda here, words: said(
+                lambda: fit().update(X, keep_sample=50, **keywords(words))
+            ),
+        },
+    ),
+    Followed(
+        "keeps rows without their labels", lambda here: known(
+            labels_init=LABELS, labels_fixed=True, keep_sample=50
+        ), {
+            "leave keep_sample out": lambda here, words: known(
+                labels_init=LABELS, labels_fixed=True
+            ),
+        },
+    ),
+    Followed(
+        "keeps rows without their noise",
+        lambda here: known(noise_covariance=[0.1, 0.1], keep_sample=50), {
+            "leave keep_sample out": lambda here, words: known(noise_covariance=[0.1, 0.1]),
+        },
+    ),
+    Followed(
+        "keeps rows that say how responsibilities change",
+        lambda here: known(model=KMeans(2), keep_sample=50),
+        {"leave keep_sample out": lambda here, words: known(model=KMeans(2))},
+    ),
+    Followed(
+        "expected one of every row", lambda here: drift(time=np.where(LABELS, np.nan, 1.0)),
+        {"leave such rows out": lambda here, words: drift(time=LABELS)},
     ),
     Followed(
         "expected a half-life in rows", lambda here: refused(lambda: fit().update(NEW, forget="")),

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/alarm.py [--save] [--sets 200]
 
-Each set has a fit of its own, to 4 000 rows of three normals in two columns, and rows of the same in
-four parts of which one column moved in all, or a share of the rows changed its component.
+Each set has a fit of its own, to 4 000 rows of three normals in two columns, and rows of the same
+in four parts of which one column moved in all, or a share of the rows changed its component.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def main() -> None:
         [name, *(f"{power(make, n, given.sets):.0%}" for n in ROWS)] for name, make in cases
     ]
     text = "\n\n".join([
-        f"`python tests/benchmarks/alarm.py --save`; {machine('numpy')}. Share of alarms at the limit "
-        f"{LEVEL:g} in {given.sets} sets, each with a fit of its own to {FITTED:,} rows of three "
-        "normals in two columns, whose error counts too; rows in four parts. The first line is of "
-        "false alarms.",
+        f"`python tests/benchmarks/alarm.py --save --sets {given.sets}`; {machine('numpy')}. Share "
+        f"of alarms at the limit {LEVEL:g}, over sets with a fit of their own to {FITTED:,} rows "
+        "of three normals in two columns, whose error counts too; rows in four parts. The first "
+        "line is of false alarms.",
         table(["what moved", *(f"{n:,} rows" for n in ROWS)], rows),
     ])  # fmt: skip
     print(text)

@@ -53,6 +53,7 @@ NAMES = [
     "codecs",
     "workers",
     "update",
+    "alarm",
 ]
 # How those without `--small` are tried out.
 SMALL = {
@@ -61,6 +62,10 @@ SMALL = {
     "student_t": ["--rows", "2000"],
     "bayesian": ["--rows", "1000"],
     "missing": ["--only", "imputation"],
+SMALL = {
+    "peers": ["--scale", "0.02"],
+    "update": ["--nights", "5", "--rows", "2000", "--hard-rows", "300"],
+    "alarm": ["--sets", "2"],
 }
 
 
