@@ -58,14 +58,10 @@ NAMES = [
 # How those without `--small` are tried out.
 SMALL = {
     "peers": ["--scale", "0.02"],
-    "update": ["--nights", "5", "--rows", "2000"],
     "student_t": ["--rows", "2000"],
     "bayesian": ["--rows", "1000"],
     "missing": ["--only", "imputation"],
-SMALL = {
-    "peers": ["--scale", "0.02"],
     "update": ["--nights", "5", "--rows", "2000", "--hard-rows", "300"],
-    "alarm": ["--sets", "2"],
 }
 
 
