@@ -459,7 +459,7 @@ def main() -> None:
         f"All workers are one process, with one interpreter: what they compute beside the waits, "
         f"on so few cores, is in the overhead and not in the law. Medians of {ROUNDS}, from 256 "
         "workers on one pass, and with 1,024 the first.\n\n"
-        f"The law is fitted to at most {max(m.case.workers for m in fitted):,} workers, and "
+        f"The law is fitted to {max(m.case.workers for m in fitted):,} workers at most, and "
         "extrapolated beyond.\n\n"
         f"{table([*HEADER, 'the law, s'], rows)}\n\n"
         f"The law of scheduler's and driver's CPU: {law.words()}.\n\n{what_it_says(law)}"
