@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -17,9 +18,7 @@ RESULTS = (BENCHMARKS / "RESULTS.md").read_text()
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import check
-
-    return check
+    return import_module("check")
 
 
 def test_every_table_is_compared_or_said_not_to_be(check: ModuleType) -> None:

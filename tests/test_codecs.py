@@ -72,7 +72,7 @@ def layouts(dtype: str) -> Iterator[dict[str, Any]]:
         for order in "CF":
             for little in "<>":
                 yield {
-                    "dtype": np.dtype(dtype).newbyteorder(little),
+                    "dtype": np.dtype(dtype).newbyteorder("<" if little == "<" else ">"),
                     "zarr_format": 2,
                     "order": order,
                     "compressors": codec,

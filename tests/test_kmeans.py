@@ -238,12 +238,14 @@ DATA: dict[str, Callable[[], Array]] = {
 @pytest.mark.parametrize("name", DATA)
 def test_the_best_inertia_of_ten_seeds_is_as_good(name: str) -> None:
     rows, k = DATA[name](), 10
-    ours = min(KMeans(k, random_state=s, tol=0).fit(rows).inertia_ for s in range(10))
-    theirs = min(
+    ours = [KMeans(k, random_state=s, tol=0).fit(rows).inertia_ for s in range(10)]
+    theirs = [
         sklearn.cluster.KMeans(k, n_init=1, random_state=s, tol=0).fit(rows).inertia_
         for s in range(10)
-    )
-    assert ours <= theirs * (1 + 1e-9)
+    ]
+    # The best of ten may be lucky, by a row or two; the others are not.
+    assert min(ours) <= min(theirs) * (1 + 1e-5)
+    assert np.median(ours) <= np.median(theirs) * (1 + 1e-9)
 
 
 def test_answers_are_those_of_the_centres() -> None:

@@ -12,17 +12,17 @@ from helpers import blobs
 from scipy.stats import multivariate_normal, poisson
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+import dask_em.plots
 from dask_em import (
     CategoricalMixture,
     GaussianMixture,
     KMeans,
     MixedMixture,
     PoissonMixture,
-    plots,
     select,
 )
 from dask_em.errors import UsageError
-from dask_em.report.choices import plot_criterion
+from dask_em.report import choices
 from dask_em.report.discriminants import discriminants
 from dask_em.report.evidence import Evidence
 from dask_em.report.merge_tree import mergers_of_rows
@@ -36,6 +36,9 @@ mpl = pytest.importorskip("matplotlib", reason="the extra `plot` is not installe
 plt = pytest.importorskip("matplotlib.pyplot", reason="the extra `plot` is not installed")
 
 from matplotlib.figure import Figure  # noqa: E402
+
+# What is drawn is asked for by matplotlib's own names, whose types are unions of all they may be.
+plots: Any = dask_em.plots
 
 
 @pytest.fixture(autouse=True)
@@ -303,7 +306,7 @@ def test_criteria_mark_what_was_chosen_dropped_and_degenerate() -> None:
         {"n_components": k, "covariance_type": "full", "bic": 9.0 - k, "status": status[k - 1]}
         for k in (1, 2, 3, 4)
     ]
-    ax = plot_criterion(table, ax=axes(), chosen=table[1])
+    ax: Any = choices.plot_criterion(table, ax=axes(), chosen=table[1])
     line, circle = ax.lines
     assert line.get_markevery() == [0, 1, 3]
     assert circle.get_xydata().tolist() == [[2, 7.0]]
@@ -316,7 +319,8 @@ def test_criteria_mark_what_was_chosen_dropped_and_degenerate() -> None:
 def test_a_selection_draws_itself() -> None:
     X = blobs(300, 2, 2, seed=0)[0]
     found = select(X, [1, 2, 3], random_state=0, exhaustive=True)
-    mine, public = found.plot(ax=axes()), plots.selection(found, ax=axes())
+    public: Any = plots.selection(found, ax=axes())
+    mine: Any = found.plot(ax=axes())
     for one, other in zip(mine.lines, public.lines, strict=True):
         np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
     assert mine.lines[-1].get_xdata().tolist() == [found.best.n_components]

@@ -143,10 +143,14 @@ def test_plain_em_never_gets_worse(stranger: Stranger) -> None:
 
 def test_the_accelerated_fit_needs_fewer_passes(stranger: Stranger) -> None:
     limits = {"tol": 1e-9, "max_iter": 200}
-    quick = stranger.fit(**limits)
-    plain = stranger.fit(algorithm="em", init_params="random_from_data", **limits)
-    assert quick.n_iter_ < plain.n_iter_
-    assert quick.lower_bound_ > plain.lower_bound_ - 1e-4
+    plain = {"algorithm": "em", "init_params": "random_from_data"}
+    # Any one random start may be a lucky one.
+    seeds = [{**limits, "random_state": seed} for seed in range(3)]
+    quick = [stranger.fit(**options) for options in seeds]
+    slow = [stranger.fit(**options, **plain) for options in seeds]
+    assert sum(fit.n_iter_ for fit in quick) < sum(fit.n_iter_ for fit in slow)
+    for one, other in zip(quick, slow, strict=True):
+        assert one.lower_bound_ > other.lower_bound_ - 1e-4
 
 
 def test_any_chunking_and_any_workers_give_the_same(

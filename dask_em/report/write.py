@@ -34,7 +34,9 @@ class Sweep(Protocol):
 class ComparedModels(Protocol):
     """Two models beside each other, as `compare` returns them."""
 
-    same_data: bool
+    @property
+    def same_data(self) -> bool | None:
+        """Whether both were fitted to the same data, None where nobody knows."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all that is known of both, as JSON has it."""

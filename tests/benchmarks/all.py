@@ -50,7 +50,7 @@ NAMES = [
     "predict",
     "object_stores",
     "links",
-    "codecs",
+    "chunk_codecs",
     "workers",
     "update",
     "alarm",

@@ -81,6 +81,14 @@ COMPARED = (
         ("pass", "number"),
         "%",
     ),
+    Ratio("The first pass", "first / (EM|read), now", "lower", ("d", "type", "engine")),
+    Ratio("What a codec costs", "times as fast", "higher", ("codec",)),
+    Ratio(
+        "Far object stores",
+        "share",
+        "higher",
+        ("chunk", "the line, MiB/s", "ms before each answer"),
+    ),
 )
 
 # Sections whose tables hold seconds, sizes or choices, and nothing to compare between machines.
@@ -97,6 +105,9 @@ NOT_COMPARED = (
     "Ingest",
     "Latent classes",
     "Filled values",
+    "A model renewed every night",
+    "Many workers",
+    "Power of the alarm of drift",
 )
 
 

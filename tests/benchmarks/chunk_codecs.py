@@ -1,6 +1,6 @@
 """What a chunk costs by its codec: read and decoded here, and by Zarr as before.
 
-python tests/benchmarks/codecs.py [--save] [--small] [--folder FOLDER]
+python tests/benchmarks/chunk_codecs.py [--save] [--small] [--folder FOLDER]
 """
 
 from __future__ import annotations
