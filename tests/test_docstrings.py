@@ -86,8 +86,11 @@ def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.ClassDef | ast.Funct
             ("_", "test_")
         ):
             continue
+        # The docstring of overloads is that of what they are overloads of.
         attribute = isinstance(node, ast.FunctionDef) and any(
-            "property" in ast.unparse(d) or "setter" in ast.unparse(d) for d in node.decorator_list
+            name in ast.unparse(decorator)
+            for decorator in node.decorator_list
+            for name in ("property", "setter", "overload")
         )
         if not attribute:
             yield node

@@ -264,7 +264,9 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Client]:
 def rough(name: str) -> Mixture:
     """A mixture a few steps away from where it began, and not yet at its end."""
     row = FAMILIES[name]
-    model = row.fit_plainly(max_iter=3)
+    # A random start may leave a component without rows, of which some laws say nothing.
+    models = (row.fit_plainly(max_iter=3, random_state=seed) for seed in range(10))
+    model = next(model for model in models if model.status_ is not Status.COLLAPSED)
     return model.state_.mixture.on_cpu
 
 

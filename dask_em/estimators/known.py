@@ -1,4 +1,4 @@
-"""What a fit is given beside rows, and what it refuses of it before any row is read."""
+"""Labels, noise and samples beside rows: what a fit refuses of them before any row is read."""
 
 from __future__ import annotations
 

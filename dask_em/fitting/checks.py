@@ -361,8 +361,11 @@ def _refuse_total(weight: float) -> None:
 
 
 def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
-    if not np.isfinite(surveyed.variances).all():
-        largest = np.maximum(np.abs(surveyed.moments.low), np.abs(surveyed.moments.high))
+    largest = np.maximum(np.abs(surveyed.moments.low), np.abs(surveyed.moments.high))
+    with np.errstate(over="ignore"):
+        squares = largest**2
+    # Of one value in all rows the variance is zero, however large it is.
+    if not np.isfinite([surveyed.variances, squares]).all():
         raise DataError(
             f"{columns.name(int(largest.argmax()))} holds numbers (up to {largest.max():.3g}) "
             "beyond what can be squared: divide X by a constant"

@@ -33,7 +33,7 @@ def mergers_of_rows(model: FittedMixture, X: Array) -> Mergers | None:
     Examples
     --------
     >>> from dask_em import GaussianMixture
-    >>> X = np.random.default_rng(0).normal(size=(300, 1))
+    >>> X = np.random.default_rng(0).normal([[0.0], [5.0], [9.0]], size=(3, 300)).reshape(-1, 1)
     >>> mergers_of_rows(GaussianMixture(3, random_state=0).fit(X), X).pairs.shape
     (2, 2)
     """

@@ -66,6 +66,24 @@ def drift_scored(here: Here, *more: object) -> str:
     return program("score", saved(here), stored(here), "--drift", saved(here), *more)
 
 
+def scored(here: Here, *more: object) -> str:
+    return program("score", saved(here), stored(here), *more)
+
+
+def drift_of_days(here: Here, option: str) -> str:
+    """What a score says of the drift of each day, of the time that an option names."""
+    pa = pytest.importorskip("pyarrow", reason="it is not installed")
+    columns = {f"x{j}": column for j, column in enumerate(X.T)}
+    days = np.datetime64("2026-01-01", "s") + np.arange(len(X)) * np.timedelta64(1, "h")
+    table = here.path("days.parquet")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({**columns, "when": days}), table)
+    model = saved(here)
+    asked = ("--drift", model, option, "when", "--period", "day", "--exclude", "when")
+    return program("score", model, table, *asked)
+
+
 def page_in_python(here: Here, drift: bool) -> str:
     """What a page says that Python writes."""
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
@@ -82,6 +100,16 @@ REPORTS = [
     Followed("--drift counts each row once", lambda here: drift_scored(here, "--weights", "w"), {
         "leave --weights away": lambda here, words: drift_scored(here),
     }),
+    Followed(
+        "--time cuts the rows of a drift", lambda here: scored(here, "--time", "when"), {
+            "there is no (--drift)": lambda here, words: scored(here, words, saved(here)),
+        },
+    ),
+    Followed(
+        "--period cuts a time", lambda here: scored(here, "--period", "day"), {
+            "there is no (--time)": lambda here, words: drift_of_days(here, words),
+        },
+    ),
     Followed("--weights are of rows: pass", lambda here: two_compared(here), {
         "--data": lambda here, words: two_compared(here, words, stored(here)),
     }),

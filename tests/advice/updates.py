@@ -39,10 +39,6 @@ def known(rows: Any = X, model: Any = None, **given: Any) -> str:
     return said(lambda: (model or GaussianMixture(2, random_state=0)).fit(rows, **given))
 
 
-def drift(**given: Any) -> str:
-    """What a test of drift says."""
-    return said(lambda: drift_of(fit(), X, **given))
-
 
 def joined(forget: Any = None, exact: bool = False) -> str:
     return said(lambda: fit().update(NEW, forget=forget, exact=exact))
@@ -106,10 +102,6 @@ UPDATED = [
         "keeps rows that say how responsibilities change",
         lambda here: known(model=KMeans(2), keep_sample=50),
         {"leave keep_sample out": lambda here, words: known(model=KMeans(2))},
-    ),
-    Followed(
-        "expected one of every row", lambda here: drift(time=np.where(LABELS, np.nan, 1.0)),
-        {"leave such rows out": lambda here, words: drift(time=LABELS)},
     ),
     Followed(
         "expected a half-life in rows", lambda here: refused(lambda: fit().update(NEW, forget="")),

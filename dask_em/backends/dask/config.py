@@ -55,14 +55,15 @@ def survey_engine(n_rows: int | None) -> Engine:
     """Return what computes the first pass over so many rows; None where nobody has counted them.
 
     By the rows alone, so that whoever makes it takes the same: where they repay what it takes to
-    load the compiled loops, every E-step of the fit has them too.
+    load the compiled loops, every E-step of the fit has them too. Rows that nobody has counted may
+    be few, and few of them are to give the bits of those that somebody has: NumPy's.
 
     Examples
     --------
-    >>> survey_engine(1000).name
-    'numpy'
+    >>> survey_engine(1000).name, survey_engine(None).name
+    ('numpy', 'numpy')
     """
-    return engine_for(np.float64, n_responsibilities=float("inf") if n_rows is None else n_rows)
+    return engine_for(np.float64, n_responsibilities=0 if n_rows is None else n_rows)
 
 
 def software_of_fits() -> Software:
