@@ -14,7 +14,7 @@ from ..core.additive import Array
 from ..core.tuning import tuning
 
 # What else is drawn by a fit's seed has other streams: `core.passes.Drawn`.
-STREAM = 3
+STREAM = 4
 
 
 class RowKeys:
