@@ -161,8 +161,17 @@ def run(*words: object, code: int = 0) -> Any:
     return json.loads(result.stdout) if "--json" in words else result.stdout
 
 
-def test_all_commands_take_all_kinds(write: Write, tmp_path: Path, alone: None) -> None:
-    data, model = write(tmp_path, X), tmp_path / "m.npz"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zarr",
+        "parquet",
+        # They differ from those two in how they are opened, which each command does alike.
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("npy", "folder", "arrow")),
+    ],
+)
+def test_all_commands_take_all_kinds(name: str, tmp_path: Path, alone: None) -> None:
+    data, model = KINDS[name](tmp_path, X), tmp_path / "m.npz"
     run("fit", data, "-k", K, "-o", model, "--seed", 0, "--json")
     known = run("plan", data, "-k", K, "--json")
     assert (known["n_rows"], known["n_features"], known["dtype"]) == (N, D, "float32")

@@ -9,7 +9,6 @@ import zarr
 
 from advice.following import Followed, Here, X, fit, keywords, refused, said, stored
 from dask_em import GaussianMixture, KMeans, StudentTMixture
-from dask_em.report.alarm import drift_of
 
 NEW = X[:100] + 0.1
 LABELS = np.arange(len(X)) % 2
@@ -37,7 +36,6 @@ def tailed() -> StudentTMixture:
 def known(rows: Any = X, model: Any = None, **given: Any) -> str:
     """What a fit says that keeps a sample, or none."""
     return said(lambda: (model or GaussianMixture(2, random_state=0)).fit(rows, **given))
-
 
 
 def joined(forget: Any = None, exact: bool = False) -> str:
