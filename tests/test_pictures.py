@@ -364,7 +364,7 @@ def test_iterations_are_fitted_and_drawn_by_one_call() -> None:
     assert [ax.get_ylabel() for ax in drawn[:4:3]] == ["K-means", "EM"]
     # Both begin at the same rows, and end where their own estimators do.
     starts = [states[0].mixture.components.moments()[0] for states in runs.values()]
-    np.testing.assert_allclose(*starts)
+    np.testing.assert_allclose(starts[0], starts[1])
     assert {*map(tuple, starts[0].round(9).tolist())} <= {*map(tuple, X.round(9).tolist())}
     fitted = KMeans(3, init=starts[0], algorithm="lloyd", tol=0).fit(X)
     np.testing.assert_allclose(

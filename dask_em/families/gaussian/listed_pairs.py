@@ -1,7 +1,6 @@
 """Log-densities and sums of listed pairs of rows and Gaussian components, in compiled loops."""
 
-from __future__ import annotations
-
+# Annotations are evaluated here: of a named tuple nobody could do so later.
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -14,6 +13,22 @@ from . import simd
 from .compiled_kernel import CentredKernel, round_up
 from .parameters import GaussianParameters
 from .statistics import GaussianStatistics
+
+
+class Pairs(NamedTuple):
+    """Pairs of rows and components, by component.
+
+    Attributes
+    ----------
+    starts, rows : (k + 1,), (pairs,) arrays
+        Those of k are rows[starts[k] : starts[k + 1]].
+    known : (k + 1,) array
+        Of how many leading pairs of each component the values are known: the difference of two.
+    """
+
+    starts: Array
+    rows: Array
+    known: Array
 
 
 class Listed(ABC):
@@ -34,22 +49,6 @@ class Listed(ABC):
     @abstractmethod
     def held_bytes(self, rows: int) -> int:
         """Return how many bytes it holds for blocks of so many rows."""
-
-
-class Pairs(NamedTuple):
-    """Pairs of rows and components, by component.
-
-    Attributes
-    ----------
-    starts, rows : (k + 1,), (pairs,) arrays
-        Those of k are rows[starts[k] : starts[k + 1]].
-    known : (k + 1,) array
-        Of how many leading pairs of each component the values are known: the difference of two.
-    """
-
-    starts: Array
-    rows: Array
-    known: Array
 
 
 class ListedMatrices(Listed):
