@@ -114,6 +114,11 @@ def test_straight_and_degenerate_forms() -> None:
     for limit in (-12.0, -1.0, 0.0, 3.0):
         found = quadratic_cdf(np.zeros(2), np.array([0.6, 0.8]), limit)
         assert np.isclose(found, stats.norm.cdf(limit), rtol=1e-9, atol=0)
+    # What rounding leaves of the difference of two equal covariances is none.
+    linear = np.array([-0.67, 0.05, 0.58, -0.46])
+    for left in (-2.6e-17, 1e-16):
+        found = quadratic_cdf(np.array([0.0, 0.0, 0.0, left]), linear, -4.3)
+        assert_allclose(found, norm.cdf(-4.3 / np.linalg.norm(linear)), rtol=1e-9)
     assert quadratic_cdf(np.zeros(1), np.zeros(1), 1.0) == 1.0
     assert quadratic_cdf(np.zeros(1), np.zeros(1), -1.0) == 0.0
     # Beyond the least value of a form, which is -1/4 here.

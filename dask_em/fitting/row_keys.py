@@ -14,7 +14,7 @@ from ..core.additive import Array
 from ..core.tuning import tuning
 
 # What else is drawn by a fit's seed has other streams: `core.passes.Drawn`.
-STREAM = 4
+STREAM = 3
 
 
 class RowKeys:
@@ -22,8 +22,8 @@ class RowKeys:
 
     A row's key depends on the seed, its chunk and its place there alone: not on how many rows the
     chunk has, on who asks, or on the bound. A chunk is cut into stretches, each with a generator of
-    its own, which draws the keys below 4^-m, then those from there to 4^-(m-1), and so on as
-    far as they are wanted.
+    its own. The first, which short chunks have alone, draws a key for each row; the others draw the
+    keys below 4^-m, then those from there to 4^-(m-1), and so on as far as they are wanted.
 
     Parameters
     ----------
@@ -100,6 +100,10 @@ class _Stretch:
     @classmethod
     def drawn(cls, seed: int, chunk: int, number: int, n: int, bound: float) -> _Stretch:
         """Draw the keys of n rows below a bound, and some beyond it."""
+        if number == 0:
+            # Short chunks have no more: to draw them all takes no longer.
+            sequence = np.random.SeedSequence(seed, spawn_key=(chunk,))
+            return cls(chunk, number, 1.0, np.arange(n), np.random.default_rng(sequence).random(n))
         sequence = np.random.SeedSequence(seed, spawn_key=(chunk, STREAM, number))
         rng = np.random.default_rng(sequence)
         rows, keys, low = np.empty(0, np.int64), np.empty(0), 0.0

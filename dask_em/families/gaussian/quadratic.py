@@ -11,6 +11,8 @@ from ...core.additive import Array
 _X = np.linspace(-3.6, 3.6, 577)
 _NODES = np.exp(np.pi / 2 * np.sinh(_X))
 _LEAN = np.pi / 8
+# Squares that are less of the form's spread than this are none.
+_LEAST = 4 * np.finfo(np.float64).eps
 _STEPS = (_X[1] - _X[0]) * np.pi / 2 * np.cosh(_X) * _NODES
 
 
@@ -42,6 +44,8 @@ def quadratic_cdf(squares: Array, linear: Array, limit: float) -> float:
     if not spread > 0:
         return float(limit > 0)
     a, b, limit = a / spread, b / spread, limit / spread
+    # What rounding leaves of none: its parabola would end where nothing else does.
+    a = np.where(np.abs(a) < _LEAST, 0.0, a)
     low, high = _extremes(a, b)
     if limit <= low or limit >= high:
         return float(limit >= high)
