@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -161,3 +162,26 @@ def test_a_job_goes_in_with_the_lock_that_it_has(tmp_path: Path) -> None:
         with as_job(JobControl()), pytest.raises(LockedError, match=f"process {os.getpid()} "):
             fit(tmp_path)
     assert not lock_file(tmp_path / "c").exists()
+
+
+def test_a_holder_that_ends_before_its_name_is_read_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.npz"
+    holder = locks.LockFile(path)
+    mine = {"id": "another", "host": socket.gethostname(), "space": locks._space(), "pid": 1}
+    holder.take(mine)
+    asked = []
+
+    def ends(owner: Any) -> bool:
+        # It held the lock a moment ago, and is gone by the time that somebody looks for it.
+        if not asked:
+            holder.release(mine)
+        asked.append(owner)
+        return False
+
+    monkeypatch.setattr(locks, "_lives", ends)
+    with locked(path):
+        assert [owner["id"] for owner in asked] == ["another"]
+        assert locks.lock_file(path).exists()
+    assert not locks.lock_file(path).exists()

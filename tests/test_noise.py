@@ -450,7 +450,7 @@ def test_held_parameters_stay_beside_noise() -> None:
         means_init=CENTERS, precisions_init=[np.eye(2)] * K, weights_init=[0.5, 0.5],
         fixed={"weights", "means"},
     )  # fmt: skip
-    assert_array_equal(model.means_, CENTERS)
+    assert_allclose(model.means_, CENTERS, atol=1e-12)
     assert model.weights_[0] == pytest.approx(model.weights_[1], rel=1e-12)
     assert model.noise_weight_ == pytest.approx(0.3, abs=0.03)
     # Covariances, and the share of noise.

@@ -361,7 +361,9 @@ def _refuse_total(weight: float) -> None:
 
 
 def _refuse_beyond_squaring(surveyed: Surveyed, columns: Columns) -> None:
-    largest = np.maximum(np.abs(surveyed.moments.low), np.abs(surveyed.moments.high))
+    low, high = surveyed.moments.low, surveyed.moments.high
+    # Of a column without a value the extremes are none.
+    largest = np.where(low <= high, np.maximum(np.abs(low), np.abs(high)), 0.0)
     with np.errstate(over="ignore"):
         squares = largest**2
     # Of one value in all rows the variance is zero, however large it is.

@@ -404,16 +404,7 @@ class LockFile:
 
     def _free(self, mine: Record) -> Record:
         """Return what a job that is gone left in it; raise if another job holds it."""
-        known = True
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise _held(self._path, self._owner_now(mine), "wait until it ends") from e
-        except OSError as e:
-            # Some network file systems know no locks, or none of files that are only read.
-            if e.errno not in NO_LOCKS:
-                raise
-            known = False
+        known = self._is_locked(mine)
         owner = self.owner()
         if known and owner.get("host") == mine["host"]:
             return owner
@@ -426,15 +417,26 @@ class LockFile:
             raise _held_elsewhere(self._path, owner, silent)
         return owner
 
-    def _owner_now(self, mine: Record) -> Record:
-        """Return the content that the holder of the system's lock writes once it has that."""
+    def _is_locked(self, mine: Record) -> bool:
+        """Take the system's lock; return False where there is none, raise if a job holds it.
+
+        Who holds it writes its name once it has it, and may end before that name is read.
+        """
         end = time.monotonic() + NAMED_SECONDS
         while True:
-            owner = self.owner()
-            if owner and not (_near(owner, mine) and not _lives(owner)):
-                return owner
-            if time.monotonic() > end:
-                return {}
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError as e:
+                owner = self.owner()
+                named = bool(owner) and not (_near(owner, mine) and not _lives(owner))
+                if named or time.monotonic() > end:
+                    raise _held(self._path, owner if named else {}, "wait until it ends") from e
+            except OSError as e:
+                # Some network file systems know no locks, or none of files that are only read.
+                if e.errno not in NO_LOCKS:
+                    raise
+                return False
             time.sleep(0.01)
 
     def _now(self) -> float:
