@@ -48,6 +48,7 @@ def test_cells() -> None:
     assert "means of ['gene 0', 'gene 7']" in printed
 
 
+@pytest.mark.slow
 def test_scene(tmp_path: Path) -> None:
     for package in ("xarray", "matplotlib", "PIL"):
         pytest.importorskip(package, reason=f"pip install {package}")

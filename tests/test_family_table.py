@@ -241,7 +241,16 @@ FAMILIES = {
 
 
 # Noise beside one family is held to the laws by default.
-SLOW = {"student-t-noise"}
+SLOW = {
+    "student-t-noise",
+    "gaussian-tied",
+    "gaussian-vve",
+    "bayesian-tied",
+    "bayesian-diag",
+    "bayesian-spherical",
+    "factor-cuc",
+    "kmeans-spherical",
+}
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FAMILIES]
 
 

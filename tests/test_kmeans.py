@@ -622,6 +622,7 @@ def test_the_program_refuses_hold_out_in_its_own_words(
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
+@pytest.mark.slow
 def test_the_report_draws_the_elbow(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from dask_em.report.page import report_html

@@ -87,8 +87,10 @@ def test_a_worker_stays_within_what_plan_said(codec: str, tmp_path: Path) -> Non
     "name",
     [
         "whole chunks, NumPy",
-        "Parquet, 2 threads",
-        "a packed grid",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("Parquet, 2 threads", "a packed grid")
+        ),
     ],
 )
 def test_a_worker_holds_about_what_plan_said(name: str, tmp_path: Path) -> None:

@@ -322,6 +322,7 @@ def use_an_installed_family(run: Callable[..., str], tmp_path: Path) -> None:
     assert " negative-binomial," in unknown
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_an_installed_constraint(tmp_path: Path) -> None:
     data, model = str(tmp_path / "x.zarr"), str(tmp_path / "m.npz")
     write_zarr(tmp_path / "x.zarr", STRANGERS["pooled"].rows, 500)
