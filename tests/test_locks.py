@@ -171,7 +171,7 @@ def test_a_holder_that_ends_before_its_name_is_read_is_not_in_the_way(
     holder = locks.LockFile(path)
     mine = {"id": "another", "host": socket.gethostname(), "space": locks._space(), "pid": 1}
     holder.take(mine)
-    asked = []
+    asked: list[Any] = []
 
     def ends(owner: Any) -> bool:
         # It held the lock a moment ago, and is gone by the time that somebody looks for it.
