@@ -29,7 +29,7 @@ EXTRAS = {
     "pyarrow", "xarray",
 }  # fmt: skip
 # What Python, and our own errors after it, say of a library that an example needs.
-LACKING = r"No module named '(\w+)'"
+LACKING = r"(?:No module named '|a report needs )(\w+)"
 
 
 @pytest.mark.parametrize("name", NAMES)
