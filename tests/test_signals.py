@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
@@ -403,3 +404,20 @@ def test_warnings_are_lines_of_the_log(tmp_path: Path, client: Client) -> None:
     assert any("--max-passes passes were made" in line for line in warned)
     assert json.loads(result.stdout)["n_dropped"] == 1
     assert load(tmp_path / "m.npz").n_dropped_ == 1
+
+
+@pytest.mark.parametrize("place", ["make_context", "invoke"])
+def test_an_interrupt_that_no_command_sees_is_one(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    # Before the command line is read, and when the command is done.
+    monkeypatch.setattr(main, place, interrupted)
+    result = CliRunner().invoke(main, ["inspect", "m.npz"])
+    assert result.exit_code == 75
+    assert result.output.splitlines()[-2:] == [
+        "Error: interrupted: run the command again",
+        "dask-em inspect m.npz",
+    ]

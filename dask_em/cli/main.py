@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -28,6 +30,27 @@ from .words import in_shell
 
 class Program(click.Group):
     """A command group that turns errors into one line and an exit code."""
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *given: Any, **options: Any
+    ) -> Any:
+        """Run the program and end it, by an interrupt that no command saw as by one that it did.
+
+        It may come before the command begins, or when it is done.
+        """
+        if not options.pop("standalone_mode", True):
+            return super().main(args, *given, standalone_mode=False, **options)
+        try:
+            code = super().main(args, *given, standalone_mode=False, **options)
+        except click.ClickException as e:
+            e.show()
+            sys.exit(e.exit_code)
+        except click.Abort:
+            again = sys.argv[1:] if args is None else args
+            click.echo("Error: interrupted: run the command again", err=True)
+            click.echo(shell_words(["dask-em", *again]), err=True)
+            sys.exit(ExitCode.STOPPED)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line; an interrupt meanwhile ends the program as one of a command."""
