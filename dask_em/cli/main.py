@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -31,17 +32,23 @@ from .words import in_shell
 class Program(click.Group):
     """A command group that turns errors into one line and an exit code."""
 
-    def main(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, *given: Any, **options: Any
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
     ) -> Any:
         """Run the program and end it, by an interrupt that no command saw as by one that it did.
 
         It may come before the command begins, or when it is done.
         """
-        if not options.pop("standalone_mode", True):
-            return super().main(args, *given, standalone_mode=False, **options)
+        run = partial(super().main, args, prog_name, complete_var, False, **extra)
+        if not standalone_mode:
+            return run()
         try:
-            code = super().main(args, *given, standalone_mode=False, **options)
+            code: object = run()
         except click.ClickException as e:
             e.show()
             sys.exit(e.exit_code)
