@@ -21,20 +21,17 @@ from ..gaussian.simd import (
     TALL_ROWS,
     TILE_ROWS,
     TILE_VECTORS,
-    _at,
-    _load,
     _multiply_add,
     _pointer,
-    _splat,
-    _store,
+    _raise_best,
     _tile,
     _vector_type,
 )
 
 
-def _raise_best(n_rows: int) -> Any:
+def _compare(n_rows: int) -> Any:
     @intrinsic
-    def raise_best(
+    def compare(
         typing: Any, A: Any, a: Any, Z: Any, z: Any, n: Any, first: Any, best: Any, labels: Any,
         r: Any,
     ) -> Any:  # fmt: skip
@@ -47,8 +44,6 @@ def _raise_best(n_rows: int) -> Any:
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             vector = _vector_type(context, sig.args[0])
-            whole = context.get_data_type(sig.args[7].dtype)
-            numbers = ir.VectorType(whole, vector.count)
             A_, Z_ = (_pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2))
             best_, labels_ = (
                 _pointer(context, builder, sig.args[j], args[j], args[8]) for j in (6, 7)
@@ -56,29 +51,15 @@ def _raise_best(n_rows: int) -> Any:
             tile = _tile(builder, [vector] * TILE_VECTORS, n_rows)
             columns = ir.Constant(_I64, TILE_VECTORS * vector.count)
             _multiply_add(builder, tile, A_, ir.Constant(_I64, n_rows), Z_, columns, args[4])
-            begin = args[5] if whole.width == 64 else builder.trunc(args[5], whole)
-            names = [
-                _splat(builder, builder.add(begin, ir.Constant(whole, row)), numbers)
-                for row in range(n_rows)
-            ]
-            for v in range(TILE_VECTORS):
-                at_best, at_labels = (_at(builder, p, v * vector.count) for p in (best_, labels_))
-                most, label = _load(builder, at_best, vector), _load(builder, at_labels, numbers)
-                for name, accumulators in zip(names, tile, strict=True):
-                    score = builder.load(accumulators[v])
-                    higher = builder.fcmp_ordered(">", score, most)
-                    most = builder.select(higher, score, most)
-                    label = builder.select(higher, name, label)
-                _store(builder, most, at_best)
-                _store(builder, label, at_labels)
+            _raise_best(builder, tile, args[5], best_, labels_)
             return context.get_dummy_value()
 
         return signature, codegen
 
-    return raise_best
+    return compare
 
 
-_raise_best_low, _raise_best_tall = (_raise_best(n) for n in (TILE_ROWS, TALL_ROWS))
+_compare_low, _compare_tall = (_compare(n) for n in (TILE_ROWS, TALL_ROWS))
 
 
 @njit(**_JIT)
@@ -104,13 +85,13 @@ def nearest(theta: Array, columns: Array, best: Array, labels: Array) -> None:
     for t in range(n_tiles):
         first = 0
         while first + TALL_ROWS <= k:
-            _raise_best_tall(
+            _compare_tall(
                 theta, first * n_features, columns, t * n_features * width, n_features, first,
                 best, labels, t * width,
             )  # fmt: skip
             first += TALL_ROWS
         while first < k:
-            _raise_best_low(
+            _compare_low(
                 theta, first * n_features, columns, t * n_features * width, n_features, first,
                 best, labels, t * width,
             )  # fmt: skip

@@ -23,8 +23,7 @@ from .simd import (
     _load,
     _multiply_add,
     _pointer,
-    _splat,
-    _store,
+    _raise_best,
     _subtract_squares,
     _tile,
     _vector_type,
@@ -43,8 +42,6 @@ def _write_scores(n_rows: int) -> Any:
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             vector = _vector_type(context, sig.args[0])
-            whole = context.get_data_type(sig.args[9].dtype)
-            numbers = ir.VectorType(whole, vector.count)
             A_, Z_, out_ = (
                 _pointer(context, builder, sig.args[j], args[j], args[j + 1]) for j in (0, 2, 6)
             )
@@ -52,25 +49,9 @@ def _write_scores(n_rows: int) -> Any:
                 _pointer(context, builder, sig.args[j], args[j], args[10]) for j in (8, 9)
             )
             tile = _tile(builder, [vector] * TILE_VECTORS, n_rows)
-            width = TILE_VECTORS * vector.count
-            columns = ir.Constant(_I64, width)
+            columns = ir.Constant(_I64, TILE_VECTORS * vector.count)
             _multiply_add(builder, tile, A_, ir.Constant(_I64, n_rows), Z_, columns, args[4])
-            begin = builder.trunc(args[5], whole)
-            names = [
-                _splat(builder, builder.add(begin, ir.Constant(whole, row)), numbers)
-                for row in range(n_rows)
-            ]
-            for v in range(TILE_VECTORS):
-                at_best, at_labels = (_at(builder, p, v * vector.count) for p in (best_, labels_))
-                most, label = _load(builder, at_best, vector), _load(builder, at_labels, numbers)
-                for row, (name, accumulators) in enumerate(zip(names, tile, strict=True)):
-                    score = builder.load(accumulators[v])
-                    _store(builder, score, _at(builder, out_, row * width + v * vector.count))
-                    higher = builder.fcmp_ordered(">", score, most)
-                    most = builder.select(higher, score, most)
-                    label = builder.select(higher, name, label)
-                _store(builder, most, at_best)
-                _store(builder, label, at_labels)
+            _raise_best(builder, tile, args[5], best_, labels_, out_)
             return context.get_dummy_value()
 
         return signature, codegen

@@ -153,7 +153,7 @@ class Moments:
         self.left[1:n_features] = width * np.concatenate([np.arange(d), left])
         self.right[1 + d : n_features] = width * right
         self._step = max(
-            tuning().compiled_kernel.summed_bytes // (8 * width * (d + 1 + padded_components)), 1
+            tuning().compiled_kernel.summed_bytes // (8 * width * (d + 1 + simd.TALL_ROWS)), 1
         )
         groups = -(-padded_components // simd.TALL_ROWS)
         self._sums = np.zeros((groups, padded, simd.TALL_ROWS))

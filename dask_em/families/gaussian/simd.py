@@ -141,6 +141,35 @@ def _first_lanes(builder: Any, vector: Any, n: int) -> Any:
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
+def _raise_best(
+    builder: Any, tile: list[list[Any]], first: Any, best: Any, labels: Any, scores: Any = None
+) -> None:
+    """Raise `best` to the largest of each column of a tile, and note its row + first in `labels`.
+
+    The first of equals counts; the tile itself is stored at `scores`, if there is a place for it.
+    """
+    vector, whole = tile[0][0].type.pointee, labels.type.pointee
+    numbers = ir.VectorType(whole, vector.count)
+    begin = first if whole.width == first.type.width else builder.trunc(first, whole)
+    names = [
+        _splat(builder, builder.add(begin, ir.Constant(whole, row)), numbers)
+        for row in range(len(tile))
+    ]
+    for v in range(TILE_VECTORS):
+        at_best, at_labels = (_at(builder, p, v * vector.count) for p in (best, labels))
+        most, label = _load(builder, at_best, vector), _load(builder, at_labels, numbers)
+        for row, (name, accumulators) in enumerate(zip(names, tile, strict=True)):
+            score = builder.load(accumulators[v])
+            if scores is not None:
+                place = (row * TILE_VECTORS + v) * vector.count
+                _store(builder, score, _at(builder, scores, place))
+            higher = builder.fcmp_ordered(">", score, most)
+            most = builder.select(higher, score, most)
+            label = builder.select(higher, name, label)
+        _store(builder, most, at_best)
+        _store(builder, label, at_labels)
+
+
 def _add_double(builder: Any, pointer: Any, value: Any) -> None:
     """Add a vector to the doubles at `pointer`."""
     doubles = ir.VectorType(ir.DoubleType(), value.type.count)
