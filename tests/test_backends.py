@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 import weakref
@@ -360,6 +362,26 @@ def test_blas_is_held_to_one_thread_whichever_thread_asks() -> None:
     thread.join()
     assert within == [{1}, {1}]
     assert threads() == before
+
+
+IMPORTED_LATER = """
+from threadpoolctl import threadpool_info
+from dask_em.backends.blas import one_blas_thread
+with one_blas_thread():
+    pass
+import scipy.linalg
+with one_blas_thread():
+    print({p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"})
+"""
+
+
+def test_blas_that_is_imported_later_is_held_too() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED_LATER],
+        capture_output=True, text=True, check=True, timeout=HANG, env=environment,
+    )  # fmt: skip
+    assert done.stdout.strip() == "{1}"
 
 
 # -- sums and parameters at size ---------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,9 +103,13 @@ def _openmp_controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-@cache
 def _controller() -> ThreadpoolController:
-    """The libraries of this process: those of NumPy and SciPy, which are imported by now."""
+    """The libraries of this process: that of NumPy, and SciPy's own from when it is imported."""
+    return _controller_with("scipy.linalg" in sys.modules)
+
+
+@cache
+def _controller_with(scipy: bool) -> ThreadpoolController:
     return ThreadpoolController()
 
 

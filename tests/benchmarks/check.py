@@ -82,6 +82,16 @@ COMPARED = (
         "%",
     ),
     Ratio("The first pass", "first / (EM|read), now", "lower", ("d", "type", "engine")),
+    Ratio(
+        "Many components",
+        "(?!ours)all|scikit-learn|oneDAL",
+        "higher",
+        ("n, d, K", "covariance", "means apart, widths"),
+        "x",
+    ),
+    Ratio("Many components", "all / ours", "higher", ("n, d, K", "covariance", "means apart")),
+    Ratio("Labels beside an EM pass", ".* / EM", "higher", ("type", "tree")),
+    Ratio("A whole job", "times ours", "higher", ("rows", "program")),
     Ratio("What a codec costs", "times as fast", "higher", ("codec",)),
     Ratio(
         "Far object stores",

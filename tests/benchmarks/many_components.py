@@ -1,12 +1,13 @@
 """Many components: what is gained by those that do not count for a row, beside other libraries.
 
-    python tests/benchmarks/many_components.py [--save] [--small] [--parts ...] [--peers ...]
+    python tests/benchmarks/many_components.py [--save] [--small] [--before PATH] [--parts ...]
+        [--peers ...]
 
 Three parts. `mixtures`: an EM iteration of components of one shape, each contestant a process of
-its own as in `peers.py`; "all" is the same kernel told to leave no component out. `unlike`: an
-E-step of components of unlike shapes, with and without leaving out. `centers`: an iteration of
-K-means from given centres, beside faiss and scikit-learn where they are installed. One thread, in
-memory, alternating, medians.
+its own as in `peers.py`; "all" is the same kernel told to leave no component out, "before" that of
+an earlier tree. `unlike`: an E-step of components of unlike shapes, with and without leaving out.
+`centers`: an iteration of K-means from given centres, beside faiss and scikit-learn where they are
+installed. One thread, in memory, alternating, medians.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from dask_em.families.gaussian.family import Gaussian
 from dask_em.families.gaussian.whitening import Whitening
 
 CASES = [
-    Case(200_000, 32, 256, 3.0, "full"),
-    Case(100_000, 32, 256, 1.0, "full"),
+    Case(100_000, 32, 256, 3.0, "full"),
+    Case(50_000, 32, 256, 1.0, "full"),
     Case(100_000, 16, 64, 3.0, "full"),
     Case(500_000, 8, 8, 1.0, "full"),
-    Case(100_000, 40, 2048, 3.0, "diag"),
-    Case(50_000, 40, 2048, 1.0, "diag"),
+    Case(50_000, 40, 2048, 3.0, "diag"),
+    Case(25_000, 40, 2048, 1.0, "diag"),
 ]
 # Rows, columns, components, distance of the means in columns of all rows, structure.
 UNLIKE = [
@@ -65,6 +66,7 @@ CENTERS = [
 PEERS = {
     "ours": ("ours", ["ours", "float64", "fast"]),
     "all": ("ours", ["ours", "float64", "all"]),
+    "before": ("ours", ["ours", "float64", "fast"]),
     "scikit-learn": ("scikit-learn", ["scikit_learn", "float64"]),
     "oneDAL": ("oneDAL", ["onedal", "float64"]),
 }
@@ -83,9 +85,9 @@ def without() -> Tuning:
 class Contestant:
     """One library in a process of its own, until it fails."""
 
-    def __init__(self, name: str, limit: float) -> None:
+    def __init__(self, name: str, limit: float, before: Path | None) -> None:
         self.name, self.seconds, self.note = name, list[float](), ""
-        self._limit = limit
+        self._limit, self._tree = limit, before if name == "before" else None
         self._child: Child | None = None
 
     def load(self, case: Case) -> None:
@@ -94,7 +96,7 @@ class Contestant:
         peer, arguments = PEERS[self.name]
         try:
             if self._child is None or not self._child.alive:
-                self._child = Child(python_of(peer, DEFAULT), arguments, self._limit)
+                self._child = Child(python_of(peer, DEFAULT), arguments, self._limit, self._tree)
             self._child.ask(load=asdict(case))
         except (ChildError, InstallError) as error:
             self.note = str(error)
@@ -115,9 +117,10 @@ class Contestant:
             self._child.stop()
 
 
-def mixtures(rounds: int, shrink: int, peers: Sequence[str]) -> str:
+def mixtures(rounds: int, shrink: int, peers: Sequence[str], before: Path | None) -> str:
     """Seconds of an EM iteration of each contestant, and their ratios to ours."""
-    contestants = [Contestant(name, 1800.0) for name in peers]
+    taking_part = [name for name in peers if before or name != "before"]
+    contestants = [Contestant(name, 1800.0, before) for name in taking_part]
     rows, notes = [], []
     try:
         for case in (replace(c, n=max(c.n // shrink, 20 * c.k)) for c in CASES):
@@ -138,7 +141,7 @@ def mixtures(rounds: int, shrink: int, peers: Sequence[str]) -> str:
     finally:
         for one in contestants:
             one.stop()
-    header = ["n, d, K", "covariance", "means apart, widths", *peers]
+    header = ["n, d, K", "covariance", "means apart, widths", *taking_part]
     return "\n\n".join([table(header, rows), *notes])
 
 
@@ -262,21 +265,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--before", type=Path, metavar="PATH", help="a tree of an earlier commit")
     options = parser.parse_args()
     shrink = 10 if options.small else 1
     texts = []
     began = time.perf_counter()
     for part in options.parts:
         if part == "mixtures":
-            text = mixtures(options.rounds, shrink, options.peers)
+            text = mixtures(options.rounds, shrink, options.peers, options.before)
         else:
             text = (unlike if part == "unlike" else centers)(options.rounds, shrink)
         texts.append(f"### {PARTS[part]}\n\n{text}")
     found = machine("numpy", "numba", "scikit-learn", "faiss-cpu")
     head = (
-        f"`python {Path(__file__).name}`; {found}. One thread, in memory, alternating, medians of "
-        f"{options.rounds}; {time.perf_counter() - began:.0f} s in all. *all* is the same kernel "
-        "told to leave no component out."
+        f"`python tests/benchmarks/{Path(__file__).name}`; {found}. One thread, in memory, "
+        f"alternating, medians of {options.rounds}; {time.perf_counter() - began:.0f} s in all. "
+        "*all* is the same kernel told to leave no component out, *before* that of the commit "
+        "before it could."
     )
     text = "\n\n".join([head, *texts])
     print("\n" + text)

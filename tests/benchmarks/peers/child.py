@@ -30,15 +30,20 @@ class Child:
         The module below `peers` and what it is to be told.
     limit : float
         Seconds that an answer may take; a child that is later is killed.
+    tree : Path, optional
+        Where packages are looked for first: that of another version of ours.
     """
 
-    def __init__(self, python: Path, arguments: list[str], limit: float) -> None:
+    def __init__(
+        self, python: Path, arguments: list[str], limit: float, tree: Path | None = None
+    ) -> None:
         self._limit = limit
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         module, *rest = arguments
         self._process = subprocess.Popen(
             [python, "-m", f"peers.{module}", *rest],
             cwd=BENCHMARKS,
+            env=os.environ | ({"PYTHONPATH": str(tree)} if tree else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
