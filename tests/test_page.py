@@ -297,15 +297,17 @@ def test_write_report_refuses_in_words_of_python(model: GaussianMixture, tmp_pat
 # -- size --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [50, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_page_of_many_components_and_columns_is_below_its_bound(k: int) -> None:
+@pytest.mark.parametrize(
+    ("k", "bound"), [(50, 1_600_000), pytest.param(200, 2_000_000, marks=pytest.mark.slow)]
+)
+def test_a_page_of_many_components_and_columns_is_below_its_bound(k: int, bound: int) -> None:
     rng = np.random.default_rng(0)
     big = GaussianMixture.from_parameters(
         rng.dirichlet(np.full(k, 5.0)), means=4 * rng.normal(size=(k, 100)),
         covariances=np.ones((k, 100)), covariance_type="diag",
     )  # fmt: skip
     rows = big.sample(5000)[0]
-    assert len(report_html(big, Evidence(rows))) < 1_600_000
+    assert len(report_html(big, Evidence(rows))) < bound
 
 
 def test_points_of_a_picture_are_few_bytes_and_all_there() -> None:

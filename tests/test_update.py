@@ -381,6 +381,27 @@ def test_a_kept_sample_takes_updates_to_where_one_fit_of_all_ends() -> None:
     np.testing.assert_allclose(shares, 1 / 12, atol=0.05)
 
 
+@pytest.mark.slow
+def test_a_sample_that_leads_nowhere_is_told_of_and_warns_of_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Twelve normals in two columns overlap so much that a step by the sample can go too far."""
+    rng = np.random.default_rng(4)
+    factors = np.eye(2) + 0.4 * rng.normal(size=(12, 2, 2))
+    means, weights = 1.5 * rng.normal(size=(12, 2)), rng.dirichlet(np.full(12, 5.0))
+
+    def rows(night: int) -> np.ndarray:
+        rng = np.random.default_rng([night, 1])
+        of = rng.choice(12, 2000, p=weights)
+        return means[of] + np.einsum("nij,nj->ni", factors[of], rng.normal(size=(2000, 2)))
+
+    fitted = GaussianMixture(12, random_state=0, tol=1e-4).fit(rows(0), keep_sample=20_000)
+    with caplog.at_level("INFO", logger="dask_em"):
+        for night in range(1, 24):
+            fitted.update(rows(night))
+    assert "told no better parameters after" in caplog.text
+
+
 def test_the_bits_with_a_sample_depend_on_nobody_and_files_keep_it(here: Path) -> None:
     model().fit("x.zarr", keep_sample=900).save("m.npz", overwrite=True)
     append(here / "x.zarr", NEW)

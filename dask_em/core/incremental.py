@@ -52,6 +52,11 @@ class Carried:
             sums = replace(sums.times(factor), n_rows=round(sums.n_rows * factor))
         return cls(state.mixture, sums)
 
+    @property
+    def exact(self) -> bool:
+        """Whether the objective that they join never falls: the E-step of their rows is theirs."""
+        return True
+
     def at(self, mixture: Mixture) -> MixtureStatistics:
         """Return the sums about the centres of other parameters.
 

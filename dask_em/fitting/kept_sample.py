@@ -117,7 +117,9 @@ class CarriedSample(Carried):
     move with the parameters, whose error is that of the sample times how far they moved.
 
     The log-likelihood is the sample's, and what the correction adds is linear in the sums, so that
-    an M-step of the total never lowers it. Of both a share is as `Carried` has it.
+    an M-step of the total does not lower it. Of both a share is as `Carried` has it. Where the
+    correction is large and negative for a component, the next step may be as `Carried` has it
+    alone: then the objective can fall, and the update ends with the best parameters so far.
 
     Attributes
     ----------
@@ -137,6 +139,11 @@ class CarriedSample(Carried):
     """
 
     sample: KeptSample
+
+    @property
+    def exact(self) -> bool:
+        """Whether the objective that they join never falls."""
+        return False
 
     @cached_property
     def _here(self) -> MixtureStatistics:
