@@ -627,3 +627,34 @@ def test_choices_of_models_are_those_of_the_library() -> None:
     fields = FitRequest.__dataclass_fields__
     assert all(option.sets in fields for option in (N_COMPONENTS, COVARIANCE, *CHOICE))
     assert {option.sets for option in CLUSTER} == set(ClusterOptions.__dataclass_fields__)
+
+
+# -- the end of the process ------------------------------------------------------------------
+
+ENDING = """
+import atexit, sys, threading, time
+from dask_em.cli import main, program
+atexit.register(print, "called at the end")
+def late():
+    time.sleep(0.2)
+    print("a thread has ended")
+if "thread" in sys.argv:
+    sys.argv.remove("thread")
+    threading.Thread(target=late).start()
+program()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["fit"], 2), (["nothing"], 2)])
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_process_ends_with_all_that_was_to_be_done(
+    words: list[str], code: int, thread: bool
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, *words, *(["thread"] if thread else [])],
+        capture_output=True, text=True, check=False, timeout=HANG,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stdout.endswith("called at the end\n")
+    assert ("a thread has ended\n" in done.stdout) == thread
+    assert (words == ["--version"]) == (done.stderr == "")

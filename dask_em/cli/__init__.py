@@ -1,5 +1,5 @@
 """The program `dask-em`, also `dask em`: words in, jobs called, results shown."""
 
-from .main import main
+from .main import main, program
 
-__all__ = ["main"]
+__all__ = ["main", "program"]

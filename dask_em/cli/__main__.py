@@ -1,5 +1,5 @@
 """`python -m dask_em.cli`."""
 
-from .main import main
+from .main import program
 
-main()
+program()

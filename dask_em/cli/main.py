@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -156,3 +159,30 @@ for command in (
     *(score, update),
 ):
     main.add_command(command)
+
+
+def program() -> NoReturn:
+    """Run the command line as a process of its own, and end it."""
+    try:
+        main()
+    except SystemExit as e:
+        leave(e.code if isinstance(e.code, int) else 0)
+    leave(0)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without freeing object by object what it holds.
+
+    That takes a second, as long as to fit a million rows. What is to be done at the end is done,
+    and where threads still work, or nobody reads what was printed, the interpreter ends as ever.
+    """
+    here = threading.current_thread()
+    if any(one is not here and not one.daemon for one in threading.enumerate()):
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.exit(code)
+    os._exit(code)
