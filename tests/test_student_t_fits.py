@@ -127,7 +127,8 @@ def test_a_resumed_fit_has_the_bits_of_a_straight_one(synchronous: None, tmp_pat
 
 @pytest.mark.slow  # A law that the table of families has, too.
 @pytest.mark.filterwarnings("ignore:.*out of iterations")
-def test_a_sweep_is_the_fits_apart() -> None:
+def test_a_sweep_ends_no_lower_than_the_fits_apart() -> None:
+    """Structures of one K start from each other's clusters, too."""
     X = t_rows(2000)
     options: dict[str, Any] = {"random_state": 0, "n_init": 1, "tol": 1e-6, "reg_covar": 0}
     found = select(
@@ -139,7 +140,7 @@ def test_a_sweep_is_the_fits_apart() -> None:
         alone = StudentTMixture(
             model.n_components, covariance_type=model.covariance_type, **options
         ).fit(X)
-        assert model.lower_bound_ == pytest.approx(alone.lower_bound_, abs=1e-9)
+        assert model.lower_bound_ >= alone.lower_bound_ - 1e-9
 
 
 @pytest.mark.slow  # A law that the table of families has, too.
