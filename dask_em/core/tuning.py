@@ -41,6 +41,13 @@ class Reading:
     line_gain: float = 10.0
     fewest_requests: int = 4
     most_requests: int = 64
+    # They are asked for so many times as fast as the line brings them: with 1 it would never be
+    # full, and of eight that begin at once all end within less than a latency.
+    pace_gain: float = 4.0
+    # Neighbouring inner chunks of a shard are read together up to this size: as many requests as
+    # there may be are as many bytes as there may be on their way, so the most latency is filled
+    # (measured: tests/benchmarks/links.py). Of a disk, what stays in cache until it is decoded.
+    run_bytes: int = 2**20
     # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
     piece_bytes: int = 2**20
     # A buffer up to this size is left to the next range.
