@@ -349,6 +349,16 @@ class CandidatesTuning:
     blocks_untried: int = 7
     # Balls that bound nearly as well as ellipsoids with axes along the columns take half the work.
     ball_share: float = 0.8
+    # Where nothing is summed (answers): `pair` where only the largest is asked; what a row takes to
+    # be whitened, bounded and listed; and `blocks_untried`, for all that is computed takes less.
+    labelled_pair: float = 30.0
+    answered_row: float = 9000.0
+    answers_untried: int = 31
+    # Multiplications of all pairs of a chunk of which answers are asked, below which what it takes
+    # to try is not repaid; and its rows, for each column, that repay bounds by full covariances,
+    # which take as long to make as the densities of 5000 rows of 32 columns.
+    answered_products: float = 8e8
+    answered_rows: int = 300
 
 
 @dataclass(frozen=True)
