@@ -16,8 +16,12 @@ from dask_em.core.box import Box
 from dask_em.core.engine import Engine
 from dask_em.core.mixture import EStep, Mixture
 from dask_em.core.noise import NoisyMixture
+from dask_em.core.responsibilities import UNDECIDED
+from dask_em.core.scoring import NO_LABEL, Answer, Predict, Score
+from dask_em.core.scoring import Scores as RowScores
 from dask_em.core.tuning import Tuning, tuning, use_tuning
 from dask_em.data.memory import ArraySource
+from dask_em.errors import NonFiniteError
 
 pytest.importorskip("numba")
 
@@ -32,6 +36,8 @@ from dask_em.families.gaussian.joint_bounds import (
 )
 
 FAST = Engine("numba")
+# Answers of any number of rows are tried by bounds.
+EAGER: dict[str, object] = {"answered_rows": 0, "answered_products": 0.0, "answered_row": -1e6}
 
 
 def without() -> Tuning:
@@ -249,6 +255,182 @@ def test_a_kernel_holds_what_it_counts(kind: str, k: int, d: int) -> None:
         tracemalloc.stop()
     counted += mixture.result_bytes
     assert 0.6 * counted < most < counted + 2**20
+
+
+# -- answers of many components ---------------------------------------------------------
+
+
+def answers(mixture: Mixture, X: np.ndarray, *names: Answer, drop: bool = False) -> Any:
+    """Answers for rows, of which few are enough to be divided."""
+    with use_tuning(tuning().with_changes(candidates=EAGER)):
+        return Predict(mixture, names, drop)(X)
+
+
+def answers_of_all(mixture: Mixture, X: np.ndarray, *names: Answer, drop: bool = False) -> Any:
+    with use_tuning(without()):
+        return Predict(mixture, names, drop)(X)
+
+
+def undecided(mixture: Mixture, X: np.ndarray) -> float | None:
+    """The share of rows that candidates do not label; None where all are computed."""
+    with use_tuning(tuning().with_changes(candidates=EAGER)):
+        kernel = kernel_of(EStep(mixture))
+        labels = kernel.label(X[: kernel.part_rows], mixture.log_prior)
+        return None if labels is None else float((labels == UNDECIDED).mean())
+
+
+def assert_labels_are_those_of_all(mixture: Mixture, X: np.ndarray, drop: bool = False) -> None:
+    found = answers(mixture, X, "labels", drop=drop)["labels"]
+    expected = answers_of_all(mixture, X, "labels", drop=drop)["labels"]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("kind", "k", "d", "apart"), [*CASES, ("full", 64, 20, 0.05)])
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_labels_are_the_same_bits(kind: str, k: int, d: int, apart: float, dtype: str) -> None:
+    for seed, n in enumerate((1, 47, 500, 4000)):
+        # Wide enough for float32.
+        mixture, X = drawn(kind, k, d, apart, 4000, seed, thin=1.0)
+        X = X[:n].astype(dtype)
+        rng = np.random.default_rng(seed)
+        log_weights = np.log(rng.dirichlet(np.ones(k)))
+        mixture = dataclasses.replace(
+            mixture, log_weights=log_weights, engine=Engine("numba", single=dtype == "f4")
+        )
+        if n == 4000 and apart >= 3.0:
+            share = undecided(mixture, X)
+            assert share is not None
+            assert share < 0.02
+        assert_labels_are_those_of_all(mixture, X)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_equal_components_label_by_the_first(kind: str, single: bool) -> None:
+    mixture, X = drawn(kind, 66, 20, 8.0, 1200, 2, thin=1.0)
+    twice = gaussian_of(mixture).take([*range(33), *range(33)])
+    mixture = dataclasses.replace(mixture, components=twice, engine=Engine("numba", single=single))
+    assert undecided(mixture, X) == 1.0
+    assert_labels_are_those_of_all(mixture, X)
+    assert answers(mixture, X, "labels")["labels"].max() < 33
+    # One is a rounding error away: which is the larger differs by kernels, and by rows.
+    means = twice.means.copy()
+    means[33:] *= 1 + np.finfo(np.float64).eps
+    near = dataclasses.replace(twice, means=means)
+    assert_labels_are_those_of_all(dataclasses.replace(mixture, components=near), X)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_rows_between_two_components_are_labelled_as_by_all(kind: str, single: bool) -> None:
+    mixture, X = drawn(kind, 64, 12, 8.0, 1200, 3, thin=1.0)
+    gaussian = gaussian_of(mixture)
+    # All of one shape: rows half-way between two means are as far from either.
+    factor = np.broadcast_to(gaussian.covariance.factor[0], gaussian.covariance.factor.shape)
+    gaussian = dataclasses.replace(gaussian, covariance=type(gaussian.covariance)(factor.copy()))
+    mixture = dataclasses.replace(
+        mixture, components=gaussian, engine=Engine("numba", single=single)
+    )
+    means = gaussian.whitening.unwhiten(gaussian.means)
+    X[::3] = ((means + np.roll(means, 1, axis=0)) / 2)[np.arange(400) % 64]
+    far = 10.0 ** np.linspace(-9, 60, 400)[:, None]
+    X[1::3] += np.random.default_rng(0).normal(size=(400, 12)) * far
+    assert_labels_are_those_of_all(mixture, X)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_labels_of_collinear_columns_and_components_without_weight(kind: str) -> None:
+    mixture, X = drawn(kind, 64, 12, 8.0, 1200, 4, thin=1.0)
+    X[:, 3] = X[:, 2] + 1e-6 * X[:, 3]
+    log_weights = mixture.log_weights.copy()
+    log_weights[::5] = -np.inf
+    precisions = np.linalg.inv(np.cov(X.T)) * 20 if kind == "full" else 20 / X.var(axis=0)
+    precisions = np.broadcast_to(precisions, (64, *precisions.shape))
+    there = dataclasses.replace(
+        mixture_of(kind, X[:64].copy(), precisions, X), engine=FAST, log_weights=log_weights
+    )
+    assert_labels_are_those_of_all(there, X)
+
+
+def test_rows_without_answers_and_chunkings_change_no_label() -> None:
+    mixture, X = drawn("full", 80, 12, 8.0, 9000, 0)
+    whole = answers_of_all(mixture, X, "labels")["labels"]
+    for step in (9000, 4001, 777):
+        parts = [X[i : i + step] for i in range(0, len(X), step)]
+        found = [answers(mixture, part, "labels")["labels"] for part in parts]
+        np.testing.assert_array_equal(np.concatenate(found), whole)
+    X[::7, 2], X[3::11, 0] = np.nan, np.inf
+    bad = ~np.isfinite(X).all(axis=1)
+    found = answers(mixture, X, "labels", "proba", "log_density", drop=True)
+    np.testing.assert_array_equal(found["labels"], np.where(bad, NO_LABEL, whole))
+    assert np.isnan(found["proba"][bad]).all()
+    assert np.isnan(found["log_density"][bad]).all()
+    assert_answers_are_those_of_all(mixture, X, drop=True)
+    with pytest.raises(NonFiniteError) as here:
+        answers(mixture, X[1:], "labels")
+    with pytest.raises(NonFiniteError) as there:
+        answers_of_all(mixture, X[1:], "labels")
+    assert str(here.value) == str(there.value)
+
+
+def assert_answers_are_those_of_all(
+    mixture: Mixture, X: np.ndarray, drop: bool = False, rtol: float = 1e-10
+) -> None:
+    names: tuple[Answer, ...] = ("labels", "proba", "log_density", "entropy")
+    found, expected = (one(mixture, X, *names, drop=drop) for one in (answers, answers_of_all))
+    np.testing.assert_array_equal(found["labels"], expected["labels"])
+    np.testing.assert_allclose(found["log_density"], expected["log_density"], rtol=rtol)
+    np.testing.assert_allclose(found["proba"], expected["proba"], rtol=rtol, atol=rtol)
+    np.testing.assert_array_equal(found["proba"] == 0, expected["proba"] == 0)
+    np.testing.assert_allclose(found["entropy"], expected["entropy"], rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize(("kind", "k", "d", "apart"), CASES)
+def test_other_answers_and_scores_miss_nothing(kind: str, k: int, d: int, apart: float) -> None:
+    mixture, X = drawn(kind, k, d, apart, 4000, 0)
+    assert_answers_are_those_of_all(mixture, X)
+    weight = np.random.default_rng(0).exponential(size=len(X))
+    weight[1::7] = 0.0
+
+    def score(constants: Tuning) -> RowScores:
+        with use_tuning(constants):
+            fold = Score(mixture).fold()
+            fold.update(0, X, weight)
+            return fold.result()
+
+    found, expected = score(tuning().with_changes(candidates=EAGER)), score(without())
+    assert found.n_rows == expected.n_rows
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-13)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-11)
+    np.testing.assert_allclose(found.entropy, expected.entropy, rtol=1e-9, atol=1e-9)
+
+
+def test_hard_assignment_and_noise_answer_as_before() -> None:
+    mixture, X = drawn("full", 64, 20, 5.0, 1500, 8)
+    box = Box.of(X.min(axis=0), X.max(axis=0))
+    noisy = NoisyMixture(
+        mixture.log_weights, mixture.components, FAST, box=box, log_share=np.log(0.1)
+    )
+    hard = dataclasses.replace(mixture, assignment="hard")
+    names: tuple[Answer, ...] = ("proba", "log_density")
+    for one in (noisy, hard):
+        assert_labels_are_those_of_all(one, X)
+        found, expected = answers(one, X, *names), answers_of_all(one, X, *names)
+        for name in names:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_labels_and_densities_agree_with_scikit_learn(kind: str) -> None:
+    mixture_module = pytest.importorskip("sklearn.mixture")
+    mixture, X = drawn(kind, 64, 16, 3.0, 3000, 5, thin=1.0)
+    theirs = mixture_module.GaussianMixture(64, covariance_type=kind)
+    attributes = gaussian_of(mixture).attributes()
+    theirs.weights_, theirs.means_ = mixture.weights, attributes["means_"]
+    theirs.precisions_cholesky_ = attributes["precisions_cholesky_"]
+    found = answers(mixture, X, "log_density", "labels")
+    np.testing.assert_array_equal(found["labels"], theirs.predict(X))
+    np.testing.assert_allclose(found["log_density"], theirs.score_samples(X), rtol=1e-10)
 
 
 # -- the nearest of many centres -------------------------------------------------------

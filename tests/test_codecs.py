@@ -115,7 +115,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "a filter of version 2": {"zarr_format": 2, "filters": [numcodecs.Delta("<f8")]},
     "another codec of version 2": {"zarr_format": 2, "compressors": numcodecs.LZ4()},
     "columns apart": {"chunks": (ROWS, 2)},
-    "shards": {"chunks": (5, 3), "shards": (ROWS, 3)},
+    "shards of columns": {"chunks": (5, 2), "shards": (ROWS, 4)},
     "no folder": {"store": MemoryStore()},
 }
 

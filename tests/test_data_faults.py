@@ -36,6 +36,7 @@ from dask_em.data.zarr import watched
 from dask_em.data.zarr.fingerprints import fingerprint
 from dask_em.data.zarr.layout import check_present, has_checksum
 from dask_em.data.zarr.readers import read_rows, row_reader
+from dask_em.data.zarr.shard_index import index_request
 from dask_em.data.zarr.source import ZarrReader
 from dask_em.data.zarr.watched import WatchedReader
 from dask_em.errors import DataError
@@ -665,7 +666,7 @@ def test_an_array_without_a_checksum_is_told_once_how_to_get_one(
 
 def test_watching_keeps_no_chunk(tmp_path) -> None:
     array = stored(tmp_path, "parts of shards")
-    watch = watched.Watch(array.store, watched._index_request(array))
+    watch = watched.Watch(array.store, index_request(array))
     reader = WatchedReader(array)
     np.testing.assert_array_equal(reader._read(watch, slice(0, 100)), X[:100])
     assert sum(map(len, watch.indices.values())) == 50 * 16 + 4

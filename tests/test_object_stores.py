@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from distributed import Client
 from helpers import HANG, Tune, blobs, digest, wait_until, write_zarr
 from object_stores import KEY, SECRET, Proxy, environment, s3_server
+from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.codecs import Crc32cCodec
 
 from dask_em import Checkpointing, GaussianMixture, load, select
@@ -120,8 +121,14 @@ def fitted(data: Any, **options: Any) -> GaussianMixture:
 
 @pytest.mark.parametrize(
     "layout",
-    [{}, {"compressors": "auto"}, {"chunks": (1000, D), "shards": (2000, D)}, {"chunks": (600, 2)}],
-    ids=["raw", "zstd", "sharded", "cut columns"],
+    [
+        {},
+        {"compressors": "auto"},
+        {"chunks": (1000, D), "shards": (2000, D)},
+        {"chunks": (100, D), "shards": (2000, D)},
+        {"chunks": (600, 2)},
+    ],
+    ids=["raw", "zstd", "sharded", "parts of shards", "cut columns"],
 )
 def test_a_bucket_gives_the_bits_of_a_disk(
     s3: Proxy, X: np.ndarray, tmp_path: Path, layout: dict[str, Any], request: Any
@@ -1159,6 +1166,115 @@ def test_objects_are_fetched_in_order_and_within_bounds(tune: Tune) -> None:
     assert [short.take(n, 3) is not None for n in range(3)] == [True] * 3
     assert set(fetching.asked[-3:]) == {0, 1, 2}
     short.close()
+
+
+def test_nothing_is_asked_for_all_at_once_of_a_line_that_is_known(tune: Tune) -> None:
+    tune(reading={"line_bytes": 8000})
+    fetching, line = Fetching(1000), Line()
+    fetching.free.set()
+    assert line.seconds_between(1000) == 0.0
+    line.tell(0.05, 1e6)
+    line.tell(0.05, 0.5e6)
+    assert line.seconds_between(1000) == 1000 / (tuning().reading.pace_gain * 1e6)
+    # So slow that all but the first wait for their turn, until nobody wants them.
+    tune(reading={"pace_gain": 1e-9})
+    ahead = FetchAhead(fetching, line, 1000)
+    assert ahead.take(0, 100) is not None
+    ahead.close()
+    ahead._pool.shutdown()
+    assert fetching.asked == [0]
+
+
+def test_rows_are_on_their_way_while_the_array_is_looked_at_again(
+    s3: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, asked = s3.forward, threading.Event()
+
+    def waiting(request: Any, body: bytes) -> Any:
+        if "/c/" in request.path:
+            asked.set()
+        elif not asked.wait(HANG):
+            raise AssertionError
+        return forward(request, body)
+
+    source = stored_source(url)
+    monkeypatch.setattr(s3, "forward", waiting)
+    reader = source.reader()
+    reader.expect(range(source.n_chunks))
+    reader.read(0)
+    reader.close()
+    # Of a range whose sums are kept nothing is asked for.
+    monkeypatch.setattr(s3, "forward", forward)
+    s3.requests.clear()
+    done = source.skipping([range(source.n_chunks)])
+    reader = done.reader()
+    reader.expect(range(source.n_chunks))
+    for chunk in range(source.n_chunks):
+        assert len(reader.read(chunk)[0]) == 0
+    reader.close()
+    assert not s3.requests
+
+
+def test_parts_of_objects_are_fetched(s3: Proxy, url: str) -> None:
+    store, key = open_store(url), "c/3/0"
+    whole = store.fetch(key)
+    assert whole is not None
+    data = bytes(whole.data)
+    assert (whole.size, bool(whole.version)) == (len(data), True)
+    for wanted, part in (
+        (RangeByteRequest(3, 10), data[3:10]),
+        (RangeByteRequest(len(data) - 2, len(data) + 9), data[-2:]),
+        (SuffixByteRequest(12), data[-12:]),
+        (SuffixByteRequest(len(data) + 5), data),
+    ):
+        found = store.fetch(key, wanted)
+        assert found is not None
+        assert (bytes(found.data), found.size, found.version) == (part, len(data), whole.version)
+        assert store.fetch("c/99/0", wanted) is None
+
+
+def test_an_azure_store_knows_no_suffix(
+    s3: Proxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import obstore
+    from obstore.exceptions import NotSupportedError
+
+    get = obstore.get
+
+    def without(store: Any, key: str, *, options: Any = None) -> Any:
+        if options and "suffix" in options["range"]:
+            raise NotSupportedError("suffix")
+        return get(store, key, options=options)
+
+    store = open_store(url)
+    whole = store.fetch("c/3/0")
+    assert whole is not None
+    monkeypatch.setattr(obstore, "get", without)
+    for n in (12, len(whole.data) + 5):
+        found = store.fetch("c/3/0", SuffixByteRequest(n))
+        assert found is not None
+        assert bytes(found.data) == bytes(whole.data)[-n:]
+    assert store.fetch("c/99/0", SuffixByteRequest(4)) is None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "index", "cut", "empty", "gone"])
+def test_a_damaged_shard_is_named(s3: Proxy, X: np.ndarray, damage: str) -> None:
+    url = f"s3://data/shard-{damage}/points.zarr"
+    put_zarr(url, X, chunks=(50, D), shards=(2000, D))
+    name = f"{url}/c/1/0"
+    data = bytearray(read_bytes(name, 2**20))
+    data[-9 if damage == "index" else 5] ^= 4
+    if damage == "gone":
+        remove(name)
+    else:
+        keep = {"cut": len(data) // 2, "empty": 0}.get(damage, len(data))
+        write_bytes(name, bytes(data[:keep]), overwrite=True)
+    source = stored_source(url)
+    assert 50 <= source.chunk_rows < 2000
+    reader = source.reader()
+    reader.expect(range(source.n_chunks))
+    with pytest.raises(DataError, match=r"chunk (1|40) \(rows 2000 to .*c/1/0\)"):
+        _ = [reader.read(chunk) for chunk in range(source.n_chunks)]
 
 
 def test_a_line_is_filled_and_forgets() -> None:

@@ -262,7 +262,7 @@ def test_a_packing_that_changes_between_passes_is_found(tmp_path: Path) -> None:
     source = as_source(stored(tmp_path))
     zarr.open(tmp_path / "x.zarr").attrs["scale_factor"] = 0.1
     with pytest.raises(DataError, match=r"its packing was scale_factor=0\.01.* and is .*=0\.1,"):
-        source.reader()
+        source.reader().read(0)
 
 
 def test_doctor_says_how_numbers_are_decoded(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from .formula import Formula, Operators, V
 from .moments import Moments
 from .objective import Objective
 from .profile import Profile, means_profile
-from .responsibilities import Arithmetic, arithmetic_of
+from .responsibilities import Arithmetic, ListedResponsibilities, arithmetic_of
 from .support import REAL, Support
 from .validation import require, require_array, require_close
 
@@ -100,7 +100,9 @@ class Kernel(ABC, Generic[Sums]):
     part_rows : int
         Rows of what `blocks` cuts, whole blocks: where rows come in parts, those of a part.
     divides : bool
-        Whether `add_divided` may be quicker than block by block.
+        Whether `add_divided`, `divide` and `label` may be quicker than block by block.
+    least_answered : int
+        Rows of a chunk for which `divide` and `label` repay what they need.
 
     Examples
     --------
@@ -116,6 +118,7 @@ class Kernel(ABC, Generic[Sums]):
 
     block_rows: int
     divides: bool = False
+    least_answered: int = 0
 
     @property
     def part_rows(self) -> int:
@@ -175,6 +178,23 @@ class Kernel(ABC, Generic[Sums]):
             sum_n w_n r_nk.
 
         None in place of both where these rows are as quick block by block.
+        """
+        return None
+
+    def divide(self, X: Array, log_prior: Array) -> ListedResponsibilities | None:
+        """Return the responsibilities of rows X (b, d), b <= `part_rows`, that are not zero.
+
+        By log priors (k,). None where these rows are as quick block by block. No block stays
+        loaded, and what is returned stays until the next call.
+        """
+        return None
+
+    def label(self, X: Array, log_prior: Array) -> Array | None:
+        """Return the likeliest component of rows X (b, d), b <= `part_rows`, by log priors (k,).
+
+        It is that of the largest `log_prob` plus log prior, and `UNDECIDED` where rounding decides
+        which is the largest: there all must be computed. None where these rows are as quick block
+        by block. No block stays loaded, and what is returned stays until the next call.
         """
         return None
 

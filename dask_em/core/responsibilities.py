@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,6 +17,48 @@ Assignment = Literal["soft", "hard"]
 # A responsibility below e^-60 adds less than one rounding error to any sum over
 # fewer than 1e10 rows. It is set to exactly zero, so that its rows can be skipped.
 NEGLIGIBLE = -60.0
+
+UNDECIDED = -1
+"""The label of a row whose likeliest component is a matter of rounding."""
+
+
+@dataclass(frozen=True)
+class ListedResponsibilities:
+    """Hold the responsibilities of b rows that are not negligible, and log p(x).
+
+    Attributes
+    ----------
+    starts, rows, values : (k + 1,), (pairs,), (pairs,) arrays
+        Those of component k are values[starts[k] : starts[k + 1]], of the rows of these numbers.
+    log_density : (b,) array
+
+    Examples
+    --------
+    >>> listed = ListedResponsibilities(
+    ...     np.array([0, 1, 3]), np.array([0, 0, 1]), np.array([0.5, 0.5, 1.0]), np.zeros(2)
+    ... )
+    >>> listed.dense().tolist(), listed.entropy().round(3).tolist()
+    ([[0.5, 0.5], [0.0, 1.0]], [0.693, 0.0])
+    """
+
+    starts: Array
+    rows: Array
+    values: Array
+    log_density: Array
+
+    def dense(self) -> Array:
+        """Return the responsibilities of all components, (b, k)."""
+        k = len(self.starts) - 1
+        found = np.zeros((len(self.log_density), k))
+        found[self.rows, np.repeat(np.arange(k), np.diff(self.starts))] = self.values
+        return found
+
+    def entropy(self) -> Array:
+        """Return -sum_k r_k log r_k of each row, in nats, (b,)."""
+        # scipy takes longer to import than all that reads a model file.
+        from scipy.special import entr
+
+        return np.bincount(self.rows, entr(self.values), minlength=len(self.log_density))
 
 
 class Arithmetic(Protocol):

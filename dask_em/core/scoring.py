@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,17 +11,23 @@ import numpy as np
 from ..errors import NonFiniteError
 from .additive import Additive, Array
 from .engine import check_engine
-from .family import Kernel
+from .family import Kernel, blocks
 from .mixture import Mixture
 from .protocols import Fold, Pass
-from .responsibilities import Arithmetic
+from .responsibilities import UNDECIDED, Arithmetic
 
 Numbers = slice | Array
 """Which rows of a chunk: neighbours, or those of some numbers."""
 
+AtOnce = Callable[[Kernel[Any], Array, Numbers], Array | None]
+"""Answer for a part of a chunk, of these numbers, by a kernel that divides rows itself.
+
+Return which of the rows are left for blocks, (b,) of bool; None for all.
+"""
+
 
 def joint_blocks(
-    mixture: Mixture, X: Array, kept: Array | None = None
+    mixture: Mixture, X: Array, kept: Array | None = None, at_once: AtOnce | None = None
 ) -> Iterator[tuple[Numbers, Array, Arithmetic]]:
     """Yield blocks of rows of X with their log w_k + log p(x_n | k), (p, b), in one buffer.
 
@@ -29,13 +35,13 @@ def joint_blocks(
 
     With each come the operations that turn it into responsibilities. See `loaded_blocks`.
     """
-    for numbers, kernel, arithmetic in loaded_blocks(mixture, X, kept):
+    for numbers, kernel, arithmetic in loaded_blocks(mixture, X, kept, at_once):
         log_prob = mixture.log_densities(arithmetic, kernel.log_prob())
         yield numbers, arithmetic.joint(log_prob, mixture.log_prior), arithmetic
 
 
 def loaded_blocks(
-    mixture: Mixture, X: Array, kept: Array | None = None
+    mixture: Mixture, X: Array, kept: Array | None = None, at_once: AtOnce | None = None
 ) -> Iterator[tuple[Numbers, Kernel[Any], Arithmetic]]:
     """Yield blocks of rows of X, each loaded by the one kernel that comes with it.
 
@@ -47,6 +53,9 @@ def loaded_blocks(
     X : (n, d) array
     kept : (n,) array of bool, optional
         The other rows are left out.
+    at_once : callable, optional
+        What answers for parts of X where the kernel divides rows itself and there is no noise; rows
+        that it answers for are left out.
 
     Raises
     ------
@@ -57,19 +66,43 @@ def loaded_blocks(
     check_engine(mixture.engine)
     kernel, support = mixture.components.kernel(mixture.engine), mixture.components.support
     arithmetic = kernel.arithmetic(mixture.engine, mixture.n_parts)
-    for rows in kernel.blocks(X):
-        numbers: Numbers = rows
-        if kept is not None and not kept[rows].all():
-            numbers = rows.start + np.flatnonzero(kept[rows])
-        block = X[numbers]
-        if len(block) == 0:
+    worth = kernel.divides and len(X) >= kernel.least_answered
+    if not worth or mixture.noise_box is not None:
+        at_once = None
+    for rows in kernel.blocks(X) if at_once is None else blocks(len(X), kernel.part_rows):
+        numbers = _some(rows, None if kept is None else kept[rows])
+        part = X[numbers]
+        if len(part) == 0:
             continue
         try:
-            support.check(block, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
+            support.check(part, range(len(X))[numbers] if isinstance(numbers, slice) else numbers)
         except NonFiniteError as e:
             raise e.advised(mixture.components.of_missing) from None
-        kernel.load(block)
-        yield numbers, kernel, arithmetic
+        if at_once is None:
+            kernel.load(part)
+            yield numbers, kernel, arithmetic
+            continue
+        left = at_once(kernel, part, numbers)
+        for block in kernel.blocks(part):
+            some = _some(block, None if left is None else left[block])
+            if len(part[some]) == 0:
+                continue
+            kernel.load(part[some])
+            yield _nested(numbers, some), kernel, arithmetic
+
+
+def _some(rows: slice, kept: Array | None) -> Numbers:
+    """Return the numbers of the rows that are kept; None for all."""
+    return rows if kept is None or kept.all() else rows.start + np.flatnonzero(kept)
+
+
+def _nested(numbers: Numbers, some: Numbers) -> Numbers:
+    """Return the numbers of some of the rows of these numbers."""
+    if isinstance(numbers, np.ndarray):
+        return np.asarray(numbers[some])
+    if isinstance(some, np.ndarray):
+        return np.asarray(numbers.start + some)
+    return slice(numbers.start + some.start, numbers.start + some.stop)
 
 
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
@@ -125,6 +158,15 @@ class RowAnswers(Protocol):
 
     def __call__(self, X: Array) -> dict[str, Array]:
         """Return the answers for the rows X (n, d), in the rows' order."""
+
+
+Out = Mapping[str, tuple[Array, Numbers]]
+"""Answers for a chunk, and which of its rows are asked for."""
+
+
+def _put(out: Out, name: Answer, values: Array) -> None:
+    whole, rows = out[name]
+    whole[rows] = values
 
 
 @dataclass(frozen=True)
@@ -186,43 +228,65 @@ class Predict:
         if kept is not None:
             for name, values in out.items():
                 values[~kept] = self.no_label if name == "labels" else np.nan
-        for rows, kernel, arithmetic in loaded_blocks(self.mixture, X, kept):
-            self._answer(kernel, arithmetic, {name: (values, rows) for name, values in out.items()})
+
+        def at_once(kernel: Kernel[Any], part: Array, rows: Numbers) -> Array | None:
+            return self._answer_part(kernel, part, {name: (out[name], rows) for name in out})
+
+        for rows, kernel, arithmetic in loaded_blocks(self.mixture, X, kept, at_once):
+            self._answer(kernel, arithmetic, {name: (out[name], rows) for name in out})
         return out
+
+    def _answer_part(self, kernel: Kernel[Any], part: Array, out: Out) -> Array | None:
+        """Answer for rows that the kernel divides itself; return which are left, None for all."""
+        prior, left = self.mixture.log_prior, np.zeros(len(part), bool)
+        others = out.keys() - {"labels"}
+        if others and (self.mixture.assignment == "hard" or "log_prob" in out):
+            return None
+        if "labels" in out:
+            labels = kernel.label(part, prior)
+            if labels is None:
+                return None
+            _put(out, "labels", labels)
+            left = labels == UNDECIDED
+        resp = kernel.divide(part, prior) if others else None
+        if resp is None:
+            return None if others else left
+        if "proba" in out:
+            _put(out, "proba", resp.dense())
+        if "entropy" in out:
+            _put(out, "entropy", resp.entropy())
+        if "log_density" in out:
+            _put(out, "log_density", resp.log_density)
+        return left
 
     def _answer(
         self,
         kernel: Kernel[Any],
         arithmetic: Arithmetic,
-        out: dict[str, tuple[Array, Numbers]],
+        out: Out,
     ) -> None:
         """Answer for the block that the kernel has loaded, whose rows have these numbers."""
-
-        def put(name: Answer, values: Array) -> None:
-            whole, rows = out[name]
-            whole[rows] = values
-
         prior = self.mixture.log_prior
         if out.keys() == {"labels"}:
-            put("labels", self._likeliest(kernel, arithmetic, prior))
+            _put(out, "labels", self._likeliest(kernel, arithmetic, prior))
             return
         log_prob = self.mixture.log_densities(arithmetic, kernel.log_prob())
         log_joint = arithmetic.joint(log_prob, prior)
         if "labels" in out:
-            put("labels", self._labels(arithmetic.argmax(log_joint)))
+            _put(out, "labels", self._labels(arithmetic.argmax(log_joint)))
         if "log_prob" in out:
-            put("log_prob", arithmetic.fetch(log_joint).T)
+            _put(out, "log_prob", arithmetic.fetch(log_joint).T)
         if out.keys() & {"proba", "log_density", "entropy"}:
             resp, log_density = self.mixture.divide(arithmetic, log_joint, np.zeros_like(prior))
             if "proba" in out:
-                put("proba", arithmetic.fetch(resp).T)
+                _put(out, "proba", arithmetic.fetch(resp).T)
             if "entropy" in out:
                 # scipy takes longer to import than all that reads a model file.
                 from scipy.special import entr
 
-                put("entropy", entr(arithmetic.fetch(resp)).sum(axis=0))
+                _put(out, "entropy", entr(arithmetic.fetch(resp)).sum(axis=0))
             if "log_density" in out:
-                put("log_density", arithmetic.fetch(log_density))
+                _put(out, "log_density", arithmetic.fetch(log_density))
 
     def _likeliest(self, kernel: Kernel[Any], arithmetic: Arithmetic, prior: Array) -> Array:
         """Return the labels of the block, for which nobody needs responsibilities."""
@@ -357,10 +421,9 @@ class ScoreFold(Fold[Scores]):
             kept = (sample_weight > 0) & np.isfinite(sample_weight)
         self._scores += Scores(len(X), 0.0, 0.0, 0.0)
         nothing = np.zeros(self.mixture.n_parts)
-        for rows, log_joint, arithmetic in joint_blocks(self.mixture, X, kept):
-            divided = self.mixture.divide(arithmetic, log_joint, nothing)
-            resp, log_density = map(arithmetic.fetch, divided)
-            weight, unclear = float(len(log_density)), entr(resp)
+
+        def add(rows: Numbers, log_density: Array, unclear: Array) -> None:
+            weight = float(len(log_density))
             if sample_weight is not None:
                 weights = sample_weight[rows]
                 weight, log_density, unclear = (
@@ -369,6 +432,20 @@ class ScoreFold(Fold[Scores]):
                     unclear * weights,
                 )
             self._scores += Scores(0, float(weight), float(log_density.sum()), float(unclear.sum()))
+
+        def at_once(kernel: Kernel[Any], part: Array, rows: Numbers) -> Array | None:
+            resp = kernel.divide(part, self.mixture.log_prior)
+            if resp is None:
+                return None
+            add(rows, resp.log_density, resp.entropy())
+            return np.zeros(len(part), bool)
+
+        soft = self.mixture.assignment == "soft"
+        ways = joint_blocks(self.mixture, X, kept, at_once if soft else None)
+        for rows, log_joint, arithmetic in ways:
+            divided = self.mixture.divide(arithmetic, log_joint, nothing)
+            resp, log_density = map(arithmetic.fetch, divided)
+            add(rows, log_density, entr(resp))
 
     def result(self) -> Scores:
         """Return the sums over the chunks given so far."""

@@ -41,6 +41,13 @@ class Reading:
     line_gain: float = 10.0
     fewest_requests: int = 4
     most_requests: int = 64
+    # They are asked for so many times as fast as the line brings them: with 1 it would never be
+    # full, and of eight that begin at once all end within less than a latency.
+    pace_gain: float = 4.0
+    # Neighbouring inner chunks of a shard are read together up to this size: as many requests as
+    # there may be are as many bytes as there may be on their way, so the most latency is filled
+    # (measured: tests/benchmarks/links.py). Of a disk, what stays in cache until it is decoded.
+    run_bytes: int = 2**20
     # Read and checked at a time: what stays in cache between the two, whole multiples of the lanes.
     piece_bytes: int = 2**20
     # A buffer up to this size is left to the next range.
@@ -349,6 +356,16 @@ class CandidatesTuning:
     blocks_untried: int = 7
     # Balls that bound nearly as well as ellipsoids with axes along the columns take half the work.
     ball_share: float = 0.8
+    # Where nothing is summed (answers): `pair` where only the largest is asked; what a row takes to
+    # be whitened, bounded and listed; and `blocks_untried`, for all that is computed takes less.
+    labelled_pair: float = 30.0
+    answered_row: float = 9000.0
+    answers_untried: int = 31
+    # Multiplications of all pairs of a chunk of which answers are asked, below which what it takes
+    # to try is not repaid; and its rows, for each column, that repay bounds by full covariances,
+    # which take as long to make as the densities of 5000 rows of 32 columns.
+    answered_products: float = 8e8
+    answered_rows: int = 300
 
 
 @dataclass(frozen=True)

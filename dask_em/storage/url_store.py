@@ -7,13 +7,14 @@ environment, once per process.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.storage import WrapperStore
 
 from ..errors import StoreAccessError
@@ -28,20 +29,34 @@ from .object_store import (
 from .stored_files import said_of
 from .urls import check_url
 
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult, ObjectMeta
+    from obstore.store import ObjectStore
+
+
+# Errors of those who are asked for a part that is not there.
+NO_PART = re.compile(r"status code: 416|NotPartial")
+
 
 @dataclass(frozen=True)
 class Fetched:
-    """An object that was fetched.
+    """An object, or a part of one, that was fetched.
 
     Attributes
     ----------
     data : memoryview
     latency : float
         Seconds until the answer began.
+    size : int
+        Bytes of the whole object.
+    version : str
+        The ETag of the object, empty where there is none.
     """
 
     data: memoryview
     latency: float
+    size: int = 0
+    version: str = ""
 
 
 class UrlStore(WrapperStore[Store]):
@@ -89,22 +104,29 @@ class UrlStore(WrapperStore[Store]):
         """Whether `fetch` reads from this store."""
         return is_object_url(self.url)
 
-    def fetch(self, key: str) -> Fetched | None:
-        """Return all bytes of a key, None where there is none; the calling thread waits.
+    def fetch(self, key: str, byte_range: ByteRequest | None = None) -> Fetched | None:
+        """Return the bytes of a key, None where there is none; the calling thread waits.
+
+        Parameters
+        ----------
+        key : str
+        byte_range : RangeByteRequest or SuffixByteRequest, optional
+            Which of them, as far as the object has them; all by default.
 
         Raises
         ------
         StoreError
             The store cannot be reached or refuses.
         """
-        import obstore
-
         began = time.monotonic()
         try:
             with explained(self.url):
-                found = obstore.get(object_store(self.url), key)
+                found = _get(object_store(self.url), key, byte_range)
                 latency = time.monotonic() - began
-                return Fetched(memoryview(found.bytes()), latency)
+                told, data = (
+                    (found, b"") if isinstance(found, dict) else (found.meta, found.bytes())
+                )
+                return Fetched(memoryview(data), latency, told["size"], told["e_tag"] or "")
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -181,6 +203,38 @@ class UrlStore(WrapperStore[Store]):
     def list_dir(self, prefix: str) -> Any:
         """List the names right below a prefix."""
         return self._explained_list(self._store.list_dir(prefix))
+
+
+def _get(store: ObjectStore, key: str, byte_range: ByteRequest | None) -> GetResult | ObjectMeta:
+    """Ask for an object, or a part; return what is told of the object where it has no such part."""
+    import obstore
+    from obstore.exceptions import GenericError, NotSupportedError
+
+    if byte_range is None:
+        return obstore.get(store, key)
+    start = byte_range.start if isinstance(byte_range, RangeByteRequest) else 0
+    try:
+        return obstore.get(store, key, options=_part(byte_range))
+    except (GenericError, NotSupportedError) as e:
+        # Azure knows no suffixes, and of nothing no part can be had.
+        unknown = isinstance(e, NotSupportedError) and isinstance(byte_range, SuffixByteRequest)
+        if not unknown and not NO_PART.search(str(e)):
+            raise
+        told = obstore.head(store, key)
+        if told["size"] > start and not unknown:
+            raise
+    if told["size"] <= start:
+        return told
+    assert isinstance(byte_range, SuffixByteRequest)
+    start = max(0, told["size"] - byte_range.suffix)
+    return obstore.get(store, key, options={"range": (start, told["size"])})
+
+
+def _part(byte_range: ByteRequest) -> GetOptions:
+    if isinstance(byte_range, RangeByteRequest):
+        return {"range": (byte_range.start, byte_range.end)}
+    assert isinstance(byte_range, SuffixByteRequest)
+    return {"range": {"suffix": byte_range.suffix}}
 
 
 def _fsspec_versions(store: Any, prefix: str) -> dict[str, str]:

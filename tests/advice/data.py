@@ -296,9 +296,9 @@ def past_the_store(here: Here) -> str:
 
 def read_through_zarr(here: Here) -> Path:
     """A store that is not read as plain files."""
-    if not here.path("shards.zarr").exists():
-        write_zarr(here.path("shards.zarr"), X, 10, shards=(40, 2))
-    return here.path("shards.zarr")
+    if not here.path("columns.zarr").exists():
+        write_zarr(here.path("columns.zarr"), X, 10, chunks=(10, 1))
+    return here.path("columns.zarr")
 
 
 def linked(here: Here) -> Path:

@@ -4,7 +4,7 @@ python tests/benchmarks/links.py [--save] [--small] [--folder FOLDER]
 
 The server is this file in a process of its own: it answers GET as S3 does, after a wait, and all
 its answers share a line. Beside it stands the way of before: whole chunks of up to 32 MiB, at most
-four, by Zarr.
+four, by Zarr, and of shards larger than a read one inner chunk after the other.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ from object_stores import environment
 
 RATES, WAITS = (50 * MIB, 100 * MIB), (0.01, 0.05)
 ROUNDS = 3
+# Bytes of a chunk and of a shard (0 for none), and the codec.
+LAYOUTS = (
+    (MIB // 4, 0, None),
+    (2 * MIB, 0, None),
+    (8 * MIB, 0, None),
+    (8 * MIB, 0, ZstdCodec()),
+    (MIB // 4, 4 * MIB, None),
+    (MIB // 4, 32 * MIB, None),
+    (MIB // 4, 32 * MIB, ZstdCodec()),
+)
 PIECE = 2**18
 NO_SUCH_KEY = b"<Error><Code>NoSuchKey</Code></Error>"
 
@@ -70,9 +80,23 @@ def serve(folder: str) -> None:
         def do_GET(self) -> None:
             time.sleep(line.wait)
             path = Path(folder) / self.path.lstrip("/").partition("?")[0]
-            there = path.is_file()
-            body = path.read_bytes() if there else NO_SUCH_KEY
-            self.send_response_only(200 if there else 404)
+            if not path.is_file():
+                self.answer(404, NO_SUCH_KEY)
+                return
+            size, wanted = path.stat().st_size, self.headers.get("Range", "")
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start = int(first) if first else max(0, size - int(last)) if last else 0
+            stop = min(int(last) + 1, size) if first and last else size
+            with path.open("rb") as file:
+                file.seek(start)
+                body = file.read(stop - start)
+            part = f"bytes {start}-{stop - 1}/{size}" if wanted else ""
+            self.answer(206 if wanted else 200, body, part)
+
+        def answer(self, status: int, body: bytes, part: str = "") -> None:
+            self.send_response_only(status)
+            if part:
+                self.send_header("Content-Range", part)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("ETag", '"x"')
             self.send_header("Last-Modified", "Mon, 02 Nov 2026 00:00:00 GMT")
@@ -119,7 +143,7 @@ def stored_bytes(folder: Path) -> int:
 
 def main() -> None:
     arguments = parse(options(__doc__))
-    total, rounds = (64 * MIB, 1) if arguments.small else (96 * MIB, ROUNDS)
+    total, rounds = (64 * MIB, 1) if arguments.small else (192 * MIB, ROUNDS)
     found = []
     with scratch(arguments) as folder:
         (folder / "data").mkdir()
@@ -133,15 +157,16 @@ def main() -> None:
         assert server.stdout is not None
         os.environ.update(environment(server.stdout.readline().strip()))
         try:
-            for chunk, codec in ((MIB // 4, None), (2 * MIB, None), (8 * MIB, None),
-                                 (8 * MIB, ZstdCodec())):  # fmt: skip
-                name = f"x{chunk}{'z' if codec else ''}.zarr"
+            for chunk, shard, codec in LAYOUTS:
+                name = f"x{chunk}-{shard}{'z' if codec else ''}.zarr"
                 points = Points.of_bytes(total, 8, chunk)
                 local = points.write(folder / "data" / "plain")
+                rows, columns = local.array.chunks
                 array = zarr.create_array(
                     folder / "data" / name,
                     shape=local.array.shape,
-                    chunks=local.array.chunks,
+                    chunks=(rows, columns),
+                    shards=(rows * shard // chunk, columns) if shard else None,
                     dtype="f8",
                     compressors=codec,
                 )
@@ -159,8 +184,13 @@ def main() -> None:
                         server.stdin.flush()
                         server.stdout.readline()
                         took = alternate(ways, rounds)
-                        shares = [nbytes / rate / took[way] for way in ways]
+                        # Nothing arrives before the first answer, and no part of a large shard
+                        # before its index.
+                        answers = 1 + (shard > source.read_bytes)
+                        bound = nbytes / rate / (nbytes / rate + answers * wait)
+                        shares = [*(nbytes / rate / took[way] for way in ways), bound]
                         row = [f"{chunk / MIB:g} MiB{', zstd' if codec else ''}"]
+                        row += [f"{shard / MIB:g} MiB" if shard else "none"]
                         row += [f"{rate / MIB:.0f}", f"{1e3 * wait:.0f}"]
                         row += [f"{nbytes / took[way] / MIB:.1f}" for way in ways]
                         found.append([*row, *(f"{share:.2f}" for share in shares)])
@@ -173,15 +203,24 @@ def main() -> None:
         finally:
             server.stdin.close()
             server.wait(30)
-    header = ["chunk", "the line, MiB/s", "ms before each answer", "before, MiB/s", "MiB/s"]
+    header = [
+        "chunk",
+        "shard",
+        "the line, MiB/s",
+        "ms before each answer",
+        "before, MiB/s",
+        "MiB/s",
+    ]
     publish(
         arguments,
         "Far object stores",
         f"{total // MIB} MiB of float64 noise, one reader, a pass that only counts rows, as one "
         "range (of that size from some hundred GiB on; of smaller ones each begins with an empty "
         f"line), median of {rounds}, alternating with the way of before (at most four reads of up "
-        "to 8 MiB by Zarr). The rate is that of the stored bytes (wanted: 0.9 of the line).\n\n"
-        + table([*header, "share of the line before", "share"], found),
+        "to 8 MiB by Zarr). The rate is that of the stored bytes (wanted: 0.9 of the line). No "
+        "pass is above the bound: the line is empty until the first answer comes, and of shards "
+        "larger than a read (8 MiB) until an index and then a part of it came.\n\n"
+        + table([*header, "share of the line before", "share", "its bound"], found),
     )
 
 

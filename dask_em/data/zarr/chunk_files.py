@@ -24,7 +24,7 @@ from ...core.tuning import tuning
 from ...errors import DataError, naming
 from ..options import MissingChunks
 from .fingerprints import Checksum, Fingerprint, combined
-from .layout import chunk_key, chunk_place, fill_value, lacks, no_file
+from .layout import chunk_key, chunk_place, damaged, fill_value, lacks, no_file, was_cut
 from .pipeline import CHECKSUM_BYTES, Pipeline
 
 CACHE_LINE = 64
@@ -62,6 +62,10 @@ class ChunkFiles:
             return None
         pipeline = Pipeline.of(array)
         return None if pipeline is None else cls(array, pipeline, missing_chunks, name)
+
+    def reader(self, chunk_rows: int) -> ChunkFileReader:
+        """Return a reader of up to so many rows at once."""
+        return ChunkFileReader(self, chunk_rows)
 
     @property
     def chunk_shape(self) -> tuple[int, int]:
@@ -103,7 +107,7 @@ class ChunkFiles:
                 try:
                     descriptor = os.open(path, os.O_RDONLY)
                 except (FileNotFoundError, NotADirectoryError):
-                    self.fill_missing(part, number, found)
+                    self.fill_missing(part, self.place(number), found)
                     continue
                 try:
                     for n_rows in read(descriptor, part, number, found, scratch):
@@ -111,7 +115,7 @@ class ChunkFiles:
                 finally:
                     os.close(descriptor)
 
-    def fill_missing(self, out: Array, number: int, found: list[int]) -> None:
+    def fill_missing(self, out: Array, place: str, found: list[int]) -> None:
         """Put the fill value in place of a chunk that is missing.
 
         Raises
@@ -120,7 +124,7 @@ class ChunkFiles:
             It may not be missing.
         """
         if self.missing_chunks == "error":
-            raise lacks(self.array, self._place(number), self.name) from None
+            raise lacks(self.array, place, self.name) from None
         out[...] = fill_value(self.array)
         found.append(ABSENT)
 
@@ -134,7 +138,7 @@ class ChunkFiles:
         tail = os.read(descriptor, CHECKSUM_BYTES) if self.checksum else b""
         if self.checksum and check.value.to_bytes(CHECKSUM_BYTES, "little") != tail:
             raise DataError(
-                f"{self._place(number)} of {self.name} does not match its checksum: the file is "
+                f"{self.place(number)} of {self.name} does not match its checksum: the file is "
                 "damaged; restore it from a copy or write the array again"
             )
         found.append(check.value)
@@ -156,29 +160,23 @@ class ChunkFiles:
             They are damaged; the message names the chunk.
         """
         if not len(stored):
-            raise DataError(
-                f"{self._place(number)} of {self.name} is empty or was cut: restore it from a copy "
-                "or write the array again"
-            )
+            raise was_cut(self.place(number), self.name)
         try:
             return self.pipeline.decode(stored, out)
         except ValueError as e:
-            raise DataError(
-                f"{self._place(number)} of {self.name} cannot be decoded ({e}): it is damaged or "
-                "was cut; restore it from a copy or write the array again"
-            ) from e
+            raise damaged(self.place(number), self.name, e) from e
 
     def _size(self, descriptor: int, number: int) -> int:
-        file = os.fstat(descriptor)
-        if not stat.S_ISREG(file.st_mode):
-            raise no_file(self._place(number), self.name)
-        return file.st_size
+        size = file_size(descriptor)
+        if size is None:
+            raise no_file(self.place(number), self.name)
+        return size
 
     def _check_size(self, descriptor: int, number: int, expected: int) -> None:
         size = self._size(descriptor, number)
         if size != expected:
             raise DataError(
-                f"{self._place(number)} of {self.name} holds {size} bytes, expected "
+                f"{self.place(number)} of {self.name} holds {size} bytes, expected "
                 f"{expected}: the file was cut or written by something else; restore it"
             )
 
@@ -201,13 +199,20 @@ class ChunkFiles:
             more = os.readv(descriptor, [piece[done:].data])
             if more == 0:
                 raise DataError(
-                    f"{self._place(number)} of {self.name} shrank while it was read: fit again "
+                    f"{self.place(number)} of {self.name} shrank while it was read: fit again "
                     "when nobody writes to it"
                 )
             done += more
 
-    def _place(self, number: int) -> str:
+    def place(self, number: int) -> str:
+        """Return number, rows and path of a chunk, for a message."""
         return chunk_place(self.array, (number, 0), self.chunk_shape)
+
+
+def file_size(descriptor: int) -> int | None:
+    """Return the bytes of an open file, None of a folder or a device."""
+    file = os.fstat(descriptor)
+    return file.st_size if stat.S_ISREG(file.st_mode) else None
 
 
 class Scratch:

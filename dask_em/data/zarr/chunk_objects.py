@@ -48,6 +48,10 @@ class ChunkObjects(ChunkFiles):
         ahead = max(tuning().reading.line_bytes, self.pipeline.nbytes)
         return ahead + self.pipeline.nbytes + self.pipeline.scratch_bytes
 
+    def reader(self, chunk_rows: int) -> ChunkFileReader:
+        """Return a reader of up to so many rows at once."""
+        return ChunkObjectReader(self, chunk_rows)
+
     def ahead(self) -> FetchAhead:
         """Begin to fetch ahead."""
         store: Any = self.array.store
@@ -67,8 +71,10 @@ class ChunkObjectReader(ChunkFileReader):
         self._ahead, self._stop = objects.ahead(), 0
 
     def expect(self, rows: slice) -> None:
-        """Fetch ahead up to the last of these rows."""
-        self._stop = -(-rows.stop // self.files.chunk_shape[0])
+        """Begin to fetch these rows, and fetch ahead up to the last of them."""
+        chunk_rows = self.files.chunk_shape[0]
+        self._stop = -(-rows.stop // chunk_rows)
+        self._ahead.ask(rows.start // chunk_rows, self._stop)
 
     def close(self) -> None:
         """Leave the buffers to the next reader, and give up what is on its way."""
@@ -84,7 +90,7 @@ class ChunkObjectReader(ChunkFileReader):
             with naming(place):
                 fetched = self._ahead.take(number, max(last, self._stop))
             if fetched is None:
-                self.files.fill_missing(part, number, found)
+                self.files.fill_missing(part, self.files.place(number), found)
             else:
                 stored = np.frombuffer(fetched.data, dtype=np.uint8)
                 found.append(self.files.decode(stored, part, number))

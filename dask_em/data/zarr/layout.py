@@ -130,6 +130,21 @@ def lacks(array: zarr.Array[Any], place: str, name: str) -> DataError:
     return DataError(f"{name} lacks {place}: {remedy(array)}")
 
 
+def was_cut(place: str, name: str) -> DataError:
+    """Make the error of a chunk of which bytes are missing."""
+    return DataError(
+        f"{place} of {name} is empty or was cut: restore it from a copy or write the array again"
+    )
+
+
+def damaged(place: str, name: str, why: object) -> DataError:
+    """Make the error of a chunk that cannot be decoded."""
+    return DataError(
+        f"{place} of {name} cannot be decoded ({why}): it is damaged or was cut; restore it from "
+        "a copy or write the array again"
+    )
+
+
 def no_file(place: str, name: str) -> DataError:
     """Make the error of something else where a chunk should be."""
     return DataError(f"{place} of {name} is not a file: restore it")

@@ -64,16 +64,32 @@ class Pipeline:
         >>> Pipeline.of(zarr.zeros((6, 2), chunks=(3, 1))) is None
         True
         """
-        if array.ndim != 2 or array.shards or array.chunks[1] < array.shape[1]:
+        metadata: Any = array.metadata
+        if array.shards or not _whole_rows(array):
             return None
-        if array.dtype.kind not in "iufb":
+        if metadata.zarr_format == 2:
+            return cls._numbers(array)._of_version_2(metadata)
+        return cls._numbers(array)._of_codecs(list(metadata.codecs))
+
+    @classmethod
+    def of_inner_chunks(cls, array: zarr.Array[Any]) -> Pipeline | None:
+        """Return the codecs of the chunks in shards; None where they are others, or there are none.
+
+        Examples
+        --------
+        >>> array = zarr.create_array({}, shape=(6, 2), chunks=(1, 2), shards=(3, 2), dtype="f8")
+        >>> Pipeline.of_inner_chunks(array).shape
+        (1, 2)
+        """
+        if not array.shards or not _whole_rows(array) or array.shards[1] != array.chunks[1]:
             return None
         metadata: Any = array.metadata
+        return cls._numbers(array)._of_codecs(list(metadata.codecs[0].codecs))
+
+    @classmethod
+    def _numbers(cls, array: zarr.Array[Any]) -> Pipeline:
         rows, columns = map(int, array.chunks)
-        found = cls((rows, columns), np.dtype(array.dtype))
-        if metadata.zarr_format == 2:
-            return found._of_version_2(metadata)
-        return found._of_codecs(list(metadata.codecs))
+        return cls((rows, columns), np.dtype(array.dtype))
 
     def _of_version_2(self, metadata: Any) -> Pipeline | None:
         if metadata.filters:
@@ -140,7 +156,7 @@ class Pipeline:
         """
         check = 0
         if self.checksum:
-            stored, check = _checked(stored)
+            stored, check = checked(stored)
         numbers = out.reshape(-1).view(np.uint8)
         if self.plain:
             _same_size(len(stored), len(numbers))
@@ -165,14 +181,26 @@ class Pipeline:
             out.byteswap(inplace=True)
 
 
+def _whole_rows(array: zarr.Array[Any]) -> bool:
+    """Whether an array is of rows of numbers, and each chunk holds all columns."""
+    plain = array.ndim == 2 and array.dtype.kind in "iufb"
+    return plain and array.chunks[1] >= array.shape[1]
+
+
 def _compressor(config: Mapping[str, Any]) -> str | None:
     """Return the name of a compressor that is decoded here, None of any other codec."""
     name = str(config.get("name", config.get("id"))).removeprefix("numcodecs.")
     return name if name in DECOMPRESS else None
 
 
-def _checked(stored: Array) -> tuple[Array, int]:
-    """Split stored bytes from the checksum behind them."""
+def checked(stored: Array) -> tuple[Array, int]:
+    """Split stored bytes from the checksum behind them.
+
+    Raises
+    ------
+    ValueError
+        It is another.
+    """
     stored, tail = stored[:-CHECKSUM_BYTES], stored[-CHECKSUM_BYTES:].tobytes()
     check = Checksum()
     check.update(stored)

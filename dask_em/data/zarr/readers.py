@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import zarr
 
 from ...core.additive import Array
-from ..options import ReadOptions
+from ..options import MissingChunks, ReadOptions
 from ..packing import Packing
-from .chunk_files import ChunkFileReader, ChunkFiles
-from .chunk_objects import ChunkObjectReader, ChunkObjects
+from .chunk_files import ChunkFiles
+from .chunk_objects import ChunkObjects
 from .layout import packing_of
+from .shard_objects import ShardObjects
+from .shards import ShardFiles
 from .watched import WatchedReader
 
 
@@ -45,7 +47,7 @@ class RowReader(Protocol):
         """
 
     def expect(self, rows: slice) -> None:
-        """Be told that these rows are asked for, in their order."""
+        """Be told that these rows are asked for from now on, in their order."""
 
     def close(self) -> None:
         """End reading: the rows that were read last are given up too."""
@@ -71,17 +73,31 @@ def row_reader(
         What an error calls the array.
     """
     missing_chunks = "error" if options is None else options.missing_chunks
-    files = ChunkFiles.of(array, missing_chunks, name)
-    objects = None if files else ChunkObjects.of(array, missing_chunks, name)
+    files = files_of(array, missing_chunks, name)
     reader: RowReader
-    if files is not None:
-        reader = ChunkFileReader(files, chunk_rows)
-    elif objects is not None:
-        reader = ChunkObjectReader(objects, chunk_rows)
-    else:
+    if files is None:
         reader = WatchedReader(array, missing_chunks, name)
+    else:
+        reader = files.reader(chunk_rows)
     packing = packing_of(array, options)
     return reader if packing is None else DecodingReader(reader, packing)
+
+
+def files_of(
+    array: zarr.Array[Any], missing_chunks: MissingChunks = "error", name: str = "X"
+) -> ChunkFiles | None:
+    """Return what reads the files or objects of an array, None where Zarr must.
+
+    Examples
+    --------
+    >>> files_of(zarr.zeros((6, 2))) is None
+    True
+    """
+    for kind in (ChunkFiles, ChunkObjects, ShardFiles, ShardObjects):
+        found = kind.of(array, missing_chunks, name)
+        if found is not None:
+            return found
+    return None
 
 
 class DecodingReader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -234,11 +235,10 @@ class ZarrSource(StoredSource):
 
     @property
     def _files(self) -> ChunkFiles | None:
-        """What reads the array's chunk files or objects, None where Zarr does."""
-        from .chunk_files import ChunkFiles
-        from .chunk_objects import ChunkObjects
+        """What reads the array's files or objects, None where Zarr does."""
+        from .readers import files_of
 
-        return ChunkFiles.of(self.array) or ChunkObjects.of(self.array)
+        return files_of(self.array)
 
     @property
     def kept_bytes(self) -> int:
@@ -406,13 +406,11 @@ class ZarrReader(Reader):
     """Read chunks of a Zarr array with their weights, and hold them to what they must be."""
 
     def __init__(self, source: ZarrSource) -> None:
-        from .layout import check_same, document_stamp
         from .readers import row_reader
 
         self.fingerprints: dict[int, int] = {}
-        self._source = source
-        if source.stamp is None or document_stamp(source.array) != source.stamp:
-            check_same(source.array)
+        self._source, self._expected = source, range(0)
+        self._begun, self._lock = False, Lock()
         self._rows = row_reader(source.array, source.chunk_rows, source.options)
         self._weights: RowReader | None = None
         if source.stored_weight is not None:
@@ -421,9 +419,8 @@ class ZarrReader(Reader):
             )
 
     def expect(self, chunks: range) -> None:
-        """Let the rows of these chunks be fetched ahead."""
-        bounds = self._source.bounds
-        self._rows.expect(slice(int(bounds[chunks.start]), int(bounds[chunks.stop])))
+        """Let the rows of these chunks be fetched ahead, from the first that is read."""
+        self._expected = chunks
 
     def blocks(self, chunk: int, block_rows: int = 0) -> Iterator[Block]:
         """Yield the rows and weights of a chunk, whole blocks as they arrive."""
@@ -431,6 +428,7 @@ class ZarrReader(Reader):
         if any(chunk in chunks for chunks in source.skipped):
             yield np.empty((0, source.n_features), dtype=source.dtype), None
             return
+        self._begin(chunk)
         rows = slice(int(source.bounds[chunk]), int(source.bounds[chunk + 1]))
         weight, of_weight = self._weight(rows)
         for X, there in self._rows.arriving(rows):
@@ -441,6 +439,20 @@ class ZarrReader(Reader):
         self._log(chunk, rows, self._rows.fingerprints[rows.start] | of_weight << 32)
         if done < len(X):
             yield X[done:], None if weight is None else weight[done:]
+
+    def _begin(self, chunk: int) -> None:
+        """Have rows fetched from this chunk on, and check meanwhile that the array is the same."""
+        from .layout import check_same, document_stamp
+
+        source = self._source
+        with self._lock:
+            if self._begun:
+                return
+            last = max(chunk + 1, self._expected.stop)
+            self._rows.expect(slice(int(source.bounds[chunk]), int(source.bounds[last])))
+            if source.stamp is None or document_stamp(source.array) != source.stamp:
+                check_same(source.array)
+            self._begun = True
 
     def close(self) -> None:
         """Give up the buffers that were read into, and the rows in them."""

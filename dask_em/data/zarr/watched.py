@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.codecs import Crc32cCodec, ShardingCodec
+from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
 from ...core.additive import Array
@@ -27,17 +27,16 @@ from .layout import (
     all_codecs,
     chunk_key,
     chunk_place,
+    damaged,
     file_shape,
     lacks,
     no_file,
     packing_of,
+    was_cut,
 )
-from .pipeline import CHECKSUM_BYTES
+from .shard_index import NO_CHUNK, index_request
 
 Window = tuple[slice, ...]
-
-# A shard's index holds this in place of the offset and the length of a missing chunk.
-NO_CHUNK = 2**64 - 1
 
 
 class Watch(WrapperStore[Store]):
@@ -109,7 +108,7 @@ class WatchedReader:
     ) -> None:
         self.array, self.missing_chunks, self.name = array, missing_chunks, name
         self.fingerprints: dict[int, int] = {}
-        self._index = _index_request(array)
+        self._index = index_request(array)
         codecs = getattr(array.metadata, "codecs", ())
         sharded = any(isinstance(codec, ShardingCodec) for codec in all_codecs(codecs))
         if sharded and self._index is None and missing_chunks == "error":
@@ -184,10 +183,7 @@ class WatchedReader:
                     self._check_absent(index, shape, key)
                 elif length == 0 or (wanted is not None and length < wanted):
                     place = chunk_place(self.array, index, shape)
-                    raise DataError(
-                        f"{place} of {self.name} is empty or was cut: restore it from a copy or "
-                        "write the array again"
-                    )
+                    raise was_cut(place, self.name)
 
     def _check_absent(self, index: Index, shape: Index, key: str) -> None:
         place, store = chunk_place(self.array, index, shape), self.array.store
@@ -226,26 +222,7 @@ class WatchedReader:
                 key = chunk_key(self.array, tuple(shard))
                 named, error = inner + chunk_place(self.array, index, shape, key), e
                 break
-        return DataError(
-            f"{named} of {self.name} cannot be decoded ({type(error).__name__}: {error}): it is "
-            "damaged or was cut; restore it from a copy or write the array again"
-        )
-
-
-def _index_request(array: zarr.Array[Any]) -> ByteRequest | None:
-    """The part of a shard that is its index, None where there are no shards of a plain kind."""
-    codec = getattr(array.metadata, "codecs", (None,))[0]
-    if not array.shards or not isinstance(codec, ShardingCodec):
-        return None
-    first, *rest = codec.index_codecs
-    little = getattr(getattr(first, "endian", None), "value", None) == "little"
-    checked = all(isinstance(c, Crc32cCodec) for c in rest)
-    if not little or not checked or any(isinstance(c, ShardingCodec) for c in codec.codecs):
-        return None
-    per_shard = [s // c for s, c in zip(array.shards, array.chunks, strict=True)]
-    size = 16 * int(np.prod(per_shard)) + CHECKSUM_BYTES * len(rest)
-    at_end = getattr(codec.index_location, "value", codec.index_location) == "end"
-    return SuffixByteRequest(size) if at_end else RangeByteRequest(0, size)
+        return damaged(named, self.name, f"{type(error).__name__}: {error}")
 
 
 class CheckedRows:

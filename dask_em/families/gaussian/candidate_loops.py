@@ -320,7 +320,7 @@ def set_least(
 @njit(**_JIT)
 def divide_pairs(
     starts: Array, rows: Array, values: Array, log_prior: Array, negligible: float,
-    weights: Array, best: Array, total: Array, resp_sum: Array,
+    weights: Array, log_density: Array, total: Array, resp_sum: Array,
 ) -> float:  # fmt: skip
     """Turn log-densities of listed pairs into weighted responsibilities, in place.
 
@@ -331,7 +331,9 @@ def divide_pairs(
     negligible : float
         What is below the largest by more becomes zero.
     weights : (n,) array
-    best, total : (n,) arrays
+    log_density : (n,) array
+        Receives log p(x).
+    total : (n,) array
         Work.
     resp_sum : (k,) array
         Receives the sums of responsibilities.
@@ -341,7 +343,7 @@ def divide_pairs(
     float
         sum_n w_n log p(x_n).
     """
-    n = len(weights)
+    n, best = len(weights), log_density
     for r in range(n):
         best[r] = -np.inf
         total[r] = 0.0
@@ -361,7 +363,8 @@ def divide_pairs(
         total[r] += e
     log_likelihood = 0.0
     for r in range(n):
-        log_likelihood += weights[r] * (best[r] + log(total[r]))
+        log_density[r] = best[r] + log(total[r])
+        log_likelihood += weights[r] * log_density[r]
         total[r] = weights[r] / total[r]
     for k in range(len(log_prior)):
         sum_ = 0.0
@@ -370,3 +373,38 @@ def divide_pairs(
             sum_ += values[p]
         resp_sum[k] = sum_
     return log_likelihood
+
+
+@njit(**_JIT)
+def likeliest_pairs(
+    starts: Array, rows: Array, values: Array, log_prior: Array, best: Array, lead: Array,
+    labels: Array,
+) -> None:  # fmt: skip
+    """Find the largest joint log-density of each row among its listed pairs.
+
+    Parameters
+    ----------
+    starts, rows, values : (k + 1,), (pairs,), (pairs,) arrays
+    log_prior : (k,) array
+    best : (n,) array
+        Work.
+    lead : (n,) array
+        Receives by how much the largest is above the second largest; NaN where one is NaN.
+    labels : (n,) array of int
+        Receive the component of the largest.
+    """
+    second = lead
+    for r in range(len(labels)):
+        best[r], second[r], labels[r] = -np.inf, -np.inf, 0
+    for k in range(len(log_prior)):
+        for p in range(starts[k], starts[k + 1]):
+            x, r = values[p] + log_prior[k], rows[p]
+            if x > best[r]:
+                second[r], best[r], labels[r] = best[r], x, k
+            elif x != x:
+                # Nothing is larger than NaN.
+                best[r] = x
+            elif x > second[r]:
+                second[r] = x
+    for r in range(len(labels)):
+        lead[r] = best[r] - second[r]

@@ -15,13 +15,15 @@ import numpy as np
 
 from ...core.additive import Array
 from ...core.family import Kernel
-from ...core.responsibilities import NEGLIGIBLE
+from ...core.responsibilities import NEGLIGIBLE, UNDECIDED, ListedResponsibilities
 from ...core.tuning import tuning
 from . import candidate_loops as loops
 from . import simd
+from .candidate_aims import Aim, aim_of_answers, aim_of_sums
 from .compiled_kernel import CentredKernel, round_up
 from .diagonals import Diagonal
 from .joint_bounds import Bounds, DirectionBounds, MinorantBounds, Scores, direction_cost
+from .label_margins import LabelMargins
 from .listed_pairs import Listed, ListedDiagonals, ListedMatrices, Pairs
 from .matrices import Full
 from .minorants import LEAST_DIRECTIONS, most_directions, thin_directions
@@ -38,16 +40,16 @@ class Division:
         Of full or diagonal covariances.
     rows : int
         Of a block, at most.
-    kernel : CentredKernel, optional
-        Of matrices in float64, whose sums are added to.
+    dense : Kernel
+        Of the same parameters: it computes all pairs. Sums of pairs under matrices are added to
+        its own where it has them in float64.
     """
 
     def __init__(
-        self, gaussian: GaussianParameters, rows: int, kernel: CentredKernel | None
+        self, gaussian: GaussianParameters, rows: int, dense: Kernel[GaussianStatistics]
     ) -> None:
         k, d = gaussian.means.shape
-        sizes = tuning().candidates
-        self._gaussian, self._most_rows = gaussian, rows
+        self._gaussian, self._most_rows, self._dense = gaussian, rows, dense
         whitening = gaussian.whitening
         self._rotate = whitening.inverse_scale if whitening.scale.ndim == 2 else None
         self._width, self._padded = simd.tile_columns(np.float32), round_up(d, simd.lanes("f8"))
@@ -55,16 +57,17 @@ class Division:
         self._minorants = MinorantBounds(gaussian)
         # Made where those are not enough.
         self._directions: DirectionBounds | None = None
+        self._sums = aim_of_sums(gaussian)
+        self._responsibilities = aim_of_answers(gaussian, dense, labels=False)
+        # Made when rows are labelled.
+        self._labelling: Aim | None = None
         self._listed: Listed
         if isinstance(gaussian.covariance, Diagonal):
             self._listed = ListedDiagonals(gaussian)
-            # Products for densities and for sums, in float64.
-            self._dense_cost = 4.0 * (2 * d + 1) + sizes.pair
-            self._listed_cost = 6.0 * d + sizes.listed_diagonal
         else:
-            self._listed = ListedMatrices(gaussian, rows, kernel)
-            self._dense_cost = d * (d + 8.0) + sizes.pair
-            self._listed_cost = sizes.filling * d * (d + 8.0) + sizes.listed_pair
+            centred = dense if isinstance(dense, CentredKernel) else None
+            double = centred is not None and centred.dtype == np.float64
+            self._listed = ListedMatrices(gaussian, rows, centred if double else None)
         # Blocks that are not tried, after one that was in vain.
         self._waits = 0
         self._counts = np.empty(k, np.int64)
@@ -78,7 +81,8 @@ class Division:
         self._Z = np.zeros((rows, self._padded))
         self._masks = np.empty((k, rows // self._width), np.int64)
         self._own_rows = np.empty(rows, np.int64)
-        self._own, self._largest, self._total, self._ones = np.ones((4, rows))
+        self._own, self._best, self._total, self._margin, self._ones = np.ones((5, rows))
+        self._labels = np.empty(rows, np.int64)
         self._least = np.empty(rows, np.float32)
         most = self._most_listed(rows)
         self._rows, self._values = np.empty(most, np.int64), np.empty(most)
@@ -93,7 +97,7 @@ class Division:
         k, d = self._gaussian.means.shape
         rows = round_up(self._most_rows, self._width)
         raw = d if self._rotate is not None else 0
-        own = rows * (8 * (raw + self._padded + 5) + 4) + 8 * k * rows // self._width
+        own = rows * (8 * (raw + self._padded + 7) + 4) + 8 * k * rows // self._width
         bounds = 2 * self._minorants.held_bytes(rows) + self._scores.held_bytes(rows)
         if isinstance(self._gaussian.covariance, Full):
             # Directions in both layouts, and what they are of.
@@ -110,41 +114,89 @@ class Division:
 
         None where too many components count for some of the rows, or for all.
         """
-        if self._waits:
-            self._waits -= 1
-            return None
-        bounds = self._chosen(X, log_prior)
-        pairs = None if bounds is None else self._list(X, bounds, log_prior)
+        pairs = self._list(X, log_prior, self._sums)
         if pairs is None:
-            self._waits = tuning().candidates.blocks_untried
             return None
-        b, Z = len(X), self._Z[: len(X)]
-        resp, weights = self._values[: pairs.starts[-1]], self._ones[:b]
+        added = self._divide(len(X), pairs, log_prior, weight)
+        self._listed.add(self._Z[: len(X)], pairs, self._values[: pairs.starts[-1]])
+        return added
+
+    def divide(self, X: Array, log_prior: Array) -> ListedResponsibilities | None:
+        """Return the responsibilities of rows X (b, d) that count, and log p(x); None as `add`."""
+        pairs = self._list(X, log_prior, self._responsibilities)
+        if pairs is None:
+            return None
+        self._divide(len(X), pairs, log_prior, None)
+        n = pairs.starts[-1]
+        log_density = self._best[: len(X)]
+        return ListedResponsibilities(pairs.starts, pairs.rows[:n], self._values[:n], log_density)
+
+    def label(self, X: Array, log_prior: Array) -> Array | None:
+        """Return the likeliest components of rows X (b, d), or `UNDECIDED`; None as `add`."""
+        if self._labelling is None:
+            margins = LabelMargins(self._gaussian, self._dense)
+            aim = aim_of_answers(self._gaussian, self._dense, labels=True)
+            self._labelling = aim._replace(margins=margins)
+        pairs = self._list(X, log_prior, self._labelling)
+        if pairs is None:
+            return None
+        b = len(X)
+        lead, labels = self._total[:b], self._labels[:b]
+        loops.likeliest_pairs(
+            pairs.starts, pairs.rows, self._values, log_prior, self._best, lead, labels
+        )
+        # What is NaN is not above.
+        undecided = ~(lead > self._margin[:b])
+        labels[undecided] = UNDECIDED
+        if undecided.mean() > tuning().candidates.most_listed:
+            self._waits = self._labelling.untried
+        return labels
+
+    def _divide(
+        self, b: int, pairs: Pairs, log_prior: Array, weight: Array | None
+    ) -> tuple[float, Array]:
+        """Turn the log-densities of pairs into responsibilities; return what `add` does.
+
+        Log p(x) is left in `_best`.
+        """
+        weights = self._ones[:b]
         if weight is not None:
             weights = np.ascontiguousarray(weight, dtype=np.float64)
         resp_sum = np.empty(len(log_prior))
         log_likelihood = loops.divide_pairs(
-            pairs.starts, pairs.rows, resp, log_prior, NEGLIGIBLE, weights, self._largest,
+            pairs.starts, pairs.rows, self._values, log_prior, NEGLIGIBLE, weights, self._best,
             self._total, resp_sum,
         )  # fmt: skip
-        self._listed.add(Z, pairs, resp)
         return float(log_likelihood), resp_sum
 
-    def _chosen(self, X: Array, log_prior: Array) -> Bounds | None:
+    def _list(self, X: Array, log_prior: Array, aim: Aim) -> Pairs | None:
+        """List the pairs that may count for rows X (b, d), with their log-densities in `_values`.
+
+        None where they are too many.
+        """
+        if self._waits:
+            self._waits -= 1
+            return None
+        bounds = self._chosen(X, log_prior, aim)
+        pairs = None if bounds is None else self._list_by(X, bounds, log_prior, aim)
+        if pairs is None:
+            self._waits = aim.untried
+        return pairs
+
+    def _chosen(self, X: Array, log_prior: Array, aim: Aim) -> Bounds | None:
         """Return the bounds that take the least for rows X (b, d); None where all is computed.
 
         Some rows tell, of the whole block, which may be in any order.
         """
         step = max(1, len(X) // self._width)
         some = X[::step][: self._width]
-        sizes = tuning().candidates
-        least, chosen = (1 - sizes.least_saving) * self._dense_cost, None
+        least, chosen = aim.most, None
         n_directions = 0
-        for bounds in self._ways(len(some), log_prior, least):
+        for bounds in self._ways(len(some), log_prior, least, aim):
             if bounds.cost >= least:
                 break
-            n_others = self._find(some, bounds, log_prior)
-            cost = bounds.cost + self._listed_cost * n_others / (len(some) * len(log_prior))
+            n_others = self._find(some, bounds, log_prior, aim)
+            cost = bounds.cost + aim.listed * n_others / (len(some) * len(log_prior))
             if cost < least:
                 least, chosen = cost, bounds
                 n_directions = self._directions.n_directions if self._directions else 0
@@ -152,14 +204,14 @@ class Division:
             self._directions.n_directions = n_directions
         return chosen
 
-    def _ways(self, b: int, log_prior: Array, least: float) -> Iterator[Bounds]:
+    def _ways(self, b: int, log_prior: Array, least: float, aim: Aim) -> Iterator[Bounds]:
         """Yield bounds, each of which costs more, and rules out more, than those before."""
         yield self._minorants
         covariance = self._gaussian.covariance
         if not isinstance(covariance, Full):
             return
         if self._directions is None:
-            if not self._directions_pay(covariance, b, log_prior, least):
+            if not self._directions_pay(covariance, b, log_prior, least, aim):
                 return
             self._directions = DirectionBounds(self._gaussian)
         n = LEAST_DIRECTIONS
@@ -168,7 +220,9 @@ class Division:
             yield self._directions
             n *= 2
 
-    def _directions_pay(self, covariance: Full, b: int, log_prior: Array, least: float) -> bool:
+    def _directions_pay(
+        self, covariance: Full, b: int, log_prior: Array, least: float, aim: Aim
+    ) -> bool:
         """Tell by a few components whether their directions rule out enough of the b rows here.
 
         Those of all take as long as the densities of some thousand rows.
@@ -181,18 +235,19 @@ class Division:
             images = directions @ self._gaussian.means[some, :, None]
             squares = np.cumsum((directions @ self._Z[:b, :d].T - images) ** 2, axis=1)
         # Of rows that are the mixture's: what the bounds before told may be far too low.
-        usual = np.median(peaks) - 0.5 * d - 1.5 * np.sqrt(2 * d) + NEGLIGIBLE
+        usual = np.median(peaks) - 0.5 * d - 1.5 * np.sqrt(2 * d)
+        usual += aim.negligible
         reached = np.maximum(self._least[:b], usual)
         n = LEAST_DIRECTIONS
         while n <= directions.shape[1]:
             share = float((peaks - squares[:, n - 1] / 2 >= reached).mean())
             # All of them judge; these few tell only where it is in vain.
-            if direction_cost(n, d) + self._listed_cost * share < 1.5 * least:
+            if direction_cost(n, d) + aim.listed * share < 1.5 * least:
                 return True
             n *= 2
         return False
 
-    def _find(self, X: Array, bounds: Bounds, log_prior: Array) -> int:
+    def _find(self, X: Array, bounds: Bounds, log_prior: Array, aim: Aim) -> int:
         """Find what may count for each row beside the component of its largest bound."""
         b, d = X.shape
         self._whiten(X)
@@ -201,8 +256,14 @@ class Division:
         loops.group_rows(found.labels, b, self._own_starts, self._own_rows)
         own = Pairs(self._own_starts, self._own_rows, self._none)
         self._listed.compute(Z, own, self._own)
+        if aim.margins is not None:
+            rows, best = self._own_rows[:b], self._best[:b]
+            best[rows] = self._own[:b] + log_prior[found.labels[rows]]
+            self._margin[:b] = aim.margins.of(Z[:, :d], self._raw[:b], best, log_prior)
+            with np.errstate(over="ignore"):
+                found.slack[:b] += self._margin[:b]
         loops.set_least(
-            self._own_starts, self._own_rows, self._own, log_prior, found.slack, NEGLIGIBLE,
+            self._own_starts, self._own_rows, self._own, log_prior, found.slack, aim.negligible,
             self._least,
         )  # fmt: skip
         scores = found.scores[: -(-b // self._width)]
@@ -210,9 +271,9 @@ class Division:
             loops.note_candidates(scores, found.labels, self._least, b, self._masks, self._counts)
         )
 
-    def _list(self, X: Array, bounds: Bounds, log_prior: Array) -> Pairs | None:
-        """List the pairs that may count with their log-densities, in `_values`; or are too many."""
-        if len(X) + self._find(X, bounds, log_prior) > self._most_listed(len(X)):
+    def _list_by(self, X: Array, bounds: Bounds, log_prior: Array, aim: Aim) -> Pairs | None:
+        """List the pairs that bounds do not rule out; None where they are too many."""
+        if len(X) + self._find(X, bounds, log_prior, aim) > self._most_listed(len(X)):
             return None
         loops.list_pairs(
             self._masks, -(-len(X) // self._width), self._width, self._counts, self._own_starts,
@@ -255,16 +316,18 @@ class CandidateKernel(Kernel[GaussianStatistics]):
         self.block_rows = dense.block_rows
         rows = min(sizes.bound_bytes // (4 * gaussian.n_components), sizes.most_rows)
         self._part_rows = max(1, rows // self.block_rows) * self.block_rows
-        # Made when rows are to be divided: answers need none.
+        labelled = gaussian.n_components * aim_of_answers(gaussian, dense, labels=True).dense
+        matrices = gaussian.n_features if isinstance(gaussian.covariance, Full) else 0
+        self.least_answered = int(
+            max(sizes.answered_products / labelled, sizes.answered_rows * matrices)
+        )
+        # Made when rows are to be divided: answers of few rows need none.
         self._made: Division | None = None
 
     @property
     def _division(self) -> Division:
         if self._made is None:
-            dense = self._dense
-            double = isinstance(dense, CentredKernel) and dense.dtype == np.float64
-            sums = dense if isinstance(dense, CentredKernel) and double else None
-            self._made = Division(self._gaussian, self._part_rows, sums)
+            self._made = Division(self._gaussian, self._part_rows, self._dense)
         return self._made
 
     @property
@@ -297,6 +360,31 @@ class CandidateKernel(Kernel[GaussianStatistics]):
         None where too many components count for some of the rows, or for all.
         """
         return self._division.add(X, log_prior, weight)
+
+    def divide(self, X: Array, log_prior: Array) -> ListedResponsibilities | None:
+        """Return the responsibilities of rows X (b, d), b <= `part_rows`, that are not zero.
+
+        None where too many components count for some of the rows, or for all.
+        """
+        if not self._worth(labels=False):
+            return None
+        return self._division.divide(X, log_prior)
+
+    def label(self, X: Array, log_prior: Array) -> Array | None:
+        """Return the likeliest component of rows X (b, d), b <= `part_rows`, or `UNDECIDED`.
+
+        None where too many components come near to the likeliest.
+        """
+        if not self._worth(labels=True):
+            return None
+        return self._division.label(X, log_prior)
+
+    def _worth(self, labels: bool) -> bool:
+        """Tell whether answers may be quicker by the least that bounds cost."""
+        if self._made is not None:
+            return True
+        aim = aim_of_answers(self._gaussian, self._dense, labels)
+        return self._gaussian.n_features + 2 < aim.most
 
     def statistics(self) -> GaussianStatistics:
         """Return the sums over all rows so far, about the current means."""
