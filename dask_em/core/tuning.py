@@ -33,16 +33,16 @@ class Reading:
     # a chunk waits out a tenth of a second and is computed at once. A disk needs one chunk ahead.
     ahead_bytes: int = 32 * 2**20
     most_ahead: int = 4
-    # Of an object store so many bytes times what fills the line are asked for at once: requests
-    # that share a line end together, and then it is empty for a latency, one in eleven. Bounded by
+    # Of an object store so many times what fills the line is on its way: requests that share a line
+    # end in groups, and it would be empty until those asked for in their place begin. Bounded by
     # memory, which fills a line of 100 MB/s and 50 ms so, and by threads, which wait for one each;
     # and the fewest, of which some are on their way while others begin.
     line_bytes: int = 64 * 2**20
     line_gain: float = 10.0
     fewest_requests: int = 4
     most_requests: int = 64
-    # They are asked for so many times as fast as the line brings them: with 1 it would never be
-    # full, and of eight that begin at once all end within less than a latency.
+    # They are asked for so many times as fast as the line brings them: with 1 it would hardly be
+    # full, and those that begin at one instant end at one, with nothing behind them on its way.
     pace_gain: float = 4.0
     # Neighbouring inner chunks of a shard are read together up to this size: as many requests as
     # there may be are as many bytes as there may be on their way, so the most latency is filled

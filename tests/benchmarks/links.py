@@ -29,6 +29,7 @@ from zarr.codecs import ZstdCodec
 
 from dask_em.core.reading import fold_range
 from dask_em.data.open import stored_source
+from dask_em.data.zarr.fetching import line_to
 from dask_em.data.zarr.source import ZarrSource
 from dask_em.storage.url_store import UrlStore
 
@@ -183,6 +184,8 @@ def main() -> None:
                         server.stdin.write(f"{rate} {wait}\n")
                         server.stdin.flush()
                         server.stdout.readline()
+                        # What is known of another line; the pass that is not counted tells.
+                        line_to.cache_clear()
                         took = alternate(ways, rounds)
                         # Nothing arrives before the first answer, and no part of a large shard
                         # before its index.

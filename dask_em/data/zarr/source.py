@@ -14,6 +14,7 @@ from ...core.additive import Array
 from ...core.beside import NOTHING, Beside
 from ...core.chunk_log import ChunkLog
 from ...core.columns import Column
+from ...core.executor import ThreadPool
 from ...core.finite import NOWHERE
 from ...core.protocols import Block, Reader, RowValues, StoredSource
 from ...core.ranges import even_bounds
@@ -441,18 +442,29 @@ class ZarrReader(Reader):
             yield X[done:], None if weight is None else weight[done:]
 
     def _begin(self, chunk: int) -> None:
-        """Have rows fetched from this chunk on, and check meanwhile that the array is the same."""
-        from .layout import check_same, document_stamp
-
-        source = self._source
+        """Check that the array is the same, and meanwhile have rows fetched from this chunk on."""
+        source, bounds = self._source, self._source.bounds
         with self._lock:
             if self._begun:
                 return
-            last = max(chunk + 1, self._expected.stop)
-            self._rows.expect(slice(int(source.bounds[chunk]), int(source.bounds[last])))
-            if source.stamp is None or document_stamp(source.array) != source.stamp:
-                check_same(source.array)
+            rows = slice(int(bounds[chunk]), int(bounds[max(chunk + 1, self._expected.stop)]))
+            if not isinstance(source.array.store, UrlStore):
+                self._check()
+                self._rows.expect(rows)
+            else:
+                # Asked for before them: its answer would wait behind theirs.
+                with ThreadPool(1, thread_name_prefix="check") as pool:
+                    same = pool.submit(self._check)
+                    self._rows.expect(rows)
+                    same.result()
             self._begun = True
+
+    def _check(self) -> None:
+        from .layout import check_same, document_stamp
+
+        source = self._source
+        if source.stamp is None or document_stamp(source.array) != source.stamp:
+            check_same(source.array)
 
     def close(self) -> None:
         """Give up the buffers that were read into, and the rows in them."""
