@@ -97,7 +97,7 @@ COMPARED = (
         "Far object stores",
         "share",
         "higher",
-        ("chunk", "shard", "the line, MiB/s", "ms before each answer"),
+        ("chunk", "the line, MiB/s", "ms before each answer"),
     ),
 )
 
