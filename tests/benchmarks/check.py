@@ -97,7 +97,7 @@ COMPARED = (
         "Far object stores",
         "share",
         "higher",
-        ("chunk", "the line, MiB/s", "ms before each answer"),
+        ("chunk", "shard", "the line, MiB/s", "ms before each answer"),
     ),
 )
 
