@@ -21,9 +21,11 @@ from ...core.tuning import tuning
 from ...errors import DataError, naming
 from ...storage.url_store import Fetched, UrlStore
 from ...storage.urls import describe_store
+from ..options import MissingChunks
 from .chunk_files import ChunkFileReader
 from .fetching import FetchAhead, line_to
 from .layout import file_shape
+from .pipeline import Pipeline
 from .shard_index import Run, Shard
 from .shards import HELD_TWICE, ShardFiles
 
@@ -37,6 +39,10 @@ class ShardObjects(ShardFiles):
     array : zarr.Array
         In an object store.
     """
+
+    # Again, for whoever looks here for the types of what makes one.
+    pipeline: Pipeline
+    missing_chunks: MissingChunks = "error"
 
     @staticmethod
     def reads(array: zarr.Array[Any]) -> bool:
