@@ -161,13 +161,14 @@ for command in (
     main.add_command(command)
 
 
-def program() -> NoReturn:
+def program() -> None:
     """Run the command line as a process of its own, and end it."""
     try:
         main()
     except SystemExit as e:
-        leave(e.code if isinstance(e.code, int) else 0)
-    leave(0)
+        if isinstance(e.code, int):
+            leave(e.code)
+        raise
 
 
 def leave(code: int) -> NoReturn:

@@ -282,8 +282,11 @@ class Update(Renewal):
         state = driver.best.last_state()
         name = state.status.name.lower().replace("_", " ")
         if state.status is Status.LIKELIHOOD_FELL and driver.carried and not driver.carried.exact:
-            told = "the sample that is kept told no better parameters after %d passes over the new "
-            logger.info(told + "rows: the next update goes on from the best", state.n_iter)
+            logger.info(
+                "the sample that is kept told no better parameters after %d passes over the new "
+                "rows: the next update goes on from the best",
+                state.n_iter,
+            )
         elif state.status in (Status.LIKELIHOOD_FELL, Status.COLLAPSED):
             warn_user(f"{name}: {self.lead.remedy(state.status)}", ConvergenceWarning)
         elif not state.status.converged:

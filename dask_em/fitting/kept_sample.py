@@ -152,7 +152,7 @@ class CarriedSample(Carried):
 
     @cached_property
     def _difference(self) -> MixtureStatistics:
-        """What the sample's sums lack, about the centres of `mixture`."""
+        """Return what the sample's sums lack, about the centres of `mixture`."""
         return self.statistics.plus_sums(self._here, -1.0)
 
     def at(self, mixture: Mixture) -> MixtureStatistics:

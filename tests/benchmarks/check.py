@@ -84,7 +84,7 @@ COMPARED = (
     Ratio("The first pass", "first / (EM|read), now", "lower", ("d", "type", "engine")),
     Ratio(
         "Many components",
-        "(?!ours)all|scikit-learn|oneDAL",
+        "all|scikit-learn|oneDAL",
         "higher",
         ("n, d, K", "covariance", "means apart, widths"),
         "x",

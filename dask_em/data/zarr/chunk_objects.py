@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -17,7 +17,7 @@ from ...storage.urls import describe_store
 from ..options import MissingChunks
 from .chunk_files import ChunkFileReader, ChunkFiles
 from .fetching import FetchAhead, line_to
-from .layout import chunk_key
+from .layout import chunk_key, file_shape
 from .pipeline import Pipeline
 
 
@@ -50,36 +50,45 @@ class ChunkObjects(ChunkFiles):
 
     def reader(self, chunk_rows: int) -> ChunkFileReader:
         """Return a reader of up to so many rows at once."""
-        return ChunkObjectReader(self, chunk_rows)
+        return ChunkObjectReader(self, chunk_rows, self.pipeline.nbytes)
 
-    def ahead(self) -> FetchAhead:
-        """Begin to fetch ahead."""
-        store: Any = self.array.store
+
+class ObjectReader(ChunkFileReader):
+    """Read rows into two buffers in turn, while the objects that hold later ones are fetched whole.
+
+    Parameters
+    ----------
+    files : ChunkFiles
+        Of an array in an object store.
+    chunk_rows : int
+        Rows that are read at once, at most.
+    nbytes : int
+        Bytes of an object, at most.
+    """
+
+    def __init__(self, files: ChunkFiles, chunk_rows: int, nbytes: int) -> None:
+        super().__init__(files, chunk_rows)
+        array, store = files.array, cast(UrlStore, files.array.store)
 
         def fetch(number: int) -> Fetched | None:
-            found: Fetched | None = store.fetch(chunk_key(self.array, (number, 0)))
-            return found
+            return store.fetch(chunk_key(array, (number, 0)))
 
-        return FetchAhead(fetch, line_to(store.url), self.pipeline.nbytes)
-
-
-class ChunkObjectReader(ChunkFileReader):
-    """Read rows of chunk objects into two buffers in turn, while later ones are fetched."""
-
-    def __init__(self, objects: ChunkObjects, chunk_rows: int) -> None:
-        super().__init__(objects, chunk_rows)
-        self._ahead, self._stop = objects.ahead(), 0
+        self._ahead, self._stop = FetchAhead(fetch, line_to(store.url), nbytes), 0
+        self._object_rows = file_shape(array)[0]
 
     def expect(self, rows: slice) -> None:
         """Begin to fetch these rows, and fetch ahead up to the last of them."""
-        chunk_rows = self.files.chunk_shape[0]
-        self._stop = -(-rows.stop // chunk_rows)
-        self._ahead.ask(rows.start // chunk_rows, self._stop)
+        self._stop = -(-rows.stop // self._object_rows)
+        self._ahead.ask(rows.start // self._object_rows, self._stop)
 
     def close(self) -> None:
         """Leave the buffers to the next reader, and give up what is on its way."""
         self._ahead.close()
         super().close()
+
+
+class ChunkObjectReader(ObjectReader):
+    """Read rows of chunk objects into two buffers in turn, while later ones are fetched."""
 
     def _read_into(self, out: Array, first: int, found: list[int]) -> Iterator[int]:
         rows, place = self.files.chunk_shape[0], describe_store(str(self.files.array.store_path))

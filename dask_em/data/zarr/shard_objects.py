@@ -23,6 +23,7 @@ from ...storage.url_store import Fetched, UrlStore
 from ...storage.urls import describe_store
 from ..options import MissingChunks
 from .chunk_files import ChunkFileReader
+from .chunk_objects import ObjectReader
 from .fetching import FetchAhead, line_to
 from .layout import file_shape
 from .pipeline import Pipeline
@@ -75,30 +76,12 @@ class ShardObjects(ShardFiles):
         return ahead + unit + indices + self.pipeline.scratch_bytes
 
 
-class WholeShardReader(ChunkFileReader):
+class WholeShardReader(ObjectReader):
     """Read rows of whole shards into two buffers in turn, while later shards are fetched."""
 
     def __init__(self, shards: ShardObjects, chunk_rows: int) -> None:
-        super().__init__(shards, chunk_rows)
+        super().__init__(shards, chunk_rows, shards.shard_bytes)
         self.shards = shards
-        store: Any = shards.array.store
-
-        def fetch(shard: int) -> Fetched | None:
-            found: Fetched | None = store.fetch(shards.key(shard))
-            return found
-
-        self._ahead, self._stop = FetchAhead(fetch, line_to(store.url), shards.shard_bytes), 0
-
-    def expect(self, rows: slice) -> None:
-        """Begin to fetch these rows, and fetch ahead up to the last of them."""
-        shard_rows = file_shape(self.shards.array)[0]
-        self._stop = -(-rows.stop // shard_rows)
-        self._ahead.ask(rows.start // shard_rows, self._stop)
-
-    def close(self) -> None:
-        """Leave the buffers to the next reader, and give up what is on its way."""
-        self._ahead.close()
-        super().close()
 
     def _read_into(self, out: Array, first: int, found: list[int]) -> Iterator[int]:
         shards, done = self.shards, 0

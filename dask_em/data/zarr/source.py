@@ -236,7 +236,7 @@ class ZarrSource(StoredSource):
 
     @property
     def _files(self) -> ChunkFiles | None:
-        """What reads the array's files or objects, None where Zarr does."""
+        """Return what reads the array's files or objects, None where Zarr does."""
         from .readers import files_of
 
         return files_of(self.array)

@@ -43,7 +43,7 @@ class Aim(NamedTuple):
 
     @property
     def most(self) -> float:
-        """What a pair may take for enough to be saved."""
+        """Return what a pair may take for enough to be saved."""
         return (1 - tuning().candidates.least_saving) * self.dense - self.base
 
 
